@@ -1,0 +1,64 @@
+# make demo    installs gptkit into .venv, pre-trains on the embedded corpus and generates from what it trained
+# make test    the fast tests (test-all: the slow ones too), each target setting up what it needs
+# A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Compiling only what may be imported, on all cores, takes a third of the time that pip takes for everything.
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/(?!__init__|auto|gpt2|openai)'
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo test test-all check bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+install: $(VENV)/installed
+dev: $(VENV)/installed-dev
+
+demo: $(VENV)/installed
+	$(BIN)/gptkit pretrain --out $(DEMO)
+	$(BIN)/gptkit generate --model $(DEMO)/model --top-k 40
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -m "not slow and not network"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -m "not network"
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/pretrain.py
+
+clean:
+	rm -rf build dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "gptkit needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch: $(VENV)/bin/python constraints.txt
+	@echo "installing $(TORCH) into $(VENV)"
+	@$(PIP) --no-compile $(TORCH)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml
+	@echo "installing gptkit into $(VENV)"
+	@$(PIP) --no-compile -e .
+	@$(COMPILE) $(VENV)/lib/python3*/site-packages >/dev/null 2>&1 || true
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "installing what its tests need into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@touch $@

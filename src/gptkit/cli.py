@@ -1,0 +1,358 @@
+"""The command line: a table of commands, made into a Typer app from their options dataclasses.
+
+To add a command, write its options in options.py, `run(options, console) -> dict | None` in commands/, and a row here.
+Nothing heavy is imported before a command line is known to be good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import gptkit
+from gptkit import options as opt
+from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, flags_of, recipe_values, scan
+from gptkit.console import Console, has_colour
+from gptkit.errors import UsageError, suggest
+from gptkit.failures import as_gptkit_error
+from gptkit.help_text import HELP_ROW, Page, command_page
+from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table.
+
+    `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
+    is what --json prints. `next` is the command to try next, filled from that dict. With `preset_recipes`, the recipe
+    named like --model (`laptop` without it) gives the defaults where no --recipe is named.
+    """
+
+    name: str
+    help: str
+    options: type[opt.OutputOptions]
+    function: str
+    examples: tuple[str, ...]
+    next: str
+    preset_recipes: bool = False
+
+
+COMMANDS = (
+    Command(
+        "pretrain",
+        "Train a GPT-1 or GPT-2 model from scratch on raw text, or go on from a model directory.",
+        opt.PretrainOptions,
+        "gptkit.commands.pretrain:run",
+        (
+            "gptkit pretrain                                  # the embedded corpus, about two minutes",
+            "gptkit pretrain book.txt --out runs/book         # the same line again goes on where it stopped",
+            "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
+            "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
+        ),
+        "gptkit generate --top-k 40 --model {model_dir}",
+        preset_recipes=True,
+    ),
+    Command(
+        "generate",
+        "Sample text from a model.",
+        opt.GenerateOptions,
+        "gptkit.commands.generate:run",
+        (
+            "gptkit generate --top-k 40                       # from the newest run under ./runs",
+            'gptkit generate "The function returns" --num-samples 3 --temperature 0.8',
+            "echo 'Once upon a time' | gptkit generate - --model runs/demo/model",
+        ),
+        "gptkit convert {model} exported --to hf",
+    ),
+    Command(
+        "convert",
+        "Import a model's weights from another format, or export them.",
+        opt.ConvertOptions,
+        "gptkit.commands.convert:run",
+        (
+            "gptkit convert runs/demo/model exported --to hf  # a directory that plain transformers loads",
+            "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
+        ),
+        "gptkit generate --model {destination}",
+    ),
+    Command(
+        "recipes ls",
+        "List the model presets and the recipes.",
+        opt.RecipesListOptions,
+        "gptkit.commands.recipes:run_list",
+        ("gptkit recipes ls",),
+        "gptkit recipes show laptop",
+    ),
+    Command(
+        "recipes show",
+        "Show a preset or a recipe, with every key that it leaves at its default.",
+        opt.RecipesShowOptions,
+        "gptkit.commands.recipes:run_show",
+        ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
+        "gptkit recipes cp {kind}/{name}",
+    ),
+    Command(
+        "recipes cp",
+        "Copy a preset or a recipe, to change it.",
+        opt.RecipesCopyOptions,
+        "gptkit.commands.recipes:run_copy",
+        ("gptkit recipes cp laptop mine.yaml",),
+        "gptkit pretrain {flag} {path}",
+    ),
+    Command(
+        "tokenizer train",
+        "Train a tokenizer on the text that pretrain would train on.",
+        opt.TokenizerTrainOptions,
+        "gptkit.commands.tokenizer:run_train",
+        (
+            "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
+            "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
+        ),
+        "gptkit pretrain --tokenizer {tokenizer_dir}",
+    ),
+    Command(
+        "tokenizer compare",
+        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
+        opt.TokenizerCompareOptions,
+        "gptkit.commands.tokenizer:run_compare",
+        (
+            "gptkit tokenizer compare char bpe:4096",
+            "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
+        ),
+        "gptkit pretrain --tokenizer TOKENIZER",
+    ),
+    Command(
+        "env",
+        "Show versions, processor, GPUs, compiler and folders.",
+        opt.EnvOptions,
+        "gptkit.commands.env:run",
+        ("gptkit env", "gptkit env --json"),
+        "gptkit pretrain",
+    ),
+)
+GROUPS = {
+    "": "gptkit: pre-train, fine-tune, sample and evaluate GPT-1 and GPT-2 from the command line.",
+    "recipes": "Model presets and recipes: list, show, copy.",
+    "tokenizer": "Tokenizers: train one, or compare two.",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line that was understood."""
+
+    command: Command
+    options: opt.OutputOptions
+    explicit: frozenset[str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; nothing but exits of the interpreter escapes."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # What an encoding cannot show comes out as an escape, not as a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    line = shlex.join(["gptkit", *arguments])
+    console = Console(json="--json" in arguments, command_line=line)
+    try:
+        request = _app()(arguments, prog_name="gptkit", standalone_mode=False)
+        if not isinstance(request, Request):
+            return int(request or 0)
+        console = Console(json=request.options.json, explicit=request.explicit, command_line=line)
+        _run(request, console)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted. Point stdout elsewhere, or the interpreter complains when it closes it.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Exception, KeyboardInterrupt) as error:
+        failure = as_gptkit_error(error, console.run_directory, line)
+        if console.json:
+            with contextlib.suppress(OSError):
+                console.print_json(failure.as_json())
+        console.error(str(failure))
+        return failure.exit_code
+    return 0
+
+
+def _run(request: Request, console: Console) -> None:
+    command = request.command
+    _prepare_environment(vars(request.options).values())
+    module, function = command.function.split(":")
+    result: dict[str, Any] = getattr(importlib.import_module(module), function)(request.options, console) or {}
+    if request.options.json:
+        console.print_json(result)
+        return
+    with contextlib.suppress(KeyError):
+        console.say(f"next: {command.next.format_map({key: shlex.quote(str(value)) for key, value in result.items()})}")
+
+
+def _prepare_environment(values: Iterable[Any]) -> None:
+    """Keep every library off the network unless some option names `hf:`; must come before they are imported."""
+    from gptkit.network import OFFLINE_SWITCHES
+
+    named = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
+    if not any(isinstance(text, str) and text.startswith("hf:") for text in named):
+        os.environ.update(dict.fromkeys(OFFLINE_SWITCHES, "1"))
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        cls=_Group,
+        help=GROUPS[""],
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    groups = {"": app}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in groups:
+            groups[group] = typer.Typer(cls=_Group)
+            app.add_typer(groups[group], name=group, help=GROUPS[group])
+        groups[group].command(name, cls=type("_Row", (_Row,), {"row": command}), help=command.help)(_signature(command))
+    return app
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"gptkit {gptkit.__version__}")
+        raise typer.Exit
+
+
+def _root(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version)] = False) -> None:
+    """Typer reads this signature."""
+
+
+def _signature(command: Command) -> Callable[..., dict[str, Any]]:
+    """Return a function that returns its arguments, with a parameter for every field of the command's options."""
+
+    def values(**given: Any) -> dict[str, Any]:
+        return given
+
+    hints, kinds = get_type_hints(command.options), kinds_of(command.options)
+    parameters = [
+        _parameter(name, hints[name], kinds[name], field) for name, field in opt.fields_of(command.options).items()
+    ]
+    if recipe_keys(command.options):
+        recipe = Annotated[str | None, typer.Option(*RECIPE_FLAGS)]
+        parameters.append(inspect.Parameter("recipe", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=recipe))
+    values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    values.__annotations__ = {one.name: one.annotation for one in parameters}
+    return values
+
+
+def _parameter(name: str, hint: Any, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
+    facts = field.metadata
+    flag = "--" + name.replace("_", "-")
+    where = name.upper() if facts["argument"] else flag
+
+    def parse(value: Any) -> Any:
+        # A recipe's values and the dataclass's defaults are converted already.
+        return parse_value(value, kind, field, where) if isinstance(value, str) else value
+
+    if facts["argument"]:
+        info = typer.Argument(parser=parse, metavar=facts["metavar"])
+    elif kind.type is bool:
+        info = typer.Option(f"{flag}/--no-{flag[2:]}")
+    else:
+        info = typer.Option(flag, *filter(None, [facts["short"]]), parser=parse)
+    required = facts["argument"] and field.default is None and not kind.optional
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else field.default,
+        annotation=Annotated[list[str] if kind.many else hint, info],
+    )
+
+
+class _Row(TyperCommand):
+    """A command that takes its defaults from a recipe, checks flags in one pass, and returns a Request."""
+
+    row: ClassVar[Command]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        row, fields = self.row, opt.fields_of(self.row.options)
+        knobs = [name for name, field in fields.items() if not field.metadata["flag"]]
+        given = scan(args, flags_of(row.options), knobs, ctx.command_path)
+        ctx.obj = recipe_values(row.name, row.options, given, preset_recipes=row.preset_recipes)
+        ctx.default_map = ctx.obj.values
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Request:
+        values = super().invoke(ctx)
+        values.pop("recipe", None)
+        typed = {name for name in values if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+        for name, kind in kinds_of(self.row.options).items():
+            if kind.many:
+                values[name] = tuple(values[name] or ())
+        if values.get("resume", "auto") not in ("auto", "never"):
+            values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
+        return Request(self.row, self.row.options(**values), frozenset(typed | ctx.obj.asked_for))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _given_false(super().get_help_option(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        row = self.row
+        _write(formatter, command_page(ctx.command_path, row.help, row.options, ctx.default_map or {}, row.examples))
+
+
+class _Group(TyperGroup):
+    """gptkit itself and its groups: without a command they show their help, a misspelt one is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        path = ctx.command_path
+        if not args:
+            print(ctx.get_help())
+            ctx.exit()
+        own = {flag: Flag("", False) for flag in (*HELP_FLAGS, *(["--version"] if ctx.parent is None else []))}
+        if args[0] not in own and any(args[0] in flags_of(row.options) for row in COMMANDS):
+            fix = f"write it after a command: {path} COMMAND {args[0]}"
+            raise UsageError(f"the flag {args[0]!r} belongs to a command", where=path, fix=fix)
+        scan(args[:1], own, (), path)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            fix = suggest(args[0], self.commands)
+            raise UsageError(f"unknown command {args[0]!r}", where=ctx.command_path, fix=fix)
+        return super().resolve_command(ctx, args)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _given_false(super().get_help_option(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        order = dict.fromkeys(row.name.split()[0] for row in COMMANDS) if ctx.parent is None else self.commands
+        commands = [(name, self.commands[name].help or "") for name in order]
+        options = [("    --version", "Show the version."), HELP_ROW] if ctx.parent is None else [HELP_ROW]
+        examples = [row.examples[0] for row in COMMANDS if f"gptkit {row.name}".startswith(ctx.command_path)]
+        sections = [("Commands", commands), ("Options", options)]
+        _write(formatter, Page(f"{ctx.command_path} COMMAND ...", self.help or "", sections, examples=examples))
+
+
+def _given_false(option: Any) -> Any:
+    """Return a --help option that is False, not None, when absent: converting None would import pydantic."""
+    option.default = False
+    return option
+
+
+def _write(formatter: Any, page: Page) -> None:
+    width = min(110, shutil.get_terminal_size((100, 24)).columns)
+    formatter.write(page.render(width=max(40, width), colour=has_colour(sys.stdout, os.environ)))

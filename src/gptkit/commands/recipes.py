@@ -1,0 +1,77 @@
+"""`gptkit recipes`: list, show and copy model presets and recipes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from typing import Any
+
+from gptkit.console import Console
+from gptkit.errors import InputError
+from gptkit.option_values import read_recipe, recipe_keys
+from gptkit.options import (
+    OutputOptions,
+    PretrainOptions,
+    RecipesCopyOptions,
+    RecipesListOptions,
+    RecipesShowOptions,
+    fields_of,
+)
+from gptkit.recipe_files import RecipeFile, all_recipes, find_recipe
+
+OPTIONS: dict[str, type[OutputOptions]] = {"pretrain": PretrainOptions}
+
+
+def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
+    """Print a table of all presets and recipes."""
+    found = [{"kind": one.kind, "name": one.name, "path": one.path, "about": _about(one)} for one in all_recipes()]
+    console.table("", ("kind", "name", "about"), [(one["kind"], one["name"], one["about"]) for one in found])
+    return {"recipes": found}
+
+
+def run_show(options: RecipesShowOptions, console: Console) -> dict[str, Any]:
+    """Print a file as it stands, and for a recipe every other key with its default as a comment."""
+    found = find_recipe(options.name)
+    facts: dict[str, Any] = {"kind": found.kind, "name": found.name, "path": found.path}
+    text = found.path.read_text(encoding="utf-8").rstrip()
+    if found.kind == "models":
+        console.result(text)
+        return facts | {"values": json.loads(text)}
+    schema = OPTIONS[found.kind]
+    values, fields = read_recipe(found.path, schema), fields_of(schema)
+    left = {key: fields[key].default for key in recipe_keys(schema) if key not in values}
+    console.result(text)
+    console.result("\n# Left at their defaults:")
+    for key, default in left.items():
+        console.result(f"# {f'{key}: {_yaml(default)}':<34} # {fields[key].metadata['help']}")
+    return facts | {"values": values, "defaults": left}
+
+
+def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
+    """Copy a file to a folder or to a new file; nothing is overwritten."""
+    found = find_recipe(options.name)
+    target = options.destination / found.path.name if options.destination.is_dir() else options.destination
+    if target.exists():
+        raise InputError("the file is there already", where=str(target), fix="name another one")
+    if target.suffix != found.path.suffix:
+        raise InputError(f"the copy needs a name in {found.path.suffix}", where=str(target), fix="name it so")
+    shutil.copyfile(found.path, target)
+    console.result(str(target))
+    return {"name": found.name, "path": target, "flag": "--model" if found.kind == "models" else "--recipe"}
+
+
+def _about(recipe: RecipeFile) -> str:
+    if recipe.kind != "models":
+        return textwrap.shorten(recipe.first_comment(), 90, placeholder=" ...")
+    sizes = json.loads(recipe.path.read_text(encoding="utf-8"))
+    units = {"n_layer": "layers", "n_head": "heads", "n_embd": "wide", "n_positions": "positions"}
+    return ", ".join(f"{sizes[key]} {unit}" for key, unit in units.items() if key in sizes)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -1,0 +1,121 @@
+"""Text to token ids as arrays, fast: no special tokens added, and none read out of the text."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from gptkit.data.gpt1_documents import encode_in_order
+from gptkit.data.pieces import Piece
+from gptkit.data.tokenizer_char import char_encoder, is_char
+from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
+
+TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
+Encode = Callable[[Sequence[str]], list[TokenIds]]
+
+# A backend's encodings take some hundred bytes a token until their ids are taken out, so this bounds the memory.
+_BATCH_CHARACTERS = 1 << 20
+_BATCHES_IN_FLIGHT = 3  # while two are encoded, the consumer works on the last
+
+
+def ids_dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype[Any]:
+    """Return the smallest type that holds every id of the tokenizer."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+
+
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[TokenIds]:
+    """Return the ids (tokens,) of each text, in parallel; threads may call this at once.
+
+    Each is taken as a whole text: for parts of one, see `encode_documents`. A literal `<|endoftext|>` is text here.
+    """
+    return _encoder(tokenizer)(pieces)
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[Piece]) -> Iterator[tuple[int, TokenIds]]:
+    """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
+
+    `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
+    BPE never has a token across (characters neither). GPT-1's rules hold for any cut, see `gpt1_documents`. Memory
+    stays flat, and the next texts are read and encoded while the caller works.
+    """
+    if isinstance(tokenizer, GPT1Tokenizer):
+        dtype = ids_dtype(tokenizer)
+        for document, ids in encode_in_order(tokenizer.encoder, pieces, workers=_processors()):
+            yield document, ids.astype(dtype)
+        return
+    encode = _encoder(tokenizer)
+    waiting: deque[tuple[list[Piece], Future[list[TokenIds]]]] = deque()
+    with ThreadPoolExecutor(_BATCHES_IN_FLIGHT - 1) as pool:
+        for batch in _batches(pieces):
+            waiting.append((batch, pool.submit(encode, [piece.text for piece in batch])))
+            if len(waiting) >= _BATCHES_IN_FLIGHT:
+                yield from _numbered(*waiting.popleft())
+        while waiting:
+            yield from _numbered(*waiting.popleft())
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _numbered(batch: list[Piece], encoded: Future[list[TokenIds]]) -> Iterator[tuple[int, TokenIds]]:
+    for piece, ids in zip(batch, encoded.result(), strict=True):
+        yield piece.document, ids
+
+
+_encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyDictionary()
+_encoders_lock = threading.Lock()
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
+    """Return the tokenizer's fast path, made once for each size that it has."""
+    with _encoders_lock:
+        size, encode = _encoders.get(tokenizer, (0, None))
+        if encode is None or size != len(tokenizer):
+            encode = _fast_path(tokenizer)
+            _encoders[tokenizer] = len(tokenizer), encode
+        return encode
+
+
+def _fast_path(tokenizer: PreTrainedTokenizerBase) -> Encode:
+    dtype = ids_dtype(tokenizer)
+    if isinstance(tokenizer, GPT1Tokenizer):
+        gpt1 = tokenizer.encoder
+        return lambda texts: [gpt1.encode(text).astype(dtype) for text in texts]
+    if is_char(tokenizer):
+        encode = char_encoder(tokenizer, dtype)
+        return lambda texts: [encode(text) for text in texts]
+    # A copy: the tokenizer's own padding, truncation and special tokens stay as its other users set them.
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+
+    def encode_batch(texts: Sequence[str]) -> list[TokenIds]:
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.fromiter(encoding.ids, dtype, len(encoding)) for encoding in encodings]
+
+    return encode_batch
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

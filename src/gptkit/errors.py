@@ -1,0 +1,93 @@
+"""Errors meant for the user: one line each, with the culprit, the place and the cure.
+
+    GptkitError                 1    a bug, when raised bare
+      UsageError                2    a flag, key or value that cannot be used
+      InputError                2    a file or directory that cannot be used
+      GateFailed                3    quality regressed
+      NothingComparable         4    the gate had nothing to compare
+      Diverged                  5    a loss or gradient stopped being finite
+      OutOfResources            6    disk, memory or device ran out
+      Interrupted         130/143    a signal came; a checkpoint is committed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GptkitError(Exception):
+    """What is wrong (`message`), where it is (`where`: file:line, flag or key) and how to mend it (`fix`)."""
+
+    kind = "internal"
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        where = f" ({self.where})" if self.where else ""
+        fix = f" - {self.fix}" if self.fix else ""
+        return " ".join(f"{self.message}{where}{fix}".split())
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that `--json` puts on stdout."""
+        return {
+            "error": {
+                "kind": self.kind,
+                "exit_code": self.exit_code,
+                "message": self.message,
+                "where": self.where,
+                "fix": self.fix,
+            }
+        }
+
+
+class UsageError(GptkitError):
+    kind = "usage"
+    exit_code = 2
+
+
+class InputError(GptkitError):
+    kind = "input"
+    exit_code = 2
+
+
+class GateFailed(GptkitError):
+    kind = "gate"
+    exit_code = 3
+
+
+class NothingComparable(GptkitError):
+    kind = "nothing_comparable"
+    exit_code = 4
+
+
+class Diverged(GptkitError):
+    kind = "diverged"
+    exit_code = 5
+
+
+class OutOfResources(GptkitError):
+    kind = "resources"
+    exit_code = 6
+
+
+class Interrupted(GptkitError):
+    """A signal stopped the process; `signal_number` gives the exit code 128 + n (130 for SIGINT, 143 for SIGTERM)."""
+
+    kind = "interrupted"
+
+    def __init__(self, message: str, *, signal_number: int, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the cure for a misspelt `word`: the nearest known one, or the list of all."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"

@@ -1,0 +1,70 @@
+"""From any exception to the one error line, exit code and log file that the user gets."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import tempfile
+import traceback
+from pathlib import Path
+
+import gptkit
+from gptkit.errors import GptkitError, InputError, Interrupted, OutOfResources, UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
+    """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
+    if isinstance(error, GptkitError) and error.exit_code != 1:
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", signal_number=signal.SIGINT, fix="run the same command again")
+    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
+        context = getattr(error, "ctx", None)
+        message = error.format_message().rstrip(".")
+        path = context.command_path if context else "gptkit"
+        return UsageError(message[:1].lower() + message[1:], where=path, fix=f"see {path} --help")
+    if _is_out_of_memory(error):
+        fix = "lower --micro-batch, --sequence-length or the model's size"
+        return OutOfResources("out of memory", where=_device(error), fix=fix)
+    if (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error):
+        fix = "free some space, then run the same command again"
+        return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = (error.strerror or type(error).__name__).lower()
+        return InputError(reason, where=str(error.filename), fix="check the path and its permissions")
+    log = _write_log(error, run_directory, command_line)
+    fix = f"a bug in gptkit: please report it with {log}" if log else "a bug in gptkit: please report it"
+    return GptkitError(f"{type(error).__name__}: {error}", where=str(log) if log else None, fix=fix)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out; torch's errors are known by name and text, since torch may not be there."""
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return own or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _device(error: BaseException) -> str:
+    return "GPU" if type(error).__name__ == "OutOfMemoryError" else "main memory"
+
+
+def _write_log(error: BaseException, run_directory: Path | None, command_line: str) -> Path | None:
+    text = "".join(traceback.format_exception(error))
+    content = f"gptkit {gptkit.__version__}\n{command_line}\n\n{text}"
+    for folder in (run_directory, Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            if folder is not None and folder.is_dir():
+                with tempfile.NamedTemporaryFile(
+                    "w",
+                    prefix="gptkit-error-",
+                    suffix=".log",
+                    dir=folder,
+                    delete=False,
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                ) as file:
+                    file.write(content)
+                return Path(file.name)
+    return None

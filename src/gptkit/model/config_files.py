@@ -1,0 +1,135 @@
+"""config.json files: ours, and those of transformers' gpt2 and openai-gpt, to and from a GPTConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
+
+from gptkit.errors import InputError, suggest
+from gptkit.model.configuration_gpt import GPTConfig
+
+OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
+    f.name for f in dataclasses.fields(PreTrainedConfig)
+}
+# What transformers adds when it saves; its other switches would change what a forward pass returns.
+HOUSE_KEYS = frozenset({"architectures", "transformers_version", "id2label", "label2id", "problem_type"})
+# What says nothing about the model: its type is known by then, who loads weights chooses their dtype, and a preset
+# names where its sizes come from.
+SILENT_KEYS = frozenset({"model_type", "dtype", "source"})
+SHARED_KEYS = OWN_KEYS - {"n_inner", "pre_norm", "activation_function", "position_initializer_range"}
+GELUS: dict[str, Literal["gelu_new", "gelu"]] = {
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu": "gelu",
+}
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, or raise InputError naming the line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="mend the file") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise InputError("not JSON in UTF-8", where=str(path), fix="mend the file") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds, or raise InputError."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError("not a JSON object", where=str(path), fix="write {...}")
+    return content
+
+
+def read_config(path: Path) -> GPTConfig:
+    """Return the configuration a config.json describes, ours or one of transformers' two families."""
+    return parse_config(read_json_object(path), str(path))
+
+
+def model_type(raw: dict[str, Any]) -> str:
+    """Return whose config.json this is; one that does not say is ours."""
+    return str(raw.get("model_type", "gptkit"))
+
+
+def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
+    """Return the configuration that a config.json's content describes; `where` names it in an InputError."""
+    if "auto_map" in raw:
+        raise InputError("auto_map asks to run code that lies with the model", where=where, fix="remove the key")
+    if "quantization_config" in raw:
+        raise InputError("the weights are quantised", where=where, fix="give the model before its quantisation")
+    parsers = {"gptkit": _parse_own, "gpt2": _parse_gpt2, "openai-gpt": _parse_openai_gpt}
+    if (kind := model_type(raw)) not in parsers:
+        raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=suggest(kind, parsers))
+    try:
+        return parsers[kind](raw, where)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip().split(": ", 1)[-1]
+        raise InputError(reason, where=where, fix="correct the value") from None
+
+
+def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
+    for key in raw:
+        if key not in OWN_KEYS | HOUSE_KEYS | SILENT_KEYS:
+            alias = GPTConfig.attribute_map.get(key)
+            fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
+            raise InputError(f"unknown key {key!r}", where=where, fix=fix)
+    return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
+
+
+def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
+    theirs = GPT2Config(**_known(raw, GPT2Config))
+    for key, needed in (
+        ("scale_attn_weights", True),
+        ("scale_attn_by_inverse_layer_idx", False),
+        ("add_cross_attention", False),
+    ):
+        if getattr(theirs, key) != needed:
+            raise _unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
+    if theirs.activation_function not in GELUS:
+        raise _unfit(f"activation_function {theirs.activation_function!r} has no counterpart", where)
+    activation = GELUS[theirs.activation_function]
+    return GPTConfig(**_shared(theirs), n_inner=theirs.n_inner, activation_function=activation)
+
+
+def _parse_openai_gpt(raw: dict[str, Any], where: str) -> GPTConfig:
+    theirs = OpenAIGPTConfig(**_known(raw, OpenAIGPTConfig))
+    if theirs.afn != "gelu":  # which is the tanh form there
+        raise _unfit(f"afn {theirs.afn!r} has no counterpart", where)
+    return GPTConfig(**_shared(theirs), pre_norm=False)
+
+
+def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
+    """Return the transformers configuration of the same model; InputError for what that family cannot express."""
+    if config.pre_norm:
+        return GPT2Config(**_shared(config), n_inner=config.n_inner, activation_function=config.activation_function)
+    if config.n_inner not in (None, 4 * config.n_embd):
+        raise _unfit(f"n_inner = {config.n_inner}: openai-gpt knows only 4 * n_embd = {4 * config.n_embd}")
+    if config.activation_function != "gelu_new":
+        raise _unfit(f"activation_function {config.activation_function!r}: openai-gpt knows only tanh GELU")
+    return OpenAIGPTConfig(**_shared(config))
+
+
+def _known(raw: dict[str, Any], theirs: type[PreTrainedConfig]) -> dict[str, Any]:
+    """Return the keys that are fields of their configuration; hub files carry many others."""
+    return {f.name: raw[f.name] for f in dataclasses.fields(theirs) if f.name in raw}
+
+
+def _shared(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return what both sides call by the same name; special tokens outside the vocabulary are none."""
+    values = {key: getattr(config, key) for key in SHARED_KEYS}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if isinstance(values[key], int) and not 0 <= values[key] < config.vocab_size:
+            values[key] = None
+    return values
+
+
+def _unfit(message: str, where: str | None = None) -> InputError:
+    return InputError(message, where=where or "config.json", fix="such a model cannot be converted")

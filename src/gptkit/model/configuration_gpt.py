@@ -1,0 +1,73 @@
+"""What makes a GPT: its sizes, where it normalises, and how its weights start.
+
+No `from __future__ import annotations` here: `strict` reads the field types as objects, not as strings.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class GPTConfig(PreTrainedConfig):
+    """The shape of a GPT-1 or GPT-2 model; what is left out is GPT-2's.
+
+    `pre_norm=False` is GPT-1: layer norms after the residual sums, none at the end, and no scaled residual projections.
+    `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means what the family's own code draws positions
+    with: 0.01 for GPT-2, `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or
+    "gelu" (the erf form, which nanoGPT trains with). Token ids are None until a tokenizer gives them.
+
+    Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
+    """
+
+    model_type = "gptkit"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    pre_norm: bool = True
+    activation_function: Literal["gelu_new", "gelu"] = "gelu_new"
+    embd_pdrop: float | int = 0.1
+    attn_pdrop: float | int = 0.1
+    resid_pdrop: float | int = 0.1
+    layer_norm_epsilon: float | int = 1e-5
+    initializer_range: float | int = 0.02
+    position_initializer_range: float | int | None = None
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.position_initializer_range is None:
+            self.position_initializer_range = 0.01 if self.pre_norm else self.initializer_range
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def validate_sizes(self) -> None:
+        """Refuse sizes that no model can have."""
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+
+    def validate_rates(self) -> None:
+        """Refuse dropouts that are no probabilities and scales that are not positive."""
+        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("layer_norm_epsilon", "initializer_range", "position_initializer_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

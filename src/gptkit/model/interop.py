@@ -1,0 +1,281 @@
+"""Weights from and to other formats, as (GPTConfig, state dict of GPTForCausalLM).
+
+    transformers gpt2, openai-gpt   safetensors     matrices (in, out), as Conv1D keeps them
+    gptkit                          safetensors     matrices (out, in), as nn.Linear keeps them
+    nanoGPT                         ckpt.pt         matrices (out, in)
+    OpenAI's GPT-1                  params_*.npy    matrices (1, in, out)
+
+Names are mapped by the functions below: `from_pretrained(key_mapping=...)` would be reversed when the model is saved.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
+
+from gptkit.errors import InputError, suggest
+from gptkit.model.config_files import hf_config, model_type, parse_config, read_json, read_json_object
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.quiet import quiet_transformers
+
+State = dict[str, Tensor]
+
+MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")
+BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
+EMBEDDINGS = {"transformer.tokens_embed.": "transformer.wte.", "transformer.positions_embed.": "transformer.wpe."}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+NANOGPT_ARGS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
+OPENAI_LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
+    "attn.c_attn.weight",
+    "attn.c_attn.bias",
+    "attn.c_proj.weight",
+    "attn.c_proj.bias",
+    "ln_1.weight",
+    "ln_1.bias",
+    "mlp.c_fc.weight",
+    "mlp.c_fc.bias",
+    "mlp.c_proj.weight",
+    "mlp.c_proj.bias",
+    "ln_2.weight",
+    "ln_2.bias",
+)
+OPENAI_HEAD_DIM = 64  # the params files do not say how many heads there are
+
+
+def read_source(path: str | Path) -> tuple[GPTConfig, State]:
+    """Return the model in any format that convert reads; InputError for anything else. No code is run."""
+    path = Path(path)
+    if path.is_dir() and (path / "config.json").exists():
+        return read_directory(path)
+    if path.is_dir() and (path / "params_shapes.json").exists():
+        return _read_openai_params(path)
+    if path.is_dir() and (path / "ckpt.pt").exists():
+        return _read_nanogpt(path / "ckpt.pt")
+    if path.is_file() and path.suffix == ".pt":
+        return _read_nanogpt(path)
+    fix = (
+        "give a directory with config.json and safetensors, nanoGPT's ckpt.pt, or a directory of OpenAI's params_*.npy"
+    )
+    raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)
+
+
+def read_directory(directory: Path, head: type[GPTForCausalLM] = GPTForCausalLM) -> tuple[GPTConfig, State]:
+    """Return the model in a directory of config.json and safetensors: ours, or transformers' gpt2 or openai-gpt.
+
+    All tensors belong to `head`, and only its own beyond a language model's may be missing.
+    """
+    raw = read_json_object(directory / "config.json")
+    config = parse_config(raw, str(directory / "config.json"))
+    state = read_safetensors(directory)
+    if model_type(raw) != "gptkit":
+        state = _from_hf(state)
+    return config, _checked(config, state, str(directory), head)
+
+
+# --- safetensors ---
+
+
+def read_safetensors(directory: Path) -> State:
+    """Return all tensors of model.safetensors or of its shards; InputError for pickles, for they can run code."""
+    files = _weight_files(directory)
+    state: State = {}
+    for file in files:
+        try:
+            # Cloned: what load_file returns is mapped from the file, and would die with it if it were cut short.
+            state |= {name: tensor.clone() for name, tensor in load_file(file).items()}
+        except SafetensorError as error:
+            raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
+        except OSError as error:
+            reason = error.strerror or "no such file"
+            raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
+    return state
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    if (directory / "model.safetensors").exists():
+        return [directory / "model.safetensors"]
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        shards = read_json_object(index).get("weight_map")
+        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+        for name in names:
+            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+                raise InputError(f"{name!r} is no safetensors file of this directory", where=str(index), fix="mend it")
+        if names:
+            return [directory / name for name in names]
+    pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
+    if pickles:
+        message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
+        raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
+    raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
+
+
+def _checked(config: GPTConfig, state: State, where: str, head: type[GPTForCausalLM] = GPTForCausalLM) -> State:
+    """Return `state` with the tied head's weight; InputError when a tensor is missing, too many or of another shape."""
+    fix = "the weights do not belong to this config"
+    if config.tie_word_embeddings and "transformer.wte.weight" in state:
+        state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
+    expected = _shapes(config, head)
+    for name, shape in expected.items():
+        if name in state and state[name].shape != shape:
+            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
+            raise InputError(message, where=where, fix=fix)
+        if name not in state and name.startswith(("transformer.", "lm_head.")):
+            raise InputError(f"tensor {name} is missing", where=where, fix=fix)
+    for name in state.keys() - expected.keys():
+        raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=fix)
+    return state
+
+
+def _shapes(config: GPTConfig, head: type[GPTForCausalLM] = GPTForCausalLM) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in head(config).state_dict().items()}
+
+
+# --- transformers ---
+
+
+def _from_hf(theirs: State) -> State:
+    """Return our state dict from gpt2's or openai-gpt's, saved with or without the `transformer.` prefix."""
+    state: State = {}
+    for name, tensor in theirs.items():
+        if BUFFER.search(name):
+            continue
+        if not name.startswith(("transformer.", "lm_head.")):
+            name = f"transformer.{name}"
+        for foreign, own in EMBEDDINGS.items():
+            name = name.replace(foreign, own)
+        state[name] = _transposed(name, tensor)
+    return state
+
+
+def to_hf(config: GPTConfig, state: State) -> State:
+    """Return gpt2's or openai-gpt's state dict from ours."""
+    theirs: State = {}
+    for name, tensor in state.items():
+        if not config.pre_norm:
+            for foreign, own in EMBEDDINGS.items():
+                name = name.replace(own, foreign)
+        theirs[name] = _transposed(name, tensor)
+    return theirs
+
+
+def _transposed(name: str, tensor: Tensor) -> Tensor:
+    """Return a matrix with its inputs and outputs exchanged, and anything else as it is."""
+    return tensor.t().contiguous() if MATRIX.search(name) and tensor.ndim == 2 else tensor
+
+
+def write_hf(model: GPTForCausalLM, directory: str | Path) -> None:
+    """Write a directory that plain transformers loads: GPT2LMHeadModel, or OpenAIGPTLMHeadModel for GPT-1.
+
+    The weights keep their dtype and their bits. Raises InputError for what that class cannot express.
+    """
+    theirs = GPT2LMHeadModel if model.config.pre_norm else OpenAIGPTLMHeadModel
+    config = hf_config(model.config)
+    state = to_hf(model.config, model.state_dict())
+    with quiet_transformers():
+        exported = theirs.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype)
+        exported.save_pretrained(directory)
+
+
+def write_gptkit(model: GPTForCausalLM, directory: str | Path) -> None:
+    """Write a directory that `load_model` and, after `import gptkit.model`, AutoModelForCausalLM load."""
+    with quiet_transformers():
+        model.save_pretrained(directory)
+
+
+# --- nanoGPT ---
+
+
+def _read_nanogpt(path: Path) -> tuple[GPTConfig, State]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        arguments = dict(checkpoint["model_args"])
+        theirs = {name: tensor.clone() for name, tensor in checkpoint["model"].items()}
+    except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
+        message = "not a nanoGPT checkpoint that loads as weights only"
+        raise InputError(message, where=str(path), fix="give the ckpt.pt that nanoGPT's train.py wrote") from None
+    config = _nanogpt_config(arguments, str(path))
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
+    state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
+    if not arguments.get("bias", True):
+        state = {name: torch.zeros(shape) for name, shape in _shapes(config).items() if name.endswith(".bias")} | state
+    return config, _checked(config, state, str(path))
+
+
+def _nanogpt_config(arguments: dict[str, Any], where: str) -> GPTConfig:
+    for name in arguments:
+        if name not in NANOGPT_ARGS:
+            message = f"model_args has {name!r}, which nanoGPT does not know"
+            raise InputError(message, where=where, fix=suggest(name, NANOGPT_ARGS))
+    dropout = arguments.get("dropout", 0.0)
+    sizes = {name: arguments[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in arguments}
+    raw = {
+        **sizes,
+        "n_positions": arguments.get("block_size", 1024),
+        "activation_function": "gelu",  # nanoGPT's nn.GELU() is the erf form
+        "position_initializer_range": 0.02,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
+    }
+    return parse_config(raw, where)
+
+
+# --- OpenAI's GPT-1 ---
+
+
+def _read_openai_params(directory: Path) -> tuple[GPTConfig, State]:
+    import numpy as np
+
+    shapes = _openai_shapes(directory / "params_shapes.json")
+    files = sorted(directory.glob("params_[0-9]*.npy"), key=lambda file: int(file.stem.removeprefix("params_")))
+    try:
+        parts = [np.load(file, allow_pickle=False) for file in files]
+        flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"params files cannot be read: {error}", where=str(directory), fix="copy them again") from None
+    sizes = [math.prod(shape) for shape in shapes]
+    if sum(sizes) != flat.numel():
+        message = f"params files hold {flat.numel():,} numbers, params_shapes.json wants {sum(sizes):,}"
+        raise InputError(message, where=str(directory), fix="copy all params_*.npy")
+    tensors = [part.clone().view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    config = _openai_config(shapes, str(directory / "params_shapes.json"))
+    names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), OPENAI_LAYER)]
+    state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
+    state = {name: _transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}
+    return config, _checked(config, state, str(directory))
+
+
+def _openai_shapes(path: Path) -> list[list[int]]:
+    shapes: Any = read_json(path)
+    listed = isinstance(shapes, list) and all(
+        isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape) for shape in shapes
+    )
+    layers, rest = divmod(len(shapes) - 2, len(OPENAI_LAYER)) if listed else (0, 0)
+    if layers < 1 or rest or not len(shapes[0]) == len(shapes[1]) == 2:
+        fix = "give OpenAI's model/ directory of finetune-transformer-lm"
+        raise InputError("not the shapes of positions, tokens and 12 tensors a layer", where=str(path), fix=fix)
+    return list(shapes)
+
+
+def _openai_config(shapes: list[list[int]], where: str) -> GPTConfig:
+    (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
+    if n_embd % OPENAI_HEAD_DIM:
+        raise InputError(f"width {n_embd} is no multiple of {OPENAI_HEAD_DIM}", where=where, fix="it is not GPT-1's")
+    return GPTConfig(
+        vocab_size=vocab_size,
+        n_positions=n_positions,
+        n_embd=n_embd,
+        n_layer=(len(shapes) - 2) // len(OPENAI_LAYER),
+        n_head=n_embd // OPENAI_HEAD_DIM,
+        pre_norm=False,
+    )

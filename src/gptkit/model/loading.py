@@ -1,0 +1,96 @@
+"""From what `--model` names to a configuration or a model: presets, config.json files, directories, hf:NAME."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gptkit.errors import InputError, UsageError, suggest
+from gptkit.model.config_files import parse_config, read_json_object
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.interop import State, read_directory, read_source
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.quiet import quiet_transformers
+from gptkit.recipe_files import recipes_of
+
+SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
+
+
+def model_presets() -> dict[str, Path]:
+    """Return the presets by name: the config.json files under recipes/models."""
+    return recipes_of("models")
+
+
+def config_from(model: str, *, vocab_size: int) -> GPTConfig:
+    """Return the configuration of a preset or of a config.json, for a tokenizer of `vocab_size` entries.
+
+    A preset takes the tokenizer's size, and so does a file that gives none. A file's own stands, and must not be
+    smaller: InputError, as for an unknown key. UsageError when `model` names neither.
+    """
+    presets = model_presets()
+    path = presets.get(model, Path(model))
+    if not path.is_file():
+        message = f"{model!r} is neither a preset nor a config.json"
+        raise UsageError(message, where="--model", fix=suggest(model, presets))
+    raw = read_json_object(path)
+    if model in presets or "vocab_size" not in raw:
+        raw["vocab_size"] = vocab_size
+    config = parse_config(raw, str(path))
+    if config.vocab_size < vocab_size:
+        message = f"vocab_size {config.vocab_size:,} is smaller than the tokenizer's {vocab_size:,}"
+        raise InputError(message, where=str(path), fix=f"set vocab_size to {vocab_size} or more")
+    return config
+
+
+def model_directory(model: str | Path) -> Path:
+    """Return the directory that holds the model: `model` itself, a run's model/, or the snapshot that hf:NAME names."""
+    if str(model).startswith("hf:"):
+        return _snapshot(str(model))
+    path = Path(model)
+    if not (path / "config.json").exists() and (path / "model" / "config.json").exists():
+        return path / "model"  # a run directory
+    if path.is_dir():
+        return path
+    if path.is_file():
+        fix = "gptkit convert makes a directory of nanoGPT's ckpt.pt and OpenAI's params"
+        raise InputError("a file, not a model directory", where=str(path), fix=fix)
+    raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
+
+
+def _snapshot(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    from gptkit.network import require_hub
+
+    require_hub(name)
+    try:
+        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=SNAPSHOT_FILES))
+    except Exception as error:  # the library's own kinds, and those of its HTTP client
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a full disk is not the hub's fault
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        fix = "check the name and the network; a gated model needs HF_TOKEN"
+        raise InputError(f"the hub model cannot be fetched: {reason}", where=name, fix=fix) from error
+
+
+def load_model(
+    model: str | Path, *, dtype: torch.dtype = torch.float32, head: type[GPTForCausalLM] = GPTForCausalLM
+) -> GPTForCausalLM:
+    """Return the model in a directory of ours, in transformers' gpt2 or openai-gpt one, or under hf:NAME, in eval mode.
+
+    Weights come from safetensors alone, in `dtype` whatever the file's own. InputError for anything else, on one line.
+    """
+    return _built(*read_directory(model_directory(model), head), dtype, head)
+
+
+def load_source(source: str | Path) -> GPTForCausalLM:
+    """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
+    is_directory = str(source).startswith("hf:") or (Path(source) / "model" / "config.json").exists()
+    config, state = read_source(model_directory(source) if is_directory else source)
+    return _built(config, state, state["transformer.wte.weight"].dtype, GPTForCausalLM)
+
+
+def _built(config: GPTConfig, state: State, dtype: torch.dtype, head: type[GPTForCausalLM]) -> GPTForCausalLM:
+    with quiet_transformers():
+        return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)

@@ -1,0 +1,337 @@
+"""GPT-1 and GPT-2 in one file, in the order the data flows: attention, MLP, block, model, language-model head.
+
+The families differ by `config.pre_norm` alone: where the layer norms stand, whether a last one follows, and how the
+residual projections start. Module names are GPT-2's checkpoint names; every matrix is an `nn.Linear`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.lm_loss import lm_loss
+
+IGNORE = -100  # the label of a position that is not supervised
+DENSE_LENGTH = 512  # tokens up to which plain products train faster than SDPA in bf16 on a CPU
+
+
+class PositionEmbedding(nn.Embedding):
+    """An embedding of positions: a type of its own, because its weights start differently."""
+
+
+class ResidualProjection(nn.Linear):
+    """A linear layer that writes to the residual stream: a type of its own, because GPT-2 scales its start.
+
+    The attention and the MLP could not do it: transformers skips `_init_weights` for modules that own no parameters.
+    """
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return the attended values (batch, query, head, head_dim) and the weights (batch, head, query, key)."""
+    scores = (query * scaling) @ key.mT  # (batch, head, query, key)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1).to(value.dtype)
+    attended = F.dropout(weights, p=dropout, training=module.training) @ value  # (batch, head, query, head_dim)
+    return attended.transpose(1, 2).contiguous(), weights
+
+
+def dense_trains_faster(query: Tensor) -> bool:
+    """Return whether plain products train faster than SDPA's causal kernel on this query.
+
+    Measured with torch 2.13 and AVX512_BF16, forward and backward: 5 times as fast at 64 tokens, 2 at 256, 1.6 at 512,
+    alike at 1024; in fp32 never faster. The slow half is the kernel's backward pass, so only training asks.
+    """
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= DENSE_LENGTH
+
+
+class GPTAttention(nn.Module):
+    is_causal = True
+
+    def __init__(self, config: GPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.n_embd // config.n_head
+        self.scaling = self.head_dim**-0.5
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = ResidualProjection(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        batch, length, width = hidden.shape
+        qkv = self.c_attn(hidden).view(batch, length, 3, -1, self.head_dim)  # (batch, query, 3, head, head_dim)
+        query, key, value = qkv.transpose(1, 3).unbind(2)  # each (batch, head, query, head_dim)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)  # (batch, head, key, head_dim)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        if self.training and attention_mask is None and past_key_values is None and dense_trains_faster(query):
+            attend = eager_attention
+            attention_mask = query.new_full((length, length), -math.inf).triu(1)  # (query, key)
+        dropout = self.config.attn_pdrop if self.training else 0.0
+        attended, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )  # (batch, query, head, head_dim)
+        return self.resid_dropout(self.c_proj(attended.reshape(batch, length, width))), weights
+
+
+class GPTMLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        inner = config.n_inner or 4 * config.n_embd
+        self.c_fc = nn.Linear(config.n_embd, inner)
+        self.act = nn.GELU(approximate="tanh" if config.activation_function == "gelu_new" else "none")
+        self.c_proj = ResidualProjection(inner, config.n_embd)
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        update: Tensor = self.dropout(self.c_proj(self.act(self.c_fc(hidden))))
+        return update
+
+
+class GPTBlock(GradientCheckpointingLayer):
+    def __init__(self, config: GPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = GPTAttention(config, layer_idx)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = GPTMLP(config)
+
+    def forward(self, hidden: Tensor, **kwargs: Any) -> Tensor:
+        if self.pre_norm:
+            hidden = hidden + self.attn(self.ln_1(hidden), **kwargs)[0]
+            hidden = hidden + self.mlp(self.ln_2(hidden))
+        else:
+            hidden = self.ln_1(hidden + self.attn(hidden, **kwargs)[0])
+            hidden = self.ln_2(hidden + self.mlp(hidden))
+        return hidden
+
+
+class GPTPreTrainedModel(PreTrainedModel):
+    config: GPTConfig
+    config_class = GPTConfig  # said outright: transformers would read the annotation above as a string
+    base_model_prefix = "transformer"
+    _input_embed_layer = "wte"
+    _no_split_modules = ["GPTBlock"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": GPTBlock, "attentions": GPTAttention}  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw a module's weights as OpenAI did.
+
+        tensor                                 GPT-2 (pre_norm)             GPT-1
+        -------------------------------------  ---------------------------  -----------
+        wte.weight, tied lm_head.weight        N(0, 0.02)                   N(0, 0.02)
+        wpe.weight                             N(0, 0.01)                   N(0, 0.02)
+        attn.c_attn.weight, mlp.c_fc.weight    N(0, 0.02)                   N(0, 0.02)
+        attn.c_proj.weight, mlp.c_proj.weight  N(0, 0.02 / sqrt(2 n_layer)) N(0, 0.02)
+        every bias                             0                            0
+        ln_1, ln_2 (GPT-2: and ln_f)           weight 1, bias 0             the same
+
+        N(mean, std); 0.02 is `initializer_range`, wpe's is `position_initializer_range`. Sources: openai/gpt-2
+        src/model.py (wte, wpe, conv1d), the GPT-2 paper's section 2.3 (1/sqrt(N), N = 2 n_layer residual layers),
+        openai/finetune-transformer-lm train.py. `init.normal_` spares loaded weights, `tensor.normal_()` would not.
+        """
+        std = self.config.initializer_range
+        if isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            return
+        if isinstance(module, PositionEmbedding):
+            std = self.config.position_initializer_range or std
+        elif isinstance(module, ResidualProjection) and self.config.pre_norm:
+            std = std / math.sqrt(2 * self.config.n_layer)
+        if isinstance(module, nn.Linear | nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            init.zeros_(module.bias)
+
+
+    def set_dropout(self, p: float) -> None:
+        """Drop embeddings, attention and residuals with probability `p` from now on."""
+        self.config.embd_pdrop = self.config.attn_pdrop = self.config.resid_pdrop = p
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = p
+
+    def compile_blocks(self) -> None:
+        """Compile the block, which all layers share: compiling costs the same seconds however many there are.
+
+        Never dynamic: what is compiled for a shape must not depend on the shapes before it, or resuming changes bits.
+        """
+        for module in self.modules():
+            if isinstance(module, GPTBlock):
+                module.compile(dynamic=False)  # type: ignore[no-untyped-call]
+
+
+class GPTModel(GPTPreTrainedModel):
+    """The Transformer without a head: token ids (batch, query) in, hidden states (batch, query, n_embd) out."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = PositionEmbedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList([GPTBlock(config, layer) for layer in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon) if config.pre_norm else nn.Identity()
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @capture_outputs  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Return the last hidden states, the cache when asked for, and what `output_*` asks to record.
+
+        `attention_mask` (batch, key) is 1 for a token and 0 for padding, on either side; right padding needs none, for
+        causality hides it. Without `position_ids`, positions count the tokens that the mask shows. ValueError past
+        n_positions.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        embedded = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, query, n_embd)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        position_ids = self._positions(embedded, attention_mask, position_ids, past_key_values)
+        mask = self._causal_mask(embedded, attention_mask, past_key_values)
+        hidden = self.drop(embedded + self.wpe(position_ids))
+        for block in self.h:
+            hidden = block(hidden, attention_mask=mask, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(hidden), past_key_values=past_key_values)
+
+    def _positions(
+        self, embedded: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """Return the position of each query, (query,) or (batch, query)."""
+        length = embedded.shape[1]
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            seen = attention_mask.long().cumsum(-1)  # (batch, key): tokens up to and with each key
+            position_ids = (seen - 1).clamp(min=0)[:, -length:]
+        if position_ids is None:
+            past = 0 if cache is None else cache.get_seq_length()
+            if past + length > self.config.n_positions:
+                raise ValueError(_too_long(past + length, self.config.n_positions))
+            return torch.arange(length, device=embedded.device) + past
+        # Reading values stalls a device and breaks a graph, so only what is neither compiled nor unmasked pays for it.
+        if not torch.compiler.is_compiling() and position_ids.max() >= self.config.n_positions:
+            raise ValueError(_too_long(int(position_ids.max()) + 1, self.config.n_positions))
+        return position_ids
+
+    def _causal_mask(self, embedded: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
+        """Return None where SDPA's own causal kernel suffices, else what the attention implementation wants."""
+        if attention_mask is None and cache is None and self.config._attn_implementation == "sdpa":
+            return None  # create_causal_mask agrees, but while compiling with a torch before pytorch#176499 builds one
+        return create_causal_mask(
+            config=self.config, inputs_embeds=embedded, attention_mask=attention_mask, past_key_values=cache
+        )
+
+
+def _too_long(length: int, limit: int) -> str:
+    return f"a sequence of {length} tokens is longer than the model's n_positions ({limit})"
+
+
+class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
+    """A GPT with its language-model head; the head's weight is the token embedding's unless the config unties them."""
+
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.transformer = GPTModel(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        shift_labels: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        use_cache: bool | None = None,
+        output_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return logits (batch, query, vocab_size), or with labels the loss and, unless `output_logits`, no logits.
+
+        `labels` (batch, query) are the input's own tokens, shifted here; `shift_labels` are the targets already. -100
+        is ignored. The loss (nats) is the sum over supervised targets over `num_items_in_batch`, or over their count.
+        """
+        # GenerationMixin finds what it may pass by these names: behind **kwargs left padding would go wrong silently.
+        outputs = self.transformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        if labels is not None and shift_labels is None:
+            shift_labels = F.pad(labels[..., 1:], (0, 1), value=IGNORE)
+        loss = logits = None
+        if shift_labels is not None:
+            loss = self._loss(hidden, shift_labels, num_items_in_batch)
+        if shift_labels is None or output_logits:
+            logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, hidden: Tensor, targets: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
+        total = lm_loss(hidden, self.lm_head.weight, targets)
+        count = (targets != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return total / count

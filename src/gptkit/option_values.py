@@ -1,0 +1,229 @@
+"""From text to option values: one rule for flags, recipes and a run's config.yaml.
+
+A recipe is flat YAML, `key: value` or `key: [value, ...]`. Its scalars are read as the text they are written in, so
+that `compile: off` is the word and `1e-4` a number, exactly as after a flag. YAML's parser alone runs: nothing is
+constructed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gptkit.errors import UsageError, suggest
+from gptkit.options import fields_of
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_RECIPE_BYTES = 1_000_000
+FLAGS_ONLY = frozenset({"json", "resume", "dry_run"})
+_CURE = "write flat `key: value` lines"
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option holds: one value or `many`, of `type`, of `choices` alone if there are any; None if `optional`."""
+
+    type: type
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    many: bool = False
+
+
+def kinds_of(options: type) -> dict[str, Kind]:
+    """Return the kind of every option of a class, from its type hints."""
+    hints = get_type_hints(options)
+    return {name: _kind(hints[name]) for name in fields_of(options)}
+
+
+def _kind(hint: Any) -> Kind:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        [inner] = [one for one in arguments if one is not type(None)]
+        return dataclasses.replace(_kind(inner), optional=True)
+    if origin is Literal:
+        return Kind(str, choices=arguments)
+    if origin is tuple:
+        return Kind(arguments[0], many=True)
+    return Kind(hint)
+
+
+def recipe_keys(options: type) -> list[str]:
+    """Return the options that a recipe may set; a command whose only options are arguments takes no recipe."""
+    fields = fields_of(options)
+    keys = [name for name in fields if name not in FLAGS_ONLY]
+    return keys if any(not fields[name].metadata["argument"] for name in keys) else []
+
+
+def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
+    """Return the one value that `text` means.
+
+    Raises UsageError naming `where` (a flag, or file:line and key) and what would do.
+    """
+    shown = _shown(text)
+    if "\0" in text:
+        raise UsageError(f"{shown} contains a NUL character", where=where, fix="leave it out")
+    if kind.choices:
+        if text not in kind.choices:
+            raise UsageError(f"{shown} is not a choice", where=where, fix=suggest(text, kind.choices))
+        return text
+    if kind.type is bool:
+        if text.lower() not in _BOOLEANS:
+            raise UsageError(f"{shown} is neither true nor false", where=where, fix="write true or false")
+        return _BOOLEANS[text.lower()]
+    if kind.type in (int, float):
+        return _parse_number(text, shown, kind, field, where)
+    if not text and not field.metadata["argument"]:
+        raise UsageError("the value is empty", where=where, fix="give one, or leave the option out")
+    return Path(text).expanduser() if kind.type is Path else text
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> int | float:
+    minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
+    noun = "a whole number" if kind.type is int else "a number"
+    fix = f"give {noun}{_range(minimum, maximum)}"
+    try:
+        number: int | float = kind.type(text)
+    except ValueError:
+        raise UsageError(f"{shown} is not {noun}", where=where, fix=fix) from None
+    if not math.isfinite(number):
+        raise UsageError(f"{shown} is not finite", where=where, fix=fix)
+    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
+        raise UsageError(f"{shown} is out of range", where=where, fix=fix)
+    return number
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" between {minimum} and {maximum}"
+    if minimum is not None:
+        return f" of at least {minimum}"
+    return f" of at most {maximum}" if maximum is not None else ""
+
+
+def read_recipe(path: Path, options: type) -> dict[str, Any]:
+    """Return the values that a recipe sets, converted and checked against an options class.
+
+    Raises UsageError with file:line for what is not flat YAML, unknown, twice there, or no value of its option.
+    """
+    fields, kinds = fields_of(options), kinds_of(options)
+    values: dict[str, Any] = {}
+    for key, line, items, is_list in _entries(path, _read(path)):
+        where = f"{path}:{line}"
+        if key not in fields:
+            raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
+        if key in FLAGS_ONLY:
+            raise UsageError(
+                f"{key!r} is not a recipe key", where=where, fix=f"give the flag --{key.replace('_', '-')}"
+            )
+        if key in values:
+            raise UsageError(f"the key {key!r} is there twice", where=where, fix="keep one of them")
+        values[key] = _recipe_value(items, is_list, kinds[key], fields[key], f"{where}, {key}")
+    return values
+
+
+def _recipe_value(items: list[str | None], is_list: bool, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
+    if is_list and not kind.many:
+        raise UsageError("a list where one value belongs", where=where, fix="give one value")
+    if not is_list and items == [None]:
+        if not kind.optional and not kind.many:
+            raise UsageError("the value is empty", where=where, fix="give one, or leave the key out")
+        return () if kind.many else None
+    parsed = tuple(parse_value(text or "", kind, field, where) for text in items)
+    return parsed if kind.many else parsed[0]
+
+
+def _read(path: Path) -> str:
+    where = str(path)
+    if not path.is_file():
+        problem = "a recipe is a file, this is none" if path.exists() else "no such recipe file"
+        raise UsageError(problem, where=where, fix="see gptkit recipes ls, or name a YAML file")
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UsageError("a recipe of over 1 MB", where=where, fix="name a flat YAML file of options")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"byte {error.start} is not UTF-8", where=where, fix="save the recipe as UTF-8") from None
+    except OSError as error:
+        raise UsageError(error.strerror or "unreadable", where=where, fix="make the file readable") from None
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[str, int, list[str | None], bool]]:
+    """Yield (key, line, values, whether they were a list) of flat YAML; a None is YAML's null."""
+    import yaml
+
+    events = _events(path, text)
+    first = next(events)
+    if isinstance(first, yaml.StreamEndEvent):
+        return
+    if not isinstance(first, yaml.MappingStartEvent):
+        raise _not_flat(path, first, "no `key: value` lines")
+    while not isinstance(key := next(events), yaml.MappingEndEvent):
+        if not isinstance(key, yaml.ScalarEvent):
+            raise _not_flat(path, key, "a key that is not a word")
+        value = next(events)
+        is_list = isinstance(value, yaml.SequenceStartEvent)
+        items = _list_until_end(events) if is_list else [value]
+        for item in items:
+            if not isinstance(item, yaml.ScalarEvent):
+                raise _not_flat(path, item, "a nested value")
+        yield str(key.value), _line(key), [_scalar(item) for item in items], is_list
+    if not isinstance(after := next(events), yaml.StreamEndEvent):
+        raise _not_flat(path, after, "a second document")
+
+
+def _events(path: Path, text: str) -> Iterator[yaml.Event]:
+    """Yield YAML's events without the marks of document and stream starts; anchors, aliases and tags are refused."""
+    import yaml
+
+    passing = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if getattr(event, "anchor", None):
+                raise _not_flat(path, event, "an anchor or alias")
+            if getattr(event, "tag", None):
+                raise _not_flat(path, event, "a tag")
+            if not isinstance(event, passing):
+                yield event
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UsageError(f"not YAML: {error.problem}", where=where, fix=_CURE) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"not YAML: {error}", where=str(path), fix=_CURE) from None
+
+
+def _list_until_end(events: Iterator[yaml.Event]) -> list[yaml.Event]:
+    """Return the events of a list up to its end, or up to the first that is not a scalar."""
+    import yaml
+
+    items: list[yaml.Event] = []
+    while not isinstance(item := next(events), yaml.SequenceEndEvent):
+        items.append(item)
+        if not isinstance(item, yaml.ScalarEvent):
+            break
+    return items
+
+
+def _scalar(event: Any) -> str | None:
+    is_null = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
+    return None if is_null else str(event.value)
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _not_flat(path: Path, event: yaml.Event, problem: str) -> UsageError:
+    return UsageError(f"{problem} in a recipe", where=f"{path}:{_line(event)}", fix=_CURE)

@@ -1,0 +1,239 @@
+"""Every option of every command, once: its name, type, default and help.
+
+The dataclass is the command's signature: `cli.py` turns fields into flags, recipes set the same names,
+and a run's config.yaml is written back from them. This file knows the standard library alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Panel = Literal["Common", "Speed", "Run"]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    panel: Panel = "Common",
+    flag: bool = True,
+    conduct: bool = False,
+    argument: bool = False,
+    short: str | None = None,
+    metavar: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """Return a dataclass field whose metadata is all that the command line needs to know.
+
+    `flag=False` makes a rare knob that only recipes set. `conduct` options may change when a run is resumed; all others
+    are identity and may not. `minimum` and `maximum` are inclusive.
+    """
+    metadata = {
+        "help": help,
+        "panel": panel,
+        "flag": flag,
+        "conduct": conduct,
+        "argument": argument,
+        "short": short,
+        "metavar": metavar,
+        "minimum": minimum,
+        "maximum": maximum,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def knob(default: Any, help: str, **more: Any) -> Any:
+    """Return an `option` that only recipes set."""
+    return option(default, help, flag=False, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What every command shares."""
+
+    json: bool = option(False, "Print one JSON object on stdout.", panel="Run", conduct=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(OutputOptions):
+    """What pretrain and finetune share."""
+
+    model: str | None = option(
+        None,
+        "A preset (gptkit recipes ls), a config.json, a model directory to go on from, or hf:NAME.",
+        short="-m",
+        metavar="MODEL",
+    )
+    out: Path | None = option(None, "Run directory [default: runs/<command>-<name>-<time>].", conduct=True, short="-o")
+    learning_rate: float = option(6e-4, "Peak learning rate, of AdamW's part where Muon has the matrices.", minimum=0)
+    schedule: Literal["cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant"] = option(
+        "cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own."
+    )
+    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0)
+    optimizer: Literal["adamw", "muon", "openai-adam"] = option(
+        "adamw", "adamw, muon (matrices by Muon, the rest by AdamW), or GPT-1's own openai-adam."
+    )
+    weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0)
+    dropout: float | None = option(
+        None, "Dropout of embeddings, attention and residuals [default: the model's own].", minimum=0, maximum=0.99
+    )
+    seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"
+    )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Speed"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
+    micro_batch: int | None = option(
+        None, "Most sequences of one forward pass [default: chosen by device and model].", panel="Speed", conduct=True, minimum=1
+    )
+
+    log_every: int = option(10, "Steps between rows of metrics.jsonl.", panel="Run", conduct=True, minimum=1)
+    eval_every: int | None = option(
+        None, "Steps between validations [default: a tenth of the run].", panel="Run", conduct=True, minimum=1
+    )
+    save_every: int | None = option(
+        None, "Steps between checkpoints [default: as eval_every].", panel="Run", conduct=True, minimum=1
+    )
+    resume: str = option(
+        "auto", "auto = go on where --out stopped; never; or a run directory.", panel="Run", conduct=True, metavar="auto|never|DIR"
+    )
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = option(
+        "none", "Also send metrics to a tracker.", panel="Run", conduct=True
+    )
+
+    keep_checkpoints: int = knob(2, "Committed checkpoints kept, the newest.", conduct=True, minimum=2)
+    decay_steps: int | None = knob(None, "Steps of the decay [default: all after warm-up; a fifth of the run for wsd].", minimum=0)
+    final_learning_rate: float = knob(0.1, "Learning rate at the end, as a share of the peak.", minimum=0, maximum=1)
+    beta1: float = knob(0.9, "Adam's decay of the mean.", minimum=0, maximum=0.9999)
+    beta2: float = knob(0.95, "Adam's decay of the square.", minimum=0, maximum=0.99999)
+    epsilon: float = knob(1e-8, "Adam's epsilon.", minimum=0)
+    clip_norm: float = knob(1.0, "Largest global gradient norm; 0 = no clipping.", minimum=0)
+    muon_learning_rate: float = knob(0.02, "Muon's peak learning rate.", minimum=0)
+    muon_momentum: float = knob(0.95, "Muon's Nesterov momentum.", minimum=0, maximum=0.9999)
+    gradient_checkpointing: bool = knob(False, "Recompute activations in the backward pass to save memory.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(TrainingOptions):
+    """Train a GPT-1 or GPT-2 model from scratch on raw text."""
+
+    data: tuple[str, ...] = option(
+        (),
+        "Files, directories or globs of .txt, .txt.gz, .jsonl or .parquet; or hf:NAME[:CONFIG]. None = the embedded corpus.",
+        argument=True,
+        metavar="[DATA]...",
+    )
+    validation: str = option(
+        "0.1", "A file, or the fraction of documents held out; a single document is cut once.", metavar="FILE|FRACTION"
+    )
+    tokenizer: str | None = option(
+        None,
+        "char, bpe:N (trained on the training text), a directory, or hf:NAME [default: the model's own, else bpe:4096].",
+        short="-t",
+        metavar="TOKENIZER",
+    )
+    steps: int = option(1000, "Optimizer updates.", minimum=1)
+    tokens_per_step: int = option(8192, "Tokens of one update, over all micro-batches and processes.", minimum=1)
+    sequence_length: int | None = option(None, "Tokens of a block [default: the model's n_positions].", minimum=1)
+    dry_run: bool = option(False, "Show the plan and stop.", panel="Run", conduct=True)
+    sample_tokens: int = knob(64, "Tokens of the text sample at each validation; 0 = none.", conduct=True, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(OutputOptions):
+    """Sample text from a model."""
+
+    prompt: str | None = option(None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="[PROMPT]")
+    model: str | None = option(
+        None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
+    )
+    max_new_tokens: int = option(200, "Tokens to add at most.", minimum=1)
+    top_k: int = option(0, "Keep the k likeliest tokens; 0 = all.", minimum=0)
+    top_p: float = option(1.0, "Keep the likeliest tokens that together reach p.", maximum=1)
+    temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
+    greedy: bool = option(False, "Always take the likeliest token.")
+    num_samples: int = option(1, "Samples per prompt.", minimum=1)
+    seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.", panel="Speed"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(OutputOptions):
+    """Import or export a model's weights."""
+
+    source: str = option(None, "A model directory, nanoGPT's ckpt.pt, or a directory of OpenAI's numpy GPT-1 params.", argument=True, metavar="SRC")
+    destination: Path = option(None, "The directory to write; it must not exist or be empty.", argument=True, metavar="DST")
+    to: Literal["gptkit", "hf"] = option("gptkit", "gptkit, or hf: a directory that plain transformers loads.")
+    tokenizer: str | None = option(None, "Tokenizer to put beside the weights: a directory or hf:NAME [default: the source's own].", short="-t")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesListOptions(OutputOptions):
+    """List the model presets and the recipes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesShowOptions(OutputOptions):
+    """Show a preset or a recipe, with every key that it leaves at its default."""
+
+    name: str = option(None, "A name of gptkit recipes ls: NAME or KIND/NAME.", argument=True, metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesCopyOptions(OutputOptions):
+    """Copy a preset or a recipe, to change it."""
+
+    name: str = option(None, "A name of gptkit recipes ls: NAME or KIND/NAME.", argument=True, metavar="NAME")
+    destination: Path = option(
+        Path(), "The folder or the new file to copy to [default: here].", argument=True, metavar="[DST]"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions(OutputOptions):
+    """Show versions, processor, GPUs, compiler and folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrainOptions(OutputOptions):
+    """Make the tokenizer that pretrain would make of the same text."""
+
+    data: tuple[str, ...] = option(
+        (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="[DATA]..."
+    )
+    validation: str = option(
+        "0.1", "What pretrain will hold out: the tokenizer is not trained on it.", metavar="FILE|FRACTION"
+    )
+    tokenizer: str = option(
+        "bpe:4096", "char, or bpe:N for a byte-level BPE of N entries.", short="-t", metavar="char|bpe:N"
+    )
+    out: Path = option(Path("tokenizer"), "Directory to write; it must not exist or be empty.", short="-o")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerCompareOptions(OutputOptions):
+    """Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed."""
+
+    first: str = option(
+        None, "A directory, hf:NAME, or char or bpe:N, which are trained on the text.", argument=True, metavar="A"
+    )
+    second: str = option(None, "The other one.", argument=True, metavar="B")
+    data: tuple[str, ...] = option(
+        (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="[DATA]..."
+    )
+    megabytes: float = option(10.0, "Compare on this much of the text at most.", minimum=0.001)
+
+
+def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of an options class by name, in order of definition."""
+    return {one.name: one for one in dataclasses.fields(options)}

@@ -1,0 +1,145 @@
+"""What a pre-training run tells: its plan, samples, figures and the files for people to read."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+import gptkit
+from gptkit.data.tokenizers import separator_id
+from gptkit.generation.decoding import generate
+from gptkit.generation.text import never_sampled, stop_ids
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.options import PretrainOptions
+from gptkit.pretraining.inputs import DEFAULT_TOKENIZER, Inputs
+from gptkit.reporting.model_card import ModelCard
+from gptkit.training.hardware import Hardware, known_peak, measured_peak
+from gptkit.training.rules import Choices
+
+SAMPLE_TOP_K = 40
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
+FIGURES = {
+    "val_loss": "validation loss (nats per token)",
+    "val_perplexity": "validation perplexity (per token)",
+    "bits_per_byte": "validation bits per byte",
+    "train_loss": "training loss, last step",
+    "steps": "steps",
+    "tokens": "tokens",
+    "tokens_per_second": "tokens per second",
+    "mfu": "model FLOPs utilisation",
+    "train_seconds": "seconds of training",
+    "elapsed_seconds": "seconds in all",
+}
+
+Row = tuple[str, str]
+
+
+def plan_facts(options: PretrainOptions, inputs: Inputs, choices: Choices) -> dict[str, Any]:
+    """Return what `--dry-run` shows: everything that is known before the first step."""
+    tokens = options.steps * options.tokens_per_step
+    return {
+        "parameters": inputs.model.num_parameters(),
+        "vocabulary": len(inputs.tokenizer),
+        "sequence_length": inputs.sequence_length,
+        "steps": options.steps,
+        "tokens_per_step": options.tokens_per_step,
+        "tokens": tokens,
+        "train_tokens": len(inputs.text.train),
+        "validation_tokens": len(inputs.text.validation),
+        "epochs": tokens / len(inputs.text.train),
+        "flops": tokens * inputs.flops_per_token,
+        "checkpoint_bytes": 12 * inputs.model.num_parameters(),  # fp32 weights and two moments
+        "device": choices.device,
+        "precision": choices.precision,
+        "compile": choices.compile,
+        "data_sha256": inputs.corpus.data_sha256,
+    }
+
+
+def result_rows(result: Mapping[str, Any]) -> list[Row]:
+    """Return a result's figures for a table, each with its unit in its name."""
+    return [(name, shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
+
+
+def shown(value: Any) -> str:
+    """Return a figure as people read it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def peak_flops(hardware: Hardware, precision: str) -> float | None:
+    """Return the FLOP/s that MFU is a share of: a GPU's published peak, a CPU's measured one, else None."""
+    if hardware.kind == "cpu":
+        return measured_peak(precision)
+    return known_peak(hardware, precision)
+
+
+def sample_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, *, tokens: int, seed: int) -> str:
+    """Return unconditional text of at most `tokens` tokens, always drawn with the same random numbers."""
+    start = separator_id(tokenizer)
+    (sample,) = generate(
+        model,
+        [[start]],
+        max_new_tokens=min(tokens, model.config.n_positions - 1),
+        top_k=SAMPLE_TOP_K,
+        seed=seed,
+        stop_ids=stop_ids(tokenizer),
+        forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),
+    )
+    return str(tokenizer.decode(sample.token_ids))
+
+
+def write_model(directory: Path, inputs: Inputs, card: ModelCard) -> None:
+    """Write weights, configuration, tokenizer and card; a directory that an earlier attempt left is replaced."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    inputs.model.save_pretrained(directory)
+    inputs.tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
+
+
+def model_card(
+    options: PretrainOptions,
+    inputs: Inputs,
+    choices: Choices,
+    result: Mapping[str, Any],
+    *,
+    command: str,
+    sample: str | None,
+) -> ModelCard:
+    """Return the card of a finished run."""
+    config = inputs.model.config
+    family = "GPT-2 (layer norms first)" if config.pre_norm else "GPT-1 (layer norms last)"
+    return ModelCard(
+        name=Path(str(result["run_dir"])).name,
+        summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
+        parameters=inputs.model.num_parameters(),
+        shape=f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
+        f"{config.vocab_size:,} tokens",
+        data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
+        f"{inputs.corpus.validation_bytes:,} for validation",
+        data_sha256=inputs.corpus.data_sha256,
+        licence=inputs.corpus.licence,
+        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
+        command=command,
+        measured=dict(result_rows(result)),
+        versions={
+            "gptkit": gptkit.__version__,
+            "Python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "precision": choices.precision,
+            "compiled": str(choices.compile),
+            "threads": str(choices.threads),
+            "device": choices.device,
+        },
+        sample=sample,
+    )

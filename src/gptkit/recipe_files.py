@@ -1,0 +1,70 @@
+"""Where the recipes lie: models/NAME.json (model presets), pretrain/NAME.yaml, finetune/NAME.yaml.
+
+Finding only; `option_values.py` reads a recipe, `model/loading.py` a preset. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptkit.errors import UsageError, suggest
+
+SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml"}
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A named file: `kind` is its folder under recipes/, `name` its file name without the suffix."""
+
+    kind: str
+    name: str
+    path: Path
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def first_comment(self) -> str:
+        """Return the first comment of a YAML recipe without its mark, or "" when it has none."""
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("#"):
+                return line.lstrip("# ").rstrip()
+        return ""
+
+
+def recipes_root() -> Path:
+    """Return the recipes folder: inside the package (a wheel), else the repository's (an editable install)."""
+    package = Path(__file__).resolve().parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parents[1] / "recipes"
+
+
+def recipes_of(kind: str) -> dict[str, Path]:
+    """Return the files of one kind by name, in alphabetical order; a kind without a folder has none."""
+    folder = recipes_root() / kind
+    files = sorted(folder.glob(f"*{SUFFIXES[kind]}")) if kind in SUFFIXES else []
+    return {path.stem: path for path in files if SAFE_NAME.fullmatch(path.stem)}
+
+
+def all_recipes() -> Iterator[RecipeFile]:
+    """Yield every preset and recipe, model presets first."""
+    for kind in SUFFIXES:
+        for name, path in recipes_of(kind).items():
+            yield RecipeFile(kind, name, path)
+
+
+def find_recipe(name: str) -> RecipeFile:
+    """Return the file that KIND/NAME or NAME means; of several kinds a recipe comes before a model preset.
+
+    Raises UsageError with the nearest known name.
+    """
+    known = sorted(all_recipes(), key=lambda one: one.kind == "models")
+    for one in known:
+        if name in (one.full_name, one.name):
+            return one
+    names = [one.full_name for one in known] if "/" in name else [one.name for one in known]
+    raise UsageError(f"no recipe is called {name!r}", where="NAME", fix=suggest(name, set(names)))

@@ -1,0 +1,73 @@
+"""The README.md beside a model's weights: what it is, from which data and command, how it measures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The facts of a card; every one is known when a run ends, so none is left open."""
+
+    name: str
+    summary: str  # one sentence: what the model is
+    parameters: int
+    shape: str
+    data: str
+    data_sha256: str
+    licence: str
+    tokenizer: str
+    command: str
+    measured: Mapping[str, str]  # figure -> value with its unit
+    versions: Mapping[str, str]
+    sample: str | None = None
+
+    def as_markdown(self) -> str:
+        """Return the card; whatever comes from data or file names is shown as code, never read as Markdown."""
+        parts = [
+            _front_matter(),
+            f"# {plain(self.name)}\n\n{self.summary}",
+            "## Model\n\n" + _table([("parameters", f"{self.parameters:,}"), ("shape", self.shape)]),
+            "## Data\n\n"
+            + _table(
+                [
+                    ("text", self.data),
+                    ("sha256", self.data_sha256),
+                    ("licence", self.licence),
+                    ("tokenizer", self.tokenizer),
+                ]
+            ),
+            "## Measured\n\n" + _table(list(self.measured.items())),
+            "## How it was made\n\n" + fenced(self.command),
+            "## Use\n\n" + fenced('gptkit generate "Once upon a time" --model . --top-k 40'),
+            "## Versions\n\n" + _table(list(self.versions.items())),
+        ]
+        if self.sample is not None:
+            parts.append("## A sample\n\n" + fenced(self.sample))
+        parts.append("## Limits\n\nA small language model repeats what its text says and makes up the rest.")
+        return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return text with everything escaped that Markdown or HTML would read, on one line."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~-])", r"\\\1", one_line)
+
+
+def fenced(text: str) -> str:
+    """Return text as a code block that its own backticks cannot close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _front_matter() -> str:
+    facts = {"library_name": "gptkit", "pipeline_tag": "text-generation", "tags": ["gptkit", "causal-lm"]}
+    return "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in facts.items()) + "\n---"
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {plain(name)} | {plain(value)} |" for name, value in rows)])

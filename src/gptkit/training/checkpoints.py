@@ -1,0 +1,268 @@
+"""Checkpoints that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json, written last.
+
+Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
+synced, and only then older checkpoints removed. A committed directory is never written to again. The manifest holds the
+size and sha256 of every file and of itself, because safetensors notices one bit flip in 300.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import gptkit
+from gptkit.errors import GptkitError, InputError
+from gptkit.training import files
+from gptkit.training.files import FileRecord
+from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.tensor_files import safetensors_chunks
+
+MANIFEST = "MANIFEST.json"
+SCHEMA = "gptkit.checkpoint/1"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+DAMAGED = "damaged"
+CUT_OFF = f"no {MANIFEST}: a save that was cut off"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The scalars of a checkpoint; seconds and tokens count from the run's start over all attempts.
+
+    `loss_scale` is fp16's scale and its clean steps; `unfinished_row` the row of `step` whose evaluation a signal cut
+    short. `identity` must be the same on resuming, `choices` are for the caller to take up again.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    loss_scale: tuple[float, float] | None = None
+    unfinished_row: dict[str, float] | None = None
+    identity: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def last_row(self) -> int:
+        """Return the last step whose row is not written again after resuming from here."""
+        return self.step if self.unfinished_row is None else self.step - 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest whole checkpoint, if any, and (directory, reason) of every newer one that was rejected."""
+
+    path: Path | None
+    rejected: tuple[tuple[Path, str], ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return one line per rejected checkpoint for the log."""
+        instead = f"going on from {self.path.name}" if self.path else "starting from step 0"
+        return [f"{path} is not used: {reason}; {instead}" for path, reason in self.rejected]
+
+
+def write(directory: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState, *, keep: int = 2) -> Path:
+    """Commit the checkpoint of `state.step` under `directory`, then leave only the newest `keep` committed ones.
+
+    Raises OutOfResources when space runs out, InputError when the directory cannot be written; committed checkpoints
+    are untouched then.
+    """
+    path = directory / f"step-{state.step:06d}"
+    if is_committed(path):
+        raise GptkitError("a committed checkpoint is never written again", where=str(path))
+    with files.failures_told(f"saving {path.name}", fix="give the same command again"):
+        if not directory.exists():
+            files.make_directory(directory)
+        try:
+            _write_and_commit(path, model, optimizer, state)
+        except OSError:
+            _remove_leftovers(path)
+            raise
+        prune(directory, keep)
+    return path
+
+
+def _write_and_commit(path: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState) -> None:
+    if path.exists():
+        files.remove_directory(path)
+    files.make_directory(path)
+    state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
+    records = [
+        files.write_durably(path / MODEL, safetensors_chunks(model_tensors(model))),
+        files.write_durably(path / OPTIMIZER, safetensors_chunks(optimizer.state_tensors())),
+        files.write_durably(path / STATE, [state_text.encode()]),
+    ]
+    files.sync_directory(path)
+    manifest = render_manifest(state.step, records)
+    files.write_atomically(path / MANIFEST, manifest)
+    files.sync_directory(path.parent)
+    if (path / MANIFEST).read_text() != manifest:
+        raise InputError(f"{MANIFEST} reads back differently", where=str(path), fix="check the disk")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Free the space of a save that failed, if the disk still lets us."""
+    if is_committed(path) or not path.exists():
+        return
+    try:
+        files.remove_directory(path)
+    except OSError:
+        return
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return weights and persistent buffers by name, tied ones once under their first name."""
+    first_names: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        first_names.setdefault(id(tensor), name)
+    return {name: state[name] for name in first_names.values()}
+
+
+def render_manifest(step: int, records: list[FileRecord]) -> str:
+    """Return the manifest's only valid text for these files."""
+    body = {
+        "schema": SCHEMA,
+        "step": step,
+        "versions": {"gptkit": gptkit.__version__, "torch": str(torch.__version__)},
+        "files": [dataclasses.asdict(record) for record in records],
+    }
+    return _with_digest(body)
+
+
+def _with_digest(body: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps(body | {"sha256": digest}, indent=1, sort_keys=True) + "\n"
+
+
+def is_committed(path: Path) -> bool:
+    return (path / MANIFEST).exists()
+
+
+def defect(path: Path) -> str | None:
+    """Return why a checkpoint with a manifest cannot be trusted, or None when every byte is as it was written."""
+    try:
+        text = (path / MANIFEST).read_bytes().decode()
+        body = json.loads(text)
+        body.pop("sha256")
+        if body["schema"] != SCHEMA or _with_digest(body) != text or path.name != f"step-{body['step']:06d}":
+            return f"{MANIFEST} is damaged"
+        for record in body["files"]:
+            if problem := _file_defect(path, FileRecord(**record)):
+                return problem
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{MANIFEST} is damaged"
+    return None
+
+
+def _file_defect(path: Path, record: FileRecord) -> str | None:
+    file = path / Path(record.name).name
+    if not file.is_file():
+        return f"{record.name} is missing"
+    if file.stat().st_size != record.size:
+        return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
+    with open(file, "rb") as handle:
+        if hashlib.file_digest(handle, "sha256").hexdigest() != record.sha256:
+            return f"{record.name} differs from its sha256"
+    return None
+
+
+def all_steps(directory: Path) -> list[Path]:
+    """Return the checkpoint directories, newest first."""
+    if not directory.is_dir():
+        return []
+    steps = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
+    return sorted(steps, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def newest_committed(directory: Path) -> Found:
+    """Return the newest checkpoint whose every byte verifies, falling back to older ones.
+
+    The newest alone may lack a manifest (a save was cut off); with nothing else there, the run starts over and says so.
+    Raises InputError naming each when there are checkpoints and all are damaged.
+    """
+    rejected: list[tuple[Path, str]] = []
+    candidates = all_steps(directory)
+    for path in candidates:
+        if not is_committed(path):
+            rejected.append((path, f"{MANIFEST} is missing" if rejected else CUT_OFF))
+        elif (reason := defect(path)) is not None:
+            rejected.append((path, reason))
+        else:
+            return Found(path, tuple(rejected))
+    if all(reason == CUT_OFF for _, reason in rejected):
+        return Found(None, tuple(rejected))
+    reasons = "; ".join(f"{path.name}: {reason}" for path, reason in rejected)
+    raise InputError(
+        f"every checkpoint is damaged: {reasons}",
+        where=str(directory),
+        fix="restore one, or start anew with another --out",
+    )
+
+
+def set_aside(found: Found) -> None:
+    """Make room for going on: cut-off saves are removed, damaged checkpoints are moved to `damaged/`."""
+    for path, reason in found.rejected:
+        if reason == CUT_OFF:
+            files.remove_directory(path)
+            continue
+        shelf = path.parent / DAMAGED
+        if not shelf.exists():
+            files.make_directory(shelf)
+        taken = len(list(shelf.glob(f"{path.name}*")))
+        files.rename(path, shelf / (f"{path.name}-{taken}" if taken else path.name))
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Remove committed checkpoints but for the newest `keep`; a removal cut off leaves nothing that looks like one."""
+    for leftover in directory.glob("removed-*"):
+        files.remove_directory(leftover)
+    committed = [path for path in all_steps(directory) if is_committed(path)]
+    for path in committed[keep:]:
+        removed = directory / f"removed-{path.name}"
+        files.rename(path, removed)
+        files.remove_directory(removed)
+
+
+def read_state(path: Path) -> TrainingState:
+    """Return the scalars of a verified checkpoint."""
+    try:
+        values = json.loads((path / STATE).read_text())
+        scale = values["loss_scale"]
+        return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
+
+
+@torch.no_grad()
+def load(path: Path, model: nn.Module, optimizer: OptimizerSet) -> TrainingState:
+    """Take weights, moments and scalars from a verified checkpoint.
+
+    Raises InputError when its tensors are not the model's.
+    """
+    saved, present = load_file(path / MODEL), model_tensors(model)
+    different = saved.keys() ^ present.keys() or {name for name in saved if saved[name].shape != present[name].shape}
+    if different:
+        raise InputError(
+            f"its tensors are not this model's: {min(different)}", where=str(path), fix="use the run's own model"
+        )
+    for name, tensor in present.items():
+        tensor.copy_(saved[name])
+    try:
+        optimizer.load_state_tensors(load_file(path / OPTIMIZER))
+    except KeyError as error:
+        raise InputError(
+            f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"
+        ) from None
+    return read_state(path)

@@ -1,0 +1,76 @@
+"""What a run tells while it trains, in this order at one step: evaluation, row, checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """A row of metrics.jsonl; `evaluation` holds what the evaluation of the same step returned, if there was one.
+
+    `loss` is the exact loss of this step over all micro-batches and processes, `tokens` counts from the run's start,
+    `tokens_per_second` leaves out compiling, evaluating and saving since the last row.
+    """
+
+    step: int
+    tokens: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    elapsed_seconds: float
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, float | None]:
+        """Return the row, its evaluation spread out; what JSON cannot say (the norm of an fp16 overflow) is None."""
+        values = dataclasses.asdict(self)
+        values |= values.pop("evaluation")
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class EvalEvent:
+    """An evaluation after `step`: what the caller's function returned, and the seconds it took."""
+
+    step: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """A checkpoint is committed."""
+
+    step: int
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NoticeEvent:
+    """A line for the log."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class FinishEvent:
+    """The last event of a run that came to its end, totals over all its attempts; times in seconds."""
+
+    step: int
+    tokens: int
+    train_seconds: float
+    compile_seconds: float
+    elapsed_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.train_seconds if self.train_seconds else 0.0
+
+
+Event = StepEvent | EvalEvent | CheckpointEvent | NoticeEvent | FinishEvent

@@ -1,0 +1,101 @@
+"""Files that survive a crash: every write, sync and rename of a run goes through the first six functions here.
+
+A test makes each of them fail in turn. Directories cannot be synced on Windows; there the rename alone commits.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gptkit.errors import InputError, OutOfResources
+
+Chunk = bytes | memoryview
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write(handle: BinaryIO, chunk: Chunk) -> None:
+    """Write a whole chunk to an unbuffered file; one system call may take only a part."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[handle.write(rest) :]
+
+
+def sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def remove_directory(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    name: str
+    size: int
+    sha256: str
+
+
+def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
+    """Write a new file, sync it, and return what identifies its content."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb", buffering=0) as handle:
+        for chunk in chunks:
+            write(handle, chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        sync(handle.fileno())
+    return FileRecord(path.name, size, digest.hexdigest())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one move: a reader, or a crash, sees all of the old text or all of the new."""
+    temporary = path.with_name(path.name + ".tmp")
+    remove_file(temporary)
+    write_durably(temporary, [text.encode()])
+    rename(temporary, path)
+    sync_directory(path.parent)
+
+
+@contextmanager
+def failures_told(doing: str, *, fix: str) -> Iterator[None]:
+    """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename) if error.filename else None
+        if error.errno in NO_SPACE:
+            raise OutOfResources(
+                f"no space left while {doing}", where=where, fix=f"free some space; then {fix}"
+            ) from error
+        raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error

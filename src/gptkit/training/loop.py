@@ -1,0 +1,318 @@
+"""The training loop: given a model, batches and a loss function it trains, evaluates, saves and yields events.
+
+It knows no task, no model class and no screen. The state of a run is its weights, moments and a few numbers: the
+batches are a pure function of the step and dropout is seeded anew for each micro-batch, so no generator's state exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import nn
+
+from gptkit.errors import Diverged, GptkitError, Interrupted, OutOfResources, UsageError
+from gptkit.training import checkpoints
+from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
+from gptkit.training.checkpoints import TrainingState
+from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
+from gptkit.training.loss_scale import LossScale
+from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.processes import all_reduce, on_main_process
+from gptkit.training.schedules import Schedule
+from gptkit.training.signals import StopRequest
+from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, warm_up
+
+ShouldStop = Callable[[], bool]
+Evaluate = Callable[[ShouldStop], Mapping[str, float] | None]
+
+DIVERGED_FIX = "lower --learning-rate, raise --warmup-steps, or use --precision fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
+
+    `identity` (hashes of data and tokenizer, say) and `choices` go into every checkpoint; a resumed run whose identity
+    differs is refused.
+    """
+
+    steps: int
+    log_every: int = 10
+    eval_every: int | None = None
+    save_every: int | None = None
+    keep_checkpoints: int = 2
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: str = "fp32"
+    compile: bool = False
+    resume_line: str = "give the same command again"
+    identity: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_eval_due(self, step: int) -> bool:
+        return step == self.steps or _divides(self.eval_every, step)
+
+    def is_save_due(self, step: int) -> bool:
+        return step == self.steps or _divides(self.save_every, step)
+
+    def is_log_due(self, step: int) -> bool:
+        return step in (1, self.steps) or _divides(self.log_every, step)
+
+
+def _divides(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    loss_function: LossFunction,
+    optimizer: OptimizerSet,
+    schedule: Schedule,
+    plan: Plan,
+    *,
+    accelerator: Accelerator,
+    evaluate: Evaluate | None = None,
+    checkpoint_directory: Path | None = None,
+    resume_from: Path | None = None,
+    stop: StopRequest | None = None,
+) -> Iterator[Event]:
+    """Train `model` in place up to `plan.steps`, yielding events; every process runs this and yields the same.
+
+    `loss_function(model, batch, count)` returns the sum of a micro-batch's losses over the count of the whole step (a
+    float32 scalar on the device), so that gradients of micro-batches and processes add up.
+    `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
+    last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
+    `save_every`, after the last step and on a stop. `resume_from` is a verified checkpoint.
+
+    Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient was
+    not finite (weights and moments were left alone), Interrupted when a checkpoint is committed after `stop` was asked
+    for, OutOfResources without disk or memory.
+    """
+    objective = Objective(model, loss_function, compiled=plan.compile)
+    run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory)
+    if stop is not None:
+        run.stop = stop
+    run.prepare(resume_from)
+    with _out_of_memory_told():
+        yield from run.begin(batches)
+        with closing(run.stream(batches)) as stream:
+            for step in range(run.state.step + 1, plan.steps + 1):
+                run.advance(step, stream)
+                yield from run.report(step)
+                yield from run.save_or_stop(step)
+    yield run.finish()
+
+
+class _Run:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: OptimizerSet,
+        schedule: Schedule,
+        plan: Plan,
+        accelerator: Accelerator,
+        evaluate: Evaluate | None,
+        directory: Path | None,
+    ) -> None:
+        self.model, self.schedule, self.plan, self.evaluate = objective.model, schedule, plan, evaluate
+        self.accelerator, self.directory = accelerator, directory
+        self.stop = StopRequest()
+        self.started = time.perf_counter()
+        self.state = TrainingState(identity=dict(plan.identity), choices=dict(plan.choices))
+        self.machinery = Machinery(
+            objective=objective,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            loss_scale=LossScale(accelerator.device, dynamic=plan.precision == "fp16"),
+            precision=plan.precision,
+            clip_norm=plan.clip_norm,
+            seed=plan.seed,
+            first_bad_step=torch.tensor(NEVER, device=accelerator.device),
+        )
+        self.outcome: Outcome | None = None
+        self.row: StepEvent | None = None
+        self.saved_step = 0
+        self.earlier_seconds = 0.0
+        self.row_tokens = self.row_seconds = 0.0  # of the last row
+
+    def prepare(self, resume_from: Path | None) -> None:
+        """Place the model, wrap it for several processes, and take over a checkpoint."""
+        self.machinery.objective = self.accelerator.prepare_model(self.machinery.objective)
+        if resume_from is None:
+            return
+        saved = checkpoints.load(resume_from, self.model, self.machinery.optimizer)
+        _refuse_other_identity(saved.identity, self.plan.identity)
+        self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
+        self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
+        self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
+        self.machinery.loss_scale = LossScale(
+            self.accelerator.device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale
+        )
+
+    def begin(self, batches: Batches) -> Iterator[Event]:
+        """Finish the evaluation that a signal cut short, then compile."""
+        if self.state.unfinished_row is not None:
+            self.row = StepEvent(**self.state.unfinished_row)  # type: ignore[arg-type]
+            yield from self._evaluate_and_tell(self.state.step)
+            yield from self.save_or_stop(self.state.step)
+        if not self.plan.compile or self.state.step == self.plan.steps:
+            return
+        start, step = time.perf_counter(), self.state.step + 1
+        self.model.train()
+        micro_batches = batches(step)
+        warm_up(self.machinery, step, sum(one.count for one in micro_batches), micro_batches)
+        seconds = time.perf_counter() - start
+        self.state = dataclasses.replace(self.state, compile_seconds=self.state.compile_seconds + seconds)
+        yield NoticeEvent(f"compiled in {seconds:.1f} s")
+
+    def stream(self, batches: Batches) -> Generator[tuple[StepWork, Share, Batch], None, None]:
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        steps = range(self.state.step + 1, self.plan.steps + 1)
+        works = (work_of(step, batches(step), process, processes) for step in steps)
+        kind = self.accelerator.device.type
+        return loaded(works) if kind == "cpu" else prefetched(works, pin=kind == "cuda")
+
+    def advance(self, step: int, stream: Iterator[tuple[StepWork, Share, Batch]]) -> None:
+        """Take one step; wait for its numbers only where a row is due."""
+        start = time.perf_counter()
+        if not self.model.training:
+            self.model.train()
+        outcome = take_step(self.machinery, stream, self.schedule(step))
+        self.outcome, self.row = outcome, None
+        has_row = self.plan.is_log_due(step) or (self.evaluate is not None and self.plan.is_eval_due(step))
+        loss = self._checked_loss() if has_row else 0.0
+        self.state = dataclasses.replace(
+            self.state,
+            step=step,
+            tokens=self.state.tokens + outcome.tokens,
+            train_seconds=self.state.train_seconds + time.perf_counter() - start,
+            unfinished_row=None,
+        )
+        if has_row:
+            self.row = self._row_of(loss, float(outcome.grad_norm))
+
+    def report(self, step: int) -> Iterator[Event]:
+        """Evaluate where that is due, and yield the row that was due."""
+        if self.evaluate is not None and self.plan.is_eval_due(step):
+            yield from self._evaluate_and_tell(step)
+        elif self.row is not None:
+            yield self.row
+
+    def save_or_stop(self, step: int) -> Iterator[Event]:
+        """Commit a checkpoint where one is due or a stop was asked for; then stop."""
+        signal_number = self._agreed_signal(step)
+        if self.state.unfinished_row and not signal_number:
+            raise GptkitError("the evaluation returned None although no stop was asked for", where=f"step {step}")
+        if signal_number and not self.state.unfinished_row:
+            yield NoticeEvent(f"{signal.Signals(signal_number).name} came: stopping after step {step}")
+        if self.directory is not None and step != self.saved_step and (signal_number or self.plan.is_save_due(step)):
+            yield self._save(self.directory)
+        if signal_number:
+            where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.directory else f"step {step}"
+            raise Interrupted(
+                f"interrupted by {signal.Signals(signal_number).name}",
+                signal_number=signal_number,
+                where=where,
+                fix=self.plan.resume_line,
+            )
+
+    def finish(self) -> FinishEvent:
+        state = self.state
+        return FinishEvent(state.step, state.tokens, state.train_seconds, state.compile_seconds, self._elapsed())
+
+    def _checked_loss(self) -> float:
+        """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
+        outcome = self.outcome
+        assert outcome is not None
+        first_bad = int(all_reduce(self.accelerator, self.machinery.first_bad_step.clone(), dist.ReduceOp.MIN))
+        if first_bad != NEVER:
+            raise Diverged("the loss or its gradient stopped being finite", where=f"step {first_bad}", fix=DIVERGED_FIX)
+        return float(all_reduce(self.accelerator, outcome.loss.clone(), dist.ReduceOp.SUM))
+
+    def _row_of(self, loss: float, grad_norm: float) -> StepEvent:
+        tokens, seconds = self.state.tokens, self.state.train_seconds
+        rate = (tokens - self.row_tokens) / (seconds - self.row_seconds)
+        self.row_tokens, self.row_seconds = tokens, seconds
+        learning_rate = self.machinery.optimizer.learning_rate * self.schedule(self.state.step)
+        return StepEvent(self.state.step, tokens, loss, learning_rate, grad_norm, rate, self._elapsed())
+
+    def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
+        """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""
+        assert self.evaluate is not None
+        assert self.row is not None
+        start = time.perf_counter()
+        self.model.eval()
+        with torch.no_grad(), self.machinery.autocast():
+            metrics = self.evaluate(lambda: self.stop.is_asked)
+        if metrics is None:
+            row = {name: value for name, value in dataclasses.asdict(self.row).items() if name != "evaluation"}
+            self.state = dataclasses.replace(self.state, unfinished_row=row)
+            return
+        self.state = dataclasses.replace(self.state, unfinished_row=None)
+        yield EvalEvent(step, metrics, time.perf_counter() - start)
+        yield dataclasses.replace(self.row, evaluation=metrics)
+
+    def _agreed_signal(self, step: int) -> int:
+        """Return the signal that any process received, on all alike; on GPUs asked only where they wait anyway."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.signal_number
+        waits = self.row is not None or self.plan.is_save_due(step) or self.accelerator.device.type == "cpu"
+        if not waits:
+            return 0
+        number = torch.tensor(self.stop.signal_number, device=self.accelerator.device)
+        return int(all_reduce(self.accelerator, number, dist.ReduceOp.MAX))
+
+    def _save(self, directory: Path) -> CheckpointEvent:
+        """Commit the state of the step just taken; what came after a step that was not finite is never saved."""
+        start = time.perf_counter()
+        if self.outcome is not None:
+            self._checked_loss()
+        scale = self.machinery.loss_scale.as_numbers()
+        self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), loss_scale=scale)
+        state, keep = self.state, self.plan.keep_checkpoints
+        path = on_main_process(
+            self.accelerator,
+            lambda: checkpoints.write(directory, self.model, self.machinery.optimizer, state, keep=keep),
+        )
+        self.saved_step = state.step
+        return CheckpointEvent(state.step, path, time.perf_counter() - start)
+
+    def _elapsed(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+
+def _refuse_other_identity(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changes = [
+        f"{name} was {saved.get(name)}, is {now.get(name)}"
+        for name in sorted(saved.keys() | now.keys())
+        if saved.get(name) != now.get(name)
+    ]
+    if changes:
+        fix = "bring back what it was, or start a new run with another --out"
+        raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", fix=fix)
+
+
+@contextmanager
+def _out_of_memory_told() -> Iterator[None]:
+    fix = "give a smaller --micro-batch; the tokens of a step stay the same"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfResources("out of memory", fix=fix) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise OutOfResources("out of memory", fix=fix) from error
+        raise

@@ -1,0 +1,58 @@
+"""Processes of one run, through Accelerate: who they are, and how they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from gptkit.errors import GptkitError, UsageError
+
+T = TypeVar("T")
+
+
+def make_accelerator(device: str) -> Accelerator:
+    """Return the process's accelerator for auto, cpu, cuda or mps, in the process group its environment describes.
+
+    Its own mixed precision and accumulation stay off: the loop does both. Raises UsageError for a device that is not
+    there.
+    """
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there.get(device, True):
+        raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    if device in is_there and accelerator.device.type != device:
+        raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
+    return accelerator
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Return on every process what `work` returned on the main one, or raise there the error it raised."""
+    if accelerator.num_processes == 1:
+        return work()
+    outcome: list[object] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except GptkitError as error:
+            outcome[1] = error
+        except Exception as error:
+            broadcast_object_list([None, GptkitError(f"the main process failed: {error!r}")])
+            raise
+    result, failure = broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[no-any-return]
+
+
+def all_reduce(accelerator: Accelerator, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    """Return the sum, smallest or largest of `values` over all processes."""
+    if accelerator.num_processes > 1:
+        dist.all_reduce(values, op=operation)
+    return values

@@ -1,0 +1,122 @@
+"""What `auto` means: pure functions of device, model size, total work and compiler found, never of a clock or a cache.
+
+What was chosen is stored in every checkpoint; resuming takes it from there, or says that bits may differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptkit.errors import UsageError
+from gptkit.training.hardware import Hardware
+
+# Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.
+EAGER_FLOPS = {("cpu", "fp32"): 1.2e11, ("cpu", "bf16"): 3e11, ("cuda", "fp32"): 3e13, ("cuda", "bf16"): 1.5e14}
+COMPILE_SECONDS = {"cpu": (10.0, 2.0), "cuda": (20.0, 3.0)}  # base, and per layer
+TIME_SAVED = 0.3  # share of an eager run's time
+
+CPU_TOKENS = 4096  # of a forward pass: more leaves the caches, fewer leave the cores idle
+CUDA_TOKENS = 65536
+RESERVED_SHARE = 0.3  # of GPU memory, for the loss, fragmentation and the library
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run computes with; `notes` are the lines that say why."""
+
+    precision: str
+    compile: bool
+    threads: int
+    device: str
+    notes: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "notes"}
+
+
+def choose_precision(asked: str, hardware: Hardware) -> str:
+    """Return fp32, bf16 or fp16; auto is bf16 where the processor has it. Raises UsageError for fp16 off CUDA."""
+    if asked == "fp16" and hardware.kind != "cuda":
+        raise UsageError(
+            f"fp16 training needs a CUDA device, this is {hardware.kind}",
+            where="--precision fp16",
+            fix="use --precision auto",
+        )
+    if asked != "auto":
+        return asked
+    return "bf16" if hardware.bf16 else "fp32"
+
+
+def choose_compile(
+    asked: str, hardware: Hardware, precision: str, *, n_layer: int, total_flops: float
+) -> tuple[bool, str | None]:
+    """Return whether to compile, and a line to say where that is no matter of course.
+
+    auto compiles where the time saved over `total_flops` exceeds the compiler's. Raises UsageError for on without a
+    compiler.
+    """
+    missing = hardware.compiler is None
+    if asked == "on" and missing:
+        raise UsageError(
+            "torch.compile needs a C++ compiler and Python's headers",
+            where="--compile on",
+            fix="install g++ and python3-dev, or leave --compile out",
+        )
+    if asked != "auto":
+        return asked == "on", None
+    if hardware.kind not in COMPILE_SECONDS:
+        return False, None
+    base, per_layer = COMPILE_SECONDS[hardware.kind]
+    speed = EAGER_FLOPS[hardware.kind, "fp32" if precision == "fp32" else "bf16"]
+    pays = total_flops / speed * TIME_SAVED > base + per_layer * n_layer
+    if pays and missing:
+        return False, "compile auto is off: no C++ compiler with Python's headers was found"
+    return pays, None
+
+
+def choose_micro_batch(
+    hardware: Hardware, *, rows: int, sequence_length: int, parameters: int, n_layer: int, n_embd: int
+) -> int:
+    """Return the most sequences of one forward pass, by cache on a CPU and by memory on a GPU, `rows` at most."""
+    tokens = CPU_TOKENS if hardware.kind == "cpu" else CUDA_TOKENS
+    if hardware.memory is not None:
+        free = hardware.memory * (1 - RESERVED_SHARE) - 16 * parameters  # weights, gradients and two moments in fp32
+        tokens = min(tokens, int(free / activation_bytes(n_layer, n_embd)))
+    return max(1, min(rows, tokens // sequence_length))
+
+
+def activation_bytes(n_layer: int, n_embd: int) -> int:
+    """Return about how many bytes the backward pass keeps per token under 16-bit autocast and flash attention.
+
+    Per layer and unit of width 48: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key,
+    value and attention's output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
+    """
+    return 48 * n_layer * n_embd
+
+
+def flops_per_token(parameters: int, *, n_layer: int, n_embd: int, sequence_length: int) -> float:
+    """Return the FLOPs of a training step per token: 6N for the weights, 6 L d T for causal attention.
+
+    `parameters` leaves out the position embeddings, which are looked up, not multiplied. Attention is half of the usual
+    12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
+    """
+    return 6.0 * (parameters + n_layer * n_embd * sequence_length)
+
+
+def reuse(stored: Mapping[str, Any], now: Choices, *, may_compile: bool) -> Choices:
+    """Return the choices of a resumed run: precision and compilation as stored, with a line for all that differs."""
+    compiles = bool(stored.get("compile", now.compile)) and may_compile
+    kept = dataclasses.replace(now, precision=str(stored.get("precision", now.precision)), compile=compiles)
+    changed = [
+        f"{name} was {stored[name]}, is {value}"
+        for name, value in kept.facts().items()
+        if stored.get(name, value) != value
+    ]
+    if not changed:
+        return kept
+    note = f"bits may differ from an uninterrupted run: {'; '.join(changed)}"
+    return dataclasses.replace(kept, notes=(*now.notes, note))

@@ -1,0 +1,243 @@
+"""A run's directory: its lock, the recipe that repeats it, its rows, and the result that says it is finished.
+
+config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
+metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there
+checkpoints/      see checkpoints.py
+result.json       what the command returned, written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from gptkit.errors import InputError, UsageError
+from gptkit.option_values import FLAGS_ONLY, read_recipe
+from gptkit.options import TrainingOptions, fields_of
+from gptkit.training import files
+from gptkit.training.checkpoints import Found, TrainingState, newest_committed, read_state, set_aside
+from gptkit.training.events import StepEvent
+from gptkit.training.run_lock import LOCK, RunLock
+
+CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
+PATHS = ("data", "validation", "model", "tokenizer")
+FIX = "give the same command again"
+
+Options = TypeVar("Options", bound=TrainingOptions)
+
+
+class RunDirectory:
+    """An open run, locked for this process until `close`; `result` is there when the run is finished.
+
+    Sent to another process it comes without the lock, and appends nothing: the main process alone writes.
+    """
+
+    def __init__(self, path: Path, command: str, *, lock: RunLock | None) -> None:
+        self.path = path
+        self.command = command
+        self.lock = lock
+        self.checkpoints = path / "checkpoints"
+        self.result = read_result(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"lock": None}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    @property
+    def resume_line(self) -> str:
+        """Return the command that goes on from here."""
+        return f"gptkit {self.command} --resume {shlex.quote(str(self.path))}"
+
+    def append(self, event: StepEvent) -> None:
+        """Add a row to metrics.jsonl, for all to see at once."""
+        if self.lock is None:
+            return
+        text = json.dumps(event.as_row(), allow_nan=False) + "\n"
+        with files.failures_told(f"writing {METRICS}", fix=FIX), open(self.path / METRICS, "ab", buffering=0) as handle:
+            files.write(handle, text.encode())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl; a last line that was cut off is none."""
+        return list(_rows_in(self.path / METRICS))
+
+    def drop_rows_after(self, step: int) -> None:
+        """Make metrics.jsonl what it was when the row of `step` was its last one."""
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        with files.failures_told(f"writing {METRICS}", fix=FIX):
+            files.write_atomically(self.path / METRICS, "".join(kept))
+
+    def rewind(self) -> tuple[Found, TrainingState]:
+        """Go back to the newest whole checkpoint, or to step 0: set aside what is newer, drop later rows."""
+        found = newest_committed(self.checkpoints)
+        with files.failures_told("going back to the newest checkpoint", fix=FIX):
+            set_aside(found)
+        state = read_state(found.path) if found.path else TrainingState()
+        if (self.path / METRICS).exists():
+            self.drop_rows_after(state.last_row)
+        return found, state
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json, with the command and `finished_at` added, and return it."""
+        finished = datetime.now(UTC).isoformat(timespec="microseconds")
+        self.result = {"command": self.command, **result, "finished_at": finished}
+        with files.failures_told(f"writing {RESULT}", fix=FIX):
+            files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
+        return self.result
+
+
+def _rows_in(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+
+
+def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:
+    """Return the run that these options begin, go on with, or have finished; the main process alone calls this.
+
+    Without `out` it is a new `root/<command>-<name>-<time>`. Raises UsageError for `--resume never` on what is not
+    empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
+    holder when another process has it.
+    """
+    with files.failures_told("opening the run directory", fix="choose another --out"):
+        if options.out is None:
+            path = _make_new(root, command, name)
+        else:
+            path = options.out
+            _refuse_unusable(path, options.resume)
+            path.mkdir(parents=True, exist_ok=True)
+        run = RunDirectory(path, command, lock=RunLock(path))
+        try:
+            if (path / CONFIG).exists():
+                _refuse_changes(path / CONFIG, options)
+            else:
+                files.write_atomically(path / CONFIG, config_text(options, command))
+        except BaseException:
+            run.close()
+            raise
+    return run
+
+
+def _make_new(root: Path, command: str, name: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    stem = f"{command}-{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    taken = 0
+    while True:
+        path = root / (f"{stem}-{taken}" if taken else stem)
+        try:
+            files.make_directory(path)
+        except FileExistsError:
+            taken += 1
+            continue
+        return path
+
+
+def _refuse_unusable(path: Path, resume: str) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError("--out is a file", where=str(path), fix="name a directory")
+    present = {one.name for one in path.iterdir()} - {LOCK, CONFIG + ".tmp"} if path.exists() else set()
+    if not present:
+        return
+    if resume == "never":
+        raise UsageError("--out is not empty", where=str(path), fix="name another, or leave --resume never out")
+    if CONFIG not in present:
+        raise UsageError("--out holds something that is no run", where=str(path), fix="name another directory")
+
+
+def _refuse_changes(config: Path, options: TrainingOptions) -> None:
+    """Raise UsageError naming each identity option that differs from the run's, with its old and its new value."""
+    stored, given = read_recipe(config, type(options)), _config_values(options)
+    changes = [
+        f"{name} was {_shown(stored.get(name, one.default))}, is {_shown(given.get(name, one.default))}"
+        for name, one in fields_of(type(options)).items()
+        if not one.metadata["conduct"] and stored.get(name, one.default) != given.get(name, one.default)
+    ]
+    if changes:
+        fix = "give the run's own values, or start a new run with another --out"
+        raise UsageError(f"the run was made with other options: {'; '.join(changes)}", where=str(config), fix=fix)
+
+
+def _shown(value: object) -> str:
+    return "unset" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
+def resumed_options(options: Options, explicit: Collection[str]) -> Options:
+    """Return the options of `--resume DIR`: that run's config.yaml, with what was given `explicit`ly on top.
+
+    Conduct options may be changed so; `open_run` refuses the others. Raises InputError when DIR is no run.
+    """
+    directory = Path(options.resume)
+    if not (directory / CONFIG).is_file():
+        raise InputError(f"no {CONFIG} is in it, so it is no run", where=str(directory), fix="name a run directory")
+    given = {name: getattr(options, name) for name in explicit}
+    values: dict[str, Any] = read_recipe(directory / CONFIG, type(options)) | given
+    return type(options)(**(values | {"out": directory, "resume": "auto"}))
+
+
+def config_text(options: TrainingOptions, command: str) -> str:
+    """Return the recipe that repeats a run."""
+    values = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in _config_values(options).items()
+    }
+    return f"# gptkit {command} --recipe {CONFIG} repeats this run\n{yaml.safe_dump(values, sort_keys=False)}"
+
+
+def _config_values(options: TrainingOptions) -> dict[str, Any]:
+    """Return the options that a recipe holds, unset ones left out, files and directories absolute."""
+    values = {name: getattr(options, name) for name in fields_of(type(options)) if name not in FLAGS_ONLY | {"out"}}
+    for name in values.keys() & set(PATHS):
+        values[name] = _absolute(values[name], name)
+    present = {name: value for name, value in values.items() if value is not None}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in present.items()}
+
+
+def _absolute(value: Any, name: str) -> Any:
+    """Return paths made absolute: all of `data` but hf: names, elsewhere what exists; presets and numbers stay."""
+    if isinstance(value, tuple):
+        return tuple(_absolute(one, name) for one in value)
+    is_path = isinstance(value, str) and not value.startswith("hf:") and (name == "data" or os.path.exists(value))
+    return os.path.abspath(value) if is_path else value
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return a finished run's result, None for one that is not finished."""
+    try:
+        result = json.loads((path / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def newest_finished(root: Path, command: str) -> Path | None:
+    """Return the run of `command` directly under `root` that finished last, by its own `finished_at`."""
+    finished: list[tuple[datetime, Path]] = []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        result = read_result(path) or {}
+        try:
+            at = datetime.fromisoformat(str(result.get("finished_at")))
+        except ValueError:
+            continue
+        if result.get("command") == command and at.tzinfo is not None:
+            finished.append((at, path))
+    return max(finished)[1] if finished else None

@@ -1,0 +1,135 @@
+"""One optimizer update, without a single wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from gptkit.training.batches import Batch, MicroBatch, Share, StepWork, dropout_seed
+from gptkit.training.loss_scale import LossScale
+from gptkit.training.optimizers import OptimizerSet
+
+LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+NEVER = 2**62
+
+
+class Objective(nn.Module):
+    """The model with its loss, so that what runs on several processes, or is compiled, is one function to a scalar.
+
+    The loss function sees the caller's own model, never a wrapper.
+    """
+
+    def __init__(self, model: nn.Module, loss_function: LossFunction, *, compiled: bool) -> None:
+        super().__init__()
+        self.model = model
+        # Never dynamic: what is compiled for a shape must not depend on the shapes before it, or resuming changes bits.
+        self.loss_function = torch.compile(loss_function, dynamic=False) if compiled else loss_function
+
+    def forward(self, batch: Batch, count: Tensor) -> Tensor:
+        return self.loss_function(self.model, batch, count)
+
+
+@dataclass(kw_only=True)
+class Machinery:
+    """What a step works with; `first_bad_step` lives on the device and is NEVER until something was not finite."""
+
+    objective: nn.Module
+    optimizer: OptimizerSet
+    accelerator: Accelerator
+    loss_scale: LossScale
+    precision: str
+    clip_norm: float
+    seed: int
+    first_bad_step: Tensor
+
+    def autocast(self) -> Any:
+        """Return the context of a forward pass: 16-bit products on float32 weights, or nothing for fp32."""
+        if self.precision not in AUTOCAST:
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, AUTOCAST[self.precision])
+
+    def backward(self, work: StepWork, share: Share, batch: Batch) -> Tensor:
+        """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
+        device = self.accelerator.device
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        # A tensor, as a number would be compiled anew for each of its values; filled, as copying it would wait.
+        count = torch.full((), float(work.count), device=device)
+        seed_generator(device, dropout_seed(self.seed, work.step, share.micro_batch.first_row))
+        with nullcontext() if share.is_last else self.accelerator.no_sync(self.objective):
+            with self.autocast():
+                loss = self.objective(moved, count)
+            # DDP divides the gradients' sum by the number of processes.
+            scaled = loss * (share.weight * self.accelerator.num_processes)
+            self.accelerator.backward(scaled * self.loss_scale.scale if self.loss_scale.dynamic else scaled)
+        part: Tensor = loss.detach().float() * share.weight
+        return part
+
+
+def seed_generator(device: torch.device, seed: int) -> None:
+    """Seed what dropout draws from; torch.manual_seed formats a stack trace for every device that is not there."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    tokens: int
+
+
+def take_step(
+    machinery: Machinery, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float
+) -> Outcome:
+    """Run this process's micro-batches of the next step and update the weights, unless the gradient is not finite."""
+    losses = []
+    for work, share, batch in stream:
+        losses.append(machinery.backward(work, share, batch))
+        if share.is_last:
+            break
+    loss = torch.stack(losses).sum()
+    grad_norm = update(machinery, loss, work.step, learning_rate_factor)
+    return Outcome(loss, grad_norm, work.tokens)
+
+
+@torch.no_grad()
+def update(machinery: Machinery, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
+    """Clip by the global norm, step where it is finite, note the first bad step; return the norm before clipping."""
+    optimizer, scale = machinery.optimizer, machinery.loss_scale
+    gradients = [one.grad for one in optimizer.parameters() if one.grad is not None]
+    norm = nn.utils.get_total_norm(gradients) / scale.scale
+    found_inf = (~norm.isfinite()).float()
+    divisor = scale.scale * (norm / machinery.clip_norm).clamp(min=1.0) if machinery.clip_norm else scale.scale
+    optimizer.set_learning_rate(learning_rate_factor)
+    optimizer.step(divisor, found_inf)
+    optimizer.zero_grad()
+    is_bad = ~loss.isfinite() | ((found_inf > 0) & scale.is_exhausted())
+    machinery.first_bad_step = torch.where(is_bad, machinery.first_bad_step.clamp(max=step), machinery.first_bad_step)
+    scale.update(found_inf)
+    return norm
+
+
+def warm_up(machinery: Machinery, step: int, count: int, micro_batches: list[MicroBatch]) -> None:
+    """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed."""
+    shapes: set[tuple[Any, ...]] = set()
+    for one in micro_batches:
+        batch = one.load()
+        shape = tuple((name, tuple(tensor.shape)) for name, tensor in batch.items())
+        if shape not in shapes:
+            shapes.add(shape)
+            work = StepWork(step, count, 0, ())
+            machinery.backward(work, Share(one, 1.0, is_last=False), batch)
+    machinery.optimizer.zero_grad()

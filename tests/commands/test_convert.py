@@ -1,0 +1,176 @@
+"""`gptkit convert` goes there and back bit for bit, proves what it wrote, and leaves nothing behind when it fails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gptkit.commands import convert
+from gptkit.console import Console
+from gptkit.data.tokenizers import encode_pieces, load_tokenizer, train_tokenizer
+from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.interop import write_gptkit
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.options import ConvertOptions
+
+TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 30
+VOCABULARY = 300
+
+
+def write_model(
+    folder: Path, tokenizer_spec: str | None = None, dtype: torch.dtype = torch.float32, **sizes: Any
+) -> Path:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, **sizes}
+    model = GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2)).to(dtype)
+    write_gptkit(model, folder)
+    if tokenizer_spec is not None:
+        train_tokenizer(tokenizer_spec, [TEXT]).save_pretrained(folder)
+    return folder
+
+
+def converted(source: Path, destination: Path, **options: Any) -> tuple[dict[str, Any], str, str]:
+    """Return the result, stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    given = ConvertOptions(source=str(source), destination=destination, **options)
+    return convert.run(given, Console(stdout=out, stderr=err, environment={})), out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", dtype=dtype, pre_norm=pre_norm)
+    there, out, err = converted(source, tmp_path / "new" / "there", to="hf")
+    back, _, _ = converted(tmp_path / "new" / "there", tmp_path / "back", to="gptkit")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+    parameters = sum(tensor.numel() for tensor in GPTForCausalLM.from_pretrained(source).parameters())
+    for result in (there, back):
+        assert result["parameters"] == parameters
+        assert result["dtype"] == str(dtype).removeprefix("torch.")
+        assert 0 <= result["max_logit_difference"] < 1e-4
+    assert there["to"] == "hf"
+    assert there["destination"] == str(tmp_path / "new" / "there")
+    assert f"{parameters:,} parameters" in out
+    assert "transformer.h.N.mlp.c_fc.weight" in out
+    assert "no tokenizer" in err
+    assert not there["tokenizer"]
+
+
+@pytest.mark.parametrize("tokenizer_spec", ["char", "bpe:280"])
+def test_plain_transformers_loads_what_is_exported(tokenizer_spec: str, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", tokenizer_spec)
+    result, _, _ = converted(source, tmp_path / "exported", to="hf")
+    assert result["tokenizer"]
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "exported")).__name__ == "GPT2LMHeadModel"
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    text = "hear, me  speak\n"
+    (ids,) = encode_pieces(load_tokenizer(str(source)), [text])
+    assert theirs.encode(text) == ids.tolist()
+    assert theirs.decode(ids.tolist()) == text
+
+
+def test_a_run_directory_and_an_empty_destination_do(tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "model", "char")
+    (tmp_path / "exported").mkdir()
+    result, _, _ = converted(tmp_path / "run", tmp_path / "exported", to="hf")
+    assert result["tokenizer"]
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
+
+def test_nanogpt_is_imported_with_a_tokenizer_from_elsewhere(tmp_path: Path) -> None:
+    model = GPTForCausalLM(
+        GPTConfig(vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=1, n_head=2, activation_function="gelu")
+    )
+    arguments = {"vocab_size": VOCABULARY, "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 8, "bias": True}
+    torch.save({"model": model.state_dict(), "model_args": arguments}, tmp_path / "ckpt.pt")
+    train_tokenizer("char", [TEXT]).save_pretrained(tmp_path / "tokenizer")
+    result, _, err = converted(tmp_path / "ckpt.pt", tmp_path / "imported", tokenizer=str(tmp_path / "tokenizer"))
+    assert result["max_logit_difference"] == 0
+    assert "no tokenizer" not in err
+    assert (
+        load_tokenizer(str(tmp_path / "imported")).get_vocab()
+        == load_tokenizer(str(tmp_path / "tokenizer")).get_vocab()
+    )
+
+
+def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy")
+    pytest.importorskip("spacy")
+    from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["<unk>", *letters, *(f"{letter}</w>" for letter in letters), "he", "hear</w>", "\n</w>"]
+    merges = [("h", "e"), ("a", "r</w>"), ("he", "ar</w>")]
+    pieces.insert(-1, "ar</w>")
+    source = write_model(tmp_path / "source", pre_norm=False)
+    GPT1Tokenizer({piece: id for id, piece in enumerate(pieces)}, merges).save_pretrained(source)
+    _, _, err = converted(source, tmp_path / "exported", to="hf")
+    assert "ids differ" in err
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    assert type(theirs).__name__ == "OpenAIGPTTokenizer"
+    assert theirs.encode("Hear a") == [pieces.index("hear</w>"), pieces.index("a</w>")]
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "exported")).__name__ == "OpenAIGPTLMHeadModel"
+    _, _, err = converted(tmp_path / "exported", tmp_path / "back")
+    assert err == ""
+    assert isinstance(load_tokenizer(str(tmp_path / "back")), GPT1Tokenizer)
+
+
+def test_a_destination_that_holds_something_is_refused(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source")
+    with pytest.raises(UsageError, match="there already"):
+        converted(source, source, to="hf")
+    with pytest.raises(UsageError, match="there already"):
+        converted(source, source / "config.json", to="hf")
+
+
+def other_weights(model: GPTForCausalLM, folder: Path) -> None:
+    """A writer with a fault: one number of one tensor."""
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] += 0.1
+    write_gptkit(model, folder)
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] -= 0.1
+
+
+def not_finite(folder: Path) -> None:
+    model = GPTForCausalLM.from_pretrained(folder)
+    torch.nn.init.constant_(model.transformer.h[0].ln_1.bias, float("nan"))
+    write_gptkit(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "error", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), {}, InputError, "model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), {}, InputError, "no model"),
+        (not_finite, {}, InputError, "not finite"),
+        (lambda folder: train_tokenizer("bpe:280", [TEXT]).save_pretrained(folder), {}, InputError, "entries"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), {}, InputError, "JSON"),
+        (lambda folder: None, {"tokenizer": "nowhere"}, InputError, "no such directory"),
+        (None, {}, GptkitError, "logits differ"),
+    ],
+)
+def test_a_failure_leaves_nothing_behind(
+    damage: Callable[[Path], object] | None,
+    options: dict[str, Any],
+    error: type[GptkitError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write_model(tmp_path / "source", vocab_size=260)
+    if damage is None:
+        monkeypatch.setitem(convert.WRITERS, "gptkit", other_weights)
+    else:
+        damage(source)
+    with pytest.raises(error, match=message):
+        converted(source, tmp_path / "new", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

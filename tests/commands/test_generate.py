@@ -1,0 +1,223 @@
+"""`gptkit generate` prints and returns the decoder's text, takes the newest run, and refuses bad input on one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptkit.cli import main
+from gptkit.commands.generate import run
+from gptkit.console import Console
+from gptkit.data.tokenizers import load_tokenizer, separator_id, train_tokenizer
+from gptkit.errors import InputError, UsageError
+from gptkit.generation.decoding import generate
+from gptkit.generation.text import never_sampled, stop_ids
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import load_model
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.options import GenerateOptions
+
+TEXT = "First Citizen: before we proceed any further, hear me speak \x1b[1m\n" * 30
+POSITIONS = 24
+
+
+def write_model(folder: Path, tokenizer_spec: str = "char", seed: int = 0) -> Path:
+    tokenizer = train_tokenizer(tokenizer_spec, [TEXT])
+    torch.manual_seed(seed)
+    sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPTForCausalLM(GPTConfig(vocab_size=2 * len(tokenizer), **sizes))  # half of the rows have no token
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("char"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def generated(stdout: io.StringIO | None = None, **options: Any) -> tuple[dict[str, Any], str, str]:
+    """Return the result, stdout and stderr."""
+    out, err = stdout or io.StringIO(), io.StringIO()
+    if "model" in options:
+        options["model"] = str(options["model"])
+    console = Console(json=options.get("json", False), stdout=out, stderr=err, environment={})
+    return run(GenerateOptions(device="cpu", **options), console), out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("tokenizer_spec", ["char", "bpe:280"])
+def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path, tokenizer_spec)
+    result, out, err = generated(model=folder, prompt="First", max_new_tokens=60, num_samples=3, seed=4)
+    assert result["model"] == str(folder)
+    tokenizer = load_tokenizer(str(folder))
+    told = ""
+    for number, sample in enumerate(result["samples"], start=1):
+        assert sample["prompt"] == "First"
+        assert sample["text"] == tokenizer.decode(sample["token_ids"])
+        assert sample["num_tokens"] == len(sample["token_ids"])
+        assert sample["finish_reason"] == "length" if sample["num_tokens"] == 60 else "stop"
+        told += f"{f' sample {number} ':=^80}\nFirst{sample['text']}\n"
+    assert out == told
+    assert err.count("past the context") == 1
+    assert "tokens/s" in err
+    assert result["compile_seconds"] == 0.0
+    total = sum(sample["num_tokens"] for sample in result["samples"])
+    assert result["tokens_per_second"] == pytest.approx(total / result["decode_seconds"])
+    assert result["prefill_seconds"] > 0
+
+
+def test_the_text_is_the_decoders(model_folder: Path) -> None:
+    """Unconditional text starts from the separator; no id beyond the tokenizer comes, which half the rows would be."""
+    result, out, _ = generated(model=model_folder, max_new_tokens=100, top_k=1000, top_p=0.99, temperature=2.0, seed=1)
+    tokenizer, model = load_tokenizer(str(model_folder)), load_model(model_folder)
+    forbidden = never_sampled(tokenizer, model.config.vocab_size)
+    assert {len(tokenizer), model.config.vocab_size - 1, tokenizer.unk_token_id} <= forbidden
+    assert stop_ids(tokenizer) == {separator_id(tokenizer)}
+    (sample,) = generate(
+        model,
+        [[separator_id(tokenizer)]],
+        max_new_tokens=100,
+        top_p=0.99,
+        temperature=2.0,
+        seed=1,
+        stop_ids=stop_ids(tokenizer),
+        forbidden_ids=forbidden,
+    )
+    assert result["samples"][0]["token_ids"] == sample.token_ids
+    assert out == tokenizer.decode(sample.token_ids) + "\n"
+
+
+def test_a_sample_is_the_same_beside_others(model_folder: Path) -> None:
+    alone, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=40)
+    beside, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=40, num_samples=5)
+    assert beside["samples"][0] == alone["samples"][0]
+    assert len({sample["text"] for sample in beside["samples"]}) == 5
+
+
+def test_temperature_0_is_greedy(model_folder: Path) -> None:
+    texts = [
+        generated(model=model_folder, prompt="hear", max_new_tokens=9, **rules)[0]["samples"][0]["text"]
+        for rules in ({"greedy": True}, {"temperature": 0.0, "seed": 5}, {"top_k": 1, "seed": 6})
+    ]
+    assert len(set(texts)) == 1
+
+
+def test_bf16_generates(model_folder: Path) -> None:
+    result, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=40, precision="bf16", json=True)
+    assert result["samples"][0]["num_tokens"] > 0
+
+
+def test_control_bytes_reach_a_pipe_but_no_terminal(model_folder: Path) -> None:
+    options: dict[str, Any] = {"model": model_folder, "max_new_tokens": 200, "temperature": 3.0, "seed": 2}
+    result, piped, _ = generated(**options)
+    _, shown, _ = generated(stdout=Terminal(), **options)
+    assert "\x1b" in result["samples"][0]["text"]
+    assert piped == result["samples"][0]["text"] + "\n"
+    assert shown == piped.replace("\x1b", "\\x1b")
+
+
+@pytest.mark.parametrize(
+    ("typed", "prompt"), [(b"hear me\n", "hear me"), (b"hear me\r\n", "hear me"), (b"a\n\n", "a\n")]
+)
+def test_a_dash_reads_stdin(model_folder: Path, monkeypatch: pytest.MonkeyPatch, typed: bytes, prompt: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    result, out, _ = generated(model=model_folder, prompt="-", max_new_tokens=2)
+    assert result["samples"][0]["prompt"] == prompt
+    assert out.startswith(prompt)
+
+
+def test_unknown_characters_are_told(model_folder: Path) -> None:
+    assert "1 of the prompt's 3 tokens" in generated(model=model_folder, prompt="h\u03a9e", max_new_tokens=1)[2]
+    assert "unknown" not in generated(model=model_folder, prompt="he", max_new_tokens=1)[2]
+
+
+def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no finished pretrain run") as caught:
+        generated()
+    assert "gptkit pretrain" in str(caught.value)
+    runs = {"old": ("pretrain", 1), "new": ("pretrain", 3), "other": ("finetune", 5), "unfinished": None}
+    for name, finished in runs.items():
+        write_model(Path("runs", name, "model"))
+        if finished is not None:
+            command, hour = finished
+            row = {"command": command, "finished_at": f"2026-01-01T0{hour}:00:00+00:00"}
+            Path("runs", name, "result.json").write_text(json.dumps(row))
+    result, _, err = generated(max_new_tokens=1)
+    assert result["model"] == os.path.join("runs", "new", "model")
+    assert f"{os.path.join('runs', 'new')}: the newest finished pretrain run" in err
+    named, _, _ = generated(model=Path("runs", "old"), max_new_tokens=1)  # a run directory names its model
+    assert named["model"] == os.path.join("runs", "old", "model")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "the prompt is empty"),
+        (["e" * (POSITIONS + 1)], "learned positions end at 24"),
+        (["h\udcff"], "not UTF-8"),
+        (["h", "--top-p", "0"], "--top-p"),
+        (["h", "--top-p", "1.5"], "--top-p"),
+        (["h", "--top-k", "-1"], "--top-k"),
+        (["h", "--model", "nowhere"], "no such model directory"),
+        (["h", "--model", "empty"], "cannot be read"),
+        (["h", "--model", "broken"], "damaged"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    write_model(Path("broken"))
+    weights = Path("broken", "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    capsys.readouterr()
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(model_folder)]
+    assert main(["generate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert " - " in err  # the cure
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    model = load_model(folder)
+    torch.nn.init.constant_(model.transformer.h[0].mlp.c_fc.weight, float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(InputError, match="not finite"):
+        generated(model=folder, prompt="hear")
+
+
+def test_the_command_line_ends_with_the_next_command(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("hear")
+    assert err.splitlines()[-1].startswith("next: gptkit convert")
+    assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3", "--json"]) == 0
+    out, _ = capsys.readouterr()
+    assert set(json.loads(out)) == {
+        "model", "samples", "compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second",
+    }  # fmt: skip

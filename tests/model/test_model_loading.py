@@ -1,0 +1,262 @@
+"""Presets, configurations and model directories: exact sizes, the same bits back, and nothing but safetensors."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gpt_toy import FAMILIES, SIZES, ids, toy
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import initialization as init
+
+import gptkit.model  # registers the Auto classes
+from gptkit.errors import InputError, UsageError
+from gptkit.model.config_files import read_config
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import config_from, load_model, model_directory, model_presets
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
+from gptkit.model.quiet import quiet_transformers
+
+families = pytest.mark.parametrize("pre_norm", FAMILIES)
+
+PUBLISHED = {
+    "gpt1": 116_534_784,
+    "gpt2-small": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+}
+
+
+# --- presets and configurations ---
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_number_of_parameters(name: str) -> None:
+    with torch.device("meta"):
+        model = GPTForCausalLM(read_config(model_presets()[name]))
+    assert model.num_parameters() == PUBLISHED[name]
+
+
+def test_every_preset_takes_the_tokenizers_vocabulary() -> None:
+    for name in model_presets():
+        assert config_from(name, vocab_size=300).vocab_size == 300
+    assert not config_from("gpt1", vocab_size=300).pre_norm
+
+
+def test_a_config_file_keeps_its_vocabulary_and_must_hold_the_tokenizers(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps({"n_layer": 2, "vocab_size": 320}))
+    assert config_from(str(path), vocab_size=300).vocab_size == 320
+    with pytest.raises(InputError, match="vocab_size 320 is smaller than the tokenizer's 321"):
+        config_from(str(path), vocab_size=321)
+    path.write_text(json.dumps({"n_layer": 2}))
+    assert config_from(str(path), vocab_size=300).vocab_size == 300
+
+
+def test_a_misspelt_preset_is_a_usage_error_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="gpt2-smal") as caught:
+        config_from("gpt2-smal", vocab_size=300)
+    assert "'gpt2-small'" in str(caught.value.fix)
+
+
+# --- directories of ours ---
+
+
+@families
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_comes_back_bit_by_bit_and_in_silence(
+    pre_norm: bool, tied: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(pre_norm, tie_word_embeddings=tied)
+    write_gptkit(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert not loaded.training
+    assert (loaded.lm_head.weight is loaded.transformer.wte.weight) == tied
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@families
+def test_auto_classes_know_it(pre_norm: bool, tmp_path: Path) -> None:
+    model = toy(pre_norm)
+    write_gptkit(model, tmp_path)
+    with quiet_transformers():
+        found = AutoModelForCausalLM.from_pretrained(tmp_path)
+        body = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), GPTConfig)
+    assert isinstance(found, gptkit.model.GPTForCausalLM)
+    assert isinstance(body, GPTModel)
+    assert torch.equal(found(ids()).logits, model(ids()).logits)
+    assert torch.equal(found.lm_head(body(ids()).last_hidden_state), model(ids()).logits)
+
+
+def test_a_bf16_model_is_loaded_in_fp32(tmp_path: Path) -> None:
+    model = toy().to(torch.bfloat16)
+    write_gptkit(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert loaded.config.dtype == torch.float32
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.float())
+    assert load_model(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_run_directory_stands_for_its_model(tmp_path: Path) -> None:
+    write_gptkit(toy(), tmp_path / "run" / "model")
+    assert model_directory(tmp_path / "run") == tmp_path / "run" / "model"
+    assert torch.equal(load_model(tmp_path / "run")(ids()).logits, toy()(ids()).logits)
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    with quiet_transformers():
+        toy().save_pretrained(tmp_path, max_shard_size="40KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    assert torch.equal(load_model(tmp_path)(ids()).logits, toy()(ids()).logits)
+
+
+def test_a_loaded_model_outlives_its_file(tmp_path: Path) -> None:
+    write_gptkit(toy(), tmp_path)
+    loaded = load_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert torch.equal(loaded(ids()).logits, toy()(ids()).logits)
+
+
+class WithScore(GPTForCausalLM):
+    """A head of its own beside the language model's."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.score = torch.nn.Linear(config.n_embd, 400)
+        self.post_init()
+
+
+def test_another_head_starts_fresh_and_is_saved(tmp_path: Path) -> None:
+    write_gptkit(toy(), tmp_path / "pretrained")
+    model = load_model(tmp_path / "pretrained", head=WithScore)
+    assert torch.equal(model(ids()).logits, toy()(ids()).logits)
+    assert model.score.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    write_gptkit(model, tmp_path / "tuned")
+    again = load_model(tmp_path / "tuned", head=WithScore)
+    assert torch.equal(again.score.weight, model.score.weight)
+    with pytest.raises(InputError, match=r"score\.\w+ has no place in GPTForCausalLM"):
+        load_model(tmp_path / "tuned")
+
+
+# --- hf:NAME ---
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Let a local directory stand in for a snapshot of the hub; return the calls made."""
+    calls: list[Any] = []
+    write_gptkit(toy(), tmp_path / "snapshot")
+
+    def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
+        calls.append((name, allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("gptkit.network.require_hub", calls.append)
+    return calls
+
+
+def test_a_hub_name_is_probed_then_fetched(hub: list[Any]) -> None:
+    assert torch.equal(load_model("hf:someone/gpt")(ids()).logits, toy()(ids()).logits)
+    probe, (name, patterns) = hub
+    assert (probe, name) == ("hf:someone/gpt", "someone/gpt")
+    assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in patterns)
+
+
+def test_a_hub_name_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.network.require_hub", lambda what: None)
+    with pytest.raises(InputError, match="cannot be fetched") as caught:
+        load_model("hf:no/such/name")
+    assert caught.value.where == "hf:no/such/name"
+
+
+# --- refusals ---
+
+
+def refused(directory: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match=pattern) as caught:
+        load_model(directory)
+    assert "\n" not in str(caught.value)
+    assert caught.value.where
+    assert caught.value.fix
+
+
+def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
+    refused(tmp_path / "absent", "no such model directory")
+    refused(tmp_path, "cannot be read")
+    toy().config.save_pretrained(tmp_path)
+    refused(tmp_path, "no model.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    refused(tmp_path, "pytorch_model.bin is a pickle")
+    refused(tmp_path / "pytorch_model.bin", "a file, not a model directory")
+    (tmp_path / "model.safetensors").write_bytes(b"{}")
+    refused(tmp_path, "damaged")
+
+
+def test_remote_code_is_refused(tmp_path: Path) -> None:
+    write_gptkit(toy(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
+    refused(tmp_path, "auto_map")
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "model.bin"])
+def test_shards_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+    toy().config.save_pretrained(tmp_path / "model")
+    write_gptkit(toy(), tmp_path)
+    index = {"weight_map": {"transformer.wte.weight": name}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(tmp_path / "model", "no safetensors file of this directory")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    write_gptkit(toy(), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    wpe = state.pop("transformer.wpe.weight")
+    save_file(state, tmp_path / "model.safetensors")
+    refused(tmp_path, r"transformer\.wpe\.weight is missing")
+    save_file({**state, "transformer.wpe.weight": wpe[:-1].clone()}, tmp_path / "model.safetensors")
+    refused(tmp_path, r"has shape \(23, 32\), not \(24, 32\)")
+
+
+# --- traps of transformers v5 that nothing above would catch ---
+
+
+def test_starting_weights_spares_what_was_loaded() -> None:
+    model = toy()
+    before = model.transformer.wte.weight.clone()
+    model.transformer.wte.weight._is_hf_initialized = True
+    model._init_weights(model.transformer.wte)
+    assert torch.equal(model.transformer.wte.weight, before)
+    with init.guard_torch_init_functions():
+        model._init_weights(model.transformer.wpe)
+    assert model.transformer.wpe.weight.std() < 0.02
+
+
+def test_the_head_is_found_by_the_loss_and_by_generate() -> None:
+    model = toy()
+    assert model.loss_type == "ForCausalLM"
+    assert model.can_generate()
+    assert model.get_input_embeddings() is model.transformer.wte
+    assert model.get_output_embeddings() is model.lm_head
+
+
+def test_the_vocabulary_can_grow() -> None:
+    model = toy()
+    before = model(ids()).logits
+    with quiet_transformers():
+        model.resize_token_embeddings(SIZES["vocab_size"] + 3, mean_resizing=False)
+    assert model.config.vocab_size == SIZES["vocab_size"] + 3
+    assert model.lm_head.weight is model.transformer.wte.weight
+    torch.testing.assert_close(model(ids()).logits[..., :-3], before)

@@ -1,0 +1,222 @@
+"""What reaches a terminal, a pipe and a script."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptkit.console import Console, Progress, safe_text
+
+BIDI = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+ATTACKS = [
+    "\x1b[2J\x1b[H",
+    "\x1b]0;title\x07",
+    "\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\",
+    "\x1bP+q544e\x1b\\",
+    "\x9b31m",
+    "\x9d52;c;QQ==\x9c",
+    "over\rwritten",
+    "back\b\bspace",
+    "\x7f\x00\x0b\x0c",
+    "\u202egnp.exe",
+    "\u2066hidden\u2069",
+    "\udc9b1m",
+    "[/b] [link=http://x]y[/link] [bold]z",
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def console(
+    *, live: bool = False, as_json: bool = False, **environment: str
+) -> tuple[Console, io.StringIO, io.StringIO]:
+    kind = Terminal if live else io.StringIO
+    out, err = kind(), kind()
+    facts = {"TERM": "xterm", "COLUMNS": "200", **environment}
+    return Console(json=as_json, stdout=out, stderr=err, environment=facts), out, err
+
+
+def is_harmless(text: str) -> bool:
+    return all(char in "\n\t" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in BIDI) for char in text)
+
+
+@given(st.text() | st.text(alphabet=st.characters(max_codepoint=0xFF)) | st.text(alphabet=BIDI + "\x1b\x9b\ud800a"))
+def test_safe_text_lets_nothing_through_and_leaves_the_rest(text: str) -> None:
+    shown = safe_text(text)
+    assert is_harmless(shown)
+    shown.encode("utf-8")
+    if is_harmless(text):
+        assert shown == text
+
+
+def test_safe_text_shows_every_byte_it_takes_away() -> None:
+    assert safe_text("\x1b[1m\x9b\u202e\ud800\r\n\t") == "\\x1b[1m\\x9b\\u202e\\ud800\\r\n\t"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_attack_reaches_a_terminal(attack: str) -> None:
+    speaker, out, err = console(live=True)
+    with speaker.progress(10) as progress:
+        progress.step(1, loss=1.0, learning_rate=1e-3, tokens_per_second=1.0)
+        progress.evaluation(1, val_loss=1.0, bits_per_byte=1.0, sample=attack)
+        progress.notice(attack)
+    speaker.say(attack)
+    speaker.warn(attack)
+    speaker.error(attack)
+    speaker.result(attack)
+    speaker.stream(attack)
+    speaker.table(attack, [attack, "x"], [[attack, 1]])
+    for text in (out.getvalue(), err.getvalue()):
+        # Colours and the live display's cursor movements are our own; nothing else may begin with ESC.
+        own = re.sub(r"\x1b\[(\?25[lh]|[\d;]*[mAKG])|\r", "", text)
+        assert is_harmless(own)
+    if "\x1b" not in attack and "[/b]" in attack:
+        assert "[link=http://x]y[/link]" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"GITHUB_ACTIONS": "true"}, {"CI": "true"}]
+)
+def test_no_colour_where_none_is_wanted(environment: dict[str, str]) -> None:
+    speaker, out, err = console(live=True, **environment)
+    speaker.warn("careful")
+    speaker.table("t", ["a"], [[1]])
+    assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def train(progress: Progress, steps: int, *, log_every: int, eval_every: int) -> None:
+    for step in range(1, steps + 1):
+        if step % eval_every == 0:
+            progress.evaluation(step, val_loss=2.0, bits_per_byte=1.5, sample="To be,\nor not")
+        if step in (1, steps) or step % log_every == 0:
+            progress.step(step, loss=2.5, learning_rate=6e-4, tokens_per_second=12345.6)
+        if step % eval_every == 0:
+            progress.checkpoint(step)
+
+
+@pytest.mark.parametrize(("log_every", "eval_every"), [(10, 1000), (1, 10), (7, 3)])
+def test_a_long_run_in_a_pipe_is_under_200_plain_lines(log_every: int, eval_every: int) -> None:
+    speaker, out, err = console()
+    with speaker.progress(10_000) as progress:
+        train(progress, 10_000, log_every=log_every, eval_every=eval_every)
+    lines = err.getvalue().splitlines()
+    steps = [int(line.split()[1].split("/")[0]) for line in lines if line.startswith("step ")]
+    assert 50 <= len(lines) <= 200
+    assert min(after - before for before, after in itertools.pairwise(steps[:-1])) >= log_every
+    assert steps[-1] == 10_000
+    assert not re.search(r"[\x1b\r]", err.getvalue())
+    assert out.getvalue() == ""
+
+
+def test_a_plain_line_says_all_there_is() -> None:
+    speaker, _, err = console()
+    with speaker.progress(100) as progress:
+        progress.step(10, loss=2.34567, learning_rate=6e-4, tokens_per_second=12345.6, mfu=0.314)
+        progress.evaluation(10, val_loss=2.0, bits_per_byte=1.25, sample="a\x1b\nb")
+    step, evaluation, sample = err.getvalue().splitlines()
+    assert re.fullmatch(
+        r"step 10/100  loss 2\.3457  lr 6\.00e-04  12,346 tokens/s  mfu 31\.4%  elapsed 0:00  eta -:--", step
+    )
+    assert evaluation == "eval 10/100  val loss 2.0000  bits/byte 1.2500"
+    assert sample == 'sample  "a\\x1b\\nb"'
+
+
+def test_eta_is_the_pace_since_the_first_logged_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("gptkit.console.time.monotonic", lambda: now)
+    speaker, _, _ = console()
+    with speaker.progress(101) as progress:
+        now = 160.0  # a minute of compiling
+        assert progress.eta(1) is None
+        now = 170.0
+        assert progress.eta(11) == pytest.approx(90.0)
+
+
+def test_the_live_display_shows_figures_and_keeps_the_log() -> None:
+    speaker, out, err = console(live=True)
+    with speaker.progress(20) as progress:
+        train(progress, 20, log_every=10, eval_every=10)
+        speaker.say("a line of the log")
+    shown = err.getvalue()
+    for part in (
+        "step 20/20",
+        "2.5000",
+        "6.00e-04",
+        "12,346",
+        "n/a",
+        "2.0000",
+        "1.5000",
+        "To be,\\nor not",
+        "a line of the log",
+    ):
+        assert part in shown
+    assert out.getvalue() == ""
+
+
+def test_generated_text_goes_into_a_pipe_as_it_is() -> None:
+    speaker, out, _ = console()
+    speaker.stream("a\x1b[1m")
+    speaker.stream("\x07")
+    assert out.getvalue() == "a\x1b[1m\x07"
+
+
+def test_with_json_stdout_has_the_object_alone() -> None:
+    speaker, out, err = console(as_json=True)
+    speaker.result("text")
+    speaker.stream("text")
+    speaker.table("t", ["a"], [[1]])
+    speaker.say("log")
+    speaker.print_json({"loss": math.nan, "path": Path("a"), "text": "\x1b\u202e\x9b", "rows": ({"x": math.inf},)})
+    assert json.loads(out.getvalue()) == {"loss": None, "path": "a", "text": "\x1b\u202e\x9b", "rows": [{"x": None}]}
+    assert is_harmless(out.getvalue())
+    assert out.getvalue().isascii()
+    assert err.getvalue() == "log\n"
+
+
+def test_a_table_in_a_pipe_is_aligned_text() -> None:
+    speaker, out, _ = console()
+    speaker.table("figures", ["name", "value"], [["loss", "1.25"], ["tokens", "1,000"], ["mfu", None], ["a\nb", "5%"]])
+    assert out.getvalue().splitlines() == [
+        "figures",
+        "name    value",
+        "------  -----",
+        "loss     1.25",
+        "tokens  1,000",
+        "mfu       n/a",
+        "a\\nb       5%",
+    ]
+
+
+def test_other_ranks_are_silent_but_for_errors() -> None:
+    speaker, out, err = console(RANK="1")
+    speaker.say("x")
+    speaker.warn("x")
+    speaker.result("x")
+    with speaker.progress(1) as progress:
+        progress.step(1, loss=1.0, learning_rate=1.0, tokens_per_second=1.0)
+    speaker.error("out of\nmemory")
+    assert out.getvalue() == ""
+    assert err.getvalue() == "error: out of memory\n"
+
+
+def test_a_log_that_nobody_reads_ends_no_run() -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    speaker = Console(stdout=Closed(), stderr=Closed(), environment={})
+    speaker.say("x")
+    with pytest.raises(BrokenPipeError):
+        speaker.result("x")

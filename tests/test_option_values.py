@@ -1,0 +1,167 @@
+"""Recipes and flags: one set of rules, every mistake one line that names its place."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptkit.cli import COMMANDS
+from gptkit.errors import UsageError
+from gptkit.option_values import FLAGS_ONLY, MAX_RECIPE_BYTES, kinds_of, parse_value, read_recipe, recipe_keys
+from gptkit.options import PretrainOptions, fields_of
+from gptkit.recipe_files import RecipeFile, recipes_of
+
+OPTIONS = [row.options for row in COMMANDS]
+
+
+def read(tmp_path: Path, text: str | bytes) -> dict[str, Any]:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_recipe(recipe, PretrainOptions)
+
+
+def test_scalars_are_read_as_after_a_flag(tmp_path: Path) -> None:
+    numbers = "steps: 1_000\nlearning_rate: 1e-4\nseed: '7'\n"
+    words = "compile: off\ndata: [a.txt, 'b c']\nmodel: ~\nout: runs/x # here\n"
+    assert read(tmp_path, numbers + words) == {
+        "steps": 1000,
+        "compile": "off",
+        "learning_rate": 1e-4,
+        "data": ("a.txt", "b c"),
+        "model": None,
+        "out": Path("runs/x"),
+        "seed": 7,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "\ufeff", "{}"])
+def test_an_empty_recipe_sets_nothing(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == {}
+
+
+def test_what_yaml_writes_comes_back(tmp_path: Path) -> None:
+    values = {
+        "steps": 3,
+        "learning_rate": 1e-05,
+        "gradient_checkpointing": True,
+        "data": ["/a: b", "#c"],
+        "model": None,
+    }
+    read_back = read(tmp_path, yaml.safe_dump(values))
+    assert read_back == values | {"data": ("/a: b", "#c")}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "part"),
+    [
+        ("steps: 3\nstep: 4", 2, "did you mean 'steps'?"),
+        ("seed: 1\n\nweight-decay: 4", 3, "did you mean 'weight_decay'?"),
+        ("steps: 3\nsteps: 4", 2, "twice"),
+        ("steps: many", 1, "a whole number of at least 1"),
+        ("steps: 1.5", 1, "a whole number"),
+        ("steps: true", 1, "a whole number"),
+        ("steps: 0", 1, "out of range"),
+        ("steps:", 1, "empty"),
+        ("steps: [1]", 1, "a list where one value belongs"),
+        ("dropout: 1.5", 1, "between 0 and 0.99"),
+        ("learning_rate: .nan", 1, "not a number"),
+        ("learning_rate: inf", 1, "not finite"),
+        ("gradient_checkpointing: maybe", 1, "true or false"),
+        ("schedule: cosin", 1, "did you mean 'cosine'?"),
+        ("seed: 3\nmodel: ''", 2, "empty"),
+        ('model: "a\\0b"', 1, "NUL"),
+        ("resume: never", 1, "flag"),
+        ("json: true", 1, "flag"),
+        ("steps: {a: 1}", 1, "nested"),
+        ("data: [a, [b]]", 1, "nested"),
+        ("steps: &a 3\nseed: *a", 1, "anchor or alias"),
+        ("seed: *a", 1, "anchor or alias"),
+        ("seed: !!int 3", 1, "a tag"),
+        ("seed: !!python/object/apply:os.system [exit]", 1, "a tag"),
+        ("!!map\nsteps: 3", 1, "a tag"),
+        ("? [a]\n: 1", 1, "not a word"),
+        ("- steps: 3", 1, "key: value"),
+        ("just words", 1, "key: value"),
+        ("steps: 3\n---\nsteps: 4", 3, "second document"),
+        ("steps: 3\nseed: [1", 2, "not YAML"),
+        ("a: 'b", 1, "not YAML"),
+        ("[" * 100_000, 1, "key: value"),
+        ("&a [" * 50_000, 1, "anchor or alias"),
+    ],
+)
+def test_a_bad_recipe_is_one_line_with_its_place(tmp_path: Path, text: str, line: int, part: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text)
+    shown = str(caught.value)
+    assert f"recipe.yaml:{line}" in shown
+    assert part in shown
+    assert caught.value.fix
+    assert "\n" not in shown
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"steps: \x00", "steps: \x1b[2J".encode("utf-16")])
+def test_binary_recipes_are_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UsageError, match=r"UTF-8|not YAML"):
+        read(tmp_path, content)
+
+
+def test_huge_missing_and_odd_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_RECIPE_BYTES + 1))
+    for path, part in ((tmp_path / "huge.yaml", "1 MB"), (tmp_path / "none.yaml", "no such"), (tmp_path, "a file")):
+        with pytest.raises(UsageError, match=part):
+            read_recipe(path, PretrainOptions)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_file_does_more_than_be_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    values = {}
+    with contextlib.suppress(UsageError):
+        values = read(tmp_path_factory.getbasetemp(), content)
+    assert set(values) <= set(fields_of(PretrainOptions))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_option_refuses_wrong_values_by_name(tmp_path: Path, options: type) -> None:
+    kinds, fields = kinds_of(options), fields_of(options)
+    recipe = tmp_path / "recipe.yaml"
+    for name in recipe_keys(options):
+        wrong = ["{a: 1}", "!x 1"]
+        if kinds[name].choices or kinds[name].type in (int, float, bool):
+            wrong += ["nonsense", "[1, 2]", "''"]
+        if (low := fields[name].metadata["minimum"]) is not None:
+            wrong += [str(low - 1)]
+        if (high := fields[name].metadata["maximum"]) is not None:
+            wrong += [str(high + 1)]
+        for value in wrong:
+            recipe.write_text(f"{name}: {value}\n")
+            with pytest.raises(UsageError) as caught:
+                read_recipe(recipe, options)
+            assert "recipe.yaml:1" in str(caught.value)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_option_explains_itself_and_accepts_its_default(options: type) -> None:
+    kinds = kinds_of(options)
+    for name, field in fields_of(options).items():
+        assert field.metadata["help"].rstrip("]").endswith("."), name
+        # A recipe's null means the default, so where null is allowed the default must be None.
+        assert not kinds[name].optional or field.default is None, name
+        if field.default not in (None, ()) and not kinds[name].many:
+            assert parse_value(str(field.default), kinds[name], field, "here") == field.default, name
+
+
+def test_every_recipe_of_the_repository_parses() -> None:
+    for row in COMMANDS:
+        for name, path in recipes_of(row.name).items():
+            values = read_recipe(path, row.options)
+            assert RecipeFile(row.name, name, path).first_comment(), f"{name} does not say where it is from"
+            assert not FLAGS_ONLY & set(values)
+            defaults = {key: field.default for key, field in fields_of(row.options).items()}
+            restated = [key for key, value in values.items() if value == defaults[key]]
+            assert not restated, f"{name} restates defaults"

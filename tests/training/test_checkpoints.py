@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import errno
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from training_toy import bits_equal, everything, toy, toy_train
+
+from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.training import checkpoints, files
+from gptkit.training.checkpoints import MANIFEST, TrainingState, all_steps, newest_committed, set_aside
+from gptkit.training.loop import Plan
+from gptkit.training.tensor_files import safetensors_chunks
+
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json", MANIFEST]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 2 and 4."""
+    directory = tmp_path_factory.mktemp("saved")
+    toy_train(Plan(steps=4, save_every=2), checkpoint_directory=directory)
+    return directory
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
+
+
+def test_a_checkpoint_holds_safetensors_and_json_that_the_manifest_describes(saved: Path) -> None:
+    newest = saved / "step-000004"
+    assert sorted(one.name for one in newest.iterdir()) == sorted(FILES)
+    manifest = json.loads((newest / MANIFEST).read_text())
+    assert (manifest["schema"], manifest["step"]) == ("gptkit.checkpoint/1", 4)
+    assert {record["name"]: record["size"] for record in manifest["files"]} == {
+        name: (newest / name).stat().st_size for name in FILES[:3]
+    }
+    assert "lm_head.weight" not in load_file(newest / "model.safetensors")  # tied: once
+    assert newest_committed(saved) == checkpoints.Found(newest)
+
+
+def test_tensors_of_every_kind_survive(tmp_path: Path) -> None:
+    tensors = {
+        "bf16": torch.randn(3, 5).bfloat16(),
+        "half": torch.randn(2).half(),
+        "scalar": torch.tensor(3.5),
+        "double": torch.randn(2, 2, dtype=torch.float64),
+        "turned": torch.randn(4, 3).T,
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "flags": torch.tensor([True, False, True]),
+        "long": torch.tensor([[2**40]]),
+        "empty": torch.zeros(0, 3),
+    }
+    files.write_durably(tmp_path / "x.safetensors", safetensors_chunks(tensors))
+    loaded = load_file(tmp_path / "x.safetensors")
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+def flip_bit(path: Path, chance: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    position = chance.randrange(len(data))
+    data[position] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+def truncate(path: Path, chance: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+
+def remove(path: Path, chance: random.Random) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, remove])
+@pytest.mark.parametrize("name", FILES)
+def test_every_damage_is_found_told_and_the_older_checkpoint_is_used(
+    name: str, damage: Callable[[Path, random.Random], None], copy: Path
+) -> None:
+    chance, file = random.Random(0), copy / "step-000004" / name
+    whole = file.read_bytes()
+    for _ in range(1 if damage is remove else 25):
+        damage(file, chance)
+        found = newest_committed(copy)
+        assert found.path == copy / "step-000002"
+        [line] = found.lines()
+        assert "step-000004" in line
+        assert "going on from step-000002" in line
+        assert "\n" not in line
+        file.write_bytes(whole)
+
+
+def test_going_on_from_an_older_checkpoint_sets_damage_aside_and_ends_in_the_same_bits(saved: Path, copy: Path) -> None:
+    plan = Plan(steps=6, save_every=2)
+    expected = everything(*toy_train(plan)[:2])
+    truncate(copy / "step-000004" / "model.safetensors", random.Random(0))
+    found = newest_committed(copy)
+    set_aside(found)
+    assert (copy / "damaged" / "step-000004").is_dir()
+    model, optimizer, _ = toy_train(plan, model=toy(seed=1), checkpoint_directory=copy, resume_from=found.path)
+    assert bits_equal(everything(model, optimizer), expected)
+    assert [path.name for path in all_steps(copy)] == ["step-000006", "step-000004"]
+
+
+def test_all_damaged_is_an_error_that_lists_each(copy: Path) -> None:
+    flip_bit(copy / "step-000004" / "optimizer.safetensors", random.Random(0))
+    (copy / "step-000002" / "state.json").unlink()
+    with pytest.raises(InputError, match=r"step-000004: optimizer.*step-000002: state.json is missing"):
+        newest_committed(copy)
+
+
+def test_only_the_newest_may_lack_its_manifest(copy: Path) -> None:
+    (copy / "step-000004" / MANIFEST).unlink()
+    found = newest_committed(copy)
+    assert found.path == copy / "step-000002"
+    assert "cut off" in found.lines()[0]
+    (copy / "step-000002" / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"step-000002: MANIFEST.json is missing"):
+        newest_committed(copy)
+    shutil.rmtree(copy / "step-000002")
+    found = newest_committed(copy)  # the first save of all was cut off: start over, and say so
+    assert found.path is None
+    assert "starting from step 0" in found.lines()[0]
+    set_aside(found)
+    assert newest_committed(copy) == checkpoints.Found(None)
+    assert newest_committed(copy / "nowhere") == checkpoints.Found(None)
+
+
+def small_state(step: int) -> tuple[nn.Module, Any, TrainingState]:
+    model, optimizer, _ = toy_train(Plan(steps=1))
+    return model, optimizer, TrainingState(step=step)
+
+
+def test_a_committed_checkpoint_is_never_written_again_and_the_newest_are_kept(tmp_path: Path) -> None:
+    model, optimizer, _ = small_state(0)
+    for step in (1, 2, 3, 4):
+        checkpoints.write(tmp_path, model, optimizer, TrainingState(step=step), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+    before = (tmp_path / "step-000004" / MANIFEST).read_bytes()
+    with pytest.raises(GptkitError, match="never written again"):
+        checkpoints.write(tmp_path, model, optimizer, TrainingState(step=4))
+    assert (tmp_path / "step-000004" / MANIFEST).read_bytes() == before
+
+
+class Crash(BaseException):
+    """The process is gone: nothing after this runs."""
+
+
+EFFECTS = ["write", "sync", "rename", "make_directory", "remove_directory", "remove_file"]
+
+
+def failing_at(monkeypatch: pytest.MonkeyPatch, turn: int, error: BaseException) -> list[str]:
+    """Make the turn-th effect on files fail; return the list of those that were called."""
+    called: list[str] = []
+
+    def wrapped(name: str, effect: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            if len(called) == turn:
+                raise error
+            return effect(*arguments)
+
+        return call
+
+    for name in EFFECTS:
+        monkeypatch.setattr(files, name, wrapped(name, getattr(files, name)))
+    return called
+
+
+@pytest.mark.parametrize("kind", ["crash", "no space"])
+def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
+    kind: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer, state = small_state(6)
+    turn, outcomes = 0, set()
+    while True:
+        turn += 1
+        trial = Path(shutil.copytree(copy, tmp_path / f"{turn}"))
+        error = Crash() if kind == "crash" else OSError(errno.ENOSPC, "No space left on device", "x")
+        with monkeypatch.context() as patch:
+            called = failing_at(patch, turn, error)
+            try:
+                checkpoints.write(trial, model, optimizer, state, keep=2)
+            except (Crash, OutOfResources) as failure:
+                raised = type(failure)
+            else:
+                break
+        assert raised is (Crash if kind == "crash" else OutOfResources)
+        found = newest_committed(trial)
+        assert found.path is not None
+        assert all(reason == checkpoints.CUT_OFF for _, reason in found.rejected)
+        outcomes.add(found.path.name)
+        set_aside(found)
+        if found.path.name != "step-000006":
+            checkpoints.write(trial, model, optimizer, state, keep=2)
+        else:
+            checkpoints.prune(trial, 2)
+        assert [path.name for path in all_steps(trial)] == ["step-000006", "step-000004"]
+    assert outcomes == {"step-000004", "step-000006"}
+    assert {"write", "sync", "rename", "make_directory", "remove_directory"} <= set(called)
+    manifest = max(i for i, name in enumerate(called) if name == "rename" and i < len(called) - 3)
+    assert "write" not in called[manifest:]
+
+
+def test_every_file_is_synced_before_the_manifest_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = failing_at(monkeypatch, -1, Crash())
+    model, optimizer, state = small_state(1)
+    called.clear()
+    checkpoints.write(tmp_path, model, optimizer, state)
+    commit = called.index("rename")
+    assert called[:commit].count("sync") == 5  # three files, their directory, the manifest
+    assert called[commit:] == ["rename", "sync", "sync"]  # the directory, and its parent
+
+
+def test_another_models_tensors_are_refused(saved: Path) -> None:
+    _, optimizer, _ = small_state(1)
+    with pytest.raises(InputError, match="not this model's"):
+        checkpoints.load(saved / "step-000004", nn.Linear(2, 2), optimizer)

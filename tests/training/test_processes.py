@@ -1,0 +1,140 @@
+"""Runs in processes of their own: two at once with gloo, and one that is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_toy import bits_equal, everything, step_rows, supervised, toy_train
+
+from gptkit.training.checkpoints import all_steps, newest_committed
+from gptkit.training.loop import Plan
+from gptkit.training.signals import HANDLED, StopRequest
+
+SCRIPT = Path(__file__).with_name("training_toy.py")
+
+
+def start(*arguments: str, rank: int = 0, world: int = 1, port: int = 0) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE", "RANK"))}
+    environment["OMP_NUM_THREADS"] = "1"
+    if world > 1:
+        environment |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes run twice: in `uneven/` with 4 micro-batches, in `idle/` with one, so that the second has none."""
+    directory = tmp_path_factory.mktemp("pair")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uneven = [str(directory / "uneven"), "micro_batch=3", "save_every=3", "keep_checkpoints=9"]
+    idle = [str(directory / "idle"), "micro_batch=10", "steps=3"]
+    processes = [start(*uneven, "+", *idle, rank=rank, world=2, port=port) for rank in (0, 1)]
+    for process in processes:
+        errors = process.communicate(timeout=100)[1]
+        assert process.returncode == 0, errors
+    return directory
+
+
+def assert_same_run(directory: Path, plan: Plan, micro_batch: int) -> None:
+    """Compare what both processes saw and ended with against the same run in this process alone."""
+    model, optimizer, events = toy_train(plan, micro_batch=micro_batch)
+    ends = [torch.load(directory / f"end-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert bits_equal(*ends)
+    for name, tensor in everything(model, optimizer).items():
+        torch.testing.assert_close(ends[0][name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    for rank in (0, 1):
+        seen = [json.loads(line) for line in (directory / f"rows-{rank}.jsonl").read_text().splitlines()]
+        for ours, theirs in zip(step_rows(events), seen, strict=True):
+            assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-6)
+            assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-5)
+            assert theirs["tokens"] == ours["tokens"]
+
+
+def test_two_processes_see_one_runs_losses_dropout_and_denominator(pair: Path) -> None:
+    """Rows supervise 1 to 6 tokens; micro-batches of 3, 3, 3 and 1 rows.
+
+    A mean of the processes' means, or dropout from their own generators, would differ in the second digit.
+    """
+    per_process = [supervised(0, 3) + supervised(6, 3), supervised(3, 3) + supervised(9, 1)]
+    assert per_process[0] != per_process[1]
+    assert_same_run(pair / "uneven", Plan(steps=6, log_every=1), 3)
+    assert [path.name for path in all_steps(pair / "uneven" / "checkpoints")] == ["step-000006", "step-000003"]
+
+
+def test_a_process_without_a_micro_batch_keeps_in_step(pair: Path) -> None:
+    assert_same_run(pair / "idle", Plan(steps=3, log_every=1), 10)
+
+
+def test_a_run_of_two_processes_goes_on_in_one(pair: Path) -> None:
+    found = newest_committed(pair / "idle" / "checkpoints")
+    assert found.path is not None
+    events = toy_train(Plan(steps=5, log_every=1), micro_batch=10, resume_from=found.path)[2]
+    assert [row["step"] for row in step_rows(events)] == [4, 5]
+    assert step_rows(events)[-1]["tokens"] == supervised(0, 50)
+
+
+def test_sigterm_commits_and_exits_with_143(tmp_path: Path) -> None:
+    process = start(str(tmp_path), "steps=5000", "pause=0.01")
+    wait_for_row(tmp_path / "rows-0.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 143, errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("Interrupted: interrupted by SIGTERM")
+    assert last.endswith("gptkit pretrain --resume here")
+    found = newest_committed(tmp_path / "checkpoints")
+    assert found.path is not None
+    assert f"step {int(found.path.name[5:])} of 5000 is committed" in last
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_signals_ask_once_and_the_old_handlers_come_back(number: str, code: int) -> None:
+    previous = [signal.getsignal(one) for one in HANDLED]
+    with StopRequest() as stop:
+        assert not stop.is_asked
+        os.kill(os.getpid(), getattr(signal, number))
+        assert stop.is_asked
+        assert 128 + stop.signal_number == code
+        assert all(signal.getsignal(one) is signal.SIG_DFL for one in HANDLED)
+    assert [signal.getsignal(one) for one in HANDLED] == previous
+
+
+def test_a_second_signal_ends_the_process_even_in_a_long_computation() -> None:
+    script = (
+        "import time; from gptkit.training.signals import StopRequest\n"
+        "with StopRequest() as stop:\n print('in', flush=True)\n while not stop.is_asked: time.sleep(0.01)\n"
+        " print('asked', flush=True)\n sum(range(10**12))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in ("in\n", "asked\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=2) == -signal.SIGTERM  # 143 in a shell
+
+
+def wait_for_row(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from gptkit.errors import UsageError
+from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
+from gptkit.training.processes import make_accelerator
+from gptkit.training.rules import (
+    Choices,
+    choose_compile,
+    choose_micro_batch,
+    choose_precision,
+    flops_per_token,
+    reuse,
+)
+
+LAPTOP = Hardware("cpu", "a CPU", bf16=True, compiler="/usr/bin/g++", threads=2)
+OLD_LAPTOP = dataclasses.replace(LAPTOP, bf16=False, compiler=None)
+H100 = Hardware("cuda", "NVIDIA H100 80GB HBM3", bf16=True, compiler="/usr/bin/g++", threads=8, memory=80 << 30)
+
+
+def test_auto_precision_is_bf16_where_the_processor_has_it() -> None:
+    assert choose_precision("auto", LAPTOP) == "bf16"
+    assert choose_precision("auto", OLD_LAPTOP) == "fp32"
+    assert choose_precision("bf16", OLD_LAPTOP) == "bf16"
+    assert choose_precision("fp16", H100) == "fp16"
+    with pytest.raises(UsageError, match="fp16 training needs a CUDA device"):
+        choose_precision("fp16", LAPTOP)
+
+
+def test_auto_compiles_where_it_pays_and_says_so_without_a_compiler() -> None:
+    long, short = 1e15, 1e12
+    assert choose_compile("auto", LAPTOP, "bf16", n_layer=6, total_flops=long) == (True, None)
+    assert choose_compile("auto", LAPTOP, "bf16", n_layer=6, total_flops=short) == (False, None)
+    chosen, line = choose_compile("auto", OLD_LAPTOP, "fp32", n_layer=6, total_flops=long)
+    assert not chosen
+    assert line is not None
+    assert "C++ compiler" in line
+    assert choose_compile("auto", OLD_LAPTOP, "fp32", n_layer=6, total_flops=short) == (False, None)
+    assert choose_compile("on", LAPTOP, "bf16", n_layer=6, total_flops=short) == (True, None)
+    with pytest.raises(UsageError, match="--compile on"):
+        choose_compile("on", OLD_LAPTOP, "bf16", n_layer=6, total_flops=short)
+
+
+def test_micro_batches_fill_a_cpus_cache_or_a_gpus_memory() -> None:
+    small = {"parameters": 10**7, "n_layer": 6, "n_embd": 384}
+    assert choose_micro_batch(LAPTOP, rows=64, sequence_length=256, **small) == 16
+    assert choose_micro_batch(LAPTOP, rows=8, sequence_length=256, **small) == 8
+    assert choose_micro_batch(LAPTOP, rows=8, sequence_length=100_000, **small) == 1
+    xl = {"parameters": 1_557_611_200, "n_layer": 48, "n_embd": 1600}
+    assert 1 <= choose_micro_batch(H100, rows=512, sequence_length=1024, **xl) < 16
+    assert choose_micro_batch(H100, rows=512, sequence_length=1024, **small) == 64
+
+
+def test_flops_per_token_are_the_published_count() -> None:
+    """performance.md: 485 GFLOP/s at 2,647 tokens/s for 6 layers, 384 wide, 256 positions, vocabulary 50,304."""
+    blocks = 6 * (12 * 384 * 384 + 13 * 384) + 2 * 384
+    flops = flops_per_token(50_304 * 384 + blocks, n_layer=6, n_embd=384, sequence_length=256)
+    assert flops * 2647 == pytest.approx(485e9, rel=0.01)
+
+
+def test_a_resumed_run_computes_as_before_or_says_that_bits_may_differ() -> None:
+    now = Choices(precision="fp32", compile=False, threads=2, device="a CPU")
+    assert reuse(now.facts(), now, may_compile=True) == now
+    stored = now.facts() | {"precision": "bf16", "compile": True}
+    kept = reuse(stored, now, may_compile=True)
+    assert (kept.precision, kept.compile, kept.notes) == ("bf16", True, ())
+    kept = reuse(stored | {"threads": 8}, now, may_compile=False)
+    assert not kept.compile
+    assert kept.notes == ("bits may differ from an uninterrupted run: compile was True, is False; threads was 8, is 2",)
+
+
+def test_facts_of_this_machine() -> None:
+    here = hardware_of(torch.device("cpu"))
+    assert here.kind == "cpu"
+    assert here.name
+    assert here.threads == torch.get_num_threads()
+    assert known_peak(here, "bf16") is None
+    assert known_peak(H100, "bf16") == 989e12
+    assert known_peak(dataclasses.replace(H100, name="NVIDIA Unheard-of"), "bf16") is None
+    assert measured_peak("fp32", size=128, seconds=0.01) > 1e8
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="no cuda device"):
+        make_accelerator("cuda")

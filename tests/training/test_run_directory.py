@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_toy import toy_train
+
+from gptkit.errors import InputError, UsageError
+from gptkit.option_values import read_recipe
+from gptkit.options import PretrainOptions, fields_of
+from gptkit.training.events import StepEvent
+from gptkit.training.loop import Plan
+from gptkit.training.run_directory import RunDirectory, newest_finished, open_run, resumed_options
+
+
+def row(step: int, **more: float) -> StepEvent:
+    return StepEvent(step, step * 10, 1.0 / step, 1e-3, 0.5, 100.0, 1.5, evaluation=more)
+
+
+def opened(options: PretrainOptions, root: Path | None = None) -> RunDirectory:
+    return open_run(options, command="pretrain", name="laptop", root=root or Path("runs"))
+
+
+def test_a_new_run_has_a_name_without_colons_and_is_made_exclusively(tmp_path: Path) -> None:
+    runs = [open_run(PretrainOptions(), command="pretrain", name="my: model", root=tmp_path) for _ in range(3)]
+    assert len({run.path for run in runs}) == 3
+    assert all(run.path.name.startswith("pretrain-my-model-2") and ":" not in run.path.name for run in runs)
+    assert runs[0].resume_line == f"gptkit pretrain --resume {runs[0].path}"
+    for run in runs:
+        run.close()
+
+
+def test_config_is_a_recipe_that_repeats_the_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("held-out.txt").write_text("text")
+    options = PretrainOptions(
+        data=("*.txt", "hf:some/data"),
+        validation="held-out.txt",
+        model="gpt2-small",
+        compile="off",
+        learning_rate=1e-4,
+        epsilon=1e-12,
+        out=tmp_path / "run",
+        json=True,
+    )
+    with opened(options) as run:
+        values = read_recipe(run.path / "config.yaml", PretrainOptions)
+    assert values.keys().isdisjoint({"out", "resume", "json", "dry_run"})
+    assert values["data"] == (str(tmp_path / "*.txt"), "hf:some/data")
+    repeated = PretrainOptions(**values)
+    same = {"out": None, "json": False, "data": values["data"], "validation": str(tmp_path / "held-out.txt")}
+    assert repeated == dataclasses.replace(options, **same)
+
+
+def other_value(value: Any, name: str) -> Any:
+    choices = {"schedule": "linear", "optimizer": "muon", "precision": "fp32", "compile": "on", "device": "cpu"}
+    if name in choices:
+        return choices[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return type(value)(value + 1)
+    return ("elsewhere.txt",) if isinstance(value, tuple) else 7 if value is None and "steps" in name else "other"
+
+
+IDENTITY = [
+    name for name, one in fields_of(PretrainOptions).items() if not one.metadata["conduct"] and name not in ("dropout",)
+]
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_a_changed_identity_option_is_refused_naming_key_old_and_new(name: str, tmp_path: Path) -> None:
+    options = PretrainOptions(out=tmp_path / "run")
+    opened(options).close()
+    changed = other_value(getattr(options, name), name)
+    if name == "sequence_length":
+        changed = 7
+    with pytest.raises(UsageError, match=f"{name} was .*, is ") as caught:
+        opened(dataclasses.replace(options, **{name: changed}))
+    assert caught.value.where == str(tmp_path / "run" / "config.yaml")
+
+
+def test_conduct_options_may_change(tmp_path: Path) -> None:
+    options = PretrainOptions(out=tmp_path / "run")
+    opened(options).close()
+    opened(dataclasses.replace(options, micro_batch=2, log_every=3, eval_every=5, save_every=5, json=True)).close()
+
+
+def test_never_resuming_never_overwrites_and_foreign_directories_are_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    opened(PretrainOptions(out=out, resume="never")).close()
+    with pytest.raises(UsageError, match="--out is not empty"):
+        opened(PretrainOptions(out=out, resume="never"))
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="no run"):
+        opened(PretrainOptions(out=foreign))
+    assert [one.name for one in foreign.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UsageError, match="is a file"):
+        opened(PretrainOptions(out=foreign / "thesis.tex"))
+
+
+def test_resume_dir_takes_that_runs_options_with_explicit_ones_on_top(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    opened(PretrainOptions(out=out, steps=77, learning_rate=0.5)).close()
+    asked = PretrainOptions(resume=str(out), log_every=3, learning_rate=0.25)
+    options = resumed_options(asked, explicit={"log_every"})
+    assert (options.out, options.steps, options.learning_rate, options.log_every) == (out, 77, 0.5, 3)
+    opened(options).close()
+    with pytest.raises(UsageError, match=r"learning_rate was 0.5, is 0.25"):
+        opened(resumed_options(asked, explicit={"learning_rate"}))
+    with pytest.raises(InputError, match="no run"):
+        resumed_options(PretrainOptions(resume=str(tmp_path)), explicit=())
+
+
+def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        run.append(row(1))
+        whole = (run.path / "metrics.jsonl").read_bytes()
+        run.append(row(2, val_loss=float("nan")))
+        run.append(row(3))
+        assert [(one["step"], one.get("val_loss", 0)) for one in run.rows()] == [(1, 0), (2, None), (3, 0)]
+        with open(run.path / "metrics.jsonl", "a") as file:
+            file.write('{"step": 4, "los')
+        run.drop_rows_after(1)
+        assert (run.path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        assert run.rewind()[1].step == 0
+        for event in toy_train(Plan(steps=5, save_every=2, log_every=1), checkpoint_directory=run.checkpoints)[2]:
+            if isinstance(event, StepEvent):
+                run.append(event)
+        (run.checkpoints / "step-000005" / "state.json").write_text("{}")
+        found, state = run.rewind()
+        assert found.path == run.checkpoints / "step-000004"
+        assert state.step == 4
+        assert [one["step"] for one in run.rows()] == [1, 2, 3, 4]
+
+
+def test_other_processes_get_a_run_that_writes_nothing(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        elsewhere = pickle.loads(pickle.dumps(run))
+        elsewhere.append(row(1))
+        elsewhere.close()
+        assert run.rows() == []
+        with pytest.raises(InputError, match="in use"):
+            opened(PretrainOptions(out=tmp_path / "run"))
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from gptkit.training.run_lock import RunLock\n"
+        "lock = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"in use by process {holder.pid} on "):
+            opened(PretrainOptions(out=tmp_path))
+        holder.kill()
+        holder.wait()
+        with opened(PretrainOptions(out=tmp_path)):
+            assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
+
+
+def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -> None:
+    assert newest_finished(tmp_path / "none", "pretrain") is None
+    for name, command in (("b", "pretrain"), ("a", "pretrain"), ("c", "finetune")):
+        with open_run(PretrainOptions(out=tmp_path / name), command=command, name="x") as run:
+            result = run.finish({"steps": 3})
+        assert result["command"] == command
+        assert json.loads((tmp_path / name / "result.json").read_text()) == result
+    opened(PretrainOptions(out=tmp_path / "d")).close()  # not finished
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "result.json").write_text("[1]")
+    assert newest_finished(tmp_path, "pretrain") == tmp_path / "a"
+    with opened(PretrainOptions(out=tmp_path / "a")) as again:
+        assert again.result is not None
+        assert again.result["steps"] == 3

@@ -1,0 +1,185 @@
+"""A tiny language model with dropout and a deterministic data source, for the tests of the training package.
+
+As a script it is one process of one run after another: `python training_toy.py DIRECTORY [key=value ...] [+ ...]`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gptkit.errors import GptkitError
+from gptkit.options import TrainingOptions
+from gptkit.training.batches import Batch, Batches, MicroBatch, cut
+from gptkit.training.checkpoints import newest_committed
+from gptkit.training.events import Event, StepEvent
+from gptkit.training.loop import Plan, train
+from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.processes import make_accelerator
+from gptkit.training.schedules import learning_rate_factor
+from gptkit.training.signals import StopRequest
+
+VOCABULARY, WIDTH, LENGTH, ROWS = 11, 8, 6, 10
+
+
+class Toy(nn.Module):
+    """Embedding, two residual blocks of a fused 3 x width matrix, tied head."""
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(VOCABULARY, WIDTH)
+        self.h = nn.ModuleList(
+            nn.ModuleList([nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(3 * WIDTH, WIDTH)]) for _ in range(2)
+        )
+        self.ln_f = nn.LayerNorm(WIDTH)
+        self.dropout = nn.Dropout(dropout)
+        self.lm_head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.lm_head.weight = self.wte.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.dropout(self.wte(tokens))
+        for up, down in self.h:  # type: ignore[misc]
+            hidden = hidden + self.dropout(down(F.gelu(up(hidden))))
+        return self.lm_head(self.ln_f(hidden))
+
+
+def toy(dropout: float = 0.1, seed: int = 0) -> Toy:
+    torch.manual_seed(seed)
+    return Toy(dropout)
+
+
+def rows(first_row: int, count: int) -> Batch:
+    """Rows of random tokens, each a pure function of its number; row r supervises 1 + r % LENGTH tokens."""
+    numbers = torch.arange(first_row, first_row + count)[:, None]
+    tokens = (
+        (numbers * 7919 + torch.arange(LENGTH + 1) ** 2 * 31 + numbers * torch.arange(LENGTH + 1)) % 97
+    ) % VOCABULARY
+    labels = tokens[:, 1:].clone()
+    labels[torch.arange(LENGTH) > numbers % LENGTH] = -100
+    return {"tokens": tokens[:, :-1], "labels": labels}
+
+
+def supervised(first_row: int, count: int) -> int:
+    return sum(1 + row % LENGTH for row in range(first_row, first_row + count))
+
+
+def toy_batches(micro_batch: int) -> Batches:
+    def batches(step: int) -> list[MicroBatch]:
+        pieces = cut((step - 1) * ROWS, ROWS, micro_batch)
+        return [MicroBatch(first, supervised(first, n), partial(rows, first, n)) for first, n in pieces]
+
+    return batches
+
+
+def toy_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
+    logits = model(batch["tokens"])
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100, reduction="sum") / count
+
+
+def toy_schedule(steps: int) -> Callable[[int], float]:
+    return lambda step: learning_rate_factor("cosine", step, total_steps=steps, warmup_steps=2, final=0.1)
+
+
+def options(**changes: Any) -> TrainingOptions:
+    return TrainingOptions(**({"learning_rate": 1e-3, "weight_decay": 0.1} | changes))
+
+
+def toy_train(
+    plan: Plan,
+    *,
+    model: nn.Module | None = None,
+    optimizer: OptimizerSet | None = None,
+    micro_batch: int = 4,
+    accelerator: Accelerator | None = None,
+    loss: Callable[[nn.Module, Batch, Tensor], Tensor] = toy_loss,
+    choice: str = "adamw",
+    **more: Any,
+) -> tuple[nn.Module, OptimizerSet, list[Event]]:
+    """Run the loop on the toy to its end."""
+    model = model or toy()
+    optimizer = optimizer or build_optimizer(model.named_parameters(), options(optimizer=choice))
+    accelerator = accelerator or make_accelerator("cpu")
+    schedule = toy_schedule(plan.steps)
+    events = train(model, toy_batches(micro_batch), loss, optimizer, schedule, plan, accelerator=accelerator, **more)
+    return model, optimizer, list(events)
+
+
+def everything(model: nn.Module, optimizer: OptimizerSet) -> dict[str, Tensor]:
+    """Weights, moments and step counts by name, cloned."""
+    found = {**model.state_dict(), **optimizer.state_tensors()}
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+def step_rows(events: list[Event]) -> list[dict[str, float | None]]:
+    """The rows of metrics.jsonl without what a clock decides."""
+    found = [event.as_row() for event in events if isinstance(event, StepEvent)]
+    return [{name: value for name, value in row.items() if "second" not in name} for row in found]
+
+
+def bits_equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name].view(torch.int32), right[name].view(torch.int32)) for name in left
+    )
+
+
+def main(directory: Path, settings: dict[str, Any]) -> int:
+    """Train; write each rank's events and weights beside the checkpoints. `pause` slows every step down."""
+    torch.set_num_threads(1)
+    pause = settings.pop("pause", 0.0)
+    micro_batch = settings.pop("micro_batch", 3)
+
+    def slow_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
+        time.sleep(pause)
+        return toy_loss(model, batch, count)
+
+    accelerator = make_accelerator("cpu")
+    checkpoints = directory / "checkpoints"
+    plan = Plan(**({"steps": 6, "log_every": 1, "resume_line": "gptkit pretrain --resume here"} | settings))
+    model = toy()
+    optimizer = build_optimizer(model.named_parameters(), options())
+    rank, schedule = accelerator.process_index, toy_schedule(plan.steps)
+    try:
+        with StopRequest() as stop, open(directory / f"rows-{rank}.jsonl", "w", buffering=1) as file:
+            for event in train(
+                model,
+                toy_batches(micro_batch),
+                slow_loss,
+                optimizer,
+                schedule,
+                plan,
+                accelerator=accelerator,
+                checkpoint_directory=checkpoints,
+                resume_from=newest_committed(checkpoints).path,
+                stop=stop,
+            ):
+                if isinstance(event, StepEvent):
+                    file.write(json.dumps(event.as_row()) + "\n")
+    except GptkitError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    torch.save(everything(model, optimizer), directory / f"end-{rank}.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    code, arguments = 0, [*sys.argv[1:], "+"]
+    while arguments and not code:
+        end = arguments.index("+")
+        out, *pairs = arguments[:end]
+        Path(out).mkdir(exist_ok=True)
+        code = main(Path(out), {name: json.loads(value) for name, _, value in (text.partition("=") for text in pairs)})
+        arguments = arguments[end + 1 :]
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(code)
