@@ -271,17 +271,13 @@ def test_nothing_reaches_for_the_network_unless_the_hub_is_named(toy: Toy, monke
         assert [toy.environment.get(switch) == "1" for switch in switches] == [offline] * 3
 
 
-class OutOfMemoryError(RuntimeError):
-    """By the name that torch's has."""
-
-
 ENDINGS: list[tuple[BaseException, int, str, str]] = [
     (UsageError("m", where="w", fix="f"), 2, "usage", "error: m (w) - f"),
     (GateFailed("m", fix="f"), 3, "gate", "error: m - f"),
     (NothingComparable("m", fix="f"), 4, "nothing_comparable", "error: m - f"),
     (Diverged("m\nn", fix="f"), 5, "diverged", "error: m n - f"),
     (MemoryError(), 6, "resources", "out of memory (main memory)"),
-    (OutOfMemoryError("CUDA out of memory. Tried"), 6, "resources", "out of memory (GPU)"),
+    (RuntimeError("CUDA out of memory. Tried to"), 6, "resources", "out of memory (the GPU)"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 6, "resources", "out of memory (main memory)"),
     (OSError(errno.ENOSPC, "No space left on device", "f.bin"), 6, "resources", "no space left on the disk (f.bin)"),
     (RuntimeError("I/O error: No space left on device (os error 28)"), 6, "resources", "no space left on the disk"),

@@ -24,7 +24,7 @@ from typer.core import TyperCommand, TyperGroup
 import gptkit
 from gptkit import options as opt
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, flags_of, recipe_values, scan
-from gptkit.console import Console, has_colour
+from gptkit.console import Console, has_colour, is_live
 from gptkit.errors import UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
@@ -88,6 +88,28 @@ COMMANDS = (
         "gptkit generate --model {destination}",
     ),
     Command(
+        "tokenizer train",
+        "Train a tokenizer on the text that pretrain would train on.",
+        opt.TokenizerTrainOptions,
+        "gptkit.commands.tokenizer:run_train",
+        (
+            "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
+            "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
+        ),
+        "gptkit pretrain --tokenizer {tokenizer_dir}",
+    ),
+    Command(
+        "tokenizer compare",
+        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
+        opt.TokenizerCompareOptions,
+        "gptkit.commands.tokenizer:run_compare",
+        (
+            "gptkit tokenizer compare char bpe:4096",
+            "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
+        ),
+        "gptkit pretrain --tokenizer TOKENIZER",
+    ),
+    Command(
         "recipes ls",
         "List the model presets and the recipes.",
         opt.RecipesListOptions,
@@ -110,28 +132,6 @@ COMMANDS = (
         "gptkit.commands.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
         "gptkit pretrain {flag} {path}",
-    ),
-    Command(
-        "tokenizer train",
-        "Train a tokenizer on the text that pretrain would train on.",
-        opt.TokenizerTrainOptions,
-        "gptkit.commands.tokenizer:run_train",
-        (
-            "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
-            "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
-        ),
-        "gptkit pretrain --tokenizer {tokenizer_dir}",
-    ),
-    Command(
-        "tokenizer compare",
-        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
-        opt.TokenizerCompareOptions,
-        "gptkit.commands.tokenizer:run_compare",
-        (
-            "gptkit tokenizer compare char bpe:4096",
-            "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
-        ),
-        "gptkit pretrain --tokenizer TOKENIZER",
     ),
     Command(
         "env",
@@ -207,6 +207,8 @@ def _prepare_environment(values: Iterable[Any]) -> None:
     named = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
     if not any(isinstance(text, str) and text.startswith("hf:") for text in named):
         os.environ.update(dict.fromkeys(OFFLINE_SWITCHES, "1"))
+    if not is_live(sys.stderr, os.environ):
+        os.environ.update({"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import rich.console
-    import rich.live
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STEP_LINES = 100
@@ -144,8 +143,7 @@ class Console:
 
         screen = self._rich(self._stderr)
         shown = LiveProgress(total_steps, self)
-        with Live(get_renderable=shown.render, console=screen, refresh_per_second=2) as live:
-            shown.live = live
+        with Live(get_renderable=shown.render, console=screen, refresh_per_second=2):
             self._live = screen
             try:
                 yield shown
@@ -293,7 +291,6 @@ class LiveProgress(Progress):
 
     def __init__(self, total_steps: int, console: Console) -> None:
         super().__init__(total_steps, console)
-        self.live: rich.live.Live | None = None
         self._step = 0
         self._eta: tuple[float, float] | None = None
         self._figures: dict[str, str] = {}
@@ -307,13 +304,13 @@ class LiveProgress(Progress):
         self._eta = None if left is None else (time.monotonic(), left)
         self._figures |= {
             "loss": f"{loss:.4f}",
-            "learning rate": f"{learning_rate:.2e}",
+            "lr": f"{learning_rate:.2e}",
             "tokens/s": f"{tokens_per_second:,.0f}",
             "mfu": _share(mfu),
         }
 
     def evaluation(self, step: int, *, val_loss: float, bits_per_byte: float, sample: str | None = None) -> None:
-        self._figures |= {"val loss": f"{val_loss:.4f}", "bits/byte": f"{bits_per_byte:.4f}", "evaluated": f"{step}"}
+        self._figures |= {"val loss": f"{val_loss:.4f}", "bits/byte": f"{bits_per_byte:.4f}", "at step": f"{step}"}
         self._sample = sample or self._sample
 
     def checkpoint(self, step: int) -> None:
@@ -330,10 +327,10 @@ class LiveProgress(Progress):
         times = f"elapsed {_clock(self.elapsed())}  eta {_clock(self._left())}"
         share = ProgressBar(total=self.total_steps, completed=self._step, width=32)
         bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, Text(times))
-        figures = Table.grid(padding=(0, 3))
+        figures = Table.grid(padding=(0, 2))
         figures.add_row(*(Text(name, style="dim") for name in self._figures))
         figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
-        sample = Text(_one_line(self._sample, 320), style="italic")
+        sample = Text(_one_line(self._sample, 240), style="italic")
         return Group(bar, figures, sample) if self._sample else Group(bar, figures)
 
     def _left(self) -> float | None:

@@ -41,13 +41,14 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out; torch's errors are known by name and text, since torch may not be there."""
-    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return own or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """Say whether memory ran out; torch's errors are known by their text, since torch may not be there."""
+    text = str(error)
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return of_torch or isinstance(error, MemoryError)
 
 
 def _device(error: BaseException) -> str:
-    return "GPU" if type(error).__name__ == "OutOfMemoryError" else "main memory"
+    return "the GPU" if "out of memory" in str(error) else "main memory"
 
 
 def _write_log(error: BaseException, run_directory: Path | None, command_line: str) -> Path | None:

@@ -104,7 +104,7 @@ def test_a_full_disk_names_path_and_need(
         prepare(open_corpus([rows], "0.1"), tokenizer)
     assert str(own_cache) in (refusal.value.where or "")
     needed = float(str(refusal.value).split("needs about ")[1].split(" kB")[0])
-    assert needed == pytest.approx(size / 1000, rel=0.3)
+    assert size / 1000 <= needed <= 3 * size / 1000
     assert list(own_cache.iterdir()) == []
 
 

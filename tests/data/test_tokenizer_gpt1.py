@@ -1,4 +1,4 @@
-"""GPT-1's tokenizer against ids worked out by hand, and against a slow reference written from the paper code's rules."""
+"""GPT-1's tokenizer against ids worked out by hand, and against a slow reference written from OpenAI's rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def reference_pieces(token: str, ranks: dict[tuple[str, str], int]) -> list[str]
     symbols = list(token)
     symbols[-1] += "</w>"
     while True:
-        ranked = [ranks[pair] for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]
+        ranked = [ranks[pair] for pair in pairwise(symbols) if pair in ranks]
         if not ranked:
             return symbols
         for index in range(len(symbols)):
@@ -205,7 +206,10 @@ def test_worker_processes_change_nothing(encoder: GPT1Encoder) -> None:
     assert {document for document, _ in together} == set(range(7))
 
 
-def test_threads_may_encode_at_once(tokenizer: GPT1Tokenizer) -> None:
+def test_threads_may_encode_at_once(tokenizer: GPT1Tokenizer, request: pytest.FixtureRequest) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    request.addfinalizer(lambda: sys.setswitchinterval(before))
     texts = [f"low{n} x:o ) lower{n}" * 20 for n in range(40)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda text: encode_pieces(tokenizer, [text])[0].tolist(), texts))
@@ -295,7 +299,15 @@ def test_openais_files(test_data: Path) -> None:
     ]
     ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
     for name in ("corpora/state_union.txt", "corpora/tinyshakespeare.txt", "zero_shot/lambada_test.jsonl"):
-        text = (test_data / name).read_text(encoding="utf-8")[:100_000]
+        text = (test_data / name).read_text(encoding="utf-8")[:60_000]
         pieces = [Piece(part, 0, "") for part in cut([text])]
         ids = [id for _, found in encode_documents(tokenizer, pieces) for id in found.tolist()]
         assert ids == reference_ids(text, tokenizer.vocabulary, ranks)
+
+
+@pytest.mark.parametrize("damage", [{"merges": [["a"]]}, {"merges": 3}, {"vocab": {"\n</w>": 7}}])
+def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+    model = {"vocab": VOCABULARY, "merges": [list(pair) for pair in MERGES], **damage}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        load_tokenizer(str(tmp_path))

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_toy import (
     LENGTH,
     ROWS,
+    Toy,
     bits_equal,
     everything,
     options,
@@ -309,23 +310,21 @@ def test_evaluation_runs_in_eval_mode_without_gradients_under_the_runs_precision
     assert next(model.parameters()).dtype == torch.float32
 
 
-def test_compiling_is_told_apart_and_left_out_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:
     compiled: list[bool] = []
 
-    def fake_compile(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
-        def call(model: nn.Module, batch: Batch, count: Tensor | int) -> Any:
-            shape = batch["tokens"].shape
-            if shape not in shapes:
-                shapes.add(shape)
-                compiled.append(model.training)
-            return function(model, batch, count)
+    class Compiling(Toy):
+        shapes: ClassVar[set[torch.Size]] = set()
 
-        shapes: set[torch.Size] = set()
-        return call
+        def forward(self, tokens: Tensor) -> Tensor:
+            if tokens.shape not in self.shapes:
+                self.shapes.add(tokens.shape)
+                compiled.append(self.training)
+            return super().forward(tokens)
 
-    plain = toy_train(Plan(steps=3, log_every=1))[2]
-    monkeypatch.setattr(torch, "compile", fake_compile)
-    events = toy_train(Plan(steps=3, log_every=1, compile=True), micro_batch=4)[2]
+    plain = toy_train(Plan(steps=3, log_every=1), micro_batch=4)[2]
+    torch.manual_seed(0)
+    events = toy_train(Plan(steps=3, log_every=1, compile=True), model=Compiling(), micro_batch=4)[2]
     assert isinstance(events[0], NoticeEvent)
     assert compiled == [True, True]  # 4 and 2 rows, before the first step
     assert isinstance(events[-1], FinishEvent)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from gptkit.training import rules
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.files import failures_told
 from gptkit.training.hardware import Hardware, hardware_of
-from gptkit.training.loop import Plan, train
+from gptkit.training.loop import Evaluate, Plan, train, uncompiled
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.processes import make_accelerator, on_main_process
@@ -107,7 +106,7 @@ def _train(
     stack: ExitStack,
 ) -> dict[str, Any]:
     found, state = on_main_process(accelerator, directory.rewind)
-    for note in found.notes:
+    for note in found.lines():
         console.warn(note)
     if found.path is not None:
         may_compile = hardware.compiler is not None
@@ -136,7 +135,7 @@ def _train(
         stop=stack.enter_context(StopRequest()),
     )
     peak = report.peak_flops(hardware, choices.precision)
-    following = _Following(options, inputs, directory, accelerator, tracker, peak)
+    following = _Following(options, inputs, directory, accelerator, tracker, peak, choices.compile)
     with console.progress(options.steps) as progress:
         following.follow(events, progress)
     return _finish(following, choices, found.path and state.step, console)
@@ -193,13 +192,13 @@ def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory:
     )
 
 
-def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Any:
-    return partial(
-        validate,
+def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
+    return lambda should_stop: validate(
         model,
         inputs.text.validation.ids,
         sequence_length=inputs.sequence_length,
         utf8_bytes=inputs.corpus.validation_bytes,
+        should_stop=should_stop,
     )
 
 
@@ -213,6 +212,7 @@ class _Following:
     accelerator: Accelerator
     tracker: Tracker | None
     peak: float | None
+    compiled: bool
     row: StepEvent | None = None
     finish: FinishEvent | None = None
     sample: str | None = None
@@ -251,9 +251,9 @@ class _Following:
 
     def _follow_evaluation(self, event: EvalEvent, progress: Progress) -> None:
         if self.accelerator.is_main_process and self.options.sample_tokens:
-            self.sample = report.sample_text(
-                self.inputs.model, self.inputs.tokenizer, tokens=self.options.sample_tokens, seed=self.options.seed
-            )
+            tokens, seed = self.options.sample_tokens, self.options.seed
+            with uncompiled(self.compiled):
+                self.sample = report.sample_text(self.inputs.model, self.inputs.tokenizer, tokens=tokens, seed=seed)
         metrics = event.metrics
         progress.evaluation(
             event.step, val_loss=metrics["val_loss"], bits_per_byte=metrics["bits_per_byte"], sample=self.sample

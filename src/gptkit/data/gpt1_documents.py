@@ -75,7 +75,7 @@ def document_parts(pieces: Iterable[Piece]) -> Iterator[DocumentPart]:
                 end = max(0, rest.rfind(" "))
             if end > 0:
                 yield DocumentPart(document, Part(rest[:end], unescape_html))
-                pass
+                unescape_html = unescape_html and "<" not in rest[:end]
                 rest = rest[end:]
         yield DocumentPart(document, Part(rest, unescape_html))
 

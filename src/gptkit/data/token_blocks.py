@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _TOKENS_A_WRITE = 1 << 16
+_READ_AHEAD_BYTES = 1 << 22  # what is read and not yet encoded, about
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 Progress = Callable[[int, int], None]  # (UTF-8 bytes done, all)
@@ -96,8 +97,8 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: P
         return {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": part.utf8_bytes}
 
     def need(file: CacheWriter) -> int:
-        usual = part.utf8_bytes // 3 * dtype.itemsize  # three bytes a token; text is read ahead of what is written
-        return max(usual, file.size * part.utf8_bytes // max(done, 1))
+        most = (part.utf8_bytes + part.documents) * dtype.itemsize  # a token a byte
+        return min(most, file.size * part.utf8_bytes // max(done - _READ_AHEAD_BYTES, 1)) or most
 
     cached_file(path, write, need=need)
     return open_stream(path)

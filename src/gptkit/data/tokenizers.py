@@ -133,17 +133,21 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     model = description.get("model") if isinstance(description, dict) else None
     if not isinstance(model, dict):
         raise InputError("not a tokenizer file: it has no model", where=str(path), fix="fetch or save it again")
-    if NEWLINE_TOKEN not in (model.get("vocab") or ()):
+    entries = model.get("vocab")
+    if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
         tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
         if (
             tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab()
         ):  # GPT-2's files on the hub do not say so
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
         return tokenizer
-    vocabulary = checked_vocabulary(model["vocab"], path)
+    vocabulary = checked_vocabulary(entries, path)
     tokenizer = GPT1Tokenizer(vocabulary, checked_merges(model.get("merges"), path))
-    added = sorted(description.get("added_tokens", ()), key=lambda token: token["id"])
-    tokenizer.add_tokens([token["content"] for token in added if token["id"] >= len(vocabulary)], special_tokens=True)
+    try:
+        added = sorted((int(token["id"]), str(token["content"])) for token in description.get("added_tokens") or ())
+    except (TypeError, KeyError, ValueError):
+        raise InputError("added_tokens are damaged", where=str(path), fix="fetch or save it again") from None
+    tokenizer.add_tokens([token for id, token in added if id >= len(vocabulary)], special_tokens=True)
     return tokenizer
 
 

@@ -57,7 +57,10 @@ def checked_vocabulary(found: Any, path: Path) -> dict[str, int]:
 
 def checked_merges(found: Any, path: Path) -> list[Merge]:
     """Return the merges of a tokenizer.json: pairs, or strings as older versions wrote them."""
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in found or []]
-    if not all(len(merge) == 2 for merge in merges):
-        raise InputError("a merge is two pieces", where=str(path), fix="fetch the file again")
-    return [(first, second) for first, second in merges]
+    merges = []
+    for merge in found if isinstance(found, list) else [None]:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
+            raise InputError("a merge is two pieces", where=str(path), fix="fetch the file again")
+        merges.append((pair[0], pair[1]))
+    return merges

@@ -42,7 +42,7 @@ def _inputs_and_targets(tokens: Tensor) -> Batch:
     return {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": tokens[:, 1:].contiguous()}
 
 
-def language_modeling_loss(model: nn.Module, batch: Batch, count: int) -> Tensor:
+def language_modeling_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
     """Return the summed negative log-likelihood of a micro-batch over the step's `count` of predictions."""
     loss: Tensor = model(**batch, num_items_in_batch=count).loss
     return loss

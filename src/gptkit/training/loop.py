@@ -42,8 +42,10 @@ DIVERGED_FIX = "lower --learning-rate, raise --warmup-steps, or use --precision 
 class Plan:
     """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
 
-    `identity` (hashes of data and tokenizer, say) and `choices` go into every checkpoint; a resumed run whose identity
-    differs is refused.
+    `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
+    the first step, and evaluations, whose shapes would be compiled as well, run as written. `identity` (hashes of
+    data and tokenizer, say) and `choices` go into every checkpoint; a resumed run whose identity differs is
+    refused.
     """
 
     steps: int
@@ -99,7 +101,7 @@ def train(
     not finite (weights and moments were left alone), Interrupted when a checkpoint is committed after `stop` was asked
     for, OutOfResources without disk or memory.
     """
-    objective = Objective(model, loss_function, compiled=plan.compile)
+    objective = Objective(model, loss_function)
     run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory)
     if stop is not None:
         run.stop = stop
@@ -255,7 +257,7 @@ class _Run:
         assert self.row is not None
         start = time.perf_counter()
         self.model.eval()
-        with torch.no_grad(), self.machinery.autocast():
+        with torch.no_grad(), self.machinery.autocast(), uncompiled(self.plan.compile):
             metrics = self.evaluate(lambda: self.stop.is_asked)
         if metrics is None:
             row = {name: value for name, value in dataclasses.asdict(self.row).items() if name != "evaluation"}
@@ -303,6 +305,16 @@ def _refuse_other_identity(saved: Mapping[str, str], now: Mapping[str, str]) -> 
     if changes:
         fix = "bring back what it was, or start a new run with another --out"
         raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", fix=fix)
+
+
+@contextmanager
+def uncompiled(is_compiled: bool) -> Iterator[None]:
+    """Run what is compiled as it was written."""
+    if not is_compiled:  # not to import the compiler for nothing
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -22,16 +22,15 @@ NEVER = 2**62
 
 
 class Objective(nn.Module):
-    """The model with its loss, so that what runs on several processes, or is compiled, is one function to a scalar.
+    """The model with its loss, so that what runs on several processes is one function to a scalar.
 
     The loss function sees the caller's own model, never a wrapper.
     """
 
-    def __init__(self, model: nn.Module, loss_function: LossFunction, *, compiled: bool) -> None:
+    def __init__(self, model: nn.Module, loss_function: LossFunction) -> None:
         super().__init__()
         self.model = model
-        # Never dynamic: what is compiled for a shape must not depend on the shapes before it, or resuming changes bits.
-        self.loss_function = torch.compile(loss_function, dynamic=False) if compiled else loss_function
+        self.loss_function = loss_function
 
     def forward(self, batch: Batch, count: Tensor) -> Tensor:
         return self.loss_function(self.model, batch, count)
@@ -60,7 +59,7 @@ class Machinery:
         """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
         device = self.accelerator.device
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        # A tensor, as a number would be compiled anew for each of its values; filled, as copying it would wait.
+        # A tensor, as a compiler would take a number for a constant; filled, as copying it would wait.
         count = torch.full((), float(work.count), device=device)
         seed_generator(device, dropout_seed(self.seed, work.step, share.micro_batch.first_row))
         with nullcontext() if share.is_last else self.accelerator.no_sync(self.objective):
