@@ -1,13 +1,13 @@
 """Errors meant for the user: one line each, with the culprit, the place and the cure.
 
-    GptkitError                 1    a bug, when raised bare
-      UsageError                2    a flag, key or value that cannot be used
-      InputError                2    a file or directory that cannot be used
-      GateFailed                3    quality regressed
-      NothingComparable         4    the gate had nothing to compare
-      Diverged                  5    a loss or gradient stopped being finite
-      OutOfResources            6    disk, memory or device ran out
-      Interrupted         130/143    a signal came; a checkpoint is committed
+GptkitError                 1    a bug, when raised bare
+  UsageError                2    a flag, key or value that cannot be used
+  InputError                2    a file or directory that cannot be used
+  GateFailed                3    quality regressed
+  NothingComparable         4    the gate had nothing to compare
+  Diverged                  5    a loss or gradient stopped being finite
+  OutOfResources            6    disk, memory or device ran out
+  Interrupted         130/143    a signal came; a checkpoint is committed
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class TrainingOptions(OutputOptions):
     )
     out: Path | None = option(None, "Run directory [default: runs/<command>-<name>-<time>].", conduct=True, short="-o")
     learning_rate: float = option(6e-4, "Peak learning rate, of AdamW's part where Muon has the matrices.", minimum=0)
-    schedule: Literal["cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant"] = option(
-        "cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own."
+    schedule: Literal["cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant"] = (
+        option("cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own.")
     )
     warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0)
     optimizer: Literal["adamw", "muon", "openai-adam"] = option(
@@ -91,7 +91,11 @@ class TrainingOptions(OutputOptions):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
     micro_batch: int | None = option(
-        None, "Most sequences of one forward pass [default: chosen by device and model].", panel="Speed", conduct=True, minimum=1
+        None,
+        "Most sequences of one forward pass [default: chosen by device and model].",
+        panel="Speed",
+        conduct=True,
+        minimum=1,
     )
 
     log_every: int = option(10, "Steps between rows of metrics.jsonl.", panel="Run", conduct=True, minimum=1)
@@ -102,14 +106,20 @@ class TrainingOptions(OutputOptions):
         None, "Steps between checkpoints [default: as eval_every].", panel="Run", conduct=True, minimum=1
     )
     resume: str = option(
-        "auto", "auto = go on where --out stopped; never; or a run directory.", panel="Run", conduct=True, metavar="auto|never|DIR"
+        "auto",
+        "auto = go on where --out stopped; never; or a run directory.",
+        panel="Run",
+        conduct=True,
+        metavar="auto|never|DIR",
     )
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = option(
         "none", "Also send metrics to a tracker.", panel="Run", conduct=True
     )
 
     keep_checkpoints: int = knob(2, "Committed checkpoints kept, the newest.", conduct=True, minimum=2)
-    decay_steps: int | None = knob(None, "Steps of the decay [default: all after warm-up; a fifth of the run for wsd].", minimum=0)
+    decay_steps: int | None = knob(
+        None, "Steps of the decay [default: all after warm-up; a fifth of the run for wsd].", minimum=0
+    )
     final_learning_rate: float = knob(0.1, "Learning rate at the end, as a share of the peak.", minimum=0, maximum=1)
     beta1: float = knob(0.9, "Adam's decay of the mean.", minimum=0, maximum=0.9999)
     beta2: float = knob(0.95, "Adam's decay of the square.", minimum=0, maximum=0.99999)
@@ -126,7 +136,7 @@ class PretrainOptions(TrainingOptions):
 
     data: tuple[str, ...] = option(
         (),
-        "Files, directories or globs of .txt, .txt.gz, .jsonl or .parquet; or hf:NAME[:CONFIG]. None = the embedded corpus.",
+        "Files, folders, globs of .txt, .txt.gz, .jsonl, .parquet; or hf:NAME[:CONFIG]; none = the embedded corpus.",
         argument=True,
         metavar="[DATA]...",
     )
@@ -135,7 +145,7 @@ class PretrainOptions(TrainingOptions):
     )
     tokenizer: str | None = option(
         None,
-        "char, bpe:N (trained on the training text), a directory, or hf:NAME [default: the model's own, else bpe:4096].",
+        "char, bpe:N (trained on the training text), a directory or hf:NAME [default: the model's own, else bpe:4096].",
         short="-t",
         metavar="TOKENIZER",
     )
@@ -150,7 +160,9 @@ class PretrainOptions(TrainingOptions):
 class GenerateOptions(OutputOptions):
     """Sample text from a model."""
 
-    prompt: str | None = option(None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="[PROMPT]")
+    prompt: str | None = option(
+        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="[PROMPT]"
+    )
     model: str | None = option(
         None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
     )
@@ -162,7 +174,9 @@ class GenerateOptions(OutputOptions):
     num_samples: int = option(1, "Samples per prompt.", minimum=1)
     seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.", panel="Speed"
+        "auto",
+        "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
+        panel="Speed",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
 
@@ -171,10 +185,21 @@ class GenerateOptions(OutputOptions):
 class ConvertOptions(OutputOptions):
     """Import or export a model's weights."""
 
-    source: str = option(None, "A model directory, nanoGPT's ckpt.pt, or a directory of OpenAI's numpy GPT-1 params.", argument=True, metavar="SRC")
-    destination: Path = option(None, "The directory to write; it must not exist or be empty.", argument=True, metavar="DST")
+    source: str = option(
+        None,
+        "A model directory, nanoGPT's ckpt.pt, or a directory of OpenAI's numpy GPT-1 params.",
+        argument=True,
+        metavar="SRC",
+    )
+    destination: Path = option(
+        None, "The directory to write; it must not exist or be empty.", argument=True, metavar="DST"
+    )
     to: Literal["gptkit", "hf"] = option("gptkit", "gptkit, or hf: a directory that plain transformers loads.")
-    tokenizer: str | None = option(None, "Tokenizer to put beside the weights: a directory or hf:NAME [default: the source's own].", short="-t")
+    tokenizer: str | None = option(
+        None,
+        "Tokenizer to put beside the weights: a directory or hf:NAME [default: the source's own].",
+        short="-t",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from gptkit.option_values import read_recipe
 from gptkit.options import PretrainOptions, fields_of
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import Plan
-from gptkit.training.run_directory import RunDirectory, newest_finished, open_run, resumed_options
+from gptkit.training.run_directory import RunDirectory, newest_finished, open_run
 
 
 def row(step: int, **more: float) -> StepEvent:
@@ -106,19 +106,6 @@ def test_never_resuming_never_overwrites_and_foreign_directories_are_left_alone(
     assert [one.name for one in foreign.iterdir()] == ["thesis.tex"]
     with pytest.raises(UsageError, match="is a file"):
         opened(PretrainOptions(out=foreign / "thesis.tex"))
-
-
-def test_resume_dir_takes_that_runs_options_with_explicit_ones_on_top(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    opened(PretrainOptions(out=out, steps=77, learning_rate=0.5)).close()
-    asked = PretrainOptions(resume=str(out), log_every=3, learning_rate=0.25)
-    options = resumed_options(asked, explicit={"log_every"})
-    assert (options.out, options.steps, options.learning_rate, options.log_every) == (out, 77, 0.5, 3)
-    opened(options).close()
-    with pytest.raises(UsageError, match=r"learning_rate was 0.5, is 0.25"):
-        opened(resumed_options(asked, explicit={"learning_rate"}))
-    with pytest.raises(InputError, match="no run"):
-        resumed_options(PretrainOptions(resume=str(tmp_path)), explicit=())
 
 
 def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -> None:

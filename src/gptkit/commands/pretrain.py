@@ -33,7 +33,7 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.processes import make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, open_run, read_result, resumed_options
+from gptkit.training.run_directory import RunDirectory, open_run, read_result
 from gptkit.training.schedules import learning_rate_factor
 from gptkit.training.signals import StopRequest
 from gptkit.training.trackers import Tracker
@@ -41,8 +41,6 @@ from gptkit.training.trackers import Tracker
 
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     """Train, validate and save as the options say; return what `--json` prints."""
-    if options.resume not in ("auto", "never"):
-        options = resumed_options(options, console.explicit)
     accelerator = make_accelerator(options.device)
     if options.out is not None and options.resume == "auto" and read_result(options.out) is not None:
         return _finished(options, console)
@@ -138,7 +136,7 @@ def _train(
     following = _Following(options, inputs, directory, accelerator, tracker, peak, choices.compile)
     with console.progress(options.steps) as progress:
         following.follow(events, progress)
-    return _finish(following, choices, found.path and state.step, console)
+    return _finish(following, choices, state.step if found.path else None, console)
 
 
 def _batches(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> Any:
@@ -220,7 +218,8 @@ class _Following:
     def mfu(self, tokens_per_second: float) -> float | None:
         if self.peak is None:
             return None
-        return tokens_per_second * self.inputs.flops_per_token / (self.peak * self.accelerator.num_processes)
+        peak: float = self.peak * self.accelerator.num_processes
+        return tokens_per_second * self.inputs.flops_per_token / peak
 
     def follow(self, events: Iterator[Event], progress: Progress) -> None:
         for event in events:

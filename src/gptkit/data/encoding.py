@@ -65,12 +65,13 @@ def encode_documents(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[Piece]
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    limit = _BATCH_CHARACTERS * max(1, _processors() // 8)
     batch: list[Piece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
-        if characters >= _BATCH_CHARACTERS:
+        if characters >= limit:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -1,8 +1,8 @@
-"""The language-model loss without all its logits: the head, the softmax and their gradients, a chunk of tokens at a time.
+"""The language-model loss without all its logits: head, softmax and their gradients, a chunk of tokens at a time.
 
-Logits of a whole batch (4,096 tokens of 50,257 entries in fp32: 0.8 GB) are the largest tensor of a small GPT and every
-pass over them costs as much as a layer. Here a chunk's logits live only until its loss and its gradients are taken, both
-in the forward pass: three matrix products, as many as anybody needs, and nothing is computed twice.
+Logits of a whole batch (4,096 tokens of 50,257 entries in fp32: 0.8 GB) are the largest tensor of a small GPT, and
+every pass over them costs as much as a layer. Here a chunk's logits live only until its loss and its gradients are
+taken, both in the forward pass: three matrix products, as many as anybody needs, and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         return hidden_gradient * loss_gradient.to(hidden_gradient.dtype), weight_gradient * loss_gradient, None

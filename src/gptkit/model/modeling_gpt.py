@@ -183,7 +183,6 @@ class GPTPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear) and module.bias is not None:
             init.zeros_(module.bias)
 
-
     def set_dropout(self, p: float) -> None:
         """Drop embeddings, attention and residuals with probability `p` from now on."""
         self.config.embd_pdrop = self.config.attn_pdrop = self.config.resid_pdrop = p
@@ -198,7 +197,7 @@ class GPTPreTrainedModel(PreTrainedModel):
         """
         for module in self.modules():
             if isinstance(module, GPTBlock):
-                module.compile(dynamic=False)  # type: ignore[no-untyped-call]
+                module.compile(dynamic=False)
 
 
 class GPTModel(GPTPreTrainedModel):

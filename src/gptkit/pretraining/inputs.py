@@ -117,5 +117,3 @@ def _rows_per_step(options: PretrainOptions, sequence_length: int) -> int:
         message = f"{options.tokens_per_step} is not a multiple of the sequence length {sequence_length}"
         raise UsageError(message, where="--tokens-per-step", fix=f"give {nearest}")
     return rows
-
-

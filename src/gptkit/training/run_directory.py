@@ -12,14 +12,14 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import UsageError
 from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import TrainingOptions, fields_of
 from gptkit.training import files
@@ -180,19 +180,6 @@ def _refuse_changes(config: Path, options: TrainingOptions) -> None:
 
 def _shown(value: object) -> str:
     return "unset" if value is None else str(list(value) if isinstance(value, tuple) else value)
-
-
-def resumed_options(options: Options, explicit: Collection[str]) -> Options:
-    """Return the options of `--resume DIR`: that run's config.yaml, with what was given `explicit`ly on top.
-
-    Conduct options may be changed so; `open_run` refuses the others. Raises InputError when DIR is no run.
-    """
-    directory = Path(options.resume)
-    if not (directory / CONFIG).is_file():
-        raise InputError(f"no {CONFIG} is in it, so it is no run", where=str(directory), fix="name a run directory")
-    given = {name: getattr(options, name) for name in explicit}
-    values: dict[str, Any] = read_recipe(directory / CONFIG, type(options)) | given
-    return type(options)(**(values | {"out": directory, "resume": "auto"}))
 
 
 def config_text(options: TrainingOptions, command: str) -> str:
