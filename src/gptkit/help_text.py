@@ -64,12 +64,17 @@ def command_page(path: str, summary: str, options: type, defaults: Mapping[str, 
     if recipe_keys(options):
         panels["Common"].insert(0, RECIPE_ROW)
     panels["Run"].append(HELP_ROW)
+    more = ["--" + name.replace("_", "-") for name in flags if fields[name].metadata["panel"] == "More"]
     knobs = [name for name, one in fields.items() if not one.metadata["flag"]]
+    notes = [
+        f"Also flags: {', '.join(more)}." if more else "",
+        f"Keys for recipes alone: {', '.join(knobs)}." if knobs else "",
+    ]
     return Page(
         usage=" ".join([path, "[OPTIONS]", *(left for left, _ in arguments)]),
         summary=summary,
         sections=[("Arguments", arguments), *panels.items()],
-        note=f"Keys for recipes alone, explained by gptkit recipes show: {', '.join(knobs)}." if knobs else "",
+        note=" ".join([*filter(None, notes), "gptkit recipes show explains them."]) if any(notes) else "",
         examples=examples,
     )
 

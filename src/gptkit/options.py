@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Panel = Literal["Common", "Speed", "Run"]
+Panel = Literal["Common", "Speed", "Run", "More"]
 
 
 def option(
@@ -29,8 +29,9 @@ def option(
 ) -> Any:
     """Return a dataclass field whose metadata is all that the command line needs to know.
 
-    `flag=False` makes a rare knob that only recipes set. `conduct` options may change when a run is resumed; all others
-    are identity and may not. `minimum` and `maximum` are inclusive.
+    `flag=False` makes a rare knob that only recipes set; the panel `More` a flag that the help names without
+    explaining. `conduct` options may change when a run is resumed; all others are identity and may not. `minimum`
+    and `maximum` are inclusive.
     """
     metadata = {
         "help": help,
@@ -71,15 +72,19 @@ class TrainingOptions(OutputOptions):
     out: Path | None = option(None, "Run directory [default: runs/<command>-<name>-<time>].", conduct=True, short="-o")
     learning_rate: float = option(6e-4, "Peak learning rate, of AdamW's part where Muon has the matrices.", minimum=0)
     schedule: Literal["cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant"] = (
-        option("cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own.")
+        option("cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own.", panel="More")
     )
-    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0)
+    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="More")
     optimizer: Literal["adamw", "muon", "openai-adam"] = option(
         "adamw", "adamw, muon (matrices by Muon, the rest by AdamW), or GPT-1's own openai-adam."
     )
-    weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0)
+    weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0, panel="More")
     dropout: float | None = option(
-        None, "Dropout of embeddings, attention and residuals [default: the model's own].", minimum=0, maximum=0.99
+        None,
+        "Dropout of embeddings, attention and residuals [default: the model's own].",
+        minimum=0,
+        maximum=0.99,
+        panel="More",
     )
     seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
 
@@ -103,7 +108,7 @@ class TrainingOptions(OutputOptions):
         None, "Steps between validations [default: a tenth of the run].", panel="Run", conduct=True, minimum=1
     )
     save_every: int | None = option(
-        None, "Steps between checkpoints [default: as eval_every].", panel="Run", conduct=True, minimum=1
+        None, "Steps between checkpoints [default: as eval_every].", panel="More", conduct=True, minimum=1
     )
     resume: str = option(
         "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ class ModelCard:
 def plain(text: str) -> str:
     """Return text with everything escaped that Markdown or HTML would read, on one line."""
     one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~-])", r"\\\1", one_line)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(one_line, quote=False))
 
 
 def fenced(text: str) -> str:

@@ -1,0 +1,170 @@
+"""`gptkit pretrain` as a user runs it: what it leaves, that it repeats and resumes exactly, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gptkit.cli import main
+from gptkit.data.tokenizers import encode_pieces, load_tokenizer
+from gptkit.model.loading import load_model
+
+TIMES = {"elapsed_seconds", "train_seconds", "compile_seconds", "tokens_per_second", "mfu", "finished_at"}
+KEYS = {
+    *("run_dir", "model_dir", "steps", "tokens", "train_loss", "val_loss", "val_perplexity", "bits_per_byte"),
+    *("tokens_per_second", "mfu", "train_seconds", "elapsed_seconds", "resumed_from", "data_sha256", "seed"),
+    *("version", "finished_at"),
+}
+TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(400))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    Path("text.txt").write_text(TEXT)
+
+
+def arguments(out: str, **options: object) -> list[str]:
+    values = {
+        "model": "tiny",
+        "tokenizer": "char",
+        "steps": 6,
+        "tokens_per_step": 128,
+        "sequence_length": 32,
+        "micro_batch": 3,
+        "log_every": 2,
+        "eval_every": 3,
+        "save_every": 2,
+        "compile": "off",
+        "out": out,
+    } | options
+    flags = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return ["pretrain", "text.txt", *flags, "--json"]
+
+
+def pretrain(capsys: pytest.CaptureFixture[str], out: str, **options: object) -> dict[str, Any]:
+    code = main(arguments(out, **options))
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    result: dict[str, Any] = json.loads(captured.out)
+    return result
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in TIMES}
+
+
+def test_a_run_leaves_what_the_contract_says_and_the_figures_are_true(capsys: pytest.CaptureFixture[str]) -> None:
+    result = pretrain(capsys, "run")
+    assert result.keys() >= KEYS
+    assert json.loads(Path("run/result.json").read_text()) == result
+    names = {path.name for path in Path("run").iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "loss.png", "checkpoints", "model", "run.lock", "result.json"}
+    assert {path.suffix for path in Path("run/model").iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
+    assert [row["step"] for row in rows("run")] == [1, 2, 3, 4, 6]
+    assert [row["step"] for row in rows("run") if "val_loss" in row] == [3, 6]
+    assert result["data_sha256"] in Path("run/model/README.md").read_text()
+
+    model, tokenizer = load_model("run/model"), load_tokenizer("run/model")
+    held_out = TEXT[int(len(TEXT) * 0.9) :]
+    (ids,) = encode_pieces(tokenizer, [held_out])
+    nll = 0.0
+    for start in range(0, len(ids) - 1, 32):
+        window = torch.from_numpy(ids[start : start + 33].astype(np.int64))
+        with torch.no_grad():
+            logits = model(input_ids=window[None, :-1]).logits[0]
+        nll += F.cross_entropy(logits.double(), window[1:], reduction="sum").item()
+    tolerance = 1e-6 if torch.get_float32_matmul_precision() == "highest" and result["mfu"] is None else 5e-3
+    assert result["val_loss"] == pytest.approx(nll / (len(ids) - 1), rel=tolerance)  # bf16 where the machine has it
+    assert result["bits_per_byte"] == pytest.approx(
+        result["val_loss"] * (len(ids) - 1) / math.log(2) / len(held_out.encode())
+    )
+
+
+def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pytest.CaptureFixture[str]) -> None:
+    first = pretrain(capsys, "first")
+    second = pretrain(capsys, "second")
+    paths = {"run_dir", "model_dir"}
+    assert {k: v for k, v in without_times(first).items() if k not in paths} == {
+        k: v for k, v in without_times(second).items() if k not in paths
+    }
+    weights = Path("first/model/model.safetensors").read_bytes()
+    assert Path("second/model/model.safetensors").read_bytes() == weights
+
+    # The second run as if it had died after step 4: its result, model and last checkpoint were never written.
+    Path("second/result.json").unlink()
+    shutil.rmtree("second/model")
+    shutil.rmtree("second/checkpoints/step-000006")
+    resumed = pretrain(capsys, "second")
+    assert resumed["resumed_from"] == 4
+    assert Path("second/model/model.safetensors").read_bytes() == weights
+    assert list(map(without_times, rows("second"))) == list(map(without_times, rows("first")))
+
+    assert pretrain(capsys, "second") == resumed  # a finished run prints its result again
+    assert main(arguments("second", learning_rate=0.5)) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "learning_rate was" in error["message"]
+
+
+def test_the_config_of_a_run_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    first = pretrain(capsys, "first")
+    code = main(["pretrain", "--recipe", "first/config.yaml", "--out", "again", "--json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    again = json.loads(captured.out)
+    assert again["val_loss"] == first["val_loss"]
+    assert Path("again/model/model.safetensors").read_bytes() == Path("first/model/model.safetensors").read_bytes()
+
+
+def test_a_model_directory_goes_on_with_its_own_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    first = pretrain(capsys, "first")
+    words = [word for word in arguments("more", model="first/model") if word not in ("--tokenizer", "char")]
+    assert main(words) == 0
+    more = json.loads(capsys.readouterr().out)
+    assert more["val_loss"] < first["val_loss"]
+
+
+def test_a_dry_run_tells_the_plan_and_writes_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments("run"), "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["tokens"] == 6 * 128
+    assert plan["vocabulary"] == len(set(TEXT[: int(len(TEXT) * 0.9)])) + 2  # with <|endoftext|> and <unk>
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sequence_length": 4096}, "--sequence-length"),
+        ({"tokens_per_step": 130}, "give 128"),
+        ({"model": "gtp1"}, "gpt1"),
+        ({"model": "no/such/dir"}, "no/such/dir"),
+        ({"tokenizer": "bpe:12"}, "257"),
+        ({"validation": "1.5"}, "--validation"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_before_anything_is_written(
+    options: dict[str, object], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments("run", **options)) == 2
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert words in " ".join(str(value) for value in error.values())
+    assert error["fix"]
+    assert [line for line in captured.err.splitlines() if line.startswith("error:")].__len__() == 1
+    assert "Traceback" not in captured.err
+    assert not Path("run").exists()
