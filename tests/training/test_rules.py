@@ -33,16 +33,16 @@ def test_auto_precision_is_bf16_where_the_processor_has_it() -> None:
 
 def test_auto_compiles_where_it_pays_and_says_so_without_a_compiler() -> None:
     long, short = 1e15, 1e12
-    assert choose_compile("auto", LAPTOP, "bf16", n_layer=6, total_flops=long) == (True, None)
-    assert choose_compile("auto", LAPTOP, "bf16", n_layer=6, total_flops=short) == (False, None)
-    chosen, line = choose_compile("auto", OLD_LAPTOP, "fp32", n_layer=6, total_flops=long)
+    assert choose_compile("auto", LAPTOP, "bf16", total_flops=long) == (True, None)
+    assert choose_compile("auto", LAPTOP, "bf16", total_flops=short) == (False, None)
+    chosen, line = choose_compile("auto", OLD_LAPTOP, "fp32", total_flops=long)
     assert not chosen
     assert line is not None
     assert "C++ compiler" in line
-    assert choose_compile("auto", OLD_LAPTOP, "fp32", n_layer=6, total_flops=short) == (False, None)
-    assert choose_compile("on", LAPTOP, "bf16", n_layer=6, total_flops=short) == (True, None)
+    assert choose_compile("auto", OLD_LAPTOP, "fp32", total_flops=short) == (False, None)
+    assert choose_compile("on", LAPTOP, "bf16", total_flops=short) == (True, None)
     with pytest.raises(UsageError, match="--compile on"):
-        choose_compile("on", OLD_LAPTOP, "bf16", n_layer=6, total_flops=short)
+        choose_compile("on", OLD_LAPTOP, "bf16", total_flops=short)
 
 
 def test_micro_batches_fill_a_cpus_cache_or_a_gpus_memory() -> None:

@@ -74,7 +74,6 @@ def _choices(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> Ch
         options.compile,
         hardware,
         precision,
-        n_layer=inputs.model.config.n_layer,
         total_flops=inputs.flops_per_token * options.tokens_per_step * options.steps,
     )
     return Choices(precision, compiles, hardware.threads, hardware.kind, (note,) if note else ())

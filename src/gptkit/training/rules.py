@@ -15,8 +15,8 @@ from gptkit.training.hardware import Hardware
 
 # Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.
 EAGER_FLOPS = {("cpu", "fp32"): 1.2e11, ("cpu", "bf16"): 3e11, ("cuda", "fp32"): 3e13, ("cuda", "bf16"): 1.5e14}
-COMPILE_SECONDS = {"cpu": (10.0, 2.0), "cuda": (20.0, 3.0)}  # base, and per layer
-TIME_SAVED = 0.3  # share of an eager run's time
+COMPILE_SECONDS = {"cpu": 19.0, "cuda": 30.0}  # one block, whatever the number of layers; cold
+TIME_SAVED = 0.15  # share of an eager run's time
 
 CPU_TOKENS = 4096  # of a forward pass: more leaves the caches, fewer leave the cores idle
 CUDA_TOKENS = 65536
@@ -51,9 +51,7 @@ def choose_precision(asked: str, hardware: Hardware) -> str:
     return "bf16" if hardware.bf16 else "fp32"
 
 
-def choose_compile(
-    asked: str, hardware: Hardware, precision: str, *, n_layer: int, total_flops: float
-) -> tuple[bool, str | None]:
+def choose_compile(asked: str, hardware: Hardware, precision: str, *, total_flops: float) -> tuple[bool, str | None]:
     """Return whether to compile, and a line to say where that is no matter of course.
 
     auto compiles where the time saved over `total_flops` exceeds the compiler's. Raises UsageError for on without a
@@ -70,9 +68,8 @@ def choose_compile(
         return asked == "on", None
     if hardware.kind not in COMPILE_SECONDS:
         return False, None
-    base, per_layer = COMPILE_SECONDS[hardware.kind]
     speed = EAGER_FLOPS[hardware.kind, "fp32" if precision == "fp32" else "bf16"]
-    pays = total_flops / speed * TIME_SAVED > base + per_layer * n_layer
+    pays = total_flops / speed * TIME_SAVED > COMPILE_SECONDS[hardware.kind]
     if pays and missing:
         return False, "compile auto is off: no C++ compiler with Python's headers was found"
     return pays, None
