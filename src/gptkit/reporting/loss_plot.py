@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
-SMOOTHING = 0.9
+SMOOTHING = 0.6
 
 
 def draw_loss(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
