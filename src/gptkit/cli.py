@@ -13,6 +13,7 @@ import inspect
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import gptkit
 from gptkit import options as opt
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, flags_of, recipe_values, scan
 from gptkit.console import Console, has_colour, is_live
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
@@ -167,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     line = shlex.join(["gptkit", *arguments])
     console = Console(json="--json" in arguments, command_line=line)
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         request = _app()(arguments, prog_name="gptkit", standalone_mode=False)
         if not isinstance(request, Request):
@@ -186,6 +189,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error(str(failure))
         return failure.exit_code
     return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End as Ctrl-C does: in one line, with the exit code of the signal."""
+    name = signal.Signals(number).name
+    raise Interrupted(f"interrupted by {name}", signal_number=number, fix="run the same command again")
 
 
 def _run(request: Request, console: Console) -> None:

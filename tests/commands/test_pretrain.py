@@ -168,3 +168,12 @@ def test_what_cannot_be_used_is_one_line_before_anything_is_written(
     assert [line for line in captured.err.splitlines() if line.startswith("error:")].__len__() == 1
     assert "Traceback" not in captured.err
     assert not Path("run").exists()
+
+
+def test_weights_that_diverge_at_the_last_step_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments("run", steps=1, learning_rate=1e30)) == 5
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["kind"] == "diverged"
+    assert error["where"] == "step 1"
+    assert not Path("run/result.json").exists()
+    assert not Path("run/checkpoints/step-000001").exists()

@@ -302,12 +302,20 @@ def test_evaluation_runs_in_eval_mode_without_gradients_under_the_runs_precision
         assert not model.training
         assert not torch.is_grad_enabled()
         dtypes.append(model.h[0][0](torch.ones(1, 8)).dtype)  # type: ignore[index]
-        return {"val_loss": math.inf}
+        return {"val_loss": 1.0, "val_perplexity": math.inf}
 
     events = toy_train(Plan(steps=3, eval_every=1, precision="bf16"), model=model, evaluate=evaluate)[2]
     assert dtypes == [torch.bfloat16] * 3
-    assert [row["val_loss"] for row in step_rows(events)] == [None] * 3  # JSON has no infinity
+    assert [row["val_perplexity"] for row in step_rows(events)] == [None] * 3  # JSON has no infinity
     assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_evaluation_that_is_not_finite_ends_the_run_before_it_is_saved(bad: float, tmp_path: Path) -> None:
+    plan = Plan(steps=4, eval_every=2, save_every=1)
+    with pytest.raises(Diverged, match="step 2"):
+        toy_train(plan, evaluate=lambda should_stop: {"val_loss": bad}, checkpoint_directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
 def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:

@@ -43,7 +43,7 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     """Train, validate and save as the options say; return what `--json` prints."""
     accelerator = make_accelerator(options.device)
     if options.out is not None and options.resume == "auto" and read_result(options.out) is not None:
-        return _finished(options, console)
+        return _finished(options, accelerator, console)
     keep_freed_memory()
     with accelerator.main_process_first():  # the others find the tokens in the cache
         inputs = prepare_inputs(options, console.say)
@@ -59,13 +59,18 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
         return _train(options, inputs, choices, hardware, directory, accelerator, console, stack)
 
 
-def _finished(options: PretrainOptions, console: Console) -> dict[str, Any]:
+def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
     """Return the result of a run that is over, after the check that these are its options."""
-    with open_run(options, command="pretrain", name="") as directory:
-        assert directory.result is not None
-        console.say(f"{directory.path} is finished; this is its result")
-        _tell(directory.result, console)
-        return directory.result
+
+    def read() -> dict[str, Any]:
+        with open_run(options, command="pretrain", name="") as directory:
+            assert directory.result is not None
+            return directory.result
+
+    result = on_main_process(accelerator, read)
+    console.say(f"{result['run_dir']} is finished; this is its result")
+    _tell(result, console)
+    return result
 
 
 def _choices(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> Choices:

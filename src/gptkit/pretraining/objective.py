@@ -74,7 +74,7 @@ def validate(
     loss = nll.item() / (len(tokens) - 1)
     return {
         "val_loss": loss,
-        "val_perplexity": math.exp(min(loss, 700.0)),  # beyond it a float overflows
+        "val_perplexity": math.exp(loss) if loss < 700 else math.inf,  # where a float overflows
         "bits_per_byte": nll.item() / math.log(2) / utf8_bytes,
     }
 

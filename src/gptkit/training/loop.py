@@ -7,6 +7,7 @@ batches are a pure function of the step and dropout is seeded anew for each micr
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -97,9 +98,9 @@ def train(
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
     `save_every`, after the last step and on a stop. `resume_from` is a verified checkpoint.
 
-    Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient was
-    not finite (weights and moments were left alone), Interrupted when a checkpoint is committed after `stop` was asked
-    for, OutOfResources without disk or memory.
+    Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient
+    was not finite (weights and moments were left alone) and at an evaluation whose loss is not finite, Interrupted
+    when a checkpoint is committed after `stop` was asked for, OutOfResources without disk or memory.
     """
     objective = Objective(model, loss_function)
     run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory)
@@ -264,6 +265,9 @@ class _Run:
             self.state = dataclasses.replace(self.state, unfinished_row=row)
             return
         self.state = dataclasses.replace(self.state, unfinished_row=None)
+        if any(map(math.isnan, metrics.values())) or math.isinf(metrics.get("val_loss", 0.0)):
+            yield self.row
+            raise Diverged("the validation loss is not finite", where=f"step {step}", fix=DIVERGED_FIX)
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,10 +26,15 @@ def make_accelerator(device: str) -> Accelerator:
     is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there.get(device, True):
         raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
+    is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp])
     if device in is_there and accelerator.device.type != device:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:  # each would take itself for the only one
+        message = f"{launched} processes were launched, Accelerate sees {accelerator.num_processes}"
+        raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
     return accelerator
 
 
