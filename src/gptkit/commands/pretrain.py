@@ -215,7 +215,6 @@ class _Following:
     tracker: Tracker | None
     peak: float | None
     compiled: bool
-    row: StepEvent | None = None
     finish: FinishEvent | None = None
     sample: str | None = None
 
@@ -239,7 +238,6 @@ class _Following:
                 self.finish = event
 
     def _follow_step(self, event: StepEvent, progress: Progress) -> None:
-        self.row = event
         progress.step(
             event.step,
             loss=event.loss,

@@ -11,7 +11,7 @@ import torch
 
 from gptkit.data.corpora import Corpus, open_corpus
 from gptkit.data.token_blocks import PreparedText, TrainingBlocks, prepare
-from gptkit.data.tokenizers import load_tokenizer, needs_training, train_tokenizer
+from gptkit.data.tokenizers import load_tokenizer, needs_training, train_tokenizer, training_note
 from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model, model_presets
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -86,6 +86,8 @@ def _tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrai
     started = time.perf_counter()
     tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
     say(f"tokenizer {spec}: {len(tokenizer):,} entries, made in {time.perf_counter() - started:.1f} s")
+    if note := training_note(spec, tokenizer):
+        say(note)
     return tokenizer
 
 
