@@ -38,6 +38,7 @@ check: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/pretrain.py
+	$(BIN)/python benchmarks/finetune.py
 
 clean:
 	rm -rf build dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

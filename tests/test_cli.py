@@ -22,11 +22,11 @@ import pytest
 import gptkit
 from gptkit import cli, command_line
 from gptkit.cli import COMMANDS, Command, main
-from gptkit.command_line import flags_of, scan
+from gptkit.command_line import flags_of, recipe_values, scan
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.option_values import recipe_keys
-from gptkit.options import PretrainOptions, TrainingOptions, fields_of, knob, option
+from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions, fields_of, knob, option
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
 
@@ -63,7 +63,9 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     module = types.ModuleType("gptkit.commands.toy")
     module.run = command.run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gptkit.commands.toy", module)
-    row = Command("toy", "A toy.", ToyOptions, "gptkit.commands.toy:run", ("gptkit toy",), "gptkit toy {where}", True)
+    row = Command(
+        "toy", "A toy.", ToyOptions, "gptkit.commands.toy:run", ("gptkit toy",), "gptkit toy {where}", "model"
+    )
     monkeypatch.setattr(cli, "COMMANDS", (*COMMANDS, row))
     recipes = {"laptop": "steps: 7\nnoise: 0.5\ndropout: 0.1\n", "big": "steps: 70\nmodel: big\n"}
     for name, text in recipes.items():
@@ -97,7 +99,6 @@ def test_flag_wins_over_recipe_over_default(toy: Toy, tmp_path: Path) -> None:
     Path("mine.yaml").write_text("steps: 3\nseed: 4\nshuffle: no\nnoise: 1\ndata: [x, y]\nmicro_batch: 2\n")
     assert main(["toy", "-r", "mine.yaml", "--seed", "5", "--shuffle"]) == 0
     assert toy.options == ToyOptions(steps=3, seed=5, shuffle=True, noise=1.0, data=("x", "y"), micro_batch=2)
-    assert toy.console.explicit == {"steps", "seed", "shuffle", "noise", "data", "micro_batch"}
     assert main(["toy", "--recipe=mine.yaml", "a", "--no-shuffle", "--", "-b"]) == 0
     assert toy.options.data == ("a", "-b")
     assert not toy.options.shuffle
@@ -108,14 +109,40 @@ def test_flag_wins_over_recipe_over_default(toy: Toy, tmp_path: Path) -> None:
 def test_a_preset_brings_its_recipe_unless_one_is_named(toy: Toy) -> None:
     assert main(["toy"]) == 0
     assert toy.options == ToyOptions(steps=7, noise=0.5, dropout=0.1)
-    assert toy.console.explicit == frozenset()
+    assert toy.console.recipe_note == "recipe laptop: steps 7, noise 0.5, dropout 0.1"
+    assert main(["toy", "--dropout", "0.2"]) == 0
+    assert toy.console.recipe_note == "recipe laptop: steps 7, noise 0.5"
     assert main(["toy", "--model", "big"]) == 0
     assert toy.options == ToyOptions(steps=70, model="big")
+    assert toy.console.recipe_note == "recipe big: steps 70"
     assert main(["toy", "--model", "./somewhere"]) == 0
     assert toy.options == ToyOptions(model="./somewhere")
     Path("empty.yaml").write_text("")
     assert main(["toy", "--recipe", "empty.yaml"]) == 0
     assert toy.options == ToyOptions()
+    assert toy.console.recipe_note == ""
+    assert main(["toy", "--recipe", "big"]) == 0
+    assert toy.console.recipe_note == ""  # whoever names a recipe knows
+
+
+def test_a_task_brings_its_recipe_and_gpt1s_values_where_it_has_none() -> None:
+    def values(*line: str) -> FinetuneOptions:
+        given = scan(line, flags_of(FinetuneOptions), (), "gptkit finetune")
+        recipe = recipe_values("finetune", FinetuneOptions, given, recipe_by="task")
+        return FinetuneOptions(**({"task": given.get("task")} | recipe.values))
+
+    assert values("--task", "demo-cloze").learning_rate > 1e-4
+    assert values("--recipe", "demo-cloze").task == "demo-cloze"
+    plain = values("--task", "rte")
+    assert plain == FinetuneOptions(task="rte")
+    assert (plain.learning_rate, plain.epochs, plain.batch_size, plain.lm_coef) == (6.25e-5, 3, 32, 0.5)
+    assert (plain.optimizer, plain.schedule, plain.weight_decay, plain.clip_norm) == (
+        "openai-adam",
+        "openai-linear",
+        0.01,
+        1.0,
+    )
+    assert (plain.beta1, plain.beta2, plain.epsilon, plain.classifier_dropout) == (0.9, 0.999, 1e-8, 0.1)
 
 
 def test_resume_takes_the_options_of_that_run(
@@ -184,6 +211,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("--json toy", "gptkit COMMAND --json"),
         ("--versoin", "did you mean '--version'?"),
         ("toy --stepz 3", "did you mean '--steps'?"),
+        ("toy --bogus", "unknown flag '--bogus' (gptkit toy) - see gptkit toy --help"),
         ("toy --steps 0", "(--steps) - give a whole number of at least 1"),
         ("toy --steps=many", "'many' is not a whole number (--steps)"),
         ("toy --steps", "requires an argument"),
@@ -202,6 +230,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy -r wrong.yaml --help", "(wrong.yaml:2)"),
         ("env extra", "unexpected extra argument"),
         ("convert", "missing argument 'SRC'"),
+        ("finetune", "missing option '--task'"),
         ("recipes show no-such-recipe", "no recipe is called"),
     ],
 )
@@ -360,3 +389,16 @@ def test_options_of_pretrain_are_those_that_scripts_rely_on() -> None:
         warmup_steps schedule weight_decay optimizer dropout precision compile device seed log_every eval_every
         save_every resume dry_run report_to json"""
     assert set(relied_on.split()) <= set(fields_of(PretrainOptions))
+
+
+def test_options_of_finetune_are_those_that_scripts_rely_on() -> None:
+    relied_on = """task data model lm_coef epochs batch_size learning_rate optimizer transfer_layers schedule
+        layer_decay unfreeze seeds study predict out micro_batch warmup_steps weight_decay dropout precision compile
+        device seed log_every eval_every save_every resume report_to json"""
+    assert set(relied_on.split()) <= set(fields_of(FinetuneOptions))
+    shared = fields_of(TrainingOptions)
+    for name, field in fields_of(FinetuneOptions).items():
+        if name in shared:
+            assert field.metadata["conduct"] == shared[name].metadata["conduct"]
+            assert field.metadata["minimum"] == shared[name].metadata["minimum"]
+    assert [name for name in fields_of(FinetuneOptions) if name in shared] == list(shared)  # the order is kept

@@ -70,7 +70,7 @@ def test_no_attack_reaches_a_terminal(attack: str) -> None:
     speaker, out, err = console(live=True)
     with speaker.progress(10) as progress:
         progress.step(1, loss=1.0, learning_rate=1e-3, tokens_per_second=1.0)
-        progress.evaluation(1, val_loss=1.0, bits_per_byte=1.0, sample=attack)
+        progress.evaluation(1, {"val_loss": 1.0}, sample=attack)
         progress.notice(attack)
     speaker.say(attack)
     speaker.warn(attack)
@@ -99,7 +99,7 @@ def test_no_colour_where_none_is_wanted(environment: dict[str, str]) -> None:
 def train(progress: Progress, steps: int, *, log_every: int, eval_every: int) -> None:
     for step in range(1, steps + 1):
         if step % eval_every == 0:
-            progress.evaluation(step, val_loss=2.0, bits_per_byte=1.5, sample="To be,\nor not")
+            progress.evaluation(step, {"val_loss": 2.0, "bits_per_byte": 1.5}, sample="To be,\nor not")
         if step in (1, steps) or step % log_every == 0:
             progress.step(step, loss=2.5, learning_rate=6e-4, tokens_per_second=12345.6)
         if step % eval_every == 0:
@@ -124,7 +124,7 @@ def test_a_plain_line_says_all_there_is() -> None:
     speaker, _, err = console()
     with speaker.progress(100) as progress:
         progress.step(10, loss=2.34567, learning_rate=6e-4, tokens_per_second=12345.6, mfu=0.314)
-        progress.evaluation(10, val_loss=2.0, bits_per_byte=1.25, sample="a\x1b\nb")
+        progress.evaluation(10, {"val_loss": 2.0, "bits_per_byte": 1.25}, sample="a\x1b\nb")
     step, evaluation, sample = err.getvalue().splitlines()
     assert re.fullmatch(
         r"step 10/100  loss 2\.3457  lr 6\.00e-04  12,346 tokens/s  mfu 31\.4%  elapsed 0:00  eta -:--", step

@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import itertools
 import os
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, get_type_hints
 
@@ -24,7 +25,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import gptkit
 from gptkit import options as opt
-from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, flags_of, recipe_values, scan
+from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
 from gptkit.console import Console, has_colour, is_live
 from gptkit.errors import Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
@@ -37,8 +38,9 @@ class Command:
     """A row of the table.
 
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
-    is what --json prints. `next` is the command to try next, filled from that dict. With `preset_recipes`, the recipe
-    named like --model (`laptop` without it) gives the defaults where no --recipe is named.
+    is what --json prints. `next` is the command to try next, filled from that dict, `{free:NAME}` with a name that no
+    file has yet; none is named where the dict says false under `next_needs`. Where no --recipe
+    is named, the one named like the value of the option `recipe_by` (`laptop` without it) gives the defaults.
     """
 
     name: str
@@ -47,7 +49,8 @@ class Command:
     function: str
     examples: tuple[str, ...]
     next: str
-    preset_recipes: bool = False
+    recipe_by: str | None = None
+    next_needs: str | None = None
 
 
 COMMANDS = (
@@ -63,7 +66,29 @@ COMMANDS = (
             "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
         ),
         "gptkit generate --top-k 40 --model {model_dir}",
-        preset_recipes=True,
+        recipe_by="model",
+    ),
+    Command(
+        "finetune",
+        "Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.",
+        opt.FinetuneOptions,
+        "gptkit.commands.finetune:run",
+        (
+            "gptkit finetune --task demo-classification       # from the newest pretrain run under ./runs",
+            "gptkit finetune --task rte --data glue/RTE --model runs/demo/model",
+            "gptkit finetune --task demo-cloze --study ablation --seeds 5",
+            "gptkit finetune --task rte --data glue/RTE --layer-decay 0.38 --unfreeze gradual --schedule slanted",
+        ),
+        "gptkit finetune --recipe {run_dir}/config.yaml --study ablation --seeds 5",
+        recipe_by="task",
+    ),
+    Command(
+        "tasks",
+        "List the tasks to fine-tune on: format, metric, sizes, and where the data comes from.",
+        opt.TasksOptions,
+        "gptkit.commands.tasks:run",
+        ("gptkit tasks", "gptkit tasks --json"),
+        "gptkit finetune --task demo-classification",
     ),
     Command(
         "generate",
@@ -75,7 +100,7 @@ COMMANDS = (
             'gptkit generate "The function returns" --num-samples 3 --temperature 0.8',
             "echo 'Once upon a time' | gptkit generate - --model runs/demo/model",
         ),
-        "gptkit convert {model} exported --to hf",
+        "gptkit convert {model} {free:exported} --to hf",
     ),
     Command(
         "convert",
@@ -87,6 +112,7 @@ COMMANDS = (
             "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
         ),
         "gptkit generate --model {destination}",
+        next_needs="tokenizer",
     ),
     Command(
         "tokenizer train",
@@ -108,7 +134,7 @@ COMMANDS = (
             "gptkit tokenizer compare char bpe:4096",
             "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
         ),
-        "gptkit pretrain --tokenizer TOKENIZER",
+        "gptkit pretrain --tokenizer {fewest_tokens}",
     ),
     Command(
         "recipes ls",
@@ -156,7 +182,7 @@ class Request:
 
     command: Command
     options: opt.OutputOptions
-    explicit: frozenset[str]
+    recipe_note: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = _app()(arguments, prog_name="gptkit", standalone_mode=False)
         if not isinstance(request, Request):
             return int(request or 0)
-        console = Console(json=request.options.json, explicit=request.explicit, command_line=line)
+        console = Console(json=request.options.json, command_line=line, recipe_note=request.recipe_note)
         _run(request, console)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -205,8 +231,22 @@ def _run(request: Request, console: Console) -> None:
     if request.options.json:
         console.print_json(result)
         return
-    with contextlib.suppress(KeyError):
-        console.say(f"next: {command.next.format_map({key: shlex.quote(str(value)) for key, value in result.items()})}")
+    if command.next_needs is None or result[command.next_needs]:
+        _say_next(command.next, result, console)
+
+
+def _say_next(line: str, result: Mapping[str, Any], console: Console) -> None:
+    words = {key: shlex.quote(str(value)) for key, value in result.items()}
+    with contextlib.suppress(KeyError):  # a result without a model, as of a dry run, has nothing to go on with
+        console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
+
+
+class _Free:
+    """Formats as the name after the colon, with a number where that is taken: `{free:exported}` as exported-2."""
+
+    def __format__(self, name: str) -> str:
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return next(one for one in names if not os.path.lexists(one))
 
 
 def _prepare_environment(values: Iterable[Any]) -> None:
@@ -284,7 +324,7 @@ def _parameter(name: str, hint: Any, kind: Kind, field: dataclasses.Field[Any]) 
         info = typer.Option(f"{flag}/--no-{flag[2:]}")
     else:
         info = typer.Option(flag, *filter(None, [facts["short"]]), parser=parse)
-    required = facts["argument"] and field.default is None and not kind.optional
+    required = field.default is None and not kind.optional
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -302,20 +342,28 @@ class _Row(TyperCommand):
         row, fields = self.row, opt.fields_of(self.row.options)
         knobs = [name for name, field in fields.items() if not field.metadata["flag"]]
         given = scan(args, flags_of(row.options), knobs, ctx.command_path)
-        ctx.obj = recipe_values(row.name, row.options, given, preset_recipes=row.preset_recipes)
+        ctx.obj = recipe_values(row.name, row.options, given, recipe_by=row.recipe_by)
         ctx.default_map = ctx.obj.values
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Request:
         values = super().invoke(ctx)
         values.pop("recipe", None)
-        typed = {name for name in values if ctx.get_parameter_source(name).name == "COMMANDLINE"}
         for name, kind in kinds_of(self.row.options).items():
             if kind.many:
                 values[name] = tuple(values[name] or ())
         if values.get("resume", "auto") not in ("auto", "never"):
             values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
-        return Request(self.row, self.row.options(**values), frozenset(typed | ctx.obj.asked_for))
+        return Request(self.row, self.row.options(**values), self._recipe_note(ctx.obj, values))
+
+    def _recipe_note(self, recipe: RecipeValues, values: Mapping[str, Any]) -> str:
+        """Return what a recipe that nobody named sets, as far as no flag overrules it."""
+        held = [
+            f"{name} {value}"
+            for name, value in recipe.values.items()
+            if values[name] == value and name != self.row.recipe_by
+        ]
+        return f"recipe {recipe.default_name}: {', '.join(held)}" if recipe.default_name and held else ""
 
     def get_help_option(self, ctx: Any) -> Any:
         return _given_false(super().get_help_option(ctx))

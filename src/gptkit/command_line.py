@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import UsageError, nearest, suggest
 from gptkit.option_values import kinds_of, read_recipe, recipe_keys
 from gptkit.options import fields_of
 from gptkit.recipe_files import recipes_of
 
 HELP_FLAGS = ("-h", "--help")
 RECIPE_FLAGS = ("-r", "--recipe")
+DEFAULT_RECIPE = "laptop"
 
 
 class Flag(NamedTuple):
@@ -23,10 +24,10 @@ class Flag(NamedTuple):
 
 
 class RecipeValues(NamedTuple):
-    """The defaults that a recipe gives, and those of them that were asked for by naming it."""
+    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
 
     values: dict[str, Any]
-    asked_for: frozenset[str] = frozenset()
+    default_name: str | None = None
 
 
 def flags_of(options: type) -> dict[str, Flag]:
@@ -78,15 +79,17 @@ def _unknown(flag: str, flags: Mapping[str, Flag], knobs: Collection[str], path:
         return UsageError(f"{flag!r} is a recipe key, not a flag", where=path, fix=fix)
     if not key.replace("_", "").isalpha():
         return UsageError(f"unknown flag {flag!r}", where=path, fix="write -- before text that begins with a dash")
-    fix = suggest(f"--{name}", [one for one in flags if one.startswith("--")])
+    # The dashes are left out: they alone would make any two short flags look alike.
+    near = nearest(name, [one[2:] for one in flags if one.startswith("--")])
+    fix = f"did you mean '--{near}'?" if near else f"see {path} --help"
     return UsageError(f"unknown flag {flag!r}", where=path, fix=fix)
 
 
-def recipe_values(command: str, options: type, given: Mapping[str, str], *, preset_recipes: bool) -> RecipeValues:
+def recipe_values(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
     """Return the values of the recipe behind a command line, converted.
 
-    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else, with `preset_recipes`,
-    the recipe named like --model, `laptop` without it; a model without such a recipe has none.
+    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
+    the value of the option `recipe_by`, `laptop` without it, if there is one.
     """
     resume = given.get("resume", "auto")
     if resume not in ("auto", "never"):
@@ -97,13 +100,12 @@ def recipe_values(command: str, options: type, given: Mapping[str, str], *, pres
             raise UsageError(
                 f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
             )
-        values = read_recipe(config, options) | {"out": Path(resume)}
-        return RecipeValues(values, frozenset(values))
+        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
     if "recipe" in given:
-        values = read_recipe(_recipe_path(command, given["recipe"]), options)
-        return RecipeValues(values, frozenset(values))
-    preset = recipes_of(command).get(given.get("model", "laptop")) if preset_recipes else None
-    return RecipeValues(read_recipe(preset, options) if preset else {})
+        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
+    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
+    path = recipes_of(command).get(name) if name else None
+    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
 
 
 def _recipe_path(command: str, name: str) -> Path:

@@ -65,24 +65,25 @@ def _finite(value: Any) -> Any:
 class Console:
     """Where a command speaks.
 
-    `explicit` names the options that a flag or a named recipe set, `command_line` is what the user typed, quoted for a
-    shell. A command that has a run directory sets `run_directory`, so that the log of a bug is written there. With
-    `json` results are silent: the one object on stdout is printed at the end. Processes of rank above 0 say nothing.
+    `command_line` is what the user typed, quoted for a shell; `recipe_note`, if not empty, is what a recipe that the
+    user did not name sets, for the command to say when all is checked. A command that has a run directory sets
+    `run_directory`, so that the log of a bug is written there. With `json` results are silent: the one object on stdout
+    is printed at the end. Processes of rank above 0 say nothing.
     """
 
     def __init__(
         self,
         *,
         json: bool = False,
-        explicit: frozenset[str] = frozenset(),
         command_line: str = "gptkit",
+        recipe_note: str = "",
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.json = json
-        self.explicit = explicit
         self.command_line = command_line
+        self.recipe_note = recipe_note
         self.run_directory: Path | None = None
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
@@ -223,8 +224,8 @@ class Progress(ABC):
         """Show a logged step; `mfu` is a share of the peak, None where that is unknown."""
 
     @abstractmethod
-    def evaluation(self, step: int, *, val_loss: float, bits_per_byte: float, sample: str | None = None) -> None:
-        """Show a validation, in nats per token and bits per byte, with a sample of text."""
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        """Show an evaluation's metrics by name, with a sample of text."""
 
     @abstractmethod
     def checkpoint(self, step: int) -> None:
@@ -274,11 +275,12 @@ class PlainProgress(Progress):
         ]
         self.console.say("  ".join(parts))
 
-    def evaluation(self, step: int, *, val_loss: float, bits_per_byte: float, sample: str | None = None) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         if step < self._next_evaluation and step != self.total_steps:
             return
         self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
-        self.console.say(f"eval {step}/{self.total_steps}  val loss {val_loss:.4f}  bits/byte {bits_per_byte:.4f}")
+        figures = "  ".join(f"{_named(name)} {value:.4f}" for name, value in metrics.items())
+        self.console.say(f"eval {step}/{self.total_steps}  {figures}")
         if sample:
             self.console.say(f"sample  {_one_line(sample, 160)}")
 
@@ -309,8 +311,8 @@ class LiveProgress(Progress):
             "mfu": _share(mfu),
         }
 
-    def evaluation(self, step: int, *, val_loss: float, bits_per_byte: float, sample: str | None = None) -> None:
-        self._figures |= {"val loss": f"{val_loss:.4f}", "bits/byte": f"{bits_per_byte:.4f}", "at step": f"{step}"}
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        self._figures |= {_named(name): f"{value:.4f}" for name, value in metrics.items()} | {"at step": f"{step}"}
         self._sample = sample or self._sample
 
     def checkpoint(self, step: int) -> None:
@@ -338,6 +340,11 @@ class LiveProgress(Progress):
             return None
         when, left = self._eta
         return max(0.0, left - (time.monotonic() - when))
+
+
+def _named(metric: str) -> str:
+    """Return a metric's name as people read it: val loss, bits/byte."""
+    return metric.replace("_per_", "/").replace("_", " ")
 
 
 def _one_line(text: str, limit: int) -> str:

@@ -89,5 +89,11 @@ class Interrupted(GptkitError):
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return the cure for a misspelt `word`: the nearest known one, or the list of all."""
     choices = sorted(known)
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
+    near = nearest(word, choices)
+    return f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a misspelt `word` most likely means, None when it is like none."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return near[0] if near else None

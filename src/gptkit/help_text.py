@@ -43,7 +43,7 @@ class Page:
             if rows:
                 lines += ["", _title(f"{title}:", colour), *(line for row in rows for line in _wrapped(row, width))]
         if self.note:
-            lines += ["", *textwrap.wrap(self.note, width)]
+            lines += ["", *textwrap.wrap(self.note, width, break_on_hyphens=False)]  # flags stay whole
         if self.examples:
             lines += ["", _title("Examples:", colour), *(f"  {example}" for example in self.examples)]
         return "\n".join(lines)
@@ -58,8 +58,9 @@ def command_page(path: str, summary: str, options: type, defaults: Mapping[str, 
     }
     arguments = [rows[name] for name, one in fields.items() if one.metadata["argument"]]
     flags = [name for name, one in fields.items() if one.metadata["flag"] and not one.metadata["argument"]]
+    required = [name for name in flags if fields[name].default is None and not kinds[name].optional]
     # Options with a short name are the ones used most.
-    flags.sort(key=lambda name: fields[name].metadata["short"] is None)
+    flags.sort(key=lambda name: (name not in required, fields[name].metadata["short"] is None))
     panels = {panel: [rows[name] for name in flags if fields[name].metadata["panel"] == panel] for panel in PANELS}
     if recipe_keys(options):
         panels["Common"].insert(0, RECIPE_ROW)
@@ -71,7 +72,9 @@ def command_page(path: str, summary: str, options: type, defaults: Mapping[str, 
         f"Keys for recipes alone: {', '.join(knobs)}." if knobs else "",
     ]
     return Page(
-        usage=" ".join([path, "[OPTIONS]", *(left for left, _ in arguments)]),
+        usage=" ".join(
+            [path, *(rows[name][0].strip() for name in required), "[OPTIONS]", *(left for left, _ in arguments)]
+        ),
         summary=summary,
         sections=[("Arguments", arguments), *panels.items()],
         note=" ".join([*filter(None, notes), "gptkit recipes show explains them."]) if any(notes) else "",

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 Panel = Literal["Common", "Speed", "Run", "More"]
+ScheduleName = Literal[
+    "cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant", "slanted"
+]
+OptimizerName = Literal["adamw", "muon", "openai-adam"]
+CompileChoice = Literal["auto", "on", "off"]
+TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
 
 
 def option(
@@ -52,6 +58,18 @@ def knob(default: Any, help: str, **more: Any) -> Any:
     return option(default, help, flag=False, **more)
 
 
+def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of an options class by name, in order of definition."""
+    return {one.name: one for one in dataclasses.fields(options)}
+
+
+def amended(options: type, name: str, **changes: Any) -> Any:
+    """Return an inherited field again, for a subclass to keep in its place with another default or metadata."""
+    inherited = fields_of(options)[name]
+    default = changes.pop("default", inherited.default)
+    return field(default=default, metadata={**inherited.metadata, **changes})
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """What every command shares."""
@@ -71,11 +89,12 @@ class TrainingOptions(OutputOptions):
     )
     out: Path | None = option(None, "Run directory [default: runs/<command>-<name>-<time>].", conduct=True, short="-o")
     learning_rate: float = option(6e-4, "Peak learning rate, of AdamW's part where Muon has the matrices.", minimum=0)
-    schedule: Literal["cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant"] = (
-        option("cosine", "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own.", panel="More")
+    schedule: ScheduleName = option(
+        "cosine",
+        "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own; slanted = ULMFiT's triangle.",
+        panel="More",
     )
-    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="More")
-    optimizer: Literal["adamw", "muon", "openai-adam"] = option(
+    optimizer: OptimizerName = option(
         "adamw", "adamw, muon (matrices by Muon, the rest by AdamW), or GPT-1's own openai-adam."
     )
     weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0, panel="More")
@@ -91,7 +110,7 @@ class TrainingOptions(OutputOptions):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"
     )
-    compile: Literal["auto", "on", "off"] = option(
+    compile: CompileChoice = option(
         "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Speed"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
@@ -117,9 +136,7 @@ class TrainingOptions(OutputOptions):
         conduct=True,
         metavar="auto|never|DIR",
     )
-    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = option(
-        "none", "Also send metrics to a tracker.", panel="Run", conduct=True
-    )
+    report_to: TrackerName = option("none", "Also send metrics to a tracker.", panel="Run", conduct=True)
 
     keep_checkpoints: int = knob(2, "Committed checkpoints kept, the newest.", conduct=True, minimum=2)
     decay_steps: int | None = knob(
@@ -155,10 +172,107 @@ class PretrainOptions(TrainingOptions):
         metavar="TOKENIZER",
     )
     steps: int = option(1000, "Optimizer updates.", minimum=1)
+    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="More")
     tokens_per_step: int = option(8192, "Tokens of one update, over all micro-batches and processes.", minimum=1)
     sequence_length: int | None = option(None, "Tokens of a block [default: the model's n_positions].", minimum=1)
     dry_run: bool = option(False, "Show the plan and stop.", panel="Run", conduct=True)
     sample_tokens: int = knob(64, "Tokens of the text sample at each validation; 0 = none.", conduct=True, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TrainingOptions):
+    """Fine-tune a pre-trained model on a labelled task, as GPT-1 did it."""
+
+    task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
+    data: Path | None = option(
+        None, "Folder of the task's files, or of one folder per task; demo tasks need none.", metavar="DIR"
+    )
+    model: str | None = amended(
+        TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
+    )
+    lm_coef: float = option(
+        0.5, "Weight of the auxiliary language-model loss; 0 = without it (GPT-1 paper, 4.1).", minimum=0
+    )
+    epochs: int = option(3, "Passes over the training examples (GPT-1 paper, 4.1).", minimum=1)
+    batch_size: int = option(
+        32, "Examples of one update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
+    )
+    learning_rate: float = amended(
+        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
+    )
+    optimizer: OptimizerName = amended(
+        TrainingOptions,
+        "optimizer",
+        default="openai-adam",
+        help="GPT-1's own openai-adam (its train.py), adamw, or muon (matrices by Muon, the rest by AdamW).",
+    )
+    schedule: ScheduleName = amended(
+        TrainingOptions,
+        "schedule",
+        default="openai-linear",
+        help="Learning-rate schedule: GPT-1's own is openai-linear (GPT-1 paper, 4.1); slanted = ULMFiT's triangle.",
+    )
+    warmup_steps: float | None = option(
+        None,
+        "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
+        minimum=0,
+        panel="More",
+    )
+    weight_decay: float = amended(
+        TrainingOptions,
+        "weight_decay",
+        default=0.01,
+        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
+    )
+    layer_decay: float = option(
+        1.0, "Factor on the learning rate for each layer further down; 0.38 = ULMFiT's (its 3.2).", minimum=0, maximum=1
+    )
+    unfreeze: Literal["all", "gradual"] = option(
+        "all", "gradual = the head alone in epoch 1, then one layer more each epoch (ULMFiT, 3.3)."
+    )
+    transfer_layers: str | None = option(
+        None,
+        "Keep embeddings and the first N blocks, draw the rest anew; none = all anew [default: keep all].",
+        metavar="none|N",
+    )
+    seeds: int = option(
+        1, "Runs with seed, seed + 1, ...; the best by the dev metric becomes model/.", conduct=True, minimum=1
+    )
+    study: Literal["none", "ablation"] = option(
+        "none", "ablation = also without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
+    )
+    predict: str | None = option(None, "Write predictions for this split, e.g. test.", conduct=True, metavar="SPLIT")
+
+    compile: CompileChoice = amended(TrainingOptions, "compile", panel="More")
+    micro_batch: int | None = amended(
+        TrainingOptions,
+        "micro_batch",
+        help="Most examples of one forward pass [default: chosen by length].",
+        panel="More",
+    )
+    log_every: int = amended(TrainingOptions, "log_every", panel="More")
+    eval_every: int | None = amended(
+        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="More"
+    )
+    report_to: TrackerName = amended(TrainingOptions, "report_to", panel="More")
+
+    keep_checkpoints: int = amended(
+        TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest, and the best besides."
+    )
+    beta2: float = amended(
+        TrainingOptions, "beta2", default=0.999, help="Adam's decay of the square (GPT-1's train.py)."
+    )
+    clip_norm: float = amended(
+        TrainingOptions, "clip_norm", help="Largest global gradient norm; 0 = no clipping (GPT-1's train.py)."
+    )
+    classifier_dropout: float = knob(
+        0.1, "Dropout of the state that the classifier reads (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksOptions(OutputOptions):
+    """List the tasks to fine-tune on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +376,3 @@ class TokenizerCompareOptions(OutputOptions):
         (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="[DATA]..."
     )
     megabytes: float = option(10.0, "Compare on this much of the text at most.", minimum=0.001)
-
-
-def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
-    """Return the fields of an options class by name, in order of definition."""
-    return {one.name: one for one in dataclasses.fields(options)}

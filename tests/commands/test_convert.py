@@ -17,7 +17,9 @@ from gptkit.data.tokenizers import encode_pieces, load_tokenizer, train_tokenize
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import load_double_heads
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.transfer import NewHead
 from gptkit.options import ConvertOptions
 
 TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 30
@@ -51,6 +53,7 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
     back, _, _ = converted(tmp_path / "new" / "there", tmp_path / "back", to="gptkit")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+        assert (tmp_path / "back" / name).stat().st_mode == (tmp_path / "back" / "config.json").stat().st_mode
     parameters = sum(tensor.numel() for tensor in GPTForCausalLM.from_pretrained(source).parameters())
     for result in (there, back):
         assert result["parameters"] == parameters
@@ -62,6 +65,22 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
     assert "transformer.h.N.mlp.c_fc.weight" in out
     assert "no tokenizer" in err
     assert not there["tokenizer"]
+
+
+def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:
+    markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
+    head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
+    write_gptkit(load_double_heads(write_model(tmp_path / "pretrained"), head, seed=0), tmp_path / "tuned")
+    _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
+    assert "head" not in err
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "tuned" / name).read_bytes()
+    result, _, err = converted(tmp_path / "tuned", tmp_path / "theirs", to="hf")
+    assert "the head for rte is dropped" in err
+    assert result["max_logit_difference"] < 1e-4
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    assert type(theirs).__name__ == "GPT2LMHeadModel"
+    assert theirs.config.vocab_size == VOCABULARY + 3
 
 
 @pytest.mark.parametrize("tokenizer_spec", ["char", "bpe:280"])
@@ -154,7 +173,7 @@ def not_finite(folder: Path) -> None:
         (not_finite, {}, InputError, "not finite"),
         (lambda folder: train_tokenizer("bpe:280", [TEXT]).save_pretrained(folder), {}, InputError, "entries"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), {}, InputError, "JSON"),
-        (lambda folder: None, {"tokenizer": "nowhere"}, InputError, "no such directory"),
+        (lambda folder: None, {"tokenizer": "nowhere"}, InputError, "no such tokenizer directory"),
         (None, {}, GptkitError, "logits differ"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
     assert out == told
     assert err.count("past the context") == 1
     assert "tokens/s" in err
+    both = io.StringIO()  # as on a terminal: no line of the log breaks the text
+    console = Console(stdout=both, stderr=both, environment={})
+    run(
+        GenerateOptions(device="cpu", model=str(folder), prompt="First", max_new_tokens=60, num_samples=3, seed=4),
+        console,
+    )
+    assert both.getvalue().startswith(f"{told}warning: past the context of {POSITIONS} tokens")
     assert result["compile_seconds"] == 0.0
     total = sum(sample["num_tokens"] for sample in result["samples"])
     assert result["tokens_per_second"] == pytest.approx(total / result["decode_seconds"])
@@ -202,6 +210,17 @@ def test_bad_input_is_one_line_and_exit_2(
     assert " - " in err  # the cure
 
 
+def test_a_directory_without_a_tokenizer_is_named_and_one_called_char_is_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_model(Path("char"))
+    assert generated(model=folder, max_new_tokens=1)[0]["model"] == "char"
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"no tokenizer in this directory \(char\)"):
+        generated(model=folder)
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     folder = write_model(tmp_path)
     model = load_model(folder)
@@ -211,11 +230,31 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         generated(model=folder, prompt="hear")
 
 
-def test_the_command_line_ends_with_the_next_command(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_lines_run_as_printed(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = f"gptkit generate --model {model_folder}"
+    for destination in ("exported", "exported-2"):  # from generate to convert and back, twice
+        assert main([*shlex.split(line)[1:], "--max-new-tokens", "2"]) == 0
+        line = capsys.readouterr().err.splitlines()[-1].removeprefix("next: ")
+        assert line.endswith(f" {destination} --to hf")
+        assert main(shlex.split(line)[1:]) == 0
+        line = capsys.readouterr().err.splitlines()[-1].removeprefix("next: ")
+        assert line == f"gptkit generate --model {destination}"
+    Path("exported/tokenizer.json").unlink()
+    assert main(["convert", "exported", "without"]) == 0
+    assert "next:" not in capsys.readouterr().err  # what cannot generate is not said to
+
+
+def test_the_command_line_ends_with_the_next_command(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("hear")
-    assert err.splitlines()[-1].startswith("next: gptkit convert")
+    assert err.splitlines()[-1] == f"next: gptkit convert {model_folder} exported --to hf"
     assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3", "--json"]) == 0
     out, _ = capsys.readouterr()
     assert set(json.loads(out)) == {

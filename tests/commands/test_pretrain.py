@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,25 @@ def test_a_run_leaves_what_the_contract_says_and_the_figures_are_true(capsys: py
     )
 
 
+def test_all_files_of_a_run_have_the_mode_that_the_umask_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.umask(0o027)
+    try:
+        pretrain(capsys, "run")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in Path("run").rglob("*") if path.is_file()}
+    assert modes == {0o640}
+
+
+def test_the_tokenizer_is_trained_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = []
+    for out in ("first", "second"):
+        assert main([*arguments(out, tokenizer="bpe:300"), "--dry-run"]) == 0
+        logs.append(capsys.readouterr().err)
+    assert "entries, trained in" in logs[0]
+    assert "tokenizer bpe:300: 300 entries, from the cache" in logs[1]
+
+
 def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pytest.CaptureFixture[str]) -> None:
     first = pretrain(capsys, "first")
     second = pretrain(capsys, "second")
@@ -148,13 +169,10 @@ def test_a_dry_run_tells_the_plan_and_writes_no_run(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sequence_length": 4096}, "--sequence-length"),
-        ({"tokens_per_step": 130}, "give 128"),
+        ({"validation": "0.9999"}, "fewer than one block"),
         ({"model": "gtp1"}, "gpt1"),
         ({"model": "no/such/dir"}, "no/such/dir"),
-        ({"tokenizer": "bpe:12"}, "257"),
         ({"validation": "1.5"}, "--validation"),
-        ({"precision": "fp16", "device": "cpu"}, "fp16"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_before_anything_is_written(
@@ -168,6 +186,50 @@ def test_what_cannot_be_used_is_one_line_before_anything_is_written(
     assert [line for line in captured.err.splitlines() if line.startswith("error:")].__len__() == 1
     assert "Traceback" not in captured.err
     assert not Path("run").exists()
+
+
+def write_gpt1_files(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "encoder_bpe_40000.json").write_text(json.dumps({"a</w>": 0, "\n</w>": 1}))
+    (folder / "vocab_40000.bpe").write_text("#version: 0.2\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "nope"}, "neither a preset"),
+        ({"resume": "never", "out": "taken"}, "--out is not empty"),
+        ({"out": "taken", "seed": 3}, "seed was 0, is 3"),
+        ({"out": "text.txt"}, "--out is a file"),
+        ({"report_to": "wandb"}, "pip install 'gptkit[wandb]'"),
+        ({"sequence_length": 4096}, "--sequence-length"),
+        ({"tokens_per_step": 130}, "give 128"),
+        ({"tokenizer": "gpt1"}, "pip install 'gptkit[gpt1]'"),
+        ({"tokenizer": "cache"}, "no tokenizer in this directory (cache)"),
+        ({"tokenizer": "bpe:12"}, "257"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16"),
+        ({"compile": "on"}, "--compile on"),
+    ],
+)
+def test_what_needs_no_text_is_refused_before_any_is_read(
+    options: dict[str, object], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gpt1_files(Path("gpt1"))
+    Path("cache").mkdir()
+    Path("taken").mkdir()
+    Path("taken/config.yaml").write_text(
+        f"data: [{Path('text.txt').absolute()}]\nmodel: tiny\ntokenizer: char\nsteps: 6\ntokens_per_step: 128\n"
+        "sequence_length: 32\ncompile: off\n"
+    )
+    for package in ("ftfy", "wandb"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("gptkit.training.hardware.find_compiler", lambda: None)
+    monkeypatch.setattr("gptkit.pretraining.inputs.open_corpus", lambda *_, **__: pytest.fail("the text was read"))
+    before = sorted(Path().rglob("*"))
+    assert main(arguments(**{"out": "run", **options})) == 2  # type: ignore[arg-type]
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert words in f"{error['message']} ({error['where']}) - {error['fix']}"
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_weights_that_diverge_at_the_last_step_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,8 @@ def test_equal_ids_and_the_first_difference(book: str) -> None:
 def test_the_report(book: str, console: Console) -> None:
     result = run_compare(TokenizerCompareOptions(first="char", second="bpe:260", data=(book,)), console)
     assert result["tokenizers"] == ["char", "bpe:260"]
+    assert result["fewest_tokens"] == "bpe:260"
     assert result["first"]["entries"] == 13
     json.dumps(result)
-    with pytest.raises(InputError, match="no such directory"):
+    with pytest.raises(InputError, match="no such tokenizer directory"):
         run_compare(TokenizerCompareOptions(first="nowhere", second="char", data=(book,)), console)

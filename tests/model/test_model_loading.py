@@ -128,27 +128,6 @@ def test_a_loaded_model_outlives_its_file(tmp_path: Path) -> None:
     assert torch.equal(loaded(ids()).logits, toy()(ids()).logits)
 
 
-class WithScore(GPTForCausalLM):
-    """A head of its own beside the language model's."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__(config)
-        self.score = torch.nn.Linear(config.n_embd, 400)
-        self.post_init()
-
-
-def test_another_head_starts_fresh_and_is_saved(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path / "pretrained")
-    model = load_model(tmp_path / "pretrained", head=WithScore)
-    assert torch.equal(model(ids()).logits, toy()(ids()).logits)
-    assert model.score.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    write_gptkit(model, tmp_path / "tuned")
-    again = load_model(tmp_path / "tuned", head=WithScore)
-    assert torch.equal(again.score.weight, model.score.weight)
-    with pytest.raises(InputError, match=r"score\.\w+ has no place in GPTForCausalLM"):
-        load_model(tmp_path / "tuned")
-
-
 # --- hf:NAME ---
 
 

@@ -14,7 +14,7 @@ from training_toy import toy_train
 
 from gptkit.errors import InputError, UsageError
 from gptkit.option_values import read_recipe
-from gptkit.options import PretrainOptions, fields_of
+from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import Plan
 from gptkit.training.run_directory import RunDirectory, newest_finished, open_run
@@ -57,6 +57,25 @@ def test_config_is_a_recipe_that_repeats_the_run_from_anywhere(tmp_path: Path, m
     repeated = PretrainOptions(**values)
     same = {"out": None, "json": False, "data": values["data"], "validation": str(tmp_path / "held-out.txt")}
     assert repeated == dataclasses.replace(options, **same)
+
+
+def test_a_finetune_config_has_absolute_paths_and_the_same_line_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rte").mkdir()  # a folder of data that is called what the task is
+    Path("own.yaml").write_text("")
+    for task, stored in (("rte", "rte"), ("own.yaml", str(tmp_path / "own.yaml"))):
+        options = FinetuneOptions(task=task, data=Path("rte"), transfer_layers="none", out=Path(f"run-{task}"))
+        for _ in range(2):
+            open_run(options, command="finetune", name=task).close()
+        values = read_recipe(tmp_path / f"run-{task}" / "config.yaml", FinetuneOptions)
+        assert (values["task"], values["data"]) == (stored, tmp_path / "rte")
+        assert FinetuneOptions(**values).transfer_layers == "none"
+        open_run(dataclasses.replace(options, seeds=5, predict="test"), command="finetune", name=task).close()
+        for change in ({"data": Path("elsewhere")}, {"lm_coef": 0.0}, {"study": "ablation"}, {"transfer_layers": "2"}):
+            with pytest.raises(UsageError, match=f"{next(iter(change))} was .*, is "):
+                open_run(dataclasses.replace(options, **change), command="finetune", name=task)  # type: ignore[arg-type]
 
 
 def other_value(value: Any, name: str) -> Any:

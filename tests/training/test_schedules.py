@@ -30,6 +30,10 @@ from gptkit.training.schedules import learning_rate_factor
         ("openai-linear", 11, 0.5),
         ("openai-constant", 3, 0.5),
         ("openai-constant", 20, 1.0),
+        ("slanted", 1, (1 + 0.5 * 31) / 32),  # cut = 2
+        ("slanted", 2, 1.0),
+        ("slanted", 11, (1 + 0.5 * 31) / 32),  # p = 1 - 9 / (2 * 9)
+        ("slanted", 20, 1 / 32),
     ],
 )
 def test_hand_worked_values(name: str, step: int, expected: float) -> None:
@@ -41,6 +45,18 @@ def test_decay_steps_end_early_and_without_warmup_the_first_update_counts() -> N
     assert learning_rate_factor("linear", 12, total_steps=20, warmup_steps=2, decay_steps=10, final=0.25) == 0.25
     assert learning_rate_factor("cosine", 1, total_steps=1000) == pytest.approx(1.0, abs=1e-5)
     assert learning_rate_factor("openai-linear", 1, total_steps=138) == 1.0
+
+
+@pytest.mark.parametrize("total", [1, 2, 9, 10, 19, 230, 1000])
+def test_the_slanted_triangle_equals_its_published_formula_and_stays_above_1_in_32(total: int) -> None:
+    ours = [learning_rate_factor("slanted", step, total_steps=total, warmup_steps=7) for step in range(1, total + 1)]
+    assert max(ours) == 1.0
+    assert min(ours) >= 1 / 32
+    assert total == 1 or ours[-1] == 1 / 32
+    if total % 10 == 0:
+        t, cut = np.arange(1, total + 1), total // 10
+        p = np.where(t < cut, t / cut, 1 - (t - cut) / (cut * (1 / 0.1 - 1)))
+        np.testing.assert_allclose(ours, (1 + p * 31) / 32, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["openai-cosine", "openai-linear", "openai-constant"])

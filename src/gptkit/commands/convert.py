@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ from transformers import AutoModelForCausalLM, OpenAIGPTTokenizer, PreTrainedMod
 
 from gptkit.console import Console
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
-from gptkit.data.tokenizers import LAYOUTS, load_tokenizer
+from gptkit.data.tokenizers import LAYOUTS, load_tokenizer, tokenizer_in
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.comparison import logits_on_random_ids, same_logits
 from gptkit.model.config_files import model_type, read_json_object
 from gptkit.model.interop import write_gptkit, write_hf
 from gptkit.model.loading import load_model, load_source, model_directory
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.options import ConvertOptions
 
-WRITERS = {"gptkit": write_gptkit, "hf": write_hf}
+WRITERS: dict[str, Callable[[Any, Path], None]] = {"gptkit": write_gptkit, "hf": write_hf}
 
 
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
@@ -34,14 +35,19 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     _refuse_taken(destination)
     source = Path(options.source) if os.path.isfile(options.source) else model_directory(options.source)
     model = load_source(source)
+    language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
+    if options.to == "hf" and model is not language_model:
+        task = model.config.task
+        console.warn(f"the head for {task} is dropped: plain transformers has none that computes the same")
+        model = language_model
     tokenizer = _tokenizer(options.tokenizer, source, model.config.vocab_size, console)
     tensors, dtype = _tensors(model), str(model.dtype).removeprefix("torch.")
     with _published(destination) as folder:
         WRITERS[options.to](model, folder)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, folder, options.to, console)
-        expected = logits_on_random_ids(_in_its_own_code(source) or model)
-        del model  # one at a time is enough for memory
+        expected = logits_on_random_ids(_in_its_own_code(source) or language_model)
+        del model, language_model  # one at a time is enough for memory
         found = logits_on_random_ids(_in_its_own_code(folder) or load_model(folder))
         difference = _difference(expected, found, options.source)
     parameters = sum(row[-1] for row in tensors)
@@ -71,7 +77,7 @@ def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Consol
     if asked is None and not own:
         console.warn(f"no tokenizer lies in {source}: generating needs one, give it with --tokenizer")
         return None
-    tokenizer = load_tokenizer(asked or str(source))
+    tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
     if len(tokenizer) > vocab_size:
         message = f"the tokenizer has {len(tokenizer):,} entries, the model only {vocab_size:,}"
         raise InputError(message, where="--tokenizer", fix="name the one that the model was trained with")

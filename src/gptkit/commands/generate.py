@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
-from gptkit.data.tokenizers import encode_pieces, load_tokenizer, separator_id
+from gptkit.data.tokenizers import encode_pieces, separator_id, tokenizer_in
 from gptkit.errors import UsageError
 from gptkit.generation.decoding import Decoder, Sample
 from gptkit.generation.placement import choose_device, choose_dtype
@@ -32,8 +32,9 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     directory = model_directory(name)
     model = load_model(directory, dtype=choose_dtype(options.precision, device))
     model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
-    tokenizer = load_tokenizer(str(directory))
+    tokenizer = tokenizer_in(directory)
     prompt_ids = [_encode(tokenizer, prompt, console)] * options.num_samples
+    slides: list[int] = []
     decoder = Decoder(
         model,
         prompt_ids,
@@ -42,12 +43,12 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
         seed=options.seed,
         stop_ids=stop_ids(tokenizer),
         forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),
-        on_slide=lambda kept: console.warn(
-            f"past the context of {model.config.n_positions} tokens: the model goes on from the last {kept}"
-        ),
+        on_slide=slides.append,
     )
     told = prompt_ids if prompt is not None else [[]] * options.num_samples  # the separator is no text
     texts = _tell(decoder, Transcript(tokenizer, [prompt or ""] * options.num_samples, told), console)
+    for kept in slides:  # not while the text streams, which the line would break on a terminal
+        console.warn(f"past the context of {model.config.n_positions} tokens: the model went on from the last {kept}")
     speed = decoder.tokens_per_second
     console.say(f"{sum(len(one.token_ids) for one in decoder.samples)} tokens, {speed:.1f} tokens/s")
     return {

@@ -11,6 +11,7 @@ from gptkit.console import Console
 from gptkit.errors import InputError
 from gptkit.option_values import read_recipe, recipe_keys
 from gptkit.options import (
+    FinetuneOptions,
     OutputOptions,
     PretrainOptions,
     RecipesCopyOptions,
@@ -20,7 +21,7 @@ from gptkit.options import (
 )
 from gptkit.recipe_files import RecipeFile, all_recipes, find_recipe
 
-OPTIONS: dict[str, type[OutputOptions]] = {"pretrain": PretrainOptions}
+OPTIONS: dict[str, type[OutputOptions]] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions}
 
 
 def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     first, second = (_tokenizer(spec, corpus, console) for spec in (options.first, options.second))
     comparison = compare(first, second, take(corpus.train_pieces(), round(options.megabytes * 1e6)))
     _show(comparison, options, console)
-    return {"tokenizers": [options.first, options.second], **comparison.as_json()}
+    fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
+    return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **comparison.as_json()}
 
 
 def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:

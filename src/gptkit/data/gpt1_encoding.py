@@ -160,7 +160,6 @@ def libraries() -> tuple[Any, Any]:
     except ImportError as error:
         raise UsageError(
             f"GPT-1's tokenizer needs ftfy and spaCy, and {error.name} is not installed",
-            where="--tokenizer",
             fix="pip install 'gptkit[gpt1]'",
         ) from error
     return ftfy, spacy

@@ -32,6 +32,7 @@ __all__ = [
     "load_tokenizer",
     "needs_training",
     "separator_id",
+    "tokenizer_in",
     "train_tokenizer",
     "training_note",
 ]
@@ -80,14 +81,20 @@ def _bpe_entries(spec: str) -> int | None:
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a directory (a run's, a model's, a tokenizer's) or of hf:NAME.
-
-    Files of any layout in LAYOUTS do; nothing in them is executed. InputError says what was looked for.
-    """
+    """Return the tokenizer that --tokenizer names: a directory (a run's, a model's, a tokenizer's) or hf:NAME."""
     if needs_training(spec):
         fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
-    directory, layout = _find_files(spec, _from_hub(spec) if spec.startswith("hf:") else _directory(spec))
+    return tokenizer_in(_from_hub(spec) if spec.startswith("hf:") else _directory(spec), shown=spec)
+
+
+def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer whose files lie in a directory, a run's, a model's or one of its own.
+
+    Files of any layout in LAYOUTS do; nothing in them is executed. InputError names the directory, as `shown` where
+    the user called it otherwise, and says what was looked for.
+    """
+    directory, layout = _find_files(directory, shown or str(directory))
     if layout == LAYOUTS[0]:
         return _from_tokenizer_json(directory)
     vocabulary_file, merges_file = (directory / name for name in layout)
@@ -102,14 +109,14 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
 def _directory(spec: str) -> Path:
     directory = Path(spec).expanduser()
     if not directory.is_dir():
-        what = "a file, not a directory" if directory.exists() else "no such directory"
+        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
         hub = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
         fix = f"write char, bpe:N, a directory, or {hub} for the hub"
-        raise InputError(f"{what}: {spec}", where="--tokenizer", fix=fix)
+        raise InputError(what, where=spec, fix=fix)
     return directory
 
 
-def _find_files(spec: str, directory: Path) -> tuple[Path, tuple[str, ...]]:
+def _find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
     """Return the folder and layout of the tokenizer's files; a run directory has them in model/."""
     for folder in (directory, directory / "model"):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
@@ -122,9 +129,9 @@ def _find_files(spec: str, directory: Path) -> tuple[Path, tuple[str, ...]]:
         if complete:
             return folder, complete[0]
     half = [name for layout in LAYOUTS for name in layout if (directory / name).is_file()]
-    found = f" (only {', '.join(half)} is here)" if half else ""
+    found = f", only {', '.join(half)}" if half else ""
     fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
-    raise InputError(f"no tokenizer in {spec}{found}", where="--tokenizer", fix=fix)
+    raise InputError(f"no tokenizer in this directory{found}", where=shown, fix=fix)
 
 
 def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
@@ -199,7 +206,7 @@ def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
     found = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
     if found is None:
         message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to stand between documents"
-        raise InputError(message, where="--tokenizer", fix="name another tokenizer")
+        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
     return int(found)
 
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
 
 from gptkit.errors import InputError, suggest
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import HEAD_FIELDS, GPTConfig
 
 OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)
@@ -21,7 +21,10 @@ HOUSE_KEYS = frozenset({"architectures", "transformers_version", "id2label", "la
 # What says nothing about the model: its type is known by then, who loads weights chooses their dtype, and a preset
 # names where its sizes come from.
 SILENT_KEYS = frozenset({"model_type", "dtype", "source"})
-SHARED_KEYS = OWN_KEYS - {"n_inner", "pre_norm", "activation_function", "position_initializer_range"}
+SHARED_KEYS = OWN_KEYS - {
+    *("n_inner", "pre_norm", "activation_function", "position_initializer_range"),
+    *HEAD_FIELDS,
+}
 GELUS: dict[str, Literal["gelu_new", "gelu"]] = {
     "gelu_new": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",

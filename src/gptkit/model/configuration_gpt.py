@@ -8,6 +8,11 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+# What a fine-tuned model's config.json says beyond a language model's; its `id2label` is transformers' own.
+HEAD_FIELDS = ("task", "format", "start_token_id", "delimiter_token_id", "extract_token_id", "classifier_dropout")
+LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
+MARKER_FIELDS = ("start_token_id", "delimiter_token_id", "extract_token_id")
+
 
 @strict
 class GPTConfig(PreTrainedConfig):
@@ -16,7 +21,8 @@ class GPTConfig(PreTrainedConfig):
     `pre_norm=False` is GPT-1: layer norms after the residual sums, none at the end, and no scaled residual projections.
     `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means what the family's own code draws positions
     with: 0.01 for GPT-2, `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or
-    "gelu" (the erf form, which nanoGPT trains with). Token ids are None until a tokenizer gives them.
+    "gelu" (the erf form, which nanoGPT trains with). Token ids are None until a tokenizer gives them. `task`, `format`
+    and the ids of start, delimiter and extract belong to a fine-tuned model; without a `format` nobody saves them.
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """
@@ -48,6 +54,12 @@ class GPTConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
+    task: str | None = None
+    format: Literal["classification", "entailment", "similarity", "multiple-choice"] | None = None
+    start_token_id: int | None = None
+    delimiter_token_id: int | None = None
+    extract_token_id: int | None = None
+    classifier_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_initializer_range is None:
@@ -65,9 +77,32 @@ class GPTConfig(PreTrainedConfig):
 
     def validate_rates(self) -> None:
         """Refuse dropouts that are no probabilities and scales that are not positive."""
-        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("layer_norm_epsilon", "initializer_range", "position_initializer_range"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def validate_head(self) -> None:
+        """Refuse a format whose sequences could not be written: start, delimiter and extract are three free ids."""
+        if self.format is None:
+            return
+        for name in MARKER_FIELDS:
+            marker = getattr(self, name)
+            if marker is None or not 0 <= marker < self.vocab_size:
+                raise ValueError(f"{name} must be an id below vocab_size ({self.vocab_size}), got {marker}")
+        if len({getattr(self, name) for name in MARKER_FIELDS}) < len(MARKER_FIELDS):
+            raise ValueError("start_token_id, delimiter_token_id and extract_token_id must differ")
+
+    def without_head(self) -> "GPTConfig":
+        """Return the configuration of the language model alone."""
+        values = {key: value for key, value in self.to_diff_dict().items() if key not in (*HEAD_FIELDS, *LABEL_FIELDS)}
+        return GPTConfig(**values)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what config.json says: of a model that is not fine-tuned, nothing about a head."""
+        values: dict[str, Any] = super().to_diff_dict()
+        if self.format is None:
+            values = {key: value for key, value in values.items() if key not in HEAD_FIELDS}
+        return values

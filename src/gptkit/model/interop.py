@@ -1,4 +1,4 @@
-"""Weights from and to other formats, as (GPTConfig, state dict of GPTForCausalLM).
+"""Weights from and to other formats, as (GPTConfig, state dict of GPTForCausalLM or of a fine-tuned model).
 
     transformers gpt2, openai-gpt   safetensors     matrices (in, out), as Conv1D keeps them
     gptkit                          safetensors     matrices (out, in), as nn.Linear keeps them
@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
+from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel, PreTrainedModel
 
 from gptkit.errors import InputError, suggest
-from gptkit.model.config_files import hf_config, model_type, parse_config, read_json, read_json_object
+from gptkit.model.config_files import hf_config, model_type, parse_config, read_config, read_json, read_json_object
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 
 State = dict[str, Tensor]
+Head = type[GPTPreTrainedModel]
 
 MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")
 BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
@@ -56,7 +59,7 @@ def read_source(path: str | Path) -> tuple[GPTConfig, State]:
     """Return the model in any format that convert reads; InputError for anything else. No code is run."""
     path = Path(path)
     if path.is_dir() and (path / "config.json").exists():
-        return read_directory(path)
+        return read_directory(path, saved_head(path))
     if path.is_dir() and (path / "params_shapes.json").exists():
         return _read_openai_params(path)
     if path.is_dir() and (path / "ckpt.pt").exists():
@@ -69,16 +72,29 @@ def read_source(path: str | Path) -> tuple[GPTConfig, State]:
     raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)
 
 
-def read_directory(directory: Path, head: type[GPTForCausalLM] = GPTForCausalLM) -> tuple[GPTConfig, State]:
+def saved_head(directory: Path) -> Head:
+    """Return the class of the model that a directory holds, as its config.json says."""
+    config = read_config(directory / "config.json")
+    is_tuned = config.format is not None and GPTDoubleHeadsModel.__name__ in (config.architectures or [])
+    return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
+
+
+def read_directory(directory: Path, head: Head = GPTForCausalLM) -> tuple[GPTConfig, State]:
     """Return the model in a directory of config.json and safetensors: ours, or transformers' gpt2 or openai-gpt.
 
-    All tensors belong to `head`, and only its own beyond a language model's may be missing.
+    All tensors are those of `head`; for a GPTForCausalLM, a fine-tuned model's classifier and task are left out.
     """
     raw = read_json_object(directory / "config.json")
     config = parse_config(raw, str(directory / "config.json"))
+    if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
+        fix = f"fine-tune it first: gptkit finetune --model {directory} --task ..."
+        raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
     state = read_safetensors(directory)
     if model_type(raw) != "gptkit":
         state = _from_hf(state)
+    if head is GPTForCausalLM and config.format is not None:
+        config = config.without_head()
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
     return config, _checked(config, state, str(directory), head)
 
 
@@ -120,7 +136,7 @@ def _weight_files(directory: Path) -> list[Path]:
     raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
 
 
-def _checked(config: GPTConfig, state: State, where: str, head: type[GPTForCausalLM] = GPTForCausalLM) -> State:
+def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
     """Return `state` with the tied head's weight; InputError when a tensor is missing, too many or of another shape."""
     fix = "the weights do not belong to this config"
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
@@ -130,14 +146,14 @@ def _checked(config: GPTConfig, state: State, where: str, head: type[GPTForCausa
         if name in state and state[name].shape != shape:
             message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
             raise InputError(message, where=where, fix=fix)
-        if name not in state and name.startswith(("transformer.", "lm_head.")):
+        if name not in state:
             raise InputError(f"tensor {name} is missing", where=where, fix=fix)
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=fix)
     return state
 
 
-def _shapes(config: GPTConfig, head: type[GPTForCausalLM] = GPTForCausalLM) -> dict[str, torch.Size]:
+def _shapes(config: GPTConfig, head: Head = GPTForCausalLM) -> dict[str, torch.Size]:
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in head(config).state_dict().items()}
 
@@ -185,13 +201,19 @@ def write_hf(model: GPTForCausalLM, directory: str | Path) -> None:
     state = to_hf(model.config, model.state_dict())
     with quiet_transformers():
         exported = theirs.from_pretrained(None, config=config, state_dict=state, dtype=model.dtype)
-        exported.save_pretrained(directory)
+    _save(exported, Path(directory))
 
 
-def write_gptkit(model: GPTForCausalLM, directory: str | Path) -> None:
+def write_gptkit(model: GPTPreTrainedModel, directory: str | Path) -> None:
     """Write a directory that `load_model` and, after `import gptkit.model`, AutoModelForCausalLM load."""
+    _save(model, Path(directory))
+
+
+def _save(model: PreTrainedModel, directory: Path) -> None:
     with quiet_transformers():
         model.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):  # which safetensors makes for their owner alone
+        shutil.copymode(directory / "config.json", weights)
 
 
 # --- nanoGPT ---

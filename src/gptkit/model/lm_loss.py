@@ -14,73 +14,87 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_ELEMENTS = 2**25  # of one chunk's logits: 64 MiB in bf16, small enough for a server's last-level cache
+CHUNK_ELEMENTS = 2**26  # of one chunk's logits, 128 MiB in bf16: each chunk costs a pass over the weight's gradient
 IGNORE = -100
 
 
-def lm_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def lm_loss(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None = None) -> Tensor:
     """Return the summed negative log-likelihood of `targets` in nats, a scalar of fp32.
 
     hidden (..., n_embd), weight (vocab, n_embd), targets (...) of int64, -100 = not supervised. The matrix products run
-    in autocast's precision where it is on; a first-order gradient reaches `hidden` and `weight`.
+    in autocast's precision where it is on; a first-order gradient reaches `hidden` and `weight`. `token_weights` (...)
+    of fp32 multiply the terms of the sum.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # (token, n_embd), (token,)
+    token_weights = None if token_weights is None else token_weights.flatten()  # (token,)
     if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
-        return _summed_nll(hidden, weight, targets)
-    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+        return _summed_nll(hidden, weight, targets, token_weights)
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, token_weights)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def _summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None) -> Tensor:
     """Return the loss alone, its softmax in fp32 whatever the precision of the products."""
     total = torch.zeros((), device=hidden.device)
     for rows in _chunks(len(hidden), len(weight)):
         logits = F.linear(hidden[rows], weight).float()  # (chunk, vocab)
-        total = total + F.cross_entropy(logits, targets[rows], ignore_index=IGNORE, reduction="sum")
+        nll = F.cross_entropy(logits, targets[rows], ignore_index=IGNORE, reduction="none")
+        total = total + (nll if token_weights is None else nll * token_weights[rows]).sum()
     return total
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None) -> Tensor:
         dtype = _product_dtype(hidden)
         rows_dtype, weight_dtype = hidden.dtype, weight.dtype
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+        columns = _transposed(weight)  # (n_embd, vocab)
+        share = (targets != IGNORE) if token_weights is None else token_weights * (targets != IGNORE)  # (token,)
         hidden_gradient = torch.empty_like(hidden)  # (token, n_embd)
-        weight_gradient: Tensor | None = None  # (vocab, n_embd), added up in the weight's own precision
+        weight_gradient: Tensor | None = None  # (n_embd, vocab), added up in the weight's own precision
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _chunks(len(hidden), len(weight)):
-                supervised = (targets[rows] != IGNORE)[:, None]  # (chunk, 1)
-                nll, logits_gradient = _nll_and_gradient(hidden[rows] @ weight.T, targets[rows])
-                total = total + nll
-                # What is not supervised is dropped from the narrow factors: a pass over the logits would cost more.
-                hidden_gradient[rows] = (logits_gradient @ weight) * supervised
-                part = logits_gradient.T @ (hidden[rows] * supervised)
+                nll, logits_gradient = _nll_and_gradient(hidden[rows] @ columns, targets[rows])
+                total = total + (nll * share[rows]).sum()
+                # A token's share scales the narrow factors: a pass over the logits would cost more.
+                row_share = share[rows, None]  # (chunk, 1)
+                hidden_gradient[rows] = (logits_gradient @ weight) * row_share
+                part = _transposed((hidden[rows] * row_share).to(dtype)) @ logits_gradient
                 weight_gradient = part.to(weight_dtype) if weight_gradient is None else weight_gradient.add_(part)
         ctx.save_for_backward(hidden_gradient.to(rows_dtype), weight_gradient)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * loss_gradient.to(hidden_gradient.dtype), weight_gradient * loss_gradient, None
+        scaled = weight_gradient.new_empty(weight_gradient.T.shape)  # (vocab, n_embd), dense as the weight is
+        torch.mul(weight_gradient.T, loss_gradient, out=scaled)
+        return hidden_gradient * loss_gradient.to(hidden_gradient.dtype), scaled, None, None
 
 
 def _nll_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a chunk's summed loss and d loss / d logits = softmax - one-hot, in the logits' precision.
+    """Return a chunk's losses (chunk,) and d loss / d logits = softmax - one-hot, in the logits' precision.
 
     logits (chunk, vocab). The loss is read off the same softmax, as -log p: in bf16 a relative error of 2^-9 in p, less
     than what rounding the logits themselves costs. A p of 0 counts as the smallest normal number (87 nats). Rows of
-    targets that are not supervised add nothing to the loss; their gradient is the caller's to drop.
+    targets that are not supervised get a loss and a gradient that are the caller's to drop.
     """
-    column = targets.clamp(min=0)[:, None]  # (chunk, 1)
+    entry = (torch.arange(len(targets), device=targets.device), targets.clamp(min=0))
     p = torch.softmax(logits, dim=-1)  # in one pass over the logits; fp32 inside
-    p_target = p.gather(1, column)[:, 0].float()
-    nll = -p_target.clamp(min=torch.finfo(torch.float32).tiny).log()
-    gradient = p.scatter_add_(1, column, p.new_full(column.shape, -1.0))
-    return torch.where(targets != IGNORE, nll, 0.0).sum(), gradient
+    p_target = p[entry]  # (chunk,)
+    nll = -p_target.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+    return nll, p.index_put_(entry, p_target - 1)  # on a CPU scatter_ and scatter_add_ copy all of p twice
+
+
+def _transposed(matrix: Tensor) -> Tensor:
+    """Return a dense copy of matrix.T: oneDNN multiplies by it twice as fast as by the view.
+
+    In blocks, as torch copies one large transposed matrix with one thread alone.
+    """
+    return torch.cat([block.T for block in matrix.split(512)], dim=1)
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -89,5 +103,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    """Return equal slices of the tokens, but for the last, whose logits are at most CHUNK_ELEMENTS."""
+    largest = max(1, CHUNK_ELEMENTS // vocabulary)
+    size = max(1, -(-tokens // -(-tokens // largest))) if tokens else 1
     return [slice(start, start + size) for start in range(0, tokens, size)]

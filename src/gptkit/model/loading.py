@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar, overload
 
 import torch
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.model.config_files import parse_config, read_json_object
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.config_files import parse_config, read_config, read_json_object
+from gptkit.model.configuration_gpt import MARKER_FIELDS, GPTConfig
 from gptkit.model.interop import State, read_directory, read_source
-from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model.transfer import NewHead, to_double_heads
 from gptkit.recipe_files import recipes_of
+
+Model = TypeVar("Model", bound=GPTPreTrainedModel)
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
 
@@ -74,23 +79,47 @@ def _snapshot(name: str) -> Path:
         raise InputError(f"the hub model cannot be fetched: {reason}", where=name, fix=fix) from error
 
 
+@overload
+def load_model(model: str | Path, *, dtype: torch.dtype = ...) -> GPTForCausalLM: ...
+@overload
+def load_model(model: str | Path, *, dtype: torch.dtype = ..., head: type[Model]) -> Model: ...
 def load_model(
-    model: str | Path, *, dtype: torch.dtype = torch.float32, head: type[GPTForCausalLM] = GPTForCausalLM
-) -> GPTForCausalLM:
+    model: str | Path, *, dtype: torch.dtype = torch.float32, head: type[GPTPreTrainedModel] = GPTForCausalLM
+) -> GPTPreTrainedModel:
     """Return the model in a directory of ours, in transformers' gpt2 or openai-gpt one, or under hf:NAME, in eval mode.
 
-    Weights come from safetensors alone, in `dtype` whatever the file's own. InputError for anything else, on one line.
+    Weights come from safetensors alone, in `dtype` whatever the file's own. A GPTForCausalLM comes from a fine-tuned
+    model too; a GPTDoubleHeadsModel comes from nothing else. InputError for anything else, on one line.
     """
     return _built(*read_directory(model_directory(model), head), dtype, head)
 
 
-def load_source(source: str | Path) -> GPTForCausalLM:
+def marker_ids(directory: Path, tokenizer_size: int) -> tuple[int, int, int]:
+    """Return the ids of start, delimiter and extract: a fine-tuned model's own, else the first beyond the tokenizer."""
+    config = read_config(directory / "config.json")
+    if config.format is None:
+        return tokenizer_size, tokenizer_size + 1, tokenizer_size + 2
+    start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
+    return start, delimiter, extract
+
+
+def load_double_heads(
+    directory: Path, head: NewHead, *, seed: int, transfer_layers: str | int | None = None
+) -> GPTDoubleHeadsModel:
+    """Return the model in a directory, pre-trained or fine-tuned before, with a fresh head (see `to_double_heads`)."""
+    return to_double_heads(load_model(directory), head, seed=seed, transfer_layers=transfer_layers)
+
+
+def load_source(source: str | Path) -> GPTForCausalLM | GPTDoubleHeadsModel:
     """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
     is_directory = str(source).startswith("hf:") or (Path(source) / "model" / "config.json").exists()
     config, state = read_source(model_directory(source) if is_directory else source)
-    return _built(config, state, state["transformer.wte.weight"].dtype, GPTForCausalLM)
+    dtype = state["transformer.wte.weight"].dtype
+    if "score.weight" in state:
+        return _built(config, state, dtype, GPTDoubleHeadsModel)
+    return _built(config, state, dtype, GPTForCausalLM)
 
 
-def _built(config: GPTConfig, state: State, dtype: torch.dtype, head: type[GPTForCausalLM]) -> GPTForCausalLM:
+def _built(config: GPTConfig, state: State, dtype: torch.dtype, head: type[Model]) -> Model:
     with quiet_transformers():
         return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)

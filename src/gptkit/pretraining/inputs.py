@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from gptkit.data.corpora import Corpus, open_corpus
 from gptkit.data.token_blocks import PreparedText, TrainingBlocks, prepare
-from gptkit.data.tokenizers import load_tokenizer, needs_training, train_tokenizer, training_note
+from gptkit.data.tokenizer_cache import cached_tokenizer
+from gptkit.data.tokenizers import load_tokenizer, needs_training, separator_id, tokenizer_in, training_note
 from gptkit.errors import UsageError
-from gptkit.model.loading import config_from, load_model, model_presets
+from gptkit.model.loading import config_from, load_model, model_directory, model_presets
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.training import rules
@@ -55,45 +56,85 @@ class Inputs:
 
 
 def prepare_inputs(options: PretrainOptions, say: Callable[[str], None]) -> Inputs:
-    """Read the text, make or load the tokenizer, tokenize, and build the model; `say` each.
+    """Return what the options name: first the model's shape and all that needs no text, then the text; `say` each.
 
     What cannot be used is a UsageError or an InputError, before anything is trained or written.
     """
-    model_name = options.model or DEFAULT_MODEL
-    is_directory = model_name not in model_presets() and (model_name.startswith("hf:") or Path(model_name).is_dir())
+    given = _given(options)
+    sequence_length = _sequence_length(options, given.n_positions)
+    rows_per_step = _rows_per_step(options, sequence_length)
+    corpus = _corpus(options, say)
+    tokenizer = given.tokenizer or _trained_tokenizer(options.tokenizer or DEFAULT_TOKENIZER, corpus, say)
+    text = prepare(corpus, tokenizer)
+    for note in text.notes:
+        say(note)
+    TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+    model = given.model or _fresh_model(options, len(tokenizer))
+    _refuse_more_entries(tokenizer, model)
+    _set_up(model, options)
+    return Inputs(corpus, tokenizer, text, model, sequence_length, rows_per_step)
+
+
+class _Given(NamedTuple):
+    """What is there before any text is read."""
+
+    n_positions: int
+    tokenizer: PreTrainedTokenizerBase | None  # None: it is trained on the text
+    model: GPTForCausalLM | None  # None: it starts from fresh weights, as large as the tokenizer asks
+
+
+def _given(options: PretrainOptions) -> _Given:
+    """Load what --model and --tokenizer name; what is wrong with either shows here, unless it hangs on the text."""
+    name = options.model or DEFAULT_MODEL
+    if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
+        tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
+        entries = len(tokenizer) if tokenizer else 1  # a tokenizer still to be trained has at least one
+        return _Given(config_from(name, vocab_size=entries).n_positions, tokenizer, None)
+    directory = model_directory(name)
+    tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
+    model = load_model(directory)
+    if tokenizer is not None:
+        _refuse_more_entries(tokenizer, model)
+    return _Given(model.config.n_positions, tokenizer, model)
+
+
+def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
+    if needs_training(spec):
+        return None
+    tokenizer = load_tokenizer(spec)
+    separator_id(tokenizer)  # says now if nothing can stand between documents
+    return tokenizer
+
+
+def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausalLM) -> None:
+    if len(tokenizer) <= model.config.vocab_size:
+        return
+    message = f"the tokenizer has {len(tokenizer):,} entries, the model {model.config.vocab_size:,}"
+    raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
+
+
+def _corpus(options: PretrainOptions, say: Callable[[str], None]) -> Corpus:
     characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)
-    tokenizer = _tokenizer(options.tokenizer or (model_name if is_directory else DEFAULT_TOKENIZER), corpus, say)
-    text = prepare(corpus, tokenizer)
-    for note in text.notes:
-        say(note)
-    model = load_model(model_name) if is_directory else _fresh_model(model_name, len(tokenizer), options.seed)
-    if model.config.vocab_size < len(tokenizer):
-        message = f"the tokenizer has {len(tokenizer):,} entries, the model {model.config.vocab_size:,}"
-        raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
-    _set_up(model, options)
-    sequence_length = _sequence_length(options, model.config.n_positions)
-    TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
-    return Inputs(corpus, tokenizer, text, model, sequence_length, _rows_per_step(options, sequence_length))
+    return corpus
 
 
-def _tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrainedTokenizerBase:
-    if not needs_training(spec):
-        return load_tokenizer(spec)
+def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrainedTokenizerBase:
     started = time.perf_counter()
-    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
-    say(f"tokenizer {spec}: {len(tokenizer):,} entries, made in {time.perf_counter() - started:.1f} s")
+    tokenizer, was_cached = cached_tokenizer(spec, corpus.train)
+    how = "from the cache" if was_cached else f"trained in {time.perf_counter() - started:.1f} s"
+    say(f"tokenizer {spec}: {len(tokenizer):,} entries, {how}")
     if note := training_note(spec, tokenizer):
         say(note)
     return tokenizer
 
 
-def _fresh_model(name: str, vocabulary: int, seed: int) -> GPTForCausalLM:
-    config = config_from(name, vocab_size=vocabulary)
-    torch.manual_seed(seed)
+def _fresh_model(options: PretrainOptions, vocabulary: int) -> GPTForCausalLM:
+    config = config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
+    torch.manual_seed(options.seed)
     return GPTForCausalLM(config)
 
 

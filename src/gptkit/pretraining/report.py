@@ -15,11 +15,11 @@ import gptkit
 from gptkit.data.tokenizers import separator_id
 from gptkit.generation.decoding import generate
 from gptkit.generation.text import never_sampled, stop_ids
+from gptkit.model.interop import write_gptkit
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.reporting.model_card import ModelCard
-from gptkit.training.hardware import Hardware, known_peak, measured_peak
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40
@@ -76,13 +76,6 @@ def shown(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def peak_flops(hardware: Hardware, precision: str) -> float | None:
-    """Return the FLOP/s that MFU is a share of: a GPU's published peak, a CPU's measured one, else None."""
-    if hardware.kind == "cpu":
-        return measured_peak(precision)
-    return known_peak(hardware, precision)
-
-
 def sample_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, *, tokens: int, seed: int) -> str:
     """Return unconditional text of at most `tokens` tokens, always drawn with the same random numbers."""
     start = separator_id(tokenizer)
@@ -102,7 +95,7 @@ def write_model(directory: Path, inputs: Inputs, card: ModelCard) -> None:
     """Write weights, configuration, tokenizer and card; a directory that an earlier attempt left is replaced."""
     if directory.exists():
         shutil.rmtree(directory)
-    inputs.model.save_pretrained(directory)
+    write_gptkit(inputs.model, directory)
     inputs.tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
 

@@ -10,8 +10,10 @@ TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
 SMOOTHING = 0.6
 
 
-def draw_loss(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Write loss against tokens as a picture: training loss, its moving average, validation loss; nats per token."""
+def draw_loss(
+    rows: Sequence[Mapping[str, Any]], path: Path, title: str, *, ylabel: str = "loss (nats per token)"
+) -> None:
+    """Write loss against tokens as a picture: training loss, its moving average, validation loss."""
     from matplotlib.figure import Figure  # no pyplot: no display is looked for and no state is kept
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
@@ -39,7 +41,7 @@ def draw_loss(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
             ha="right",
             color=VALIDATION,
         )
-    axes.set(xlabel="tokens", ylabel="loss (nats per token)", title=title)
+    axes.set(xlabel="tokens", ylabel=ylabel, title=title)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

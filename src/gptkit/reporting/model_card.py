@@ -25,11 +25,14 @@ class ModelCard:
     measured: Mapping[str, str]  # figure -> value with its unit
     versions: Mapping[str, str]
     sample: str | None = None
+    kind: str = "text-generation"  # the hub's name for what the model does
+    use: str = 'gptkit generate "Once upon a time" --model . --top-k 40'
+    limits: str = "A small language model repeats what its text says and makes up the rest."
 
     def as_markdown(self) -> str:
         """Return the card; whatever comes from data or file names is shown as code, never read as Markdown."""
         parts = [
-            _front_matter(),
+            _front_matter(self.kind),
             f"# {plain(self.name)}\n\n{self.summary}",
             "## Model\n\n" + _table([("parameters", f"{self.parameters:,}"), ("shape", self.shape)]),
             "## Data\n\n"
@@ -43,12 +46,12 @@ class ModelCard:
             ),
             "## Measured\n\n" + _table(list(self.measured.items())),
             "## How it was made\n\n" + fenced(self.command),
-            "## Use\n\n" + fenced('gptkit generate "Once upon a time" --model . --top-k 40'),
+            "## Use\n\n" + fenced(self.use),
             "## Versions\n\n" + _table(list(self.versions.items())),
         ]
         if self.sample is not None:
             parts.append("## A sample\n\n" + fenced(self.sample))
-        parts.append("## Limits\n\nA small language model repeats what its text says and makes up the rest.")
+        parts.append(f"## Limits\n\n{self.limits}")
         return "\n\n".join(parts) + "\n"
 
 
@@ -65,8 +68,8 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _front_matter() -> str:
-    facts = {"library_name": "gptkit", "pipeline_tag": "text-generation", "tags": ["gptkit", "causal-lm"]}
+def _front_matter(kind: str) -> str:
+    facts = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
     return "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in facts.items()) + "\n---"
 
 

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json, written last.
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
-synced, and only then older checkpoints removed. A committed directory is never written to again. The manifest holds the
-size and sha256 of every file and of itself, because safetensors notices one bit flip in 300.
+synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
+The manifest holds the size and sha256 of every file and of itself, because safetensors notices one bit flip in 300.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class TrainingState:
     """The scalars of a checkpoint; seconds and tokens count from the run's start over all attempts.
 
     `loss_scale` is fp16's scale and its clean steps; `unfinished_row` the row of `step` whose evaluation a signal cut
-    short. `identity` must be the same on resuming, `choices` are for the caller to take up again.
+    short. `best_step` is the step of the best evaluation so far, `best_value`. `identity` must be the same on resuming,
+    `choices` are for the caller to take up again.
     """
 
     step: int = 0
@@ -48,6 +49,8 @@ class TrainingState:
     elapsed_seconds: float = 0.0
     loss_scale: tuple[float, float] | None = None
     unfinished_row: dict[str, float] | None = None
+    best_step: int | None = None
+    best_value: float | None = None
     identity: dict[str, str] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
 
@@ -71,12 +74,12 @@ class Found:
 
 
 def write(directory: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState, *, keep: int = 2) -> Path:
-    """Commit the checkpoint of `state.step` under `directory`, then leave only the newest `keep` committed ones.
+    """Commit the checkpoint of `state.step` under `directory`, then `prune` to the newest `keep` and the best.
 
     Raises OutOfResources when space runs out, InputError when the directory cannot be written; committed checkpoints
     are untouched then.
     """
-    path = directory / f"step-{state.step:06d}"
+    path = directory / directory_name(state.step)
     if is_committed(path):
         raise GptkitError("a committed checkpoint is never written again", where=str(path))
     with files.failures_told(f"saving {path.name}", fix="give the same command again"):
@@ -89,6 +92,10 @@ def write(directory: Path, model: nn.Module, optimizer: OptimizerSet, state: Tra
             raise
         prune(directory, keep)
     return path
+
+
+def directory_name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def _write_and_commit(path: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState) -> None:
@@ -154,7 +161,7 @@ def defect(path: Path) -> str | None:
         text = (path / MANIFEST).read_bytes().decode()
         body = json.loads(text)
         body.pop("sha256")
-        if body["schema"] != SCHEMA or _with_digest(body) != text or path.name != f"step-{body['step']:06d}":
+        if body["schema"] != SCHEMA or _with_digest(body) != text or path.name != directory_name(body["step"]):
             return f"{MANIFEST} is damaged"
         for record in body["files"]:
             if problem := _file_defect(path, FileRecord(**record)):
@@ -225,14 +232,29 @@ def set_aside(found: Found) -> None:
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Remove committed checkpoints but for the newest `keep`; a removal cut off leaves nothing that looks like one."""
+    """Remove committed checkpoints but for the newest `keep` and the best step that any of these names.
+
+    A removal cut off leaves nothing that looks like a checkpoint.
+    """
     for leftover in directory.glob("removed-*"):
         files.remove_directory(leftover)
     committed = [path for path in all_steps(directory) if is_committed(path)]
+    best = {_best_of(path) for path in committed[:keep]}
     for path in committed[keep:]:
+        if path.name in best:
+            continue
         removed = directory / f"removed-{path.name}"
         files.rename(path, removed)
         files.remove_directory(removed)
+
+
+def _best_of(path: Path) -> str | None:
+    """Return the name of the best checkpoint as this one knows it; one that cannot be read knows none."""
+    try:
+        step = read_state(path).best_step
+    except InputError:
+        return None
+    return None if step is None else directory_name(step)
 
 
 def read_state(path: Path) -> TrainingState:
@@ -245,12 +267,34 @@ def read_state(path: Path) -> TrainingState:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
 
 
-@torch.no_grad()
 def load(path: Path, model: nn.Module, optimizer: OptimizerSet) -> TrainingState:
     """Take weights, moments and scalars from a verified checkpoint.
 
     Raises InputError when its tensors are not the model's.
     """
+    _take_weights(path, model)
+    try:
+        optimizer.load_state_tensors(load_file(path / OPTIMIZER))
+    except KeyError as error:
+        raise InputError(
+            f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"
+        ) from None
+    return read_state(path)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Take the weights alone from a checkpoint, verified first.
+
+    Raises InputError when it is damaged or not there, or its tensors are not the model's.
+    """
+    if (reason := defect(path)) is not None:
+        fix = "restore it, or start anew with another --out"
+        raise InputError(f"the checkpoint cannot be used: {reason}", where=str(path), fix=fix)
+    _take_weights(path, model)
+
+
+@torch.no_grad()
+def _take_weights(path: Path, model: nn.Module) -> None:
     saved, present = load_file(path / MODEL), model_tensors(model)
     different = saved.keys() ^ present.keys() or {name for name in saved if saved[name].shape != present[name].shape}
     if different:
@@ -259,10 +303,3 @@ def load(path: Path, model: nn.Module, optimizer: OptimizerSet) -> TrainingState
         )
     for name, tensor in present.items():
         tensor.copy_(saved[name])
-    try:
-        optimizer.load_state_tensors(load_file(path / OPTIMIZER))
-    except KeyError as error:
-        raise InputError(
-            f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"
-        ) from None
-    return read_state(path)

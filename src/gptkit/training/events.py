@@ -60,13 +60,17 @@ class NoticeEvent:
 
 @dataclass(frozen=True)
 class FinishEvent:
-    """The last event of a run that came to its end, totals over all its attempts; times in seconds."""
+    """The last event of a run that came to its end, totals over all its attempts; times in seconds.
+
+    `best_step` is the step whose evaluation was the best by `Plan.best_by`, its checkpoint kept.
+    """
 
     step: int
     tokens: int
     train_seconds: float
     compile_seconds: float
     elapsed_seconds: float
+    best_step: int | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -44,7 +44,8 @@ class Plan:
     """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
 
     `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
-    the first step, and evaluations, whose shapes would be compiled as well, run as written. `identity` (hashes of
+    the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
+    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `identity` (hashes of
     data and tokenizer, say) and `choices` go into every checkpoint; a resumed run whose identity differs is
     refused.
     """
@@ -58,6 +59,7 @@ class Plan:
     seed: int = 0
     precision: str = "fp32"
     compile: bool = False
+    best_by: str | None = None
     resume_line: str = "give the same command again"
     identity: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +98,7 @@ def train(
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step and on a stop. `resume_from` is a verified checkpoint.
+    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint.
 
     Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient
     was not finite (weights and moments were left alone) and at an evaluation whose loss is not finite, Interrupted
@@ -221,7 +223,8 @@ class _Run:
             raise GptkitError("the evaluation returned None although no stop was asked for", where=f"step {step}")
         if signal_number and not self.state.unfinished_row:
             yield NoticeEvent(f"{signal.Signals(signal_number).name} came: stopping after step {step}")
-        if self.directory is not None and step != self.saved_step and (signal_number or self.plan.is_save_due(step)):
+        is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
+        if self.directory is not None and step != self.saved_step and is_due:
             yield self._save(self.directory)
         if signal_number:
             where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.directory else f"step {step}"
@@ -234,7 +237,14 @@ class _Run:
 
     def finish(self) -> FinishEvent:
         state = self.state
-        return FinishEvent(state.step, state.tokens, state.train_seconds, state.compile_seconds, self._elapsed())
+        return FinishEvent(
+            state.step,
+            state.tokens,
+            state.train_seconds,
+            state.compile_seconds,
+            self._elapsed(),
+            best_step=state.best_step,
+        )
 
     def _checked_loss(self) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
@@ -268,8 +278,16 @@ class _Run:
         if any(map(math.isnan, metrics.values())) or math.isinf(metrics.get("val_loss", 0.0)):
             yield self.row
             raise Diverged("the validation loss is not finite", where=f"step {step}", fix=DIVERGED_FIX)
+        self._note_best(step, metrics)
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
+
+    def _note_best(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.plan.best_by is None:
+            return
+        value, best = metrics[self.plan.best_by], self.state.best_value
+        if best is None or value > best:
+            self.state = dataclasses.replace(self.state, best_step=step, best_value=value)
 
     def _agreed_signal(self, step: int) -> int:
         """Return the signal that any process received, on all alike; on GPUs asked only where they wait anyway."""

@@ -2,12 +2,16 @@
 
 All obey the protocol of torch's fused AdamW: they divide gradients by `grad_scale` and change nothing, moments and
 step counts included, where `found_inf` is 1; both are tensors on the device.
+
+Layers may have rates of their own and join in late. Until then their gradients are dropped before anyone sees them:
+`requires_grad` would break DDP's buckets and what is compiled, and a rate of 0 would still fill moments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +23,31 @@ from gptkit.training.openai_adam import OpenAIAdam
 Groups = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Parameters with one rate: `factor` times the peak, and none at all, nor decay, before `first_step`."""
+
+    name: str
+    factor: float = 1.0
+    first_step: int = 1
+
+
+LayerOf = Callable[[str], Layer]  # a parameter's name -> its layer
+WHOLE = Layer("all")
+
+
+class Rate(NamedTuple):
+    """The peak learning rate of a layer, and the step at which it joins in."""
+
+    layer: str
+    peak: float
+    first_step: int
+
+
 class OptimizerSet:
     """Optimizers over disjoint parameters, stepped as one, their state known by the parameters' names.
 
-    Each group keeps its peak in `initial_lr`; `learning_rate` is the peak that a run reports.
+    Each group keeps its layer in `layer` and its peak in `initial_lr`; `learning_rate` is the peak that a run reports.
     """
 
     def __init__(self, names: dict[str, nn.Parameter], parts: Iterable[torch.optim.Optimizer], learning_rate: float):
@@ -31,12 +56,30 @@ class OptimizerSet:
         self.learning_rate = learning_rate
         for group in self.groups():
             group.setdefault("initial_lr", group["lr"])
+            group.setdefault("layer", WHOLE)
 
     def groups(self) -> Groups:
         return [group for part in self.parts for group in part.param_groups]
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.groups() for parameter in group["params"]]
+
+    def rates(self) -> list[Rate]:
+        """Return every layer's rate in the order of the data; where Muon has a layer's matrices there are two."""
+        rows: dict[int, Rate] = {}
+        for part in self.parts:
+            for group in part.param_groups:
+                layer, suffix = group["layer"], " (Muon)" if isinstance(part, Muon) else ""
+                row = Rate(layer.name + suffix, group["initial_lr"], layer.first_step)
+                rows |= {id(parameter): row for parameter in group["params"]}
+        return list(dict.fromkeys(rows[id(parameter)] for parameter in self.names.values()))
+
+    def drop_frozen(self, step: int) -> None:
+        """Drop the gradients of the layers that join in after `step`: no norm, moment or weight knows of them."""
+        for group in self.groups():
+            if step < group["layer"].first_step:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def set_learning_rate(self, factor: float) -> None:
         for group in self.groups():
@@ -72,14 +115,19 @@ class OptimizerSet:
 
 
 def build_optimizer(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], options: TrainingOptions, *, precision: str = "fp32"
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    options: TrainingOptions,
+    *,
+    precision: str = "fp32",
+    layer_of: LayerOf | None = None,
 ) -> OptimizerSet:
     """Return what `options.optimizer` asks for; tied weights count once, by their first name, frozen ones not.
 
     Matrices and embeddings are decayed, vectors are not. Muon takes the matrices inside repeated blocks (a number in
     their name: `h.0.attn.c_attn.weight`) and orthogonalises in bf16 if `precision` is bf16; embeddings, positions and
-    heads lie outside the blocks.
+    heads lie outside the blocks. `layer_of` gives layers their rates and first steps; without it all are one.
     """
+    layer_of = layer_of or (lambda name: WHOLE)
     names: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, parameter in named_parameters:
@@ -91,9 +139,10 @@ def build_optimizer(
     if options.optimizer == "muon":
         hidden = {name: rest.pop(name) for name in names if is_hidden_matrix(name, names[name])}
         if hidden:
-            parts.append(_muon(list(hidden.values()), options, precision))
+            groups = _groups(hidden, options.muon_learning_rate, options.weight_decay, layer_of)
+            parts.append(_muon(groups, options, precision))
     if rest:
-        parts.append(_adam(decay_groups(rest.values(), options.weight_decay), options))
+        parts.append(_adam(_groups(rest, options.learning_rate, options.weight_decay, layer_of), options))
     return OptimizerSet(names, parts, options.learning_rate)
 
 
@@ -102,22 +151,21 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and any(part.isdigit() for part in name.split("."))
 
 
-def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> Groups:
-    """Return a decayed group of matrices and embeddings and an undecayed one of vectors, as far as there are any."""
-    by_decay: dict[float, list[nn.Parameter]] = {}
-    for parameter in parameters:
-        by_decay.setdefault(weight_decay if parameter.ndim > 1 else 0.0, []).append(parameter)
-    return [{"params": members, "weight_decay": decay} for decay, members in by_decay.items()]
+def _groups(named: dict[str, nn.Parameter], peak: float, weight_decay: float, layer_of: LayerOf) -> Groups:
+    """Return for each layer a decayed group of matrices and embeddings and an undecayed one of vectors, if any."""
+    members: dict[tuple[Layer, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        members.setdefault((layer_of(name), decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": peak * layer.factor, "weight_decay": decay, "layer": layer}
+        for (layer, decay), parameters in members.items()
+    ]
 
 
-def _muon(matrices: list[nn.Parameter], options: TrainingOptions, precision: str) -> Muon:
-    return Muon(
-        matrices,
-        lr=options.muon_learning_rate,
-        momentum=options.muon_momentum,
-        weight_decay=options.weight_decay,
-        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-    )
+def _muon(groups: Groups, options: TrainingOptions, precision: str) -> Muon:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return Muon(groups, momentum=options.muon_momentum, dtype=dtype)
 
 
 def _adam(groups: Groups, options: TrainingOptions) -> torch.optim.Optimizer:

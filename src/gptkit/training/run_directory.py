@@ -28,7 +28,7 @@ from gptkit.training.events import StepEvent
 from gptkit.training.run_lock import LOCK, RunLock
 
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
-PATHS = ("data", "validation", "model", "tokenizer")
+PATHS = ("data", "validation", "model", "tokenizer", "task")
 FIX = "give the same command again"
 
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -138,6 +138,16 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
     return run
 
 
+def check_run(options: TrainingOptions) -> None:
+    """Raise what `open_run` raises for a directory or an option that cannot be used; nothing is written or locked."""
+    if options.out is None:
+        return
+    with files.failures_told("looking into the run directory", fix="choose another --out"):
+        _refuse_unusable(options.out, options.resume)
+        if (options.out / CONFIG).exists():
+            _refuse_changes(options.out / CONFIG, options)
+
+
 def _make_new(root: Path, command: str, name: str) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
@@ -184,10 +194,14 @@ def _shown(value: object) -> str:
 
 def config_text(options: TrainingOptions, command: str) -> str:
     """Return the recipe that repeats a run."""
-    values = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in _config_values(options).items()
-    }
+    values = {name: _plain(value) for name, value in _config_values(options).items()}
     return f"# gptkit {command} --recipe {CONFIG} repeats this run\n{yaml.safe_dump(values, sort_keys=False)}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _config_values(options: TrainingOptions) -> dict[str, Any]:
@@ -195,16 +209,24 @@ def _config_values(options: TrainingOptions) -> dict[str, Any]:
     values = {name: getattr(options, name) for name in fields_of(type(options)) if name not in FLAGS_ONLY | {"out"}}
     for name in values.keys() & set(PATHS):
         values[name] = _absolute(values[name], name)
-    present = {name: value for name, value in values.items() if value is not None}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in present.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _absolute(value: Any, name: str) -> Any:
-    """Return paths made absolute: all of `data` but hf: names, elsewhere what exists; presets and numbers stay."""
+    """Return paths made absolute; names of the hub, of presets and of tasks stay, and so do numbers."""
     if isinstance(value, tuple):
         return tuple(_absolute(one, name) for one in value)
-    is_path = isinstance(value, str) and not value.startswith("hf:") and (name == "data" or os.path.exists(value))
-    return os.path.abspath(value) if is_path else value
+    if isinstance(value, Path):
+        return Path(os.path.abspath(value))
+    return os.path.abspath(value) if isinstance(value, str) and _is_path(value, name) else value
+
+
+def _is_path(value: str, name: str) -> bool:
+    if value.startswith("hf:"):
+        return False
+    if name == "task":  # a folder of data may be called what a task is
+        return value.endswith((".yaml", ".yml"))
+    return name == "data" or os.path.exists(value)
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 Steps count from 1. Ours rise over `warmup_steps` from 1/warmup_steps, reach the peak at its last step and the final
 share at the last step of all. GPT-1's own (`openai-*`) read the step before it is incremented, so that x = (step - 1) /
 total and the first update has rate 0 when there is a warm-up; its linear one multiplies the warm-up by 1 - x as well
-(opt.py of openai/finetune-transformer-lm).
+(opt.py of openai/finetune-transformer-lm). `slanted` is ULMFiT's triangle (Howard and Ruder 2018, equation 3).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 Schedule = Callable[[int], float]  # step, from 1 on -> share of the peak learning rate
 
 WSD_DECAY_SHARE = 0.2
+SLANTED_CUT_FRACTION, SLANTED_RATIO = 0.1, 32
 
 
 def learning_rate_factor(
@@ -28,8 +29,11 @@ def learning_rate_factor(
     """Return the learning rate of one step as a share of the peak.
 
     `decay_steps` is all after the warm-up by default, a fifth of the run for wsd; `openai-*` decay to 0 over the whole
-    run and know neither it nor `final`. A warm-up may be a fraction of a step, as GPT-1's 0.2% of 138 was.
+    run and know neither it nor `final`. A warm-up may be a fraction of a step, as GPT-1's 0.2% of 138 was. `slanted`
+    has all its numbers from its paper.
     """
+    if name == "slanted":
+        return _slanted(step, total_steps)
     if name.startswith("openai-"):
         return _openai(name, (step - 1) / total_steps, warmup_steps / total_steps)
     if step < warmup_steps:
@@ -55,6 +59,17 @@ def _linear(progress: float, final: float) -> float:
 
 def _cosine(progress: float, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _slanted(step: int, total_steps: int) -> float:
+    """Return ULMFiT's factor: a tenth of the steps up from about 1/32, the rest down to 1/32.
+
+    The paper's slope down, cut * (1 / cut_frac - 1), is total - cut where 10 divides the total; elsewhere it would
+    end below 1/32, even below 0.
+    """
+    cut = max(1, int(total_steps * SLANTED_CUT_FRACTION))
+    p = step / cut if step < cut else 1 - _progress(step, cut, total_steps - cut)
+    return (1 + p * (SLANTED_RATIO - 1)) / SLANTED_RATIO
 
 
 def _openai(name: str, x: float, warmup: float) -> float:

@@ -21,6 +21,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NEVER = 2**62
 
 
+def autocast(device: str, precision: str) -> Any:
+    """Return the context of a forward pass: 16-bit products on float32 weights, or nothing for fp32."""
+    return torch.autocast(device, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
+
+
 class Objective(nn.Module):
     """The model with its loss, so that what runs on several processes is one function to a scalar.
 
@@ -50,10 +55,8 @@ class Machinery:
     first_bad_step: Tensor
 
     def autocast(self) -> Any:
-        """Return the context of a forward pass: 16-bit products on float32 weights, or nothing for fp32."""
-        if self.precision not in AUTOCAST:
-            return nullcontext()
-        return torch.autocast(self.accelerator.device.type, AUTOCAST[self.precision])
+        """Return the context of a forward pass."""
+        return autocast(self.accelerator.device.type, self.precision)
 
     def backward(self, work: StepWork, share: Share, batch: Batch) -> Tensor:
         """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
@@ -108,6 +111,7 @@ def take_step(
 def update(machinery: Machinery, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
     """Clip by the global norm, step where it is finite, note the first bad step; return the norm before clipping."""
     optimizer, scale = machinery.optimizer, machinery.loss_scale
+    optimizer.drop_frozen(step)
     gradients = [one.grad for one in optimizer.parameters() if one.grad is not None]
     norm = nn.utils.get_total_norm(gradients) / scale.scale
     found_inf = (~norm.isfinite()).float()

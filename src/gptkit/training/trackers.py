@@ -12,15 +12,16 @@ from gptkit.errors import UsageError
 from gptkit.training.events import StepEvent
 
 
+def check_tracker(name: str) -> None:
+    """Raise UsageError with the install command when a tracker's package is not there; `none` needs none."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UsageError(f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install 'gptkit[{name}]'")
+
+
 class Tracker:
     """A tracker of one run, opened by the main process; it never asks for a login."""
 
     def __init__(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
-        """Raises UsageError with the install command when the tracker's package is not there."""
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(
-                f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install 'gptkit[{name}]'"
-            )
         if name == "wandb" and "WANDB_API_KEY" not in os.environ:
             os.environ.setdefault("WANDB_MODE", "offline")
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS

@@ -1,0 +1,102 @@
+"""Peers and ours in one run: each row is a process of its own, and a round runs every row once, in turn.
+
+A machine whose speed drifts so drifts for all. What a row costs is the median of its steps; the first call warms up
+(and compiles: its seconds less a later one's are the compile time), the second settles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; `prepare` returns the function that takes one step."""
+
+    name: str
+    prepare: Callable[[], Step]
+    compiles: bool = False
+
+
+def compare(
+    description: str,
+    script: str,
+    rows: Sequence[Row],
+    *,
+    peers: Sequence[str],
+    unit: str,
+    work: int,
+    steps: int,
+    rounds: int,
+) -> None:
+    """Measure the rows and print the table; `work` in units a step, `peers` name rows by how they begin."""
+    by_name = {row.name: row for row in rows}
+    options = _options(description, list(by_name), steps, rounds)
+    if options.row:
+        print(json.dumps(_measure(by_name[options.row], options.steps)))
+        return
+    names = options.only or list(by_name)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            command = [sys.executable, script, "--row", name, "--steps", str(options.steps)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    _print_table(results, peers, unit, work)
+
+
+def _options(description: str, names: list[str], steps: int, rounds: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=steps, help="timed steps of a row in a round")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--only", action="append", choices=names)
+    parser.add_argument("--row", choices=names, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _measure(row: Row, steps: int) -> dict[str, float]:
+    """Return the median seconds of a step and the seconds of compiling."""
+    step = row.prepare()
+    first = _timed(step)
+    _timed(step)
+    median = statistics.median(_timed(step) for _ in range(steps))
+    return {"seconds": median, "compile_seconds": max(0.0, first - median) if row.compiles else 0.0}
+
+
+def _timed(step: Step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _print_table(results: dict[str, list[dict[str, float]]], peers: Sequence[str], unit: str, work: int) -> None:
+    import torch
+    import transformers
+
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python", end=" ")
+    print(f"{platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
+    print(f"| who | {unit}: median (lowest to highest) | {' | '.join(f'x {peer}' for peer in peers)} | compile s |")
+    print("|---|---" + "|---" * len(peers) + "|---|")
+    for name, rounds in results.items():
+        rates = sorted(work / one["seconds"] for one in rounds)
+        compile_seconds = ", ".join(f"{one['compile_seconds']:.0f}" for one in rounds)
+        ratios = [_ratio(results, name, peer) for peer in peers]
+        spread = f"{statistics.median(rates):,.3g} ({rates[0]:,.3g} to {rates[-1]:,.3g})"
+        print(f"| {name} | {spread} | {' | '.join(ratios)} | {compile_seconds} |")
+
+
+def _ratio(results: dict[str, list[dict[str, float]]], name: str, peer: str) -> str:
+    """Return the median over rounds of the peer's seconds over this row's."""
+    theirs = next((rounds for other, rounds in results.items() if other.startswith(peer)), [])
+    ratios = [one["seconds"] / ours["seconds"] for one, ours in zip(theirs, results[name], strict=False)]
+    return f"{statistics.median(ratios):.2f}" if ratios else "n/a"

@@ -1,0 +1,220 @@
+"""`gptkit finetune`: a labelled task in, a model with a head for it out; over seeds and variants if asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
+from gptkit.console import Console
+from gptkit.errors import UsageError
+from gptkit.finetuning import plan, report
+from gptkit.finetuning.inputs import Inputs, prepare_inputs
+from gptkit.finetuning.objective import double_heads_loss
+from gptkit.finetuning.predictions import write_predictions
+from gptkit.finetuning.study import VARIANTS, best_of, over_seeds, study_result
+from gptkit.model.loading import load_model
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.quiet import quiet_transformers
+from gptkit.options import FinetuneOptions
+from gptkit.reporting.loss_plot import draw_loss
+from gptkit.training import checkpoints, files
+from gptkit.training.hardware import Hardware, hardware_of
+from gptkit.training.memory import keep_freed_memory
+from gptkit.training.processes import make_accelerator, on_main_process
+from gptkit.training.rules import Choices
+from gptkit.training.run_directory import RunDirectory, check_run, newest_finished
+from gptkit.training.step import autocast
+from gptkit.training.trackers import check_tracker
+
+RUNS = Path("runs")
+
+
+def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
+    """Train, choose the epoch, predict; return what `--json` prints."""
+    accelerator = make_accelerator(options.device)
+    if options.model is None:
+        options = dataclasses.replace(options, model=_newest_model(console))
+    hardware = hardware_of(accelerator.device)
+    on_main_process(accelerator, lambda: _check(options, hardware))
+    if console.recipe_note:
+        console.say(console.recipe_note)
+    keep_freed_memory()
+    with accelerator.main_process_first():
+        inputs = prepare_inputs(options, console.say)
+    work = _Work(inputs, hardware, plan.choices(options, hardware), accelerator, console)
+    with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
+        console.run_directory = directory.path
+        result = work.result(options, directory)
+    work.tell(result)
+    return result
+
+
+def _check(options: FinetuneOptions, hardware: Hardware) -> None:
+    """Refuse what can be refused before any file is read."""
+    check_run(options)
+    check_tracker(options.report_to)
+    plan.choices(options, hardware)
+
+
+def _newest_model(console: Console) -> str:
+    newest = newest_finished(RUNS, "pretrain")
+    if newest is None:
+        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
+        raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
+    console.say(f"model {newest}: the newest finished pretrain run under ./{RUNS}")
+    return str(newest)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The runs of one command: they share their inputs, their arithmetic and the screen."""
+
+    inputs: Inputs
+    hardware: Hardware
+    choices: Choices
+    accelerator: Accelerator
+    console: Console
+
+    def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
+        """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
+        if directory.result is not None and len(directory.result["per_seed"]) == options.seeds:
+            self.console.say(f"{directory.path} is finished; this is its result")
+        elif options.study == "ablation":
+            self._study(options, directory)
+        elif options.seeds > 1:
+            self._finish_several(directory, self._seeds(options, directory, directory.path))
+        else:
+            self._train(options, directory, directory.resume_line)
+        if options.predict is not None:
+            self._predict(options.predict, directory)
+        result = on_main_process(self.accelerator, lambda: RunDirectory(directory.path, "finetune", lock=None).result)
+        assert result is not None
+        return result
+
+    def _study(self, options: FinetuneOptions, directory: RunDirectory) -> None:
+        """Run every variant over the seeds; the model is the full variant's best."""
+        variants = {}
+        for name, changes in VARIANTS.items():
+            self.console.say(f"variant {name}")
+            changed = dataclasses.replace(options, study="none", **changes)
+            variants[name] = self._seeds(changed, directory, directory.path / name)
+        self._finish_several(directory, study_result(self.inputs.task, variants))
+
+    def _seeds(self, options: FinetuneOptions, directory: RunDirectory, root: Path) -> dict[str, Any]:
+        """Run each seed in a directory of its own and return them as one."""
+        results = []
+        for seed in range(options.seed, options.seed + options.seeds):
+            self.console.say(f"seed {seed}")
+            child = root / f"seed-{seed}"
+            one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
+            results.append(self._child(one, directory.resume_line))
+        return over_seeds(self.inputs.task, results)
+
+    def _child(self, options: FinetuneOptions, resume_line: str) -> dict[str, Any]:
+        with open_on_main(options, self.accelerator, command="finetune", name="") as directory:
+            if directory.result is None:
+                self._train(options, directory, resume_line)
+            result = on_main_process(self.accelerator, lambda: _without_checkpoints(directory))
+        self._tell_seed(result)
+        return result
+
+    def _train(self, options: FinetuneOptions, directory: RunDirectory, resume_line: str) -> None:
+        """Train one model, go back to its best epoch, and write everything but predictions."""
+        inputs = self.inputs
+        model = inputs.model(options).to(self.accelerator.device)
+
+        def make_job(choices: Choices) -> Job:
+            return self._job(options, model, choices, resume_line)
+
+        trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
+        assert trained.finish.best_step is not None
+        checkpoints.load_weights(directory.checkpoints / checkpoints.directory_name(trained.finish.best_step), model)
+        with quiet_transformers():
+            on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
+
+    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices, resume_line: str) -> Job:
+        inputs = self.inputs
+        if choices.compile:
+            model.compile_blocks()
+        optimizer = plan.optimizer(options, inputs, model, choices.precision)
+        if len(optimizer.rates()) > 1:
+            for rate in optimizer.rates():
+                self.console.say(f"{rate.layer}: learning rate {rate.peak:.3g} from step {rate.first_step}")
+        return Job(
+            model=model,
+            batches=plan.batches(options, inputs, model, self.hardware),
+            loss_function=double_heads_loss(options.lm_coef),
+            optimizer=optimizer,
+            schedule=plan.schedule(options, inputs),
+            plan=plan.plan(options, inputs, choices, resume_line),
+            evaluate=plan.evaluation(inputs.task, model, inputs.dev),
+            flops_per_token=plan.flops_per_token(options, inputs, model),
+        )
+
+    def _write(
+        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: Trained, directory: RunDirectory
+    ) -> None:
+        """Write model, card, curve and, last, the result."""
+        rows, inputs = directory.rows(), self.inputs
+        more = {"mfu": trained.mfu, "resumed_from": trained.resumed_from}
+        result = report.run_result(options, inputs, directory.path, rows, trained.finish, **more)
+        card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
+        with files.failures_told("writing the model", fix=directory.resume_line):
+            report.write_model(directory.path / "model", inputs, model, card)
+            draw_loss(rows, directory.path / "loss.png", title=directory.path.name, ylabel="loss (nats per example)")
+        finish_run(directory, over_seeds(inputs.task, [result]))
+
+    def _finish_several(self, directory: RunDirectory, result: dict[str, Any]) -> None:
+        """Write the result of several runs, beside the best one's model."""
+
+        def write() -> None:
+            model = directory.path / "model"
+            with files.failures_told("copying the best model", fix=directory.resume_line):
+                if model.exists():
+                    shutil.rmtree(model)
+                shutil.copytree(best_of(self.inputs.task, result)["model_dir"], model)
+            finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
+
+        on_main_process(self.accelerator, write)
+
+    def _predict(self, split: str, directory: RunDirectory) -> None:
+        """Write the model's predictions of a split."""
+        model = load_model(directory.path / "model", head=GPTDoubleHeadsModel).to(self.accelerator.device)
+        with autocast(self.accelerator.device.type, self.choices.precision):
+            found = plan.predict_split(model, self.inputs.splits[split].encoded)
+        assert found is not None
+
+        def write() -> tuple[Path, ...]:
+            examples = self.inputs.splits[split].examples
+            return write_predictions(directory.path, self.inputs.task, split, examples, found.logits)
+
+        for path in on_main_process(self.accelerator, write):
+            self.console.say(f"predictions of {split}: {path}")
+
+    def _tell_seed(self, result: dict[str, Any]) -> None:
+        metrics = ", ".join(f"{name} {report.shown(value)}" for name, value in result["metrics"].items())
+        self.console.say(f"seed {result['seed']}: {metrics}")
+
+    def tell(self, result: dict[str, Any]) -> None:
+        """Show a result as a table, of a study as the paper's beside ours."""
+        task, title = self.inputs.task, f"{result['run_dir']}: {self.inputs.task.name} dev, from {result['model']}"
+        if "variants" in result:
+            columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
+            self.console.table(title, columns, report.study_rows(task, result))
+        else:
+            columns = ["metric", "dev", "std", "95% interval", "GPT-1 paper, %"]
+            self.console.table(title, columns, report.result_rows(task, result))
+
+
+def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:
+    """Return the result of a finished run among several; its model stays, what only resuming needs goes."""
+    if directory.checkpoints.exists():
+        files.remove_directory(directory.checkpoints)
+    assert directory.result is not None
+    return directory.result

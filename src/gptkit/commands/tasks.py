@@ -1,0 +1,41 @@
+"""`gptkit tasks`: list the tasks that finetune knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from gptkit.console import Console
+from gptkit.data.task import Task
+from gptkit.data.tasks import TASKS
+from gptkit.options import TasksOptions
+
+
+def run(options: TasksOptions, console: Console) -> dict[str, Any]:
+    """Print a table of all tasks: format, metrics, sizes, GPT-1's figure, and where the data come from."""
+    columns = ("task", "format", "metrics", "train", "dev", "test", "GPT-1", "data")
+    console.table("", columns, [_row(task) for task in TASKS.values()])
+    return {"tasks": [_facts(task) for task in TASKS.values()]}
+
+
+def _row(task: Task) -> tuple[object, ...]:
+    sizes = [f"{task.sizes[split]:,}" if split in task.sizes else None for split in ("train", "dev", "test")]
+    figure = f"{task.published.value:.1f}" if task.published else None
+    return task.name, task.format, ", ".join(task.metrics), *sizes, figure, task.data
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "format": task.format,
+        "labels": list(task.labels),
+        "target": task.target,
+        "metrics": list(task.metrics),
+        "splits": list(task.splits),
+        "sizes": dict(task.sizes),
+        "published": dataclasses.asdict(task.published) if task.published else None,
+        "data": task.data,
+        "hub": f"hf:{task.hub.path}" + f":{task.hub.configuration}" * bool(task.hub.configuration)
+        if task.hub
+        else None,
+    }

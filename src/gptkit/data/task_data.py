@@ -1,0 +1,128 @@
+"""A split's examples: made here, read from --data, from the folder of a user's own task, or from the hub."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptkit.data.examples import Example
+from gptkit.data.task import KINDS, Source, Task
+from gptkit.data.task_files import read_examples
+from gptkit.errors import InputError, UsageError
+
+OTHER_STEMS = {"dev": ("validation", "val")}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A split, whole and checked; `notes` tell what was dropped, `sha256` is over the texts and labels."""
+
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def load_examples(task: Task, split: str, data: Path | None) -> Loaded:
+    """Return the examples of a split.
+
+    `data` is a folder: DATA/file, else DATA/<task>/file, in any case; or hf: (the row's own data set of the hub), or
+    hf:NAME[:CONFIG]. UsageError when the split or the data are not there to be read, InputError for bad files.
+    """
+    if split not in task.splits:
+        fix = f"it has {', '.join(task.splits)}"
+        raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
+    if task.is_demo:
+        from gptkit.data.demo_tasks import demo_examples
+
+        return _loaded(demo_examples(task.name, split), ())
+    folder = task.folder if data is None else data
+    if folder is None:
+        raise UsageError(f"{task.name} needs its data", where="--data", fix=_what_to_give(task))
+    if str(folder).startswith("hf:"):
+        from gptkit.data.task_hub import hub_examples
+
+        return _loaded(*hub_examples(task, split, str(folder)))
+    source, paths = find_source(task, split, folder)
+    return _loaded(*read_examples(task, split, source, paths))
+
+
+def _what_to_give(task: Task) -> str:
+    files = next(iter(task.splits.values()))[0].paths[0]
+    online = f"; or --data hf: for the hub's {task.hub.path}" if task.hub else ""
+    return f"give --data DIR, the folder of {files} from {task.data}{online}"
+
+
+def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
+    """Return the first form of a split whose files are there, the authors' before the generic ones."""
+    if not folder.is_dir():
+        problem = "not a folder" if folder.exists() else "no such folder"
+        raise InputError(problem, where=f"--data {folder}", fix="name the folder of the task's files")
+    sources = [*task.splits[split], *_generic_sources(split)]
+    for root in (folder, *_folders_of(task, folder)):
+        for source in sources:
+            paths = [path for pattern in source.paths if (path := _match(root, pattern, source)) is not None]
+            if len(paths) == len(source.paths):
+                return source, paths
+    official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
+    generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
+    names = ", ".join([*official, generic])
+    there = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
+    fix = f"looked for {names} there and in {task.name}/ (any case); found {there}"
+    raise InputError(f"no file for the split {split!r} of {task.name}", where=f"--data {folder}", fix=fix)
+
+
+def _generic_sources(split: str) -> Iterator[Source]:
+    base, _, side = split.partition("-")
+    for stem in (base, *OTHER_STEMS.get(base, ())):
+        for joint in ("-", "_") if side else ("",):
+            yield from (Source((f"{stem}{joint}{side}.{kind}",), kind) for kind in KINDS)
+
+
+def _folders_of(task: Task, folder: Path) -> list[Path]:
+    """Return the folders inside that are named like the task: STS-B is stsb, CoLA cola."""
+    names = {_plain(name) for name in (task.name, *task.folders)}
+    return [one for one in _entries(folder) if _plain(one.name) in names and one.is_dir()]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
+def _match(root: Path, pattern: str, source: Source) -> Path | None:
+    """Return the file (or RACE's folder) that a path with * stands for, in any case; an exact name comes first."""
+    found = root
+    for part in Path(pattern).parts:
+        if os.path.exists(found / part):
+            found = found / part
+            continue
+        similar = [one for one in _entries(found) if fnmatch.fnmatchcase(one.name.lower(), part.lower())]
+        if not similar:
+            return None
+        if len(similar) > 1:
+            names = " and ".join(one.name for one in similar[:2])
+            raise InputError(f"{names} both could be {part}", where=str(found), fix="keep one of them")
+        [found] = similar
+    return found if found.is_dir() == (source.kind == "race") else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        fix = "check its permissions"
+        raise InputError(f"the folder cannot be read: {error.strerror}", where=str(folder), fix=fix) from None
+
+
+def _loaded(examples: Sequence[Example], notes: Sequence[str]) -> Loaded:
+    digest = hashlib.sha256()
+    for one in examples:
+        texts: list[str] = []
+        for field in one.fields:  # no text holds a NUL
+            texts += [field] if isinstance(field, str) else [str(len(field)), *field]
+        digest.update("\0".join([*texts, repr(one.label), ""]).encode())
+    return Loaded(tuple(examples), tuple(notes), digest.hexdigest())

@@ -1,0 +1,1 @@
+"""How good a model is, by measures that the literature defines."""

@@ -1,0 +1,158 @@
+"""What a fine-tuning run begins with: a task's examples as tokens, and the pre-trained model they are for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptkit.data.encoded_examples import HIGHEST_SCORE, EncodedExamples, encode_examples
+from gptkit.data.examples import Example
+from gptkit.data.formats import Markers
+from gptkit.data.task_data import Loaded, load_examples
+from gptkit.data.tasks import Task, find_task
+from gptkit.data.tokenizers import fingerprint, tokenizer_in
+from gptkit.errors import UsageError
+from gptkit.model.loading import load_double_heads, marker_ids, model_directory
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.transfer import NewHead
+from gptkit.options import FinetuneOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a task: its examples as they stand in the files, and as tokens."""
+
+    examples: tuple[Example, ...]
+    encoded: EncodedExamples
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every run of one command shares, whatever its seed; models are made from it one by one."""
+
+    task: Task
+    model_name: str  # as the user names it
+    model_directory: Path
+    tokenizer: PreTrainedTokenizerBase
+    head: NewHead
+    splits: Mapping[str, Split]  # train, dev and the one to predict
+    data_sha256: str
+
+    @property
+    def train(self) -> EncodedExamples:
+        return self.splits["train"].encoded
+
+    @property
+    def dev(self) -> EncodedExamples:
+        return self.splits["dev"].encoded
+
+    def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
+        """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
+        model = load_double_heads(
+            self.model_directory, self.head, seed=options.seed, transfer_layers=options.transfer_layers
+        )
+        if options.dropout is not None:
+            model.set_dropout(options.dropout)
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_enable()
+        return model
+
+    def identity(self) -> dict[str, str]:
+        """Return the hashes that a resumed run must find again."""
+        return {
+            "data_sha256": self.data_sha256,
+            "tokenizer_sha256": fingerprint(self.tokenizer),
+            "model_sha256": weights_sha256(self.model_directory),
+        }
+
+
+def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
+    """Read and check every split that the run needs, then tokenise; `say` what was read, dropped and cut.
+
+    What cannot be used is a UsageError or an InputError, before anything is trained or written.
+    """
+    assert options.model is not None
+    task = find_task(options.task)
+    directory = model_directory(options.model)
+    loaded = {split: _load(task, split, options, say) for split in _needed(task, options)}
+    tokenizer = tokenizer_in(directory)
+    head = _head(task, marker_ids(directory, len(tokenizer)), options)
+    model = load_double_heads(directory, head, seed=0, transfer_layers=options.transfer_layers)
+    limit = model.config.n_positions
+    splits = {split: _encode(task, split, one, tokenizer, head, limit, say) for split, one in loaded.items()}
+    digest = hashlib.sha256("".join(loaded[split].sha256 for split in ("train", "dev")).encode()).hexdigest()
+    return Inputs(task, options.model, directory, tokenizer, head, splits, digest)
+
+
+def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -> NewHead:
+    return NewHead(
+        task=task.name,
+        format=task.format,
+        labels=output_labels(task),
+        markers=markers,
+        classifier_dropout=options.classifier_dropout,
+    )
+
+
+def output_labels(task: Task) -> tuple[str, ...]:
+    """Return the names of a model's outputs: its classes, whole scores, or the one score of a text or a choice."""
+    if task.target == "class":
+        return task.labels
+    if task.target == "soft-score":
+        return tuple(str(score) for score in range(HIGHEST_SCORE + 1))
+    return ("score",)
+
+
+def weights_sha256(directory: Path) -> str:
+    """Return the sha256 over the weight files of a model directory, by name."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _needed(task: Task, options: FinetuneOptions) -> list[str]:
+    """Return the splits to read; UsageError for a task that is not trained on, or has no such split."""
+    if "train" not in task.splits:
+        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli, and evaluate")
+    wanted = options.predict
+    if wanted is not None and wanted not in task.splits:
+        known = ", ".join(task.splits)
+        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
+    return list(dict.fromkeys(["train", "dev", *([wanted] if wanted else [])]))
+
+
+def _load(task: Task, split: str, options: FinetuneOptions, say: Say) -> Loaded:
+    loaded = load_examples(task, split, options.data)
+    for note in loaded.notes:
+        say(f"{split}: {note}")
+    return loaded
+
+
+def _encode(
+    task: Task,
+    split: str,
+    loaded: Loaded,
+    tokenizer: PreTrainedTokenizerBase,
+    head: NewHead,
+    limit: int,
+    say: Say,
+) -> Split:
+    markers = Markers(*head.markers)
+    encoded = encode_examples(tokenizer, task.format, loaded.examples, markers, limit, target=task.target)
+    mean = encoded.tokens.mean()
+    line = f"{split}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
+    if encoded.n_truncated:
+        fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
+        line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
+    say(line)
+    return Split(loaded.examples, encoded)

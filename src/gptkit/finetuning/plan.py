@@ -1,0 +1,156 @@
+"""From the options of a fine-tuning run to what the loop is given: steps, batches, rates, loss and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from gptkit.data.encoded_examples import EncodedExamples
+from gptkit.data.tasks import Task
+from gptkit.finetuning.batches import evaluation_batches, finetuning_batches, steps_per_epoch
+from gptkit.finetuning.inputs import Inputs
+from gptkit.finetuning.layers import layers
+from gptkit.finetuning.objective import SplitLogits, predict
+from gptkit.finetuning.predictions import metrics_of
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import FinetuneOptions
+from gptkit.training import rules
+from gptkit.training.batches import Batches
+from gptkit.training.hardware import Hardware
+from gptkit.training.loop import Evaluate, Plan
+from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.rules import Choices
+from gptkit.training.schedules import Schedule, learning_rate_factor
+
+WARMUP_SHARE = 0.002  # of all updates: GPT-1 paper, 4.1
+CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
+PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, in optimizer updates."""
+
+    steps_per_epoch: int
+    steps: int
+
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch, from 1 on, that a step belongs to."""
+        return -(-step // self.steps_per_epoch)
+
+
+def length_of(options: FinetuneOptions, inputs: Inputs) -> Length:
+    each = steps_per_epoch(len(inputs.train), options.batch_size)
+    return Length(each, each * options.epochs)
+
+
+def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
+    """Return the run's arithmetic; auto never compiles here, where nearly every batch has a length of its own."""
+    precision = rules.choose_precision(options.precision, hardware)
+    compiles, note = rules.choose_compile(options.compile, hardware, precision, total_flops=0.0)
+    return Choices(precision, compiles, hardware.threads, hardware.kind, (note,) if note else ())
+
+
+def batches(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> Batches:
+    return finetuning_batches(
+        inputs.train,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        micro_batch=options.micro_batch or options.batch_size,
+        padded_tokens=CPU_TOKENS if hardware.kind == "cpu" else _gpu_tokens(options, inputs, model, hardware),
+    )
+
+
+def _gpu_tokens(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> int:
+    longest, config = int(inputs.train.lengths.max()), model.config
+    rows = rules.choose_micro_batch(
+        hardware,
+        rows=options.batch_size * inputs.train.sequences_per_example,
+        sequence_length=longest,
+        parameters=model.num_parameters(),
+        n_layer=config.n_layer,
+        n_embd=config.n_embd,
+    )
+    return rows * longest
+
+
+def optimizer(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, precision: str) -> OptimizerSet:
+    """Return the optimizer, with ULMFiT's rate for each layer where that is asked for."""
+    layer_of = None
+    if options.layer_decay != 1.0 or options.unfreeze == "gradual":
+        layer_of = layers(
+            model.config.n_layer,
+            decay=options.layer_decay,
+            unfreeze=options.unfreeze,
+            steps_per_epoch=length_of(options, inputs).steps_per_epoch,
+        )
+    return build_optimizer(model.named_parameters(), options, precision=precision, layer_of=layer_of)
+
+
+def schedule(options: FinetuneOptions, inputs: Inputs) -> Schedule:
+    steps = length_of(options, inputs).steps
+    warmup = WARMUP_SHARE * steps if options.warmup_steps is None else options.warmup_steps
+    return lambda step: learning_rate_factor(
+        options.schedule,
+        step,
+        total_steps=steps,
+        warmup_steps=warmup,
+        decay_steps=options.decay_steps,
+        final=options.final_learning_rate,
+    )
+
+
+def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices, resume_line: str) -> Plan:
+    """Return when to do what: by default an evaluation and a checkpoint an epoch."""
+    length = length_of(options, inputs)
+    eval_every = options.eval_every or length.steps_per_epoch
+    return Plan(
+        steps=length.steps,
+        log_every=options.log_every,
+        eval_every=eval_every,
+        save_every=options.save_every or eval_every,
+        keep_checkpoints=options.keep_checkpoints,
+        clip_norm=options.clip_norm,
+        seed=options.seed,
+        precision=arithmetic.precision,
+        compile=arithmetic.compile,
+        best_by=inputs.task.metrics[0],
+        resume_line=f"to go on: {resume_line}",
+        identity=inputs.identity(),
+        choices=arithmetic.facts(),
+    )
+
+
+def evaluation(task: Task, model: nn.Module, dev: EncodedExamples) -> Evaluate:
+    """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
+
+    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float] | None:
+        found = predict_split(model, dev, should_stop=should_stop)
+        if found is None:
+            return None
+        assert found.loss is not None
+        return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
+
+    return evaluate
+
+
+def predict_split(
+    model: nn.Module, examples: EncodedExamples, *, should_stop: Callable[[], bool] = lambda: False
+) -> SplitLogits | None:
+    """Return the logits of every example, None if `should_stop()` came true; the model should be in eval mode."""
+    pieces = evaluation_batches(examples, padded_tokens=PREDICTION_TOKENS)
+    return predict(model, pieces, len(examples), should_stop=should_stop)
+
+
+def flops_per_token(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel) -> float:
+    """Return the FLOPs of a step for each token: without an auxiliary loss the tied head multiplies nothing."""
+    config, table = model.config, model.transformer.wte.weight.numel()
+    parameters = model.num_parameters() - model.transformer.wpe.weight.numel() - (0 if options.lm_coef else table)
+    return rules.flops_per_token(
+        parameters,
+        n_layer=config.n_layer,
+        n_embd=config.n_embd,
+        sequence_length=int(inputs.train.tokens.mean() / inputs.train.sequences_per_example),
+    )

@@ -1,0 +1,169 @@
+"""What fine-tuning tells: results of seeds and studies as tables, and the files for people to read."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gptkit
+from gptkit.data.embedded import LICENCE
+from gptkit.data.tasks import Task
+from gptkit.finetuning.inputs import Inputs
+from gptkit.finetuning.plan import length_of
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import FinetuneOptions
+from gptkit.reporting.model_card import ModelCard
+from gptkit.training.events import FinishEvent
+from gptkit.training.rules import Choices
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
+# The variants of the ablation as the paper's table 5 names them.
+PAPER_ROWS = {
+    "full": "Transformer w/ aux LM (full)",
+    "no_aux": "Transformer w/o aux LM",
+    "no_pretraining": "Transformer w/o pre-training",
+}
+
+Row = tuple[str, ...]
+
+
+def run_result(
+    options: FinetuneOptions,
+    inputs: Inputs,
+    run: Path,
+    rows: Sequence[Mapping[str, Any]],
+    finish: FinishEvent,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what one run came to; its metrics are those of its best step, which is the one that the model keeps."""
+    assert finish.best_step is not None
+    best = next(row for row in reversed(rows) if row["step"] == finish.best_step)
+    return {
+        "run_dir": str(run),
+        "model_dir": str(run / "model"),
+        "task": inputs.task.name,
+        "model": inputs.model_name,
+        "metrics": {name: best[name] for name in inputs.task.metrics},
+        "val_loss": best["val_loss"],
+        "best_step": finish.best_step,
+        "best_epoch": length_of(options, inputs).epoch_of(finish.best_step),
+        "lm_coef": options.lm_coef,
+        "transfer_layers": options.transfer_layers,
+        "n_train": len(inputs.train),
+        "n_eval": len(inputs.dev),
+        "steps": finish.step,
+        "tokens": finish.tokens,
+        "train_loss": rows[-1]["loss"],
+        "tokens_per_second": finish.tokens_per_second,
+        "train_seconds": finish.train_seconds,
+        **more,
+        "data_sha256": inputs.data_sha256,
+        "seed": options.seed,
+        "version": gptkit.__version__,
+    }
+
+
+def result_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+    """Return (metric, dev value, standard deviation, interval, published value) of a result."""
+    return [
+        (
+            name,
+            shown(result["metrics"][name]),
+            shown(result.get("std", {}).get(name)),
+            shown_interval(result.get("interval", {}).get(name)),
+            published(task, name),
+        )
+        for name in task.metrics
+    ]
+
+
+def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+    """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
+    metric = task.metrics[0]
+    rows: list[Row] = []
+    for variant, one in result["variants"].items():
+        gain = result["full_minus"].get(variant, {})
+        rows.append(
+            (
+                PAPER_ROWS[variant],
+                shown(getattr(task.published, variant, None)),
+                shown(one["metrics"][metric], 100),
+                shown(one.get("std", {}).get(metric), 100),
+                shown_interval(one.get("interval", {}).get(metric), 100),
+                shown(gain.get("mean"), 100),
+                shown_interval(gain.get("interval"), 100),
+            )
+        )
+    return rows
+
+
+def published(task: Task, metric: str) -> str:
+    """Return what the paper reports for the metric, with its place, as far as it does."""
+    if task.published is None or task.published.metric != metric:
+        return "n/a"
+    return f"{task.published.value:g} ({task.published.source})"
+
+
+def shown(value: float | None, scale: float = 1.0) -> str:
+    return "n/a" if value is None else f"{scale * value:.4g}"
+
+
+def shown_interval(interval: Sequence[float] | None, scale: float = 1.0) -> str:
+    return "n/a" if interval is None else " to ".join(shown(end, scale) for end in interval)
+
+
+def write_model(directory: Path, inputs: Inputs, model: GPTDoubleHeadsModel, card: ModelCard) -> None:
+    """Write weights, configuration, tokenizer and card; a directory that an earlier attempt left is replaced."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    model.save_pretrained(directory)
+    inputs.tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
+
+
+def model_card(
+    options: FinetuneOptions,
+    inputs: Inputs,
+    model: GPTDoubleHeadsModel,
+    choices: Choices,
+    result: Mapping[str, Any],
+    *,
+    command: str,
+) -> ModelCard:
+    """Return the card of a fine-tuned model."""
+    task, config = inputs.task, model.config
+    start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
+    metrics = {f"dev {name}": shown(value) for name, value in result["metrics"].items()}
+    return ModelCard(
+        name=Path(str(result["run_dir"])).name,
+        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
+        kind="text-classification",
+        parameters=model.num_parameters(),
+        shape=f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
+        f"{config.vocab_size:,} tokens",
+        data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
+        data_sha256=inputs.data_sha256,
+        licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
+        tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
+        command=command,
+        use=f"gptkit finetune --task {task.name} --model .",
+        limits="It knows what its training examples show: measure it on yours before you trust it.",
+        measured={
+            **metrics,
+            "best epoch": f"{result['best_epoch']} of {options.epochs}",
+            "seconds of training": shown(result["train_seconds"]),
+        },
+        versions={
+            "gptkit": gptkit.__version__,
+            "Python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "precision": choices.precision,
+            "compiled": str(choices.compile),
+            "threads": str(choices.threads),
+            "device": choices.device,
+        },
+    )

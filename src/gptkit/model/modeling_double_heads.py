@@ -1,0 +1,137 @@
+"""A GPT with GPT-1's two heads: a task's classifier at the extract token, and the language model as a second objective.
+
+    L3 = L2 + lm_coef * L1      (GPT-1 paper, section 3.2, equations 3 to 5)
+
+An example is one sequence (classification, entailment), two (similarity: both orders) or one for each choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput
+
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.lm_loss import lm_loss
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel, GPTPreTrainedModel
+
+NEW_STD = 0.02  # of what a task adds: the classifier and the embeddings of its three markers
+
+
+@dataclass
+class DoubleHeadsOutput(ModelOutput):
+    """What GPTDoubleHeadsModel returns; `loss` = classifier_loss + lm_coef * lm_loss.
+
+    logits are (example, label); for multiple-choice (example, choice); for a single label, a score, (example,).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    classifier_loss: Tensor | None = None
+    lm_loss: Tensor | None = None
+
+
+class GPTDoubleHeadsModel(GPTPreTrainedModel):
+    """A GPT that scores a task's examples; `config.format` says what its sequences mean, `config.id2label` the outputs.
+
+    A multiple-choice model has one output, the score of a choice; a regression has one as well.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.transformer = GPTModel(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
+        self.score = nn.Linear(config.n_embd, config.num_labels or 1)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.score:
+            init.normal_(module.weight, mean=0.0, std=NEW_STD)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        extract: Tensor,
+        labels: Tensor | None = None,
+        lm_coef: float = 0.0,
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> DoubleHeadsOutput:
+        """Return the logits and, with `labels`, the losses: examples' sums over `num_items_in_batch`, or their means.
+
+        input_ids (example, sequence, length) are padded on the right with anything; extract (example, sequence) is the
+        position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
+        float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
+        """
+        examples, sequences, length = input_ids.shape
+        hidden = self.transformer(input_ids=input_ids.flatten(0, 1)).last_hidden_state
+        hidden = hidden.view(examples, sequences, length, -1)  # (example, sequence, length, n_embd)
+        logits = self._classify(hidden, extract)
+        if labels is None:
+            return DoubleHeadsOutput(logits=logits)
+        count = examples if num_items_in_batch is None else num_items_in_batch
+        classifier_loss = summed_classifier_loss(logits, labels) / count
+        if not lm_coef:
+            return DoubleHeadsOutput(loss=classifier_loss, logits=logits, classifier_loss=classifier_loss)
+        auxiliary = summed_auxiliary_loss(hidden, self.lm_head.weight, input_ids, extract) / count
+        loss = classifier_loss + lm_coef * auxiliary
+        return DoubleHeadsOutput(loss=loss, logits=logits, classifier_loss=classifier_loss, lm_loss=auxiliary)
+
+    def _classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
+        """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
+        index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+        state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
+        if self.config.format == "similarity":
+            state = state.sum(1, keepdim=True)  # of both orders, so that neither comes first
+        # One mask an example, shared by its choices: they differ by what they say, not by what was dropped.
+        state = self.classifier_dropout(state.mT).mT
+        with torch.autocast(state.device.type, enabled=False):
+            scores: Tensor = self.score(state.to(self.score.weight.dtype)).float()  # (example, sequence or 1, label)
+        if self.config.format == "multiple-choice":
+            return scores.squeeze(2)  # (example, choice)
+        return scores.squeeze(1) if self.config.num_labels != 1 else scores[:, 0, 0]
+
+    def language_model(self) -> GPTForCausalLM:
+        """Return the language model inside, with this model's own weights and no trace of the task."""
+        with torch.device("meta"):
+            model = GPTForCausalLM(self.config.without_head())
+        model.transformer, model.lm_head = self.transformer, self.lm_head
+        model.train(self.training)
+        return model
+
+
+def summed_classifier_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return L2 summed over examples: cross-entropy, of classes or distributions, or the squared error of scores.
+
+    Raises ValueError for float labels of another shape than the logits'.
+    """
+    if not labels.is_floating_point():
+        return F.cross_entropy(logits, labels, reduction="sum")
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels {tuple(labels.shape)} do not fit logits {tuple(logits.shape)}")
+    if labels.ndim == 1:
+        return F.mse_loss(logits, labels.float(), reduction="sum")
+    return F.cross_entropy(logits, labels.float(), reduction="sum")
+
+
+def summed_auxiliary_loss(hidden: Tensor, weight: Tensor, input_ids: Tensor, extract: Tensor) -> Tensor:
+    """Return L1 summed over examples: the mean over an example's sequences of the mean over a sequence's predictions.
+
+    Predicted are all tokens after the first, the extract token included (openai/finetune-transformer-lm, train.py).
+    hidden (example, sequence, length, n_embd), weight (vocab, n_embd), input_ids (example, sequence, length), extract
+    (example, sequence). Padding is left out before the LM head, not after it.
+    """
+    positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
+    predicts = positions < extract[..., None]  # (example, sequence, length): whether the next token is supervised
+    index = predicts.flatten().nonzero().squeeze(1)  # (token,)
+    targets = input_ids.roll(-1, dims=-1).flatten()[index]
+    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(predicts).flatten()[index]
+    return lm_loss(hidden.flatten(0, 2).index_select(0, index), weight, targets, weights)

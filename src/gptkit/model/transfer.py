@@ -1,0 +1,96 @@
+"""From a pre-trained language model to the same model with a task's head, before its first step of fine-tuning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gptkit.errors import UsageError
+from gptkit.model.configuration_gpt import MARKER_FIELDS, GPTConfig
+from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM
+
+EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
+BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewHead:
+    """What a task adds to a model.
+
+    `labels` name the outputs, in their order; a score, and the score of a choice, are one output. `markers` are the ids
+    of start, delimiter and extract.
+    """
+
+    task: str
+    format: str
+    labels: tuple[str, ...]
+    markers: tuple[int, int, int]
+    classifier_dropout: float = 0.1
+
+
+def to_double_heads(
+    model: GPTForCausalLM, head: NewHead, *, seed: int, transfer_layers: str | int | None = None
+) -> GPTDoubleHeadsModel:
+    """Return the pre-trained model with a fresh head, in eval mode: a pure function of its arguments.
+
+    Markers are drawn from N(0, 0.02) whatever stood in their rows; the table grows only where it has no such rows.
+    `transfer_layers` keeps the embeddings and the first so many blocks (GPT-1 paper, figure 2; with all of them also
+    what follows), "none" nothing but the sizes, None everything. The rest starts as in pre-training. UsageError for a
+    number of layers that the model does not have.
+    """
+    kept = _layers_kept(transfer_layers, model.config.n_layer)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        tuned = GPTDoubleHeadsModel(_config(model.config, head))
+        tuned.train(False)
+        theirs = model.state_dict()
+        for name, tensor in tuned.state_dict().items():
+            if _is_kept(name, kept, model.config.n_layer):
+                tensor[: len(theirs[name])] = theirs[name]
+        _draw_markers(tuned, head.markers)
+    return tuned
+
+
+def _layers_kept(transfer_layers: str | int | None, n_layer: int) -> int | None:
+    """Return how many blocks are kept beside the embeddings; None when not even these are."""
+    if transfer_layers is None:
+        return n_layer
+    if transfer_layers == "none":
+        return None
+    asked = str(transfer_layers)
+    if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
+        message = f"{asked!r} is not a number of this model's layers"
+        raise UsageError(message, where="--transfer-layers", fix=f"give 0 to {n_layer}, or none")
+    return int(asked)
+
+
+def _config(config: GPTConfig, head: NewHead) -> GPTConfig:
+    own = {
+        "vocab_size": max(config.vocab_size, max(head.markers) + 1),
+        "task": head.task,
+        "format": head.format,
+        "classifier_dropout": head.classifier_dropout,
+        "id2label": dict(enumerate(head.labels)),
+        "label2id": {label: index for index, label in enumerate(head.labels)},
+    }
+    markers = dict(zip(MARKER_FIELDS, head.markers, strict=True))
+    return GPTConfig(**{**config.without_head().to_diff_dict(), **own, **markers})
+
+
+def _is_kept(name: str, kept: int | None, n_layer: int) -> bool:
+    if kept is None or name.startswith("score."):
+        return False
+    if block := BLOCK.match(name):
+        return int(block[1]) < kept
+    return name.startswith(EMBEDDINGS) or kept == n_layer
+
+
+def _draw_markers(model: GPTDoubleHeadsModel, markers: tuple[int, int, int]) -> None:
+    """Draw the markers' rows of the embedding and, where it is another tensor, of the LM head."""
+    for table in {id(table): table for table in (model.transformer.wte.weight, model.lm_head.weight)}.values():
+        rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
+        table[list(markers)] = rows.to(table.dtype)

@@ -1,0 +1,29 @@
+"""gptkit tasks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gptkit.cli import main
+from gptkit.data.tasks import TASKS
+
+
+def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks"]) == 0
+    out, err = capsys.readouterr()
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert set(TASKS) <= set(lines)
+    for part in ("similarity", "pearson, spearman", "5,749", "1,500", "1,379", "82.0", "gluebenchmark.com"):
+        assert part in lines["stsb"]
+    assert err == "next: gptkit finetune --task demo-classification\n"
+
+
+def test_json_has_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
+    assert list(rows) == list(TASKS)
+    assert rows["rte"]["sizes"] == {"train": 2490, "dev": 277, "test": 3000}
+    assert rows["rte"]["published"]["no_pretraining"] == 53.8
+    assert (rows["rte"]["hub"], rows["demo-cloze"]["hub"]) == ("hf:nyu-mll/glue:rte", None)
