@@ -1,4 +1,4 @@
-# make demo    installs gptkit into .venv, pre-trains on the embedded corpus and generates from what it trained
+# make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model and fine-tunes it
 # make test    the fast tests (test-all: the slow ones too), each target setting up what it needs
 # A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -24,6 +24,7 @@ dev: $(VENV)/installed-dev
 demo: $(VENV)/installed
 	$(BIN)/gptkit pretrain --out $(DEMO)
 	$(BIN)/gptkit generate --model $(DEMO)/model --top-k 40
+	$(BIN)/gptkit finetune --task demo-classification --model $(DEMO)/model --out $(DEMO)-classification
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not slow and not network"
@@ -41,7 +42,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/finetune.py
 
 clean:
-	rm -rf build dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(DEMO) $(DEMO)-classification .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

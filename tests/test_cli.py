@@ -21,8 +21,9 @@ import pytest
 
 import gptkit
 from gptkit import cli, command_line
-from gptkit.cli import COMMANDS, Command, main
+from gptkit.cli import main
 from gptkit.command_line import flags_of, recipe_values, scan
+from gptkit.command_table import COMMANDS, Command
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.option_values import recipe_keys

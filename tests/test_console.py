@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.console import Console, Progress, safe_text
+from gptkit.console import Console, PlainProgress, Progress, safe_text
 
 BIDI = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 ATTACKS = [
@@ -94,6 +94,18 @@ def test_no_colour_where_none_is_wanted(environment: dict[str, str]) -> None:
     speaker.warn("careful")
     speaker.table("t", ["a"], [[1]])
     assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def test_a_narrow_terminal_gets_plain_lines_in_colour() -> None:
+    speaker, _, err = console(live=True, COLUMNS="59")
+    with speaker.progress(1) as progress:
+        train(progress, 1, log_every=1, eval_every=1)
+    assert type(progress) is PlainProgress
+    assert "\x1b[?25l" not in err.getvalue()
+    speaker.warn("careful")
+    assert "\x1b[1;33mwarning:" in err.getvalue()
+    with console(live=True, COLUMNS="60")[0].progress(1) as progress:
+        assert type(progress) is not PlainProgress
 
 
 def train(progress: Progress, steps: int, *, log_every: int, eval_every: int) -> None:

@@ -38,10 +38,13 @@ MAY_IMPORT = {
     "failures": {"errors"},
     "help_text": {"option_values", "options", "console"},
     "command_line": BASE,
-    "cli": BASE | {"console", "failures", "help_text", "command_line"},
+    "command_table": {"options"},
+    "cli": BASE | {"console", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
-STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files", "network", "failures", "help_text", "command_line"}
+STANDARD_LIBRARY_ALONE = {
+    *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
+}
 THIRD_PARTY = {
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "yaml", "tensorboard", "wandb", "trackio"},

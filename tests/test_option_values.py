@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.cli import COMMANDS
+from gptkit.command_table import COMMANDS
 from gptkit.errors import UsageError
 from gptkit.option_values import FLAGS_ONLY, MAX_RECIPE_BYTES, kinds_of, parse_value, read_recipe, recipe_keys
 from gptkit.options import PretrainOptions, fields_of

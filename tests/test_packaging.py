@@ -30,7 +30,7 @@ def test_the_wheel_has_the_recipes_and_the_types_inside(tmp_path: Path) -> None:
     modules = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("*.py")}
     assert recipes | modules | {"gptkit/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert "gptkit = gptkit.cli:main" in scripts
+    assert "gptkit = gptkit.__main__:main" in scripts
     assert "Requires-Python: >=3.11" in metadata
 
 

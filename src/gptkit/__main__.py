@@ -1,8 +1,31 @@
-"""`python -m gptkit`, for launchers: torchrun and accelerate start modules."""
+"""The program: `gptkit`, and `python -m gptkit` for launchers, which start modules."""
 
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
 import sys
 
-from gptkit.cli import main
+
+def main() -> None:
+    """Run the command line and end the process with its exit code, as soon as all that asked for it is closed."""
+    code = 1  # of an exit that `cli.main` does not return from
+    # Registered before the libraries register theirs, this runs last. The interpreter would go on to free some
+    # hundred thousand objects of torch and transformers one by one, for seconds.
+    atexit.register(lambda: _leave(code))
+    from gptkit import cli
+
+    code = cli.main()
+    sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

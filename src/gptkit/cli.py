@@ -1,6 +1,5 @@
-"""The command line: a table of commands, made into a Typer app from their options dataclasses.
+"""The command line: the table of commands, made into a Typer app from their options dataclasses.
 
-To add a command, write its options in options.py, `run(options, console) -> dict | None` in commands/, and a row here.
 Nothing heavy is imported before a command line is known to be good.
 """
 
@@ -26,154 +25,12 @@ from typer.core import TyperCommand, TyperGroup
 import gptkit
 from gptkit import options as opt
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
+from gptkit.command_table import COMMANDS, GROUPS, Command
 from gptkit.console import Console, has_colour, is_live
 from gptkit.errors import Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
-
-
-@dataclass(frozen=True)
-class Command:
-    """A row of the table.
-
-    `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
-    is what --json prints. `next` is the command to try next, filled from that dict, `{free:NAME}` with a name that no
-    file has yet; none is named where the dict says false under `next_needs`. Where no --recipe
-    is named, the one named like the value of the option `recipe_by` (`laptop` without it) gives the defaults.
-    """
-
-    name: str
-    help: str
-    options: type[opt.OutputOptions]
-    function: str
-    examples: tuple[str, ...]
-    next: str
-    recipe_by: str | None = None
-    next_needs: str | None = None
-
-
-COMMANDS = (
-    Command(
-        "pretrain",
-        "Train a GPT-1 or GPT-2 model from scratch on raw text, or go on from a model directory.",
-        opt.PretrainOptions,
-        "gptkit.commands.pretrain:run",
-        (
-            "gptkit pretrain                                  # the embedded corpus, about two minutes",
-            "gptkit pretrain book.txt --out runs/book         # the same line again goes on where it stopped",
-            "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
-            "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
-        ),
-        "gptkit generate --top-k 40 --model {model_dir}",
-        recipe_by="model",
-    ),
-    Command(
-        "finetune",
-        "Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.",
-        opt.FinetuneOptions,
-        "gptkit.commands.finetune:run",
-        (
-            "gptkit finetune --task demo-classification       # from the newest pretrain run under ./runs",
-            "gptkit finetune --task rte --data glue/RTE --model runs/demo/model",
-            "gptkit finetune --task demo-cloze --study ablation --seeds 5",
-            "gptkit finetune --task rte --data glue/RTE --layer-decay 0.38 --unfreeze gradual --schedule slanted",
-        ),
-        "gptkit finetune --recipe {run_dir}/config.yaml --study ablation --seeds 5",
-        recipe_by="task",
-    ),
-    Command(
-        "tasks",
-        "List the tasks to fine-tune on: format, metric, sizes, and where the data comes from.",
-        opt.TasksOptions,
-        "gptkit.commands.tasks:run",
-        ("gptkit tasks", "gptkit tasks --json"),
-        "gptkit finetune --task demo-classification",
-    ),
-    Command(
-        "generate",
-        "Sample text from a model.",
-        opt.GenerateOptions,
-        "gptkit.commands.generate:run",
-        (
-            "gptkit generate --top-k 40                       # from the newest run under ./runs",
-            'gptkit generate "The function returns" --num-samples 3 --temperature 0.8',
-            "echo 'Once upon a time' | gptkit generate - --model runs/demo/model",
-        ),
-        "gptkit convert {model} {free:exported} --to hf",
-    ),
-    Command(
-        "convert",
-        "Import a model's weights from another format, or export them.",
-        opt.ConvertOptions,
-        "gptkit.commands.convert:run",
-        (
-            "gptkit convert runs/demo/model exported --to hf  # a directory that plain transformers loads",
-            "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
-        ),
-        "gptkit generate --model {destination}",
-        next_needs="tokenizer",
-    ),
-    Command(
-        "tokenizer train",
-        "Train a tokenizer on the text that pretrain would train on.",
-        opt.TokenizerTrainOptions,
-        "gptkit.commands.tokenizer:run_train",
-        (
-            "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
-            "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
-        ),
-        "gptkit pretrain --tokenizer {tokenizer_dir}",
-    ),
-    Command(
-        "tokenizer compare",
-        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
-        opt.TokenizerCompareOptions,
-        "gptkit.commands.tokenizer:run_compare",
-        (
-            "gptkit tokenizer compare char bpe:4096",
-            "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
-        ),
-        "gptkit pretrain --tokenizer {fewest_tokens}",
-    ),
-    Command(
-        "recipes ls",
-        "List the model presets and the recipes.",
-        opt.RecipesListOptions,
-        "gptkit.commands.recipes:run_list",
-        ("gptkit recipes ls",),
-        "gptkit recipes show laptop",
-    ),
-    Command(
-        "recipes show",
-        "Show a preset or a recipe, with every key that it leaves at its default.",
-        opt.RecipesShowOptions,
-        "gptkit.commands.recipes:run_show",
-        ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
-        "gptkit recipes cp {kind}/{name}",
-    ),
-    Command(
-        "recipes cp",
-        "Copy a preset or a recipe, to change it.",
-        opt.RecipesCopyOptions,
-        "gptkit.commands.recipes:run_copy",
-        ("gptkit recipes cp laptop mine.yaml",),
-        "gptkit pretrain {flag} {path}",
-    ),
-    Command(
-        "env",
-        "Show versions, processor, GPUs, compiler and folders.",
-        opt.EnvOptions,
-        "gptkit.commands.env:run",
-        ("gptkit env", "gptkit env --json"),
-        "gptkit pretrain",
-    ),
-)
-GROUPS = {
-    "": "gptkit: pre-train, fine-tune, sample and evaluate GPT-1 and GPT-2 from the command line.",
-    "recipes": "Model presets and recipes: list, show, copy.",
-    "tokenizer": "Tokenizers: train one, or compare two.",
-}
 
 
 @dataclass(frozen=True)
@@ -231,8 +88,8 @@ def _run(request: Request, console: Console) -> None:
     if request.options.json:
         console.print_json(result)
         return
-    if command.next_needs is None or result[command.next_needs]:
-        _say_next(command.next, result, console)
+    if line := command.next if isinstance(command.next, str) else command.next(result):
+        _say_next(line, result, console)
 
 
 def _say_next(line: str, result: Mapping[str, Any], console: Console) -> None:

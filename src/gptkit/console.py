@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STEP_LINES = 100
 _EVALUATION_LINES = 40
+_LIVE_COLUMNS = 60
 
 
 def safe_text(text: str) -> str:
@@ -35,16 +36,29 @@ def safe_text(text: str) -> str:
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Say whether a display that redraws itself may go to `stream`."""
+    """Say whether a display that redraws itself may go to `stream`: a terminal that holds its lines unbroken."""
+    return _is_attended(stream, environment) and _columns(stream, environment) >= _LIVE_COLUMNS
+
+
+def _is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
     unattended = environment.get("GITHUB_ACTIONS") or environment.get("CI") or environment.get("TERM") == "dumb"
     return stream.isatty() and not unattended
+
+
+def _columns(stream: TextIO, environment: Mapping[str, str]) -> int:
+    """Return the width of a terminal, as rich finds it: COLUMNS, what the terminal says, else 80."""
+    if (said := environment.get("COLUMNS", "")).isdecimal():
+        return int(said)
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
 
 
 def has_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Say whether `stream` may get colours."""
     # The console of Windows shows escape codes as text unless it is Windows Terminal.
     understood = os.name != "nt" or bool(environment.get("WT_SESSION"))
-    return understood and is_live(stream, environment) and not environment.get("NO_COLOR")
+    return understood and _is_attended(stream, environment) and not environment.get("NO_COLOR")
 
 
 def json_line(payload: Mapping[str, Any]) -> str:
@@ -184,12 +198,15 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title, style="bold"), title_justify="left")
+        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
+        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
+            table.box, table.pad_edge, table.collapse_padding = None, False, True
         for name, to_right in zip(head, right, strict=True):
             table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        self._rich(self._stdout).print(table)
+        screen.print(table)
 
 
 def _is_number(cell: str) -> bool:

@@ -124,7 +124,11 @@ class TrainingOptions(OutputOptions):
 
     log_every: int = option(10, "Steps between rows of metrics.jsonl.", panel="Run", conduct=True, minimum=1)
     eval_every: int | None = option(
-        None, "Steps between validations [default: a tenth of the run].", panel="Run", conduct=True, minimum=1
+        None,
+        "Steps between validations [default: a tenth of the run, at least 10].",
+        panel="Run",
+        conduct=True,
+        minimum=1,
     )
     save_every: int | None = option(
         None, "Steps between checkpoints [default: as eval_every].", panel="More", conduct=True, minimum=1
@@ -184,8 +188,10 @@ class FinetuneOptions(TrainingOptions):
     """Fine-tune a pre-trained model on a labelled task, as GPT-1 did it."""
 
     task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
-    data: Path | None = option(
-        None, "Folder of the task's files, or of one folder per task; demo tasks need none.", metavar="DIR"
+    data: str | None = option(
+        None,
+        "Folder of the task's files, or of one folder per task; hf: = its own hub data set. Demo tasks need none.",
+        metavar="DIR|hf:[NAME[:CONFIG]]",
     )
     model: str | None = amended(
         TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."

@@ -122,6 +122,17 @@ def test_temperature_0_is_greedy(model_folder: Path) -> None:
     assert len(set(texts)) == 1
 
 
+def test_a_sample_that_ends_at_once_is_explained(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    model, separator = load_model(folder), separator_id(load_tokenizer(str(folder)))
+    with torch.no_grad():  # ln_f gives the separator's own direction whatever it reads
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(1000 * model.transformer.wte.weight[separator])
+    model.save_pretrained(folder)
+    _, _, err = generated(model=folder, prompt="hear", num_samples=2, seed=1)
+    assert "2 of 2 samples without text: the model's first token ended it" in err
+
+
 def test_bf16_generates(model_folder: Path) -> None:
     result, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=40, precision="bf16", json=True)
     assert result["samples"][0]["num_tokens"] > 0
@@ -179,6 +190,7 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["e" * (POSITIONS + 1)], "learned positions end at 24"),
         (["h\udcff"], "not UTF-8"),
         (["h", "--top-p", "0"], "--top-p"),
+        (["h", "--greedy", "--temperature", "0.5"], "--greedy, --temperature"),
         (["h", "--top-p", "1.5"], "--top-p"),
         (["h", "--top-k", "-1"], "--top-k"),
         (["h", "--model", "nowhere"], "no such model directory"),

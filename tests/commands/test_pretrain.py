@@ -140,6 +140,39 @@ def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pyt
     assert "learning_rate was" in error["message"]
 
 
+def test_an_edited_config_is_refused_naming_key_old_and_new(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    Path("run/result.json").unlink()
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("learning_rate: 0.0006\n", "learning_rate: 0.5\n"))
+    assert main(["pretrain", "--resume", "run", "--json"]) == 2
+    assert "run: learning_rate was 0.0006, is 0.5" in json.loads(capsys.readouterr().out)["error"]["message"]
+    Path("text.txt").rename("moved.txt")
+    text = (
+        config.read_text().replace("learning_rate: 0.5\n", "learning_rate: 0.0006\n").replace("text.txt", "moved.txt")
+    )
+    config.write_text(text)
+    assert main(["pretrain", "--resume", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_from"] == 6
+
+
+def test_a_short_run_evaluates_no_more_than_every_ten_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.yaml").write_text(
+        "model: tiny\ntokenizer: char\nsteps: 12\ntokens_per_step: 64\ncompile: off\nlog_every: 1\n"
+    )
+    assert main(["pretrain", "text.txt", "--recipe", "own.yaml", "--out", "run"]) == 0
+    assert [row["step"] for row in rows("run") if "val_loss" in row] == [10, 12]
+
+
+def test_an_unnamed_recipe_is_told_once_the_options_are_good(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "absent.txt"]) == 2
+    assert capsys.readouterr().err.startswith("error:")
+    assert main(["pretrain", "text.txt", "--tokens-per-step", "100"]) == 2
+    assert capsys.readouterr().err.startswith("error:")
+    assert main(["pretrain", "text.txt", "--tokenizer", "char", "--dry-run"]) == 0
+    assert capsys.readouterr().err.startswith("recipe laptop: ")
+
+
 def test_the_config_of_a_run_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     first = pretrain(capsys, "first")
     code = main(["pretrain", "--recipe", "first/config.yaml", "--out", "again", "--json"])

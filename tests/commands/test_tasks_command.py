@@ -13,10 +13,11 @@ from gptkit.data.tasks import TASKS
 def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
     out, err = capsys.readouterr()
-    lines = {line.split()[0]: line for line in out.splitlines()}
-    assert set(TASKS) <= set(lines)
-    for part in ("similarity", "pearson, spearman", "5,749", "1,500", "1,379", "82.0", "gluebenchmark.com"):
-        assert part in lines["stsb"]
+    assert all(len(line) <= 80 for line in out.partition("\ntask  ")[0].splitlines())
+    lines = {name: [line for line in out.splitlines() if line.split()[0] == name] for name in TASKS}
+    assert all(len(both) == 2 for both in lines.values())
+    for part in ("similarity", "pearson", "5,749", "1,500", "1,379", "82.0", "gluebenchmark.com"):
+        assert part in " ".join(lines["stsb"])
     assert err == "next: gptkit finetune --task demo-classification\n"
 
 

@@ -52,7 +52,7 @@ def test_entailment_by_hand() -> None:
     )
     assert examples.ids.tolist() == [S, 0, 1, 2, D, 3, E, S, 5, D, E, S, 0, 1, D, *[2] * 7, E]
     assert batch(examples, 1, 0) == {
-        "input_ids": [[[S, 5, D, E, 0, 0, 0]], [[S, 0, 1, 2, D, 3, E]]],
+        "input_ids": [[[S, 5, D, E, 0, 0, 0, 0]], [[S, 0, 1, 2, D, 3, E, 0]]],  # a multiple of 8
         "extract": [[3], [6]],
         "labels": [0, 1],
     }
@@ -184,7 +184,9 @@ def test_a_batch_is_the_chosen_examples_whatever_lies_between(
     indices = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, unique=True))
     chosen = examples.select(np.array(indices))
     assert chosen["labels"].tolist() == indices
-    assert chosen["input_ids"].shape[-1] == examples.lengths[indices].max()
+    width, longest = chosen["input_ids"].shape[-1], examples.lengths[indices].max()
+    assert longest <= width < longest + 8
+    assert width % 8 == 0 or width == examples.lengths.max()
     for row, index in enumerate(indices):
         for order in (0, 1):
             start, end = examples.offsets[2 * index + order : 2 * index + order + 2]

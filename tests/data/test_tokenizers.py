@@ -248,6 +248,22 @@ def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> No
         load_tokenizer(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"^not a JSON object \(.*tokenizer_config.json\)"),
+        ('{"auto_map": {"AutoTokenizer": ["x.T", null]}}', "auto_map"),
+    ],
+)
+def test_a_tokenizer_config_that_cannot_be_used_is_refused(
+    bpe: PreTrainedTokenizerBase, tmp_path: Path, content: str, message: str
+) -> None:
+    bpe.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(str(tmp_path))
+
+
 def test_a_name_that_is_no_directory_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such tokenizer directory \(gpt2\) .* or hf:gpt2 for the hub"):
         load_tokenizer("gpt2")

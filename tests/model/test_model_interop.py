@@ -258,8 +258,8 @@ def test_foreign_files_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "no such file")
     weights = nanogpt_weights(bias=True)
     refused(nanogpt_checkpoint(tmp_path / "a.pt", weights, n_embd=64), "has shape")
-    refused(nanogpt_checkpoint(tmp_path / "b.pt", weights, n_layer=4), "is missing")
-    refused(nanogpt_checkpoint(tmp_path / "c.pt", weights, n_layer=2), "no place")
+    refused(nanogpt_checkpoint(tmp_path / "b.pt", weights, n_layer=4), "n_layer is 4, the file has 3 layers")
+    refused(nanogpt_checkpoint(tmp_path / "c.pt", {**weights, "more": torch.ones(1)}), "no place")
     refused(nanogpt_checkpoint(tmp_path / "d.pt", weights, use_rmsnorm=True), "use_rmsnorm")
     refused(nanogpt_checkpoint(tmp_path / "e.pt", weights, n_head="4"), "n_head")
     directory = openai_params(tmp_path / "params", transformers_toy(False, n_embd=128, n_head=2, n_layer=1))
@@ -267,6 +267,26 @@ def test_foreign_files_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     refused(directory, "numbers")
     (directory / "params_shapes.json").write_text("[[1, 2], 3]")
     refused(directory, "12 tensors a layer")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"n_embd": 4 * 10**12}, {"n_layer": 10**9}, {"vocab_size": 10**18}, {"block_size": 10**18}]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_sizes_that_no_machine_holds_are_refused_by_the_tensors(
+    sizes: dict[str, int], bias: bool, tmp_path: Path
+) -> None:
+    path = nanogpt_checkpoint(tmp_path / "ckpt.pt", nanogpt_weights(bias), bias=bias, **sizes)
+    refused(path, "n_layer is 1,000,000,000, the file has 3" if "n_layer" in sizes else "has shape")
+
+
+def test_a_checkpoint_whose_names_are_none_is_refused(tmp_path: Path) -> None:
+    weights = nanogpt_weights(bias=True)
+    refused(nanogpt_checkpoint(tmp_path / "a.pt", {**weights, 7: torch.ones(1)}), "not a nanoGPT checkpoint")  # type: ignore[dict-item]
+    checkpoint = torch.load(nanogpt_checkpoint(tmp_path / "b.pt", weights), weights_only=True)
+    checkpoint["model_args"][7] = 1
+    torch.save(checkpoint, tmp_path / "b.pt")
+    refused(tmp_path / "b.pt", "not a nanoGPT checkpoint")
 
 
 def test_a_model_with_parts_of_another_kind_is_refused(tmp_path: Path) -> None:

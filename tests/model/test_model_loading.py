@@ -190,6 +190,26 @@ def test_remote_code_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "auto_map")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eos_token_id": 10**9}, "eos_token_id 1000000000 is no id of a vocabulary of 61 "),
+        ({"eos_token_id": [3, -1]}, "eos_token_id -1 is no id"),
+        ({"eos_token_id": "abc"}, r"^eos_token_id cannot be 'abc' \("),
+        ({"n_layer": 10**8}, "n_layer is 100,000,000, the file has 3 layers"),
+        ({"n_inner": 10**18}, r"has shape \(128, 32\)"),
+    ],
+)
+def test_a_config_that_lies_is_one_line(
+    change: dict[str, Any], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_gptkit(toy(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    refused(tmp_path, message)
+    assert capfd.readouterr().err == ""  # nor a line of transformers' own
+
+
 @pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "model.bin"])
 def test_shards_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     toy().config.save_pretrained(tmp_path / "model")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -12,12 +13,12 @@ from typing import Any
 import pytest
 from training_toy import toy_train
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import Plan
-from gptkit.training.run_directory import RunDirectory, newest_finished, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, identity_values, newest_finished, open_run
 
 
 def row(step: int, **more: float) -> StepEvent:
@@ -66,14 +67,14 @@ def test_a_finetune_config_has_absolute_paths_and_the_same_line_goes_on(
     Path("rte").mkdir()  # a folder of data that is called what the task is
     Path("own.yaml").write_text("")
     for task, stored in (("rte", "rte"), ("own.yaml", str(tmp_path / "own.yaml"))):
-        options = FinetuneOptions(task=task, data=Path("rte"), transfer_layers="none", out=Path(f"run-{task}"))
+        options = FinetuneOptions(task=task, data="rte", transfer_layers="none", out=Path(f"run-{task}"))
         for _ in range(2):
             open_run(options, command="finetune", name=task).close()
         values = read_recipe(tmp_path / f"run-{task}" / "config.yaml", FinetuneOptions)
-        assert (values["task"], values["data"]) == (stored, tmp_path / "rte")
+        assert (values["task"], values["data"]) == (stored, str(tmp_path / "rte"))
         assert FinetuneOptions(**values).transfer_layers == "none"
         open_run(dataclasses.replace(options, seeds=5, predict="test"), command="finetune", name=task).close()
-        for change in ({"data": Path("elsewhere")}, {"lm_coef": 0.0}, {"study": "ablation"}, {"transfer_layers": "2"}):
+        for change in ({"data": "elsewhere"}, {"lm_coef": 0.0}, {"study": "ablation"}, {"transfer_layers": "2"}):
             with pytest.raises(UsageError, match=f"{next(iter(change))} was .*, is "):
                 open_run(dataclasses.replace(options, **change), command="finetune", name=task)  # type: ignore[arg-type]
 
@@ -110,6 +111,39 @@ def test_conduct_options_may_change(tmp_path: Path) -> None:
     options = PretrainOptions(out=tmp_path / "run")
     opened(options).close()
     opened(dataclasses.replace(options, micro_batch=2, log_every=3, eval_every=5, save_every=5, json=True)).close()
+
+
+def test_a_checkpoint_knows_every_identity_option_and_files_may_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, n_head in (("a", 2), ("b", 2), ("c", 4)):
+        Path(place).mkdir()
+        Path(place, "text.txt").write_text("text")
+        Path(place, "config.json").write_text(json.dumps({"n_head": n_head}))
+
+    def kept(place: str, **changes: Any) -> dict[str, str]:
+        paths = {"data": (f"{place}/text.txt",), "validation": f"{place}/text.txt", "model": f"{place}/config.json"}
+        return identity_values(PretrainOptions(**(paths | {"tokenizer": place} | changes)))
+
+    assert kept("a", steps=7)["steps"] == "7"
+    assert kept("a") == kept("b")
+    assert {name for name, value in kept("c").items() if value != kept("a")[name]} == {"model"}
+    before = identity_values(PretrainOptions())
+    for name in set(IDENTITY) - {"data"}:
+        changed = 7 if name == "sequence_length" else other_value(getattr(PretrainOptions(), name), name)
+        after = identity_values(PretrainOptions(**{name: changed}))
+        assert [one for one in after if after[one] != before[one]] == [name]
+
+
+def test_a_full_disk_says_that_the_same_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gptkit.training.files.write", full)
+    with pytest.raises(OutOfResources, match="free some space; then give the same command again") as caught:
+        opened(PretrainOptions(out=tmp_path / "run"))
+    assert "--out" not in str(caught.value)
 
 
 def test_never_resuming_never_overwrites_and_foreign_directories_are_left_alone(tmp_path: Path) -> None:
@@ -159,8 +193,11 @@ def test_other_processes_get_a_run_that_writes_nothing(tmp_path: Path) -> None:
         elsewhere.append(row(1))
         elsewhere.close()
         assert run.rows() == []
-        with pytest.raises(InputError, match="in use"):
-            opened(PretrainOptions(out=tmp_path / "run"))
+        for look in (opened, check_run):  # check_run: before any text is read
+            with pytest.raises(InputError, match="in use"):
+                look(PretrainOptions(out=tmp_path / "run"))
+    check_run(PretrainOptions(out=tmp_path / "run"))
+    opened(PretrainOptions(out=tmp_path / "run")).close()
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from gptkit.finetuning import plan, report
 from gptkit.finetuning.inputs import Inputs, prepare_inputs
 from gptkit.finetuning.objective import double_heads_loss
 from gptkit.finetuning.predictions import write_predictions
-from gptkit.finetuning.study import VARIANTS, best_of, over_seeds, study_result
+from gptkit.finetuning.study import VARIANTS, over_seeds, study_result
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
@@ -26,7 +26,7 @@ from gptkit.reporting.loss_plot import draw_loss
 from gptkit.training import checkpoints, files
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.processes import make_accelerator, on_main_process
+from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, check_run, newest_finished
 from gptkit.training.step import autocast
@@ -45,8 +45,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     if console.recipe_note:
         console.say(console.recipe_note)
     keep_freed_memory()
-    with accelerator.main_process_first():
-        inputs = prepare_inputs(options, console.say)
+    inputs = main_process_first(accelerator, lambda: prepare_inputs(options, console.say))
     work = _Work(inputs, hardware, plan.choices(options, hardware), accelerator, console)
     with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
@@ -80,6 +79,7 @@ class _Work:
     choices: Choices
     accelerator: Accelerator
     console: Console
+    told: set[str] = field(default_factory=set)
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
@@ -87,7 +87,7 @@ class _Work:
             self.console.say(f"{directory.path} is finished; this is its result")
         elif options.study == "ablation":
             self._study(options, directory)
-        elif options.seeds > 1:
+        elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             self._finish_several(directory, self._seeds(options, directory, directory.path))
         else:
             self._train(options, directory, directory.resume_line)
@@ -114,7 +114,8 @@ class _Work:
             child = root / f"seed-{seed}"
             one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
             results.append(self._child(one, directory.resume_line))
-        return over_seeds(self.inputs.task, results)
+        elapsed = results[-1]["elapsed_seconds"]
+        return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
     def _child(self, options: FinetuneOptions, resume_line: str) -> dict[str, Any]:
         with open_on_main(options, self.accelerator, command="finetune", name="") as directory:
@@ -143,9 +144,10 @@ class _Work:
         if choices.compile:
             model.compile_blocks()
         optimizer = plan.optimizer(options, inputs, model, choices.precision)
-        if len(optimizer.rates()) > 1:
-            for rate in optimizer.rates():
-                self.console.say(f"{rate.layer}: learning rate {rate.peak:.3g} from step {rate.first_step}")
+        for line in plan.rate_lines(options, inputs, optimizer):
+            if line not in self.told:  # they are those of every seed and variant
+                self.told.add(line)
+                self.console.say(line)
         return Job(
             model=model,
             batches=plan.batches(options, inputs, model, self.hardware),
@@ -178,7 +180,7 @@ class _Work:
             with files.failures_told("copying the best model", fix=directory.resume_line):
                 if model.exists():
                     shutil.rmtree(model)
-                shutil.copytree(best_of(self.inputs.task, result)["model_dir"], model)
+                shutil.copytree(result["model_dir"], model)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
         on_main_process(self.accelerator, write)

@@ -26,6 +26,9 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print each sample's prompt and continuation as it comes; return the samples and how long they took."""
     if options.top_p <= 0:
         raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
+    if options.greedy and options.temperature not in (0.0, GenerateOptions.temperature):
+        message = f"--greedy draws nothing, --temperature {options.temperature:g} is for drawing"
+        raise UsageError(message, where="--greedy, --temperature", fix="leave one of them out")
     prompt = _read_prompt(options.prompt, console)
     name = options.model or _newest_model(console)
     device = choose_device(options.device)
@@ -49,6 +52,8 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     texts = _tell(decoder, Transcript(tokenizer, [prompt or ""] * options.num_samples, told), console)
     for kept in slides:  # not while the text streams, which the line would break on a terminal
         console.warn(f"past the context of {model.config.n_positions} tokens: the model went on from the last {kept}")
+    if empty := sum(not one.token_ids for one in decoder.samples):
+        console.say(f"{empty} of {len(decoder.samples)} samples without text: the model's first token ended it")
     speed = decoder.tokens_per_second
     console.say(f"{sum(len(one.token_ids) for one in decoder.samples)} tokens, {speed:.1f} tokens/s")
     return {

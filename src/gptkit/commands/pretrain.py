@@ -25,9 +25,9 @@ from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.loop import Evaluate, Plan, uncompiled
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.processes import make_accelerator, on_main_process
+from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run, open_run, read_result
+from gptkit.training.run_directory import RunDirectory, check_run, identity_values, open_run, read_result
 from gptkit.training.schedules import learning_rate_factor
 from gptkit.training.trackers import check_tracker
 
@@ -40,10 +40,9 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     keep_freed_memory()
     hardware = hardware_of(accelerator.device)
     on_main_process(accelerator, lambda: _check(options, hardware))
-    if console.recipe_note:
-        console.say(console.recipe_note)
-    with accelerator.main_process_first():  # the others find the tokens in the cache
-        inputs = prepare_inputs(options, console.say)
+    inputs = main_process_first(
+        accelerator, lambda: prepare_inputs(options, console.say, console.recipe_note)
+    )  # others find a full cache
     choices = _choices(options, inputs, hardware)
     if options.dry_run:
         facts = report.plan_facts(options, inputs, choices)
@@ -155,7 +154,7 @@ def _schedule(options: PretrainOptions) -> Any:
 
 
 def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory: RunDirectory) -> Plan:
-    eval_every = options.eval_every or max(1, options.steps // 10)
+    eval_every = options.eval_every or max(10, options.steps // 10)
     return Plan(
         steps=options.steps,
         log_every=options.log_every,
@@ -168,6 +167,7 @@ def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory:
         compile=choices.compile,
         resume_line=f"to go on: {directory.resume_line}",
         identity={
+            **identity_values(options),
             "data_sha256": inputs.corpus.data_sha256,
             "tokenizer_sha256": fingerprint(inputs.tokenizer),
         },

@@ -12,16 +12,17 @@ from gptkit.options import TasksOptions
 
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:
-    """Print a table of all tasks: format, metrics, sizes, GPT-1's figure, and where the data come from."""
-    columns = ("task", "format", "metrics", "train", "dev", "test", "GPT-1", "data")
+    """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
+    columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
     console.table("", columns, [_row(task) for task in TASKS.values()])
+    console.table("", ("task", "data"), [(task.name, task.data) for task in TASKS.values()])
     return {"tasks": [_facts(task) for task in TASKS.values()]}
 
 
 def _row(task: Task) -> tuple[object, ...]:
     sizes = [f"{task.sizes[split]:,}" if split in task.sizes else None for split in ("train", "dev", "test")]
     figure = f"{task.published.value:.1f}" if task.published else None
-    return task.name, task.format, ", ".join(task.metrics), *sizes, figure, task.data
+    return task.name, task.format, task.metrics[0], *sizes, figure
 
 
 def _facts(task: Task) -> dict[str, Any]:

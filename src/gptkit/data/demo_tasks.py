@@ -3,7 +3,7 @@
     demo-classification   which package a docstring is from: its first 60 words, never with the package's name in them
     demo-similarity       whether two passages stand in one docstring, or in two of the same package
     demo-entailment       whether the second sentence follows the first, or stands elsewhere in the same module
-    demo-cloze            which ending is the next sentence; the other one ends another docstring of the same package
+    demo-cloze            which ending is the next sentence; the other one is from another module
 
 The examples are a pure function of the embedded corpus, equal on every call. No module (and no topic) is on two sides.
 For the three tasks of pairs, dev and test come only from the modules that `--validation 0.1` keeps from pre-training.
@@ -76,7 +76,7 @@ def _cloze() -> dict[str, tuple[Example, ...]]:
     made = {}
     for split, anchors in _pairs(_endings).items():
         rows = []
-        for number, (anchor, other) in enumerate(_with_others(anchors, _same_package)):
+        for number, (anchor, other) in enumerate(_with_others(anchors, _anywhere)):
             label = number % 2
             endings = (other, anchor.second) if label else (anchor.second, other)
             rows.append((anchor, (anchor.first, "", endings), label))
@@ -122,6 +122,7 @@ def _same_words(one: _Anchor, other: _Anchor) -> bool:
 
 
 _same_package = _Bucket(lambda anchor: anchor.document.package, _same_document)
+_anywhere = _Bucket(lambda anchor: "", lambda one, other: one.document.group == other.document.group)
 _same_module = _Bucket(lambda anchor: anchor.document.group, _same_words)
 
 

@@ -29,6 +29,7 @@ Targets = NDArray[np.int64] | NDArray[np.float32]
 
 HIGHEST_SCORE = 5  # of STS-B, whose soft scores are distributions over 0 to 5
 PADDING_ID = 0
+LENGTH_MULTIPLE = 8  # of padded lengths: a library or a compiler makes a kernel for every shape that it has not seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,10 @@ class EncodedExamples:
         """Tokens of all sequences of each example, shape (example,)."""
         return np.diff(self.offsets[:: self.sequences_per_example])
 
+    def padded(self, length: int) -> int:
+        """Return how long a batch is whose longest sequence has `length` tokens."""
+        return min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, int(self.lengths.max()))
+
     def select(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the examples of `indices` as a batch.
 
@@ -70,7 +75,7 @@ class EncodedExamples:
         rows = indices[:, None] * self.sequences_per_example + np.arange(self.sequences_per_example)
         starts = self.offsets[rows]  # (example, sequence)
         lengths = self.offsets[rows + 1] - starts
-        positions = np.arange(lengths.max())
+        positions = np.arange(self.padded(int(lengths.max())))
         is_token = positions < lengths[..., None]  # (example, sequence, length)
         input_ids = np.full((*shape, len(positions)), PADDING_ID, np.int64)
         input_ids[is_token] = self.ids[(starts[..., None] + positions)[is_token]]

@@ -27,7 +27,7 @@ class Loaded:
     sha256: str
 
 
-def load_examples(task: Task, split: str, data: Path | None) -> Loaded:
+def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     """Return the examples of a split.
 
     `data` is a folder: DATA/file, else DATA/<task>/file, in any case; or hf: (the row's own data set of the hub), or
@@ -42,19 +42,25 @@ def load_examples(task: Task, split: str, data: Path | None) -> Loaded:
         return _loaded(demo_examples(task.name, split), ())
     folder = task.folder if data is None else data
     if folder is None:
-        raise UsageError(f"{task.name} needs its data", where="--data", fix=_what_to_give(task))
+        raise UsageError(f"{task.name} needs its data", where="--data", fix=_what_to_give(task, split))
     if str(folder).startswith("hf:"):
         from gptkit.data.task_hub import hub_examples
 
         return _loaded(*hub_examples(task, split, str(folder)))
-    source, paths = find_source(task, split, folder)
+    source, paths = find_source(task, split, Path(folder).expanduser())
     return _loaded(*read_examples(task, split, source, paths))
 
 
-def _what_to_give(task: Task) -> str:
-    files = next(iter(task.splits.values()))[0].paths[0]
-    online = f"; or --data hf: for the hub's {task.hub.path}" if task.hub else ""
-    return f"give --data DIR, the folder of {files} from {task.data}{online}"
+def _what_to_give(task: Task, split: str) -> str:
+    online = f"; or --data hf: for hf:{task.hub.path} of the hub" if task.hub else ""
+    return f"give --data DIR, a folder of {_names_of(task, split)} from {task.data}{online}"
+
+
+def _names_of(task: Task, split: str) -> str:
+    """Return the files that a split is looked for in."""
+    official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
+    generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
+    return ", ".join([*official, generic])
 
 
 def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
@@ -68,11 +74,8 @@ def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path
             paths = [path for pattern in source.paths if (path := _match(root, pattern, source)) is not None]
             if len(paths) == len(source.paths):
                 return source, paths
-    official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
-    generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
-    names = ", ".join([*official, generic])
-    there = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
-    fix = f"looked for {names} there and in {task.name}/ (any case); found {there}"
+    there = ", ".join(one.name + "/" * one.is_dir() for one in _entries(folder)[:8]) or "nothing"
+    fix = f"looked for {_names_of(task, split)} there and in {task.name}/ (any case); found {there}"
     raise InputError(f"no file for the split {split!r} of {task.name}", where=f"--data {folder}", fix=fix)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -95,13 +96,14 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     the user called it otherwise, and says what was looked for.
     """
     directory, layout = _find_files(directory, shown or str(directory))
+    saved = _saved_config(directory)
     if layout == LAYOUTS[0]:
         return _from_tokenizer_json(directory)
     vocabulary_file, merges_file = (directory / name for name in layout)
     vocabulary = read_vocabulary(vocabulary_file)
     if NEWLINE_TOKEN not in vocabulary:
         return byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
-    if _saved_class(directory) == GPT1Tokenizer.__name__:
+    if saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
         return _from_pretrained(GPT1Tokenizer, directory)
     return GPT1Tokenizer(vocabulary, read_merges(merges_file))
 
@@ -170,10 +172,16 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
         raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
 
 
-def _saved_class(directory: Path) -> str | None:
+def _saved_config(directory: Path) -> dict[str, Any]:
+    """Return what tokenizer_config.json says, nothing where there is none."""
     path = directory / CONFIG_FILE
     config = read_json(path) if path.is_file() else {}
-    return config.get("tokenizer_class") if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        raise InputError("not a JSON object", where=str(path), fix="write {...}")
+    if "auto_map" in config:
+        message = "auto_map asks to run code that lies with the tokenizer"
+        raise InputError(message, where=str(path), fix="remove the key")
+    return config
 
 
 def _from_hub(spec: str) -> Path:

@@ -75,18 +75,19 @@ class Inputs:
 
 
 def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
-    """Read and check every split that the run needs, then tokenise; `say` what was read, dropped and cut.
+    """Read and check the model, then every split that the run needs; `say` what was read, dropped and cut.
 
     What cannot be used is a UsageError or an InputError, before anything is trained or written.
     """
     assert options.model is not None
     task = find_task(options.task)
+    needed = _needed(task, options)
     directory = model_directory(options.model)
-    loaded = {split: _load(task, split, options, say) for split in _needed(task, options)}
     tokenizer = tokenizer_in(directory)
     head = _head(task, marker_ids(directory, len(tokenizer)), options)
     model = load_double_heads(directory, head, seed=0, transfer_layers=options.transfer_layers)
     limit = model.config.n_positions
+    loaded = {split: _load(task, split, options, say) for split in needed}
     splits = {split: _encode(task, split, one, tokenizer, head, limit, say) for split, one in loaded.items()}
     digest = hashlib.sha256("".join(loaded[split].sha256 for split in ("train", "dev")).encode()).hexdigest()
     return Inputs(task, options.model, directory, tokenizer, head, splits, digest)
@@ -121,9 +122,11 @@ def weights_sha256(directory: Path) -> str:
 
 
 def _needed(task: Task, options: FinetuneOptions) -> list[str]:
-    """Return the splits to read; UsageError for a task that is not trained on, or has no such split."""
+    """Return the splits to read; UsageError for a task that is not trained on, has no such split, or no files."""
     if "train" not in task.splits:
         raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli, and evaluate")
+    if task.is_demo and options.data is not None:
+        raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)

@@ -22,10 +22,12 @@ from gptkit.training.hardware import Hardware
 from gptkit.training.loop import Evaluate, Plan
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.rules import Choices
+from gptkit.training.run_directory import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
 
 WARMUP_SHARE = 0.002  # of all updates: GPT-1 paper, 4.1
 CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
+NARROW, NARROW_TOKENS = 512, 2048  # narrower models have products too small for the cores, and pay for more padding
 PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
 
 
@@ -59,8 +61,14 @@ def batches(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel
         batch_size=options.batch_size,
         seed=options.seed,
         micro_batch=options.micro_batch or options.batch_size,
-        padded_tokens=CPU_TOKENS if hardware.kind == "cpu" else _gpu_tokens(options, inputs, model, hardware),
+        padded_tokens=_padded_tokens(options, inputs, model, hardware),
     )
+
+
+def _padded_tokens(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> int:
+    if hardware.kind == "cpu":
+        return CPU_TOKENS if model.config.n_embd >= NARROW else NARROW_TOKENS
+    return _gpu_tokens(options, inputs, model, hardware)
 
 
 def _gpu_tokens(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> int:
@@ -87,6 +95,18 @@ def optimizer(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsMod
             steps_per_epoch=length_of(options, inputs).steps_per_epoch,
         )
     return build_optimizer(model.named_parameters(), options, precision=precision, layer_of=layer_of)
+
+
+def rate_lines(options: FinetuneOptions, inputs: Inputs, optimizer: OptimizerSet) -> list[str]:
+    """Return what to say about the rates: of every group, where the options make them a matter of ULMFiT's."""
+    rates, steps = optimizer.rates(), length_of(options, inputs).steps
+    if len(rates) == 1 and options.schedule != "slanted":
+        return []
+    return [
+        f"{rate.layer}: learning rate {rate.peak:.3g} "
+        + (f"from step {rate.first_step}" if rate.first_step <= steps else f"never: the run ends at step {steps}")
+        for rate in rates
+    ]
 
 
 def schedule(options: FinetuneOptions, inputs: Inputs) -> Schedule:
@@ -118,7 +138,7 @@ def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices, resume_l
         compile=arithmetic.compile,
         best_by=inputs.task.metrics[0],
         resume_line=f"to go on: {resume_line}",
-        identity=inputs.identity(),
+        identity={**identity_values(options), **inputs.identity()},
         choices=arithmetic.facts(),
     )
 

@@ -21,11 +21,11 @@ from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
-# The variants of the ablation as the paper's table 5 names them.
+# The rows of the paper's table 5.
 PAPER_ROWS = {
-    "full": "Transformer w/ aux LM (full)",
-    "no_aux": "Transformer w/o aux LM",
-    "no_pretraining": "Transformer w/o pre-training",
+    "full": "full (aux LM)",
+    "no_aux": "no aux LM",
+    "no_pretraining": "no pre-training",
 }
 
 Row = tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
 
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import HEAD_FIELDS, GPTConfig
+from gptkit.model.quiet import quiet_transformers
 
 OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)
@@ -25,6 +27,7 @@ SHARED_KEYS = OWN_KEYS - {
     *("n_inner", "pre_norm", "activation_function", "position_initializer_range"),
     *HEAD_FIELDS,
 }
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GELUS: dict[str, Literal["gelu_new", "gelu"]] = {
     "gelu_new": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
@@ -72,9 +75,11 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
     if (kind := model_type(raw)) not in parsers:
         raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=suggest(kind, parsers))
     try:
-        return parsers[kind](raw, where)
+        with quiet_transformers():
+            return parsers[kind](raw, where)
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip().split(": ", 1)[-1]
+        reason = re.sub(r"^Field '(\w+)' with value (.*) doesn't match any type in .*", r"\1 cannot be \2", reason)
         raise InputError(reason, where=where, fix="correct the value") from None
 
 
@@ -84,7 +89,19 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
             alias = GPTConfig.attribute_map.get(key)
             fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
+    _refuse_foreign_ids(raw, where)
     return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
+
+
+def _refuse_foreign_ids(raw: dict[str, Any], where: str) -> None:
+    """Refuse special tokens outside the vocabulary, which transformers only warns of."""
+    vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
+    for key in SPECIAL_IDS:
+        ids = raw.get(key)
+        for one in ids if isinstance(ids, list) else [ids]:
+            if isinstance(one, int) and isinstance(vocab_size, int) and not 0 <= one < vocab_size:
+                message = f"{key} {one} is no id of a vocabulary of {vocab_size:,}"
+                raise InputError(message, where=where, fix="correct the value, or leave it out")
 
 
 def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
@@ -128,7 +145,7 @@ def _known(raw: dict[str, Any], theirs: type[PreTrainedConfig]) -> dict[str, Any
 def _shared(config: PreTrainedConfig) -> dict[str, Any]:
     """Return what both sides call by the same name; special tokens outside the vocabulary are none."""
     values = {key: getattr(config, key) for key in SHARED_KEYS}
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for key in SPECIAL_IDS:
         if isinstance(values[key], int) and not 0 <= values[key] < config.vocab_size:
             values[key] = None
     return values

@@ -14,6 +14,7 @@ import itertools
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
 
 MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")
+LAYER = re.compile(r"transformer\.h\.(\d+)\.")
 BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
 EMBEDDINGS = {"transformer.tokens_embed.": "transformer.wte.", "transformer.positions_embed.": "transformer.wpe."}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -52,6 +54,7 @@ OPENAI_LAYER = (  # the order of finetune-transformer-lm's params files, after p
     "ln_2.weight",
     "ln_2.bias",
 )
+MISFIT_FIX = "the weights do not belong to this config"
 OPENAI_HEAD_DIM = 64  # the params files do not say how many heads there are
 
 
@@ -138,19 +141,37 @@ def _weight_files(directory: Path) -> list[Path]:
 
 def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
     """Return `state` with the tied head's weight; InputError when a tensor is missing, too many or of another shape."""
-    fix = "the weights do not belong to this config"
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
+    _refuse_other_sizes(config, state, where)
     expected = _shapes(config, head)
-    for name, shape in expected.items():
-        if name in state and state[name].shape != shape:
-            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
-            raise InputError(message, where=where, fix=fix)
-        if name not in state:
-            raise InputError(f"tensor {name} is missing", where=where, fix=fix)
+    _refuse_misfits(expected, state, where)
     for name in state.keys() - expected.keys():
-        raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=fix)
+        raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
     return state
+
+
+def _refuse_other_sizes(config: GPTConfig, state: State, where: str) -> None:
+    """Compare every size with a tensor that has it: a model of absurd sizes could not even be built to be compared."""
+    layers = len({match[1] for name in state if (match := LAYER.match(name))})
+    if layers != config.n_layer:
+        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)
+    sizes = {
+        "transformer.wte.weight": (config.vocab_size, config.n_embd),
+        "transformer.wpe.weight": (config.n_positions, config.n_embd),
+        "transformer.h.0.mlp.c_fc.weight": (config.n_inner or 4 * config.n_embd, config.n_embd),
+    }
+    _refuse_misfits(sizes, state, where)
+
+
+def _refuse_misfits(expected: Mapping[str, tuple[int, ...]], state: State, where: str) -> None:
+    for name, shape in expected.items():
+        if name not in state:
+            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
+        if state[name].shape != shape:
+            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
+            raise InputError(message, where=where, fix=MISFIT_FIX)
 
 
 def _shapes(config: GPTConfig, head: Head = GPTForCausalLM) -> dict[str, torch.Size]:
@@ -224,13 +245,16 @@ def _read_nanogpt(path: Path) -> tuple[GPTConfig, State]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         arguments = dict(checkpoint["model_args"])
         theirs = {name: tensor.clone() for name, tensor in checkpoint["model"].items()}
+        if not all(isinstance(name, str) for name in (*arguments, *theirs)):
+            raise TypeError("a name that is none")
     except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
         message = "not a nanoGPT checkpoint that loads as weights only"
         raise InputError(message, where=str(path), fix="give the ckpt.pt that nanoGPT's train.py wrote") from None
     config = _nanogpt_config(arguments, str(path))
     state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
     state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
-    if not arguments.get("bias", True):
+    if arguments.get("bias") is False:
+        _refuse_other_sizes(config, state, str(path))
         state = {name: torch.zeros(shape) for name, shape in _shapes(config).items() if name.endswith(".bias")} | state
     return config, _checked(config, state, str(path))
 

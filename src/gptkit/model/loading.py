@@ -60,6 +60,9 @@ def model_directory(model: str | Path) -> Path:
     if path.is_file():
         fix = "gptkit convert makes a directory of nanoGPT's ckpt.pt and OpenAI's params"
         raise InputError("a file, not a model directory", where=str(path), fix=fix)
+    if str(model) in model_presets():
+        fix = f"gptkit pretrain --model {model} trains one; name its run directory"
+        raise UsageError(f"{model} is a preset: a shape without weights", where="--model", fix=fix)
     raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
 
 

@@ -17,8 +17,9 @@ from transformers.utils.generic import ModelOutput
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
-from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel, GPTPreTrainedModel
+from gptkit.model.modeling_gpt import IGNORE, GPTForCausalLM, GPTModel, GPTPreTrainedModel
 
+TOKENS_MULTIPLE = 128  # of the LM head's rows
 NEW_STD = 0.02  # of what a task adds: the classifier and the embeddings of its three markers
 
 
@@ -127,11 +128,15 @@ def summed_auxiliary_loss(hidden: Tensor, weight: Tensor, input_ids: Tensor, ext
 
     Predicted are all tokens after the first, the extract token included (openai/finetune-transformer-lm, train.py).
     hidden (example, sequence, length, n_embd), weight (vocab, n_embd), input_ids (example, sequence, length), extract
-    (example, sequence). Padding is left out before the LM head, not after it.
+    (example, sequence). Padding is left out before the LM head, not after it, but for some that rounds the number of
+    tokens up: a library makes a kernel for every shape that it has not seen.
     """
     positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
     predicts = positions < extract[..., None]  # (example, sequence, length): whether the next token is supervised
     index = predicts.flatten().nonzero().squeeze(1)  # (token,)
+    count = len(index)
+    index = F.pad(index, (0, -count % TOKENS_MULTIPLE))
     targets = input_ids.roll(-1, dims=-1).flatten()[index]
+    targets[count:] = IGNORE
     weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(predicts).flatten()[index]
     return lm_loss(hidden.flatten(0, 2).index_select(0, index), weight, targets, weights)

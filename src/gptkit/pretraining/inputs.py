@@ -55,15 +55,17 @@ class Inputs:
         )
 
 
-def prepare_inputs(options: PretrainOptions, say: Callable[[str], None]) -> Inputs:
+def prepare_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Inputs:
     """Return what the options name: first the model's shape and all that needs no text, then the text; `say` each.
+
+    `opening`, if not empty, is the line to say first, once the options are known to be good.
 
     What cannot be used is a UsageError or an InputError, before anything is trained or written.
     """
     given = _given(options)
     sequence_length = _sequence_length(options, given.n_positions)
     rows_per_step = _rows_per_step(options, sequence_length)
-    corpus = _corpus(options, say)
+    corpus = _corpus(options, say, opening)
     tokenizer = given.tokenizer or _trained_tokenizer(options.tokenizer or DEFAULT_TOKENIZER, corpus, say)
     text = prepare(corpus, tokenizer)
     for note in text.notes:
@@ -113,9 +115,11 @@ def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausal
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 
-def _corpus(options: PretrainOptions, say: Callable[[str], None]) -> Corpus:
+def _corpus(options: PretrainOptions, say: Callable[[str], None], opening: str) -> Corpus:
     characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
+    if opening:
+        say(opening)
     say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)

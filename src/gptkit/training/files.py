@@ -88,14 +88,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def failures_told(doing: str, *, fix: str) -> Iterator[None]:
-    """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere."""
+def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
+    """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
+
+    `fix_when_full` is what to do once there is space again, where that is not `fix`.
+    """
     try:
         yield
     except OSError as error:
         where = str(error.filename) if error.filename else None
         if error.errno in NO_SPACE:
-            raise OutOfResources(
-                f"no space left while {doing}", where=where, fix=f"free some space; then {fix}"
-            ) from error
+            cure = f"free some space; then {fix_when_full or fix}"
+            raise OutOfResources(f"no space left while {doing}", where=where, fix=cure) from error
         raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error

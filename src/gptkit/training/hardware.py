@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -91,6 +92,7 @@ def known_peak(hardware: Hardware, precision: str) -> float | None:
     return None
 
 
+@cache  # a study asks for every run
 def measured_peak(precision: str, *, size: int = 1024, seconds: float = 0.3) -> float:
     """Return the best FLOP/s of a square CPU matrix product within a short time, a stand-in for a CPU's peak."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -45,9 +45,9 @@ class Plan:
 
     `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
     the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
-    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `identity` (hashes of
-    data and tokenizer, say) and `choices` go into every checkpoint; a resumed run whose identity differs is
-    refused.
+    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `identity` (the options
+    that may not change, hashes of data and tokenizer) and `choices` go into every checkpoint; a resumed run whose
+    identity differs is refused.
     """
 
     steps: int
@@ -158,8 +158,8 @@ class _Run:
         self.machinery.objective = self.accelerator.prepare_model(self.machinery.objective)
         if resume_from is None:
             return
+        _refuse_other_identity(checkpoints.read_state(resume_from).identity, self.plan.identity)
         saved = checkpoints.load(resume_from, self.model, self.machinery.optimizer)
-        _refuse_other_identity(saved.identity, self.plan.identity)
         self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
@@ -320,7 +320,7 @@ class _Run:
 
 def _refuse_other_identity(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
     changes = [
-        f"{name} was {saved.get(name)}, is {now.get(name)}"
+        f"{name} was {saved.get(name, 'unset')}, is {now.get(name, 'unset')}"
         for name in sorted(saved.keys() | now.keys())
         if saved.get(name) != now.get(name)
     ]

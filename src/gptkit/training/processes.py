@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -35,7 +36,15 @@ def make_accelerator(device: str) -> Accelerator:
     if accelerator.num_processes != launched:  # each would take itself for the only one
         message = f"{launched} processes were launched, Accelerate sees {accelerator.num_processes}"
         raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
+    if launched > 1:
+        atexit.register(_leave_group)
     return accelerator
+
+
+def _leave_group() -> None:
+    """Stop the group's threads: one that still runs when the interpreter ends would abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
@@ -55,6 +64,13 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return result  # type: ignore[no-any-return]
+
+
+def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Return what `work` returns on each process; the main one goes first, and what it raises all raise."""
+    found: list[T] = []
+    on_main_process(accelerator, lambda: found.append(work()))
+    return found[0] if found else work()
 
 
 def all_reduce(accelerator: Accelerator, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

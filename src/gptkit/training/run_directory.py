@@ -8,6 +8,7 @@ result.json       what the command returned, written last
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,8 +29,10 @@ from gptkit.training.events import StepEvent
 from gptkit.training.run_lock import LOCK, RunLock
 
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
+DESCRIBED = ("model", "task")  # by a file
 PATHS = ("data", "validation", "model", "tokenizer", "task")
 FIX = "give the same command again"
+OTHER_OUT = "choose another --out"
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
@@ -119,7 +122,7 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
     empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
     holder when another process has it.
     """
-    with files.failures_told("opening the run directory", fix="choose another --out"):
+    with files.failures_told("opening the run directory", fix=OTHER_OUT, fix_when_full=FIX):
         if options.out is None:
             path = _make_new(root, command, name)
         else:
@@ -139,13 +142,15 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
 
 
 def check_run(options: TrainingOptions) -> None:
-    """Raise what `open_run` raises for a directory or an option that cannot be used; nothing is written or locked."""
+    """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
     if options.out is None:
         return
-    with files.failures_told("looking into the run directory", fix="choose another --out"):
+    with files.failures_told("looking into the run directory", fix=OTHER_OUT, fix_when_full=FIX):
         _refuse_unusable(options.out, options.resume)
         if (options.out / CONFIG).exists():
             _refuse_changes(options.out / CONFIG, options)
+        if (options.out / LOCK).exists():
+            RunLock(options.out).release()
 
 
 def _make_new(root: Path, command: str, name: str) -> Path:
@@ -198,6 +203,31 @@ def config_text(options: TrainingOptions, command: str) -> str:
     return f"# gptkit {command} --recipe {CONFIG} repeats this run\n{yaml.safe_dump(values, sort_keys=False)}"
 
 
+def identity_values(options: TrainingOptions) -> dict[str, str]:
+    """Return the identity options as a checkpoint keeps them, so that an edited config.yaml is found out.
+
+    Files may move. What data and tokenizers hold the caller hashes; of a model and a task the file that describes it is
+    hashed here.
+    """
+    values = _config_values(options)
+    return {
+        name: _kept(values.get(name, one.default), name)
+        for name, one in fields_of(type(options)).items()
+        if not one.metadata["conduct"] and name != "data"
+    }
+
+
+def _kept(value: Any, name: str) -> str:
+    if name not in PATHS or not os.path.isabs(str(value)):
+        return _shown(value)
+    if name not in DESCRIBED:
+        return "a path"
+    path = Path(value)
+    files_of_it = (path, path / "config.json", path / "model" / "config.json")
+    found = next((one for one in files_of_it if one.is_file()), None)
+    return f"of sha256 {hashlib.sha256(found.read_bytes()).hexdigest()}" if found else "a path"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
@@ -218,7 +248,7 @@ def _absolute(value: Any, name: str) -> Any:
         return tuple(_absolute(one, name) for one in value)
     if isinstance(value, Path):
         return Path(os.path.abspath(value))
-    return os.path.abspath(value) if isinstance(value, str) and _is_path(value, name) else value
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) and _is_path(value, name) else value
 
 
 def _is_path(value: str, name: str) -> bool:
