@@ -227,7 +227,8 @@ class _Row(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         row = self.row
-        _write(formatter, command_page(ctx.command_path, row.help, row.options, ctx.default_map or {}, row.examples))
+        summary = f"{row.help} {row.about}".rstrip()
+        _write(formatter, command_page(ctx.command_path, summary, row.options, ctx.default_map or {}, row.examples))
 
 
 class _Group(TyperGroup):

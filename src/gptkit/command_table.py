@@ -19,7 +19,7 @@ class Command:
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
     is what --json prints. `next` is the command to try next, or what makes it of that dict ("" = none); it is filled
     from the dict, `{free:NAME}` with a name that no file has yet. Where no --recipe is named, the one named like the
-    value of the option `recipe_by` (`laptop` without it) gives the defaults.
+    value of the option `recipe_by` (`laptop` without it) gives the defaults. `about` follows `help` on its own page.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Command:
     examples: tuple[str, ...]
     next: str | Callable[[Mapping[str, Any]], str]
     recipe_by: str | None = None
+    about: str = ""
 
 
 def _after_finetune(result: Mapping[str, Any]) -> str:
@@ -69,6 +70,8 @@ COMMANDS = (
         ),
         _after_finetune,
         recipe_by="task",
+        about="The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py) and "
+        "the classifier's state is dropped with probability 0.1 (its paper, 4.1).",
     ),
     Command(
         "tasks",

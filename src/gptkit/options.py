@@ -16,6 +16,8 @@ ScheduleName = Literal[
     "cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant", "slanted"
 ]
 OptimizerName = Literal["adamw", "muon", "openai-adam"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
 
@@ -107,13 +109,13 @@ class TrainingOptions(OutputOptions):
     )
     seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+    precision: PrecisionName = option(
         "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"
     )
     compile: CompileChoice = option(
         "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Speed"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
+    device: DeviceName = option("auto", "Where to compute.", panel="Speed")
     micro_batch: int | None = option(
         None,
         "Most sequences of one forward pass [default: chosen by device and model].",
@@ -216,13 +218,13 @@ class FinetuneOptions(TrainingOptions):
         TrainingOptions,
         "schedule",
         default="openai-linear",
+        panel="Common",
         help="Learning-rate schedule: GPT-1's own is openai-linear (GPT-1 paper, 4.1); slanted = ULMFiT's triangle.",
     )
     warmup_steps: float | None = option(
         None,
         "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
         minimum=0,
-        panel="More",
     )
     weight_decay: float = amended(
         TrainingOptions,
@@ -249,6 +251,8 @@ class FinetuneOptions(TrainingOptions):
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", conduct=True, metavar="SPLIT")
 
+    precision: PrecisionName = amended(TrainingOptions, "precision", panel="More")
+    device: DeviceName = amended(TrainingOptions, "device", panel="More")
     compile: CompileChoice = amended(TrainingOptions, "compile", panel="More")
     micro_batch: int | None = amended(
         TrainingOptions,
@@ -303,7 +307,7 @@ class GenerateOptions(OutputOptions):
         "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
         panel="Speed",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute.", panel="Speed")
+    device: DeviceName = option("auto", "Where to compute.", panel="Speed")
 
 
 @dataclass(frozen=True, kw_only=True)

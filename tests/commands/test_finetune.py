@@ -371,8 +371,27 @@ def test_the_ablation_stands_beside_the_papers(place: Place) -> None:
     assert place.weights("study") in [place.weights(f"study/full/seed-{seed}") for seed in (0, 1)]
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 1, "batch_size": 26}, "the learning rate is 0 at each of the 1 update(s)"),
+        ({"study": "ablation", "lm_coef": 0}, "--lm-coef 0"),
+        ({"study": "ablation", "transfer_layers": "none"}, "--transfer-layers"),
+        ({"out": "single", "seeds": 2}, "it holds a run of one seed"),
+    ],
+)
+def test_what_could_only_mislead_is_refused(
+    place: Place, single: dict[str, Any], options: dict[str, Any], says: str
+) -> None:
+    out = options.pop("out", "refused")
+    code, _, log = call(place.words(out, **options))
+    assert (code, says in log.splitlines()[-1]) == (2, True), log
+    assert not (place.root / "refused").exists()
+    assert single["metrics"]
+
+
 def first_row(place: Place, out: str, **options: object) -> dict[str, Any]:
-    place.run(out, epochs=1, batch_size=26, dropout=0, **options)
+    place.run(out, epochs=1, batch_size=26, dropout=0, warmup_steps=0, **options)
     return place.rows(out)[0]
 
 
@@ -439,11 +458,11 @@ def test_the_tasks_own_data_set_of_the_hub(place: Place, monkeypatch: pytest.Mon
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(task_hub, "_load_dataset", load)
     monkeypatch.setattr(task_hub, "_probe", lambda _: None)
-    place.run("hub", data="hf:", epochs=1)
+    place.run("hub", data="hf:", epochs=2)
     assert asked == [("nyu-mll/glue", "rte", "train"), ("nyu-mll/glue", "rte", "validation")]
     assert yaml.safe_load((place.root / "hub" / "config.yaml").read_text())["data"] == "hf:"
     monkeypatch.setattr(training_run, "train", lambda *_, **__: pytest.fail("it trained again"))
-    assert place.run("hub", data="hf:", epochs=1)["n_train"] == 6
+    assert place.run("hub", data="hf:", epochs=2)["n_train"] == 6
 
 
 HEADER = "index\tsentence1\tsentence2\tlabel\n"

@@ -14,9 +14,9 @@ from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main,
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.finetuning import plan, report
-from gptkit.finetuning.inputs import Inputs, prepare_inputs
+from gptkit.finetuning.inputs import Inputs, predicted_splits, prepare_inputs
 from gptkit.finetuning.objective import double_heads_loss
-from gptkit.finetuning.predictions import write_predictions
+from gptkit.finetuning.predictions import metrics_of, write_predictions
 from gptkit.finetuning.study import VARIANTS, over_seeds, study_result
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -28,7 +28,7 @@ from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run, newest_finished
+from gptkit.training.run_directory import METRICS, RunDirectory, check_run, newest_finished
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 
@@ -46,6 +46,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
         console.say(console.recipe_note)
     keep_freed_memory()
     inputs = main_process_first(accelerator, lambda: prepare_inputs(options, console.say))
+    plan.refuse_idle_run(options, inputs)
     work = _Work(inputs, hardware, plan.choices(options, hardware), accelerator, console)
     with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
@@ -59,6 +60,20 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> None:
     check_run(options)
     check_tracker(options.report_to)
     plan.choices(options, hardware)
+    _refuse_half_studies(options)
+    _refuse_seeds_in_a_single_run(options)
+
+
+def _refuse_half_studies(options: FinetuneOptions) -> None:
+    for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
+        if options.study == "ablation" and is_taken:
+            raise UsageError("the study takes away by itself what this leaves out", where=where, fix="leave it out")
+
+
+def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
+    if options.seeds > 1 and options.out is not None and (options.out / METRICS).exists():
+        where = str(options.out)
+        raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 
 
 def _newest_model(console: Console) -> str:
@@ -91,8 +106,8 @@ class _Work:
             self._finish_several(directory, self._seeds(options, directory, directory.path))
         else:
             self._train(options, directory, directory.resume_line)
-        if options.predict is not None:
-            self._predict(options.predict, directory)
+        for split in predicted_splits(self.inputs.task, options):
+            self._predict(split, directory)
         result = on_main_process(self.accelerator, lambda: RunDirectory(directory.path, "finetune", lock=None).result)
         assert result is not None
         return result
@@ -169,7 +184,8 @@ class _Work:
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
         with files.failures_told("writing the model", fix=directory.resume_line):
             report.write_model(directory.path / "model", inputs, model, card)
-            draw_loss(rows, directory.path / "loss.png", title=directory.path.name, ylabel="loss (nats per example)")
+            names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
+            draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
         finish_run(directory, over_seeds(inputs.task, [result]))
 
     def _finish_several(self, directory: RunDirectory, result: dict[str, Any]) -> None:
@@ -198,6 +214,9 @@ class _Work:
 
         for path in on_main_process(self.accelerator, write):
             self.console.say(f"predictions of {split}: {path}")
+        metrics = metrics_of(self.inputs.task, found.logits, self.inputs.splits[split].encoded.targets)
+        for name, value in metrics.items():
+            self.console.say(f"{split}: {name} {100 * value:.4g}%")
 
     def _tell_seed(self, result: dict[str, Any]) -> None:
         metrics = ", ".join(f"{name} {report.shown(value)}" for name, value in result["metrics"].items())
@@ -210,7 +229,7 @@ class _Work:
             columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
             self.console.table(title, columns, report.study_rows(task, result))
         else:
-            columns = ["metric", "dev", "std", "95% interval", "GPT-1 paper, %"]
+            columns = ["metric", "dev %", "std", "95% interval", "GPT-1 on test, %"]
             self.console.table(title, columns, report.result_rows(task, result))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from gptkit.console import Console
+from gptkit.data.demo_tasks import demo_examples
 from gptkit.data.task import Task
 from gptkit.data.tasks import TASKS
 from gptkit.options import TasksOptions
@@ -20,9 +21,17 @@ def run(options: TasksOptions, console: Console) -> dict[str, Any]:
 
 
 def _row(task: Task) -> tuple[object, ...]:
-    sizes = [f"{task.sizes[split]:,}" if split in task.sizes else None for split in ("train", "dev", "test")]
+    found = sizes_of(task)
+    sizes = [f"{found[split]:,}" if split in found else None for split in ("train", "dev", "test")]
     figure = f"{task.published.value:.1f}" if task.published else None
     return task.name, task.format, task.metrics[0], *sizes, figure
+
+
+def sizes_of(task: Task) -> dict[str, int]:
+    """Return the examples of each split: as published, or as this Python's documentation makes them."""
+    if task.is_demo:
+        return {split: len(demo_examples(task.name, split)) for split in task.splits}
+    return dict(task.sizes)
 
 
 def _facts(task: Task) -> dict[str, Any]:
@@ -33,7 +42,7 @@ def _facts(task: Task) -> dict[str, Any]:
         "target": task.target,
         "metrics": list(task.metrics),
         "splits": list(task.splits),
-        "sizes": dict(task.sizes),
+        "sizes": sizes_of(task),
         "published": dataclasses.asdict(task.published) if task.published else None,
         "data": task.data,
         "hub": f"hf:{task.hub.path}" + f":{task.hub.configuration}" * bool(task.hub.configuration)

@@ -124,14 +124,22 @@ def weights_sha256(directory: Path) -> str:
 def _needed(task: Task, options: FinetuneOptions) -> list[str]:
     """Return the splits to read; UsageError for a task that is not trained on, has no such split, or no files."""
     if "train" not in task.splits:
-        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli, and evaluate")
+        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
     if task.is_demo and options.data is not None:
         raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
         raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
-    return list(dict.fromkeys(["train", "dev", *([wanted] if wanted else [])]))
+    return list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
+
+
+def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
+    """Return the splits to predict: MNLI's mismatched side comes with its matched one."""
+    wanted = options.predict
+    if wanted is None:
+        return []
+    return [split for split in (wanted, f"{wanted}-mismatched") if split in task.splits]
 
 
 def _load(task: Task, split: str, options: FinetuneOptions, say: Say) -> Loaded:

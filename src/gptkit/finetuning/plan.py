@@ -9,6 +9,7 @@ from torch import nn
 
 from gptkit.data.encoded_examples import EncodedExamples
 from gptkit.data.tasks import Task
+from gptkit.errors import UsageError
 from gptkit.finetuning.batches import evaluation_batches, finetuning_batches, steps_per_epoch
 from gptkit.finetuning.inputs import Inputs
 from gptkit.finetuning.layers import layers
@@ -120,6 +121,15 @@ def schedule(options: FinetuneOptions, inputs: Inputs) -> Schedule:
         decay_steps=options.decay_steps,
         final=options.final_learning_rate,
     )
+
+
+def refuse_idle_run(options: FinetuneOptions, inputs: Inputs) -> None:
+    """Raise UsageError where no step would learn: OpenAI's warm-up gives the first update the rate 0."""
+    rate, steps = schedule(options, inputs), length_of(options, inputs).steps
+    if any(rate(step) > 0 for step in range(1, steps + 1)):
+        return
+    message = f"the learning rate is 0 at each of the {steps} update(s)"
+    raise UsageError(message, where="--epochs", fix="give more epochs, a smaller --batch-size or --warmup-steps 0")
 
 
 def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices, resume_line: str) -> Plan:

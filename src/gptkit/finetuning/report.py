@@ -68,13 +68,13 @@ def run_result(
 
 
 def result_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
-    """Return (metric, dev value, standard deviation, interval, published value) of a result."""
+    """Return (metric, dev value, standard deviation, interval, published value) of a result, in percent."""
     return [
         (
             name,
-            shown(result["metrics"][name]),
-            shown(result.get("std", {}).get(name)),
-            shown_interval(result.get("interval", {}).get(name)),
+            shown(result["metrics"][name], 100),
+            shown(result.get("std", {}).get(name), 100),
+            shown_interval(result.get("interval", {}).get(name), 100),
             published(task, name),
         )
         for name in task.metrics
@@ -102,10 +102,11 @@ def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
 
 
 def published(task: Task, metric: str) -> str:
-    """Return what the paper reports for the metric, with its place, as far as it does."""
+    """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
     if task.published is None or task.published.metric != metric:
         return "n/a"
-    return f"{task.published.value:g} ({task.published.source})"
+    facts = [task.published.source, *filter(None, [task.published.note])]
+    return f"{task.published.value:g} ({'; '.join(facts)})"
 
 
 def shown(value: float | None, scale: float = 1.0) -> str:

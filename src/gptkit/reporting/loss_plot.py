@@ -11,17 +11,23 @@ SMOOTHING = 0.6
 
 
 def draw_loss(
-    rows: Sequence[Mapping[str, Any]], path: Path, title: str, *, ylabel: str = "loss (nats per token)"
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str,
+    *,
+    ylabel: str = "loss (nats per token)",
+    training: str = "training",
+    validation: str = "validation",
 ) -> None:
-    """Write loss against tokens as a picture: training loss, its moving average, validation loss."""
+    """Write loss against tokens as a picture: training loss, its moving average, validation loss; each as named."""
     from matplotlib.figure import Figure  # no pyplot: no display is looked for and no state is kept
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     tokens = [row["tokens"] for row in rows]
     losses = [row["loss"] for row in rows]
-    axes.plot(tokens, losses, color=TRAIN, linewidth=1, label="training, each logged step")
-    axes.plot(tokens, _smoothed(losses), color="#1f5a94", linewidth=1.6, label="training, moving average")
+    axes.plot(tokens, losses, color=TRAIN, linewidth=1, label=f"{training}, each logged step")
+    axes.plot(tokens, _smoothed(losses), color="#1f5a94", linewidth=1.6, label=f"{training}, moving average")
     validated = [row for row in rows if row.get("val_loss") is not None]
     axes.plot(
         [row["tokens"] for row in validated],
@@ -29,7 +35,7 @@ def draw_loss(
         color=VALIDATION,
         marker="o",
         markersize=3.5,
-        label="validation",
+        label=validation,
     )
     if validated:
         last = validated[-1]
