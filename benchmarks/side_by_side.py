@@ -91,8 +91,12 @@ def _print_table(results: dict[str, list[dict[str, float]]], peers: Sequence[str
         rates = sorted(work / one["seconds"] for one in rounds)
         compile_seconds = ", ".join(f"{one['compile_seconds']:.0f}" for one in rounds)
         ratios = [_ratio(results, name, peer) for peer in peers]
-        spread = f"{statistics.median(rates):,.3g} ({rates[0]:,.3g} to {rates[-1]:,.3g})"
+        spread = f"{_shown(statistics.median(rates))} ({_shown(rates[0])} to {_shown(rates[-1])})"
         print(f"| {name} | {spread} | {' | '.join(ratios)} | {compile_seconds} |")
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _ratio(results: dict[str, list[dict[str, float]]], name: str, peer: str) -> str:
