@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from side_by_side import Row, compare
+from side_by_side import Row, compare, gptkit_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,26 +99,15 @@ def gptkit_step(precision: str) -> Callable[[], object]:
     from gptkit.model.modeling_gpt import GPTForCausalLM
     from gptkit.model.transfer import NewHead, to_double_heads
     from gptkit.options import FinetuneOptions
-    from gptkit.training.loop import Plan, train
     from gptkit.training.memory import keep_freed_memory
-    from gptkit.training.optimizers import build_optimizer
-    from gptkit.training.processes import make_accelerator
 
     keep_freed_memory()
     torch.manual_seed(0)
     head = NewHead(task="rte", format="entailment", labels=("0", "1"), markers=(START, DELIMITER, EXTRACT))
     model = to_double_heads(GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)), head, seed=0)
     model.set_dropout(0.0)
-    events = train(
-        model,
-        finetuning_batches(examples(), batch_size=BATCH, seed=0, micro_batch=BATCH, padded_tokens=CPU_TOKENS),
-        double_heads_loss(LM_COEF),
-        build_optimizer(model.named_parameters(), FinetuneOptions(task="rte"), precision=precision),
-        lambda step: 1.0,
-        Plan(steps=10**6, log_every=1, precision=precision),
-        accelerator=make_accelerator("cpu"),
-    )
-    return lambda: next(events)
+    batches = finetuning_batches(examples(), batch_size=BATCH, seed=0, micro_batch=BATCH, padded_tokens=CPU_TOKENS)
+    return gptkit_steps(model, batches, double_heads_loss(LM_COEF), FinetuneOptions(task="rte"), precision)
 
 
 if __name__ == "__main__":

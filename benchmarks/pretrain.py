@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from side_by_side import Row, compare
+from side_by_side import Row, compare, gptkit_steps
 
 LAYERS, WIDTH, HEADS, POSITIONS, VOCABULARY, BATCH = 6, 384, 6, 256, 50304, 16
 TOKENS = BATCH * POSITIONS
@@ -68,10 +68,7 @@ def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
     from gptkit.options import PretrainOptions
     from gptkit.pretraining.objective import language_modeling_loss
     from gptkit.training.batches import MicroBatch
-    from gptkit.training.loop import Plan, train
     from gptkit.training.memory import keep_freed_memory
-    from gptkit.training.optimizers import build_optimizer
-    from gptkit.training.processes import make_accelerator
 
     keep_freed_memory()
     torch.manual_seed(0)
@@ -82,16 +79,8 @@ def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
         model.compile_blocks()
     ids = torch.randint(0, 50257, (BATCH, POSITIONS + 1))
     batch = {"input_ids": ids[:, :-1].contiguous(), "shift_labels": ids[:, 1:].contiguous()}
-    events = train(
-        model,
-        lambda step: [MicroBatch(step * BATCH, TOKENS, lambda: batch)],
-        language_modeling_loss,
-        build_optimizer(model.named_parameters(), PretrainOptions(), precision=precision),
-        lambda step: 1.0,
-        Plan(steps=10**6, log_every=1, precision=precision),
-        accelerator=make_accelerator("cpu"),
-    )
-    return lambda: next(events)
+    micro_batches = [MicroBatch(0, TOKENS, lambda: batch)]
+    return gptkit_steps(model, lambda step: micro_batches, language_modeling_loss, PretrainOptions(), precision)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Step = Callable[[], object]
 
@@ -53,6 +54,19 @@ def compare(
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     _print_table(results, peers, unit, work)
+
+
+def gptkit_steps(model: Any, batches: Any, loss_function: Any, options: Any, precision: str) -> Step:
+    """Return gptkit's own step on a CPU, at the full learning rate: its loop, its optimizer."""
+    from gptkit.training.loop import Plan, train
+    from gptkit.training.optimizers import build_optimizer
+    from gptkit.training.processes import make_accelerator
+
+    optimizer = build_optimizer(model.named_parameters(), options, precision=precision)
+    plan = Plan(steps=10**6, log_every=1, precision=precision)
+    accelerator = make_accelerator("cpu")
+    events = train(model, batches, loss_function, optimizer, lambda step: 1.0, plan, accelerator=accelerator)
+    return lambda: next(events)
 
 
 def _options(description: str, names: list[str], steps: int, rounds: int) -> argparse.Namespace:

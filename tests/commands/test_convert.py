@@ -17,9 +17,9 @@ from gptkit.data.tokenizers import encode_pieces, load_tokenizer, train_tokenize
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_double_heads
+from gptkit.model.loading import load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.transfer import NewHead
+from gptkit.model.transfer import NewHead, to_double_heads
 from gptkit.options import ConvertOptions
 
 TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 30
@@ -70,7 +70,8 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
 def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:
     markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
     head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
-    write_gptkit(load_double_heads(write_model(tmp_path / "pretrained"), head, seed=0), tmp_path / "tuned")
+    pretrained = load_model(write_model(tmp_path / "pretrained"))
+    write_gptkit(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
     _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
     assert "head" not in err
     for name in ("model.safetensors", "config.json"):

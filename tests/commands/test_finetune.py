@@ -322,6 +322,7 @@ def test_the_best_of_several_seeds_is_the_model(
     assert not (place.root / "two-seeds" / "seed-0" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_second_seed_goes_on_and_grows(place: Place, two_seeds: dict[str, Any]) -> None:
     words = place.words("killed", seeds=2)
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # as many here as there: same bits

@@ -260,7 +260,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("NUL", "rte", "train.tsv", RTE + row("0", "a\0", "b", "entailment"), 2, "a NUL byte"),
     ("NUL in JSON", "sst2", "train.jsonl", '{"text": "a\\u0000", "label": 1}\n', 1, "holds a NUL"),
     ("lone surrogate", "sst2", "train.jsonl", '{"text": "\\ud800", "label": 1}\n', 1, "lone surrogate"),
-    ("JSON array", "sst2", "train.jsonl", "[1]\n", 1, "JSON that is no object"),
+    ("JSON array", "sst2", "train.jsonl", "[1]\n", 1, "a JSON array, where an object is needed"),
     ("bad JSON", "sst2", "train.jsonl", '{"text": "a", "label": 1}\n{"text"\n', 2, "not valid JSON"),
     ("deep JSON", "sst2", "train.jsonl", "[" * 200_000 + "\n", 1, "nested too deeply"),
     ("number as text", "sst2", "train.jsonl", '{"text": 5, "label": 1}\n', 1, "'text' is 5, not a text"),

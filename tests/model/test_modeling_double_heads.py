@@ -280,3 +280,20 @@ def test_compiled_blocks_give_the_same_gradients() -> None:
         model(**batch(CHOICES, [1, 0]), lm_coef=0.5).loss.backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_blocks_compiled_for_any_shape_are_compiled_once() -> None:
+    from torch._dynamo.utils import counters
+
+    def graphs(lengths: tuple[int, ...]) -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        model = double_heads("entailment", 2, **NO_DROPOUT).train()
+        model.compile_blocks(dynamic=True)
+        for length in lengths:
+            model(torch.zeros(length, 1, length, dtype=torch.int64), torch.full((length, 1), length - 1))
+        return int(counters["stats"]["unique_graphs"])
+
+    assert graphs((4,)) == graphs((4, 6, 5, 3, 7))

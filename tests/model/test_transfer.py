@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from gptkit.errors import InputError, UsageError
 from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_double_heads, load_model, load_source, marker_ids
+from gptkit.model.loading import load_model, load_source, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.transfer import NewHead, to_double_heads
@@ -108,7 +108,7 @@ def test_the_generator_is_left_as_it_was() -> None:
 def tuned(tmp_path: Path) -> tuple[GPTDoubleHeadsModel, Path]:
     """A fine-tuned model and its directory."""
     write_gptkit(toy(), tmp_path / "pretrained")
-    model = shaken(load_double_heads(tmp_path / "pretrained", head(60), seed=0))
+    model = shaken(to_double_heads(load_model(tmp_path / "pretrained"), head(60), seed=0))
     write_gptkit(model, tmp_path / "tuned")
     return model, tmp_path / "tuned"
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from gptkit.commands.newest_model import newest_model
 from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
+from gptkit.data.tasks import Task, find_task
 from gptkit.errors import UsageError
 from gptkit.finetuning import plan, report
 from gptkit.finetuning.inputs import Inputs, predicted_splits, prepare_inputs
@@ -23,27 +25,31 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.options import FinetuneOptions
 from gptkit.reporting.loss_plot import draw_loss
+from gptkit.reporting.model_directory import write_model
 from gptkit.training import checkpoints, files
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import METRICS, RunDirectory, check_run, newest_finished
+from gptkit.training.run_directory import METRICS, RunDirectory, check_run, read_result
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
-
-RUNS = Path("runs")
 
 
 def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     """Train, choose the epoch, predict; return what `--json` prints."""
     accelerator = make_accelerator(options.device)
     if options.model is None:
-        options = dataclasses.replace(options, model=_newest_model(console))
+        options = dataclasses.replace(options, model=newest_model(console))
     hardware = hardware_of(accelerator.device)
     on_main_process(accelerator, lambda: _check(options, hardware))
     if console.recipe_note:
         console.say(console.recipe_note)
+    finished = read_result(options.out) if options.out is not None else None
+    if finished is not None and _is_all_of(finished, options) and options.predict is None:
+        console.say(f"{options.out} is finished; this is its result")
+        _tell(finished, find_task(options.task), console)
+        return finished
     keep_freed_memory()
     inputs = main_process_first(accelerator, lambda: prepare_inputs(options, console.say))
     plan.refuse_idle_run(options, inputs)
@@ -51,7 +57,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
         result = work.result(options, directory)
-    work.tell(result)
+    _tell(result, inputs.task, console)
     return result
 
 
@@ -76,15 +82,6 @@ def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 
 
-def _newest_model(console: Console) -> str:
-    newest = newest_finished(RUNS, "pretrain")
-    if newest is None:
-        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
-        raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
-    console.say(f"model {newest}: the newest finished pretrain run under ./{RUNS}")
-    return str(newest)
-
-
 @dataclass(frozen=True)
 class _Work:
     """The runs of one command: they share their inputs, their arithmetic and the screen."""
@@ -98,7 +95,7 @@ class _Work:
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
-        if directory.result is not None and len(directory.result["per_seed"]) == options.seeds:
+        if directory.result is not None and _is_all_of(directory.result, options):
             self.console.say(f"{directory.path} is finished; this is its result")
         elif options.study == "ablation":
             self._study(options, directory)
@@ -157,7 +154,7 @@ class _Work:
     def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices, resume_line: str) -> Job:
         inputs = self.inputs
         if choices.compile:
-            model.compile_blocks()
+            model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
         optimizer = plan.optimizer(options, inputs, model, choices.precision)
         for line in plan.rate_lines(options, inputs, optimizer):
             if line not in self.told:  # they are those of every seed and variant
@@ -183,7 +180,7 @@ class _Work:
         result = report.run_result(options, inputs, directory.path, rows, trained.finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
         with files.failures_told("writing the model", fix=directory.resume_line):
-            report.write_model(directory.path / "model", inputs, model, card)
+            write_model(directory.path / "model", model, inputs.tokenizer, card)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
         finish_run(directory, over_seeds(inputs.task, [result]))
@@ -219,18 +216,24 @@ class _Work:
             self.console.say(f"{split}: {name} {100 * value:.4g}%")
 
     def _tell_seed(self, result: dict[str, Any]) -> None:
-        metrics = ", ".join(f"{name} {report.shown(value)}" for name, value in result["metrics"].items())
+        metrics = ", ".join(f"{name} {report.shown(value, 100)}%" for name, value in result["metrics"].items())
         self.console.say(f"seed {result['seed']}: {metrics}")
 
-    def tell(self, result: dict[str, Any]) -> None:
-        """Show a result as a table, of a study as the paper's beside ours."""
-        task, title = self.inputs.task, f"{result['run_dir']}: {self.inputs.task.name} dev, from {result['model']}"
-        if "variants" in result:
-            columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
-            self.console.table(title, columns, report.study_rows(task, result))
-        else:
-            columns = ["metric", "dev %", "std", "95% interval", "GPT-1 on test, %"]
-            self.console.table(title, columns, report.result_rows(task, result))
+
+def _is_all_of(result: dict[str, Any], options: FinetuneOptions) -> bool:
+    """Return whether a result holds as many seeds as are asked for."""
+    return len(result["per_seed"]) == options.seeds
+
+
+def _tell(result: dict[str, Any], task: Task, console: Console) -> None:
+    """Show a result as a table, of a study as the paper's beside ours."""
+    title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
+    if "variants" in result:
+        columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
+        console.table(title, columns, report.study_rows(task, result))
+    else:
+        columns = ["metric", "dev %", "std", "95% interval", "GPT-1 on test, %"]
+        console.table(title, columns, report.result_rows(task, result))
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from gptkit.commands.newest_model import newest_model
 from gptkit.console import Console
 from gptkit.data.tokenizers import encode_pieces, separator_id, tokenizer_in
 from gptkit.errors import UsageError
@@ -17,9 +17,6 @@ from gptkit.generation.sampling import SamplingRules
 from gptkit.generation.text import Transcript, never_sampled, stop_ids
 from gptkit.model.loading import load_model, model_directory
 from gptkit.options import GenerateOptions
-from gptkit.training.run_directory import newest_finished
-
-RUNS = Path("runs")
 
 
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
@@ -30,7 +27,7 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
         message = f"--greedy draws nothing, --temperature {options.temperature:g} is for drawing"
         raise UsageError(message, where="--greedy, --temperature", fix="leave one of them out")
     prompt = _read_prompt(options.prompt, console)
-    name = options.model or _newest_model(console)
+    name = options.model or newest_model(console)
     device = choose_device(options.device)
     directory = model_directory(name)
     model = load_model(directory, dtype=choose_dtype(options.precision, device))
@@ -82,15 +79,6 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
         fix = "give some text, or leave the argument out for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
     return prompt
-
-
-def _newest_model(console: Console) -> str:
-    newest = newest_finished(RUNS, "pretrain")
-    if newest is None:
-        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
-        raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
-    console.say(f"model {newest}: the newest finished pretrain run under ./{RUNS}")
-    return str(newest)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str | None, console: Console) -> list[int]:

@@ -19,16 +19,17 @@ from gptkit.pretraining import report
 from gptkit.pretraining.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
 from gptkit.pretraining.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.reporting.loss_plot import draw_loss
+from gptkit.reporting.model_directory import write_model
 from gptkit.training import rules
 from gptkit.training.files import failures_told
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.loop import Evaluate, Plan, uncompiled
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run, identity_values, open_run, read_result
-from gptkit.training.schedules import learning_rate_factor
+from gptkit.training.run_directory import RunDirectory, check_run, open_run, read_result
 from gptkit.training.trackers import check_tracker
 
 
@@ -43,7 +44,8 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     inputs = main_process_first(
         accelerator, lambda: prepare_inputs(options, console.say, console.recipe_note)
     )  # others find a full cache
-    choices = _choices(options, inputs, hardware)
+    total_flops = inputs.flops_per_token * options.tokens_per_step * options.steps
+    choices = rules.choose(options.precision, options.compile, hardware, total_flops=total_flops)
     if options.dry_run:
         facts = report.plan_facts(options, inputs, choices)
         console.table("the plan", ("what", "value"), [(name, report.shown(value)) for name, value in facts.items()])
@@ -59,8 +61,7 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
     check_run(options)
     check_tracker(options.report_to)
-    precision = rules.choose_precision(options.precision, hardware)
-    rules.choose_compile(options.compile, hardware, precision, total_flops=0.0)
+    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
 def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
@@ -75,17 +76,6 @@ def _finished(options: PretrainOptions, accelerator: Accelerator, console: Conso
     console.say(f"{result['run_dir']} is finished; this is its result")
     _tell(result, console)
     return result
-
-
-def _choices(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> Choices:
-    precision = rules.choose_precision(options.precision, hardware)
-    compiles, note = rules.choose_compile(
-        options.compile,
-        hardware,
-        precision,
-        total_flops=inputs.flops_per_token * options.tokens_per_step * options.steps,
-    )
-    return Choices(precision, compiles, hardware.threads, hardware.kind, (note,) if note else ())
 
 
 def _train(
@@ -107,7 +97,7 @@ def _train(
             batches=_batches(options, inputs, hardware),
             loss_function=language_modeling_loss,
             optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
-            schedule=_schedule(options),
+            schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
             plan=_plan(options, inputs, choices, directory),
             evaluate=_evaluation(inputs, model),
             flops_per_token=inputs.flops_per_token,
@@ -142,36 +132,14 @@ def _batches(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> An
     )
 
 
-def _schedule(options: PretrainOptions) -> Any:
-    return lambda step: learning_rate_factor(
-        options.schedule,
-        step,
-        total_steps=options.steps,
-        warmup_steps=options.warmup_steps,
-        decay_steps=options.decay_steps,
-        final=options.final_learning_rate,
-    )
-
-
 def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory: RunDirectory) -> Plan:
-    eval_every = options.eval_every or max(10, options.steps // 10)
-    return Plan(
+    return make_plan(
+        options,
+        choices,
         steps=options.steps,
-        log_every=options.log_every,
-        eval_every=eval_every,
-        save_every=options.save_every or eval_every,
-        keep_checkpoints=options.keep_checkpoints,
-        clip_norm=options.clip_norm,
-        seed=options.seed,
-        precision=choices.precision,
-        compile=choices.compile,
-        resume_line=f"to go on: {directory.resume_line}",
-        identity={
-            **identity_values(options),
-            "data_sha256": inputs.corpus.data_sha256,
-            "tokenizer_sha256": fingerprint(inputs.tokenizer),
-        },
-        choices=choices.facts(),
+        eval_every=max(10, options.steps // 10),
+        identity={"data_sha256": inputs.corpus.data_sha256, "tokenizer_sha256": fingerprint(inputs.tokenizer)},
+        resume_line=directory.resume_line,
     )
 
 
@@ -221,7 +189,7 @@ def _write(
         options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
     )
     with failures_told("writing the model", fix=directory.resume_line):
-        report.write_model(directory.path / "model", inputs, card)
+        write_model(directory.path / "model", inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
     return finish_run(directory, result)
 

@@ -13,16 +13,14 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import json
 import os
-import stat
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
+from gptkit.data.json_objects import json_name, json_object
 from gptkit.data.pieces import Piece, cut
 from gptkit.errors import InputError
 
@@ -53,8 +51,8 @@ def read_pieces(path: Path) -> Iterator[Piece]:
             where=str(path),
             fix=f"use {KINDS}; a plain text under another name: rename it to end in .txt",
         )
-    with _faults_named(path):
-        _require_regular(path)
+    with faults_named(path):
+        require_regular(path)
         yield from reader(path)
 
 
@@ -65,29 +63,6 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
     if name.endswith(".jsonl"):
         return _read_json_lines
     return _read_parquet if path.name.lower().endswith(".parquet") else None
-
-
-@contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    """Turn what the operating system and gzip raise while reading into an InputError."""
-    where = str(path)
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError("file not found", where=where, fix="check the path") from None
-    except PermissionError:
-        raise InputError("file cannot be read: permission denied", where=where, fix="chmod +r it") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        message = f"damaged or truncated gzip file: {error}"
-        raise InputError(message, where=where, fix="fetch or compress it again") from None
-    except OSError as error:
-        raise InputError(f"file cannot be read: {error.strerror or error}", where=where, fix="check the path") from None
-
-
-def _require_regular(path: Path) -> None:
-    """Refuse directories, FIFOs, sockets and devices: opening a FIFO would wait for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise InputError("not a regular file", where=str(path), fix="save the text to a file and name that")
 
 
 @contextmanager
@@ -133,7 +108,7 @@ def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
         try:
             yield decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            raise _badly_encoded(_place(path, position + error.start), error) from None
+            raise badly_encoded(_place(path, position + error.start), error) from None
         if not chunk:
             return
 
@@ -152,15 +127,6 @@ def _place(path: Path, offset: int) -> str:
 def _binary(where: str) -> InputError:
     fix = "leave the file out; UTF-16 without a mark: convert it to UTF-8"
     return InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix=fix)
-
-
-def _badly_encoded(where: str, error: UnicodeDecodeError) -> InputError:
-    found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
-    return InputError(
-        f"not valid UTF-8: {found} ({error.reason})",
-        where=where,
-        fix="convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes",
-    )
 
 
 def _read_json_lines(path: Path) -> Iterator[Piece]:
@@ -190,26 +156,19 @@ def _line_decoded(raw: bytes, source: str, offset: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _badly_encoded(f"{source}, byte {offset + error.start}", error) from None
+        raise badly_encoded(f"{source}, byte {offset + error.start}", error) from None
 
 
 def json_text(line: str, source: str) -> str:
     """Return the string "text" of a JSON object; `source` (file:line) is named in the InputError of a bad one."""
     fix = 'each line must be one JSON object such as {"text": "..."}'
-    try:
-        row = _DECODER.decode(line)
-    except RecursionError:
-        raise InputError("JSON nested too deeply", where=source, fix=fix) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=source, fix=fix) from None
-    if not isinstance(row, dict):
-        raise InputError(f"a JSON {_json_name(row)}, where an object is needed", where=source, fix=fix)
+    row = json_object(line, source, fix)
     if "text" not in row:
         keys = ", ".join(map(repr, list(row)[:8])) or "none"
         raise InputError(f'no "text" in this line (keys: {keys})', where=source, fix="rename the text's key to text")
     text = row["text"]
     if not isinstance(text, str):
-        raise InputError(f'"text" is a JSON {_json_name(text)}, not a string', where=source, fix=fix)
+        raise InputError(f'"text" is a JSON {json_name(text)}, not a string', where=source, fix=fix)
     if "\0" in text:
         raise InputError('"text" holds a NUL character', where=source, fix="mend or drop the line")
     try:
@@ -219,26 +178,6 @@ def json_text(line: str, source: str) -> str:
         message = f'"text" holds a lone surrogate ({found})'
         raise InputError(message, where=source, fix="mend or drop the line") from None
     return text
-
-
-def _json_name(value: object) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), "null")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {key!r}")
-    return row
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
 
 
 def _read_parquet(path: Path) -> Iterator[Piece]:
@@ -276,7 +215,7 @@ def _parquet_text(value: Any, where: str) -> str:
     try:
         text = value.as_py()
     except UnicodeDecodeError as error:
-        raise _badly_encoded(where, error) from None
+        raise badly_encoded(where, error) from None
     if text is None:
         raise InputError('"text" is null, not a string', where=where, fix="drop the row")
     if "\0" in text:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import codecs
 import csv
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
+from gptkit.data.json_objects import json_object
 from gptkit.data.task import Kind
 from gptkit.errors import InputError
+
+JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def refuse_repeated(names: Sequence[str], where: str) -> None:
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number and text of every line up to the last that is not blank."""
     blank: list[int] = []
-    with _faults_named(path), open(path, "rb") as file:
+    with _opened(path) as file:
         for number, raw in enumerate(file, 1):
             text = _decoded(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, f"{path}:{number}")
             if not text:
@@ -78,6 +81,14 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with faults_named(path):
+        require_regular(path)
+        with open(path, "rb") as file:
+            yield file
+
+
 def _decoded(raw: bytes, where: str) -> str:
     if b"\0" in raw:
         fix = "mend the line; UTF-16 text: convert the file to UTF-8"
@@ -85,23 +96,7 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
-        found = f"0x{raw[error.start]:02x}"
-        fix = "convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes"
-        raise InputError(f"not valid UTF-8: {found} ({error.reason})", where=where, fix=fix) from None
-
-
-@contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    """Turn what the operating system raises while a file is read into an InputError."""
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError("not a regular file", where=str(path), fix="name a file")
-        yield
-    except FileNotFoundError:
-        raise InputError("file not found", where=str(path), fix="check the path") from None
-    except OSError as error:
-        message = f"file cannot be read: {error.strerror or error}"
-        raise InputError(message, where=str(path), fix="check the file and its permissions") from None
+        raise badly_encoded(where, error) from None
 
 
 def _empty(where: str) -> InputError:
@@ -127,45 +122,17 @@ def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
         yield where, cells or [""]
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {key!r}")
-    return row
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys)
-
-
-def _json_object(text: str, where: str) -> dict[str, Any]:
-    fix = 'write one JSON object, such as {"text": "...", "label": "..."}'
-    try:
-        row = _DECODER.decode(text)
-    except RecursionError:
-        raise InputError("JSON nested too deeply", where=where, fix=fix) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=where, fix=fix) from None
-    if not isinstance(row, dict):
-        raise InputError(f"JSON that is no object: {text[:40]!r}", where=where, fix=fix)
-    return row
-
-
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, text in lines(path):
         if text and not text.isspace():
             where = f"{path}:{number}"
-            yield where, _json_object(text, where)
+            yield where, json_object(text, where, JSON_FIX)
 
 
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with _parquet_faults_named(path), _faults_named(path):
+    with _parquet_faults_named(path), _opened(path):  # for its own faults
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
     refuse_repeated(names, f"{path}:1")
@@ -198,7 +165,7 @@ def _parquet_faults_named(name: Path | str) -> Iterator[None]:
 def _race(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a row for each question of the passages in RACE's folder, by the numbers of its files."""
     for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.stem), path.stem)):
-        passage = _json_object("\n".join(text for _, text in lines(path)), f"{path}:1")
+        passage = json_object("\n".join(text for _, text in lines(path)), f"{path}:1", JSON_FIX)
         columns = [passage.get(key) for key in ("questions", "options", "answers")]
         if not all(isinstance(column, list) and len(column) == len(columns[0] or ()) for column in columns):
             fix = "a passage has as many questions as options and answers"

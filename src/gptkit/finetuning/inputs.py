@@ -15,9 +15,10 @@ from gptkit.data.task_data import Loaded, load_examples
 from gptkit.data.tasks import Task, find_task
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
 from gptkit.errors import UsageError
-from gptkit.model.loading import load_double_heads, marker_ids, model_directory
+from gptkit.model.loading import load_model, marker_ids, model_directory
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model.transfer import NewHead
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.options import FinetuneOptions
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class Inputs:
 
     task: Task
     model_name: str  # as the user names it
-    model_directory: Path
+    pretrained: GPTForCausalLM
     tokenizer: PreTrainedTokenizerBase
     head: NewHead
     splits: Mapping[str, Split]  # train, dev and the one to predict
-    data_sha256: str
+    identity: Mapping[str, str]  # the hashes that a resumed run must find again
 
     @property
     def train(self) -> EncodedExamples:
@@ -56,22 +57,12 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
-        model = load_double_heads(
-            self.model_directory, self.head, seed=options.seed, transfer_layers=options.transfer_layers
-        )
+        model = to_double_heads(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         return model
-
-    def identity(self) -> dict[str, str]:
-        """Return the hashes that a resumed run must find again."""
-        return {
-            "data_sha256": self.data_sha256,
-            "tokenizer_sha256": fingerprint(self.tokenizer),
-            "model_sha256": weights_sha256(self.model_directory),
-        }
 
 
 def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
@@ -85,12 +76,18 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
     head = _head(task, marker_ids(directory, len(tokenizer)), options)
-    model = load_double_heads(directory, head, seed=0, transfer_layers=options.transfer_layers)
-    limit = model.config.n_positions
+    pretrained = load_model(directory)
+    layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
+    limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}
     splits = {split: _encode(task, split, one, tokenizer, head, limit, say) for split, one in loaded.items()}
-    digest = hashlib.sha256("".join(loaded[split].sha256 for split in ("train", "dev")).encode()).hexdigest()
-    return Inputs(task, options.model, directory, tokenizer, head, splits, digest)
+    data = "".join(loaded[split].sha256 for split in ("train", "dev"))
+    identity = {
+        "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "model_sha256": weights_sha256(directory),
+    }
+    return Inputs(task, options.model, pretrained, tokenizer, head, splits, identity)
 
 
 def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -> NewHead:

@@ -22,9 +22,9 @@ from gptkit.training.batches import Batches
 from gptkit.training.hardware import Hardware
 from gptkit.training.loop import Evaluate, Plan
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import identity_values
-from gptkit.training.schedules import Schedule, learning_rate_factor
+from gptkit.training.schedules import Schedule
 
 WARMUP_SHARE = 0.002  # of all updates: GPT-1 paper, 4.1
 CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
@@ -51,9 +51,7 @@ def length_of(options: FinetuneOptions, inputs: Inputs) -> Length:
 
 def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     """Return the run's arithmetic; auto never compiles here, where nearly every batch has a length of its own."""
-    precision = rules.choose_precision(options.precision, hardware)
-    compiles, note = rules.choose_compile(options.compile, hardware, precision, total_flops=0.0)
-    return Choices(precision, compiles, hardware.threads, hardware.kind, (note,) if note else ())
+    return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
 def batches(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> Batches:
@@ -113,14 +111,7 @@ def rate_lines(options: FinetuneOptions, inputs: Inputs, optimizer: OptimizerSet
 def schedule(options: FinetuneOptions, inputs: Inputs) -> Schedule:
     steps = length_of(options, inputs).steps
     warmup = WARMUP_SHARE * steps if options.warmup_steps is None else options.warmup_steps
-    return lambda step: learning_rate_factor(
-        options.schedule,
-        step,
-        total_steps=steps,
-        warmup_steps=warmup,
-        decay_steps=options.decay_steps,
-        final=options.final_learning_rate,
-    )
+    return make_schedule(options, steps=steps, warmup_steps=warmup)
 
 
 def refuse_idle_run(options: FinetuneOptions, inputs: Inputs) -> None:
@@ -135,21 +126,14 @@ def refuse_idle_run(options: FinetuneOptions, inputs: Inputs) -> None:
 def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices, resume_line: str) -> Plan:
     """Return when to do what: by default an evaluation and a checkpoint an epoch."""
     length = length_of(options, inputs)
-    eval_every = options.eval_every or length.steps_per_epoch
-    return Plan(
+    return make_plan(
+        options,
+        arithmetic,
         steps=length.steps,
-        log_every=options.log_every,
-        eval_every=eval_every,
-        save_every=options.save_every or eval_every,
-        keep_checkpoints=options.keep_checkpoints,
-        clip_norm=options.clip_norm,
-        seed=options.seed,
-        precision=arithmetic.precision,
-        compile=arithmetic.compile,
+        eval_every=length.steps_per_epoch,
+        identity=inputs.identity,
+        resume_line=resume_line,
         best_by=inputs.task.metrics[0],
-        resume_line=f"to go on: {resume_line}",
-        identity={**identity_values(options), **inputs.identity()},
-        choices=arithmetic.facts(),
     )
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,10 @@ from gptkit.finetuning.inputs import Inputs
 from gptkit.finetuning.plan import length_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.options import FinetuneOptions
-from gptkit.reporting.model_card import ModelCard
+from gptkit.reporting.model_card import ModelCard, made_with, shape_of
 from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 # The rows of the paper's table 5.
 PAPER_ROWS = {
     "full": "full (aux LM)",
@@ -61,7 +57,7 @@ def run_result(
         "tokens_per_second": finish.tokens_per_second,
         "train_seconds": finish.train_seconds,
         **more,
-        "data_sha256": inputs.data_sha256,
+        "data_sha256": inputs.identity["data_sha256"],
         "seed": options.seed,
         "version": gptkit.__version__,
     }
@@ -117,15 +113,6 @@ def shown_interval(interval: Sequence[float] | None, scale: float = 1.0) -> str:
     return "n/a" if interval is None else " to ".join(shown(end, scale) for end in interval)
 
 
-def write_model(directory: Path, inputs: Inputs, model: GPTDoubleHeadsModel, card: ModelCard) -> None:
-    """Write weights, configuration, tokenizer and card; a directory that an earlier attempt left is replaced."""
-    if directory.exists():
-        shutil.rmtree(directory)
-    model.save_pretrained(directory)
-    inputs.tokenizer.save_pretrained(directory)
-    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
-
-
 def model_card(
     options: FinetuneOptions,
     inputs: Inputs,
@@ -144,10 +131,9 @@ def model_card(
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
         parameters=model.num_parameters(),
-        shape=f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
-        f"{config.vocab_size:,} tokens",
+        shape=shape_of(config),
         data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
-        data_sha256=inputs.data_sha256,
+        data_sha256=inputs.identity["data_sha256"],
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
         command=command,
@@ -158,13 +144,5 @@ def model_card(
             "best epoch": f"{result['best_epoch']} of {options.epochs}",
             "seconds of training": shown(result["train_seconds"]),
         },
-        versions={
-            "gptkit": gptkit.__version__,
-            "Python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-            "precision": choices.precision,
-            "compiled": str(choices.compile),
-            "threads": str(choices.threads),
-            "device": choices.device,
-        },
+        versions=made_with(choices.facts()),
     )

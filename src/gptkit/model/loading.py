@@ -14,7 +14,6 @@ from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model.transfer import NewHead, to_double_heads
 from gptkit.recipe_files import recipes_of
 
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
@@ -104,13 +103,6 @@ def marker_ids(directory: Path, tokenizer_size: int) -> tuple[int, int, int]:
         return tokenizer_size, tokenizer_size + 1, tokenizer_size + 2
     start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
     return start, delimiter, extract
-
-
-def load_double_heads(
-    directory: Path, head: NewHead, *, seed: int, transfer_layers: str | int | None = None
-) -> GPTDoubleHeadsModel:
-    """Return the model in a directory, pre-trained or fine-tuned before, with a fresh head (see `to_double_heads`)."""
-    return to_double_heads(load_model(directory), head, seed=seed, transfer_layers=transfer_layers)
 
 
 def load_source(source: str | Path) -> GPTForCausalLM | GPTDoubleHeadsModel:

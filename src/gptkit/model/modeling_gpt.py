@@ -202,14 +202,15 @@ class GPTPreTrainedModel(PreTrainedModel):
             if isinstance(module, nn.Dropout):
                 module.p = p
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, *, dynamic: bool = False) -> None:
         """Compile the block, which all layers share: compiling costs the same seconds however many there are.
 
-        Never dynamic: what is compiled for a shape must not depend on the shapes before it, or resuming changes bits.
+        Once for each shape, or with `dynamic` once for all. Never one that turns into the other: what is compiled for a
+        shape must not depend on the shapes before it, or resuming changes bits.
         """
         for module in self.modules():
             if isinstance(module, GPTBlock):
-                module.compile(dynamic=False)
+                module.compile(dynamic=dynamic)
 
 
 class GPTModel(GPTPreTrainedModel):

@@ -42,7 +42,7 @@ def to_double_heads(
     what follows), "none" nothing but the sizes, None everything. The rest starts as in pre-training. UsageError for a
     number of layers that the model does not have.
     """
-    kept = _layers_kept(transfer_layers, model.config.n_layer)
+    kept = layers_kept(transfer_layers, model.config.n_layer)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         tuned = GPTDoubleHeadsModel(_config(model.config, head))
@@ -55,7 +55,7 @@ def to_double_heads(
     return tuned
 
 
-def _layers_kept(transfer_layers: str | int | None, n_layer: int) -> int | None:
+def layers_kept(transfer_layers: str | int | None, n_layer: int) -> int | None:
     """Return how many blocks are kept beside the embeddings; None when not even these are."""
     if transfer_layers is None:
         return n_layer

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +12,13 @@ import gptkit
 from gptkit.data.tokenizers import separator_id
 from gptkit.generation.decoding import generate
 from gptkit.generation.text import never_sampled, stop_ids
-from gptkit.model.interop import write_gptkit
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.inputs import DEFAULT_TOKENIZER, Inputs
-from gptkit.reporting.model_card import ModelCard
+from gptkit.reporting.model_card import ModelCard, made_with, shape_of
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 FIGURES = {
     "val_loss": "validation loss (nats per token)",
     "val_perplexity": "validation perplexity (per token)",
@@ -91,15 +86,6 @@ def sample_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, *, to
     return str(tokenizer.decode(sample.token_ids))
 
 
-def write_model(directory: Path, inputs: Inputs, card: ModelCard) -> None:
-    """Write weights, configuration, tokenizer and card; a directory that an earlier attempt left is replaced."""
-    if directory.exists():
-        shutil.rmtree(directory)
-    write_gptkit(inputs.model, directory)
-    inputs.tokenizer.save_pretrained(directory)
-    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
-
-
 def model_card(
     options: PretrainOptions,
     inputs: Inputs,
@@ -116,8 +102,7 @@ def model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
-        shape=f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
-        f"{config.vocab_size:,} tokens",
+        shape=shape_of(config),
         data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
         f"{inputs.corpus.validation_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
@@ -125,14 +110,6 @@ def model_card(
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
         command=command,
         measured=dict(result_rows(result)),
-        versions={
-            "gptkit": gptkit.__version__,
-            "Python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-            "precision": choices.precision,
-            "compiled": str(choices.compile),
-            "threads": str(choices.threads),
-            "device": choices.device,
-        },
+        versions=made_with(choices.facts()),
         sample=sample,
     )

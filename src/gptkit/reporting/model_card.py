@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import html
 import json
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import gptkit
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,24 @@ class ModelCard:
             parts.append("## A sample\n\n" + fenced(self.sample))
         parts.append(f"## Limits\n\n{self.limits}")
         return "\n\n".join(parts) + "\n"
+
+
+def shape_of(config: Any) -> str:
+    """Return a GPTConfig's sizes in words."""
+    return (
+        f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
+        f"{config.vocab_size:,} tokens"
+    )
+
+
+def made_with(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions that a model was made with, and what its run chose: precision, compile, threads, device."""
+    return {
+        "gptkit": gptkit.__version__,
+        "Python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        **{name: str(value) for name, value in choices.items()},
+    }
 
 
 def plain(text: str) -> str:

@@ -38,6 +38,13 @@ class Choices:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "notes"}
 
 
+def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: float) -> Choices:
+    """Return the arithmetic of a run that asks for this precision and compilation; raises what those two raise."""
+    chosen = choose_precision(precision, hardware)
+    compiles, note = choose_compile(compile, hardware, chosen, total_flops=total_flops)
+    return Choices(chosen, compiles, hardware.threads, hardware.kind, (note,) if note else ())
+
+
 def choose_precision(asked: str, hardware: Hardware) -> str:
     """Return fp32, bf16 or fp16; auto is bf16 where the processor has it. Raises UsageError for fp16 off CUDA."""
     if asked == "fp16" and hardware.kind != "cuda":
