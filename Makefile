@@ -37,9 +37,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/pretrain.py
 	$(BIN)/python benchmarks/finetune.py
+	$(BIN)/python benchmarks/generate.py
 
 clean:
 	rm -rf build dist $(DEMO) $(DEMO)-classification .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -63,4 +64,9 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing what its tests need into $(VENV)"
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	@echo "installing what its benchmarks need into $(VENV)"
+	@$(PIP) -e '.[bench]'
 	@touch $@

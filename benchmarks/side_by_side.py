@@ -102,11 +102,15 @@ def _print_table(results: dict[str, list[dict[str, float]]], peers: Sequence[str
     print(f"| who | {unit}: median (lowest to highest) | {' | '.join(f'x {peer}' for peer in peers)} | compile s |")
     print("|---|---" + "|---" * len(peers) + "|---|")
     for name, rounds in results.items():
-        rates = sorted(work / one["seconds"] for one in rounds)
+        rates = [work / one["seconds"] for one in rounds]
         compile_seconds = ", ".join(f"{one['compile_seconds']:.0f}" for one in rounds)
         ratios = [_ratio(results, name, peer) for peer in peers]
-        spread = f"{_shown(statistics.median(rates))} ({_shown(rates[0])} to {_shown(rates[-1])})"
-        print(f"| {name} | {spread} | {' | '.join(ratios)} | {compile_seconds} |")
+        print(f"| {name} | {spread(rates)} | {' | '.join(ratios)} | {compile_seconds} |")
+
+
+def spread(figures: Sequence[float]) -> str:
+    """Return the median, and in brackets the lowest and the highest."""
+    return f"{_shown(statistics.median(figures))} ({_shown(min(figures))} to {_shown(max(figures))})"
 
 
 def _shown(rate: float) -> str:

@@ -27,7 +27,7 @@ from gptkit.command_table import COMMANDS, Command
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.option_values import recipe_keys
-from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions, fields_of, knob, option
+from gptkit.options import FinetuneOptions, GenerateOptions, PretrainOptions, TrainingOptions, fields_of, knob, option
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
 
@@ -403,3 +403,10 @@ def test_options_of_finetune_are_those_that_scripts_rely_on() -> None:
             assert field.metadata["conduct"] == shared[name].metadata["conduct"]
             assert field.metadata["minimum"] == shared[name].metadata["minimum"]
     assert [name for name in fields_of(FinetuneOptions) if name in shared] == list(shared)  # the order is kept
+
+
+def test_options_of_generate_are_those_that_scripts_rely_on() -> None:
+    relied_on = """prompt prompts model max_new_tokens top_k top_p top_p_rule temperature greedy beams
+        repetition_penalty num_samples seed stop ignore_eos quantize precision compile stream interactive
+        show_probs json"""
+    assert set(relied_on.split()) <= set(fields_of(GenerateOptions))

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.console import Console, PlainProgress, Progress, safe_text
+from gptkit.console import Console
+from gptkit.progress import PlainProgress, PlainTally, Progress
+from gptkit.terminal import safe_text
 
 BIDI = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 ATTACKS = [
@@ -147,7 +149,7 @@ def test_a_plain_line_says_all_there_is() -> None:
 
 def test_eta_is_the_pace_since_the_first_logged_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("gptkit.console.time.monotonic", lambda: now)
+    monkeypatch.setattr("gptkit.progress.time.monotonic", lambda: now)
     speaker, _, _ = console()
     with speaker.progress(101) as progress:
         now = 160.0  # a minute of compiling
@@ -232,3 +234,29 @@ def test_a_log_that_nobody_reads_ends_no_run() -> None:
     speaker.say("x")
     with pytest.raises(BrokenPipeError):
         speaker.result("x")
+
+
+def test_a_tally_is_some_lines_in_a_pipe_and_a_bar_on_a_terminal() -> None:
+    speaker, out, err = console()
+    with speaker.tally(1000, 400) as tally:
+        for _ in range(600):
+            tally.add(5)
+    lines = err.getvalue().splitlines()
+    assert 5 <= len(lines) <= 20
+    assert re.fullmatch(r"samples 1,000/1,000  [\d,]+ tokens/s  elapsed 0:00  eta 0:00", lines[-1])
+    assert tally.tokens == 3000
+    speaker, out, err = console(live=True)
+    with speaker.tally(3, 1) as tally:
+        tally.add(7)
+        speaker.say("a line of the log")
+    assert type(tally) is not PlainTally
+    assert "samples 2/3" in err.getvalue()
+    assert "a line of the log" in err.getvalue()
+    assert out.getvalue() == ""
+
+
+def test_rows_are_coloured_on_a_terminal_alone() -> None:
+    for live in (True, False):
+        speaker, out, _ = console(live=live)
+        speaker.table("", ["token", "p"], [["a", "0.9"], ["b", "0.1"]], colours=["green", "red"])
+        assert ("\x1b[32m" in out.getvalue()) == ("\x1b[31m" in out.getvalue()) == live

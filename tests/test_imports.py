@@ -16,7 +16,7 @@ import gptkit
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 BASE = {"errors", "options", "option_values", "recipe_files", "network"}
-CORE = BASE | {"data", "model"}
+CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "option_values": {"errors", "options"},
     "recipe_files": {"errors"},
     "network": {"errors"},
-    "model": {"errors", "recipe_files", "network"},
+    "model_files": {"errors", "recipe_files", "network"},
+    "model": {"errors", "model_files"},
     "data": BASE,
     # training knows no task, no model class and no screen
     "training": {"errors", "options", "option_values"},
@@ -33,23 +34,28 @@ MAY_IMPORT = {
     "reporting": CORE,
     "pretraining": ABOVE,
     "finetuning": ABOVE,
-    "console": set(),
-    "commands": ABOVE | {"pretraining", "finetuning", "console"},
+    "terminal": set(),
+    "progress": {"terminal"},
+    "console": {"terminal", "progress"},
+    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress"},
     "failures": {"errors"},
-    "help_text": {"option_values", "options", "console"},
+    "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"console", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE | {"console", "terminal", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
+    "terminal",
 }
 THIRD_PARTY = {
+    "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "yaml", "tensorboard", "wandb", "trackio"},
     "option_values": {"yaml"},
     "console": {"rich"},
+    "progress": {"rich"},
     "cli": {"typer"},
     "__main__": set(),
 } | {name: set() for name in STANDARD_LIBRARY_ALONE}

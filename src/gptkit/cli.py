@@ -26,11 +26,12 @@ import gptkit
 from gptkit import options as opt
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
 from gptkit.command_table import COMMANDS, GROUPS, Command
-from gptkit.console import Console, has_colour, is_live
+from gptkit.console import Console
 from gptkit.errors import Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
+from gptkit.terminal import has_colour, is_live
 
 
 @dataclass(frozen=True)

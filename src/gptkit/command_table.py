@@ -83,13 +83,15 @@ COMMANDS = (
     ),
     Command(
         "generate",
-        "Sample text from a model.",
+        "Generate text with a model: unconditional, from a prompt, from many, or in a dialogue.",
         opt.GenerateOptions,
         "gptkit.commands.generate:run",
         (
             "gptkit generate --top-k 40                       # from the newest run under ./runs",
-            'gptkit generate "The function returns" --num-samples 3 --temperature 0.8',
-            "echo 'Once upon a time' | gptkit generate - --model runs/demo/model",
+            'gptkit generate "The function returns" --num-samples 3 --temperature 0.8 --show-probs',
+            "gptkit generate --interactive --top-k 40 --model runs/demo/model",
+            "cat article.txt | gptkit generate - --recipe tldr --model runs/demo/model",
+            "gptkit generate --prompts questions.txt --recipe question-answering --quantize int8",
         ),
         "gptkit convert {model} {free:exported} --to hf",
     ),
@@ -148,7 +150,7 @@ COMMANDS = (
         opt.RecipesCopyOptions,
         "gptkit.commands.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
-        "gptkit pretrain {flag} {path}",
+        "gptkit {command} {flag} {path}",
     ),
     Command(
         "env",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptkit.console import safe_text
 from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.terminal import safe_text
 
 PANELS = ("Common", "Speed", "Run")
 HELP_ROW = ("-h, --help", "Show this help.")
@@ -89,7 +89,7 @@ def _flags(name: str, field: dataclasses.Field[Any], kind: Kind) -> str:
     short = field.metadata["short"]
     left = f"{short}, {flag}" if short else f"    {flag}"
     if kind.type is bool:
-        return f"{left}/--no-{flag[2:]}" if field.default else left
+        return left if field.default is False else f"{left}/--no-{flag[2:]}"
     value = {int: "N", float: "X", Path: "PATH"}.get(kind.type, "TEXT")
     return f"{left} {field.metadata['metavar'] or '|'.join(kind.choices) or value}"
 

@@ -1,4 +1,4 @@
-"""Where the recipes lie: models/NAME.json (model presets), pretrain/NAME.yaml, finetune/NAME.yaml.
+"""Where the recipes lie: models/NAME.json (model presets), and COMMAND/NAME.yaml for pretrain, finetune and generate.
 
 Finding only; `option_values.py` reads a recipe, `model/loading.py` a preset. Standard library alone.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gptkit.errors import UsageError, suggest
 
-SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml"}
+SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

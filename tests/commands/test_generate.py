@@ -6,41 +6,26 @@ import io
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from generation_toy import POSITIONS, write_model
 
 from gptkit.cli import main
 from gptkit.commands.generate import run
 from gptkit.console import Console
-from gptkit.data.tokenizers import load_tokenizer, separator_id, train_tokenizer
+from gptkit.data.tokenizers import load_tokenizer, separator_id
 from gptkit.errors import InputError, UsageError
-from gptkit.generation.decoding import generate
+from gptkit.generation.settings import check_settings, full_prompt
 from gptkit.generation.text import never_sampled, stop_ids
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.generation.torch_engine import generate
 from gptkit.model.loading import load_model
-from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.option_values import read_recipe
 from gptkit.options import GenerateOptions
-
-TEXT = "First Citizen: before we proceed any further, hear me speak \x1b[1m\n" * 30
-POSITIONS = 24
-
-
-def write_model(folder: Path, tokenizer_spec: str = "char", seed: int = 0) -> Path:
-    tokenizer = train_tokenizer(tokenizer_spec, [TEXT])
-    torch.manual_seed(seed)
-    sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": 1, "n_head": 2}
-    model = GPTForCausalLM(GPTConfig(vocab_size=2 * len(tokenizer), **sizes))  # half of the rows have no token
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("char"))
+from gptkit.recipe_files import find_recipe
 
 
 class Terminal(io.StringIO):
@@ -80,7 +65,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
         console,
     )
     assert both.getvalue().startswith(f"{told}warning: past the context of {POSITIONS} tokens")
-    assert result["compile_seconds"] == 0.0
+    assert generated(model=folder, max_new_tokens=1)[0]["compile_seconds"] == 0.0  # compiled already
     total = sum(sample["num_tokens"] for sample in result["samples"])
     assert result["tokens_per_second"] == pytest.approx(total / result["decode_seconds"])
     assert result["prefill_seconds"] > 0
@@ -88,7 +73,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
 
 def test_the_text_is_the_decoders(model_folder: Path) -> None:
     """Unconditional text starts from the separator; no id beyond the tokenizer comes, which half the rows would be."""
-    result, out, _ = generated(model=model_folder, max_new_tokens=100, top_k=1000, top_p=0.99, temperature=2.0, seed=1)
+    result, out, _ = generated(model=model_folder, max_new_tokens=100, top_k=20, top_p=0.99, temperature=2.0, seed=1)
     tokenizer, model = load_tokenizer(str(model_folder)), load_model(model_folder)
     forbidden = never_sampled(tokenizer, model.config.vocab_size)
     assert {len(tokenizer), model.config.vocab_size - 1, tokenizer.unk_token_id} <= forbidden
@@ -97,6 +82,7 @@ def test_the_text_is_the_decoders(model_folder: Path) -> None:
         model,
         [[separator_id(tokenizer)]],
         max_new_tokens=100,
+        top_k=20,
         top_p=0.99,
         temperature=2.0,
         seed=1,
@@ -193,6 +179,18 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["h", "--greedy", "--temperature", "0.5"], "--greedy, --temperature"),
         (["h", "--top-p", "1.5"], "--top-p"),
         (["h", "--top-k", "-1"], "--top-k"),
+        (["h", "--top-k", "9999"], "larger than the model's vocabulary"),
+        (["h", "--beams", "2", "--top-k", "3"], "--beams, --top-k"),
+        (["h", "--beams", "2", "--num-samples", "2"], "--beams, --num-samples"),
+        (["h", "--beams", "2", "--quantize", "int8"], "--beams, --quantize"),
+        (["h", "--prompts", "p.txt"], "PROMPT, --prompts"),
+        (["h", "--interactive"], "PROMPT, --interactive"),
+        (["h", "--output", "s.jsonl"], "--output takes"),
+        (["--prompts", "nowhere.txt"], "file not found"),
+        (["--prompts", "p.txt", "--output", "p.txt"], "written as .jsonl"),
+        (["--prompts", "p.txt", "--stream"], "--prompts, --stream"),
+        (["--prompts", "p.txt"], "p.txt:2"),
+        (["--recipe", "tldr"], "the template wants a prompt"),
         (["h", "--model", "nowhere"], "no such model directory"),
         (["h", "--model", "empty"], "cannot be read"),
         (["h", "--model", "broken"], "damaged"),
@@ -208,6 +206,7 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    Path("p.txt").write_text(f"h\n{'e' * (POSITIONS + 1)}\n")
     write_model(Path("broken"))
     weights = Path("broken", "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -215,6 +214,7 @@ def test_bad_input_is_one_line_and_exit_2(
     if "--model" not in arguments:
         arguments = [*arguments, "--model", str(model_folder)]
     assert main(["generate", *arguments]) == 2
+    assert not list(Path().glob("*.samples.jsonl"))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -240,6 +240,86 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(InputError, match="not finite"):
         generated(model=folder, prompt="hear")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stop_string_ends_a_text_before_it(model_folder: Path, stream: bool) -> None:
+    options: dict[str, Any] = {"model": model_folder, "prompt": "hear", "max_new_tokens": 200, "num_samples": 2}
+    free, _, _ = generated(**options)
+    stop = free["samples"][0]["text"][5:7]
+    result, out, _ = generated(**options, stop=(stop,), stream=stream)
+    for sample, whole in zip(result["samples"], free["samples"], strict=True):
+        assert sample["text"] == whole["text"].partition(stop)[0]
+        assert sample["token_ids"] == whole["token_ids"][: sample["num_tokens"]]
+        assert stop not in sample["text"]
+        assert f"hear{sample['text']}\n" in out
+    assert result["samples"][0]["finish_reason"] == "stop"
+    lines, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=200, stop=(r"\n",), temperature=2.0)
+    assert "\n" not in lines["samples"][0]["text"]
+
+
+def test_the_end_of_a_document_can_be_ignored(model_folder: Path) -> None:
+    options: dict[str, Any] = {"model": model_folder, "max_new_tokens": 40, "num_samples": 6, "temperature": 3.0}
+    ended, _, _ = generated(**options)
+    assert "stop" in {sample["finish_reason"] for sample in ended["samples"]}
+    separator = separator_id(load_tokenizer(str(model_folder)))
+    for sample in generated(**options, ignore_eos=True)[0]["samples"]:
+        assert (sample["num_tokens"], sample["finish_reason"]) == (40, "length")
+        assert separator not in sample["token_ids"]
+
+
+def test_probabilities_are_numbers_in_the_result_and_a_table_on_the_screen(model_folder: Path) -> None:
+    result, out, _ = generated(model=model_folder, prompt="hear", max_new_tokens=3, show_probs=True, greedy=True)
+    (sample,) = result["samples"]
+    model = load_model(model_folder)
+    tokenizer = load_tokenizer(str(model_folder))
+    ids = [*tokenizer.encode("hear", add_special_tokens=False), *sample["token_ids"]]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0]
+    logits[:, sorted(never_sampled(tokenizer, model.config.vocab_size))] = float("-inf")
+    assert len(sample["tokens"]) == len(sample["token_ids"]) == 3
+    for place, token in enumerate(sample["tokens"], start=3):
+        probabilities = logits[place].softmax(-1)
+        assert token["probability"] == pytest.approx(float(probabilities[ids[place + 1]]), rel=1e-4)
+        assert token["rank"] == 1
+        best = probabilities.topk(5)
+        assert [one["token_id"] for one in token["alternatives"]] == best.indices.tolist()
+        assert [one["probability"] for one in token["alternatives"]] == pytest.approx(best.values.tolist(), rel=1e-4)
+        assert "".join(one["text"] for one in sample["tokens"]) == sample["text"]
+    assert out.startswith(f"hear{sample['text']}\n")
+    assert len(out.splitlines()) >= 6
+    assert f"{sample['tokens'][0]['probability']:.4f}" in out
+    assert "tokens" not in generated(model=model_folder, prompt="hear", max_new_tokens=3)[0]["samples"][0]
+
+
+def test_beams_find_what_is_likelier_as_a_whole(model_folder: Path) -> None:
+    greedy, _, _ = generated(model=model_folder, prompt="hear", max_new_tokens=6, greedy=True, ignore_eos=True)
+    found, out, _ = generated(model=model_folder, prompt="hear", max_new_tokens=6, beams=8, ignore_eos=True)
+    model, prompt = load_model(model_folder), load_tokenizer(str(model_folder)).encode("hear")
+
+    def log_probability(ids: list[int]) -> float:
+        with torch.no_grad():
+            rows = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        return sum(float(rows[len(prompt) - 1 + place, token]) for place, token in enumerate(ids))
+
+    better, plain = (one["samples"][0]["token_ids"] for one in (found, greedy))
+    assert log_probability(better) >= log_probability(plain) - 1e-5
+    assert out == f"hear{found['samples'][0]['text']}\n"
+
+
+def test_with_a_template_the_answer_alone_is_printed(model_folder: Path) -> None:
+    whole, _, _ = generated(model=model_folder, prompt="hear me:", max_new_tokens=9)
+    result, out, _ = generated(model=model_folder, prompt="me", max_new_tokens=9, template="hear {prompt}:")
+    assert result["samples"] == [whole["samples"][0] | {"prompt": "me"}]
+    assert out == result["samples"][0]["text"] + "\n"
+
+
+@pytest.mark.parametrize("name", ["tldr", "translation", "question-answering"])
+def test_the_papers_recipes_are_whole(name: str) -> None:
+    options = GenerateOptions(**read_recipe(find_recipe(f"generate/{name}").path, GenerateOptions))
+    check_settings(options)
+    assert full_prompt(options, "{x} it").count("{x} it") == 1
+    assert full_prompt(options, "x")[-1] in ":="  # a space after it would split the answer's first token
 
 
 def test_next_lines_run_as_printed(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gptkit.data import pieces as cutting
+from gptkit.data.char_encoding import is_char
 from gptkit.data.pieces import Piece
-from gptkit.data.tokenizer_char import is_char
 from gptkit.data.tokenizers import (
     encode_documents,
     encode_pieces,

@@ -19,9 +19,10 @@ from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import config_from, load_model, model_directory, model_presets
+from gptkit.model.loading import config_from, load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.directories import model_directory, model_presets
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 

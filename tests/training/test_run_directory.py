@@ -18,7 +18,8 @@ from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import Plan
-from gptkit.training.run_directory import RunDirectory, check_run, identity_values, newest_finished, open_run
+from gptkit.training.results import newest_finished
+from gptkit.training.run_directory import RunDirectory, check_run, identity_values, open_run
 
 
 def row(step: int, **more: float) -> StepEvent:

@@ -15,15 +15,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, OpenAIGPTTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.data.tokenizer_files import LAYOUTS
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
-from gptkit.data.tokenizers import LAYOUTS, load_tokenizer, tokenizer_in
+from gptkit.data.tokenizers import load_tokenizer, tokenizer_in
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.comparison import logits_on_random_ids, same_logits
-from gptkit.model.config_files import model_type, read_json_object
 from gptkit.model.interop import write_gptkit, write_hf
-from gptkit.model.loading import load_model, load_source, model_directory
+from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.config_json import model_type, read_json_object
+from gptkit.model_files.directories import model_directory
 from gptkit.options import ConvertOptions
 
 WRITERS: dict[str, Callable[[Any, Path], None]] = {"gptkit": write_gptkit, "hf": write_hf}

@@ -30,8 +30,9 @@ from gptkit.training import checkpoints, files
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
+from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import METRICS, RunDirectory, check_run, read_result
+from gptkit.training.run_directory import METRICS, RunDirectory, check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 

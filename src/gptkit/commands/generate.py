@@ -1,66 +1,68 @@
-"""`gptkit generate`: sample text from a model."""
+"""`gptkit generate`: text from a model, unconditional or from one prompt; many prompts and dialogues lie beside."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
+from gptkit.commands.generate_file import generate_file
+from gptkit.commands.interactive import converse
 from gptkit.commands.newest_model import newest_model
+from gptkit.commands.telling import say_notices, tell
 from gptkit.console import Console
-from gptkit.data.tokenizers import encode_pieces, separator_id, tokenizer_in
 from gptkit.errors import UsageError
-from gptkit.generation.decoding import Decoder, Sample
-from gptkit.generation.placement import choose_device, choose_dtype
-from gptkit.generation.sampling import SamplingRules
-from gptkit.generation.text import Transcript, never_sampled, stop_ids
-from gptkit.model.loading import load_model, model_directory
+from gptkit.generation.settings import check_settings
+from gptkit.generation.text_model import TextModel
+from gptkit.model_files.directories import model_directory
 from gptkit.options import GenerateOptions
 
 
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
-    """Print each sample's prompt and continuation as it comes; return the samples and how long they took."""
-    if options.top_p <= 0:
-        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
-    if options.greedy and options.temperature not in (0.0, GenerateOptions.temperature):
-        message = f"--greedy draws nothing, --temperature {options.temperature:g} is for drawing"
-        raise UsageError(message, where="--greedy, --temperature", fix="leave one of them out")
+    """Print samples as they come, or write those of a prompts file, or hold a dialogue; return what --json prints."""
+    _check_sources(options)
+    check_settings(options)
+    if options.interactive:
+        name, directory = _model(options, console)
+        converse(directory, options, console)
+        return {"model": name}
+    if options.prompts is not None:
+        name, directory = _model(options, console)
+        return {"model": name} | generate_file(options.prompts, directory, options, console)
     prompt = _read_prompt(options.prompt, console)
+    if prompt is None and options.template is not None:
+        raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
+    name, directory = _model(options, console)
+    return {"model": name} | _generate(prompt, directory, options, console)
+
+
+def _check_sources(options: GenerateOptions) -> None:
+    for is_there, flags, message in _clashes(options):
+        if is_there:
+            raise UsageError(message, where=flags, fix="leave one of them out")
+    if options.output is not None and options.prompts is None:
+        fix = "leave it out, or name the prompts: --prompts FILE"
+        raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)
+
+
+def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
+    file, dialogue = "--prompts brings the prompts", "--interactive asks for the prompts"
+    many, asks = options.prompts is not None, options.interactive
+    yield many and options.prompt is not None, "PROMPT, --prompts", file
+    yield many and asks, "--prompts, --interactive", f"{file}, {dialogue}"
+    yield many and bool(options.stream), "--prompts, --stream", "--prompts writes its samples to a file"
+    yield asks and options.prompt is not None, "PROMPT, --interactive", dialogue
+    yield asks and options.json, "--interactive, --json", "a dialogue is no JSON object"
+    yield asks and options.beams > 1, "--interactive, --beams", "a dialogue draws its replies"
+    yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
+
+
+def _model(options: GenerateOptions, console: Console) -> tuple[str, Path]:
+    """Return what the model is called and where it lies."""
     name = options.model or newest_model(console)
-    device = choose_device(options.device)
     directory = model_directory(name)
-    model = load_model(directory, dtype=choose_dtype(options.precision, device))
-    model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
-    tokenizer = tokenizer_in(directory)
-    prompt_ids = [_encode(tokenizer, prompt, console)] * options.num_samples
-    slides: list[int] = []
-    decoder = Decoder(
-        model,
-        prompt_ids,
-        max_new_tokens=options.max_new_tokens,
-        rules=_rules(options),
-        seed=options.seed,
-        stop_ids=stop_ids(tokenizer),
-        forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),
-        on_slide=slides.append,
-    )
-    told = prompt_ids if prompt is not None else [[]] * options.num_samples  # the separator is no text
-    texts = _tell(decoder, Transcript(tokenizer, [prompt or ""] * options.num_samples, told), console)
-    for kept in slides:  # not while the text streams, which the line would break on a terminal
-        console.warn(f"past the context of {model.config.n_positions} tokens: the model went on from the last {kept}")
-    if empty := sum(not one.token_ids for one in decoder.samples):
-        console.say(f"{empty} of {len(decoder.samples)} samples without text: the model's first token ended it")
-    speed = decoder.tokens_per_second
-    console.say(f"{sum(len(one.token_ids) for one in decoder.samples)} tokens, {speed:.1f} tokens/s")
-    return {
-        "model": name if name.startswith("hf:") else str(directory),
-        "samples": [_shown(sample, prompt, text) for sample, text in zip(decoder.samples, texts, strict=True)],
-        "compile_seconds": 0.0,
-        "prefill_seconds": decoder.prefill_seconds,
-        "decode_seconds": decoder.decode_seconds,
-        "tokens_per_second": speed,
-    }
+    return (name if name.startswith("hf:") else str(directory)), directory
 
 
 def _read_prompt(prompt: str | None, console: Console) -> str | None:
@@ -81,39 +83,20 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     return prompt
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str | None, console: Console) -> list[int]:
-    """Return the prompt's ids; unconditional text begins with the separator of documents."""
-    if prompt is None:
-        return [separator_id(tokenizer)]
-    ids: list[int] = encode_pieces(tokenizer, [prompt])[0].tolist()
-    if unknown := ids.count(tokenizer.unk_token_id):
-        console.warn(f"{unknown} of the prompt's {len(ids)} tokens are unknown to the tokenizer")
-    return ids
-
-
-def _rules(options: GenerateOptions) -> SamplingRules:
-    temperature = 0.0 if options.greedy else options.temperature
-    return SamplingRules(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
-
-
-def _tell(decoder: Decoder, transcript: Transcript, console: Console) -> list[str]:
-    """Print the transcript as the decoder goes; return each sample's continuation."""
-    console.stream(transcript.open())
-    try:
-        for step in decoder:
-            if piece := transcript.add(step):
-                console.stream(piece)
-    except KeyboardInterrupt:
-        console.stream("\n")
-        raise
-    return [stream.text for stream in transcript.streams]
-
-
-def _shown(sample: Sample, prompt: str | None, text: str) -> dict[str, Any]:
+def _generate(prompt: str | None, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
+    model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, tell=console.say)
+    read = model.read(prompt, options)
+    if read.unknown:
+        console.warn(f"{read.unknown} of the prompt's {len(read.ids)} tokens are unknown to the tokenizer")
+    live = console.is_watched if options.stream is None else options.stream
+    generation = model.generate([read] * options.num_samples, range(options.num_samples), options, live=live)
+    opening = "" if prompt is None or options.template is not None else prompt
+    tell(generation, opening, console, live=live)
+    say_notices(generation, model, console)
     return {
-        "prompt": prompt or "",
-        "text": text,
-        "token_ids": sample.token_ids,
-        "num_tokens": len(sample.token_ids),
-        "finish_reason": sample.finish_reason,
+        "samples": [model.facts(draft) for draft in generation.drafts],
+        "compile_seconds": model.compile_seconds,
+        "prefill_seconds": generation.prefill_seconds,
+        "decode_seconds": generation.decode_seconds,
+        "tokens_per_second": generation.tokens_per_second,
     }

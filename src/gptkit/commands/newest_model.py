@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.training.run_directory import newest_finished
+from gptkit.training.results import newest_finished
 
 RUNS = Path("runs")
 

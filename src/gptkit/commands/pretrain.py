@@ -28,8 +28,9 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
+from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run, open_run, read_result
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.trackers import check_tracker
 
 

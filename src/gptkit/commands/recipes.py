@@ -12,6 +12,7 @@ from gptkit.errors import InputError
 from gptkit.option_values import read_recipe, recipe_keys
 from gptkit.options import (
     FinetuneOptions,
+    GenerateOptions,
     OutputOptions,
     PretrainOptions,
     RecipesCopyOptions,
@@ -21,7 +22,11 @@ from gptkit.options import (
 )
 from gptkit.recipe_files import RecipeFile, all_recipes, find_recipe
 
-OPTIONS: dict[str, type[OutputOptions]] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions}
+OPTIONS: dict[str, type[OutputOptions]] = {
+    "pretrain": PretrainOptions,
+    "finetune": FinetuneOptions,
+    "generate": GenerateOptions,
+}
 
 
 def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
@@ -59,7 +64,9 @@ def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
         raise InputError(f"the copy needs a name in {found.path.suffix}", where=str(target), fix="name it so")
     shutil.copyfile(found.path, target)
     console.result(str(target))
-    return {"name": found.name, "path": target, "flag": "--model" if found.kind == "models" else "--recipe"}
+    is_model = found.kind == "models"
+    command, flag = ("pretrain", "--model") if is_model else (found.kind, "--recipe")
+    return {"name": found.name, "path": target, "command": command, "flag": flag}
 
 
 def _about(recipe: RecipeFile) -> str:

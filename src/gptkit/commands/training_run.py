@@ -14,8 +14,9 @@ import psutil
 from accelerate import Accelerator
 from torch import nn
 
-from gptkit.console import Console, Progress
+from gptkit.console import Console
 from gptkit.options import TrainingOptions
+from gptkit.progress import Progress
 from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent

@@ -9,16 +9,20 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
+from gptkit.data.char_encoding import char_encoder, is_char
 from gptkit.data.gpt1_documents import encode_in_order
+from gptkit.data.gpt1_encoding import GPT1Encoder
+from gptkit.data.light_tokenizer import AnyTokenizer, LightTokenizer
 from gptkit.data.pieces import Piece
-from gptkit.data.tokenizer_char import char_encoder, is_char
-from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 Encode = Callable[[Sequence[str]], list[TokenIds]]
@@ -28,12 +32,12 @@ _BATCH_CHARACTERS = 1 << 20
 _BATCHES_IN_FLIGHT = 3  # while two are encoded, the consumer works on the last
 
 
-def ids_dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype[Any]:
+def ids_dtype(tokenizer: AnyTokenizer) -> np.dtype[Any]:
     """Return the smallest type that holds every id of the tokenizer."""
     return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
 
 
-def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[TokenIds]:
+def encode_pieces(tokenizer: AnyTokenizer, pieces: Sequence[str]) -> list[TokenIds]:
     """Return the ids (tokens,) of each text, in parallel; threads may call this at once.
 
     Each is taken as a whole text: for parts of one, see `encode_documents`. A literal `<|endoftext|>` is text here.
@@ -41,16 +45,16 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> 
     return _encoder(tokenizer)(pieces)
 
 
-def encode_documents(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[Piece]) -> Iterator[tuple[int, TokenIds]]:
+def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterator[tuple[int, TokenIds]]:
     """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
 
     `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
     BPE never has a token across (characters neither). GPT-1's rules hold for any cut, see `gpt1_documents`. Memory
     stays flat, and the next texts are read and encoded while the caller works.
     """
-    if isinstance(tokenizer, GPT1Tokenizer):
+    if gpt1 := _gpt1_encoder(tokenizer):
         dtype = ids_dtype(tokenizer)
-        for document, ids in encode_in_order(tokenizer.encoder, pieces, workers=_processors()):
+        for document, ids in encode_in_order(gpt1, pieces, workers=_processors()):
             yield document, ids.astype(dtype)
         return
     encode = _encoder(tokenizer)
@@ -87,7 +91,7 @@ _encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyD
 _encoders_lock = threading.Lock()
 
 
-def _encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
+def _encoder(tokenizer: AnyTokenizer) -> Encode:
     """Return the tokenizer's fast path, made once for each size that it has."""
     with _encoders_lock:
         size, encode = _encoders.get(tokenizer, (0, None))
@@ -97,25 +101,34 @@ def _encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
         return encode
 
 
-def _fast_path(tokenizer: PreTrainedTokenizerBase) -> Encode:
+def _fast_path(tokenizer: AnyTokenizer) -> Encode:
     dtype = ids_dtype(tokenizer)
-    if isinstance(tokenizer, GPT1Tokenizer):
-        gpt1 = tokenizer.encoder
+    if gpt1 := _gpt1_encoder(tokenizer):
         return lambda texts: [gpt1.encode(text).astype(dtype) for text in texts]
     if is_char(tokenizer):
         encode = char_encoder(tokenizer, dtype)
         return lambda texts: [encode(text) for text in texts]
-    # A copy: the tokenizer's own padding, truncation and special tokens stay as its other users set them.
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
+    backend = tokenizer.backend_tokenizer if isinstance(tokenizer, LightTokenizer) else _set_apart(tokenizer)
 
     def encode_batch(texts: Sequence[str]) -> list[TokenIds]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.fromiter(encoding.ids, dtype, len(encoding)) for encoding in encodings]
 
     return encode_batch
+
+
+def _set_apart(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Return a copy of the backend: its own padding, truncation and special tokens stay as its other users set them."""
+    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _gpt1_encoder(tokenizer: AnyTokenizer) -> GPT1Encoder | None:
+    encoder = getattr(tokenizer, "encoder", None)
+    return encoder if isinstance(encoder, GPT1Encoder) else None
 
 
 def _processors() -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from gptkit.data.separator import END_OF_TEXT
 from gptkit.data.vocabulary_files import Merge
 from gptkit.errors import InputError
 
-END_OF_TEXT = "<|endoftext|>"
 SMALLEST = 257  # the bytes and END_OF_TEXT
 
 _SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False)  # with GPT-2's regular expression

@@ -7,14 +7,15 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.data.encoding import encode_documents, encode_pieces, ids_dtype
 from gptkit.data.gpt1_encoding import NEWLINE_TOKEN, library_versions
-from gptkit.data.tokenizer_bytes import END_OF_TEXT, SMALLEST, byte_level, train_byte_level
+from gptkit.data.separator import END_OF_TEXT, separator_id
+from gptkit.data.tokenizer_bytes import SMALLEST, byte_level, train_byte_level
 from gptkit.data.tokenizer_char import train_char
+from gptkit.data.tokenizer_files import CONFIG_FILE, LAYOUTS, find_files, saved_config
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.data.vocabulary_files import (
     checked_merges,
@@ -38,13 +39,6 @@ __all__ = [
     "training_note",
 ]
 
-LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
-    ("tokenizer.json",),
-    ("vocab.json", "merges.txt"),
-    ("encoder.json", "vocab.bpe"),
-    ("encoder_bpe_40000.json", "vocab_40000.bpe"),
-)
-CONFIG_FILE = "tokenizer_config.json"
 _OTHER_HUB_FILES = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")
 
 
@@ -95,8 +89,8 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     Files of any layout in LAYOUTS do; nothing in them is executed. InputError names the directory, as `shown` where
     the user called it otherwise, and says what was looked for.
     """
-    directory, layout = _find_files(directory, shown or str(directory))
-    saved = _saved_config(directory)
+    directory, layout = find_files(directory, shown or str(directory))
+    saved = saved_config(directory)
     if layout == LAYOUTS[0]:
         return _from_tokenizer_json(directory)
     vocabulary_file, merges_file = (directory / name for name in layout)
@@ -116,24 +110,6 @@ def _directory(spec: str) -> Path:
         fix = f"write char, bpe:N, a directory, or {hub} for the hub"
         raise InputError(what, where=spec, fix=fix)
     return directory
-
-
-def _find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder and layout of the tokenizer's files; a run directory has them in model/."""
-    for folder in (directory, directory / "model"):
-        complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
-        if set(LAYOUTS[:2]) <= set(complete):
-            complete.remove(LAYOUTS[1])
-        if len(complete) > 1:
-            found = " and ".join("+".join(layout) for layout in complete)
-            fix = "leave one of them in the directory"
-            raise InputError(f"more than one tokenizer: {found}", where=str(folder), fix=fix)
-        if complete:
-            return folder, complete[0]
-    half = [name for layout in LAYOUTS for name in layout if (directory / name).is_file()]
-    found = f", only {', '.join(half)}" if half else ""
-    fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
-    raise InputError(f"no tokenizer in this directory{found}", where=shown, fix=fix)
 
 
 def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
@@ -172,18 +148,6 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
         raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
 
 
-def _saved_config(directory: Path) -> dict[str, Any]:
-    """Return what tokenizer_config.json says, nothing where there is none."""
-    path = directory / CONFIG_FILE
-    config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict):
-        raise InputError("not a JSON object", where=str(path), fix="write {...}")
-    if "auto_map" in config:
-        message = "auto_map asks to run code that lies with the tokenizer"
-        raise InputError(message, where=str(path), fix="remove the key")
-    return config
-
-
 def _from_hub(spec: str) -> Path:
     """Fetch the tokenizer's files and return the folder that they lie in."""
     from gptkit.network import require_hub
@@ -202,20 +166,6 @@ def _from_hub(spec: str) -> Path:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fix = "check the name and the network; a gated one needs HF_TOKEN"
         raise InputError(f"the tokenizer cannot be fetched: {reason}", where=spec, fix=fix) from error
-
-
-def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that stands between documents and starts unconditional text.
-
-    It is `<|endoftext|>`, or GPT-1's newline token, or else the end-of-text token that the tokenizer declares.
-    """
-    if isinstance(tokenizer, GPT1Tokenizer):
-        return tokenizer.newline_id
-    found = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
-    if found is None:
-        message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to stand between documents"
-        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
-    return int(found)
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,10 +15,11 @@ from gptkit.data.task_data import Loaded, load_examples
 from gptkit.data.tasks import Task, find_task
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
 from gptkit.errors import UsageError
-from gptkit.model.loading import load_model, marker_ids, model_directory
+from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.transfer import NewHead, layers_kept, to_double_heads
+from gptkit.model_files.directories import model_directory
 from gptkit.options import FinetuneOptions
 
 if TYPE_CHECKING:

@@ -1,20 +1,23 @@
-"""Decoding with a cache: prefill once, then one token a step, for a batch of prompts of unequal length."""
+"""Decoding with a cache: prefill once, then one token a step, for prompts of unequal length and any number of them."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+import numpy as np
+from array_api_compat import array_namespace
 
 from gptkit.errors import InputError, UsageError
-from gptkit.generation.sampling import SamplingRules, TopPRule, choose
+from gptkit.generation.engine import Array, Engine, Piece
+from gptkit.generation.reports import TokenReport, report_tokens
+from gptkit.generation.sampling import SamplingRules, choose
 
 FinishReason = Literal["length", "stop"]
+PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,15 @@ class Sample:
 
 
 class Step(NamedTuple):
-    """One token of one row (None where a stop id ended it); `finish_reason` comes with the row's last step."""
+    """One token of one row (None where a stop id ended it); `finish_reason` comes with the row's last step.
+
+    `report` tells of the token that was chosen, the stop token too, when the decoder explains.
+    """
 
     row: int
     token_id: int | None
     finish_reason: FinishReason | None
+    report: TokenReport | None = None
 
 
 @dataclass
@@ -40,7 +47,9 @@ class _Row:
     index: int  # of the sample, for its random numbers
     prompt_length: int
     tokens: list[int]  # prompt and continuation
+    place: int = -1  # of the engine's rows
     window_start: int = 0  # tokens before it have left the context
+    in_cache: int = 0  # tokens of the window that the engine holds
     finish_reason: FinishReason | None = None
 
     @property
@@ -48,15 +57,40 @@ class _Row:
         return self.tokens[self.window_start :]
 
 
-class Decoder:
-    """Decodes a batch once: iterate over its steps, then read `samples` and the seconds they took.
+@dataclass
+class _Batch:
+    """The rows that are decoded together, the places they take, and the prompts that wait for one."""
 
-    `model` is a causal language model in the form of transformers, in eval mode, with learned positions
-    (`config.n_positions`). A row's text depends on its prompt, the seed and its entry of `indices` (0, 1, ... unless
-    given), not on the rest of the batch: random numbers are drawn by (seed, index, position in the whole sequence), and
-    each row's window slides by its own length. Past the context the window is cropped to its newer half and prefilled
-    again; `on_slide` is told once, with the tokens kept. At most `batch_size` rows are decoded together, unless given
-    as many as `rows_at_once` finds memory for.
+    waiting: deque[_Row]
+    size: int
+    live: list[_Row] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+
+    def leave(self) -> None:
+        """Give back the places of finished rows."""
+        self.free += [row.place for row in self.live if row.finish_reason is not None]
+        self.live = [row for row in self.live if row.finish_reason is None]
+
+    def enter(self) -> None:
+        """Let waiting rows in once a quarter of the places is free: prefilling a few at a time would stall the rest."""
+        if 4 * len(self.free) < self.size and self.live:
+            return
+        while self.free and self.waiting:
+            row = self.waiting.popleft()
+            if row.finish_reason is None:
+                row.place = self.free.pop()
+                self.live.append(row)
+
+
+class Decoder:
+    """Decodes prompts once: iterate over its steps, then read `samples` and the seconds they took.
+
+    A row's text depends on its prompt, the seed and its entry of `indices` (0, 1, ... unless given), not on the rows
+    beside it: random numbers are drawn by (seed, index, position in the whole sequence), and each row's window slides
+    by its own length. Past the context the window is cropped to its newer half and prefilled again; `on_slide` is told
+    once, with the tokens kept. At most `batch_size` rows are decoded together, unless given as many as `rows_at_once`
+    finds memory for; places of finished rows go to the prompts that wait, in their order. With `explain` n each step
+    reports its token's probability, rank and the n likeliest tokens.
 
     Raises UsageError for a prompt that is empty, longer than the context or outside the vocabulary, InputError for a
     model whose logits are not finite.
@@ -64,7 +98,7 @@ class Decoder:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        engine: Engine,
         prompt_ids: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
@@ -75,190 +109,176 @@ class Decoder:
         forbidden_ids: Collection[int] = (),
         on_slide: Callable[[int], None] | None = None,
         batch_size: int | None = None,
+        explain: int = 0,
     ) -> None:
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
-        self._model = model
-        self._n_positions: int = model.config.n_positions
         for ids in prompt_ids:
-            _check_prompt(ids, self._n_positions, model.config.vocab_size)
+            check_prompt(ids, engine.n_positions, engine.vocab_size)
+        if len(set(forbidden_ids)) == engine.vocab_size:
+            raise ValueError("every token is forbidden")
         indices = range(len(prompt_ids)) if indices is None else indices
         self._rows = [
             _Row(number, index, len(ids), list(ids))
             for number, (index, ids) in enumerate(zip(indices, prompt_ids, strict=True))
         ]
+        self._engine = engine
         self._max_new_tokens = max_new_tokens
         self._rules = rules
         self._seed = seed
         self._stop_ids = frozenset(stop_ids)
-        self._forbidden = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
-        self._forbidden[sorted(forbidden_ids)] = True
-        if bool(self._forbidden.all()):
-            raise ValueError("every token is forbidden")
+        self._forbidden = _marked(forbidden_ids, engine.vocab_size) if forbidden_ids else None
         self._on_slide = on_slide
-        longest = max((len(row.tokens) for row in self._rows), default=0) + max_new_tokens
-        self._batch_size = batch_size or rows_at_once(model, longest)
-        self._past: Any = None  # the model's cache, filled for every live row
-        self._mask: Tensor | None = None  # (batch, cached tokens), only where rows are padded
+        self._longest = max((len(row.tokens) for row in self._rows), default=0) + max_new_tokens
+        self._batch_size = min(batch_size or rows_at_once(engine, self._longest), max(1, len(self._rows)))
+        self._explain = explain
 
     @property
     def samples(self) -> list[Sample]:
         """The finished samples, in the order of their prompts."""
-        return [
-            Sample(row.number, row.tokens[row.prompt_length :], row.finish_reason)
-            for row in self._rows
-            if row.finish_reason is not None
-        ]
+        samples = (self.sample(row.number) for row in self._rows)
+        return [sample for sample in samples if sample is not None]
+
+    def sample(self, row: int) -> Sample | None:
+        """Return the sample of prompt number `row`, None before it is finished."""
+        one = self._rows[row]
+        if one.finish_reason is None:
+            return None
+        return Sample(row, one.tokens[one.prompt_length :], one.finish_reason)
 
     @property
     def tokens_per_second(self) -> float:
         """All samples' new tokens over the seconds of decoding."""
-        return sum(len(sample.token_ids) for sample in self.samples) / max(self.decode_seconds, 1e-9)
+        return sum(len(row.tokens) - row.prompt_length for row in self._rows) / max(self.decode_seconds, 1e-9)
+
+    def finish(self, row: int, reason: FinishReason = "stop") -> None:
+        """End a row between two steps, or before its first; nothing changes for one that is finished."""
+        self._rows[row].finish_reason = self._rows[row].finish_reason or reason
 
     def __iter__(self) -> Iterator[Step]:
         """Yield the steps, token after token over the rows that are decoded together; may be iterated once."""
-        for first in range(0, len(self._rows), self._batch_size):
-            yield from self._decode(self._rows[first : first + self._batch_size])
+        batch = _Batch(deque(self._rows), self._batch_size, free=list(reversed(range(self._batch_size))))
+        self._engine.open(self._batch_size, min(self._longest, self._engine.n_positions))
+        while True:
+            batch.leave()
+            batch.enter()
+            if not batch.live:
+                return
+            yield from self._step(batch.live)
 
-    def _decode(self, live: list[_Row]) -> Iterator[Step]:
+    def _step(self, live: list[_Row]) -> list[Step]:
+        """Bring the engine's rows up to date, then choose a token for each."""
         began = time.perf_counter()
-        logits = self._prefill(live)
-        if not bool(logits.isfinite().all()):
+        self._slide(live)
+        new = [row for row in live if row.in_cache == 0]
+        going_on = [row for row in live if row.in_cache > 0]
+        logits = [self._prefill(group) for group in _groups(new)]
+        filled = time.perf_counter()
+        compiled = self._engine.compile_seconds
+        if going_on:
+            logits.append(self._forward(going_on))
+        steps = self._accept_all([*new, *going_on], logits)
+        self.prefill_seconds += filled - began
+        compiled = self._engine.compile_seconds - compiled
+        self.decode_seconds += time.perf_counter() - filled - compiled
+        return sorted(steps, key=lambda step: step.row)
+
+    def _slide(self, live: list[_Row]) -> None:
+        """Crop the windows that the context cannot hold to their newer half, to be prefilled again."""
+        kept = max(1, self._engine.n_positions // 2)
+        full = [row for row in live if len(row.window) > self._engine.n_positions]
+        for row in full:
+            row.window_start = len(row.tokens) - kept
+            row.in_cache = 0
+        if full and self._on_slide is not None:
+            self._on_slide(kept)
+            self._on_slide = None
+
+    def _prefill(self, rows: list[_Row]) -> Array:
+        logits = self._forward(rows)
+        xp = array_namespace(logits)
+        if not bool(xp.all(xp.isfinite(logits))):
             raise InputError(
                 "the model's logits are not finite",
                 where="--model",
                 fix="its weights are damaged or its training diverged; take another",
             )
-        self.prefill_seconds += time.perf_counter() - began
-        while live:
-            began = time.perf_counter()
-            steps = [self._accept(row, token) for row, token in zip(live, self._choose(logits, live), strict=True)]
-            going_on = [place for place, row in enumerate(live) if row.finish_reason is None]
-            if going_on:
-                logits, live = self._advance(live, going_on)
-            else:
-                live = []
-            self.decode_seconds += time.perf_counter() - began
-            yield from steps
+        return logits
 
-    def _choose(self, logits: Tensor, live: list[_Row]) -> list[int]:
-        indices = torch.tensor([row.index for row in live], device=logits.device)
-        positions = torch.tensor([len(row.tokens) for row in live], device=logits.device)
+    def _forward(self, rows: list[_Row]) -> Array:
+        """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
+        logits = self._engine.forward([Piece(row.place, row.in_cache, row.window[row.in_cache :]) for row in rows])
+        for row in rows:
+            row.in_cache = len(row.window)
+        return logits
+
+    def _accept_all(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
+        xp = array_namespace(groups[0])
+        logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
+        if self._forbidden is not None:
+            self._forbidden = xp.asarray(self._forbidden, device=logits.device)
+        chosen = self._choose(logits, rows)
+        reports: Sequence[TokenReport | None] = [None] * len(rows)
+        if self._explain:
+            reports = report_tokens(logits, chosen, self._explain, self._forbidden)
+        return [self._accept(*each) for each in zip(rows, chosen, reports, strict=True)]
+
+    def _choose(self, logits: Array, rows: list[_Row]) -> list[int]:
+        xp = array_namespace(logits)
+
+        def beside(values: Any) -> Array:
+            return xp.asarray(np.asarray(values), device=logits.device)
+
+        penalised = self._rules.repetition_penalty != 1
         chosen = choose(
-            logits, self._rules, seed=self._seed, indices=indices, positions=positions, forbidden=self._forbidden
+            logits,
+            self._rules,
+            seed=self._seed,
+            indices=beside([row.index for row in rows]),
+            positions=beside([len(row.tokens) for row in rows]),
+            forbidden=self._forbidden,
+            seen=beside([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalised else None,
         )
         return [int(token) for token in chosen.tolist()]
 
-    def _accept(self, row: _Row, token: int) -> Step:
+    def _accept(self, row: _Row, token: int, report: TokenReport | None) -> Step:
         if token in self._stop_ids:
             row.finish_reason = "stop"
-            return Step(row.number, None, "stop")
+            return Step(row.number, None, "stop", report)
         row.tokens.append(token)
         if len(row.tokens) - row.prompt_length == self._max_new_tokens:
             row.finish_reason = "length"
-        return Step(row.number, token, row.finish_reason)
-
-    def _advance(self, live: list[_Row], going_on: list[int]) -> tuple[Tensor, list[_Row]]:
-        """Return the next logits and the rows they belong to: those of `live` at the places `going_on`."""
-        if len(going_on) < len(live):
-            self._keep_rows(going_on)
-            live = [live[place] for place in going_on]
-        full = [row for row in live if len(row.tokens) - row.window_start > self._n_positions]
-        if not full:
-            return self._extend(live), live
-        kept = max(1, self._n_positions // 2)
-        for row in full:
-            row.window_start = len(row.tokens) - kept
-        if self._on_slide is not None:
-            self._on_slide(kept)
-            self._on_slide = None
-        return self._prefill(live), live
-
-    def _keep_rows(self, places: list[int]) -> None:
-        kept = torch.tensor(places, device=self._model.device)
-        self._past.batch_select_indices(kept)
-        if self._mask is not None:
-            self._mask = self._mask[kept]
-
-    def _prefill(self, live: list[_Row]) -> Tensor:
-        """Fill the cache from the rows' windows, padded on the left to end together; return logits (batch, vocab)."""
-        width = max(len(row.window) for row in live)
-        pads = torch.tensor([width - len(row.window) for row in live], device=self._model.device)
-        padded = [[0] * (width - len(row.window)) + row.window for row in live]
-        input_ids = torch.tensor(padded, device=self._model.device)  # (batch, width)
-        self._past = None
-        self._mask = None
-        if bool(pads.any()):
-            self._mask = (torch.arange(width, device=pads.device) >= pads[:, None]).long()
-        return self._forward(input_ids)
-
-    def _extend(self, live: list[_Row]) -> Tensor:
-        """Add the rows' newest tokens to the cache; return logits (batch, vocab)."""
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(live), 1)], dim=1)
-        return self._forward(torch.tensor([[row.tokens[-1]] for row in live], device=self._model.device))
-
-    @torch.inference_mode()
-    def _forward(self, input_ids: Tensor) -> Tensor:
-        padding = {}
-        if self._mask is not None:
-            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)  # pads get 0, which no one reads
-            padding = {"attention_mask": self._mask, "position_ids": positions[:, -input_ids.shape[1] :]}
-        output = self._model(
-            input_ids=input_ids, past_key_values=self._past, use_cache=True, logits_to_keep=1, **padding
-        )
-        self._past = output.past_key_values
-        logits: Tensor = output.logits[:, -1]  # (batch, vocab)
-        return logits
+        return Step(row.number, token, row.finish_reason, report)
 
 
-def generate(
-    model: PreTrainedModel,
-    prompt_ids: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    top_p_rule: TopPRule = "hf",
-    seed: int = 0,
-    indices: Sequence[int] | None = None,
-    stop_ids: Collection[int] = (),
-    forbidden_ids: Collection[int] = (),
-    on_slide: Callable[[int], None] | None = None,
-) -> list[Sample]:
-    """Return one sample a prompt, in order; see `Decoder`. The model's training mode is left as it was."""
-    rules = SamplingRules(temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule)
-    decoder = Decoder(
-        model,
-        prompt_ids,
-        max_new_tokens=max_new_tokens,
-        rules=rules,
-        seed=seed,
-        indices=indices,
-        stop_ids=stop_ids,
-        forbidden_ids=forbidden_ids,
-        on_slide=on_slide,
-    )
-    training = model.training
-    model.eval()
-    try:
-        for _ in decoder:
-            pass
-    finally:
-        model.train(training)
-    return decoder.samples
-
-
-def rows_at_once(model: PreTrainedModel, longest: int, *, most: int = 64, cache_bytes: int = 2 * 2**30) -> int:
+def rows_at_once(engine: Engine, longest: int, *, most: int = 64, cache_bytes: int = 2 * 2**30) -> int:
     """Return how many rows of `longest` tokens to decode together, so that their cache fits in `cache_bytes`."""
-    config = model.config
-    length = min(longest, config.n_positions)
-    row_bytes: int = 2 * config.n_layer * config.n_embd * length * model.dtype.itemsize  # keys and values
+    row_bytes = engine.cache_bytes * min(longest, engine.n_positions)
     return max(1, min(most, cache_bytes // row_bytes))
 
 
-def _check_prompt(ids: Sequence[int], n_positions: int, vocab_size: int) -> None:
+def _groups(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Cut the rows into groups of at most PREFILL_TOKENS tokens, each row padded to its group's longest window."""
+    group: list[_Row] = []
+    width = 0
+    for row in rows:
+        width = max(width, len(row.window))
+        if group and (len(group) + 1) * width > PREFILL_TOKENS:
+            yield group
+            group, width = [], len(row.window)
+        group.append(row)
+    if group:
+        yield group
+
+
+def _marked(ids: Collection[int], vocab_size: int) -> Array:
+    marks = np.zeros(vocab_size, dtype=np.bool_)
+    marks[list(ids)] = True
+    return marks
+
+
+def check_prompt(ids: Sequence[int], n_positions: int, vocab_size: int) -> None:
+    """Raise UsageError for a prompt that is empty, longer than the context or outside the vocabulary."""
     if not ids:
         raise UsageError("the prompt holds no token", where="PROMPT", fix="leave it out for unconditional text")
     if len(ids) > n_positions:

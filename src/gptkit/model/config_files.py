@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
@@ -14,55 +13,30 @@ from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import HEAD_FIELDS, GPTConfig
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.config_json import (
+    GELUS,
+    GPT2_SWITCHES,
+    HOUSE,
+    OPENAI_GPT_GELU,
+    SILENT_KEYS,
+    SPECIAL_IDS,
+    foreign_ids,
+    model_type,
+    read_json_object,
+)
 
 OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)
 }
-# What transformers adds when it saves; its other switches would change what a forward pass returns.
-HOUSE_KEYS = frozenset({"architectures", "transformers_version", "id2label", "label2id", "problem_type"})
-# What says nothing about the model: its type is known by then, who loads weights chooses their dtype, and a preset
-# names where its sizes come from.
-SILENT_KEYS = frozenset({"model_type", "dtype", "source"})
 SHARED_KEYS = OWN_KEYS - {
     *("n_inner", "pre_norm", "activation_function", "position_initializer_range"),
     *HEAD_FIELDS,
 }
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-GELUS: dict[str, Literal["gelu_new", "gelu"]] = {
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "gelu": "gelu",
-}
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, or raise InputError naming the line."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="mend the file") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError("not JSON in UTF-8", where=str(path), fix="mend the file") from None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds, or raise InputError."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError("not a JSON object", where=str(path), fix="write {...}")
-    return content
 
 
 def read_config(path: Path) -> GPTConfig:
     """Return the configuration a config.json describes, ours or one of transformers' two families."""
     return parse_config(read_json_object(path), str(path))
-
-
-def model_type(raw: dict[str, Any]) -> str:
-    """Return whose config.json this is; one that does not say is ours."""
-    return str(raw.get("model_type", "gptkit"))
 
 
 def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
@@ -85,7 +59,7 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
 
 def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
     for key in raw:
-        if key not in OWN_KEYS | HOUSE_KEYS | SILENT_KEYS:
+        if key not in OWN_KEYS | HOUSE.keys() | SILENT_KEYS:
             alias = GPTConfig.attribute_map.get(key)
             fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
@@ -96,21 +70,14 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
 def _refuse_foreign_ids(raw: dict[str, Any], where: str) -> None:
     """Refuse special tokens outside the vocabulary, which transformers only warns of."""
     vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
-    for key in SPECIAL_IDS:
-        ids = raw.get(key)
-        for one in ids if isinstance(ids, list) else [ids]:
-            if isinstance(one, int) and isinstance(vocab_size, int) and not 0 <= one < vocab_size:
-                message = f"{key} {one} is no id of a vocabulary of {vocab_size:,}"
-                raise InputError(message, where=where, fix="correct the value, or leave it out")
+    for key, one in foreign_ids(raw, vocab_size):
+        message = f"{key} {one} is no id of a vocabulary of {vocab_size:,}"
+        raise InputError(message, where=where, fix="correct the value, or leave it out")
 
 
 def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
     theirs = GPT2Config(**_known(raw, GPT2Config))
-    for key, needed in (
-        ("scale_attn_weights", True),
-        ("scale_attn_by_inverse_layer_idx", False),
-        ("add_cross_attention", False),
-    ):
+    for key, needed in GPT2_SWITCHES.items():
         if getattr(theirs, key) != needed:
             raise _unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
     if theirs.activation_function not in GELUS:
@@ -121,7 +88,7 @@ def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
 
 def _parse_openai_gpt(raw: dict[str, Any], where: str) -> GPTConfig:
     theirs = OpenAIGPTConfig(**_known(raw, OpenAIGPTConfig))
-    if theirs.afn != "gelu":  # which is the tanh form there
+    if theirs.afn != OPENAI_GPT_GELU:
         raise _unfit(f"afn {theirs.afn!r} has no counterpart", where)
     return GPTConfig(**_shared(theirs), pre_norm=False)
 

@@ -3,15 +3,16 @@
 No `from __future__ import annotations` here: `strict` reads the field types as objects, not as strings.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from gptkit.model_files.sizes import Activation, Format, Sizes, check_head, check_rates, check_sizes
+
 # What a fine-tuned model's config.json says beyond a language model's; its `id2label` is transformers' own.
 HEAD_FIELDS = ("task", "format", "start_token_id", "delimiter_token_id", "extract_token_id", "classifier_dropout")
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
-MARKER_FIELDS = ("start_token_id", "delimiter_token_id", "extract_token_id")
 
 
 @strict
@@ -36,26 +37,26 @@ class GPTConfig(PreTrainedConfig):
         "num_hidden_layers": "n_layer",
     }
 
-    vocab_size: int = 50257
-    n_positions: int = 1024
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
+    vocab_size: int = Sizes.vocab_size
+    n_positions: int = Sizes.n_positions
+    n_embd: int = Sizes.n_embd
+    n_layer: int = Sizes.n_layer
+    n_head: int = Sizes.n_head
     n_inner: int | None = None
-    pre_norm: bool = True
-    activation_function: Literal["gelu_new", "gelu"] = "gelu_new"
+    pre_norm: bool = Sizes.pre_norm
+    activation_function: Activation = Sizes.activation_function
     embd_pdrop: float | int = 0.1
     attn_pdrop: float | int = 0.1
     resid_pdrop: float | int = 0.1
-    layer_norm_epsilon: float | int = 1e-5
+    layer_norm_epsilon: float | int = Sizes.layer_norm_epsilon
     initializer_range: float | int = 0.02
     position_initializer_range: float | int | None = None
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool = Sizes.tie_word_embeddings
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     task: str | None = None
-    format: Literal["classification", "entailment", "similarity", "multiple-choice"] | None = None
+    format: Format | None = None
     start_token_id: int | None = None
     delimiter_token_id: int | None = None
     extract_token_id: int | None = None
@@ -68,32 +69,15 @@ class GPTConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Refuse sizes that no model can have."""
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+        check_sizes(vars(self))
 
     def validate_rates(self) -> None:
         """Refuse dropouts that are no probabilities and scales that are not positive."""
-        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "classifier_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("layer_norm_epsilon", "initializer_range", "position_initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_rates(vars(self))
 
     def validate_head(self) -> None:
         """Refuse a format whose sequences could not be written: start, delimiter and extract are three free ids."""
-        if self.format is None:
-            return
-        for name in MARKER_FIELDS:
-            marker = getattr(self, name)
-            if marker is None or not 0 <= marker < self.vocab_size:
-                raise ValueError(f"{name} must be an id below vocab_size ({self.vocab_size}), got {marker}")
-        if len({getattr(self, name) for name in MARKER_FIELDS}) < len(MARKER_FIELDS):
-            raise ValueError("start_token_id, delimiter_token_id and extract_token_id must differ")
+        check_head(vars(self))
 
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model alone."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,20 +24,18 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel, PreTrainedModel
 
 from gptkit.errors import InputError, suggest
-from gptkit.model.config_files import hf_config, model_type, parse_config, read_config, read_json, read_json_object
+from gptkit.model.config_files import hf_config, parse_config, read_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.config_json import model_type, read_json, read_json_object
+from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
+from gptkit.model_files.weights import weight_files
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
 
-MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")
-LAYER = re.compile(r"transformer\.h\.(\d+)\.")
-BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
-EMBEDDINGS = {"transformer.tokens_embed.": "transformer.wte.", "transformer.positions_embed.": "transformer.wpe."}
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 NANOGPT_ARGS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
 OPENAI_LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
     "attn.c_attn.weight",
@@ -106,7 +103,7 @@ def read_directory(directory: Path, head: Head = GPTForCausalLM) -> tuple[GPTCon
 
 def read_safetensors(directory: Path) -> State:
     """Return all tensors of model.safetensors or of its shards; InputError for pickles, for they can run code."""
-    files = _weight_files(directory)
+    files = weight_files(directory)
     state: State = {}
     for file in files:
         try:
@@ -118,25 +115,6 @@ def read_safetensors(directory: Path) -> State:
             reason = error.strerror or "no such file"
             raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
     return state
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    if (directory / "model.safetensors").exists():
-        return [directory / "model.safetensors"]
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = read_json_object(index).get("weight_map")
-        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        for name in names:
-            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-                raise InputError(f"{name!r} is no safetensors file of this directory", where=str(index), fix="mend it")
-        if names:
-            return [directory / name for name in names]
-    pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
-    if pickles:
-        message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
-        raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
-    raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
 
 
 def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
@@ -186,13 +164,8 @@ def _from_hf(theirs: State) -> State:
     """Return our state dict from gpt2's or openai-gpt's, saved with or without the `transformer.` prefix."""
     state: State = {}
     for name, tensor in theirs.items():
-        if BUFFER.search(name):
-            continue
-        if not name.startswith(("transformer.", "lm_head.")):
-            name = f"transformer.{name}"
-        for foreign, own in EMBEDDINGS.items():
-            name = name.replace(foreign, own)
-        state[name] = _transposed(name, tensor)
+        if own := own_name(name):
+            state[own] = _transposed(own, tensor)
     return state
 
 

@@ -14,8 +14,9 @@ from gptkit.data.token_blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.data.tokenizer_cache import cached_tokenizer
 from gptkit.data.tokenizers import load_tokenizer, needs_training, separator_id, tokenizer_in, training_note
 from gptkit.errors import UsageError
-from gptkit.model.loading import config_from, load_model, model_directory, model_presets
+from gptkit.model.loading import config_from, load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files.directories import model_directory, model_presets
 from gptkit.options import PretrainOptions
 from gptkit.training import rules
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 import gptkit
 from gptkit.data.tokenizers import separator_id
-from gptkit.generation.decoding import generate
 from gptkit.generation.text import never_sampled, stop_ids
+from gptkit.generation.torch_engine import generate
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.inputs import DEFAULT_TOKENIZER, Inputs

@@ -26,9 +26,10 @@ from gptkit.options import TrainingOptions, fields_of
 from gptkit.training import files
 from gptkit.training.checkpoints import Found, TrainingState, newest_committed, read_state, set_aside
 from gptkit.training.events import StepEvent
+from gptkit.training.results import RESULT, read_result
 from gptkit.training.run_lock import LOCK, RunLock
 
-CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 DESCRIBED = ("model", "task")  # by a file
 PATHS = ("data", "validation", "model", "tokenizer", "task")
 FIX = "give the same command again"
@@ -257,26 +258,3 @@ def _is_path(value: str, name: str) -> bool:
     if name == "task":  # a folder of data may be called what a task is
         return value.endswith((".yaml", ".yml"))
     return name == "data" or os.path.exists(value)
-
-
-def read_result(path: Path) -> dict[str, Any] | None:
-    """Return a finished run's result, None for one that is not finished."""
-    try:
-        result = json.loads((path / RESULT).read_text())
-    except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
-def newest_finished(root: Path, command: str) -> Path | None:
-    """Return the run of `command` directly under `root` that finished last, by its own `finished_at`."""
-    finished: list[tuple[datetime, Path]] = []
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        result = read_result(path) or {}
-        try:
-            at = datetime.fromisoformat(str(result.get("finished_at")))
-        except ValueError:
-            continue
-        if result.get("command") == command and at.tzinfo is not None:
-            finished.append((at, path))
-    return max(finished)[1] if finished else None

@@ -1,0 +1,137 @@
+"""Linear layers whose weights are kept in 8 or 4 bits; activations stay in floating point."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+Quantization = Literal["int8", "int4"]
+
+INT4_GROUP = 32  # inputs that share a scale
+# Of ten candidates these four serve Gaussian weights nearly as well as all: a relative error of 0.083, where
+# max|w| / 7 alone leaves 0.097. The sign of the scale lets the largest magnitude take code 0, which reaches to -8.
+INT4_FACTORS = (-0.125, -0.11875, -0.1125, -0.10625)
+PACKED_OUTPUTS = 16  # torch's packed int4 product wants a multiple
+
+
+def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return codes int8 (out, in) and scales float32 (out,) with weight about codes * scales.
+
+    In float32: scale = max|w| / 127 over a row (1 for a row of zeros), code = w / scale rounded half to even.
+    """
+    weight = weight.float()
+    scales = _divisor(weight.abs().amax(dim=1) / 127)
+    return (weight / scales[:, None]).round().to(torch.int8), scales
+
+
+def quantise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return codes uint8 0..15 (out, in, zeros appended to a multiple of 32) and scales bfloat16 (out, groups).
+
+    A code means (code - 8) * scale. Of each group's candidates m * factor, in the order of INT4_FACTORS and rounded to
+    bfloat16, where m is the entry of largest magnitude with its sign (the first of several), the one of least squared
+    error is taken, the first of several. code = w / scale rounded half to even, clipped to -8..7, plus 8; w / 0 is 0.
+    Float32, but squared errors, each rounded to float32 before it is squared, add up in float64.
+    """
+    weight = F.pad(weight.float(), (0, -weight.shape[1] % INT4_GROUP))
+    groups = weight.unflatten(1, (-1, INT4_GROUP))  # (out, groups, 32)
+    extreme = groups.gather(-1, groups.abs().argmax(dim=-1, keepdim=True))
+    factors = torch.tensor(INT4_FACTORS, device=weight.device)
+    best = torch.full_like(extreme, torch.inf, dtype=torch.float64)
+    codes, scales = torch.full_like(groups, 8), torch.zeros_like(extreme)
+    for factor in factors:
+        scale = (extreme * factor).bfloat16().float()
+        code = (groups / _divisor(scale)).round().clamp(-8, 7)
+        error = (groups - code * scale).double().square().sum(dim=-1, keepdim=True)
+        better = error < best
+        best = torch.where(better, error, best)
+        codes = torch.where(better, code + 8, codes)
+        scales = torch.where(better, scale, scales)
+    return codes.flatten(1).to(torch.uint8), scales[..., 0].bfloat16()
+
+
+def _divisor(scales: Tensor) -> Tensor:
+    return torch.where(scales == 0, 1.0, scales)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer (..., in) -> (..., out) with quantised weights, its output in the type of its input.
+
+    On a CPU (or as `packed` says) it is torch's packed product, which is quick for bfloat16 activations; elsewhere the
+    weights are expanded for each call. A row of the result does not depend on the rows beside it.
+    """
+
+    bias: Tensor | None
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(
+        self, linear: nn.Linear, quantization: Quantization, dtype: torch.dtype, *, packed: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = linear.weight.shape
+        self.quantization = quantization
+        self.packed = linear.weight.device.type == "cpu" if packed is None else packed
+        weight = F.pad(linear.weight.detach(), (0, -self.in_features % INT4_GROUP))  # for int8's packed product too
+        codes, scales = (quantise_int8 if quantization == "int8" else quantise_int4)(weight)
+        if quantization == "int4":
+            codes, scales = self._stored(codes, scales, dtype)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", scales)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(dtype))
+
+    def _stored(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return int4 codes two in a byte, and scales, as the product wants them."""
+        if not self.packed:
+            return codes[:, ::2] | codes[:, 1::2] << 4, scales
+        more = -self.out_features % PACKED_OUTPUTS
+        codes, scales = F.pad(codes, (0, 0, 0, more)), F.pad(scales, (0, 0, 0, more))
+        with_zero_points = torch.stack([scales.T, torch.zeros_like(scales.T)], dim=-1)  # (groups, out, 2)
+        return torch._convert_weight_to_int4pack_for_cpu(codes.int(), 1), with_zero_points.to(dtype).contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = F.pad(inputs.reshape(-1, self.in_features), (0, -self.in_features % INT4_GROUP))
+        product = self._int8(rows) if self.quantization == "int8" else self._int4(rows)
+        if self.bias is not None:
+            product = product + self.bias
+        return product.reshape(*inputs.shape[:-1], self.out_features)
+
+    def _int8(self, rows: Tensor) -> Tensor:
+        if self.packed:  # scaled afterwards: the product would want scales in the activations' type
+            product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
+        else:
+            product = rows @ self.codes.to(rows.dtype).T
+        scaled: Tensor = product * self.scales
+        return scaled.to(rows.dtype)
+
+    def _int4(self, rows: Tensor) -> Tensor:
+        if self.packed:
+            product: Tensor = torch._weight_int4pack_mm_for_cpu(rows, self.codes, INT4_GROUP, self.scales)
+            return product[:, : self.out_features]
+        codes = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1)
+        weight = (codes.unflatten(1, (-1, INT4_GROUP)).to(rows.dtype) - 8) * self.scales[..., None].to(rows.dtype)
+        expanded: Tensor = rows @ weight.flatten(1).T
+        return expanded
+
+
+def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
+    """Replace every linear layer of a float32 language model, its head too, and bring the rest to `dtype`, in place.
+
+    Embeddings stay as they are: a tied head gets a quantised copy of its own.
+    """
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    quantised = {name: QuantisedLinear(model.get_submodule(name), quantization, dtype) for name in linears}  # type: ignore[arg-type]
+    for name, layer in quantised.items():
+        model.set_submodule(name, layer)
+    for module in model.modules():
+        if not isinstance(module, QuantisedLinear):  # whose scales keep their own types
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+
+
+def has_quantised(model: nn.Module) -> bool:
+    """Return whether any layer of the model is quantised."""
+    return any(isinstance(module, QuantisedLinear) for module in model.modules())

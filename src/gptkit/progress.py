@@ -1,0 +1,235 @@
+"""How a long job goes on, shown: a few lines that redraw themselves on a terminal, occasional plain lines elsewhere.
+
+rich is imported only where something is drawn on a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from gptkit.terminal import safe_text
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.table
+
+_STEP_LINES = 100
+_EVALUATION_LINES = 40
+_TALLY_LINES = 20
+
+
+class Progress(ABC):
+    """The state of a training run as plain values; subclasses show it."""
+
+    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
+        self.total_steps = total_steps
+        self.say = say
+        self._began = time.monotonic()
+        self._origin: tuple[int, float] | None = None
+
+    @abstractmethod
+    def step(
+        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
+    ) -> None:
+        """Show a logged step; `mfu` is a share of the peak, None where that is unknown."""
+
+    @abstractmethod
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        """Show an evaluation's metrics by name, with a sample of text."""
+
+    @abstractmethod
+    def checkpoint(self, step: int) -> None:
+        """Show that a checkpoint of `step` is committed."""
+
+    def notice(self, text: str) -> None:
+        """Show a line that stays."""
+        self.say(text)
+
+    def elapsed(self) -> float:
+        """Return the seconds since the display began."""
+        return time.monotonic() - self._began
+
+    def eta(self, step: int) -> float | None:
+        """Return the seconds left, from the pace since the first logged step: compiling is left out."""
+        now = time.monotonic()
+        if self._origin is None or self._origin[0] >= step:
+            self._origin = (step, now)
+            return None
+        first, began = self._origin
+        return (now - began) / (step - first) * (self.total_steps - step)
+
+
+class PlainProgress(Progress):
+    """Occasional lines: at most about 100 of steps and 40 of validations, however long the run."""
+
+    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
+        super().__init__(total_steps, say)
+        self._next_step = 0
+        self._next_evaluation = 0
+
+    def step(
+        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
+    ) -> None:
+        left = self.eta(step)
+        if step < self._next_step and step != self.total_steps:
+            return
+        self._next_step = step + max(1, self.total_steps // _STEP_LINES)
+        parts = [
+            f"step {step}/{self.total_steps}",
+            f"loss {loss:.4f}",
+            f"lr {learning_rate:.2e}",
+            f"{tokens_per_second:,.0f} tokens/s",
+            f"mfu {_share(mfu)}",
+            f"elapsed {_clock(self.elapsed())}",
+            f"eta {_clock(left)}",
+        ]
+        self.say("  ".join(parts))
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        if step < self._next_evaluation and step != self.total_steps:
+            return
+        self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
+        figures = "  ".join(f"{_named(name)} {value:.4f}" for name, value in metrics.items())
+        self.say(f"eval {step}/{self.total_steps}  {figures}")
+        if sample:
+            self.say(f"sample  {_one_line(sample, 160)}")
+
+    def checkpoint(self, step: int) -> None:
+        """Show nothing: a line each would be too many."""
+
+
+class LiveProgress(Progress):
+    """A few lines that redraw themselves: a bar, the latest figures and the latest sample of text."""
+
+    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
+        super().__init__(total_steps, say)
+        self._step = 0
+        self._eta: tuple[float, float] | None = None
+        self._figures: dict[str, str] = {}
+        self._sample = ""
+
+    def step(
+        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
+    ) -> None:
+        left = self.eta(step)
+        self._step = step
+        self._eta = None if left is None else (time.monotonic(), left)
+        self._figures |= {
+            "loss": f"{loss:.4f}",
+            "lr": f"{learning_rate:.2e}",
+            "tokens/s": f"{tokens_per_second:,.0f}",
+            "mfu": _share(mfu),
+        }
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        self._figures |= {_named(name): f"{value:.4f}" for name, value in metrics.items()} | {"at step": f"{step}"}
+        self._sample = sample or self._sample
+
+    def checkpoint(self, step: int) -> None:
+        self._figures["saved"] = f"{step}"
+
+    def render(self) -> rich.console.Group:
+        """Return what is drawn; rich calls this twice a second."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        bar = Table.grid(padding=(0, 2))
+        times = f"elapsed {_clock(self.elapsed())}  eta {_clock(self._left())}"
+        share = ProgressBar(total=self.total_steps, completed=self._step, width=32)
+        bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, Text(times))
+        figures = Table.grid(padding=(0, 2))
+        figures.add_row(*(Text(name, style="dim") for name in self._figures))
+        figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
+        sample = Text(_one_line(self._sample, 240), style="italic")
+        return Group(bar, figures, sample) if self._sample else Group(bar, figures)
+
+    def _left(self) -> float | None:
+        if self._eta is None:
+            return None
+        when, left = self._eta
+        return max(0.0, left - (time.monotonic() - when))
+
+
+class Tally(ABC):
+    """How many of `total` samples are there as plain values; `done` of them were there before. Subclasses show it."""
+
+    def __init__(self, total: int, done: int, say: Callable[[str], None]) -> None:
+        self.total = total
+        self.done = done
+        self.say = say
+        self.tokens = 0
+        self._before = done
+        self._began = time.monotonic()
+
+    def add(self, tokens: int) -> None:
+        """Count one sample more, of so many tokens."""
+        self.done += 1
+        self.tokens += tokens
+        self.show()
+
+    @abstractmethod
+    def show(self) -> None:
+        """Show what has been counted."""
+
+    def figures(self) -> list[str]:
+        """Return the pace so far, in words."""
+        elapsed = time.monotonic() - self._began
+        drawn = self.done - self._before
+        left = elapsed / drawn * (self.total - self.done) if drawn else None
+        speed = f"{self.tokens / max(elapsed, 1e-9):,.0f} tokens/s"
+        return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
+
+
+class PlainTally(Tally):
+    """Occasional lines, at most about 20."""
+
+    def show(self) -> None:
+        if self.done == self.total or self.done % max(1, self.total // _TALLY_LINES) == 0:
+            self.say("  ".join([f"samples {self.done:,}/{self.total:,}", *self.figures()]))
+
+
+class LiveTally(Tally):
+    """A bar that redraws itself."""
+
+    def show(self) -> None:
+        """Show nothing: rich asks for `render` twice a second."""
+
+    def render(self) -> rich.table.Table:
+        """Return what is drawn."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        row = Table.grid(padding=(0, 2))
+        share = ProgressBar(total=max(1, self.total), completed=self.done, width=24)
+        row.add_row(Text(f"samples {self.done:,}/{self.total:,}"), share, Text("  ".join(self.figures())))
+        return row
+
+
+def _named(metric: str) -> str:
+    """Return a metric's name as people read it: val loss, bits/byte."""
+    return metric.replace("_per_", "/").replace("_", " ")
+
+
+def _one_line(text: str, limit: int) -> str:
+    """Return `text` made safe on one line, quoted, cut after `limit` characters."""
+    line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{line[:limit]}..."' if len(line) > limit else f'"{line}"'
+
+
+def _share(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return "-:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

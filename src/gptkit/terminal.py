@@ -1,0 +1,64 @@
+"""What may reach a terminal, a pipe and a script: texts made safe, and whether to redraw, to colour, or neither."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LIVE_COLUMNS = 60
+
+
+def safe_text(text: str) -> str:
+    """Return `text` with all that could drive a terminal shown as visible escapes.
+
+    These are C0 except newline and tab, DEL, C1, bidirectional overrides and isolates, and lone surrogates.
+    """
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Say whether a display that redraws itself may go to `stream`: a terminal that holds its lines unbroken."""
+    return _is_attended(stream, environment) and _columns(stream, environment) >= _LIVE_COLUMNS
+
+
+def _is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    unattended = environment.get("GITHUB_ACTIONS") or environment.get("CI") or environment.get("TERM") == "dumb"
+    return stream.isatty() and not unattended
+
+
+def _columns(stream: TextIO, environment: Mapping[str, str]) -> int:
+    """Return the width of a terminal, as rich finds it: COLUMNS, what the terminal says, else 80."""
+    if (said := environment.get("COLUMNS", "")).isdecimal():
+        return int(said)
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def has_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Say whether `stream` may get colours."""
+    # The console of Windows shows escape codes as text unless it is Windows Terminal.
+    understood = os.name != "nt" or bool(environment.get("WT_SESSION"))
+    return understood and _is_attended(stream, environment) and not environment.get("NO_COLOR")
+
+
+def json_line(payload: Mapping[str, Any]) -> str:
+    """Return one line of ASCII JSON; numbers that are not finite become null, paths strings."""
+    return json.dumps(_finite(payload), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,33 @@
+"""What a finished run returned, and which of several finished last."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+RESULT = "result.json"
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return a finished run's result, None for one that is not finished."""
+    try:
+        result = json.loads((path / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def newest_finished(root: Path, command: str) -> Path | None:
+    """Return the run of `command` directly under `root` that finished last, by its own `finished_at`."""
+    finished: list[tuple[datetime, Path]] = []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        result = read_result(path) or {}
+        try:
+            at = datetime.fromisoformat(str(result.get("finished_at")))
+        except ValueError:
+            continue
+        if result.get("command") == command and at.tzinfo is not None:
+            finished.append((at, path))
+    return max(finished)[1] if finished else None
