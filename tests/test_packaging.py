@@ -28,7 +28,9 @@ def test_the_wheel_has_the_recipes_and_the_types_inside(tmp_path: Path) -> None:
         scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     recipes = {f"gptkit/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "recipes").rglob("*.*")}
     modules = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("*.py")}
-    assert recipes | modules | {"gptkit/py.typed"} <= names
+    native = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("native/*.[ch]")}
+    assert native
+    assert recipes | modules | native | {"gptkit/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "gptkit = gptkit.__main__:main" in scripts
     assert "Requires-Python: >=3.11" in metadata

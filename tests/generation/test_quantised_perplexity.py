@@ -75,7 +75,6 @@ def test_perplexity_hardly_changes(steps: int, learned: int, tokens: torch.Tenso
     exact = perplexity(tmp_path, held_out)
     assert exact < learned
     int8, int4 = (perplexity(tmp_path, held_out, quantize) / exact for quantize in ("int8", "int4"))
-    print(exact, int8 - 1, int4 - 1)
     assert abs(int8 - 1) < 0.005
     assert abs(int4 - 1) < 0.03
     assert exact != int8 != int4

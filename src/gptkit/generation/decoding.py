@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from gptkit.errors import InputError, UsageError
-from gptkit.generation.engine import Array, Engine, Piece
+from gptkit.generation.arrays import Array, array_namespace
+from gptkit.generation.engine import Engine, Piece
 from gptkit.generation.reports import TokenReport, report_tokens
 from gptkit.generation.sampling import SamplingRules, choose
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-Array = Any  # numpy.ndarray or torch.Tensor
+from gptkit.generation.arrays import Array
 
 
 class Piece(NamedTuple):

@@ -21,7 +21,8 @@ from typing import Any
 
 from gptkit.data.cache import CacheWriter, cache_directory, cached_file
 
-SOURCE = Path(__file__).parent / "native" / "gpt.c"
+FOLDER = Path(__file__).parent / "native"
+SOURCE = FOLDER / "gpt.c"  # includes the others
 # No -ffast-math: sums keep their order, which makes a row's logits the same in any batch.
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
@@ -128,7 +129,8 @@ def find_c_compiler() -> list[str] | None:
 def _key(compiler: list[str]) -> str:
     """Return a name for what this compiler makes of the source on this processor."""
     stat = os.stat(os.path.realpath(compiler[0]))
-    facts = [SOURCE.read_text(encoding="utf-8"), FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor()]
+    sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]"))]
+    facts = [sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
-from gptkit.generation.engine import Array
+from gptkit.generation.arrays import Array, array_namespace, descending_order
 from gptkit.generation.sampling import forbid, log_sum_exp
 
 
@@ -34,7 +32,7 @@ def report_tokens(
     reports = []
     for row, norm, token in zip(logits, normaliser, chosen, strict=True):
         before = (row > row[token]) | ((row == row[token]) & (xp.arange(row.shape[0], device=row.device) < token))
-        best = xp.argsort(row, descending=True, stable=True)[:count]
+        best = descending_order(row)[:count]
         probabilities = xp.exp(row[best] - norm).tolist()
         alternatives = [pair for pair in zip(best.tolist(), probabilities, strict=True) if pair[1] > 0]
         reports.append(TokenReport(float(xp.exp(row[token] - norm[0])), 1 + int(xp.sum(before)), alternatives))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_namespace
 
-Array = Any  # numpy.ndarray or torch.Tensor
+from gptkit.generation.arrays import Array, array_namespace, descending_order
+
 TopPRule = Literal["hf", "openai"]
 GROUP = 64  # logits of which one maximum is taken before selecting
 BISECTIONS = 8  # leave candidates up to 40 / 2**8 logits below what top-p keeps
@@ -123,7 +123,7 @@ def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array
     if p >= 1:
         return logits  # a rounded sum may reach 1 before the last token
     xp = array_namespace(logits)
-    order = xp.argsort(logits, axis=-1, descending=True, stable=True)
+    order = descending_order(logits)
     ordered = xp.take_along_axis(logits, order, axis=-1)
     probabilities = xp.exp(ordered - (log_sum_exp(logits) if normaliser is None else normaliser))
     reached = xp.cumulative_sum(probabilities, axis=-1)
@@ -223,7 +223,7 @@ def _lowest(logits: Array) -> Array:
 
 def _kth_largest(logits: Array, k: int) -> Array:
     """Return each row's k-th largest logit, (batch, 1); the array standard has no selection, so ask each library."""
-    if not is_numpy_namespace(array_namespace(logits)):
+    if not isinstance(logits, np.ndarray):
         return logits.topk(k).values[..., -1:]
     batch, vocab = logits.shape
     groups = vocab // GROUP
