@@ -46,7 +46,7 @@ ASKED_OF_ONE = {  # times the peer's tokens/s at batch 1
     "gptkit int8": {"HF fp32": 20, "CTranslate2 int8": 2},
     "gptkit int4": {"HF fp32": 27},
 }
-ASKED_OF_MANY = {name: {"CTranslate2 int8": 1} for name in ASKED_OF_ONE}
+ASKED_OF_MANY = {name: {"CTranslate2 int8": 1} for name in ROWS if name.startswith(GPTKIT)}
 
 
 class Job(NamedTuple):

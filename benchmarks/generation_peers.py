@@ -163,6 +163,7 @@ PREPARE: dict[str, Callable[[Path], Answer]] = {
     "gptkit bf16": lambda directory: gptkit(directory, "bf16", "none"),
     "gptkit int8": lambda directory: gptkit(directory, "fp32", "int8"),
     "gptkit int4": lambda directory: gptkit(directory, "fp32", "int4"),
+    "gptkit, bf16 activations, int8": lambda directory: gptkit(directory, "bf16", "int8"),
 }
 
 

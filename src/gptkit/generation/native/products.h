@@ -139,8 +139,8 @@ INLINE void block_of_one_int4(const Matrix* w, long n, const float* x, float* y)
 #undef FINISH
 }
 
-/* The same of four tokens, of fp32 weights. */
-static void block_of_four(const Matrix* w, long n, const float* x, long x_width, float* y, long y_width,
+/* The same of four tokens, of any format but INT4. */
+INLINE void block_of_four(const Matrix* w, int format, long n, const float* x, long x_width, float* y, long y_width,
                           const char* ahead, float length) {
     float due = 0; /* bytes from `ahead` on to ask for by now, `length` more at each step */
 #define ZERO(i) floats sums_##i##0 = {0}, sums_##i##1 = {0}, sums_##i##2 = {0}, sums_##i##3 = {0};
@@ -158,13 +158,13 @@ static void block_of_four(const Matrix* w, long n, const float* x, long x_width,
         sums_##i##2 += v * input_2; \
         sums_##i##3 += v * input_3; \
     }
-#define ADD_weights_at(i) ADD(i, weights_at(w, F32, n + i, k))
-#define ADD_tail_at(i) ADD(i, tail_at(w, F32, n + i, k))
-#define FINISH(i)                                                \
-    y[n + i] = scaled(w, F32, n + i, sums_##i##0);               \
-    y[y_width + n + i] = scaled(w, F32, n + i, sums_##i##1);     \
-    y[2 * y_width + n + i] = scaled(w, F32, n + i, sums_##i##2); \
-    y[3 * y_width + n + i] = scaled(w, F32, n + i, sums_##i##3);
+#define ADD_weights_at(i) ADD(i, weights_at(w, format, n + i, k))
+#define ADD_tail_at(i) ADD(i, tail_at(w, format, n + i, k))
+#define FINISH(i)                                                   \
+    y[n + i] = scaled(w, format, n + i, sums_##i##0);               \
+    y[y_width + n + i] = scaled(w, format, n + i, sums_##i##1);     \
+    y[2 * y_width + n + i] = scaled(w, format, n + i, sums_##i##2); \
+    y[3 * y_width + n + i] = scaled(w, format, n + i, sums_##i##3);
     FOR_OUTPUTS(ZERO)
     FOR_INPUTS(SUM)
     FOR_OUTPUTS(FINISH)
@@ -206,25 +206,25 @@ static void unpack(const Matrix* w, long n, float* to) {
     if (k < w->inputs) *(floats*)(to + k) = tail_at(w, w->format, n, k);
 }
 
-/* y (m, n) = x W^T + b of fp32 weights. While a block is computed, the `size` bytes from `ahead` on are asked for;
-   without them, the weights of the next block. */
-static void product_f32(const Matrix* w, int tokens, long begin, long end, const float* x, long x_width, float* y,
-                        long y_width, const char* ahead, long size) {
-    long n = begin, steps = w->inputs / LANES + 1, blocks = tokens / BLOCK_M;
+/* y (m, n) = x (m, k) W^T + b of any format but INT4, in blocks of outputs; return the first output that is left over.
+   While a block is computed, the `size` bytes from `ahead` on are asked for; without them, the weights of a later
+   block. */
+INLINE long product_in_blocks(const Matrix* w, int format, int tokens, long begin, long end, const float* x,
+                              long x_width, float* y, long y_width, const char* ahead, long size) {
+    long n = begin, blocks = tokens / BLOCK_M, steps = w->inputs / LANES + 1;
     if (!ahead) size = BLOCK_N * row_bytes(w);
     for (; n + BLOCK_N <= end; n += BLOCK_N) {
         int m = 0;
-        const char* next = ahead ? ahead : row_of(w, n + BLOCK_N);
+        const char* next = ahead ? ahead : row_of(w, n + BLOCK_N) + AHEAD;
         for (; m + BLOCK_M <= tokens; m += BLOCK_M, next += size / blocks)
-            block_of_four(w, n, x + m * x_width, x_width, y + m * y_width, y_width, next,
+            block_of_four(w, format, n, x + m * x_width, x_width, y + m * y_width, y_width, next,
                           (float)size / (blocks * steps));
-        for (; m < tokens; m++) block_of_one(w, F32, n, x + m * x_width, y + m * y_width);
+        for (; m < tokens; m++) block_of_one(w, format, n, x + m * x_width, y + m * y_width);
     }
-    for (; n < end; n++)
-        for (int m = 0; m < tokens; m++) y[m * y_width + n] = single_f32(w, n, x + m * x_width);
+    return n;
 }
 
-/* The same sums of any format, its weights unpacked once for all tokens. */
+/* The same of any format, a block of weights unpacked at a time, and of fewer outputs than a block. */
 static void product_unpacked(const Matrix* w, int tokens, long begin, long end, const float* x, long x_width, float* y,
                              long y_width, float* scratch) {
     long row = padded(w->inputs, w->format == INT4 ? BLOCK : LANES);
@@ -232,12 +232,15 @@ static void product_unpacked(const Matrix* w, int tokens, long begin, long end, 
         int outputs = least(BLOCK_N, end - n);
         for (int i = 0; i < outputs; i++) unpack(w, n + i, scratch + i * row);
         Matrix unpacked = {F32, outputs, (int32_t)row, scratch, 0, 0};
-        product_f32(&unpacked, tokens, 0, outputs, x, x_width, y + n, y_width, row_of(w, n + BLOCK_N),
-                    BLOCK_N * row_bytes(w));
+        long done = product_in_blocks(&unpacked, F32, tokens, 0, outputs, x, x_width, y + n, y_width,
+                                      row_of(w, n + BLOCK_N), BLOCK_N * row_bytes(w));
         for (int i = 0; i < outputs; i++) {
             float scale = w->format == INT8 ? ((const float*)w->scales)[n + i] : 1;
             float bias = w->bias ? w->bias[n + i] : 0;
-            for (int m = 0; m < tokens; m++) y[m * y_width + n + i] = fmaf(y[m * y_width + n + i], scale, bias);
+            for (int m = 0; m < tokens; m++) {
+                float* at = y + m * y_width + n + i;
+                *at = fmaf(i < done ? *at : single_f32(&unpacked, i, x + m * x_width), scale, bias);
+            }
         }
     }
 }
@@ -245,13 +248,11 @@ static void product_unpacked(const Matrix* w, int tokens, long begin, long end, 
 /* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1. */
 static void product(const Matrix* w, int tokens, long begin, long end, const float* x, long x_width, float* y,
                     long y_width, float* scratch) {
-    if (w->format == F32) return product_f32(w, tokens, begin, end, x, x_width, y, y_width, 0, 0);
     long n = begin;
-    if (tokens == 1 && w->format == BF16)
-        for (; n + BLOCK_N <= end; n += BLOCK_N) block_of_one(w, BF16, n, x, y);
-    if (tokens == 1 && w->format == INT8)
-        for (; n + BLOCK_N <= end; n += BLOCK_N) block_of_one(w, INT8, n, x, y);
-    if (tokens == 1 && w->format == INT4)
+    if (w->format == F32) n = product_in_blocks(w, F32, tokens, n, end, x, x_width, y, y_width, 0, 0);
+    if (w->format == BF16) n = product_in_blocks(w, BF16, tokens, n, end, x, x_width, y, y_width, 0, 0);
+    if (w->format == INT8) n = product_in_blocks(w, INT8, tokens, n, end, x, x_width, y, y_width, 0, 0);
+    if (w->format == INT4 && tokens == 1)
         for (; n + BLOCK_N <= end; n += BLOCK_N) block_of_one_int4(w, n, x, y);
     product_unpacked(w, tokens, n, end, x, x_width, y, y_width, scratch);
 }
