@@ -313,7 +313,9 @@ class GenerateOptions(OutputOptions):
     )
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
     greedy: bool = option(False, "Always take the likeliest token.")
-    beams: int = option(1, "Beam search for the likeliest text as a whole, with this many beams.", minimum=1)
+    beams: int = option(
+        1, "Beam search for the likeliest text as a whole, with this many beams.", minimum=1, maximum=1000
+    )
     repetition_penalty: float = option(
         1.0, "Above 1 makes tokens that are there already less likely (CTRL paper, 4.1).", minimum=0.01
     )
@@ -332,7 +334,9 @@ class GenerateOptions(OutputOptions):
         "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
         panel="Speed",
     )
-    compile: CompileChoice = option("auto", "The compiled decoder; auto = where it pays for itself.", panel="Speed")
+    compile: CompileChoice = option(
+        "auto", "The compiled decoder; auto = on a CPU with a C compiler, on a GPU for long jobs.", panel="Speed"
+    )
     device: DeviceName = option("auto", "Where to compute.", panel="More")
 
     stream: bool | None = option(

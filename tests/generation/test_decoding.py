@@ -144,6 +144,11 @@ def test_damaged_weights_are_refused() -> None:
         model.transformer.wte.weight[3, 3] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         generate(model, [[3]], max_new_tokens=1)
+    later = tiny_model()
+    with torch.no_grad():
+        later.transformer.wpe.weight[3:] = float("nan")  # which the prompt does not reach
+    with pytest.raises(InputError, match="not finite"):
+        generate(later, [[1, 2]], max_new_tokens=4, temperature=0)
 
 
 def test_rows_at_once_bounds_the_cache() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from gpt_toy import FAMILIES, toy
 from gptkit.errors import GptkitError
 from gptkit.generation import native_library
 from gptkit.generation.engine import Piece
-from gptkit.generation.native_engine import NativeEngine, WeightFormat, to_float
+from gptkit.generation.native_engine import NativeEngine, WeightFormat, available_processors, to_float
 from gptkit.generation.native_library import NativeUnavailableError
 from gptkit.generation.quantisation import quantise_int4, quantise_int8
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -188,6 +189,48 @@ def test_the_compiled_library_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(native_library, "FLAGS", ("-O0", *native_library.FLAGS[1:]))  # compiles in half the time
     assert native_library.native_library()[1] > 0
     assert native_library.native_library()[1] == 0
+
+
+def test_fewer_threads_than_asked_for_compute_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler without OpenMP stands for a system that grants one thread only."""
+    model = toy()
+    (ids,) = prompts(61, [20])
+    engine = native(model, threads=1)
+    engine.open(1, 24)
+    expected = engine.forward([Piece(0, 0, ids)])
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc -O0 "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    engine = native(model, threads=4)
+    engine.open(1, 24)
+    np.testing.assert_allclose(engine.forward([Piece(0, 0, ids)]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("1,8", 1), ("100000", 0), ("", 0), ("many", 0)])
+def test_threads_are_the_processors_at_most(asked: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert available_processors() == (threads or 3)
+
+
+def test_without_a_usable_cache_it_is_compiled_for_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(native_library, "FLAGS", ("-O0", *native_library.FLAGS[1:]))
+    engine = native(toy())
+    engine.open(1, 24)
+    assert engine.compile_seconds > 0
+    assert np.isfinite(engine.forward([Piece(0, 0, [1])])).all()
+
+
+@pytest.mark.parametrize(("chosen", "reason"), [("'cc", "CC cannot be read"), ("true", "wrote nothing")])
+def test_odd_compilers_are_named(chosen: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", chosen)
+    with pytest.raises(NativeUnavailableError, match=reason):
+        native_library.native_library()
 
 
 def test_without_a_working_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ def _check_sources(options: GenerateOptions) -> None:
     for is_there, flags, message in _clashes(options):
         if is_there:
             raise UsageError(message, where=flags, fix="leave one of them out")
+    if sys.stdin is None and (options.prompt == "-" or options.interactive):
+        raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
     if options.output is not None and options.prompts is None:
         fix = "leave it out, or name the prompts: --prompts FILE"
         raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)

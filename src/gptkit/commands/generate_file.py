@@ -66,7 +66,7 @@ def _write(
         return dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
     model = TextModel(directory, options, tokens=missing * options.max_new_tokens, tell=console.say)
     waiting = _waiting(file, path, prompts, model, options, console)
-    indices = [(one.line - 1) * options.num_samples + one.sample for one in waiting]
+    indices = [one.sample for one in waiting]  # so that a prompt gives the same text here as alone
     generation = model.generate([one.prompt for one in waiting], indices, options, live=False)
     with console.tally(total, len(file.rows)) as tally:
         for told in generation:

@@ -56,13 +56,15 @@ def _typed_lines(console: Console) -> Iterator[str]:
         try:
             if not console.is_watched:  # the mark is no result
                 print(MARK, end="", file=sys.stderr, flush=True)
-            yield input(MARK if console.is_watched else "")
+            line = input(MARK if console.is_watched else "")
+            line.encode("utf-8")  # stray bytes may have become surrogates
+            yield line
         except EOFError:
             console.say("")
             return
         except KeyboardInterrupt:
             console.say("\nCtrl-D ends")
-        except UnicodeDecodeError:
+        except UnicodeError:
             console.error("the line is not UTF-8")
 
 

@@ -172,7 +172,7 @@ class Decoder:
         self._slide(live)
         new = [row for row in live if row.in_cache == 0]
         going_on = [row for row in live if row.in_cache > 0]
-        logits = [self._prefill(group) for group in _groups(new)]
+        logits = [self._forward(group) for group in _groups(new)]
         filled = time.perf_counter()
         compiled = self._engine.compile_seconds
         if going_on:
@@ -194,17 +194,6 @@ class Decoder:
             self._on_slide(kept)
             self._on_slide = None
 
-    def _prefill(self, rows: list[_Row]) -> Array:
-        logits = self._forward(rows)
-        xp = array_namespace(logits)
-        if not bool(xp.all(xp.isfinite(logits))):
-            raise InputError(
-                "the model's logits are not finite",
-                where="--model",
-                fix="its weights are damaged or its training diverged; take another",
-            )
-        return logits
-
     def _forward(self, rows: list[_Row]) -> Array:
         """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
         logits = self._engine.forward([Piece(row.place, row.in_cache, row.window[row.in_cache :]) for row in rows])
@@ -215,6 +204,12 @@ class Decoder:
     def _accept_all(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
         xp = array_namespace(groups[0])
         logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
+        if not bool(xp.all(xp.isfinite(logits))):
+            raise InputError(
+                "the model's logits are not finite",
+                where="--model",
+                fix="its weights are damaged or its training diverged; take another",
+            )
         if self._forbidden is not None:
             self._forbidden = xp.asarray(self._forbidden, device=logits.device)
         chosen = self._choose(logits, rows)

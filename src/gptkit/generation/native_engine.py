@@ -203,11 +203,10 @@ LAYER_PARTS = {  # fields of the C struct and the modules of a block
 
 
 def available_processors() -> int:
-    """Return how many threads to use: OMP_NUM_THREADS, else the processors that this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads to use: the processors that this process may use, OMP_NUM_THREADS at most."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
+    return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
 
 
 def read_bandwidth(megabytes: int = 512, rounds: int = 7) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.data.cache import CacheWriter, cache_directory, cached_file
+from gptkit.errors import GptkitError
 
 FOLDER = Path(__file__).parent / "native"
 SOURCE = FOLDER / "gpt.c"  # includes the others
@@ -90,7 +91,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the argume
 def native_library() -> tuple[ctypes.CDLL, float]:
     """Return the library and the seconds that compiling it took, 0 where the cache had it.
 
-    Raises NativeUnavailableError without a C compiler, or where it or the loader fails.
+    Where the cache cannot be used it is compiled for this process alone. Raises NativeUnavailableError without a C
+    compiler, or where it or the loader fails.
     """
     compiler = find_c_compiler()
     if compiler is None:
@@ -105,7 +107,15 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         return {"compiler": compiler}
 
     path = cache_directory() / "native" / f"{_key(compiler)}.so"
-    cached_file(path, write, need=lambda file: file.size)
+    try:
+        cached_file(path, write, need=lambda file: file.size)
+        return _load(path), seconds
+    except GptkitError:
+        began = time.perf_counter()
+        return _load_once(_compile(compiler)), time.perf_counter() - began
+
+
+def _load(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -113,12 +123,26 @@ def native_library() -> tuple[ctypes.CDLL, float]:
     for name, (result, *arguments) in SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    return library, seconds
+    return library
+
+
+def _load_once(content: bytes) -> ctypes.CDLL:
+    """Load a library from a file that is gone afterwards."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="gptkit-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "gpt.so"
+            path.write_bytes(content)
+            return _load(path)
+    except OSError as error:
+        raise NativeUnavailableError(f"no place for the compiled library: {error}") from None
 
 
 def find_c_compiler() -> list[str] | None:
     """Return the command of the C compiler: CC, else the first of cc, gcc and clang that is here."""
-    chosen = shlex.split(os.environ.get("CC", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NativeUnavailableError(f"CC cannot be read: {error}") from None
     candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
     for command in candidates:
         if path := shutil.which(command[0]):
@@ -154,7 +178,8 @@ def _compile(compiler: list[str]) -> bytes:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise NativeUnavailableError(f"{compiler[0]} cannot be run: {error}") from None
-            if done.returncode == 0:
+            if done.returncode == 0 and output.exists():
                 return output.read_bytes()
-        reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
+        reasons = [line for line in done.stderr.splitlines() if "error" in line]
+        reason = reasons[0] if reasons else f"it wrote nothing (exit {done.returncode})"
         raise NativeUnavailableError(f"{compiler[0]} cannot compile the decoder: {reason}")

@@ -150,6 +150,9 @@ def _refuse_misfits(expected: Mapping[str, tuple[int, ...]], state: State, where
         if state[name].shape != shape:
             message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
             raise InputError(message, where=where, fix=MISFIT_FIX)
+        if not state[name].is_floating_point():
+            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
+            raise InputError(message, where=where, fix="give the model before its quantisation")
 
 
 def _shapes(config: GPTConfig, head: Head = GPTForCausalLM) -> dict[str, torch.Size]:

@@ -36,13 +36,13 @@ static int use_tiles(const Model* model, int tokens) {
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
-    share(padded(w->outputs, TILE) / TILE, model->threads, begin, end);
+    share(padded(w->outputs, TILE) / TILE, begin, end);
     *begin *= TILE;
     *end = least(*end * TILE, w->outputs);
 #ifdef TILES
     if (use_tiles(model, tokens)) {
         long width = padded(w->inputs, 32), first, last;
-        share(padded(tokens, TILE) / TILE, model->threads, &first, &last);
+        share(padded(tokens, TILE) / TILE, &first, &last);
         for (long i = first; i < last; i++)
             sort_into_tiles(x + i * TILE * x_width, x_width, least(TILE, tokens - i * TILE), width,
                             buffers->tiles + i * width * TILE);
@@ -57,7 +57,7 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
 /* What the next product reads, `normed`: GPT-2 norms the hidden states for it, GPT-1 norms them for good. */
 static void next_input(const Model* model, int tokens, const float* weight, const float* bias, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), begin, end;
-    share(tokens, model->threads, &begin, &end);
+    share(tokens, &begin, &end);
     for (long m = begin; m < end; m++) {
         float *hidden = buffers->hidden + m * embd, *normed = buffers->normed + m * width;
         if (model->pre_norm) {
@@ -83,7 +83,7 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
                        const Buffers* buffers, long qkv_width, long width) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
     long begin, end, m = 0, task = 0;
-    share((long)count * model->n_head, model->threads, &begin, &end);
+    share((long)count * model->n_head, &begin, &end);
     for (int i = 0; i < count; m += pieces[i++].length)
         for (int head = 0; head < model->n_head; head++, task++) {
             if (task < begin || task >= end) continue;
@@ -191,7 +191,7 @@ float gpt_read_all(const float* from, int64_t count, int32_t threads) {
     {
         long begin, end;
         floats sums[4] = {{0}};
-        share(count / 64, threads, &begin, &end);
+        share(count / 64, &begin, &end);
         for (long i = begin * 64; i < end * 64; i += 64)
 #pragma GCC unroll 8
             for (int j = 0; j < 4; j++) sums[j] += *(const floats*)(from + i + j * LANES);

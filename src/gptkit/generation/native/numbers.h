@@ -28,11 +28,20 @@ INLINE int thread_number(void) {
 #endif
 }
 
+/* How many threads there are: fewer than were asked for, where the system or the compiler grants no more. */
+INLINE int team_size(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
 /* The share of `count` units that falls to this thread: from `*begin` up to `*end`. */
-INLINE void share(long count, int threads, long* begin, long* end) {
+INLINE void share(long count, long* begin, long* end) {
     long me = thread_number();
-    *begin = count * me / threads;
-    *end = count * (me + 1) / threads;
+    *begin = count * me / team_size();
+    *end = count * (me + 1) / team_size();
 }
 
 INLINE floats all(float value) { return value - (floats){0}; }
