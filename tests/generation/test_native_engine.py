@@ -53,6 +53,12 @@ def token_by_token(engine: NativeEngine, ids: list[int], row: int = 0) -> np.nda
     return np.concatenate([engine.forward([Piece(row, at, [one])]) for at, one in enumerate(ids)])
 
 
+def compile_anew(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let what follows use another cache, and a compiler that does not optimise: it takes a third of the time."""
+    monkeypatch.setenv("GPTKIT_CACHE", str(cache))
+    monkeypatch.setattr(native_library, "FLAGS", ("-O0", *native_library.FLAGS[1:]))
+
+
 @pytest.mark.parametrize("changes", SHAPES)
 @pytest.mark.parametrize("pre_norm", FAMILIES)
 def test_logits_are_the_models(pre_norm: bool, changes: dict[str, Any]) -> None:
@@ -158,7 +164,7 @@ def test_older_processors_compute_the_same(tmp_path: Path, monkeypatch: pytest.M
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     (ids,) = prompts(131, [20])
     expected = logits_in_all_formats(model, ids)
-    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
+    compile_anew(monkeypatch, tmp_path)
     monkeypatch.setattr(native_library, "NATIVE_FLAGS", {"x86_64": "-march=x86-64-v3"})
     np.testing.assert_allclose(logits_in_all_formats(model, ids), expected, atol=1e-4 * np.abs(expected).max())
 
@@ -185,8 +191,7 @@ def test_bf16_weights_are_read_as_bits() -> None:
 
 
 def test_the_compiled_library_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(native_library, "FLAGS", ("-O0", *native_library.FLAGS[1:]))  # compiles in half the time
+    compile_anew(monkeypatch, tmp_path)
     assert native_library.native_library()[1] > 0
     assert native_library.native_library()[1] == 0
 
@@ -199,13 +204,13 @@ def test_fewer_threads_than_asked_for_compute_everything(tmp_path: Path, monkeyp
     engine.open(1, 24)
     expected = engine.forward([Piece(0, 0, ids)])
     compiler = tmp_path / "cc"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc -O0 "$@"\n')
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    compile_anew(monkeypatch, tmp_path / "cache")
     engine = native(model, threads=4)
     engine.open(1, 24)
-    np.testing.assert_allclose(engine.forward([Piece(0, 0, ids)]), expected, rtol=1e-5)
+    np.testing.assert_allclose(engine.forward([Piece(0, 0, ids)]), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("1,8", 1), ("100000", 0), ("", 0), ("many", 0)])
@@ -217,8 +222,7 @@ def test_threads_are_the_processors_at_most(asked: str, threads: int, monkeypatc
 
 def test_without_a_usable_cache_it_is_compiled_for_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(native_library, "FLAGS", ("-O0", *native_library.FLAGS[1:]))
+    compile_anew(monkeypatch, tmp_path / "file" / "cache")
     engine = native(toy())
     engine.open(1, 24)
     assert engine.compile_seconds > 0
