@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
+from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from gptkit.errors import InputError
 from gptkit.model.interop import read_source, write_gptkit, write_hf
 from gptkit.model.loading import load_model, load_source

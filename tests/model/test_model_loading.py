@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, ids, toy
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers import initialization as init
 
 import gptkit.model  # registers the Auto classes
+from gpt_toy import FAMILIES, SIZES, ids, toy
 from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, shaken
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_toy import FAMILIES, SIZES, shaken
 from gptkit.model import modeling_double_heads as modeling
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, ids, toy
 from torch import Tensor
 from torch.nn import functional as F
 
 import gptkit.model.modeling_gpt as modeling
+from gpt_toy import FAMILIES, SIZES, ids, toy
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 

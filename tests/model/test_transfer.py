@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from gptkit.errors import InputError, UsageError
 from gptkit.model.interop import write_gptkit
 from gptkit.model.loading import load_model, load_source, marker_ids

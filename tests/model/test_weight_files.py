@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpt_toy import FAMILIES, SIZES, shaken, toy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, OpenAIGPTConfig, OpenAIGPTLMHeadModel, PreTrainedModel
 
+from gpt_toy import FAMILIES, SIZES, shaken, toy
 from gptkit.errors import InputError
 from gptkit.model.config_files import OWN_KEYS, parse_config
 from gptkit.model.configuration_gpt import GPTConfig
