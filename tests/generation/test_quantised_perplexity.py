@@ -67,6 +67,7 @@ def perplexity(folder: Path, rows: np.ndarray, quantize: Weights = "none") -> fl
     return math.exp(nll / (len(rows) * LENGTH))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("steps", "learned"), [(250, 45), pytest.param(1200, 20, marks=pytest.mark.slow)])
 def test_perplexity_hardly_changes(steps: int, learned: int, tokens: torch.Tensor, tmp_path: Path) -> None:
     """The longer the training, the more the weights' last bits matter."""
