@@ -129,6 +129,7 @@ def test_on_a_terminal_control_c_stops_the_reply_alone(model_folder: Path, tmp_p
     if process == 0:
         os.chdir(tmp_path)
         os.environ["TERM"] = "dumb"
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores Ctrl-C
         os.execv(sys.executable, [sys.executable, "-m", "gptkit", *arguments, "--temperature", "3", "--ignore-eos"])
     terminal = Terminal(descriptor)
     try:
