@@ -23,17 +23,15 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print samples as they come, or write those of a prompts file, or hold a dialogue; return what --json prints."""
     _check_sources(options)
     check_settings(options)
+    prompt = _read_prompt(options.prompt, console)
+    if prompt is None and options.template is not None and options.prompts is None and not options.interactive:
+        raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
+    name, directory = _model(options, console)
     if options.interactive:
-        name, directory = _model(options, console)
         converse(directory, options, console)
         return {"model": name}
     if options.prompts is not None:
-        name, directory = _model(options, console)
         return {"model": name} | generate_file(options.prompts, directory, options, console)
-    prompt = _read_prompt(options.prompt, console)
-    if prompt is None and options.template is not None:
-        raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
-    name, directory = _model(options, console)
     return {"model": name} | _generate(prompt, directory, options, console)
 
 

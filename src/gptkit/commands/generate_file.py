@@ -23,8 +23,8 @@ class _Waiting(NamedTuple):
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Write the samples that are not there yet and print the file's name; return all samples and the seconds spent.
 
-    A sample's text depends on its line's number and text, the settings and the model alone, so that the finished file
-    is the same however often it was interrupted.
+    A sample's text depends on its prompt, its number, the settings and the model alone: it is that of the prompt given
+    by itself, and the finished file is the same however often it was interrupted.
     """
     prompts = read_prompts(path)
     output = options.output or default_output(path)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.evaluation.paired_tests import Floats, resampled, uniform
+from gptkit.evaluation.paired_tests import Floats
+from gptkit.evaluation.resampling import resampled, uniform
 
 _AIM = 0.85
 _CONFIDENCE = 0.8

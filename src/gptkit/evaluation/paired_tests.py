@@ -10,18 +10,18 @@ of resamples, as Holm's levels for many metrics must.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptkit.evaluation.resampling import resampled
+
 # Half and four fifths of what is promised (1% a metric, 5% a suite): room for the approximation of the bootstrap.
 GATE_LEVEL = 0.005
 SUITE_LEVEL = 0.04
 RESAMPLES = 2_000
-_SEED = 1  # the same draws for every test
-_CHUNK = 1 << 22  # items drawn at once: memory does not grow with resamples
 
 Floats = NDArray[np.float64]
 Drops = Callable[[NDArray[np.int64]], Floats]  # chosen items (resample, item) -> drops (resample, column)
@@ -67,21 +67,6 @@ def student(drop: Any, error: Any, n: int, changed: Any) -> Any:
 
     scaled = np.divide(drop, error, out=np.where(np.asarray(drop) > 0, np.inf, -np.inf), where=np.asarray(error) > 0)
     return np.maximum(t.sf(scaled, max(1, n - 1)), 0.5 ** np.asarray(changed, np.float64))
-
-
-def resampled(n: int, resamples: int, *, stream: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Yield items drawn with replacement (resample, item), chunk by chunk: a pure function of its arguments."""
-    random = np.random.Philox(key=np.array([_SEED, stream], np.uint64))
-    rows = max(1, _CHUNK // n)
-    for start in range(0, resamples, rows):
-        shape = (min(rows, resamples - start), n)
-        yield (random.random_raw(shape[0] * n) % np.uint64(n)).astype(np.int64).reshape(shape)
-
-
-def uniform(count: int, *, stream: int) -> Floats:
-    """Return numbers in [0, 1), a pure function of its arguments."""
-    random = np.random.Philox(key=np.array([_SEED, stream], np.uint64))
-    return np.asarray((random.random_raw(count) >> np.uint64(11)) * 2.0**-53)
 
 
 def strictest_level(metrics: int) -> float:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gptkit.evaluation.resampling import resampled
+
 LEVEL = 0.95
 RESAMPLES = 10_000
-_SEED = 1  # the same draws for every interval
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -34,9 +35,7 @@ def bootstrap_interval(
     n = len(array)
     if n < 2:
         raise ValueError("an interval needs two values or more")
-    raw = np.random.Philox(key=np.array([_SEED, 0], np.uint64)).random_raw(resamples * n)
-    chosen = (raw % np.uint64(n)).astype(np.int64).reshape(resamples, n)
-    means = array[chosen].mean(axis=1)  # (resample,)
+    means = np.concatenate([array[chosen].mean(axis=1) for chosen in resampled(n, resamples)])  # (resample,)
     tail = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -56,15 +56,15 @@ class NativeEngine:
         self._threads = threads or available_processors()
         self._kept: list[np.ndarray] = []  # what C holds pointers to
         self._model = self._describe(weights, weight_format)
-        self._cache = Cache()
+        self._cache, self._buffers = Cache(), Buffers()  # `open` makes them
         self._cache_arrays: list[np.ndarray] = []
-        self._buffers, self._buffer_arrays = self._make_buffers(1, 1)
+        self._buffer_arrays: list[np.ndarray] = []
         self._tokens = 0
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""
         sizes, capacity = self._sizes, _padded(length, TILE)
-        head_width = _padded(sizes.n_embd // sizes.n_head, TILE)
+        head_width = _padded(sizes.head_dim, TILE)
         dtype = np.uint16 if self._bf16 else np.float32
         per_head = sizes.n_layer * rows * sizes.n_head * capacity
         keys, values = np.zeros(per_head * sizes.head_dim, dtype), np.zeros(per_head * head_width, dtype)

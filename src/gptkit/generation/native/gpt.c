@@ -31,8 +31,7 @@ static int use_tiles(const Model* model, int tokens) {
 #endif
 }
 
-/* y = x W^T + b for this thread's share of the outputs, in units of TILE; by tiles where that is faster, after a
- * barrier. */
+/* y = x W^T + b for this thread's share of the outputs, in units of TILE; by tiles, after a barrier, if use_tiles. */
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;

@@ -29,7 +29,7 @@ typedef struct {
         *inner;      /* (m, width): `hidden` unpadded, the others padded to BLOCK */
     uint16_t* tiles; /* the inputs of a product as tiles: (m / TILE, k / 32, 16 pairs, TILE, 2) */
     float* scratch;  /* (threads, scratch_size) */
-    long scratch_size;
+    int64_t scratch_size;
 } Buffers;
 
 INLINE void norm(const float* x, const float* weight, const float* bias, long width, float epsilon, int bf16,
