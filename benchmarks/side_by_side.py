@@ -56,15 +56,17 @@ def compare(
     _print_table(results, peers, unit, work)
 
 
-def gptkit_steps(model: Any, batches: Any, loss_function: Any, options: Any, precision: str) -> Step:
-    """Return gptkit's own step on a CPU, at the full learning rate: its loop, its optimizer."""
+def gptkit_steps(
+    model: Any, batches: Any, loss_function: Any, options: Any, precision: str, device: str = "cpu"
+) -> Step:
+    """Return gptkit's own step, at the full learning rate: its loop, its optimizer."""
     from gptkit.training.loop import Plan, train
     from gptkit.training.optimizers import build_optimizer
     from gptkit.training.processes import make_accelerator
 
     optimizer = build_optimizer(model.named_parameters(), options, precision=precision)
     plan = Plan(steps=10**6, log_every=1, precision=precision)
-    accelerator = make_accelerator("cpu")
+    accelerator = make_accelerator(device)
     events = train(model, batches, loss_function, optimizer, lambda step: 1.0, plan, accelerator=accelerator)
     return lambda: next(events)
 
@@ -97,7 +99,8 @@ def _print_table(results: dict[str, list[dict[str, float]]], peers: Sequence[str
     import torch
     import transformers
 
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python", end=" ")
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    print(f"{gpu}{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python", end=" ")
     print(f"{platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
     print(f"| who | {unit}: median (lowest to highest) | {' | '.join(f'x {peer}' for peer in peers)} | compile s |")
     print("|---|---" + "|---" * len(peers) + "|---|")

@@ -302,7 +302,7 @@ def test_nothing_reaches_for_the_network_unless_the_hub_is_named(toy: Toy, monke
 
 ENDINGS: list[tuple[BaseException, int, str, str]] = [
     (UsageError("m", where="w", fix="f"), 2, "usage", "error: m (w) - f"),
-    (GateFailed("m", fix="f"), 3, "gate", "error: m - f"),
+    (GateFailed("m", result={}, fix="f"), 3, "gate", "error: m - f"),
     (NothingComparable("m", fix="f"), 4, "nothing_comparable", "error: m - f"),
     (Diverged("m\nn", fix="f"), 5, "diverged", "error: m n - f"),
     (MemoryError(), 6, "resources", "out of memory (main memory)"),

@@ -42,6 +42,14 @@ def _after_convert(result: Mapping[str, Any]) -> str:
     return "gptkit generate --model {destination}" if result["tokenizer"] else ""
 
 
+def _after_eval(result: Mapping[str, Any]) -> str:
+    if "verdict" in result or "checkpoints" in result:
+        return ""
+    if result.get("output"):
+        return "gptkit eval --model {model} --baseline {output}"
+    return "gptkit eval --model {model} --output {free:baseline.json}"
+
+
 COMMANDS = (
     Command(
         "pretrain",
@@ -94,6 +102,24 @@ COMMANDS = (
             "gptkit generate --prompts questions.txt --recipe question-answering --quantize int8",
         ),
         "gptkit convert {model} {free:exported} --to hf",
+    ),
+    Command(
+        "eval",
+        "Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.",
+        opt.EvalOptions,
+        "gptkit.commands.eval:run",
+        (
+            "gptkit eval                                      # the newest run under ./runs, by its own task",
+            "gptkit eval --task lambada --data lambada_test.jsonl --output baseline.json",
+            "gptkit eval --suite ci.yaml --baseline baseline.json --junit out.xml --summary out.md",
+            "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
+        ),
+        _after_eval,
+        about="Names: texts (perplexity, wikitext2, wikitext103, ptb, 1bw, enwik8, text8), choices (lambada, cbt-cn, "
+        "cbt-ne, cbt-v, cbt-p, winograd, hellaswag, story-cloze, race, copa, blimp, cola, sst2, demo-cloze), written "
+        "answers (cnn-dm, wmt14-en-fr, wmt14-fr-en, coqa, natural-questions), and all of gptkit tasks for a model that "
+        "was fine-tuned on it. Exit 0: passed, or too few items to tell; 3: worse than the baseline; 4: nothing to "
+        "compare.",
     ),
     Command(
         "convert",

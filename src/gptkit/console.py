@@ -114,12 +114,12 @@ class Console:
             yield shown
 
     @contextlib.contextmanager
-    def tally(self, total: int, done: int) -> Iterator[Tally]:
+    def tally(self, total: int, done: int = 0, noun: str = "samples") -> Iterator[Tally]:
         """Show how many of `total` samples are there inside the `with`, `done` of them from the start."""
         if not self._shows_live():
-            yield PlainTally(total, done, self.say)
+            yield PlainTally(total, done, self.say, noun)
             return
-        shown = LiveTally(total, done, self.say)
+        shown = LiveTally(total, done, self.say, noun)
         with self._drawn(shown.render):
             yield shown
 

@@ -13,7 +13,7 @@ GptkitError                 1    a bug, when raised bare
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class GptkitError(Exception):
@@ -57,8 +57,17 @@ class InputError(GptkitError):
 
 
 class GateFailed(GptkitError):
+    """Quality regressed; `result` is what the command found, for --json to print beside the error."""
+
     kind = "gate"
     exit_code = 3
+
+    def __init__(self, message: str, *, result: Mapping[str, object], fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.result = result
+
+    def as_json(self) -> dict[str, object]:
+        return {**self.result, **super().as_json()}
 
 
 class NothingComparable(GptkitError):

@@ -14,7 +14,7 @@ from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
 from gptkit.terminal import safe_text
 
-PANELS = ("Common", "Speed", "Run")
+PANELS = ("Common", "Gate", "Analysis", "Speed", "Run")
 HELP_ROW = ("-h, --help", "Show this help.")
 RECIPE_ROW = (
     "-r, --recipe NAME|FILE",

@@ -157,24 +157,30 @@ class LiveProgress(Progress):
 
 
 class Tally(ABC):
-    """How many of `total` samples are there as plain values; `done` of them were there before. Subclasses show it."""
+    """How many of `total` samples, or of what `noun` says, are there; `done` were there before. Subclasses show it."""
 
-    def __init__(self, total: int, done: int, say: Callable[[str], None]) -> None:
+    def __init__(self, total: int, done: int, say: Callable[[str], None], noun: str = "samples") -> None:
         self.total = total
         self.done = done
         self.say = say
+        self.noun = noun
         self.tokens = 0
         self._before = done
         self._began = time.monotonic()
 
     def add(self, tokens: int) -> None:
         """Count one sample more, of so many tokens."""
-        self.done += 1
         self.tokens += tokens
-        self.show()
+        self.reach(self.done + 1)
+
+    def reach(self, done: int) -> None:
+        """Count up to `done` in all."""
+        before, self.done = self.done, done
+        if done > before:
+            self.show(before)
 
     @abstractmethod
-    def show(self) -> None:
+    def show(self, before: int) -> None:
         """Show what has been counted."""
 
     def figures(self) -> list[str]:
@@ -182,22 +188,24 @@ class Tally(ABC):
         elapsed = time.monotonic() - self._began
         drawn = self.done - self._before
         left = elapsed / drawn * (self.total - self.done) if drawn else None
-        speed = f"{self.tokens / max(elapsed, 1e-9):,.0f} tokens/s"
+        rate = max(elapsed, 1e-9)
+        speed = f"{self.tokens / rate:,.0f} tokens/s" if self.tokens else f"{drawn / rate:,.0f} {self.noun}/s"
         return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
 
 
 class PlainTally(Tally):
     """Occasional lines, at most about 20."""
 
-    def show(self) -> None:
-        if self.done == self.total or self.done % max(1, self.total // _TALLY_LINES) == 0:
-            self.say("  ".join([f"samples {self.done:,}/{self.total:,}", *self.figures()]))
+    def show(self, before: int) -> None:
+        each = max(1, self.total // _TALLY_LINES)
+        if self.done == self.total or self.done // each > before // each:
+            self.say("  ".join([f"{self.noun} {self.done:,}/{self.total:,}", *self.figures()]))
 
 
 class LiveTally(Tally):
     """A bar that redraws itself."""
 
-    def show(self) -> None:
+    def show(self, before: int) -> None:
         """Show nothing: rich asks for `render` twice a second."""
 
     def render(self) -> rich.table.Table:
@@ -208,7 +216,7 @@ class LiveTally(Tally):
 
         row = Table.grid(padding=(0, 2))
         share = ProgressBar(total=max(1, self.total), completed=self.done, width=24)
-        row.add_row(Text(f"samples {self.done:,}/{self.total:,}"), share, Text("  ".join(self.figures())))
+        row.add_row(Text(f"{self.noun} {self.done:,}/{self.total:,}"), share, Text("  ".join(self.figures())))
         return row
 
 

@@ -28,10 +28,12 @@ def case(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, t
 
 @pytest.mark.parametrize("tokens_per_chunk", [1, 4, 21, 1000])
 @pytest.mark.parametrize("scale", [1.0, 1 / 13])
+@pytest.mark.parametrize("alignment", [1, 16])
 def test_loss_and_gradients_equal_the_plain_ones(
-    tokens_per_chunk: int, scale: float, monkeypatch: pytest.MonkeyPatch
+    tokens_per_chunk: int, scale: float, alignment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", tokens_per_chunk * VOCABULARY)
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", {"cpu": tokens_per_chunk * VOCABULARY})
+    monkeypatch.setattr(module, "ALIGNMENT", {"cpu": alignment})
     hidden, weight, targets = case(seed=tokens_per_chunk)
     expected = plain(hidden, weight, targets) * scale
     expected_gradients = torch.autograd.grad(expected, (hidden, weight))
@@ -75,7 +77,7 @@ def test_a_hopeless_target_gives_a_finite_loss_and_the_right_gradient() -> None:
 
 
 def test_no_tensor_as_large_as_all_the_logits_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 16 * 512)
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", {"cpu": 16 * 512})
     hidden = torch.randn(256, WIDTH, requires_grad=True)
     weight = torch.randn(512, WIDTH, requires_grad=True)
 

@@ -185,7 +185,7 @@ def test_without_the_auxiliary_loss_the_lm_head_is_not_touched(case: str, monkey
 
 @pytest.mark.parametrize("tokens_per_chunk", [2, 100])
 def test_weights_of_tokens_multiply_loss_and_gradients(tokens_per_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptkit.model.lm_loss.CHUNK_ELEMENTS", tokens_per_chunk * 13)
+    monkeypatch.setattr("gptkit.model.lm_loss.CHUNK_ELEMENTS", {"cpu": tokens_per_chunk * 13})
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(5, 8, generator=generator).requires_grad_()
     weight = torch.randn(13, 8, generator=generator).requires_grad_()

@@ -220,7 +220,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 
 def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -> None:
-    assert newest_finished(tmp_path / "none", "pretrain") is None
+    assert newest_finished(tmp_path / "none", lambda result: True) is None
     for name, command in (("b", "pretrain"), ("a", "pretrain"), ("c", "finetune")):
         with open_run(PretrainOptions(out=tmp_path / name), command=command, name="x") as run:
             result = run.finish({"steps": 3})
@@ -229,7 +229,7 @@ def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -
     opened(PretrainOptions(out=tmp_path / "d")).close()  # not finished
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "result.json").write_text("[1]")
-    assert newest_finished(tmp_path, "pretrain") == tmp_path / "a"
+    assert newest_finished(tmp_path, lambda result: result["command"] == "pretrain") == tmp_path / "a"
     with opened(PretrainOptions(out=tmp_path / "a")) as again:
         assert again.result is not None
         assert again.result["steps"] == 3

@@ -23,7 +23,7 @@ from gptkit.data.readers import read_pieces
 from gptkit.data.split import Scan, cut_point, fraction_of, head, held_out, is_blank, name_hash, scan, tail
 from gptkit.errors import InputError, UsageError
 
-__all__ = ["Corpus", "Piece", "TextPart", "open_corpus"]
+__all__ = ["Corpus", "Piece", "TextPart", "open_corpus", "open_text"]
 
 Kind = Literal["embedded", "files", "hub"]
 Pieces = Callable[[], Iterator[Piece]]
@@ -107,6 +107,12 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
     both = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
     parts = (_whole(source), _whole(held))
     return _corpus(source, where, both, parts, [*held.notes, _shares(parts)])
+
+
+def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
+    """Find and read through the text of one argument, undivided; and notes on what was passed over."""
+    source = _files([data], None)
+    return _whole(source), source.notes
 
 
 def _corpus(source: _Source, validation: str, sha256: str, parts: _Sides, notes: list[str]) -> Corpus:

@@ -56,6 +56,13 @@ def read_pieces(path: Path) -> Iterator[Piece]:
         yield from reader(path)
 
 
+def read_plain_text(path: Path) -> Iterator[Piece]:
+    """Yield the pieces of a text file, whatever its name ends in."""
+    with faults_named(path):
+        require_regular(path)
+        yield from _read_text(path)
+
+
 def _reader(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.data.examples import Example
+from gptkit.data.file_search import existing_folder, find, not_found, roots
 from gptkit.data.task import KINDS, Source, Task
 from gptkit.data.task_files import read_examples
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import UsageError
 
 OTHER_STEMS = {"dev": ("validation", "val")}
 
@@ -39,16 +37,16 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     if task.is_demo:
         from gptkit.data.demo_tasks import demo_examples
 
-        return _loaded(demo_examples(task.name, split), ())
+        return loaded(demo_examples(task.name, split))
     folder = task.folder if data is None else data
     if folder is None:
         raise UsageError(f"{task.name} needs its data", where="--data", fix=_what_to_give(task, split))
     if str(folder).startswith("hf:"):
         from gptkit.data.task_hub import hub_examples
 
-        return _loaded(*hub_examples(task, split, str(folder)))
-    source, paths = find_source(task, split, Path(folder).expanduser())
-    return _loaded(*read_examples(task, split, source, paths))
+        return loaded(*hub_examples(task, split, str(folder)))
+    source, paths = find_source(task, split, existing_folder(folder))
+    return loaded(*read_examples(task, split, source, paths))
 
 
 def _what_to_give(task: Task, split: str) -> str:
@@ -65,18 +63,14 @@ def _names_of(task: Task, split: str) -> str:
 
 def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
     """Return the first form of a split whose files are there, the authors' before the generic ones."""
-    if not folder.is_dir():
-        problem = "not a folder" if folder.exists() else "no such folder"
-        raise InputError(problem, where=f"--data {folder}", fix="name the folder of the task's files")
     sources = [*task.splits[split], *_generic_sources(split)]
-    for root in (folder, *_folders_of(task, folder)):
+    for root in roots(folder, (task.name, *task.folders)):
         for source in sources:
-            paths = [path for pattern in source.paths if (path := _match(root, pattern, source)) is not None]
+            is_folder = source.kind == "race"
+            paths = [path for pattern in source.paths if (path := find(root, pattern, folder=is_folder)) is not None]
             if len(paths) == len(source.paths):
                 return source, paths
-    there = ", ".join(one.name + "/" * one.is_dir() for one in _entries(folder)[:8]) or "nothing"
-    fix = f"looked for {_names_of(task, split)} there and in {task.name}/ (any case); found {there}"
-    raise InputError(f"no file for the split {split!r} of {task.name}", where=f"--data {folder}", fix=fix)
+    raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
 
 
 def _generic_sources(split: str) -> Iterator[Source]:
@@ -86,42 +80,8 @@ def _generic_sources(split: str) -> Iterator[Source]:
             yield from (Source((f"{stem}{joint}{side}.{kind}",), kind) for kind in KINDS)
 
 
-def _folders_of(task: Task, folder: Path) -> list[Path]:
-    """Return the folders inside that are named like the task: STS-B is stsb, CoLA cola."""
-    names = {_plain(name) for name in (task.name, *task.folders)}
-    return [one for one in _entries(folder) if _plain(one.name) in names and one.is_dir()]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_. ]", "", name.lower())
-
-
-def _match(root: Path, pattern: str, source: Source) -> Path | None:
-    """Return the file (or RACE's folder) that a path with * stands for, in any case; an exact name comes first."""
-    found = root
-    for part in Path(pattern).parts:
-        if os.path.exists(found / part):
-            found = found / part
-            continue
-        similar = [one for one in _entries(found) if fnmatch.fnmatchcase(one.name.lower(), part.lower())]
-        if not similar:
-            return None
-        if len(similar) > 1:
-            names = " and ".join(one.name for one in similar[:2])
-            raise InputError(f"{names} both could be {part}", where=str(found), fix="keep one of them")
-        [found] = similar
-    return found if found.is_dir() == (source.kind == "race") else None
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        fix = "check its permissions"
-        raise InputError(f"the folder cannot be read: {error.strerror}", where=str(folder), fix=fix) from None
-
-
-def _loaded(examples: Sequence[Example], notes: Sequence[str]) -> Loaded:
+def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:
+    """Return the examples with the hash of their texts and labels."""
     digest = hashlib.sha256()
     for one in examples:
         texts: list[str] = []

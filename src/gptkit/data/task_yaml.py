@@ -23,17 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from gptkit.data.formats import FORMAT_FIELDS
 from gptkit.data.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.data.yaml_entries import Entry, read_entries
 from gptkit.errors import UsageError, suggest
 from gptkit.recipe_files import SAFE_NAME
 
-if TYPE_CHECKING:
-    import yaml
-
-MAX_BYTES = 1_000_000
 KEYS = (
     "name",
     "format",
@@ -52,60 +49,10 @@ SCORE_METRICS = ("pearson", "spearman")
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
-class _Entry:
-    """A value of the file: a word, a list of words, or a mapping of entries; `where` is file:line."""
-
-    def __init__(self, node: yaml.Node, path: Path) -> None:
-        self.node = node
-        self.path = path
-        self.where = f"{path}:{node.start_mark.line + 1}"
-
-    def word(self, what: str) -> str:
-        import yaml
-
-        if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
-            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
-        if "\0" in self.node.value:
-            raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
-        return str(self.node.value)
-
-    def words(self, what: str) -> tuple[str, ...]:
-        import yaml
-
-        if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
-            raise UsageError(f"{what} is not a list", where=self.where, fix=f"write {what}: [one, another]")
-        words = tuple(_Entry(one, self.path).word(what) for one in self.node.value)
-        if len(set(words)) < len(words):
-            raise UsageError(f"{what} holds one value twice", where=self.where, fix="keep one of them")
-        return words
-
-    def is_list(self) -> bool:
-        import yaml
-
-        return isinstance(self.node, yaml.SequenceNode)
-
-    def entries(self, what: str, known: Sequence[str]) -> dict[str, _Entry]:
-        """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
-        import yaml
-
-        if not isinstance(self.node, yaml.MappingNode):
-            fix = "write `key: value` lines"
-            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=fix)
-        found: dict[str, _Entry] = {}
-        for key_node, value in self.node.value:
-            key = _Entry(key_node, self.path)
-            name = key.word("a key")
-            if known and name not in known:
-                raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
-            if name in found:
-                raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
-            found[name] = _Entry(value, self.path)
-        return found
-
-
 def read_task(path: Path) -> Task:
     """Return the task that a YAML file describes; UsageError with file:line for whatever is wrong in it."""
-    root = _root(path)
+    fix = "name a YAML file (gptkit tasks lists the tasks that need none)"
+    root = read_entries(path, what="a task", fix=fix, content="format: and labels:")
     entries = root.entries("a task", KEYS)
     format = cast(Format, _choice(entries, "format", tuple(FORMAT_FIELDS), root))
     labels = entries["labels"].words("labels") if "labels" in entries else ()
@@ -129,34 +76,7 @@ def read_task(path: Path) -> Task:
     )
 
 
-def _root(path: Path) -> _Entry:
-    import yaml
-
-    where = str(path)
-    fix = "name a YAML file (gptkit tasks lists the tasks that need none)"
-    if not path.is_file():
-        raise UsageError("a task is a file, this is none" if path.exists() else "no such file", where=where, fix=fix)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError("a task of over 1 MB", where=where, fix=fix)
-        node = yaml.compose(path.read_bytes().decode("utf-8-sig"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(error.strerror or "unreadable", where=where, fix="make the file readable") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"byte {error.start} is not UTF-8", where=f"{path}:{line}", fix="save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else where
-        raise UsageError(f"not YAML: {error.problem}", where=where, fix="write `key: value` lines") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"not YAML: {error}", where=where, fix="write `key: value` lines") from None
-    if node is None:
-        raise UsageError("the file is empty", where=f"{path}:1", fix="write at least format: and labels:")
-    return _Entry(node, path)
-
-
-def _check_name(name: str, entry: _Entry) -> None:
+def _check_name(name: str, entry: Entry) -> None:
     from gptkit.data.tasks import TASKS
 
     if not SAFE_NAME.fullmatch(name):
@@ -166,7 +86,7 @@ def _check_name(name: str, entry: _Entry) -> None:
         raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
 
 
-def _choice(entries: dict[str, _Entry], key: str, known: Sequence[str], root: _Entry) -> str:
+def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Entry) -> str:
     if key not in entries:
         raise UsageError(f"no {key!r} in the task", where=root.where, fix=f"write {key}: {' or '.join(known)}")
     word = entries[key].word(key)
@@ -175,7 +95,7 @@ def _choice(entries: dict[str, _Entry], key: str, known: Sequence[str], root: _E
     return word
 
 
-def _score_range(entries: dict[str, _Entry]) -> tuple[float, float] | None:
+def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
     if "score_range" not in entries:
         return None
     entry = entries["score_range"]
@@ -192,8 +112,8 @@ def _target(
     format: Format,
     labels: tuple[str, ...],
     score_range: tuple[float, float] | None,
-    entries: dict[str, _Entry],
-    root: _Entry,
+    entries: dict[str, Entry],
+    root: Entry,
 ) -> Target:
     choice = format == "multiple-choice"
     fits: tuple[Target, ...] = ("choice",) if choice else ("class",) if labels else ("score", "soft-score")
@@ -213,7 +133,7 @@ def _target(
     return target
 
 
-def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, _Entry]) -> tuple[str, ...]:
+def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, Entry]) -> tuple[str, ...]:
     fits = SCORE_METRICS if "score" in target else ("accuracy",) if target == "choice" else CLASS_METRICS
     known = [name for name in fits if name != "f1" or len(labels) == 2]
     if "metrics" not in entries:
@@ -225,7 +145,7 @@ def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, _Entry]
     return names
 
 
-def _columns(format: Format, entry: _Entry | None) -> Columns | None:
+def _columns(format: Format, entry: Entry | None) -> Columns | None:
     if entry is None:
         return None
     fields = FORMAT_FIELDS[format]
@@ -244,7 +164,7 @@ def _columns(format: Format, entry: _Entry | None) -> Columns | None:
     return Columns(tuple(column(name) for name in fields), label, identifier=index)
 
 
-def _splits(columns: Columns | None, entry: _Entry | None) -> dict[str, tuple[Source, ...]]:
+def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Source, ...]]:
     if entry is None:
         return {
             split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS)
@@ -265,14 +185,14 @@ def _splits(columns: Columns | None, entry: _Entry | None) -> dict[str, tuple[So
     return splits
 
 
-def _count(entry: _Entry) -> int:
+def _count(entry: Entry) -> int:
     word = entry.word("choices")
     if not (word.isascii() and word.isdigit() and len(word) < 4 and int(word) >= 2):
         raise UsageError("choices is not a number of at least 2", where=entry.where, fix="write choices: 4")
     return int(word)
 
 
-def _hub(entry: _Entry | None, columns: Columns | None) -> HubSource | None:
+def _hub(entry: Entry | None, columns: Columns | None) -> HubSource | None:
     if entry is None:
         return None
     name, _, configuration = entry.word("hub").removeprefix("hf:").partition(":")

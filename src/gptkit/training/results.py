@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def newest_finished(root: Path, command: str) -> Path | None:
-    """Return the run of `command` directly under `root` that finished last, by its own `finished_at`."""
+def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool]) -> Path | None:
+    """Return the run directly under `root` whose result suits that finished last, by its own `finished_at`."""
     finished: list[tuple[datetime, Path]] = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         result = read_result(path) or {}
@@ -28,6 +29,6 @@ def newest_finished(root: Path, command: str) -> Path | None:
             at = datetime.fromisoformat(str(result.get("finished_at")))
         except ValueError:
             continue
-        if result.get("command") == command and at.tzinfo is not None:
+        if at.tzinfo is not None and suits(result):
             finished.append((at, path))
     return max(finished)[1] if finished else None

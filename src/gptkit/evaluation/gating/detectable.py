@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.evaluation.paired_tests import Floats
+from gptkit.evaluation.gating.paired_tests import Floats
 from gptkit.evaluation.resampling import resampled, uniform
 
 _AIM = 0.85

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gptkit.errors import NothingComparable
-from gptkit.evaluation import detectable, paired_tests
-from gptkit.evaluation.detectable import Detectable, RowMetric
-from gptkit.evaluation.paired_tests import RESAMPLES, Floats
+from gptkit.evaluation.gating import detectable, paired_tests
+from gptkit.evaluation.gating.detectable import Detectable, RowMetric
+from gptkit.evaluation.gating.paired_tests import RESAMPLES, Floats
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 _ROUNDING = 1e-9  # of the floor: a drop of 2 in 100 items meets a floor of 0.02

@@ -1,0 +1,125 @@
+"""`gptkit eval`: a model and tasks in, scores with their protocols out; and a verdict against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from gptkit.commands.eval_along import evaluate_along
+from gptkit.commands.eval_gate import Gate
+from gptkit.commands.eval_overlap import overlap_result
+from gptkit.commands.eval_tables import show_scores
+from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, wanted_tasks
+from gptkit.commands.evaluated_model import EvaluatedModel, head_fits
+from gptkit.commands.newest_model import newest_model_for
+from gptkit.console import Console
+from gptkit.data.tasks import TASKS, find_task
+from gptkit.errors import UsageError
+from gptkit.evaluation.eval_file import EvaluatedRun, eval_text
+from gptkit.evaluation.evaluations import find_evaluation
+from gptkit.evaluation.gating.suites import SuiteTask
+from gptkit.finetuning.inputs import output_labels
+from gptkit.model_files.directories import model_directory
+from gptkit.options import EvalOptions
+from gptkit.training import files
+from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
+
+DEFAULT = "perplexity"  # of a language model, where no task is named
+
+
+def run(options: EvalOptions, console: Console) -> dict[str, Any]:
+    """Score, tell, compare; return what `--json` prints, or raise GateFailed with it."""
+    _check(options)
+    accelerator = make_accelerator(options.device)
+    wanted = wanted_tasks(options)
+    if options.all_checkpoints is not None:
+        return evaluate_along(
+            options.all_checkpoints, wanted or _default_tasks(None, options), options, accelerator, console
+        )
+    gate = Gate(options)  # a baseline that cannot be read is refused before anything is computed
+    name = options.model or _newest(wanted, console)
+    model = EvaluatedModel(model_directory(name), options, accelerator, console)
+    jobs = _jobs(wanted or _default_tasks(model, options), model, accelerator, console)
+    scores = {key: one for job in jobs for key, one in evaluate_job(job, model).items()}
+    present = EvaluatedRun(name, model.model_sha256, model.tokenizer_sha256, scores)
+    return on_main_process(accelerator, lambda: _tell(present, jobs, gate, options, console))
+
+
+def _check(options: EvalOptions) -> None:
+    """Refuse what can be refused before any file is read."""
+    clashes = {
+        "--suite, --task": options.suite is not None and bool(options.task),
+        "--suite, --data": options.suite is not None and options.data is not None,
+        "--all-checkpoints, --model": options.all_checkpoints is not None and options.model is not None,
+        "--all-checkpoints, --baseline": options.all_checkpoints is not None and options.baseline is not None,
+        "--all-checkpoints, --contamination": options.all_checkpoints is not None and options.contamination is not None,
+    }
+    for where, is_taken in clashes.items():
+        if is_taken:
+            raise UsageError("these do not go together", where=where, fix="leave one of them out")
+    if options.floor is not None and options.baseline is None:
+        raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
+    for flag, path in (("--output", options.output), ("--junit", options.junit), ("--summary", options.summary)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            problem = "a folder" if path.is_dir() else "no such folder"
+            raise UsageError(
+                f"{path} cannot be written: {problem}", where=flag, fix="name a file in a folder that exists"
+            )
+
+
+def _newest(wanted: Sequence[SuiteTask], console: Console) -> str:
+    """Return the newest finished run that can do all of the tasks."""
+
+    def can_do(result: dict[str, Any]) -> bool:
+        return result.get("command") in ("pretrain", "finetune") and all(_suits(result, one.task) for one in wanted)
+
+    return newest_model_for(can_do, ", ".join(one.task for one in wanted) or "an evaluation", console)
+
+
+def _suits(result: dict[str, Any], name: str) -> bool:
+    """Return whether a finished run's model can do a task, by its head or zero-shot."""
+    if find_evaluation(name) is not None:
+        return True
+    task, trained_on = find_task(name), TASKS.get(str(result.get("task")))
+    if trained_on is None:
+        return result.get("task") == task.name
+    return head_fits(task, trained_on.name, trained_on.format, output_labels(trained_on))
+
+
+def _default_tasks(model: EvaluatedModel | None, options: EvalOptions) -> tuple[SuiteTask, ...]:
+    """Return the task that the model was fine-tuned on, else a text's perplexity."""
+    own = model.config.task if model is not None and model.config.task in TASKS else None
+    return (SuiteTask(own or DEFAULT, options.data, None, None, None, "--task"),)
+
+
+def _jobs(wanted: Sequence[SuiteTask], model: EvaluatedModel, accelerator: Accelerator, console: Console) -> list[Job]:
+    options = model.options
+    return main_process_first(accelerator, lambda: [prepare_job(one, model, options, console.say) for one in wanted])
+
+
+def _tell(
+    present: EvaluatedRun, jobs: Sequence[Job], gate: Gate, options: EvalOptions, console: Console
+) -> dict[str, Any]:
+    """Show and write the scores, then what the gate says of them."""
+    outcome = gate.judge(present, jobs)
+    if outcome is not None:
+        gate.tell(outcome, console)
+    show_scores(present, jobs, console)
+    more: dict[str, Any] = {} if outcome is None else outcome.as_json()
+    if options.contamination is not None:
+        more["contamination"] = overlap_result(options.contamination, jobs, present.scores, console)
+    if options.output is not None:
+        _write(options.output, eval_text(present, more), console)
+    result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
+    if outcome is not None:
+        gate.finish(outcome, result, console)
+    return result
+
+
+def _write(path: Path, text: str, console: Console) -> None:
+    with files.failures_told("writing the results", fix="name another --output"):
+        files.write_atomically(path, text)
+    console.say(f"results and items: {path}")

@@ -1,0 +1,134 @@
+"""What an evaluation is asked for: its tasks with their data, and how each becomes the items of its protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptkit.commands.evaluated_model import EvaluatedModel
+from gptkit.data.examples import Example
+from gptkit.data.task import Task
+from gptkit.data.task_data import Loaded, load_examples, loaded
+from gptkit.data.tasks import TASKS, find_task
+from gptkit.errors import UsageError, suggest
+from gptkit.evaluation.eval_file import Scored, scored
+from gptkit.evaluation.evaluations import find_evaluation, names_of_evaluations
+from gptkit.evaluation.gating.suites import SuiteTask, read_suite
+from gptkit.evaluation.protocols import (
+    Evaluation,
+    GeneratedProtocol,
+    Items,
+    Protocol,
+    RuleProtocol,
+    ScoredProtocol,
+)
+from gptkit.evaluation.rows.text_rows import with_stride
+from gptkit.evaluation.running import score_protocols
+from gptkit.finetuning.scores import head_protocol
+from gptkit.options import EvalOptions
+
+YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task to evaluate: by the head of a model that was fine-tuned on it (`task`), or zero-shot (`evaluation`)."""
+
+    name: str
+    protocols: tuple[Protocol, ...]
+    examples: Loaded
+    task: Task | None
+    evaluation: Evaluation | None
+    floor: float | None = None
+    minimum: float | None = None
+
+
+def known_names() -> list[str]:
+    """Return every name that --task takes."""
+    return [*dict.fromkeys([*names_of_evaluations(), *TASKS])]
+
+
+def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:
+    """Return the tasks of --suite or --task, none where neither is given; UsageError for unknown names."""
+    if options.suite is not None:
+        return read_suite(options.suite, known_names())
+    for name in options.task:
+        if not name.lower().endswith(YAML) and name not in TASKS and find_evaluation(name) is None:
+            raise UsageError(f"no evaluation is called {name!r}", where="--task", fix=suggest(name, known_names()))
+    repeated = next((name for name in options.task if options.task.count(name) > 1), None)
+    if repeated:
+        raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
+    return tuple(SuiteTask(name, options.data, None, None, None, "--task") for name in options.task)
+
+
+def prepare_job(wanted: SuiteTask, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
+    """Read and check a task's examples; UsageError where neither the model's head nor a zero-shot row answers it."""
+    task = _task_of(wanted.task)
+    evaluation = find_evaluation(wanted.task)
+    if task is not None and model.has_head_for(task):
+        examples = load_examples(task, _split(task, options), wanted.data)
+        _refuse_unlabelled(task, examples)
+        protocols: tuple[Protocol, ...] = (head_protocol(task, _split(task, options)),)
+        evaluation = None
+    elif evaluation is not None:
+        evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
+        examples, protocols, task = evaluation.load(wanted.data), evaluation.protocols, None
+    else:
+        trained_on = model.config.task or "no task"
+        fix = f"fine-tune one: gptkit finetune --task {wanted.task}"
+        raise UsageError(f"this model was fine-tuned on {trained_on}, not {wanted.task}", where=wanted.where, fix=fix)
+    for note in examples.notes:
+        say(f"{wanted.task}: {note}")
+    limit = wanted.limit if wanted.limit is not None else options.limit
+    if limit is not None and limit < len(examples.examples):
+        examples = loaded(examples.examples[:limit], examples.notes)
+    name = Path(wanted.task).stem if task is not None else wanted.task.partition("/")[0]
+    return Job(name, protocols, examples, task, evaluation, wanted.floor, wanted.minimum)
+
+
+def evaluate_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:
+    """Return what the model gets for a task, by "task/protocol"."""
+    examples, found = job.examples.examples, {}
+    if job.task is not None:
+        found[job.protocols[0].name] = model.classify(job.task, examples)
+    else:
+        found = _zero_shot(job, examples, model)
+    return {
+        f"{job.name}/{one.name}": scored(one, found[one.name], job.examples.sha256, _settings(one, model))
+        for one in job.protocols
+    }
+
+
+def _zero_shot(job: Job, examples: Sequence[Example], model: EvaluatedModel) -> dict[str, Items]:
+    assert job.evaluation is not None
+    banned = () if job.evaluation.banned is None else job.evaluation.banned(model.encoder)
+    by_likelihood = [one for one in job.protocols if isinstance(one, ScoredProtocol)]
+    items = score_protocols(by_likelihood, examples, model.encoder, model.score, banned) if by_likelihood else []
+    found = {protocol.name: one for protocol, one in zip(by_likelihood, items, strict=True)}
+    for protocol in job.protocols:
+        if isinstance(protocol, GeneratedProtocol):
+            found[protocol.name] = protocol.items(examples, model.write(protocol, examples))
+        elif isinstance(protocol, RuleProtocol):
+            found[protocol.name] = protocol.items(examples)
+    return found
+
+
+def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
+    own = protocol.settings(model.encoder) if isinstance(protocol, ScoredProtocol) else {}
+    return {**own, "precision": model.options.precision}
+
+
+def _task_of(name: str) -> Task | None:
+    return find_task(name) if name in TASKS or name.lower().endswith(YAML) else None
+
+
+def _split(task: Task, options: EvalOptions) -> str:
+    """Return the split to score: the only one of a task for evaluation alone."""
+    return options.split if len(task.splits) > 1 else next(iter(task.splits))
+
+
+def _refuse_unlabelled(task: Task, examples: Loaded) -> None:
+    if any(one.label is None for one in examples.examples):
+        message = f"the examples of {task.name} have no labels"
+        raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")

@@ -1,0 +1,147 @@
+"""A model as evaluations ask it: for log-probabilities, for a fine-tuned head's answers, or for texts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from gptkit.commands.eval_writing import write_texts, writing_options
+from gptkit.console import Console
+from gptkit.data.encoded_examples import encode_examples
+from gptkit.data.examples import Example
+from gptkit.data.formats import Markers
+from gptkit.data.task import Task
+from gptkit.data.tasks import TASKS
+from gptkit.data.tokenizers import fingerprint, tokenizer_in
+from gptkit.evaluation.evaluations import find_evaluation
+from gptkit.evaluation.protocols import Generated, GeneratedProtocol, Items
+from gptkit.evaluation.scoring.encoder import Encoder
+from gptkit.evaluation.scoring.requests import Answer, Group
+from gptkit.evaluation.scoring.scorer import Processes, Scorer
+from gptkit.finetuning.inputs import output_labels, weights_sha256
+from gptkit.finetuning.plan import predict_split
+from gptkit.finetuning.scores import items_of_logits
+from gptkit.generation.text_model import TextModel
+from gptkit.model.config_files import read_config
+from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import EvalOptions, GenerateOptions
+from gptkit.training.checkpoints import load_weights
+from gptkit.training.step import autocast
+
+
+class EvaluatedModel:
+    """A model directory, opened as the options say; what each kind of question needs is read once, when it is asked.
+
+    `checkpoint` is a directory whose weights take the place of the model's own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        options: EvalOptions,
+        accelerator: Accelerator,
+        console: Console,
+        *,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.directory = directory
+        self.options = options
+        self.accelerator = accelerator
+        self.console = console
+        self.checkpoint = checkpoint
+        self.config = read_config(directory / "config.json")
+        self.tokenizer = tokenizer_in(directory)
+        self.encoder = Encoder(self.tokenizer, self.config.n_positions)
+
+    @functools.cached_property
+    def model_sha256(self) -> str:
+        return weights_sha256(self.checkpoint or self.directory)
+
+    @functools.cached_property
+    def tokenizer_sha256(self) -> str:
+        return fingerprint(self.tokenizer)
+
+    def has_head_for(self, task: Task) -> bool:
+        """Return whether the model was fine-tuned on this task, or on one with the same outputs.
+
+        That is one out of the same folder (RACE's three), or one that this task, for evaluation alone, was made for.
+        """
+        return head_fits(task, self.config.task, self.config.format, tuple((self.config.id2label or {}).values()))
+
+    def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
+        """Answer groups of requests, showing how far it is."""
+        total = sum(map(len, groups))
+        with self.console.tally(total, noun="requests") as tally:
+            return self._scorer.score(groups, banned, tally.reach)
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        model = load_model(self.directory)
+        if self.checkpoint is not None:
+            load_weights(self.checkpoint, model)
+        processes = Processes(
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            lambda own: list(gather_object([own])),
+        )
+        return Scorer(
+            model.to(self.accelerator.device).eval(),
+            device=self.accelerator.device,
+            precision=self.options.precision,
+            batch_size=self.options.batch_size,
+            processes=processes,
+        )
+
+    def classify(self, task: Task, examples: Sequence[Example]) -> Items:
+        """Return what the fine-tuned head says of labelled examples."""
+        markers = Markers(*marker_ids(self.directory, len(self.tokenizer)))
+        limit = self.config.n_positions
+        encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
+        if encoded.n_truncated:
+            self.console.say(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
+        with autocast(self.accelerator.device.type, self.options.precision):
+            found = predict_split(self._head, encoded)
+        assert found is not None
+        return items_of_logits(task, examples, found.logits)
+
+    @functools.cached_property
+    def _head(self) -> GPTDoubleHeadsModel:
+        model = load_model(self.directory, head=GPTDoubleHeadsModel)
+        if self.checkpoint is not None:
+            load_weights(self.checkpoint, model)
+        model.to(self.accelerator.device).eval()
+        return model
+
+    def write(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> list[Generated]:
+        """Return the texts that the model writes to a protocol's prompts."""
+        options = writing_options(protocol, self._writing)
+        model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
+        with self.console.tally(len(examples), noun="texts") as tally:
+            written = write_texts(model, examples, protocol, options, told=tally.add)
+        for note in written.notes:
+            self.console.warn(note)
+        return written.texts
+
+    @functools.cached_property
+    def _writing(self) -> GenerateOptions:
+        options = self.options
+        return GenerateOptions(
+            seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
+        )
+
+
+def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Sequence[str]) -> bool:
+    """Return whether a model fine-tuned on `trained_on`, with that format and those outputs, answers this task."""
+    if trained_on == task.name:
+        return True
+    if format != task.format or tuple(labels) != output_labels(task):
+        return False
+    other = TASKS.get(trained_on or "")
+    if other is not None and task.folders and other.folders == task.folders:
+        return True
+    return "train" not in task.splits or (task.target == "class" and find_evaluation(task.name) is None)

@@ -1,0 +1,23 @@
+"""LAMBADA as OpenAI distributes it: lambada_test.jsonl, a passage on each line, with its punctuation and case."""
+
+from __future__ import annotations
+
+from gptkit.data.evaluation_files.forms import find_form, text_cell
+from gptkit.data.examples import Example
+from gptkit.data.task_data import Loaded, loaded
+from gptkit.data.task_readers import open_table
+from gptkit.errors import InputError
+
+_SOURCE = "openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"
+
+
+def lambada(data: str | None) -> Loaded:
+    """Return the passages: fields = (text,), without label, numbered as in the file."""
+    [path] = find_form("lambada", data, [("lambada_test.jsonl",), ("lambada*.jsonl",)], source=_SOURCE)
+    examples = []
+    for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
+        text = text_cell(row, "text", where)
+        if " " not in text.strip():
+            raise InputError("no space, before which the context is", where=where, fix="give at least two words")
+        examples.append(Example((text,), None, where, str(number)))
+    return loaded(examples)

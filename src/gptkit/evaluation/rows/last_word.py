@@ -1,0 +1,83 @@
+"""Does the likeliest continuation spell the last word of a passage? (LAMBADA, Paperno et al. 2016)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gptkit.data.examples import Example
+from gptkit.evaluation.protocols import Items, Published, ScoredProtocol
+from gptkit.evaluation.remembered import remembered
+from gptkit.evaluation.rows.choices import item_ids, requests_of
+from gptkit.evaluation.scoring.requests import Answer, Group, Request
+
+if TYPE_CHECKING:
+    from gptkit.evaluation.scoring.encoder import Encoder
+
+Prepare = Callable[[str], str]
+Requests = Callable[[Sequence[Example], "Encoder"], list[Group]]
+
+
+def last_token(prepare: Prepare) -> Requests:
+    """Return the function to requests for the last token of a passage, be it a whole word or the end of one."""
+
+    def requests(examples: Sequence[Example], encoder: Encoder) -> list[Group]:
+        texts = encoder.encode([prepare(str(one.fields[0])) for one in examples])
+        separated = (ids if len(ids) > 1 else np.array([encoder.separator, *ids]) for ids in texts)
+        cut = (ids[-(encoder.n_positions + 1) :] for ids in separated)
+        return [(Request(ids, len(ids) - 1),) for ids in cut]
+
+    return remembered(requests)
+
+
+def last_word(prepare: Prepare) -> Requests:
+    """Return the function to requests for what follows the last space of a passage, all of its tokens."""
+
+    def pairs(example: Example) -> list[tuple[str, str]]:
+        context, space, word = prepare(str(example.fields[0])).rpartition(" ")
+        return [(context, space + word)]
+
+    return remembered(lambda examples, encoder: requests_of([pairs(one) for one in examples], encoder))
+
+
+def last_word_protocol(
+    name: str,
+    about: str,
+    requests: Requests,
+    *,
+    filtered: bool = False,
+    per_token: bool = False,
+    published: Sequence[Published] = (),
+) -> ScoredProtocol:
+    """Return the protocol that asks whether each token of the target is the likeliest one.
+
+    `filtered`: the first one only among what is no stop word. The perplexity is of targets, never filtered.
+    """
+
+    def items(examples: Sequence[Example], answers: Sequence[tuple[Answer, ...]], encoder: Encoder) -> Items:
+        targets = [group[0].ids[group[0].start :] for group in requests(examples, encoder)]
+        found = [_found(target, answer, filtered) for target, (answer,) in zip(targets, answers, strict=True)]
+        columns = {
+            "correct": np.array(found, dtype=np.float64),
+            "nll": np.array([-answer.log_probs.sum() for (answer,) in answers], dtype=np.float64),
+        }
+        return Items(item_ids(examples), columns)
+
+    return ScoredProtocol(
+        name,
+        about,
+        ("accuracy", "perplexity"),
+        gated=2,
+        published=tuple(published),
+        per_token=per_token,
+        chance=0.0,
+        requests=requests,
+        items=items,
+    )
+
+
+def _found(target: np.ndarray, answer: Answer, filtered: bool) -> bool:
+    predicted = np.concatenate([(answer.top_allowed if filtered else answer.top)[:1], answer.top[1:]])
+    return bool(np.array_equal(predicted, target))

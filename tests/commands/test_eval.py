@@ -1,0 +1,219 @@
+"""`gptkit eval` as its users run it: scores with their protocols, baselines, gates, heads, checkpoints, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generation_toy import write_model
+
+from gptkit.cli import main
+
+WORDS = ("citizen", "speak", "proceed", "further", "hear", "before", "first", "any", "we", "me")
+REVIEWS = [(f"hear {word} {'proceed' if number % 2 else 'speak'}", number % 2) for number, word in enumerate(WORDS * 6)]
+TASK = "format: classification\nlabels: [bad, good]\n"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random models with the same tokenizer, `one` and `two`, and `other` with another tokenizer."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed, (name, tokenizer) in enumerate((("one", "bpe:300"), ("two", "bpe:300"), ("other", "bpe:280"))):
+        write_model(folder / name, tokenizer, seed=seed)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    rows = [{"text": f"First {word} before we {WORDS[number % 10]}"} for number, word in enumerate(WORDS * 4)]
+    Path("lambada_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("text.txt").write_text("First Citizen: before we proceed any further, hear me speak\n" * 300)
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], model: Path, *words: str, code: int = 0) -> dict[str, Any]:
+    found = main(["eval", "--model", str(model), *words, "--json"])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    result: dict[str, Any] = json.loads(captured.out)
+    return result
+
+
+LAMBADA = ("--task", "lambada", "--data", "lambada_test.jsonl")
+TEXT = ("--task", "perplexity", "--data", "text.txt")
+
+
+def test_every_protocol_comes_with_its_n_error_and_data_and_the_same_run_writes_the_same_bytes(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate(capsys, models / "one", *LAMBADA, "--output", "first.json")
+    assert result["schema"] == "gptkit.eval/1"
+    assert {key.split("/")[1] for key in result["results"]} >= {"last-token", "last-word", "last-word-openai"}
+    for one in result["results"].values():
+        assert one["n"] == 40
+        assert len(one["data_sha256"]) == 64
+        assert one["metrics"]["accuracy"].keys() == {"value", "stderr", "higher_is_better"}
+    evaluate(capsys, models / "one", *LAMBADA, "--output", "second.json", "--batch-size", "3")
+    assert close(json.loads(Path("first.json").read_text()), json.loads(Path("second.json").read_text()))
+    before = Path("second.json").read_bytes()
+    evaluate(capsys, models / "one", *LAMBADA, "--output", "second.json", "--batch-size", "3")
+    assert Path("second.json").read_bytes() == before
+
+
+def close(first: Any, second: Any) -> bool:
+    """Whether two values of JSON are alike but for rounding."""
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(close, first, second))
+    return (
+        bool(first == pytest.approx(second, rel=1e-5, abs=1e-6)) if isinstance(first, float | int) else first == second
+    )
+
+
+def test_the_table_shows_protocols_side_by_side_with_what_is_published(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--model", str(models / "one"), *LAMBADA]) == 0
+    shown = capsys.readouterr()
+    assert "GPT-2 117M 45.99%" in shown.out
+    assert "last-word" in shown.out
+    assert "40 examples, data " in shown.out
+    assert "next: gptkit eval --model" in shown.err
+
+
+def test_an_unchanged_model_passes_and_a_worse_one_fails_with_what_regressed_in_the_first_line(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(capsys, models / "one", *TEXT, "--output", "baseline.json")
+    assert evaluate(capsys, models / "one", *TEXT, "--baseline", "baseline.json")["verdict"] == "pass"
+    lower_the_baseline("baseline.json")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "steps.md")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    Path("steps.md").write_text("before\n")
+    reports = ("--baseline", "baseline.json", "--junit", "out.xml", "--summary", "out.md")
+    result = evaluate(capsys, models / "one", *TEXT, *reports, code=3)
+    assert result["verdict"] == "fail"
+    assert result["error"]["exit_code"] == 3
+    assert any(one["verdict"] == "fail" for one in result["comparison"].values())
+    assert ElementTree.parse("out.xml").getroot().find(".//failure") is not None
+    assert Path("steps.md").read_text() == "before\n" + Path("out.md").read_text()
+    assert main(["eval", "--model", str(models / "one"), *TEXT, *reports]) == 3
+    shown = capsys.readouterr()
+    assert shown.out.startswith("fail: perplexity/")
+    assert "::error title=gptkit eval::fail" in shown.err
+    assert "error: fail: perplexity/" in shown.err
+
+
+def lower_the_baseline(path: str) -> None:
+    """Make a baseline whose model needed a tenth fewer nats for every item."""
+    baseline = json.loads(Path(path).read_text())
+    for items in baseline["items"].values():
+        items["columns"]["nll"] = [0.9 * value for value in items["columns"]["nll"]]
+    Path(path).write_text(json.dumps(baseline))
+
+
+def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baseline(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = (*LAMBADA[:2], "--data", "lambada_test.jsonl", "--limit", "5")
+    evaluate(capsys, models / "one", *few, "--output", "few.json")
+    assert evaluate(capsys, models / "two", *few, "--baseline", "few.json")["verdict"] == "inconclusive"
+    Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
+    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=3)
+    assert "asked for at least" in result["error"]["message"]
+
+
+def test_what_cannot_be_compared_is_never_green(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(capsys, models / "one", *LAMBADA, "--output", "baseline.json")
+    against = ("--baseline", "baseline.json")
+    evaluate(capsys, models / "other", *LAMBADA, *against, code=4)  # last tokens of another tokenizer
+    evaluate(capsys, models / "one", *LAMBADA, "--limit", "7", *against, code=4)  # other data
+    evaluate(capsys, models / "one", *TEXT, *against, code=4)  # nothing in common
+    evaluate(capsys, models / "one", *LAMBADA, "--precision", "bf16", *against, code=4)  # another protocol
+    baseline = json.loads(Path("baseline.json").read_text())
+    Path("bare.json").write_text(json.dumps({key: baseline[key] for key in ("schema", "results")}))
+    evaluate(capsys, models / "one", *LAMBADA, "--baseline", "bare.json", code=4)
+    Path("torn.json").write_text(Path("baseline.json").read_text()[:-40])
+    evaluate(capsys, models / "one", *LAMBADA, "--baseline", "torn.json", code=2)
+
+
+def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(capsys, models / "one", *LAMBADA, "--output", "one.json")
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "gptkit", "eval"]
+    words = ["--model", str(models / "one"), *LAMBADA, "--device", "cpu", "--output", "two.json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert close(json.loads(Path("one.json").read_text()), json.loads(Path("two.json").read_text()))
+
+
+def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoints(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("reviews.yaml").write_text(TASK)
+    for split in ("train", "dev"):
+        lines = [json.dumps({"text": text, "label": ("bad", "good")[label]}) for text, label in REVIEWS]
+        Path(f"{split}.jsonl").write_text("\n".join(lines))
+    flags = "--epochs 2 --batch-size 10 --learning-rate 0.01 --optimizer adamw --precision fp32 --device cpu"
+    words = ["finetune", "--task", "reviews.yaml", "--model", str(models / "one"), "--out", "runs/reviews"]
+    assert main([*words, *flags.split(), "--json"]) == 0
+    tuned = json.loads(capsys.readouterr().out)
+    result = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")
+    [(key, scored)] = result["results"].items()
+    assert key == "reviews/fine-tuned"
+    assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
+    assert "calibration_error" in scored["metrics"]
+    evaluate(capsys, models / "one", "--task", "reviews.yaml", code=2)
+    assert main(["eval", "--task", "reviews.yaml", "--json"]) == 0  # the newest run that can do it
+    assert json.loads(capsys.readouterr().out)["model"].endswith("reviews")
+
+
+def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--model tiny --tokenizer char --steps 4 --tokens-per-step 64 --sequence-length 32 --save-every 2"
+    words = ["pretrain", "text.txt", *flags.split(), "--eval-every", "4", "--compile", "off", "--out", "run", "--json"]
+    assert main(words) == 0
+    capsys.readouterr()
+    words = ["eval", "--task", "demo-cloze", "--limit", "20", "--all-checkpoints", "run", "--json"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [one["step"] for one in result["checkpoints"]] == [2, 4]
+    assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["one two three four five six seven eight nine", "red green blue black white brown pink grey violet"]
+    Path("lambada_test.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    Path("corpus.txt").write_text(f"and {rows[0].upper()}!")
+    found = evaluate(capsys, models / "one", *LAMBADA, "--contamination", "corpus.txt")["contamination"]["lambada"]
+    assert (found["ngrams"], found["found"], found["items_with_overlap"]) == (4, 2, 1)
+    assert all(one["n"] == 1 for one in found["without_overlap"].values())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--task", "lambda"], "did you mean 'lambada'?"),
+        (["--task", "lambada"], "lambada_test.jsonl"),
+        (["--task", "lambada", "--data", "nowhere"], "no such"),
+        (["--task", "rte", "--data", "."], "fine-tuned on no task"),
+        (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
+        (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
+        (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
+        (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
+    ],
+)
+def test_bad_command_lines_say_in_a_line_what_to_do(
+    words: list[str], says: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = evaluate(capsys, models / "one", *words, code=2)["error"]
+    assert says in f"{error['message']} {error['where']} {error['fix']}"

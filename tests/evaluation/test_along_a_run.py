@@ -1,0 +1,69 @@
+"""The weights that a run saved, and scores between chance and the best published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gptkit.errors import InputError
+from gptkit.evaluation.along_a_run import SavedWeights, Yardstick, saved_weights, yardstick
+from gptkit.evaluation.protocols import Protocol, Published
+
+
+def make_run(folder: Path, *, steps: tuple[int, ...], finished: int | None) -> Path:
+    for step in steps:
+        path = folder / "checkpoints" / f"step-{step:06d}"
+        path.mkdir(parents=True)
+        (path / "MANIFEST.json").write_text("{}")
+    if finished is not None:
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}")
+        (folder / "result.json").write_text(json.dumps({"steps": finished}))
+    return folder
+
+
+def test_committed_checkpoints_and_the_model_come_by_step(tmp_path: Path) -> None:
+    run = make_run(tmp_path, steps=(1000, 200, 1_000_000, 1200), finished=1_000_000)
+    (run / "checkpoints" / "step-000300").mkdir()  # a save that was cut off
+    (run / "checkpoints" / "damaged").mkdir()
+    saved, notes = saved_weights(run)
+    assert [(one.step, one.is_model) for one in saved] == [
+        (200, False),
+        (1000, False),
+        (1200, False),
+        (1_000_000, True),
+    ]
+    assert saved[0] == SavedWeights(200, run / "checkpoints" / "step-000200", False)
+    assert saved[3].directory == run / "model"
+    assert notes == []
+
+
+def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
+    saved, [note] = saved_weights(make_run(tmp_path / "a", steps=(90,), finished=100))
+    assert [one.step for one in saved] == [90, 100]
+    assert "step 90, 100 alone" in note
+    assert "keep_checkpoints" in note
+    unfinished, _ = saved_weights(make_run(tmp_path / "b", steps=(90,), finished=None))
+    assert [one.step for one in unfinished] == [90]
+    with pytest.raises(InputError, match="no committed checkpoint and no finished model here"):
+        saved_weights(tmp_path)
+
+
+def test_a_score_lies_between_chance_and_the_best() -> None:
+    scale = Yardstick(0.25, 0.75)
+    assert [scale.normalised(score) for score in (0.25, 0.5, 0.75, 1.0, 0.0)] == [0, 0.5, 1, 1.5, -0.5]
+
+
+def test_the_best_is_that_of_the_whole_evaluation() -> None:
+    def protocol(name: str, chance: float | None, *values: float, measure: str = "accuracy") -> Protocol:
+        published = tuple(Published("x", measure, value, "y") for value in values)
+        return Protocol(name, "", ("accuracy",), published=published, chance=chance)
+
+    every = [protocol("a", 0.5, 0.6), protocol("b", 0.5, 0.7, 0.65), protocol("c", None), protocol("d", 0.5)]
+    every.append(protocol("e", None, 9.0, measure="perplexity"))
+    assert yardstick(every[0], every) == yardstick(every[3], every) == Yardstick(0.5, 0.7)
+    assert yardstick(every[2], every) is None
+    assert yardstick(every[3], every[2:]) is None  # nothing published
+    assert yardstick(protocol("f", 0.7), every) is None  # nothing better than chance

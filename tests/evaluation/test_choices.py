@@ -1,0 +1,198 @@
+"""The arithmetic of choices, last words and acceptability, with a model whose log-probabilities are known."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from gptkit.data.examples import Example
+from gptkit.errors import InputError
+from gptkit.evaluation.measures import MEASURES, value_of
+from gptkit.evaluation.protocols import Items, ScoredProtocol
+from gptkit.evaluation.remembered import remembered
+from gptkit.evaluation.rows.acceptability import COLA, accepted
+from gptkit.evaluation.rows.blimp import BLIMP
+from gptkit.evaluation.rows.choice_rows import CHOICE_ROWS
+from gptkit.evaluation.rows.choices import choice_protocol, item_ids, per_character, per_token, total
+from gptkit.evaluation.rows.lambada import LAMBADA
+from gptkit.evaluation.rows.stop_words import stop_tokens
+from gptkit.evaluation.scoring.encoder import Encoder
+from gptkit.evaluation.scoring.requests import Answer, Request
+
+
+class Words(Encoder):
+    """An encoder whose tokens are words with the white space before them."""
+
+    def __init__(self, n_positions: int = 100) -> None:
+        self.n_positions = n_positions
+        self.separator = 0
+        self.words = ["<separator>"]
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([self.id(word) for word in re.findall(r"\s*\S+", text)], dtype=np.int64) for text in texts]
+
+    def id(self, word: str) -> int:
+        self.words += [word] * (word not in self.words)
+        return self.words.index(word)
+
+    def text(self, ids: np.ndarray) -> str:
+        return "".join(self.words[one] for one in ids)
+
+
+def answer(request: Request, encoder: Words, log_probs: Mapping[str, float]) -> Answer:
+    """Return what a model says whose words are independent of each other; -9 for those not given."""
+    scored = request.ids[request.start :]
+    values = [log_probs.get(encoder.words[one].strip(), -9.0) for one in scored]
+    return Answer(np.array(values), scored, scored)
+
+
+def scored(protocol: ScoredProtocol, examples: Sequence[Example], log_probs: Mapping[str, float]) -> Items:
+    encoder = Words()
+    groups = protocol.requests(examples, encoder)
+    return protocol.items(examples, [tuple(answer(one, encoder, log_probs) for one in g) for g in groups], encoder)
+
+
+def choice(label: int | None, *endings: str, identifier: str = "0") -> Example:
+    return Example(("Once", "", endings), label, "file:1", identifier)
+
+
+def endings(example: Example) -> list[tuple[str, str]]:
+    return [(str(example.fields[0]), f" {ending}") for ending in example.fields[2]]
+
+
+@pytest.mark.parametrize(
+    ("score", "scores"),
+    [(total, (-2.0, -1.5, -3.0)), (per_token, (-1.0, -1.5, -3.0)), (per_character, (-2 / 3, -1.5 / 8, -3.0))],
+)
+def test_the_largest_score_wins_and_its_share_is_the_confidence(score, scores) -> None:
+    protocol = choice_protocol("name", "about", endings, score, choices=3)
+    examples = [choice(label, "a a", "cucumber", "b", identifier=str(label)) for label in range(3)]
+    columns = scored(protocol, examples, {"a": -1.0, "cucumber": -1.5, "b": -3.0}).columns
+    won = scores.index(max(scores))
+    assert columns["prediction"].tolist() == [won] * 3
+    assert columns["correct"].tolist() == [float(label == won) for label in range(3)]
+    confidence = math.exp(scores[won]) / sum(map(math.exp, scores))
+    assert columns["confidence"] == pytest.approx([confidence] * 3, rel=1e-12)
+    assert protocol.chance == 1 / 3
+
+
+def test_a_right_choice_that_is_no_likelier_than_another_is_wrong() -> None:
+    protocol = choice_protocol("name", "about", endings, total, choices=2)
+    columns = scored(protocol, [choice(0, "a", "b"), choice(1, "a", "b", identifier="1")], {"a": -1, "b": -1}).columns
+    assert columns["correct"].tolist() == [0, 0]
+    assert columns["confidence"].tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match=r"no label to compare with \(file:1\)"):
+        scored(protocol, [choice(None, "a", "b")], {})
+
+
+def test_items_bear_the_names_of_the_data_or_numbers() -> None:
+    assert item_ids([choice(0, identifier="x"), choice(0, identifier="y")]) == ("x", "y")
+    assert item_ids([choice(0, identifier="x"), choice(0, identifier="x")]) == ("0", "1")
+
+
+def test_blimp_compares_whole_sentences_and_sorts_its_items() -> None:
+    pairs = [("causative", ("Ann ate.", "Ann ated it.")), ("wh_island", ("Who slept?", "Who what?"))]
+    examples = [Example(fields, 0, "", fields[0]) for fields in pairs]
+    [protocol] = BLIMP.protocols
+    encoder = Words()
+    assert [[encoder.text(one.ids) for one in group] for group in protocol.requests(examples, encoder)] == [
+        ["<separator>Ann ate.", "<separator>Ann ated it."],
+        ["<separator>Who slept?", "<separator>Who what?"],
+    ]
+    items = scored(protocol, examples, {"Ann": -1, "ate.": -2, "ated": -0.5, "it.": -2, "what?": -1})
+    assert items.columns["correct"].tolist() == [1, 0]
+    assert items.groups == {
+        "phenomenon": ("argument_structure", "island_effects"),
+        "set": ("causative", "wh_island"),
+    }
+
+
+def lambada(name: str) -> ScoredProtocol:
+    return next(one for one in LAMBADA.protocols if one.name == name)
+
+
+def test_a_last_word_is_right_when_all_of_its_tokens_are_the_likeliest() -> None:
+    """Words of one token; the last space stands before a line's end, so that the target is two of them."""
+    examples = [Example((text,), None, "", str(i)) for i, text in enumerate(["He saw Ann", "He saw\nit of\nit"])]
+    encoder = Words()
+    groups = lambada("last-word").requests(examples, encoder)
+    [ann], [both] = groups
+    assert [encoder.text(one.ids[one.start :]) for one in (ann, both)] == [" Ann", " of\nit"]
+    the, target = encoder.id(" the"), both.ids[both.start :]
+    answers = [
+        (Answer(np.array([-0.25]), np.array([the]), ann.ids[ann.start :]),),
+        (Answer(np.array([-1.0, -0.75]), target, np.array([the, target[1]])),),
+    ]
+    plain = lambada("last-word").items(examples, answers, encoder)
+    filtered = lambada("last-word-no-stop-words").items(examples, answers, encoder)
+    assert plain.columns["correct"].tolist() == [0, 1]
+    assert filtered.columns["correct"].tolist() == [1, 0]
+    for items in (plain, filtered):
+        assert items.columns["nll"].tolist() == [0.25, 1.75]
+        assert value_of(MEASURES["perplexity"], items.columns) == pytest.approx(math.e)
+    second_wrong = (Answer(np.array([-1.0, -0.75]), np.array([target[0], the]), target),)
+    assert lambada("last-word").items(examples[1:], [second_wrong], encoder).columns["correct"].tolist() == [0]
+
+
+def test_a_last_token_is_asked_alone_and_long_texts_are_cut_at_the_left() -> None:
+    examples = [Example((text,), None, "", text) for text in ("a b c d e", "e")]
+    encoder = Words(n_positions=3)
+    [[long], [short]] = lambada("last-token").requests(examples, encoder)
+    assert (encoder.text(long.ids), long.start) == (" b c d e", 3)
+    assert (encoder.text(short.ids), short.start) == ("<separator>e", 1)
+    [[prepared]] = lambada("last-token-openai").requests([Example((" “Go,” he said ",), None, "", "0")], Words())
+    assert prepared.start == len(prepared.ids) - 1
+    encoder = Words()
+    [[prepared]] = lambada("last-word-openai").requests([Example((" “Go,” he said ",), None, "", "0")], encoder)
+    assert encoder.text(prepared.ids) == '\n"Go," he said'
+
+
+def test_stop_words_are_whole_tokens() -> None:
+    class Halves(Words):
+        def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+            whole = super().encode(texts)
+            return [np.repeat(ids, 2) if "every" in text else ids for ids, text in zip(whole, texts, strict=True)]
+
+    encoder = Halves()
+    banned = {encoder.words[one] for one in stop_tokens(encoder)}
+    assert {" the", " The", " of"} <= banned
+    assert not {" everyone", "the", " house"} & banned
+
+
+def test_the_likeliest_sentences_are_acceptable() -> None:
+    scores = np.array([-3.0, -1.0, -2.0, -1.0, -4.0])
+    assert accepted(scores, 0.6).tolist() == [0, 1, 1, 1, 0]
+    assert accepted(scores, 0.2).tolist() == [0, 1, 0, 0, 0]
+    texts = ["good good good", "good bad", "bad bad", "good"]
+    examples = [Example((text,), label, "", text) for text, label in zip(texts, [1, 1, 0, 0], strict=True)]
+    [protocol] = COLA.protocols
+    items = scored(protocol, examples, {"good": -1, "bad": -3})
+    assert items.columns["score"].tolist() == [-1, -2, -3, -1]
+    assert items.columns["prediction"].tolist() == [1, 1, 0, 1]
+    assert items.columns["correct"].tolist() == [1, 1, 1, 0]
+
+
+def test_a_remembered_function_works_once_for_the_very_same_objects() -> None:
+    asked = []
+    function = remembered(lambda values, more: asked.append(values) or sum(values) + more)
+    first, equal = [1, 2], [1, 2]
+    assert [function(first, 1), function(first, 1), function(equal, 1), function(first, 1)] == [4, 4, 4, 4]
+    assert asked == [first, equal, first]
+    assert asked[1] is equal
+
+
+@pytest.mark.parametrize("row", CHOICE_ROWS, ids=lambda row: row.name)
+def test_a_row_holds_together(row) -> None:
+    names = [protocol.name for protocol in row.protocols]
+    assert len(set(names)) == len(names)
+    for protocol in row.protocols:
+        assert set(protocol.measures) <= set(MEASURES)
+        assert protocol.chance is not None
+        for figure in protocol.published:
+            assert figure.measure in protocol.measures
+            assert 0 < figure.value < 1 or figure.measure == "perplexity"
+            assert figure.source
