@@ -1,4 +1,4 @@
-# make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model and fine-tunes it
+# make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model, fine-tunes and evaluates it
 # make test    the fast tests (test-all: the slow ones too), each target setting up what it needs
 # A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -25,6 +25,8 @@ demo: $(VENV)/installed
 	$(BIN)/gptkit pretrain --out $(DEMO)
 	$(BIN)/gptkit generate --model $(DEMO)/model --top-k 40
 	$(BIN)/gptkit finetune --task demo-classification --model $(DEMO)/model --out $(DEMO)-classification
+	$(BIN)/gptkit eval --model $(DEMO) --task demo-cloze
+	$(BIN)/gptkit eval --model $(DEMO)-classification
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not slow and not network"

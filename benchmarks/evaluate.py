@@ -1,4 +1,4 @@
-"""Scoring beside a plain HF loop and lm-eval, in one run: GPT-2 124M's shape, random weights, 2 threads.
+"""Scoring beside a plain HF loop and lm-eval, in one run: GPT-2 124M's shape, random weights, 2 threads or a GPU.
 
     GPTKIT_TEST_DATA=... python benchmarks/evaluate.py [--passages 96] [--pairs 96] [--rounds 1] [--only NAME ...]
 
@@ -166,6 +166,12 @@ def make_files(directory: Path) -> None:
         (directory / TASKS / f"{part}.yaml").write_text(yaml.safe_dump(task))
 
 
+def device_name() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def test_data() -> Path:
     return Path(os.environ["GPTKIT_TEST_DATA"])
 
@@ -197,7 +203,8 @@ def gptkit(directory: Path, precision: str, batch_size: int) -> Evaluate:
     keep_freed_memory()
     model = load_model(directory / GPTKIT)
     encoder = Encoder(tokenizer_in(directory / GPTKIT), model.config.n_positions)
-    scorer = Scorer(model, device=torch.device("cpu"), precision=precision, batch_size=batch_size or None)
+    device = torch.device(device_name())
+    scorer = Scorer(model.to(device), device=device, precision=precision, batch_size=batch_size or None)
     texts = {part: pairs_of_texts(part) for part in PARTS}
 
     def evaluate(part: str, items: int) -> float:
@@ -214,14 +221,14 @@ def hf_loop(directory: Path, precision: str, batch_size: int) -> Evaluate:
     import torch
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel.from_pretrained(directory / HF, dtype=torch.float32).eval()
+    model = GPT2LMHeadModel.from_pretrained(directory / HF, dtype=torch.float32).eval().to(device_name())
     tokenizer = AutoTokenizer.from_pretrained(directory / HF)
     texts = {part: pairs_of_texts(part) for part in PARTS}
 
     @torch.no_grad()
     def log_probability(context: str, continuation: str) -> float:
         before = tokenizer(context).input_ids or [tokenizer.eos_token_id]
-        ids = torch.tensor([before + tokenizer(continuation).input_ids])
+        ids = torch.tensor([before + tokenizer(continuation).input_ids], device=model.device)
         log_probs = model(ids).logits[0, :-1].log_softmax(-1)  # (token - 1, vocab)
         return float(log_probs.gather(1, ids[0, 1:, None])[len(before) - 1 :].sum())
 
@@ -239,7 +246,7 @@ def lm_eval(directory: Path, precision: str, batch_size: int) -> Evaluate:
     from lm_eval.tasks import TaskManager
 
     dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
-    model = HFLM(pretrained=str(directory / HF), dtype=dtype, batch_size=batch_size, device="cpu")
+    model = HFLM(pretrained=str(directory / HF), dtype=dtype, batch_size=batch_size, device=device_name())
     manager = TaskManager(include_path=str(directory / TASKS), include_defaults=False)
     tasks = {part: manager.load(f"local_{part}")["tasks"] for part in PARTS}
 

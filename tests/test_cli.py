@@ -388,14 +388,14 @@ def test_as_a_module_in_a_closed_pipe_and_on_a_full_disk() -> None:
 def test_options_of_pretrain_are_those_that_scripts_rely_on() -> None:
     relied_on = """data validation model tokenizer out steps tokens_per_step micro_batch sequence_length learning_rate
         warmup_steps schedule weight_decay optimizer dropout precision compile device seed log_every eval_every
-        save_every resume dry_run report_to json"""
+        save_every resume num_processes accelerate_config dry_run report_to json"""
     assert set(relied_on.split()) <= set(fields_of(PretrainOptions))
 
 
 def test_options_of_finetune_are_those_that_scripts_rely_on() -> None:
     relied_on = """task data model lm_coef epochs batch_size learning_rate optimizer transfer_layers schedule
         layer_decay unfreeze seeds study predict out micro_batch warmup_steps weight_decay dropout precision compile
-        device seed log_every eval_every save_every resume report_to json"""
+        device seed log_every eval_every save_every resume num_processes accelerate_config dry_run report_to json"""
     assert set(relied_on.split()) <= set(fields_of(FinetuneOptions))
     shared = fields_of(TrainingOptions)
     for name, field in fields_of(FinetuneOptions).items():

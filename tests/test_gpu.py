@@ -54,6 +54,7 @@ def test_loss_and_gradients_of_aligned_products_equal_the_plain_ones() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "openai-adam"])
 def test_steps_between_log_steps_never_wait_for_the_device(optimizer: str) -> None:
+    waits(optimizer, log_every=5)  # the first run of a process makes what later ones find
     assert waits(optimizer, log_every=40) == waits(optimizer, log_every=5)
 
 

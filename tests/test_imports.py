@@ -20,6 +20,7 @@ CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
+    "ranks": {"errors"},
     "options": set(),
     "option_values": {"errors", "options"},
     "recipe_files": {"errors"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values"},
+    "training": {"errors", "options", "option_values", "ranks"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -37,17 +38,17 @@ MAY_IMPORT = {
     "terminal": set(),
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
-    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress"},
+    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks"},
     "failures": {"errors"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"console", "terminal", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE | {"ranks", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    "terminal",
+    *("terminal", "ranks"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

@@ -24,6 +24,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import gptkit
 from gptkit import options as opt
+from gptkit import ranks
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
 from gptkit.command_table import COMMANDS, GROUPS, Command
 from gptkit.console import Console
@@ -53,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = shlex.join(["gptkit", *arguments])
     console = Console(json="--json" in arguments, command_line=line)
     with contextlib.suppress(ValueError):  # only the main thread may
-        signal.signal(signal.SIGTERM, _interrupt)
+        if ranks.world() is None:
+            signal.signal(signal.SIGTERM, _interrupt)
+        else:  # a rank may wait for the others where Python's handlers do not run
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         request = _app()(arguments, prog_name="gptkit", standalone_mode=False)
         if not isinstance(request, Request):
             return int(request or 0)
         console = Console(json=request.options.json, command_line=line, recipe_note=request.recipe_note)
-        _run(request, console)
+        _run(request, arguments, console)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has what it wanted. Point stdout elsewhere, or the interpreter complains when it closes it.
@@ -67,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Exception, KeyboardInterrupt) as error:
         failure = as_gptkit_error(error, console.run_directory, line)
+        if ranks.hand_over_error(failure):
+            return failure.exit_code
         if console.json:
             with contextlib.suppress(OSError):
                 console.print_json(failure.as_json())
@@ -81,16 +87,28 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted(f"interrupted by {name}", signal_number=number, fix="run the same command again")
 
 
-def _run(request: Request, console: Console) -> None:
+def _run(request: Request, arguments: Sequence[str], console: Console) -> None:
     command = request.command
     _prepare_environment(vars(request.options).values())
-    module, function = command.function.split(":")
-    result: dict[str, Any] = getattr(importlib.import_module(module), function)(request.options, console) or {}
+    result = _result(request, arguments, console)
+    if ranks.hand_over_result(result):
+        return
     if request.options.json:
         console.print_json(result)
         return
     if line := command.next if isinstance(command.next, str) else command.next(result):
         _say_next(line, result, console)
+
+
+def _result(request: Request, arguments: Sequence[str], console: Console) -> dict[str, Any]:
+    def function(options: Any, console: Console) -> Any:
+        module, name = request.command.function.split(":")
+        return getattr(importlib.import_module(module), name)(options, console)
+
+    if isinstance(request.options, opt.TrainingOptions):  # which may be work for several processes
+        run = importlib.import_module("gptkit.commands.launch").run
+        return run(function, request.options, arguments, console) or {}
+    return function(request.options, console) or {}
 
 
 def _say_next(line: str, result: Mapping[str, Any], console: Console) -> None:

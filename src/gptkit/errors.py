@@ -8,6 +8,8 @@ GptkitError                 1    a bug, when raised bare
   Diverged                  5    a loss or gradient stopped being finite
   OutOfResources            6    disk, memory or device ran out
   Interrupted         130/143    a signal came; a checkpoint is committed
+  OtherRankFailed             1    another process of the run failed, which says so itself
+  Reported             as it was    an error of another process
 """
 
 from __future__ import annotations
@@ -83,6 +85,18 @@ class Diverged(GptkitError):
 class OutOfResources(GptkitError):
     kind = "resources"
     exit_code = 6
+
+
+class OtherRankFailed(GptkitError):
+    """Another process of the run failed, which reports it itself."""
+
+
+class Reported(GptkitError):
+    """An error as another process reported it, which has also written its log."""
+
+    def __init__(self, kind: str, exit_code: int, message: str, where: str | None, fix: str | None) -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.kind, self.exit_code = kind, exit_code
 
 
 class Interrupted(GptkitError):

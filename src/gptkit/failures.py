@@ -10,14 +10,16 @@ import traceback
 from pathlib import Path
 
 import gptkit
-from gptkit.errors import GptkitError, InputError, Interrupted, OutOfResources, UsageError
+from gptkit.errors import GptkitError, InputError, Interrupted, OtherRankFailed, OutOfResources, Reported, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What gloo and NCCL say where another process is no longer there.
+LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 
 
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
-    if isinstance(error, GptkitError) and error.exit_code != 1:
+    if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", signal_number=signal.SIGINT, fix="run the same command again")
@@ -26,6 +28,8 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         message = error.format_message().rstrip(".")
         path = context.command_path if context else "gptkit"
         return UsageError(message[:1].lower() + message[1:], where=path, fix=f"see {path} --help")
+    if any(words in str(error) for words in LOST_PEER):
+        return OtherRankFailed("another process of the run ended", fix="see what it said")
     if _is_out_of_memory(error):
         fix = "lower --micro-batch, --sequence-length or the model's size"
         return OutOfResources("out of memory", where=_device(error), fix=fix)

@@ -142,7 +142,20 @@ class TrainingOptions(OutputOptions):
         conduct=True,
         metavar="auto|never|DIR",
     )
-    report_to: TrackerName = option("none", "Also send metrics to a tracker.", panel="Run", conduct=True)
+    num_processes: int | None = option(
+        None, "Processes: one for each GPU, or on this CPU [default: 1].", panel="Run", conduct=True, minimum=1
+    )
+    accelerate_config: str | None = option(
+        None,
+        "ddp, or a file of accelerate config.",
+        panel="More",
+        conduct=True,
+        metavar="ddp|FILE",
+    )
+    report_to: TrackerName = option("none", "Also send metrics to a tracker.", panel="More", conduct=True)
+    dry_run: bool = option(
+        False, "Show what the run needs in memory, disk and time, and stop.", panel="Run", conduct=True
+    )
 
     keep_checkpoints: int = knob(2, "Committed checkpoints kept, the newest.", conduct=True, minimum=2)
     decay_steps: int | None = knob(
@@ -181,7 +194,6 @@ class PretrainOptions(TrainingOptions):
     warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="More")
     tokens_per_step: int = option(8192, "Tokens of one update, over all micro-batches and processes.", minimum=1)
     sequence_length: int | None = option(None, "Tokens of a block [default: the model's n_positions].", minimum=1)
-    dry_run: bool = option(False, "Show the plan and stop.", panel="Run", conduct=True)
     sample_tokens: int = knob(64, "Tokens of the text sample at each validation; 0 = none.", conduct=True, minimum=0)
 
 
@@ -218,13 +230,13 @@ class FinetuneOptions(TrainingOptions):
         TrainingOptions,
         "schedule",
         default="openai-linear",
-        panel="Common",
         help="Learning-rate schedule: GPT-1's own is openai-linear (GPT-1 paper, 4.1); slanted = ULMFiT's triangle.",
     )
     warmup_steps: float | None = option(
         None,
         "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
         minimum=0,
+        panel="More",
     )
     weight_decay: float = amended(
         TrainingOptions,
@@ -264,7 +276,6 @@ class FinetuneOptions(TrainingOptions):
     eval_every: int | None = amended(
         TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="More"
     )
-    report_to: TrackerName = amended(TrainingOptions, "report_to", panel="More")
 
     keep_checkpoints: int = amended(
         TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest, and the best besides."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _STEP_LINES = 100
 _EVALUATION_LINES = 40
 _TALLY_LINES = 20
+_TALLY_PAUSE = 3.0  # seconds between two lines
 
 
 class Progress(ABC):
@@ -194,11 +195,15 @@ class Tally(ABC):
 
 
 class PlainTally(Tally):
-    """Occasional lines, at most about 20."""
+    """Occasional plain lines: one at the end, and before it at most about 20, seconds apart."""
+
+    _said = 0.0  # when, in seconds since the start
 
     def show(self, before: int) -> None:
-        each = max(1, self.total // _TALLY_LINES)
-        if self.done == self.total or self.done // each > before // each:
+        each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
+        is_time = self.done // each > before // each and elapsed >= self._said + _TALLY_PAUSE
+        if self.done == self.total or is_time:
+            self._said = elapsed
             self.say("  ".join([f"{self.noun} {self.done:,}/{self.total:,}", *self.figures()]))
 
 

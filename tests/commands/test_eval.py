@@ -117,8 +117,10 @@ def test_an_unchanged_model_passes_and_a_worse_one_fails_with_what_regressed_in_
 def lower_the_baseline(path: str) -> None:
     """Make a baseline whose model needed a tenth fewer nats for every item."""
     baseline = json.loads(Path(path).read_text())
-    for items in baseline["items"].values():
+    for key, items in baseline["items"].items():
         items["columns"]["nll"] = [0.9 * value for value in items["columns"]["nll"]]
+        for name, figures in baseline["results"][key]["metrics"].items():
+            figures["value"] = figures["value"] ** 0.9 if "perplexity" in name else 0.9 * figures["value"]
     Path(path).write_text(json.dumps(baseline))
 
 
@@ -131,6 +133,11 @@ def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baselin
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
     result = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=3)
     assert "asked for at least" in result["error"]["message"]
+    Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 45}\n")
+    error = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=2)["error"]
+    assert error["fix"] == "write 0.45 for 45%"
+    Path("few.json").write_text(Path("few.json").read_text().replace('"value":0.0', '"value":0.5'))
+    evaluate(capsys, models / "two", *few, "--baseline", "few.json", code=2)  # figures that its items do not give
 
 
 def test_what_cannot_be_compared_is_never_green(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +215,8 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
         (["--task", "rte", "--data", "."], "fine-tuned on no task"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
+        (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "needs something to judge by"),
+        (["--task", "lambada", "--data", "hf:x/y"], "not from the hub"),
         (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
         (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
     ],

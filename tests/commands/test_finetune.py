@@ -33,7 +33,9 @@ from gptkit.data.tokenizers import tokenizer_in
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 
-TIMES = {"elapsed_seconds", "train_seconds", "compile_seconds", "tokens_per_second", "mfu", "finished_at"}
+TIMES = {
+    *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")
+}
 KEYS = {
     *("run_dir", "model_dir", "task", "metrics", "per_seed", "lm_coef", "n_train", "n_eval", "train_seconds"),
     *("elapsed_seconds", "model", "seed", "data_sha256", "version", "finished_at"),

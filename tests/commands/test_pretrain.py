@@ -19,7 +19,9 @@ from gptkit.cli import main
 from gptkit.data.tokenizers import encode_pieces, load_tokenizer
 from gptkit.model.loading import load_model
 
-TIMES = {"elapsed_seconds", "train_seconds", "compile_seconds", "tokens_per_second", "mfu", "finished_at"}
+TIMES = {
+    *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")
+}
 KEYS = {
     *("run_dir", "model_dir", "steps", "tokens", "train_loss", "val_loss", "val_perplexity", "bits_per_byte"),
     *("tokens_per_second", "mfu", "train_seconds", "elapsed_seconds", "resumed_from", "data_sha256", "seed"),

@@ -15,7 +15,7 @@ from gptkit.evaluation.measures import MEASURES, value_of
 from gptkit.evaluation.protocols import Items, ScoredProtocol
 from gptkit.evaluation.remembered import remembered
 from gptkit.evaluation.rows.acceptability import COLA, accepted
-from gptkit.evaluation.rows.blimp import BLIMP
+from gptkit.evaluation.rows.blimp import BLIMP, harness_pairs
 from gptkit.evaluation.rows.choice_rows import CHOICE_ROWS
 from gptkit.evaluation.rows.choices import choice_protocol, item_ids, per_character, per_token, total
 from gptkit.evaluation.rows.lambada import LAMBADA
@@ -97,12 +97,14 @@ def test_items_bear_the_names_of_the_data_or_numbers() -> None:
 def test_blimp_compares_whole_sentences_and_sorts_its_items() -> None:
     pairs = [("causative", ("Ann ate.", "Ann ated it.")), ("wh_island", ("Who slept?", "Who what?"))]
     examples = [Example(fields, 0, "", fields[0]) for fields in pairs]
-    [protocol] = BLIMP.protocols
+    protocol, harness = BLIMP.protocols
     encoder = Words()
     assert [[encoder.text(one.ids) for one in group] for group in protocol.requests(examples, encoder)] == [
         ["<separator>Ann ate.", "<separator>Ann ated it."],
         ["<separator>Who slept?", "<separator>Who what?"],
     ]
+    assert harness_pairs(examples[0]) == [("", " Ann ate."), ("", " Ann ated it.")]
+    assert harness.measures == protocol.measures
     items = scored(protocol, examples, {"Ann": -1, "ate.": -2, "ated": -0.5, "it.": -2, "what?": -1})
     assert items.columns["correct"].tolist() == [1, 0]
     assert items.groups == {

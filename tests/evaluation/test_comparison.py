@@ -163,7 +163,7 @@ def hostile(change: Callable[[dict[str, Any]], object]) -> str:
     for one in written["items"].values():
         one["ids"] = one["ids"][:3]
         one["columns"] = {name: column[:3] for name, column in one["columns"].items()}
-    written["results"]["lambada/words"]["n"] = 3
+    written["results"]["lambada/words"] |= {"n": 3, "metrics": {}}
     change(written)
     return json.dumps(written)
 
@@ -193,14 +193,14 @@ def of_items(change: Callable[[dict[str, Any]], object]) -> str:
         (of_items(lambda one: one.update(ids=["a", "b", "a"])), "the id 'a' is there twice"),
         (of_items(lambda one: one.update(ids=["a", "b", 1])), "an id is not a string"),
         (of_items(lambda one: one["columns"].update(correct=[1, 0])), "2 values for 3 items"),
-        (of_items(lambda one: one["columns"].update(correct=[1, 0, 0.5])), "value 2 is not 0 or 1"),
-        (of_items(lambda one: one["columns"].update(correct=[1, True, 0])), "value 1 is not a number"),
-        (of_items(lambda one: one["columns"].update(nll=[1, 2, None])), "value 2 is not a number"),
-        (of_items(lambda one: one["columns"].update(nll=[1, 2, -5])), "value 2 is not a number from -0.001"),
-        (of_items(lambda one: one["columns"].update(nll=[1, 2, 10**400])), "value 2 is not a number"),
+        (of_items(lambda one: one["columns"].update(correct=[1, 0, 0.5])), r"item 2: .* is not 0 or 1"),
+        (of_items(lambda one: one["columns"].update(correct=[1, True, 0])), r"item 1: .* is not a number"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, None])), r"item 2: .* is not a number"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, -5])), r"item 2: .* is not a number from -0.001"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, 10**400])), r"item 2: .* is not a number"),
         (
             of_items(lambda one: one["columns"].update(nll=[1, 2, 9])).replace(" 9]", " 1e999]"),
-            "value 2 is not a number",
+            r"item 2: .* is not a number",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from gptkit.evaluation.protocols import Items, Protocol
 
 LAST_WORD = Protocol("last-word", "", ("accuracy", "perplexity"), gated=2)
 LAST_TOKEN = Protocol("last-token", "", ("accuracy",), per_token=True)
-SUM = Protocol("sum", "", ("accuracy",))
+HARNESS = Protocol("harness", "", ("accuracy",))
 DOCUMENTS = Protocol("documents", "", ("word_perplexity", "bits_per_byte"), gated=2)
 PASSAGES = ["a b c the end", "d e f of it", "g h the end"]
 PAIRS = [("We go.", "We goes."), ("They see.", "They sees.")]
@@ -115,12 +115,12 @@ def test_other_data_or_another_prompt_cannot_be_compared(tmp_path: Path) -> None
     with pytest.raises(NothingComparable, match="lm-eval has 1 items more"):
         read_lm_eval(more, LAMBADA_RUN, {"lambada": LAMBADA})
     pairs = [Example(("wh_island", pair), 0, "wh_island.jsonl:1", str(n)) for n, pair in enumerate(PAIRS)]
-    run = run_of("blimp-wh_island", SUM, correct=[1, 0])
-    same = written(tmp_path / "same", blimp_wh_island=[blimp_sample(pair, 1.0) for pair in PAIRS])
-    assert read_lm_eval(same, run, {"blimp-wh_island": pairs}).baseline.scores["blimp-wh_island/sum"].n == 2
-    spaced = written(tmp_path / "spaced", blimp_wh_island=[blimp_sample(pair, 1.0, " ") for pair in PAIRS])
-    with pytest.raises(NothingComparable, match=r"lm-eval scored ' We go.' where gptkit scores 'We go.'"):
-        read_lm_eval(spaced, run, {"blimp-wh_island": pairs})
+    run = run_of("blimp-wh_island", HARNESS, correct=[1, 0])
+    same = written(tmp_path / "same", blimp_wh_island=[blimp_sample(pair, 1.0, " ") for pair in PAIRS])
+    assert read_lm_eval(same, run, {"blimp-wh_island": pairs}).baseline.scores["blimp-wh_island/harness"].n == 2
+    bare = written(tmp_path / "bare", blimp_wh_island=[blimp_sample(pair, 1.0) for pair in PAIRS])
+    with pytest.raises(NothingComparable, match=r"lm-eval scored 'We go.' where gptkit scores ' We go.'"):
+        read_lm_eval(bare, run, {"blimp-wh_island": pairs})
 
 
 def test_what_lm_eval_has_not_is_not_compared(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from gptkit.training.run_directory import RunDirectory, check_run, identity_valu
 
 
 def row(step: int, **more: float) -> StepEvent:
-    return StepEvent(step, step * 10, 1.0 / step, 1e-3, 0.5, 100.0, 1.5, evaluation=more)
+    return StepEvent(step, step * 10, 1.0 / step, 1e-3, 0.5, 100.0, 1.5, 0.25, evaluation=more)
 
 
 def opened(options: PretrainOptions, root: Path | None = None) -> RunDirectory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ from accelerate import Accelerator
 
 from gptkit.commands.eval_along import evaluate_along
 from gptkit.commands.eval_gate import Gate
-from gptkit.commands.eval_overlap import overlap_result
+from gptkit.commands.eval_overlap import overlap_result, overlaps_with
 from gptkit.commands.eval_tables import show_scores
-from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, wanted_tasks
+from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, unscored_job, wanted_tasks
 from gptkit.commands.evaluated_model import EvaluatedModel, head_fits
 from gptkit.commands.newest_model import newest_model_for
 from gptkit.console import Console
 from gptkit.data.tasks import TASKS, find_task
-from gptkit.errors import UsageError
+from gptkit.errors import GptkitError, UsageError
+from gptkit.evaluation.contamination import Overlap
 from gptkit.evaluation.eval_file import EvaluatedRun, eval_text
 from gptkit.evaluation.evaluations import find_evaluation
 from gptkit.evaluation.gating.suites import SuiteTask
@@ -25,6 +26,7 @@ from gptkit.finetuning.inputs import output_labels
 from gptkit.model_files.directories import model_directory
 from gptkit.options import EvalOptions
 from gptkit.training import files
+from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
 DEFAULT = "perplexity"  # of a language model, where no task is named
@@ -33,6 +35,7 @@ DEFAULT = "perplexity"  # of a language model, where no task is named
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     """Score, tell, compare; return what `--json` prints, or raise GateFailed with it."""
     _check(options)
+    keep_freed_memory()
     accelerator = make_accelerator(options.device)
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
@@ -43,9 +46,12 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     name = options.model or _newest(wanted, console)
     model = EvaluatedModel(model_directory(name), options, accelerator, console)
     jobs = _jobs(wanted or _default_tasks(model, options), model, accelerator, console)
+    unscored = {key: one for job in jobs for key, one in unscored_job(job, model).items()}
+    gate.check(EvaluatedRun(name, None, model.tokenizer_sha256, unscored), jobs)
+    overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     scores = {key: one for job in jobs for key, one in evaluate_job(job, model).items()}
     present = EvaluatedRun(name, model.model_sha256, model.tokenizer_sha256, scores)
-    return on_main_process(accelerator, lambda: _tell(present, jobs, gate, options, console))
+    return on_main_process(accelerator, lambda: _tell(present, jobs, overlaps, gate, options, console))
 
 
 def _check(options: EvalOptions) -> None:
@@ -56,6 +62,8 @@ def _check(options: EvalOptions) -> None:
         "--all-checkpoints, --model": options.all_checkpoints is not None and options.model is not None,
         "--all-checkpoints, --baseline": options.all_checkpoints is not None and options.baseline is not None,
         "--all-checkpoints, --contamination": options.all_checkpoints is not None and options.contamination is not None,
+        "--all-checkpoints, --junit": options.all_checkpoints is not None and options.junit is not None,
+        "--all-checkpoints, --summary": options.all_checkpoints is not None and options.summary is not None,
     }
     for where, is_taken in clashes.items():
         if is_taken:
@@ -101,17 +109,28 @@ def _jobs(wanted: Sequence[SuiteTask], model: EvaluatedModel, accelerator: Accel
 
 
 def _tell(
-    present: EvaluatedRun, jobs: Sequence[Job], gate: Gate, options: EvalOptions, console: Console
+    present: EvaluatedRun,
+    jobs: Sequence[Job],
+    overlaps: Mapping[str, Overlap] | None,
+    gate: Gate,
+    options: EvalOptions,
+    console: Console,
 ) -> dict[str, Any]:
-    """Show and write the scores, then what the gate says of them."""
-    outcome = gate.judge(present, jobs)
+    """Write the scores before anything can fail, then show them below what the gate says of them."""
+    if options.output is not None:
+        _write(options.output, eval_text(present), console)
+    try:
+        outcome = gate.judge(present, jobs)
+    except GptkitError:
+        show_scores(present, jobs, console)
+        raise
     if outcome is not None:
-        gate.tell(outcome, console)
+        gate.tell(outcome, present, console)
     show_scores(present, jobs, console)
     more: dict[str, Any] = {} if outcome is None else outcome.as_json()
-    if options.contamination is not None:
-        more["contamination"] = overlap_result(options.contamination, jobs, present.scores, console)
-    if options.output is not None:
+    if overlaps is not None:
+        more["contamination"] = overlap_result(overlaps, jobs, present.scores, console)
+    if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
     if outcome is not None:

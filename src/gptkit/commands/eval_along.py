@@ -40,11 +40,14 @@ def evaluate_along(
     first = EvaluatedModel(run / "model", options, accelerator, console)
     jobs = main_process_first(accelerator, lambda: [prepare_job(one, first, options, console.say) for one in wanted])
     _refuse_written(jobs)
+    if any(job.minimum is not None for job in jobs):
+        fix = "leave the minimum out, or evaluate one model"
+        raise UsageError("no checkpoint is judged by a minimum", where="--all-checkpoints", fix=fix)
     runs = []
     for one in saved:
         console.say(f"step {one.step:,}")
         runs.append(_evaluate(one, jobs, first))
-    return on_main_process(accelerator, lambda: _tell(run, saved, runs, jobs, console))
+    return on_main_process(accelerator, lambda: _tell(run, saved, runs, jobs, options, console))
 
 
 def _refuse_written(jobs: Sequence[Job]) -> None:
@@ -62,7 +65,12 @@ def _evaluate(saved: SavedWeights, jobs: Sequence[Job], first: EvaluatedModel) -
 
 
 def _tell(
-    run: Path, saved: Sequence[SavedWeights], runs: Sequence[EvaluatedRun], jobs: Sequence[Job], console: Console
+    run: Path,
+    saved: Sequence[SavedWeights],
+    runs: Sequence[EvaluatedRun],
+    jobs: Sequence[Job],
+    options: EvalOptions,
+    console: Console,
 ) -> dict[str, Any]:
     steps = [one.step for one in saved]
     measures = {f"{job.name}/{one.name}": one.measures[0] for job in jobs for one in job.protocols}
@@ -77,14 +85,15 @@ def _tell(
         "checkpoints": [{"step": step, **each.as_json()} for step, each in zip(steps, runs, strict=True)],
     }
     if curves := _curves(jobs, runs, steps, measures):
-        draw_zero_shot(curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
+        with files.failures_told("drawing the scores", fix="make the run directory writable"):
+            draw_zero_shot(curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"picture: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
         result["normalised"] = {one.name: list(one.scores) for one in curves}
     else:
         console.say("no picture: none of these tasks has a chance level to draw it from")
     with files.failures_told("writing the scores", fix="make the run directory writable"):
-        files.write_atomically(run / RESULTS, json.dumps(result, indent=1) + "\n")
+        files.write_atomically(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
     return result
 
 

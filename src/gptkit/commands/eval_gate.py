@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from gptkit.commands.eval_tasks import Job
 from gptkit.console import Console
-from gptkit.errors import GateFailed
+from gptkit.errors import GateFailed, GptkitError, UsageError
 from gptkit.evaluation.eval_file import EvaluatedRun
 from gptkit.evaluation.gating.baseline import read_baseline
 from gptkit.evaluation.gating.comparison import HEADER, Outcome, compare
 from gptkit.evaluation.gating.lm_eval_baseline import is_lm_eval, read_lm_eval
-from gptkit.evaluation.gating.pairing import Asked
+from gptkit.evaluation.gating.pairing import Asked, require_comparable
+from gptkit.evaluation.measures import MEASURES
 from gptkit.options import EvalOptions
 from gptkit.reporting.junit import junit_xml
 from gptkit.reporting.summary import annotation, summary_markdown
@@ -36,37 +37,64 @@ class Gate:
         is_own = options.baseline is not None and not self._of_lm_eval
         self._baseline = read_baseline(options.baseline) if is_own and options.baseline is not None else None
 
+    def check(self, unscored: EvaluatedRun, jobs: Sequence[Job]) -> None:
+        """Refuse, before anything is scored, bounds in the wrong unit, reports of nothing, and another evaluation.
+
+        `unscored` is the present run without metrics and items.
+        """
+        for flag, path in (("--junit", self.options.junit), ("--summary", self.options.summary)):
+            if path is not None and not self._is_asked(jobs):
+                fix = "name one: --baseline FILE, or a minimum in the suite"
+                raise UsageError("a report of verdicts needs something to judge by", where=flag, fix=fix)
+        for asked in self._asked(jobs):
+            _check_bounds(asked)
+        if self._baseline is not None:
+            require_comparable(unscored, self._baseline, self._asked(jobs))
+
+    def _is_asked(self, jobs: Sequence[Job]) -> bool:
+        return self.options.baseline is not None or any(job.minimum is not None for job in jobs)
+
+    def _asked(self, jobs: Sequence[Job]) -> list[Asked]:
+        floors = [self.options.floor if job.floor is None else job.floor for job in jobs]
+        return [Asked(job.name, job.protocols, floor, job.minimum) for job, floor in zip(jobs, floors, strict=True)]
+
     def judge(self, present: EvaluatedRun, jobs: Sequence[Job]) -> Outcome | None:
         """Return the outcome, None where nothing was asked; NothingComparable where it cannot be told."""
-        options = self.options
-        if options.baseline is None and all(job.minimum is None for job in jobs):
+        if not self._is_asked(jobs):
             return None
-        floors = {job.name: options.floor if job.floor is None else job.floor for job in jobs}
-        asked = [Asked(job.name, job.protocols, floors[job.name], job.minimum) for job in jobs]
         baseline = self._baseline
-        if self._of_lm_eval and options.baseline is not None:
+        if self._of_lm_eval and self.options.baseline is not None:
             examples = {job.name: job.examples.examples for job in jobs}
-            baseline, present = read_lm_eval(options.baseline, present, examples)
-        return compare(present, baseline, asked)
+            baseline, present = read_lm_eval(self.options.baseline, present, examples)
+        return compare(present, baseline, self._asked(jobs))
 
-    def tell(self, outcome: Outcome, console: Console) -> None:
-        """Say the verdict first, then what it rests on; write the files that were asked for."""
+    def tell(self, outcome: Outcome, present: EvaluatedRun, console: Console) -> None:
+        """Say the verdict first, then what it rests on; write the reports that were asked for.
+
+        A report that cannot be written is an error, unless the verdict is one already.
+        """
         if outcome.verdict == "inconclusive":
             console.warn(outcome.headline)
         console.result(outcome.headline)
         for line in outcome.warnings:
             console.warn(line)
         console.table("", HEADER, [row.cells for row in outcome.rows], [COLOURS[row.verdict] for row in outcome.rows])
-        self._write(outcome)
+        try:
+            self._write(outcome, f"{present.model}, baseline {self.options.baseline or 'none'}")
+        except GptkitError as error:
+            if outcome.verdict != "fail":
+                raise
+            console.warn(str(error))
         if os.environ.get(IN_ACTIONS) and outcome.verdict != "pass":
             level: Literal["error", "warning"] = "error" if outcome.verdict == "fail" else "warning"
             console.say(annotation(level, "gptkit eval", outcome.headline))
 
-    def _write(self, outcome: Outcome) -> None:
-        options, summary = self.options, summary_markdown(outcome.headline, outcome.table(), outcome.warnings)
+    def _write(self, outcome: Outcome, name: str) -> None:
+        options = self.options
+        summary = summary_markdown(outcome.headline, outcome.table(), (name, *outcome.warnings))
         with files.failures_told("writing the verdicts", fix="name another file"):
             if options.junit is not None:
-                files.write_atomically(options.junit, junit_xml(outcome.rows))
+                files.write_atomically(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:
                 files.write_atomically(options.summary, summary)
             if step_summary := os.environ.get(STEP_SUMMARY):
@@ -78,3 +106,12 @@ class Gate:
         if outcome.verdict == "fail":
             fix = "see what changed in the model, or write a new baseline with --output if the drop is meant"
             raise GateFailed(outcome.headline, result=result, fix=fix)
+
+
+def _check_bounds(asked: Asked) -> None:
+    """Refuse a floor or minimum that no share can reach: people write 2 for 2 points."""
+    first = asked.protocols[0].measures[0]
+    for name, bound in (("floor", asked.floor), ("minimum", asked.minimum)):
+        if bound is not None and bound > 1 and MEASURES[first].unit == "percent":
+            fix = f"write {bound / 100:g} for {bound:g}%"
+            raise UsageError(f"a {name} of {bound:g}, but {first} goes from 0 to 1", where=asked.name, fix=fix)

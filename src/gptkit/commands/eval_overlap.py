@@ -18,12 +18,18 @@ from gptkit.evaluation.protocols import Items
 COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText")
 
 
-def overlap_result(corpus: str, jobs: Sequence[Job], scores: Mapping[str, Scored], console: Console) -> dict[str, Any]:
-    """Show the overlap of each task with the corpus, and each score without overlapping items; return both."""
+def overlaps_with(corpus: str, jobs: Sequence[Job], console: Console) -> Mapping[str, Overlap]:
+    """Return what of each task stands in the corpus; InputError for one that cannot be read."""
     console.say(f"looking for the examples' 8-grams in {corpus}")
     sets = {job.name: [_texts(job, one) for one in job.examples.examples] for job in jobs}
-    found = overlap(corpus_pieces([corpus]), sets)
-    console.table(f"8-gram overlap with {corpus}", COLUMNS, [_row(name, one) for name, one in found.items()])
+    return overlap(corpus_pieces([corpus]), sets)
+
+
+def overlap_result(
+    found: Mapping[str, Overlap], jobs: Sequence[Job], scores: Mapping[str, Scored], console: Console
+) -> dict[str, Any]:
+    """Show the overlap of each task with the corpus, and each score without overlapping items; return both."""
+    console.table("8-gram overlap with the corpus", COLUMNS, [_row(name, one) for name, one in found.items()])
     without = {key: clean for job in jobs for key, clean in _clean_scores(job, found[job.name], scores).items()}
     if without:
         rows = [

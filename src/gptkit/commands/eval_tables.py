@@ -26,9 +26,9 @@ def show_scores(run: EvaluatedRun, jobs: Sequence[Job], console: Console) -> Non
             for group, parts in one.groups.items():
                 if len(parts) <= SHOWN_PARTS:
                     console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), _parts(protocol, parts))
-        console.table(
-            "", ("protocol", "how it is computed"), [(protocol.name, protocol.about) for protocol, _ in scores]
-        )
+        for protocol, _ in scores:
+            console.result(f"{protocol.name}: {protocol.about}")
+        console.result("")
 
 
 def _rows(protocol: Protocol, one: Scored) -> Iterator[tuple[str, ...]]:

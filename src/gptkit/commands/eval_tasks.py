@@ -11,7 +11,7 @@ from gptkit.data.examples import Example
 from gptkit.data.task import Task
 from gptkit.data.task_data import Loaded, load_examples, loaded
 from gptkit.data.tasks import TASKS, find_task
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import UsageError, nearest
 from gptkit.evaluation.eval_file import Scored, scored
 from gptkit.evaluation.evaluations import find_evaluation, names_of_evaluations
 from gptkit.evaluation.gating.suites import SuiteTask, read_suite
@@ -55,7 +55,9 @@ def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:
         return read_suite(options.suite, known_names())
     for name in options.task:
         if not name.lower().endswith(YAML) and name not in TASKS and find_evaluation(name) is None:
-            raise UsageError(f"no evaluation is called {name!r}", where="--task", fix=suggest(name, known_names()))
+            near = nearest(name, known_names())
+            fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
+            raise UsageError(f"no evaluation is called {name!r}", where="--task", fix=fix)
     repeated = next((name for name in options.task if options.task.count(name) > 1), None)
     if repeated:
         raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
@@ -85,6 +87,15 @@ def prepare_job(wanted: SuiteTask, model: EvaluatedModel, options: EvalOptions, 
         examples = loaded(examples.examples[:limit], examples.notes)
     name = Path(wanted.task).stem if task is not None else wanted.task.partition("/")[0]
     return Job(name, protocols, examples, task, evaluation, wanted.floor, wanted.minimum)
+
+
+def unscored_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:
+    """Return what is known of a task's scores before they are computed, by "task/protocol"."""
+    n, sha256 = len(job.examples.examples), job.examples.sha256
+    return {
+        f"{job.name}/{one.name}": Scored(n, sha256, _settings(one, model), one.per_token, {}, None)
+        for one in job.protocols
+    }
 
 
 def evaluate_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:

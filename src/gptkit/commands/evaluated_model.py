@@ -75,6 +75,9 @@ class EvaluatedModel:
 
     def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
         """Answer groups of requests, showing how far it is."""
+        unknown, tokens = self.encoder.count_unknown(groups)
+        if unknown:
+            self.console.warn(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
         total = sum(map(len, groups))
         with self.console.tally(total, noun="requests") as tally:
             return self._scorer.score(groups, banned, tally.reach)

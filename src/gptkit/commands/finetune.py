@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from gptkit.commands.dry_run_finetune import plan_finetune
 from gptkit.commands.newest_model import newest_model
 from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
@@ -54,6 +55,8 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     keep_freed_memory()
     inputs = main_process_first(accelerator, lambda: prepare_inputs(options, console.say))
     plan.refuse_idle_run(options, inputs)
+    if options.dry_run:
+        return plan_finetune(options, inputs, plan.choices(options, hardware), accelerator, hardware, console)
     work = _Work(inputs, hardware, plan.choices(options, hardware), accelerator, console)
     with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
@@ -67,6 +70,7 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> None:
     check_run(options)
     check_tracker(options.report_to)
     plan.choices(options, hardware)
+    plan.refuse_too_many_processes(options)
     _refuse_half_studies(options)
     _refuse_seeds_in_a_single_run(options)
 

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 
 import gptkit
+from gptkit.commands.dry_run_pretrain import plan_pretrain
 from gptkit.commands.training_run import Job, Sample, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
 from gptkit.data.token_blocks import TrainingBlocks
@@ -42,16 +43,13 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     keep_freed_memory()
     hardware = hardware_of(accelerator.device)
     on_main_process(accelerator, lambda: _check(options, hardware))
+    if options.dry_run:
+        return plan_pretrain(options, accelerator, hardware, console)
     inputs = main_process_first(
         accelerator, lambda: prepare_inputs(options, console.say, console.recipe_note)
     )  # others find a full cache
     total_flops = inputs.flops_per_token * options.tokens_per_step * options.steps
     choices = rules.choose(options.precision, options.compile, hardware, total_flops=total_flops)
-    if options.dry_run:
-        facts = report.plan_facts(options, inputs, choices)
-        console.table("the plan", ("what", "value"), [(name, report.shown(value)) for name, value in facts.items()])
-        console.say("the same command without --dry-run trains it")
-        return facts
     name = Path(options.model or DEFAULT_MODEL).stem
     with open_on_main(options, accelerator, command="pretrain", name=name) as directory:
         console.run_directory = directory.path
@@ -89,13 +87,17 @@ def _train(
     console: Console,
 ) -> dict[str, Any]:
     model = inputs.model.to(accelerator.device)
+    batches = _batches(options, inputs, hardware)
+    note = rules.idle_note(len(batches(1)), options.num_processes or 1, rows=inputs.rows_per_step)
+    if note:
+        console.warn(note)
 
     def make_job(choices: Choices) -> Job:
         if choices.compile:
             model.compile_blocks()
         return Job(
             model=model,
-            batches=_batches(options, inputs, hardware),
+            batches=batches,
             loss_function=language_modeling_loss,
             optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
             schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
@@ -118,7 +120,9 @@ def _batches(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> An
     config = inputs.model.config
     micro_batch = options.micro_batch or rules.choose_micro_batch(
         hardware,
-        rows=inputs.rows_per_step,
+        rows=rules.micro_batch_rows(
+            inputs.rows_per_step, options.num_processes or 1, has_dropout=inputs.model.has_dropout
+        ),
         sequence_length=inputs.sequence_length,
         parameters=inputs.model.num_parameters(),
         n_layer=config.n_layer,

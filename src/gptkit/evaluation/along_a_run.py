@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gptkit.errors import InputError
 from gptkit.evaluation.protocols import Protocol
 
+BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 FEW = 4  # points that make no curve yet
 
 _STEP = re.compile(r"step-(\d{6,})")
@@ -76,9 +77,14 @@ def _last_step(run: Path) -> int | None:
 
 
 def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstick | None:
-    """Return the yardstick of a protocol, given all of its evaluation's; None where chance or a better figure lacks."""
+    """Return the yardstick of a protocol, given all of its evaluation's; None where chance or a better figure lacks.
+
+    The best is what was published before GPT-1, as in its figure, else before GPT-2, else the best figure there is.
+    """
     measure = protocol.measures[0]
-    published = [one.value for other in all_protocols for one in other.published if one.measure == measure]
-    if protocol.chance is None or not published or max(published) <= protocol.chance:
-        return None
-    return Yardstick(protocol.chance, max(published))
+    published = [one for other in all_protocols for one in other.published if one.measure == measure]
+    for model in (*BEST_BEFORE, ""):
+        best = max((one.value for one in published if model in ("", one.model)), default=None)
+        if best is not None:
+            return Yardstick(protocol.chance, best) if protocol.chance is not None and best > protocol.chance else None
+    return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gptkit.data.encoded_examples import EncodedExamples
 from gptkit.data.order import block_order
+from gptkit.model.modeling_double_heads import predicting_positions
 from gptkit.training.batches import Batch, Batches, MicroBatch
 
 Indices = NDArray[np.int64]
@@ -37,7 +38,10 @@ def finetuning_batches(
         first_row = (step - 1) * batch_size
         return [
             MicroBatch(
-                first_row + start, len(indices), partial(_batch, examples, indices), int(examples.tokens[indices].sum())
+                first_row + start,
+                len(indices),
+                partial(_training_batch, examples, indices),
+                int(examples.tokens[indices].sum()),
             )
             for start, indices in _cut_by_length(examples, chosen, micro_batch, padded_tokens)
         ]
@@ -69,6 +73,11 @@ def _cut_by_length(
         rows = 2 ** (fitting.bit_length() - 1)
         yield start, by_length[start : start + rows]
         start += rows
+
+
+def _training_batch(examples: EncodedExamples, indices: Indices) -> Batch:
+    batch = _batch(examples, indices)
+    return batch | {"lm_positions": predicting_positions(batch["extract"], batch["input_ids"].shape[-1])}
 
 
 def _batch(examples: EncodedExamples, indices: Indices) -> Batch:

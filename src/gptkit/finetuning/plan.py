@@ -59,12 +59,21 @@ def batches(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel
         inputs.train,
         batch_size=options.batch_size,
         seed=options.seed,
-        micro_batch=options.micro_batch or options.batch_size,
-        padded_tokens=_padded_tokens(options, inputs, model, hardware),
+        micro_batch=options.micro_batch
+        or rules.micro_batch_rows(options.batch_size, options.num_processes or 1, has_dropout=model.has_dropout),
+        padded_tokens=padded_tokens(options, inputs, model, hardware),
     )
 
 
-def _padded_tokens(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> int:
+def refuse_too_many_processes(options: FinetuneOptions) -> None:
+    """Raise UsageError where a step has fewer examples than there are processes."""
+    processes = options.num_processes or 1
+    fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
+    rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)
+
+
+def padded_tokens(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> int:
+    """Return the most tokens of a forward pass, padding included, unless one example alone has more."""
     if hardware.kind == "cpu":
         return CPU_TOKENS if model.config.n_embd >= NARROW else NARROW_TOKENS
     return _gpu_tokens(options, inputs, model, hardware)

@@ -65,12 +65,14 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         labels: Tensor | None = None,
         lm_coef: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
+        lm_positions: Tensor | None = None,
     ) -> DoubleHeadsOutput:
         """Return the logits and, with `labels`, the losses: examples' sums over `num_items_in_batch`, or their means.
 
         input_ids (example, sequence, length) are padded on the right with anything; extract (example, sequence) is the
         position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
+        lm_positions are `predicting_positions` where they are known already: finding them here waits for the device.
         """
         examples, sequences, length = input_ids.shape
         hidden = self.transformer(input_ids=input_ids.flatten(0, 1)).last_hidden_state
@@ -82,7 +84,9 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         classifier_loss = summed_classifier_loss(logits, labels) / count
         if not lm_coef:
             return DoubleHeadsOutput(loss=classifier_loss, logits=logits, classifier_loss=classifier_loss)
-        auxiliary = summed_auxiliary_loss(hidden, self.lm_head.weight, input_ids, extract) / count
+        if lm_positions is None:
+            lm_positions = predicting_positions(extract, length)
+        auxiliary = summed_auxiliary_loss(hidden, self.lm_head.weight, input_ids, extract, lm_positions) / count
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=logits, classifier_loss=classifier_loss, lm_loss=auxiliary)
 
@@ -123,20 +127,27 @@ def summed_classifier_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels.float(), reduction="sum")
 
 
-def summed_auxiliary_loss(hidden: Tensor, weight: Tensor, input_ids: Tensor, extract: Tensor) -> Tensor:
-    """Return L1 summed over examples: the mean over an example's sequences of the mean over a sequence's predictions.
+def predicting_positions(extract: Tensor, length: int) -> Tensor:
+    """Return where, in the flat tokens of a batch, the next token is predicted, and -1 up to a round number (token,).
 
     Predicted are all tokens after the first, the extract token included (openai/finetune-transformer-lm, train.py).
-    hidden (example, sequence, length, n_embd), weight (vocab, n_embd), input_ids (example, sequence, length), extract
-    (example, sequence). Padding is left out before the LM head, not after it, but for some that rounds the number of
-    tokens up: a library makes a kernel for every shape that it has not seen.
+    Padding is left out before the LM head, not after it, but for some that rounds the number of tokens up: a library
+    makes a kernel for every shape that it has not seen. extract (example, sequence).
     """
-    positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-    predicts = positions < extract[..., None]  # (example, sequence, length): whether the next token is supervised
-    index = predicts.flatten().nonzero().squeeze(1)  # (token,)
-    count = len(index)
-    index = F.pad(index, (0, -count % TOKENS_MULTIPLE))
-    targets = input_ids.roll(-1, dims=-1).flatten()[index]
-    targets[count:] = IGNORE
-    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(predicts).flatten()[index]
+    predicts = torch.arange(length, device=extract.device) < extract[..., None]  # (example, sequence, length)
+    index = predicts.flatten().nonzero().squeeze(1)
+    return F.pad(index, (0, -len(index) % TOKENS_MULTIPLE), value=-1)
+
+
+def summed_auxiliary_loss(
+    hidden: Tensor, weight: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
+) -> Tensor:
+    """Return L1 summed over examples: the mean over an example's sequences of the mean over a sequence's predictions.
+
+    hidden (example, sequence, length, n_embd), weight (vocab, n_embd), input_ids (example, sequence, length), extract
+    (example, sequence), positions (token,) as `predicting_positions` returns them.
+    """
+    index = positions.clamp(min=0)
+    targets = input_ids.roll(-1, dims=-1).flatten()[index].masked_fill(positions < 0, IGNORE)  # (token,)
+    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(input_ids).flatten()[index]  # (token,)
     return lm_loss(hidden.flatten(0, 2).index_select(0, index), weight, targets, weights)

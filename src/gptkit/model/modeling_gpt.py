@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import GenerationMixin
@@ -201,6 +202,12 @@ class GPTPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = p
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training draws random numbers."""
+        dropped = any(isinstance(module, _DropoutNd) and module.p > 0 for module in self.modules())
+        return dropped or self.config.attn_pdrop > 0
 
     def compile_blocks(self, *, dynamic: bool = False) -> None:
         """Compile the block, which all layers share: compiling costs the same seconds however many there are.

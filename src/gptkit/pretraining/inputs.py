@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
+READ_AT_ONCE = 50_000_000  # bytes of text that a plan still makes tokens of, in seconds
+BYTES_PER_TOKEN = 4  # about, of English in byte-level BPE with 50,257 entries
 HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer makes of English, so that an hf: data set is read far enough
 
 
@@ -41,19 +43,65 @@ class Inputs:
     rows_per_step: int
 
     @property
-    def matmul_parameters(self) -> int:
-        """Return the parameters that are multiplied: all but the position embeddings."""
-        return int(self.model.num_parameters() - self.model.transformer.wpe.weight.numel())
-
-    @property
     def flops_per_token(self) -> float:
-        config = self.model.config
-        return rules.flops_per_token(
-            self.matmul_parameters,
-            n_layer=config.n_layer,
-            n_embd=config.n_embd,
-            sequence_length=self.sequence_length,
-        )
+        return flops_per_token(self.model, self.sequence_length)
+
+
+def flops_per_token(model: GPTForCausalLM, sequence_length: int) -> float:
+    """Return the FLOPs of a step for each token; position embeddings are looked up, not multiplied."""
+    config = model.config
+    return rules.flops_per_token(
+        int(model.num_parameters() - model.transformer.wpe.weight.numel()),
+        n_layer=config.n_layer,
+        n_embd=config.n_embd,
+        sequence_length=sequence_length,
+    )
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan knows of a run's inputs; `model` has shapes and no memory.
+
+    `is_read` says whether vocabulary and tokens are the text's own, or what its bytes and the options let expect.
+    """
+
+    corpus: Corpus
+    model: GPTForCausalLM
+    vocabulary: int
+    train_tokens: int
+    validation_tokens: int
+    is_read: bool
+    sequence_length: int
+    rows_per_step: int
+
+
+def outline_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Outline:
+    """Return what `prepare_inputs` would, without its weights, and without tokens where the text is large.
+
+    Raises what `prepare_inputs` raises, but for what only the tokens of a large text could tell.
+    """
+    given = _given(options)
+    sequence_length = _sequence_length(options, given.n_positions)
+    rows_per_step = _rows_per_step(options, sequence_length)
+    corpus = _corpus(options, say, opening)
+    spec = options.tokenizer or DEFAULT_TOKENIZER
+    is_read = corpus.train_bytes <= READ_AT_ONCE
+    tokenizer = given.tokenizer
+    if tokenizer is None and (is_read or not spec.startswith("bpe:")):
+        tokenizer = _trained_tokenizer(spec, corpus, say)
+    vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
+    sides = corpus.train_bytes // BYTES_PER_TOKEN, corpus.validation_bytes // BYTES_PER_TOKEN
+    if is_read:
+        assert tokenizer is not None
+        text = prepare(corpus, tokenizer)
+        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+        sides = len(text.train), len(text.validation)
+    with torch.device("meta"):
+        model = given.model.to("meta") if given.model else _fresh_model(options, vocabulary)  # type: ignore[arg-type]
+    if tokenizer is not None:
+        _refuse_more_entries(tokenizer, model)
+    _set_up(model, options)
+    return Outline(corpus, model, vocabulary, *sides, is_read, sequence_length, rows_per_step)
 
 
 def prepare_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Inputs:
@@ -164,4 +212,7 @@ def _rows_per_step(options: PretrainOptions, sequence_length: int) -> int:
         nearest = max(1, round(options.tokens_per_step / sequence_length)) * sequence_length
         message = f"{options.tokens_per_step} is not a multiple of the sequence length {sequence_length}"
         raise UsageError(message, where="--tokens-per-step", fix=f"give {nearest}")
+    processes = options.num_processes or 1
+    fix = f"give --tokens-per-step {processes * sequence_length}, or --num-processes {rows}"
+    rules.refuse_too_many_processes(rows, processes, where="--num-processes", fix=fix)
     return rows

@@ -35,28 +35,6 @@ FIGURES = {
 Row = tuple[str, str]
 
 
-def plan_facts(options: PretrainOptions, inputs: Inputs, choices: Choices) -> dict[str, Any]:
-    """Return what `--dry-run` shows: everything that is known before the first step."""
-    tokens = options.steps * options.tokens_per_step
-    return {
-        "parameters": inputs.model.num_parameters(),
-        "vocabulary": len(inputs.tokenizer),
-        "sequence_length": inputs.sequence_length,
-        "steps": options.steps,
-        "tokens_per_step": options.tokens_per_step,
-        "tokens": tokens,
-        "train_tokens": len(inputs.text.train),
-        "validation_tokens": len(inputs.text.validation),
-        "epochs": tokens / len(inputs.text.train),
-        "flops": tokens * inputs.flops_per_token,
-        "checkpoint_bytes": 12 * inputs.model.num_parameters(),  # fp32 weights and two moments
-        "device": choices.device,
-        "precision": choices.precision,
-        "compile": choices.compile,
-        "data_sha256": inputs.corpus.data_sha256,
-    }
-
-
 def result_rows(result: Mapping[str, Any]) -> list[Row]:
     """Return a result's figures for a table, each with its unit in its name."""
     return [(name, shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]

@@ -33,12 +33,12 @@ def draw_zero_shot(curves: Sequence[Curve], path: Path, title: str) -> None:
     for number, curve in enumerate(curves):
         _draw_curve(axes, curve, number)
     _mark(axes, 0.0, "chance", side="right", below=True)  # where curves seldom are
-    _mark(axes, 1.0, "best published", side="left", below=False)
+    _mark(axes, 1.0, "best published, or all right", side="left", below=False)
     axes.set_xscale("log")
     steps = _apart({step for curve in curves for step in curve.steps if step > 0})
     axes.set_xticks(steps, labels=[f"{step:,}" for step in steps])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="updates", ylabel="score, from chance to the best published")
+    axes.set(xlabel="updates", ylabel="score, from chance to the best")
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,8 @@ class StepEvent:
     """A row of metrics.jsonl; `evaluation` holds what the evaluation of the same step returned, if there was one.
 
     `loss` is the exact loss of this step over all micro-batches and processes, `tokens` counts from the run's start,
-    `tokens_per_second` leaves out compiling, evaluating and saving since the last row.
+    `tokens_per_second` leaves out compiling, evaluating and saving since the last row, `data_seconds` is how long the
+    main process waited for batches since then.
     """
 
     step: int
@@ -24,6 +25,7 @@ class StepEvent:
     grad_norm: float
     tokens_per_second: float
     elapsed_seconds: float
+    data_seconds: float
     evaluation: Mapping[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, float | None]:

@@ -152,6 +152,7 @@ class _Run:
         self.saved_step = 0
         self.earlier_seconds = 0.0
         self.row_tokens = self.row_seconds = 0.0  # of the last row
+        self.data_seconds = 0.0  # since then
 
     def prepare(self, resume_from: Path | None) -> None:
         """Place the model, wrap it for several processes, and take over a checkpoint."""
@@ -197,6 +198,7 @@ class _Run:
             self.model.train()
         outcome = take_step(self.machinery, stream, self.schedule(step))
         self.outcome, self.row = outcome, None
+        self.data_seconds += outcome.data_seconds
         has_row = self.plan.is_log_due(step) or (self.evaluate is not None and self.plan.is_eval_due(step))
         loss = self._checked_loss() if has_row else 0.0
         self.state = dataclasses.replace(
@@ -259,8 +261,9 @@ class _Run:
         tokens, seconds = self.state.tokens, self.state.train_seconds
         rate = (tokens - self.row_tokens) / (seconds - self.row_seconds)
         self.row_tokens, self.row_seconds = tokens, seconds
+        data_seconds, self.data_seconds = self.data_seconds, 0.0
         learning_rate = self.machinery.optimizer.learning_rate * self.schedule(self.state.step)
-        return StepEvent(self.state.step, tokens, loss, learning_rate, grad_norm, rate, self._elapsed())
+        return StepEvent(self.state.step, tokens, loss, learning_rate, grad_norm, rate, self._elapsed(), data_seconds)
 
     def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""

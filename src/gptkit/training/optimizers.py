@@ -172,4 +172,5 @@ def _adam(groups: Groups, options: TrainingOptions) -> torch.optim.Optimizer:
     betas = (options.beta1, options.beta2)
     if options.optimizer == "openai-adam":
         return OpenAIAdam(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon)
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon, fused=True)
+    is_fused = all(parameter.device.type != "meta" for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon, fused=is_fused)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from gptkit.errors import GptkitError, UsageError
+from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=6)  # while the main process tokenises; one that ends is noticed at once
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -29,7 +32,10 @@ def make_accelerator(device: str) -> Accelerator:
         raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
     is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp])
+    if is_cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UsageError("FSDP2 shards over GPUs, and this is a CPU", where="--accelerate-config", fix="use ddp")
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp, patience])
     if device in is_there and accelerator.device.type != device:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -58,7 +64,7 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
         except GptkitError as error:
             outcome[1] = error
         except Exception as error:
-            broadcast_object_list([None, GptkitError(f"the main process failed: {error!r}")])
+            broadcast_object_list([None, OtherRankFailed(f"the main process failed: {error!r}")])
             raise
     result, failure = broadcast_object_list(outcome)
     if failure is not None:

@@ -93,6 +93,28 @@ def choose_micro_batch(
     return max(1, min(rows, tokens // sequence_length))
 
 
+def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str) -> None:
+    """Raise UsageError where a step has fewer rows than there are processes."""
+    if rows < processes:
+        raise UsageError(f"{rows} sequences a step are too few for {processes} processes", where=where, fix=fix)
+
+
+def micro_batch_rows(rows: int, processes: int, *, has_dropout: bool) -> int:
+    """Return the most rows of a micro-batch that leave every process work.
+
+    With dropout, which each micro-batch draws anew, all rows of a step: else the number of processes would change it.
+    """
+    return rows if has_dropout else -(-rows // processes)
+
+
+def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
+    """Return a line on processes that get no micro-batch, with the cure, None where each gets one."""
+    if micro_batches >= processes:
+        return None
+    idle = f"{processes - micro_batches} of {processes} processes have no work"
+    return f"{idle}: give --micro-batch {-(-rows // processes)} (another micro-batch draws other dropout)"
+
+
 def activation_bytes(n_layer: int, n_embd: int) -> int:
     """Return about how many bytes the backward pass keeps per token under 16-bit autocast and flash attention.
 

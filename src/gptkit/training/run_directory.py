@@ -31,7 +31,7 @@ from gptkit.training.run_lock import LOCK, RunLock
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 DESCRIBED = ("model", "task")  # by a file
-PATHS = ("data", "validation", "model", "tokenizer", "task")
+PATHS = ("data", "validation", "model", "tokenizer", "task", "accelerate_config")
 FIX = "give the same command again"
 OTHER_OUT = "choose another --out"
 
@@ -255,6 +255,6 @@ def _absolute(value: Any, name: str) -> Any:
 def _is_path(value: str, name: str) -> bool:
     if value.startswith("hf:"):
         return False
-    if name == "task":  # a folder of data may be called what a task is
-        return value.endswith((".yaml", ".yml"))
+    if name in ("task", "accelerate_config"):  # a folder may be called what a task or a shipped file is
+        return value.endswith((".yaml", ".yml", ".json"))
     return name == "data" or os.path.exists(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -86,25 +87,31 @@ def seed_generator(device: torch.device, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient."""
+    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient.
+
+    `data_seconds` is how long this process waited for its batches.
+    """
 
     loss: Tensor
     grad_norm: Tensor
     tokens: int
+    data_seconds: float
 
 
 def take_step(
     machinery: Machinery, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float
 ) -> Outcome:
     """Run this process's micro-batches of the next step and update the weights, unless the gradient is not finite."""
-    losses = []
-    for work, share, batch in stream:
+    losses, data_seconds, is_last = [], 0.0, False
+    while not is_last:
+        start = time.perf_counter()
+        work, share, batch = next(stream)
+        data_seconds += time.perf_counter() - start
         losses.append(machinery.backward(work, share, batch))
-        if share.is_last:
-            break
+        is_last = share.is_last
     loss = torch.stack(losses).sum()
     grad_norm = update(machinery, loss, work.step, learning_rate_factor)
-    return Outcome(loss, grad_norm, work.tokens)
+    return Outcome(loss, grad_norm, work.tokens, data_seconds)
 
 
 @torch.no_grad()

@@ -79,11 +79,15 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
     if data is None:
         fix = f"give --data DIR, a folder of {_shown(wanted)} (github.com/alexwarstadt/blimp, data/)"
         raise UsageError(f"{'blimp' if only is None else f'blimp-{only}'} needs its data", where="--data", fix=fix)
+    if Path(data).expanduser().is_file():
+        fix = "name the folder that it lies in; --task blimp-NAME asks for the set NAME alone"
+        raise InputError("not a folder", where=f"--data {data}", fix=fix)
     paths = _paths(existing_folder(data), wanted)
     turns = zip_longest(*(_pairs(name, path) for name, path in paths.items()))
     examples = [one for one in chain.from_iterable(turns) if one is not None]
     missing = [name for name in wanted if name not in paths]
-    note = f"{len(missing)} of BLiMP's 67 sets are missing, so this mean is not BLiMP's: {', '.join(missing)}"
+    named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+    note = f"{len(missing)} of BLiMP's 67 sets are missing, so this mean is not BLiMP's: {named}"
     return loaded(examples, [note] if missing else [])
 
 

@@ -24,6 +24,9 @@ def find_form(evaluation: str, data: str | None, forms: Sequence[Form], *, sourc
     if data is None:
         fix = f"give --data DIR, a folder of {wanted} ({source})"
         raise UsageError(f"{evaluation} needs its data", where="--data", fix=fix)
+    if data.startswith("hf:"):
+        fix = f"give --data DIR, a folder of {wanted} ({source})"
+        raise UsageError(f"{evaluation} is read from its authors' files, not from the hub", where="--data", fix=fix)
     folder = Path(data).expanduser()
     if folder.is_file() and any(len(form) == 1 for form in forms):
         return [folder]

@@ -19,5 +19,7 @@ def lambada(data: str | None) -> Loaded:
         text = text_cell(row, "text", where)
         if " " not in text.strip():
             raise InputError("no space, before which the context is", where=where, fix="give at least two words")
+        if text != text.rstrip(" "):
+            raise InputError("a space after the last word", where=where, fix="end the passage with the word to guess")
         examples.append(Example((text,), None, where, str(number)))
     return loaded(examples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from gptkit.data.file_faults import faults_named, require_regular
 from gptkit.data.json_objects import json_name, json_object
 from gptkit.errors import InputError
 from gptkit.evaluation.eval_file import SCHEMA, EvaluatedRun, Scored
+from gptkit.evaluation.measures import MEASURES, value_of
 from gptkit.evaluation.protocols import Column, Items
 from gptkit.evaluation.rows.bleu import COLUMNS as BLEU_COLUMNS
 
@@ -69,14 +72,32 @@ def _scored(key: str, results: Mapping[str, Any], items: Mapping[str, Any], wher
     metrics = _field(result, "metrics", dict, place)
     for name in metrics:
         _field(metrics, name, dict, f"{place}.metrics")
+    own = _items(_field(items, key, dict, where), n, f"{where}: items.{key[:80]}") if key in items else None
+    if own is not None:
+        _require_agreement(metrics, own, f"{place}.metrics")
     return Scored(
         n,
         _field(result, "data_sha256", str, place),
         _field(result, "settings", dict, place, default={}),
         _field(result, "per_token", bool, place, default=False),
         metrics,
-        _items(_field(items, key, dict, where), n, f"{where}: items.{key[:80]}") if key in items else None,
+        own,
     )
+
+
+def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> None:
+    """Refuse figures that do not follow from the items that they are said to be of."""
+    for name, entry in metrics.items():
+        measure = MEASURES.get(name)
+        if measure is None or not set(measure.statistic.columns) <= set(items.columns):
+            continue
+        if _field(entry, "higher_is_better", bool, f"{place}.{name}") != measure.higher_is_better:
+            message = f"{name} is {'better' if measure.higher_is_better else 'worse'} when it is higher"
+            raise InputError(message, where=f"{place}.{name}", fix=_FIX)
+        said, found = entry.get("value"), value_of(measure, items.columns)
+        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isclose(said, found, rel_tol=1e-6):
+            message = f"the value {said!r:.40} does not follow from its items, which give {found:.6g}"
+            raise InputError(message, where=f"{place}.{name}", fix=_FIX)
 
 
 def _items(entry: Mapping[str, Any], n: int, place: str) -> Items:
@@ -105,10 +126,15 @@ def checked_column(name: str, values: Sequence[Any], where: str) -> Column:
     for index, value in enumerate(values):
         # Not a number fails the comparison; a boolean is one in Python alone.
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise InputError(f"value {index} is not a number from {low:g} to {high:g}", where=where, fix=_FIX)
+            message = f"item {index}: {_short(value)} is not a number from {low:g} to {high:g}"
+            raise InputError(message, where=where, fix=_FIX)
         if name == "correct" and value not in (0, 1):
-            raise InputError(f"value {index} is not 0 or 1", where=where, fix=_FIX)
+            raise InputError(f"item {index}: {_short(value)} is not 0 or 1", where=where, fix=_FIX)
     return np.array(values, np.float64)
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, default=str)[:40] if not isinstance(value, int) or abs(value) < LARGEST else "a huge one"
 
 
 _MISSING: Any = object()

@@ -72,6 +72,7 @@ class Outcome:
         return {
             "comparison": {key: asdict(one) for key, one in self.comparison.items()},
             "minimums": {key: asdict(one) for key, one in self.minimums.items()},
+            "warnings": list(self.warnings),
             "verdict": self.verdict,
         }
 
@@ -116,7 +117,7 @@ def _compared(key: str, measure: Measure, one: Comparison, floor: float) -> Row:
     digits = _digits(measure, one.difference)
     before, after = f"{one.baseline:.{digits}f}", f"{one.value:.{digits}f}"
     change, found = f"{one.difference:+.{digits}f}", _found(one.minimum_detectable)
-    figures = f"{change}; p {one.p_value:.2g}, floor {floor:.3g}, could have found {found}"
+    figures = f"{change}; p {one.p_value:.2g}, floor {floor:.3g}, {_power(one)}"
     drop = -one.difference if measure.higher_is_better else one.difference
     task, name = key.rsplit(".", 1)
     return Row(
@@ -155,6 +156,13 @@ def _digits(measure: Measure, difference: float) -> int:
     if difference == 0:
         return least
     return min(6, max(least, 1 - math.floor(math.log10(abs(difference)))))
+
+
+def _power(one: Comparison) -> str:
+    """Return in words the smallest difference that would be found four times in five."""
+    if one.minimum_detectable is not None:
+        return f"could have found {_found(one.minimum_detectable)}"
+    return "more items would find smaller ones" if one.verdict == "fail" else "too few items to find any surely"
 
 
 def _found(minimum: float | None) -> str:

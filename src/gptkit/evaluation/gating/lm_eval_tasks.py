@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptkit.data.examples import Example
+from gptkit.evaluation.rows.blimp import harness_pairs as blimp_pairs
 from gptkit.evaluation.rows.hellaswag import harness_pairs
+from gptkit.evaluation.rows.task_choices import copa_pairs
 from gptkit.evaluation.rows.wikitext import lm_eval_page, lm_eval_text
 
 Doc = Mapping[str, Any]
@@ -60,8 +62,20 @@ def _pair(examples: Sequence[Example]) -> str:
 
 
 def _sentences(examples: Sequence[Example]) -> Asked:
-    good, bad = _two(examples)
-    return "", good, "", bad
+    return tuple(text for pair in blimp_pairs(examples[0]) for text in pair)
+
+
+def _premise_of_doc(doc: Doc) -> str:
+    return "\n".join([doc["premise"], doc["choice1"], doc["choice2"]])
+
+
+def _premise(examples: Sequence[Example]) -> str:
+    premise, _, choices = examples[0].fields
+    return "\n".join([str(premise), *choices])
+
+
+def _causes(examples: Sequence[Example]) -> Asked:
+    return tuple(text for pair in copa_pairs(examples[0]) for text in pair)
 
 
 def _two(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -101,8 +115,9 @@ LM_EVAL_TASKS = (
         _last_word,
         {**_CORRECT, "nll": lambda sample: -sample["perplexity"]},
     ),
-    Task("blimp/sum", lambda match: "blimp_.+", _pair_of_doc, _pair, _sentences, _CORRECT),
-    Task("blimp-(.+)/sum", lambda match: f"blimp_{re.escape(match[1])}", _pair_of_doc, _pair, _sentences, _CORRECT),
+    Task("blimp/harness", lambda match: "blimp_.+", _pair_of_doc, _pair, _sentences, _CORRECT),
+    Task("copa/lm-eval", lambda match: "copa", _premise_of_doc, _premise, _causes, _CORRECT),
+    Task("blimp-(.+)/harness", lambda match: f"blimp_{re.escape(match[1])}", _pair_of_doc, _pair, _sentences, _CORRECT),
     _hellaswag("harness", "acc"),
     _hellaswag("harness-norm", "acc_norm"),
     Task(

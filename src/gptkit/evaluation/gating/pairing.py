@@ -80,6 +80,18 @@ def paired(present: EvaluatedRun, baseline: EvaluatedRun, asked: Sequence[Asked]
     return pairs
 
 
+def require_comparable(present: EvaluatedRun, baseline: EvaluatedRun, asked: Sequence[Asked]) -> None:
+    """Raise NothingComparable as `paired` would for what is known before scoring: data, settings and tokenizer."""
+    for task in asked:
+        _require_task(baseline, task)
+        for key, protocol in ((f"{task.name}/{one.name}", one) for one in task.protocols):
+            if baseline.partial and key not in baseline.scores:
+                continue
+            _same(key, baseline, present)
+            for name in protocol.measures[: protocol.gated]:
+                _require_tokenizer(f"{key}.{name}", protocol, present, baseline)
+
+
 def left_out(present: EvaluatedRun, baseline: EvaluatedRun) -> Iterator[str]:
     """Yield a line for each task, or protocol of a task, that one run has and the other has not."""
     tasks = {key.split("/")[0] for key in present.scores}
@@ -93,8 +105,7 @@ def left_out(present: EvaluatedRun, baseline: EvaluatedRun) -> Iterator[str]:
 
 
 def _pairs(present: EvaluatedRun, baseline: EvaluatedRun, task: Asked) -> Iterator[tuple[str, Pair]]:
-    if not any(key.startswith(f"{task.name}/") for key in baseline.scores):
-        raise NothingComparable(f"the baseline has no {task.name}", where="--baseline", fix=_ANOTHER)
+    _require_task(baseline, task)
     for protocol in task.protocols:
         key = f"{task.name}/{protocol.name}"
         if baseline.partial and key not in baseline.scores:
@@ -107,10 +118,7 @@ def _pairs(present: EvaluatedRun, baseline: EvaluatedRun, task: Asked) -> Iterat
             measure = MEASURES[name]
             if baseline.partial and not _is_known(measure, before):
                 continue
-            if (protocol.per_token or measure.per_token) and not _same_tokenizer(present, baseline):
-                message = f"{full} counts tokens, and the baseline has another tokenizer"
-                fix = "compare models of one tokenizer, or protocols that count words or bytes"
-                raise NothingComparable(message, where="--baseline", fix=fix)
+            _require_tokenizer(full, protocol, present, baseline)
             columns = _columns(full, measure, before, order)
             _require_same_questions(full, measure, columns, after.items.columns)
             floor = task.floor if index == 0 and task.floor is not None else None
@@ -170,5 +178,15 @@ def _require_same_questions(full: str, measure: Measure, before: Columns, after:
             raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
 
 
-def _same_tokenizer(present: EvaluatedRun, baseline: EvaluatedRun) -> bool:
-    return present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256
+def _require_task(baseline: EvaluatedRun, task: Asked) -> None:
+    if not any(key.startswith(f"{task.name}/") for key in baseline.scores):
+        raise NothingComparable(f"the baseline has no {task.name}", where="--baseline", fix=_ANOTHER)
+
+
+def _require_tokenizer(full: str, protocol: Protocol, present: EvaluatedRun, baseline: EvaluatedRun) -> None:
+    """Refuse to compare "task/protocol.measure" where it counts the tokens of two tokenizers."""
+    is_one = present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256
+    if (protocol.per_token or MEASURES[full.rpartition(".")[2]].per_token) and not is_one:
+        message = f"{full} counts tokens, and the baseline has another tokenizer"
+        fix = "compare models of one tokenizer, or ask for protocols that count words or bytes: --task NAME/PROTOCOL"
+        raise NothingComparable(message, where="--baseline", fix=fix)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.data.yaml_entries import Entry, read_entries
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import UsageError, nearest
 
 KEYS = ("task", "data", "limit", "floor", "minimum")
 _YAML = (".yaml", ".yml")
@@ -64,7 +64,9 @@ def _task(entry: Entry, known: Collection[str]) -> SuiteTask:
     if name.endswith(_YAML):
         name = _beside(entries["task"], name)
     elif name not in known:
-        raise UsageError(f"unknown task {name[:60]!r}", where=entries["task"].where, fix=suggest(name[:60], known))
+        near = nearest(name[:60], known)
+        fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
+        raise UsageError(f"unknown task {name[:60]!r}", where=entries["task"].where, fix=fix)
     return SuiteTask(
         name,
         _data(entries["data"]) if "data" in entries else None,

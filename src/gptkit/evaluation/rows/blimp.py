@@ -17,10 +17,16 @@ _DATA = "<set>.jsonl of github.com/alexwarstadt/blimp (data/)"
 _ABOUT = (
     "the whole sentence after the separator of documents, the sum over its tokens; a tie is wrong (7 pairs are alike)"
 )
+_HARNESS = "the same with a space before the sentence, as lm-eval's blimp"
 
 
 def _pairs(example: Example) -> list[Pair]:
     return [("", sentence) for sentence in example.fields[1]]
+
+
+def harness_pairs(example: Example) -> list[Pair]:
+    """Return both sentences after a space: lm-eval sets one between a context, here an empty one, and each choice."""
+    return [("", f" {sentence}") for sentence in example.fields[1]]
 
 
 def _groups(examples: Sequence[Example]) -> Mapping[str, tuple[str, ...]]:
@@ -33,7 +39,10 @@ BLIMP = Evaluation(
     "which sentence of a minimal pair is acceptable English",
     _DATA,
     blimp,
-    (choice_protocol("sum", _ABOUT, _pairs, total, choices=2, published=_PUBLISHED, groups=_groups),),
+    (
+        choice_protocol("sum", _ABOUT, _pairs, total, choices=2, published=_PUBLISHED, groups=_groups),
+        choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2, groups=_groups),
+    ),
     size=67_000,
     texts=lambda example: tuple(example.fields[1]),
 )
@@ -49,7 +58,10 @@ def blimp_set(name: str) -> Evaluation:
         f"BLiMP's set {chosen} ({PHENOMENON_OF[chosen]})",
         _DATA,
         lambda data: blimp(data, only=chosen),
-        (choice_protocol("sum", _ABOUT, _pairs, total, choices=2),),
+        (
+            choice_protocol("sum", _ABOUT, _pairs, total, choices=2),
+            choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2),
+        ),
         size=1000,
         texts=BLIMP.texts,
     )

@@ -60,7 +60,7 @@ _COQA_PROTOCOL = GeneratedProtocol(
     "the story, the turns so far with people's answers, then A:, greedy, cut at the line end; "
     "F1 over words as the official script takes it, each person left out in turn",
     ("answer_f1", "exact_match"),
-    published=(Published("gpt2-xl", "answer_f1", 0.55, "Radford et al. 2019, section 3.5"),),
+    published=(Published("GPT-2 1542M", "answer_f1", 0.55, "Radford et al. 2019, section 3.5"),),
     chance=0.0,
     prompt=_conversation,
     items=_coqa_items,
@@ -83,7 +83,7 @@ _OPEN_PROTOCOL = GeneratedProtocol(
     "confidence is the geometric mean of the probabilities of the tokens written",
     ("exact_match", "accuracy_top_1_percent", "accuracy_top_10_percent", "calibration_error"),
     published=tuple(
-        Published("gpt2-xl", measure, value, "Radford et al. 2019, section 3.8")
+        Published("GPT-2 1542M", measure, value, "Radford et al. 2019, section 3.8")
         for measure, value in (("exact_match", 0.041), ("accuracy_top_1_percent", 0.631))
     ),
     chance=0.0,

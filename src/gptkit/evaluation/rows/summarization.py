@@ -61,7 +61,7 @@ def _from_model(name: str, about: str, prompt: Callable[[Example], str], *values
         name,
         f"{about}, 100 tokens drawn from the 2 likeliest, the first 3 sentences kept; {_SCORED}",
         MEASURES,
-        published=_published("gpt2-xl", *values),
+        published=_published("GPT-2 1542M", *values),
         chance=_RANDOM_THREE,
         prompt=prompt,
         items=_written,

@@ -30,7 +30,7 @@ def _evaluation(source: str, target: str, languages: str, bleu: float) -> Evalua
         "after five lines `sentence = translation`, greedy, cut at the first line or sentence end; "
         "corpus BLEU of sacrebleu, tokens by 13a, case kept",
         ("bleu",),
-        published=(Published("gpt2-xl", "bleu", bleu, "Radford et al. 2019, section 3.7"),),
+        published=(Published("GPT-2 1542M", "bleu", bleu, "Radford et al. 2019, section 3.7"),),
         chance=0.0,
         prompt=_prompt,
         items=_items,

@@ -36,9 +36,9 @@ class Processes:
 class Scorer:
     """A model that answers requests: what a group's requests begin with alike is computed once.
 
-    model: in eval mode, on `device`, with fp32 weights. precision: of the body's matrix products, fp32 or bf16; head
-    and softmax are fp32. batch_size: the most rows of a forward pass. In fp32 an answer depends neither on it nor on
-    the number of processes, but for rounding (1e-5).
+    model: in eval mode, on `device`, with fp32 weights. precision: of the matrix products' inputs, fp32 or bf16; logits
+    and softmax are fp32, and so is the head on a GPU. batch_size: the most rows of a forward pass. In fp32 an answer
+    depends neither on it nor on the number of processes, but for rounding (1e-5).
     """
 
     def __init__(
@@ -91,7 +91,8 @@ class Scorer:
         places, of_place = np.unique(batch.places, return_inverse=True)  # (place,), (scored,)
         with _out_of_memory_told():
             hidden = self._hidden(batch, places)
-            found = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
+            with _cpu_products_in(self.dtype):
+                found = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
             log_probs, top, top_allowed = (tensor.cpu().numpy() for tensor in found)
         if not np.isfinite(log_probs).all():
             message = "the model's log-probabilities are not finite"
@@ -116,29 +117,47 @@ class Scorer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities, top and top_allowed (scored,) from the states that predict them (place, n_embd).
 
-        `of_place` (scored,) says which state predicts a target.
+        `of_place` (scored,) says which state predicts a target. The vocabulary is cut, not the states, so that
+        each of its rows is read once for all of them.
         """
         weight = self.head.float()
+        size = max(1, LOGITS // len(hidden))
         log_probs = torch.empty(len(targets), device=hidden.device)
-        top = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)  # (place,)
-        top_allowed = top.clone() if len(banned) else top
-        size = max(1, LOGITS // len(weight))
-        for start in range(0, len(hidden), size):
-            chunk = slice(start, start + size)
-            logits = F.linear(hidden[chunk], weight)  # (chunk, vocab)
-            best, top[chunk] = logits.max(-1)
-            # The likeliest token's probability is never too small for fp32, and softmax is the fastest pass there is.
-            normaliser = best - logits.softmax(-1).gather(-1, top[chunk, None])[:, 0].log()  # (chunk,)
-            asked = ((of_place >= start) & (of_place < start + size)).nonzero()[:, 0]
-            rows = of_place[asked] - start
-            log_probs[asked] = logits[rows, targets[asked]] - normaliser[rows]
+        normalisers, best, allowed = [], [], []
+        for start in range(0, len(weight), size):
+            logits = F.linear(hidden, weight[start : start + size])  # (place, part)
+            best.append(logits.max(-1))
+            # A part's likeliest token is never too unlikely for fp32, and softmax is the fastest pass there is.
+            likeliest = logits.softmax(-1).gather(-1, best[-1].indices[:, None])[:, 0]
+            normalisers.append(best[-1].values - likeliest.log())  # (place,)
+            asked = ((targets >= start) & (targets < start + size)).nonzero()[:, 0]
+            log_probs[asked] = logits[of_place[asked], targets[asked] - start]
             if len(banned):
-                logits[:, list(banned)] = -torch.inf
-                top_allowed[chunk] = logits.argmax(-1)
-        return log_probs, top[of_place], top_allowed[of_place]
+                logits[:, [one - start for one in banned if start <= one < start + size]] = -torch.inf
+                allowed.append(logits.max(-1))
+        log_probs -= torch.stack(normalisers).logsumexp(0)[of_place]
+        return log_probs, _top(best, size)[of_place], _top(allowed or best, size)[of_place]
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+
+@contextmanager
+def _cpu_products_in(dtype: torch.dtype) -> Iterator[None]:
+    """Let oneDNN round the inputs of fp32 products to bf16, where that is `dtype`; their results stay fp32."""
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16" if dtype == torch.bfloat16 else before
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _top(best: Sequence[Any], size: int) -> Tensor:
+    """Return the likeliest tokens (place,) from the maxima of the vocabulary's parts, `size` tokens each."""
+    part = torch.stack([one.values for one in best]).argmax(0, keepdim=True)  # (1, place)
+    return (part * size + torch.stack([one.indices for one in best]).gather(0, part))[0]
 
 
 def _gathered(processes: Processes, answers: dict[int, Answer], failure: GptkitError | None) -> dict[int, Answer]:

@@ -1,0 +1,88 @@
+"""Between the command line and a training command: run it here, in this rank, or in processes of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gptkit import ranks
+from gptkit.console import Console
+from gptkit.errors import UsageError, suggest
+from gptkit.options import TrainingOptions
+from gptkit.recipe_files import recipes_root
+
+if TYPE_CHECKING:
+    from gptkit.training.launch_config import LaunchConfig
+
+Options = TypeVar("Options", bound=TrainingOptions)
+
+
+def run(
+    command: Callable[[Options, Console], dict[str, Any]], options: Options, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
+    """Return the result of a training command; `arguments` is its command line, for the ranks to be given again."""
+    world = ranks.world()
+    if world is not None:
+        if world.size > 1:
+            ranks.end_with_launcher(world.launcher)
+        return command(_agreed(options, world, console), console)
+    if options.dry_run or (options.accelerate_config is None and options.num_processes in (None, 1)):
+        return command(options, console)  # before torch is imported for nothing
+    from gptkit.training import launching
+
+    config = _config(options, console)
+    plan = launching.plan_launch(options, config, gpus=_gpus(), cores=_cores(), environment=os.environ)
+    if plan is None:
+        return command(dataclasses.replace(options, num_processes=1), console)
+    console.say(plan.described(arguments))
+    return launching.launch(plan, arguments)
+
+
+def _agreed(options: Options, world: ranks.World, console: Console) -> Options:
+    """Return the options with as many processes as there are: another launcher's number stands."""
+    if options.num_processes not in (None, world.size):
+        there = f"{world.size} process{'es were' if world.size > 1 else ' was'} launched already"
+        console.warn(f"{there}; num_processes {options.num_processes} is not used")
+    return dataclasses.replace(options, num_processes=world.size)
+
+
+def _config(options: TrainingOptions, console: Console) -> LaunchConfig | None:
+    """Return the file that is named, else the user's default, if there is one; say what comes from it."""
+    from gptkit.training.launch_config import DEFAULT, read_launch_config
+
+    if options.accelerate_config is not None:
+        path = config_path(options.accelerate_config)
+    elif DEFAULT.is_file():
+        path = DEFAULT
+    else:
+        return None
+    config = read_launch_config(path)
+    if options.num_processes is not None:
+        config = dataclasses.replace(config, num_processes=None)  # the option beats it
+    console.say(config.described())
+    return config
+
+
+def config_path(name: str) -> Path:
+    """Return the file that a shipped name or a path means; raises UsageError with the nearest name."""
+    shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
+    if name in shipped:
+        return shipped[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    where = "--accelerate-config"
+    raise UsageError(f"no configuration and no file is called {name!r}", where=where, fix=suggest(name, shipped))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,128 @@
+"""A process among several of one run: what its environment says of it, and what it hands to its launcher.
+
+The launcher speaks for all its ranks, so that users see one result or one error; it gives them a folder for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import GptkitError, OtherRankFailed, Reported
+
+FOLDER = "GPTKIT_LAUNCH"  # the launcher's process id and its folder, in the ranks' environment
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")  # any launcher sets one of these
+RESULT = "result.json"
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class World:
+    """How a launcher started this process: one of `size`; `launcher` is its process id where it is gptkit itself."""
+
+    rank: int
+    size: int
+    launcher: int | None = None
+
+
+def world(environment: Mapping[str, str] = os.environ) -> World | None:
+    """Return what a launcher says of this process, None if none started it."""
+    if not any(name in environment for name in LAUNCHED):
+        return None
+    launcher = int(environment[FOLDER].partition(":")[0]) if FOLDER in environment else None
+    return World(int(environment.get("RANK") or 0), int(environment.get("WORLD_SIZE") or 1), launcher)
+
+
+def marked(folder: Path) -> dict[str, str]:
+    """Return the environment by which ranks know this process for their launcher."""
+    return {FOLDER: f"{os.getpid()}:{folder}"}
+
+
+def _folder() -> Path | None:
+    return Path(os.environ[FOLDER].partition(":")[2]) if FOLDER in os.environ else None
+
+
+def hand_over_result(result: Mapping[str, Any]) -> bool:
+    """Leave rank 0's result to the launcher, if gptkit launched this rank; return whether it did."""
+    folder = _folder()
+    if folder is not None and os.environ.get("RANK") == "0":
+        (folder / RESULT).write_text(json.dumps(result))
+    return folder is not None
+
+
+def hand_over_error(error: GptkitError) -> bool:
+    """Leave an error to the launcher, if gptkit launched this rank; return whether it did."""
+    folder = _folder()
+    if folder is None:
+        return False
+    is_collateral = isinstance(error, OtherRankFailed)
+    if is_collateral:
+        _wait_for_any(folder)  # the launcher ends all ranks when the first has ended
+    record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
+    with contextlib.suppress(OSError):
+        path = folder / f"error-{os.environ.get('RANK', '0')}.json"
+        path.with_suffix(".tmp").write_text(json.dumps(record))
+        path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
+        return True
+    return False
+
+
+def _wait_for_any(folder: Path, seconds: float = 5.0) -> None:
+    """Wait until some rank has left an error."""
+    deadline = time.monotonic() + seconds
+    while not any(folder.glob("error-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def result_in(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    return result
+
+
+@dataclass(frozen=True)
+class Record:
+    """An error that a rank left, and when; collateral ones follow from another rank's."""
+
+    rank: int
+    time: float
+    is_collateral: bool
+    error: Reported
+
+
+def records_in(folder: Path) -> list[Record]:
+    """Return what the ranks left, the cause of all first."""
+    found = []
+    for path in folder.glob("error-*.json"):
+        content = json.loads(path.read_text())
+        rank = int(path.stem.partition("-")[2])
+        found.append(Record(rank, content["time"], content["is_collateral"], Reported(**content["error"])))
+    return sorted(found, key=lambda one: (one.is_collateral, one.time))
+
+
+def end_with_launcher(launcher: int | None) -> None:
+    """Have this process told to stop (SIGTERM) when the process that started it ends, however that ends."""
+    if sys.platform == "win32":
+        return
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != (launcher or parent):  # it has ended already
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,234 @@
+"""One command, several processes: through Accelerate's launcher on GPUs, on a CPU through torch's elastic one.
+
+`accelerate launch` starts a single process on a CPU, so gloo's processes come from the launcher below it. Both run in
+this process, which waits, passes signals on, and speaks for its ranks when they have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed import run as elastic
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from gptkit import ranks
+from gptkit.errors import GptkitError, Interrupted, OutOfResources, UsageError
+from gptkit.options import TrainingOptions
+from gptkit.training.launch_config import LaunchConfig
+
+GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGQUIT")
+NOTICE_SECONDS = 2.0  # at most, between a rank's end and the elastic launcher's note of it
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start the processes; `port` and `config` as a file of accelerate config gives them."""
+
+    processes: int
+    device: str
+    threads: int
+    port: int | None = None
+    config: Path | None = None
+
+    def launcher_line(self) -> list[str]:
+        """Return the launcher's own command line, up to the module."""
+        if self.device == "cuda":
+            line = ["accelerate", "launch", *(["--config_file", str(self.config)] if self.config else [])]
+            line += ["--multi_gpu", "--num_processes", str(self.processes), "--num_machines", "1"]
+            line += ["--main_process_port", str(self.port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
+            return [*line, "--num_cpu_threads_per_process", str(self.threads), "-m"]
+        where = ["--master_addr", "127.0.0.1", "--master_port", str(self.port)] if self.port else ["--standalone"]
+        return ["torchrun", *where, "--nproc_per_node", str(self.processes), "-m"]
+
+    def described(self, arguments: Sequence[str]) -> str:
+        """Return the line that says what was launched, and how to do the same by hand."""
+        place = "on this CPU (gloo)" if self.device == "cpu" else "on as many GPUs (nccl)"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
+        same = shlex.join([*self.launcher_line(), "gptkit", *arguments])
+        return f"launched {self.processes} processes {place}, {threads}; the same: {same}"
+
+
+def plan_launch(
+    options: TrainingOptions,
+    config: LaunchConfig | None,
+    *,
+    gpus: int,
+    cores: int,
+    environment: Mapping[str, str],
+) -> Launch | None:
+    """Return how to start the processes that the options ask for, None for one, which needs no launcher.
+
+    An option beats the file, the file what is found here. Raises UsageError for what this machine does not have.
+    """
+    device = _device(options, config, gpus)
+    available = gpus if config is None or config.gpu_ids == "all" else len(config.gpu_ids.split(","))
+    processes = _processes(options, config, available if device == "cuda" else None)
+    if device == "cuda" and processes > available:
+        message = f"{processes} processes need a GPU each, {available} {'is' if available == 1 else 'are'} here"
+        raise UsageError(message, where="--num-processes", fix=f"give --num-processes {available}, or --device cpu")
+    if processes == 1:
+        return None
+    threads = environment.get("OMP_NUM_THREADS", "")
+    each = int(threads) if threads.isdecimal() and int(threads) else max(1, cores // processes)
+    port = config.port if config else None
+    return Launch(processes, device, each, port, config.path if config else None)
+
+
+def _device(options: TrainingOptions, config: LaunchConfig | None, gpus: int) -> str:
+    if options.device == "mps":
+        raise UsageError("an Apple GPU runs one process", where="--device mps", fix="leave --num-processes out")
+    if options.device == "cuda" and not gpus:
+        raise UsageError("no cuda device is here", where="--device", fix="leave it out, or use --device cpu")
+    if options.device == "auto" and gpus and config is not None and config.use_cpu:
+        fix = "add --device cpu or --device cuda"
+        raise UsageError("the file says use_cpu, but GPUs are here", where=str(config.path), fix=fix)
+    return "cuda" if gpus and options.device != "cpu" else "cpu"
+
+
+def _processes(options: TrainingOptions, config: LaunchConfig | None, gpus: int | None) -> int:
+    """Return how many processes to start: all GPUs where a file was named and nothing says how many."""
+    asked = options.num_processes or (config.num_processes if config else None) or gpus
+    if not asked:
+        raise UsageError("nothing says how many processes", where="--accelerate-config", fix="give --num-processes N")
+    return asked
+
+
+def launch(plan: Launch, arguments: Sequence[str], *, module: str = "gptkit") -> dict[str, Any]:
+    """Start the ranks of `module` with this command line, wait for all, and return rank 0's result.
+
+    Raises the error that ended them first, as its rank reported it; Interrupted after a signal, when each rank has
+    committed its checkpoint; UsageError for a port in use, OutOfResources when they could not be started.
+    """
+    _refuse_port_in_use(plan)
+    with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            with _environment(_of_ranks(plan, folder)), _launcher_in_charge():
+                _start(plan, [module, *arguments], folder)
+        except ChildFailedError as failed:
+            raise _cause(folder, failed.failures) from None
+        except SignalException as stopped:
+            raise _interruption(folder, stopped.sigval) from None
+        except (OSError, RuntimeError, ValueError) as error:
+            message = f"the processes could not be started: {str(error).strip().splitlines()[0]}"
+            raise OutOfResources(message, fix="try again, or use another port") from error
+        return ranks.result_in(folder)
+
+
+def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
+    line = [*plan.launcher_line(), *words]
+    parser = launch_command_parser() if plan.device == "cuda" else elastic.get_args_parser()
+    parsed = parser.parse_args(line[2 if plan.device == "cuda" else 1 :])
+    parsed.log_dir = str(folder)
+    # Accelerate hands on what torch's launcher has a name for, although it has no flag for these.
+    parsed.shutdown_timeout, parsed.signals_to_handle = GRACE_SECONDS, ",".join(_handled())
+    parsed.standalone = plan.port is None
+    parsed.local_addr = "127.0.0.1"  # a machine without a network may not know its own name
+    if plan.device == "cuda":
+        launch_command(parsed)
+    else:
+        elastic.run(parsed)
+
+
+def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
+    more = {}
+    if plan.device == "cpu" and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
+        more["GLOO_SOCKET_IFNAME"] = "lo"
+    return {"OMP_NUM_THREADS": str(plan.threads), **ranks.marked(folder), **more}
+
+
+def _handled() -> list[str]:
+    return [name for name in SIGNALS if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _launcher_in_charge() -> Iterator[None]:
+    """Keep the elastic launcher's log from the screen, and take the signals back that it handles for good."""
+    handlers = {name: signal.getsignal(getattr(signal, name)) for name in _handled()}
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for name, handler in handlers.items():
+            with contextlib.suppress(ValueError):  # only the main thread may
+                signal.signal(getattr(signal, name), handler)
+
+
+def _refuse_port_in_use(plan: Launch) -> None:
+    if plan.port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the launcher's own socket does
+        try:
+            probe.bind(("", plan.port))
+        except OSError:
+            fix = "leave main_process_port out: a free one is taken then"
+            raise UsageError(f"port {plan.port} is in use", where=str(plan.config), fix=fix) from None
+
+
+def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
+    """Return the error that ended all ranks, and remove the logs of those that followed from it."""
+    records = ranks.records_in(folder)
+    speaking = {record.rank for record in records}
+    stopped = {rank for rank, one in failures.items() if one.exitcode == -signal.SIGTERM}  # as another had failed
+    silent = [(rank, one) for rank, one in failures.items() if rank not in speaking | stopped]
+    killed = min(silent, key=lambda pair: pair[1].timestamp, default=None)
+    first = records[0] if records else None
+    if killed is not None and (first is None or killed[1].timestamp - NOTICE_SECONDS < first.time):
+        _drop_logs(records)
+        return _silent_end(*killed)
+    if first is None:
+        return _silent_end(*next(iter(failures.items())))
+    _drop_logs(records[1:])
+    return first.error
+
+
+def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
+    if failure.exitcode < 0:
+        message = f"process {rank} was ended by {failure.signal_name()}"
+        return OutOfResources(message, fix="if memory ran out, lower --micro-batch or --num-processes")
+    message = f"process {rank} ended with exit code {failure.exitcode} before it could say why"
+    return OutOfResources(message, fix="see what it printed above")
+
+
+def _interruption(folder: Path, number: signal.Signals) -> GptkitError:
+    """Return the interruption as the ranks report it: with the checkpoint and the line that resumes."""
+    records = ranks.records_in(folder)
+    told = next((one for one in records if one.error.kind == Interrupted.kind), None) or next(iter(records), None)
+    _drop_logs([one for one in records if one is not told])
+    if told is not None:
+        return told.error
+    by = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+    return Interrupted(f"interrupted by {number.name}", signal_number=by, fix="run the same command again")
+
+
+def _drop_logs(records: Sequence[ranks.Record]) -> None:
+    for record in records:
+        if record.error.exit_code == 1 and record.error.where:
+            Path(record.error.where).unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""A few real steps of a run, to see how long they take here and how much memory they hold; nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from gptkit.training.batches import Batches, MicroBatch
+from gptkit.training.events import Event, StepEvent
+from gptkit.training.loop import Plan, train, uncompiled
+from gptkit.training.memory import PeakMemory
+from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.step import LossFunction, autocast
+
+STEPS = 20
+SECONDS = 60.0  # after which no further step begins
+FEWEST = 4  # steps: the first one also makes kernels and the optimizer's state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was measured: a step costs `step_seconds` and `token_seconds` for each of its tokens.
+
+    `evaluation_seconds` are of the evaluation that was given; `peak_memory` in bytes, None where nothing tells it.
+    """
+
+    steps: int
+    step_seconds: float
+    token_seconds: float
+    evaluation_seconds: float
+    peak_memory: int | None
+
+    def train_seconds(self, steps: int, tokens: float) -> float:
+        """Return the seconds of `steps` steps with `tokens` tokens in all."""
+        return steps * self.step_seconds + tokens * self.token_seconds
+
+    def with_evaluation_of(self, factor: float) -> Probe:
+        """Return the probe with the seconds of an evaluation so many times as large."""
+        return dataclasses.replace(self, evaluation_seconds=factor * self.evaluation_seconds)
+
+
+def probe(
+    model: nn.Module,
+    batches: Batches,
+    loss_function: LossFunction,
+    optimizer: OptimizerSet,
+    plan: Plan,
+    *,
+    accelerator: Accelerator,
+    evaluate: Callable[[], object],
+    nominal_seconds: float,
+) -> Probe:
+    """Train up to 20 steps and evaluate once, in the loop and the arithmetic of the run.
+
+    Where a step nominally takes longer than the time allows, its first micro-batches stand for it: one and two of them
+    in turn, which tells the update's share from the tokens'.
+    """
+    is_long = nominal_seconds * STEPS > SECONDS
+    short_plan = dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=None, save_every=None, best_by=None)
+    some = _shortened(batches) if is_long else batches
+    with PeakMemory() as memory:
+        events = train(model, some, loss_function, optimizer, lambda step: 0.0, short_plan, accelerator=accelerator)
+        steps = _timed_steps(events)
+        started = time.perf_counter()
+        model.eval()
+        with torch.no_grad(), autocast(accelerator.device.type, plan.precision), uncompiled(plan.compile):
+            evaluate()
+        evaluation_seconds = time.perf_counter() - started
+    step_seconds, token_seconds = _line(steps[1:]) if is_long else (0.0, _rate(steps[1:]))
+    return Probe(
+        steps=len(steps),
+        step_seconds=step_seconds,
+        token_seconds=token_seconds,
+        evaluation_seconds=evaluation_seconds,
+        peak_memory=memory.peak,
+    )
+
+
+def _shortened(batches: Batches) -> Batches:
+    def some(step: int) -> list[MicroBatch]:
+        return batches(step)[: 1 + step % 2]
+
+    return some
+
+
+def _timed_steps(events: Iterator[Event]) -> list[tuple[int, float]]:
+    """Return (tokens, seconds) of each step, until there are enough or the time is over."""
+    steps: list[tuple[int, float]] = []
+    started, tokens = time.perf_counter(), 0
+    with closing(cast("Generator[Event, None, None]", events)) as stream:
+        for event in stream:
+            if not isinstance(event, StepEvent):
+                continue
+            steps.append((event.tokens - tokens, (event.tokens - tokens) / event.tokens_per_second))
+            tokens = event.tokens
+            if len(steps) >= FEWEST and time.perf_counter() - started > SECONDS:
+                break
+    return steps
+
+
+def _rate(steps: list[tuple[int, float]]) -> float:
+    """Return the seconds of a token."""
+    return sum(seconds for _, seconds in steps) / sum(tokens for tokens, _ in steps)
+
+
+def _line(steps: list[tuple[int, float]]) -> tuple[float, float]:
+    """Return the seconds of a step of no tokens, and of a token, by least squares; all tokens' where all are equal."""
+    n = len(steps)
+    tokens, seconds = sum(one for one, _ in steps) / n, sum(one for _, one in steps) / n
+    spread = sum((one - tokens) ** 2 for one, _ in steps)
+    slope = sum((x - tokens) * (y - seconds) for x, y in steps) / spread if spread else seconds / tokens
+    slope = min(slope, seconds / tokens)
+    return seconds - slope * tokens, slope

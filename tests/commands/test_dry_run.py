@@ -1,0 +1,99 @@
+"""`--dry-run` as a user runs it: it tells what the run would need and leaves nothing; slow: its figures come true."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptkit.cli import main
+
+TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(4000))
+SMALL = ["--model", "tiny", "--tokenizer", "char", "--sequence-length", "32", "--tokens-per-step", "128"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    Path("text.txt").write_text(TEXT)
+
+
+def plan(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main([*words, "--dry-run", "--json"]) == 0, capsys.readouterr().err
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_a_plan_tells_what_a_run_needs_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, "pretrain", "text.txt", *SMALL, "--steps", "6", "--num-processes", "4", "--out", "run")
+    assert found["tokens"] == 6 * 128
+    assert found["vocabulary"] == len(set(TEXT[: int(len(TEXT) * 0.9)])) + 2  # with <|endoftext|> and <unk>
+    assert found["processes"] == 4
+    assert found["memory"]["fsdp2"]["weights"] < found["memory"]["ddp"]["weights"]
+    assert found["here"]["steps"] == 20
+    assert found["here"]["tokens_per_second"] > 0
+    assert [one["name"] for one in found["devices"]] == ["A100", "H100", "H200", "B200"]
+    assert found["labels"]["memory.weights"] == "computed"
+    assert {path.name for path in Path().iterdir()} == {"text.txt", "cache"}
+
+
+def test_the_disk_of_a_plan_is_the_run_s(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pretrain", "text.txt", *SMALL, "--steps", "2", "--save-every", "1", "--compile", "off", "--out", "run"]
+    found = plan(capsys, *words)
+    assert main([*words, "--json"]) == 0
+    tensors = list(Path("run/checkpoints/step-000002").glob("*.safetensors"))
+    assert sum(path.stat().st_size for path in tensors) == found["disk"]["checkpoint"]
+    assert Path("run/model/model.safetensors").stat().st_size == pytest.approx(found["disk"]["model"], rel=0.01)
+
+
+def test_a_fine_tuning_plan_counts_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "text.txt", *SMALL, "--steps", "1", "--compile", "off", "--out", "run", "--json"]) == 0
+    capsys.readouterr()
+    words = ["finetune", "--task", "demo-entailment", "--model", "run/model", "--epochs", "2"]
+    one, two = plan(capsys, *words), plan(capsys, *words, "--seeds", "2")
+    assert two["steps"] == 2 * one["steps"] == 4 * (one["n_train"] // 32)
+    assert two["tokens"] == 2 * one["tokens"]
+    assert not Path("runs").exists()
+
+
+def test_the_tables_name_each_figure_s_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "text.txt", *SMALL, "--steps", "2", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("optimizer state", "computed", "measured", "assumed", "B200", "FSDP2"):
+        assert word in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's RssAnon")
+@pytest.mark.parametrize(("layers", "width"), [(2, 128), (4, 256), (6, 384)])
+def test_memory_and_time_come_true(layers: int, width: int) -> None:
+    """Peak memory within 10% and training time within 20% of the plan; wants the machine to itself."""
+    sizes = {"vocab_size": 50257, "n_positions": 256, "n_embd": width, "n_layer": layers, "n_head": width // 64}
+    Path("model.json").write_text(json.dumps({"model_type": "gptkit", **sizes}))
+    words = ["pretrain", "text.txt", "--model", "model.json", "--tokenizer", "bpe:500", "--tokens-per-step", "2048"]
+    words += ["--steps", "16", "--dropout", "0", "--compile", "off", "--validation", "0.05", "--json"]
+    expected, _ = watched(*words, "--dry-run")
+    result, peak = watched(*words, "--out", "run")
+    assert expected["memory"]["ddp"]["total"] == pytest.approx(peak, rel=0.1)
+    assert expected["here"]["train_seconds"] == pytest.approx(result["train_seconds"], rel=0.2)
+
+
+def watched(*words: str) -> tuple[dict[str, Any], int]:
+    """Return what a command prints in a process of its own, and the most anonymous memory that it held."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "gptkit", *words]
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        while process.poll() is None:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))])
+            time.sleep(0.005)
+        assert process.stdout is not None
+        return json.loads(process.stdout.read()), peak

@@ -1,0 +1,188 @@
+"""Command lines of gptkit, run by one process or by several, which note what their files do not show.
+
+As a script started by itself it takes a list of launches as JSON: each is {"processes", "notes_of", "runs"}, and a run
+is {"name", "words", "begun"?}; as one of a launcher's processes it takes one launch. Every rank leaves `name-rank.json`
+in the folder `notes_of`: which micro-batches it trained on and evaluated, the all-reduces of gradients, what it wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sklearn.metrics  # noqa: F401  # once, before forking
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
+
+from gptkit.cli import main
+from gptkit.commands import finetune, pretrain
+from gptkit.finetuning import objective as finetuning_objective
+from gptkit.pretraining import objective as pretraining_objective
+from gptkit.training.batches import Batch, Share, StepWork
+from gptkit.training.step import Machinery
+
+WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+
+notes: dict[str, Any] = {}
+spoil: dict[str, Any] = {}
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def digest(*tensors: Tensor) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(repr((tensor.dtype, tuple(tensor.shape))).encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def watch_training() -> None:
+    """Note each micro-batch with what it drew from the generator, and the all-reduces of gradients until its end."""
+    backward, prepare_model = Machinery.backward, Accelerator.prepare_model
+
+    def noted(self: Machinery, work: StepWork, share: Share, batch: Batch) -> Tensor:
+        if spoil and (spoil["rank"], spoil["step"]) == (rank(), work.step):
+            raise getattr(torch, spoil["error"])(spoil["message"])
+        before = len(notes["all_reduces"])
+        loss = backward(self, work, share, batch)
+        names = sorted(batch)
+        notes["trained"].append(
+            {
+                "step": work.step,
+                "row": share.micro_batch.first_row,
+                "weight": share.weight,
+                "count": [share.micro_batch.count, work.count, work.tokens],
+                "sees": digest(*(batch[name] for name in names)),
+                "draws": digest(torch.get_rng_state()),
+                "is_last": share.is_last,
+                "all_reduces": len(notes["all_reduces"]) - before,
+            }
+        )
+        return loss
+
+    def hooked(self: Accelerator, model: nn.Module, *more: Any, **named: Any) -> nn.Module:
+        prepared: nn.Module = prepare_model(self, model, *more, **named)
+        if isinstance(prepared, DistributedDataParallel):
+            prepared.register_comm_hook(None, count_all_reduce)
+        return prepared
+
+    Machinery.backward = noted  # type: ignore[method-assign]
+    Accelerator.prepare_model = hooked  # type: ignore[method-assign]
+
+
+def count_all_reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch reads annotations, and not as text
+    notes["all_reduces"].append(bucket.buffer().numel())
+    return allreduce_hook(None, bucket)
+
+
+def watch_evaluation() -> None:
+    """Note every window and every example that this rank evaluates."""
+    windows, predict = pretraining_objective._validation_batches, finetuning_objective.predict
+
+    def noted_windows(*arguments: Any) -> Iterator[Batch]:
+        for batch in windows(*arguments):
+            yield Seen(batch)
+
+    def noted_predict(model: nn.Module, batches: Sequence[Any], n: int, **named: Any) -> Any:
+        return predict(model, [(indices, loads(indices, load)) for indices, load in batches], n, **named)
+
+    def loads(indices: Any, load: Callable[[], Batch]) -> Callable[[], Batch]:
+        def loading() -> Batch:
+            notes["predicted"].append(indices.tolist())
+            return load()
+
+        return loading
+
+    pretraining_objective._validation_batches = noted_windows
+    finetuning_objective.predict = noted_predict
+    finetune.plan.predict = noted_predict
+
+
+class Seen(dict[str, Tensor]):
+    """A batch that notes when its tensors are taken."""
+
+    def items(self) -> Any:
+        notes["validated"].append(self["shift_labels"].tolist())
+        return super().items()
+
+
+def watch_writing(event: str, arguments: tuple[Any, ...]) -> None:
+    if "written" not in notes:
+        return
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and isinstance(arguments[0], str):
+        notes["written"].append(arguments[0])
+    elif event in WRITES:
+        notes["written"].append(str(arguments[0]))
+
+
+def run(notes_of: Path, name: str, words: list[str], **more: Any) -> None:
+    """Run one command line as this rank, and leave what was noted; end the process if it fails."""
+    spoil.clear()
+    spoil.update(more)
+    notes.update({key: [] for key in ("trained", "validated", "predicted", "all_reduces", "written")})
+    code = main(words)
+    found = dict(notes)
+    notes.clear()
+    if code:
+        sys.exit(code)
+    (notes_of / f"{name}-{rank()}.json").write_text(json.dumps(found))
+
+
+def work(notes_of: Path, runs: list[dict[str, Any]]) -> None:
+    watch_training()
+    watch_evaluation()
+    pretrain.draw_loss = finetune.draw_loss = lambda *_, **__: None  # it takes as long as a run
+    sys.addaudithook(watch_writing)
+    for one in runs:
+        run(notes_of, **one)
+
+
+def launch(processes: int, notes_of: str, runs: list[dict[str, Any]]) -> None:
+    """Fork, so that the libraries are imported once: one process as a user starts it, several by torch's launcher."""
+    Path(notes_of).mkdir()
+    for one in runs:
+        if "begun" in one:
+            finished, run, step = one.pop("begun")
+            rewind(Path(finished), Path(run), step)
+    if processes == 1:
+        child = multiprocessing.get_context("fork").Process(target=work, args=(Path(notes_of), runs))
+        child.start()
+        child.join()
+        if child.exitcode:
+            sys.exit(child.exitcode)
+        return
+    config = LaunchConfig(
+        1, 1, processes, run_id=notes_of, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
+    )
+    elastic_launch(config, work)(Path(notes_of), runs)
+
+
+def rewind(finished: Path, run: Path, step: int) -> None:
+    """Make `run` what `finished` was when the checkpoint of `step` was its last one, but for its rows."""
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("model", "result.json", "predictions-*"))
+    for checkpoint in (run / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    if "RANK" in os.environ:
+        work(Path(plan["notes_of"]), plan["runs"])
+    else:
+        for one in plan:
+            launch(**one)
