@@ -48,7 +48,8 @@ RUNS = (
         512,
         64 * 512,
         GPT1_TOKENS,
-        "100 epochs (GPT-1 paper, 4.1) of 984,846,357 words (BookCorpus paper, table 2); 1.15 tokens a word assumed",
+        "100 epochs (GPT-1 paper, 4.1) of 984,846,357 words (BookCorpus paper, table 2); 1.15 tokens a word assumed, "
+        "with the published figure in view: that the two agree proves nothing",
         "openai-adam",
         ("8 GPUs, one month, 0.96 petaflop/s-days (OpenAI's announcement, June 2018; GPT-1's model card)",),
     ),

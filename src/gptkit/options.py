@@ -387,10 +387,8 @@ class EvalOptions(OutputOptions):
         metavar="MODEL",
     )
     limit: int | None = option(None, "Evaluate the first examples alone, so many.", minimum=1)
-    split: str = option("dev", "The split of a fine-tuned model's task.", panel="More")
-    stride: int | None = option(
-        None, "Tokens from one window to the next, for the perplexity of texts.", panel="More", minimum=1
-    )
+    split: str = option("dev", "The split of a fine-tuned model's task.")
+    stride: int | None = option(None, "Tokens from one window to the next, for the perplexity of texts.", minimum=1)
     seed: int = option(0, "Seed of texts that are drawn.", minimum=0, maximum=2**31 - 1)
 
     baseline: Path | None = option(

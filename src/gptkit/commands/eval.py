@@ -13,7 +13,7 @@ from gptkit.commands.eval_gate import Gate
 from gptkit.commands.eval_overlap import overlap_result, overlaps_with
 from gptkit.commands.eval_tables import show_scores
 from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, unscored_job, wanted_tasks
-from gptkit.commands.evaluated_model import EvaluatedModel, head_fits
+from gptkit.commands.evaluated_model import EvaluatedModel
 from gptkit.commands.newest_model import newest_model_for
 from gptkit.console import Console
 from gptkit.data.tasks import TASKS, find_task
@@ -23,6 +23,7 @@ from gptkit.evaluation.eval_file import EvaluatedRun, eval_text
 from gptkit.evaluation.evaluations import find_evaluation
 from gptkit.evaluation.gating.suites import SuiteTask
 from gptkit.finetuning.inputs import output_labels
+from gptkit.finetuning.scores import head_fits
 from gptkit.model_files.directories import model_directory
 from gptkit.options import EvalOptions
 from gptkit.training import files

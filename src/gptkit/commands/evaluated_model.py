@@ -15,16 +15,14 @@ from gptkit.data.encoded_examples import encode_examples
 from gptkit.data.examples import Example
 from gptkit.data.formats import Markers
 from gptkit.data.task import Task
-from gptkit.data.tasks import TASKS
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
-from gptkit.evaluation.evaluations import find_evaluation
 from gptkit.evaluation.protocols import Generated, GeneratedProtocol, Items
 from gptkit.evaluation.scoring.encoder import Encoder
 from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.evaluation.scoring.scorer import Processes, Scorer
-from gptkit.finetuning.inputs import output_labels, weights_sha256
+from gptkit.finetuning.inputs import weights_sha256
 from gptkit.finetuning.plan import predict_split
-from gptkit.finetuning.scores import items_of_logits
+from gptkit.finetuning.scores import head_fits, items_of_logits
 from gptkit.generation.text_model import TextModel
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
@@ -136,15 +134,3 @@ class EvaluatedModel:
         return GenerateOptions(
             seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
         )
-
-
-def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Sequence[str]) -> bool:
-    """Return whether a model fine-tuned on `trained_on`, with that format and those outputs, answers this task."""
-    if trained_on == task.name:
-        return True
-    if format != task.format or tuple(labels) != output_labels(task):
-        return False
-    other = TASKS.get(trained_on or "")
-    if other is not None and task.folders and other.folders == task.folders:
-        return True
-    return "train" not in task.splits or (task.target == "class" and find_evaluation(task.name) is None)

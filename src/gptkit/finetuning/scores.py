@@ -1,4 +1,4 @@
-"""What a fine-tuned model's answers are worth, item by item."""
+"""Which tasks a fine-tuned model answers, and what its answers are worth, item by item."""
 
 from __future__ import annotations
 
@@ -10,11 +10,26 @@ from numpy.typing import NDArray
 
 from gptkit.data.examples import Example
 from gptkit.data.task import Task
+from gptkit.data.tasks import TASKS
+from gptkit.evaluation.evaluations import find_evaluation
 from gptkit.evaluation.protocols import Items, Protocol, Published
 from gptkit.evaluation.rows.choices import item_ids
+from gptkit.finetuning.inputs import output_labels
 from gptkit.finetuning.predictions import predictions_of, probabilities_of
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
+
+
+def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Sequence[str]) -> bool:
+    """Return whether a model fine-tuned on `trained_on`, with that format and those outputs, answers this task."""
+    if trained_on == task.name:
+        return True
+    if format != task.format or tuple(labels) != output_labels(task):
+        return False
+    other = TASKS.get(trained_on or "")
+    if other is not None and task.folders and other.folders == task.folders:
+        return True
+    return "train" not in task.splits or (task.target == "class" and find_evaluation(task.name) is None)
 
 
 def head_protocol(task: Task, split: str) -> Protocol:
