@@ -217,6 +217,7 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
         (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "needs something to judge by"),
         (["--task", "lambada", "--data", "hf:x/y"], "not from the hub"),
+        (["--task", "lambada", "--output", "a.json", "--baseline", "./a.json"], "overwrite the baseline"),
         (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
         (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
     ],

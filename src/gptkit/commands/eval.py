@@ -69,6 +69,8 @@ def _check(options: EvalOptions) -> None:
     for where, is_taken in clashes.items():
         if is_taken:
             raise UsageError("these do not go together", where=where, fix="leave one of them out")
+    if options.output is not None and options.baseline is not None and _is_one(options.output, options.baseline):
+        raise UsageError("it would overwrite the baseline", where="--output", fix="name another file")
     if options.floor is not None and options.baseline is None:
         raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
     for flag, path in (("--output", options.output), ("--junit", options.junit), ("--summary", options.summary)):
@@ -77,6 +79,10 @@ def _check(options: EvalOptions) -> None:
             raise UsageError(
                 f"{path} cannot be written: {problem}", where=flag, fix="name a file in a folder that exists"
             )
+
+
+def _is_one(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
 
 
 def _newest(wanted: Sequence[SuiteTask], console: Console) -> str:
