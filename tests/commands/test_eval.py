@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -48,6 +49,7 @@ def evaluate(capsys: pytest.CaptureFixture[str], model: Path, *words: str, code:
     return result
 
 
+WEIGHTS = ("run/checkpoints/step-000002/model.safetensors", "run/model/model.safetensors")
 LAMBADA = ("--task", "lambada", "--data", "lambada_test.jsonl")
 TEXT = ("--task", "perplexity", "--data", "text.txt")
 
@@ -194,6 +196,10 @@ def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert [one["step"] for one in result["checkpoints"]] == [2, 4]
+    hashes = [hashlib.sha256(hashlib.sha256(Path(name).read_bytes()).digest()).hexdigest() for name in WEIGHTS]
+    assert [one["model_sha256"] for one in result["checkpoints"]] == hashes
+    first, second = (one["results"]["demo-cloze/sum"]["metrics"] for one in result["checkpoints"])
+    assert first != second
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
 
 

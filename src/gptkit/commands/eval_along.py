@@ -58,8 +58,7 @@ def _refuse_written(jobs: Sequence[Job]) -> None:
 
 
 def _evaluate(saved: SavedWeights, jobs: Sequence[Job], first: EvaluatedModel) -> EvaluatedRun:
-    checkpoint = None if saved.is_model else saved.directory
-    model = EvaluatedModel(first.directory, first.options, first.accelerator, first.console, checkpoint=checkpoint)
+    model = first.with_weights(None if saved.is_model else saved.directory)
     scores = {key: one for job in jobs for key, one in evaluate_job(job, model).items()}
     return EvaluatedRun(str(saved.directory), model.model_sha256, model.tokenizer_sha256, scores)
 

@@ -15,7 +15,7 @@ from gptkit.evaluation.eval_file import Scored
 from gptkit.evaluation.measures import measure
 from gptkit.evaluation.protocols import Items
 
-COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText")
+COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText", "the set's own training data")
 
 
 def overlaps_with(corpus: str, jobs: Sequence[Job], console: Console) -> Mapping[str, Overlap]:
@@ -62,8 +62,8 @@ def _texts(job: Job, example: Any) -> Sequence[str]:
 
 
 def _row(name: str, one: Overlap) -> tuple[str, ...]:
-    published = f"{WEBTEXT[name].webtext:.2%}" if name in WEBTEXT else "n/a"
-    return name, f"{one.ngrams:,}", f"{one.share:.2%}", f"{one.items_with_overlap:,}", published
+    published = [f"{share:.2%}" for share in reversed(WEBTEXT[name])] if name in WEBTEXT else ["n/a", "n/a"]
+    return name, f"{one.ngrams:,}", f"{one.share:.2%}", f"{one.items_with_overlap:,}", *published
 
 
 def _clean_scores(job: Job, found: Overlap, scores: Mapping[str, Scored]) -> dict[str, dict[str, Any]]:

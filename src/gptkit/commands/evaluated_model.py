@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,37 +29,34 @@ from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.options import EvalOptions, GenerateOptions
-from gptkit.training.checkpoints import load_weights
+from gptkit.training.checkpoints import MODEL, load_weights
 from gptkit.training.step import autocast
 
 
 class EvaluatedModel:
-    """A model directory, opened as the options say; what each kind of question needs is read once, when it is asked.
+    """A model directory, opened as the options say; what each kind of question needs is read once, when it is asked."""
 
-    `checkpoint` is a directory whose weights take the place of the model's own.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        options: EvalOptions,
-        accelerator: Accelerator,
-        console: Console,
-        *,
-        checkpoint: Path | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, options: EvalOptions, accelerator: Accelerator, console: Console) -> None:
         self.directory = directory
         self.options = options
         self.accelerator = accelerator
         self.console = console
-        self.checkpoint = checkpoint
+        self.checkpoint: Path | None = None
         self.config = read_config(directory / "config.json")
         self.tokenizer = tokenizer_in(directory)
         self.encoder = Encoder(self.tokenizer, self.config.n_positions)
 
+    def with_weights(self, checkpoint: Path | None) -> EvaluatedModel:
+        """Return this model with a checkpoint's weights in place of its own; tokens are made once for both."""
+        other = copy.copy(self)
+        other.checkpoint = checkpoint
+        for name in ("model_sha256", "_scorer", "_head"):  # what was made of other weights
+            other.__dict__.pop(name, None)
+        return other
+
     @functools.cached_property
     def model_sha256(self) -> str:
-        return weights_sha256(self.checkpoint or self.directory)
+        return weights_sha256(self.directory) if self.checkpoint is None else weights_sha256(self.checkpoint, MODEL)
 
     @functools.cached_property
     def tokenizer_sha256(self) -> str:

@@ -110,10 +110,10 @@ def output_labels(task: Task) -> tuple[str, ...]:
     return ("score",)
 
 
-def weights_sha256(directory: Path) -> str:
+def weights_sha256(directory: Path, pattern: str = "*.safetensors") -> str:
     """Return the sha256 over the weight files of a model directory, by name."""
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in sorted(directory.glob(pattern)):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
