@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from training_toy import bits_equal, everything, toy, toy_loss, toy_train
 
 from gptkit.errors import InputError, Interrupted
-from gptkit.training import checkpoints
 from gptkit.training.batches import Batch
 from gptkit.training.checkpoints import all_steps, load_weights, newest_committed, read_state
 from gptkit.training.events import Event, FinishEvent
@@ -159,7 +158,7 @@ def test_falling_back_finds_the_best_that_the_older_checkpoint_knows(tmp_path: P
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     toy_train(Plan(steps=1), checkpoint_directory=tmp_path)
-    path = tmp_path / "step-000001" / checkpoints.MODEL
+    path = tmp_path / "step-000001" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

@@ -16,10 +16,12 @@ from training_toy import bits_equal, everything, toy, toy_train
 
 from gptkit.errors import GptkitError, InputError, OutOfResources
 from gptkit.training import checkpoints, files
-from gptkit.training.checkpoints import MANIFEST, TrainingState, all_steps, newest_committed, set_aside
+from gptkit.training.checkpoints import MANIFEST, Trained, TrainingState, all_steps, newest_committed, set_aside
 from gptkit.training.loop import Plan
+from gptkit.training.processes import make_accelerator
 from gptkit.training.tensor_files import safetensors_chunks
 
+ALONE = make_accelerator("cpu")
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", MANIFEST]
 
 
@@ -145,11 +147,11 @@ def small_state(step: int) -> tuple[nn.Module, Any, TrainingState]:
 def test_a_committed_checkpoint_is_never_written_again_and_the_newest_are_kept(tmp_path: Path) -> None:
     model, optimizer, _ = small_state(0)
     for step in (1, 2, 3, 4):
-        checkpoints.write(tmp_path, model, optimizer, TrainingState(step=step), keep=2)
+        checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=step), accelerator=ALONE, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
     before = (tmp_path / "step-000004" / MANIFEST).read_bytes()
     with pytest.raises(GptkitError, match="never written again"):
-        checkpoints.write(tmp_path, model, optimizer, TrainingState(step=4))
+        checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=4), accelerator=ALONE)
     assert (tmp_path / "step-000004" / MANIFEST).read_bytes() == before
 
 
@@ -191,7 +193,7 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
         with monkeypatch.context() as patch:
             called = failing_at(patch, turn, error)
             try:
-                checkpoints.write(trial, model, optimizer, state, keep=2)
+                checkpoints.write(trial, Trained(model, optimizer), state, accelerator=ALONE, keep=2)
             except (Crash, OutOfResources) as failure:
                 raised = type(failure)
             else:
@@ -203,7 +205,7 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
         outcomes.add(found.path.name)
         set_aside(found)
         if found.path.name != "step-000006":
-            checkpoints.write(trial, model, optimizer, state, keep=2)
+            checkpoints.write(trial, Trained(model, optimizer), state, accelerator=ALONE, keep=2)
         else:
             checkpoints.prune(trial, 2)
         assert [path.name for path in all_steps(trial)] == ["step-000006", "step-000004"]
@@ -217,7 +219,7 @@ def test_every_file_is_synced_before_the_manifest_is_renamed(tmp_path: Path, mon
     called = failing_at(monkeypatch, -1, Crash())
     model, optimizer, state = small_state(1)
     called.clear()
-    checkpoints.write(tmp_path, model, optimizer, state)
+    checkpoints.write(tmp_path, Trained(model, optimizer), state, accelerator=ALONE)
     commit = called.index("rename")
     assert called[:commit].count("sync") == 5  # three files, their directory, the manifest
     assert called[commit:] == ["rename", "sync", "sync"]  # the directory, and its parent
@@ -226,4 +228,4 @@ def test_every_file_is_synced_before_the_manifest_is_renamed(tmp_path: Path, mon
 def test_another_models_tensors_are_refused(saved: Path) -> None:
     _, optimizer, _ = small_state(1)
     with pytest.raises(InputError, match="not this model's"):
-        checkpoints.load(saved / "step-000004", nn.Linear(2, 2), optimizer)
+        checkpoints.load(saved / "step-000004", Trained(nn.Linear(2, 2), optimizer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,44 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_processes import run_pair, start
 from training_toy import bits_equal, everything, step_rows, supervised, toy_train
 
 from gptkit.training.checkpoints import all_steps, newest_committed
 from gptkit.training.loop import Plan
 from gptkit.training.signals import HANDLED, StopRequest
 
-SCRIPT = Path(__file__).with_name("training_toy.py")
-
-
-def start(*arguments: str, rank: int = 0, world: int = 1, port: int = 0) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE", "RANK"))}
-    environment["OMP_NUM_THREADS"] = "1"
-    if world > 1:
-        environment |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes run twice: in `uneven/` with 4 micro-batches, in `idle/` with one, so that the second has none."""
     directory = tmp_path_factory.mktemp("pair")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     uneven = [str(directory / "uneven"), "micro_batch=3", "save_every=3", "keep_checkpoints=9"]
     idle = [str(directory / "idle"), "micro_batch=10", "steps=3"]
-    processes = [start(*uneven, "+", *idle, rank=rank, world=2, port=port) for rank in (0, 1)]
-    for process in processes:
-        errors = process.communicate(timeout=100)[1]
-        assert process.returncode == 0, errors
+    run_pair(*uneven, "+", *idle)
     return directory
 
 

@@ -136,7 +136,7 @@ def bits_equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 def main(directory: Path, settings: dict[str, Any]) -> int:
     """Train; write each rank's events and weights beside the checkpoints. `pause` slows every step down."""
     torch.set_num_threads(1)
-    pause = settings.pop("pause", 0.0)
+    pause, shards = settings.pop("pause", 0.0), settings.pop("shards", False)
     micro_batch = settings.pop("micro_batch", 3)
 
     def slow_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
@@ -162,6 +162,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
                 checkpoint_directory=checkpoints,
                 resume_from=newest_committed(checkpoints).path,
                 stop=stop,
+                shards=shards,
             ):
                 if isinstance(event, StepEvent):
                     file.write(json.dumps(event.as_row()) + "\n")

@@ -56,7 +56,9 @@ class EvaluatedModel:
 
     @functools.cached_property
     def model_sha256(self) -> str:
-        return weights_sha256(self.directory) if self.checkpoint is None else weights_sha256(self.checkpoint, MODEL)
+        if self.checkpoint is None:
+            return weights_sha256(self.directory)
+        return weights_sha256(self.checkpoint, f"{MODEL}*.safetensors")
 
     @functools.cached_property
     def tokenizer_sha256(self) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from gptkit.console import Console
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
-from gptkit.training import rules
+from gptkit.training import rules, sharding
 from gptkit.training.batches import Batches
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
@@ -114,6 +114,7 @@ def train_run(
             checkpoint_directory=directory.checkpoints,
             resume_from=found.path,
             stop=stack.enter_context(StopRequest()),
+            shards=sharding.is_asked(),
         )
         following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision))
         finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))

@@ -131,6 +131,8 @@ class GPTMLP(nn.Module):
 
 
 class GPTBlock(GradientCheckpointingLayer):
+    compiled_with: dict[str, Any] | None = None
+
     def __init__(self, config: GPTConfig, layer_idx: int) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
@@ -147,6 +149,16 @@ class GPTBlock(GradientCheckpointingLayer):
             hidden = self.ln_1(hidden + self.attn(hidden, **kwargs)[0])
             hidden = self.ln_2(hidden + self.mlp(hidden))
         return hidden
+
+    def compile(self, **arguments: Any) -> None:
+        """Compile the block from now on, as torch.compile does with these arguments; its copies too."""
+        self.compiled_with = arguments
+        super().compile(**arguments)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.compiled_with is not None:  # copying drops what was compiled
+            self.compile(**self.compiled_with)
 
 
 class GPTPreTrainedModel(PreTrainedModel):

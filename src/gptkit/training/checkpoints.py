@@ -3,6 +3,8 @@
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
 The manifest holds the size and sha256 of every file and of itself, because safetensors notices one bit flip in 300.
+Where processes shard the weights, each writes the rows that it keeps, model-00001-of-00002.safetensors and so on; any
+number of processes reads them again.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 import gptkit
@@ -24,11 +27,13 @@ from gptkit.errors import GptkitError, InputError
 from gptkit.training import files
 from gptkit.training.files import FileRecord
 from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.tensor_files import safetensors_chunks
+from gptkit.training.processes import on_every_process, on_main_process
+from gptkit.training.sharding import Sharding
+from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = "gptkit.checkpoint/1"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 
@@ -73,24 +78,42 @@ class Found:
         return [f"{path} is not used: {reason}; {instead}" for path, reason in self.rejected]
 
 
-def write(directory: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState, *, keep: int = 2) -> Path:
+@dataclass(frozen=True)
+class Trained:
+    """What a process has of weights and moments: all of them, or its rows where they are sharded."""
+
+    model: nn.Module
+    optimizer: OptimizerSet
+    sharding: Sharding | None = None
+
+    def weights(self) -> Mapping[str, Tensor]:
+        return model_tensors(self.model) if self.sharding is None else self.sharding.locals
+
+    def file_name(self, stem: str) -> str:
+        if self.sharding is None:
+            return f"{stem}.safetensors"
+        return f"{stem}-{self.sharding.index + 1:05d}-of-{self.sharding.count:05d}.safetensors"
+
+
+def write(directory: Path, trained: Trained, state: TrainingState, *, accelerator: Accelerator, keep: int = 2) -> Path:
     """Commit the checkpoint of `state.step` under `directory`, then `prune` to the newest `keep` and the best.
 
-    Raises OutOfResources when space runs out, InputError when the directory cannot be written; committed checkpoints
-    are untouched then.
+    Every process calls this; the main one alone writes, unless the weights are sharded. Raises OutOfResources when
+    space runs out, InputError when the directory cannot be written; committed checkpoints are untouched then.
     """
     path = directory / directory_name(state.step)
-    if is_committed(path):
-        raise GptkitError("a committed checkpoint is never written again", where=str(path))
+    writes = accelerator.is_main_process or trained.sharding is not None
     with files.failures_told(f"saving {path.name}", fix="give the same command again"):
-        if not directory.exists():
-            files.make_directory(directory)
+        on_main_process(accelerator, lambda: _begin(path))
         try:
-            _write_and_commit(path, model, optimizer, state)
-        except OSError:
-            _remove_leftovers(path)
+            parts = on_every_process(accelerator, lambda: _write_part(path, trained) if writes else [])
+            records = [record for part in parts for record in part]
+            on_main_process(accelerator, lambda: _commit(path, state, records))
+        except (OSError, GptkitError):
+            if accelerator.is_main_process:
+                _remove_leftovers(path)
             raise
-        prune(directory, keep)
+        on_main_process(accelerator, lambda: prune(directory, keep))
     return path
 
 
@@ -98,16 +121,27 @@ def directory_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def _write_and_commit(path: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState) -> None:
+def _begin(path: Path) -> None:
+    """Make the checkpoint's empty directory."""
+    if is_committed(path):
+        raise GptkitError("a committed checkpoint is never written again", where=str(path))
+    if not path.parent.exists():
+        files.make_directory(path.parent)
     if path.exists():
         files.remove_directory(path)
     files.make_directory(path)
-    state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
-    records = [
-        files.write_durably(path / MODEL, safetensors_chunks(model_tensors(model))),
-        files.write_durably(path / OPTIMIZER, safetensors_chunks(optimizer.state_tensors())),
-        files.write_durably(path / STATE, [state_text.encode()]),
+
+
+def _write_part(path: Path, trained: Trained) -> list[FileRecord]:
+    tensors = {MODEL: trained.weights(), OPTIMIZER: trained.optimizer.state_tensors()}
+    return [
+        files.write_durably(path / trained.file_name(stem), safetensors_chunks(some)) for stem, some in tensors.items()
     ]
+
+
+def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None:
+    state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
+    records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     files.sync_directory(path)
     manifest = render_manifest(state.step, records)
     files.write_atomically(path / MANIFEST, manifest)
@@ -267,14 +301,16 @@ def read_state(path: Path) -> TrainingState:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
 
 
-def load(path: Path, model: nn.Module, optimizer: OptimizerSet) -> TrainingState:
+def load(path: Path, trained: Trained) -> TrainingState:
     """Take weights, moments and scalars from a verified checkpoint.
 
     Raises InputError when its tensors are not the model's.
     """
-    _take_weights(path, model)
+    _take_weights(path, trained.weights(), trained.sharding)
+    saved = SavedTensors(_tensor_paths(path, OPTIMIZER))
     try:
-        optimizer.load_state_tensors(load_file(path / OPTIMIZER))
+        moments = {key: _own_rows(saved, key, key.rpartition("/")[0], trained.sharding) for key in saved}
+        trained.optimizer.load_state_tensors(moments)
     except KeyError as error:
         raise InputError(
             f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"
@@ -290,16 +326,30 @@ def load_weights(path: Path, model: nn.Module) -> None:
     if (reason := defect(path)) is not None:
         fix = "restore it, or start anew with another --out"
         raise InputError(f"the checkpoint cannot be used: {reason}", where=str(path), fix=fix)
-    _take_weights(path, model)
+    _take_weights(path, model_tensors(model), None)
 
 
 @torch.no_grad()
-def _take_weights(path: Path, model: nn.Module) -> None:
-    saved, present = load_file(path / MODEL), model_tensors(model)
-    different = saved.keys() ^ present.keys() or {name for name in saved if saved[name].shape != present[name].shape}
+def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding | None) -> None:
+    saved = SavedTensors(_tensor_paths(path, MODEL))
+    shapes = sharding.shapes if sharding else {name: tensor.shape for name, tensor in present.items()}
+    different = saved.keys() ^ shapes.keys() or {name for name in saved if saved.shapes[name] != tuple(shapes[name])}
     if different:
         raise InputError(
             f"its tensors are not this model's: {min(different)}", where=str(path), fix="use the run's own model"
         )
     for name, tensor in present.items():
-        tensor.copy_(saved[name])
+        tensor.copy_(_own_rows(saved, name, name, sharding))
+
+
+def _tensor_paths(path: Path, stem: str) -> list[Path]:
+    """Return the files of a checkpoint's tensors, MODEL or OPTIMIZER, in the order of their rows."""
+    return sorted(path.glob(f"{stem}*.safetensors"))
+
+
+def _own_rows(saved: SavedTensors, key: str, parameter: str, sharding: Sharding | None) -> Tensor:
+    """Return this process's rows of a saved tensor that is cut as a parameter is."""
+    if sharding is None or not saved.shapes[key]:
+        return saved[key]
+    rows = sharding.rows[parameter]
+    return saved.rows(key, rows.start, rows.stop)

@@ -28,7 +28,7 @@ from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.loss_scale import LossScale
 from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.processes import all_reduce, on_main_process
+from gptkit.training.processes import all_reduce
 from gptkit.training.schedules import Schedule
 from gptkit.training.signals import StopRequest
 from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, warm_up
@@ -91,6 +91,7 @@ def train(
     checkpoint_directory: Path | None = None,
     resume_from: Path | None = None,
     stop: StopRequest | None = None,
+    shards: bool = False,
 ) -> Iterator[Event]:
     """Train `model` in place up to `plan.steps`, yielding events; every process runs this and yields the same.
 
@@ -98,7 +99,9 @@ def train(
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint.
+    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint. `shards`
+    spreads weights, gradients and moments over the processes; the model then has its weights from an evaluation to the
+    next step, and in the end.
 
     Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient
     was not finite (weights and moments were left alone) and at an evaluation whose loss is not finite, Interrupted
@@ -108,7 +111,7 @@ def train(
     run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory)
     if stop is not None:
         run.stop = stop
-    run.prepare(resume_from)
+    run.prepare(resume_from, shards=shards)
     with _out_of_memory_told():
         yield from run.begin(batches)
         with closing(run.stream(batches)) as stream:
@@ -154,19 +157,26 @@ class _Run:
         self.row_tokens = self.row_seconds = 0.0  # of the last row
         self.data_seconds = 0.0  # since then
 
-    def prepare(self, resume_from: Path | None) -> None:
-        """Place the model, wrap it for several processes, and take over a checkpoint."""
-        self.machinery.objective = self.accelerator.prepare_model(self.machinery.objective)
+    def prepare(self, resume_from: Path | None, *, shards: bool) -> None:
+        """Spread the model over the processes, and take over a checkpoint."""
+        machinery = self.machinery
+        if shards:
+            machinery.shard()
+        elif self.accelerator.num_processes > 1:
+            machinery.objective = self.accelerator.prepare_model(machinery.objective)
         if resume_from is None:
             return
         _refuse_other_identity(checkpoints.read_state(resume_from).identity, self.plan.identity)
-        saved = checkpoints.load(resume_from, self.model, self.machinery.optimizer)
+        saved = checkpoints.load(resume_from, self._trained())
         self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
-        self.machinery.loss_scale = LossScale(
+        machinery.loss_scale = LossScale(
             self.accelerator.device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale
         )
+
+    def _trained(self) -> checkpoints.Trained:
+        return checkpoints.Trained(self.model, self.machinery.optimizer, self.machinery.sharding)
 
     def begin(self, batches: Batches) -> Iterator[Event]:
         """Finish the evaluation that a signal cut short, then compile."""
@@ -194,6 +204,8 @@ class _Run:
     def advance(self, step: int, stream: Iterator[tuple[StepWork, Share, Batch]]) -> None:
         """Take one step; wait for its numbers only where a row is due."""
         start = time.perf_counter()
+        if self.machinery.sharding is not None:
+            self.machinery.sharding.release()
         if not self.model.training:
             self.model.train()
         outcome = take_step(self.machinery, stream, self.schedule(step))
@@ -238,6 +250,7 @@ class _Run:
             )
 
     def finish(self) -> FinishEvent:
+        self.make_whole()
         state = self.state
         return FinishEvent(
             state.step,
@@ -270,6 +283,7 @@ class _Run:
         assert self.evaluate is not None
         assert self.row is not None
         start = time.perf_counter()
+        self.make_whole()
         self.model.eval()
         with torch.no_grad(), self.machinery.autocast(), uncompiled(self.plan.compile):
             metrics = self.evaluate(lambda: self.stop.is_asked)
@@ -284,6 +298,11 @@ class _Run:
         self._note_best(step, metrics)
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
+
+    def make_whole(self) -> None:
+        """Give the model its weights, if they are sharded; every process must call it."""
+        if self.machinery.sharding is not None and not self.machinery.sharding.is_whole:
+            self.machinery.sharding.make_whole()
 
     def _note_best(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.plan.best_by is None:
@@ -310,10 +329,7 @@ class _Run:
         scale = self.machinery.loss_scale.as_numbers()
         self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), loss_scale=scale)
         state, keep = self.state, self.plan.keep_checkpoints
-        path = on_main_process(
-            self.accelerator,
-            lambda: checkpoints.write(directory, self.model, self.machinery.optimizer, state, keep=keep),
-        )
+        path = checkpoints.write(directory, self._trained(), state, accelerator=self.accelerator, keep=keep)
         self.saved_step = state.step
         return CheckpointEvent(state.step, path, time.perf_counter() - start)
 

@@ -9,7 +9,7 @@ Layers may have rates of their own and join in late. Until then their gradients 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,6 +73,13 @@ class OptimizerSet:
                 row = Rate(layer.name + suffix, group["initial_lr"], layer.first_step)
                 rows |= {id(parameter): row for parameter in group["params"]}
         return list(dict.fromkeys(rows[id(parameter)] for parameter in self.names.values()))
+
+    def replace(self, named: Mapping[str, nn.Parameter]) -> None:
+        """Update other parameters from now on, by name: the shards of those of before. There must be no state yet."""
+        new = {id(parameter): named[name] for name, parameter in self.names.items()}
+        self.names = {name: named[name] for name in self.names}
+        for group in self.groups():
+            group["params"] = [new[id(parameter)] for parameter in group["params"]]
 
     def drop_frozen(self, step: int) -> None:
         """Drop the gradients of the layers that join in after `step`: no norm, moment or weight knows of them."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.training import sharding
 
 T = TypeVar("T")
 
@@ -32,10 +34,9 @@ def make_accelerator(device: str) -> Accelerator:
         raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
     is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    if is_cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise UsageError("FSDP2 shards over GPUs, and this is a CPU", where="--accelerate-config", fix="use ddp")
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp, patience])
+    with _unasked(sharding.ASKED):  # what it would shard by itself, we do
+        accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp, patience])
     if device in is_there and accelerator.device.type != device:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -45,6 +46,17 @@ def make_accelerator(device: str) -> Accelerator:
     if launched > 1:
         atexit.register(_leave_group)
     return accelerator
+
+
+@contextmanager
+def _unasked(name: str) -> Iterator[None]:
+    """Take a variable out of the environment for a while."""
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
 
 
 def _leave_group() -> None:
@@ -70,6 +82,25 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return result  # type: ignore[no-any-return]
+
+
+def on_every_process(accelerator: Accelerator, work: Callable[[], T]) -> list[T]:
+    """Return what `work` returned on each process, or raise on all the first of the errors it raised."""
+    if accelerator.num_processes == 1:
+        return [work()]
+    outcome: tuple[T | None, GptkitError | None]
+    try:
+        outcome = work(), None
+    except GptkitError as error:
+        outcome = None, error
+    except Exception as error:
+        gather_object([(None, OtherRankFailed(f"process {accelerator.process_index} failed: {error!r}"))])
+        raise
+    outcomes = gather_object([outcome])
+    for _, failure in outcomes:
+        if failure is not None:
+            raise failure
+    return [result for result, _ in outcomes]
 
 
 def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gptkit.training.batches import Batch, MicroBatch, Share, StepWork, dropout_seed
 from gptkit.training.loss_scale import LossScale
 from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.processes import all_reduce
+from gptkit.training.sharding import Sharding
 
 LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
 
@@ -44,16 +47,27 @@ class Objective(nn.Module):
 
 @dataclass(kw_only=True)
 class Machinery:
-    """What a step works with; `first_bad_step` lives on the device and is NEVER until something was not finite."""
+    """What a step works with; `first_bad_step` lives on the device and is NEVER until something was not finite.
+
+    With `sharding` each process has its rows of the gradient alone: `backward` adds up over the processes each time.
+    """
 
     objective: nn.Module
     optimizer: OptimizerSet
+    sharding: Sharding | None = None
     accelerator: Accelerator
     loss_scale: LossScale
     precision: str
     clip_norm: float
     seed: int
     first_bad_step: Tensor
+
+    def shard(self) -> None:
+        """Spread weights, gradients and moments over the processes."""
+        objective, accelerator = self.objective, self.accelerator
+        assert isinstance(objective, Objective)
+        self.sharding = Sharding(objective.model, self.optimizer, accelerator.device, accelerator.num_processes)
+        self.objective = Objective(self.sharding.trained, objective.loss_function)
 
     def autocast(self) -> Any:
         """Return the context of a forward pass."""
@@ -69,11 +83,24 @@ class Machinery:
         with nullcontext() if share.is_last else self.accelerator.no_sync(self.objective):
             with self.autocast():
                 loss = self.objective(moved, count)
-            # DDP divides the gradients' sum by the number of processes.
+            # DDP and FSDP divide the gradients' sum by the number of processes.
             scaled = loss * (share.weight * self.accelerator.num_processes)
             self.accelerator.backward(scaled * self.loss_scale.scale if self.loss_scale.dynamic else scaled)
         part: Tensor = loss.detach().float() * share.weight
         return part
+
+    def grad_norm(self) -> Tensor:
+        """Return the norm of the whole gradient."""
+        gradients = [one.grad for one in self.optimizer.parameters() if one.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.sharding is None:
+            return norm
+        return all_reduce(self.accelerator, norm.square(), dist.ReduceOp.SUM).sqrt()
+
+    def drop_gradients(self) -> None:
+        if self.sharding is not None:
+            self.sharding.hand_over_gradients()
+        self.optimizer.zero_grad()
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
@@ -118,9 +145,10 @@ def take_step(
 def update(machinery: Machinery, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
     """Clip by the global norm, step where it is finite, note the first bad step; return the norm before clipping."""
     optimizer, scale = machinery.optimizer, machinery.loss_scale
+    if machinery.sharding is not None:
+        machinery.sharding.hand_over_gradients()
     optimizer.drop_frozen(step)
-    gradients = [one.grad for one in optimizer.parameters() if one.grad is not None]
-    norm = nn.utils.get_total_norm(gradients) / scale.scale
+    norm = machinery.grad_norm() / scale.scale
     found_inf = (~norm.isfinite()).float()
     divisor = scale.scale * (norm / machinery.clip_norm).clamp(min=1.0) if machinery.clip_norm else scale.scale
     optimizer.set_learning_rate(learning_rate_factor)
@@ -142,4 +170,4 @@ def warm_up(machinery: Machinery, step: int, count: int, micro_batches: list[Mic
             shapes.add(shape)
             work = StepWork(step, count, 0, ())
             machinery.backward(work, Share(one, 1.0, is_last=False), batch)
-    machinery.optimizer.zero_grad()
+    machinery.drop_gradients()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from gptkit.training.files import Chunk
@@ -44,3 +47,45 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Chunk]:
         if tensor.numel():
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             yield flat.view(torch.uint8).numpy().data
+
+
+class SavedTensors(Mapping[str, Tensor]):
+    """The tensors of safetensors files, each of which holds some rows of every tensor: the first file the first rows.
+
+    One file is the plain case. A scalar is in every file, and the same in each.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files: list[Any] = [safe_open(path, framework="pt") for path in paths]  # its stubs know no tensors
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for file in self._files:
+            for name in file.keys():  # noqa: SIM118  # it is no mapping
+                shape = tuple(file.get_slice(name).get_shape())
+                before = self.shapes.get(name)
+                self.shapes[name] = shape if before is None or not shape else (before[0] + shape[0], *shape[1:])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shapes[name]
+        return self.rows(name, 0, shape[0]) if shape else self.rows(name, 0, 0)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return the rows [start, stop) of a tensor; of a scalar, which has none, the value."""
+        holders = [file for file in self._files if name in file.keys()]  # noqa: SIM118
+        if not self.shapes[name]:
+            return cast("Tensor", holders[0].get_tensor(name))
+        if len(holders) == 1 and (start, stop) == (0, self.shapes[name][0]):
+            return cast("Tensor", holders[0].get_tensor(name))
+        parts, first = [], 0
+        for file in holders:
+            piece = file.get_slice(name)
+            end = first + piece.get_shape()[0]
+            if first < stop and start < end:
+                parts.append(piece[max(start, first) - first : min(stop, end) - first])
+            first = end
+        return torch.cat(parts or [holders[0].get_slice(name)[:0]])

@@ -1,0 +1,100 @@
+"""FSDP2: every process keeps its rows of each weight, gradient and moment, and gathers a block's weights to use them.
+
+Rows are cut as `torch.chunk` cuts them along the first dimension. The optimizers see plain tensors, a process's own
+rows, so that each of them works on shards as it does on whole parameters (but Muon, which needs whole matrices).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from gptkit.errors import UsageError
+from gptkit.training.muon import Muon
+from gptkit.training.optimizers import OptimizerSet
+
+ASKED, VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"  # as accelerate launch sets them
+
+
+def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the launcher asked for FSDP2; raises UsageError where it asked for the first FSDP."""
+    if environment.get(ASKED, "").lower() not in ("true", "1"):
+        return False
+    if environment.get(VERSION) != "2":
+        raise UsageError("only FSDP2 is supported", where=VERSION, fix="write fsdp_version: 2 under fsdp_config")
+    return True
+
+
+def rows_of(total: int, index: int, count: int) -> range:
+    """Return the rows, of `total`, that process `index` of `count` keeps; the last ones may get fewer, or none."""
+    size = -(-total // count)
+    return range(min(total, index * size), min(total, (index + 1) * size))
+
+
+class Sharding:
+    """A sharded copy of a model, `trained`; the model itself is `whole` for evaluations and after the run alone.
+
+    In between it holds no weights. The optimizer's parameters become this process's rows of the copy's.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerSet, device: torch.device, processes: int) -> None:
+        if any(isinstance(part, Muon) for part in optimizer.parts):
+            fix = "use --optimizer adamw, or --accelerate-config ddp"
+            raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+        self.whole = model
+        self.trained = copy.deepcopy(model).train()
+        mesh = init_device_mesh(device.type, (processes,))
+        for block in _blocks(self.trained):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.trained, mesh=mesh, reshard_after_forward=False)
+        self.index, self.count = mesh.get_local_rank(), processes
+        self._sharded: dict[str, nn.Parameter] = dict(self.trained.named_parameters())
+        self.locals = {
+            name: nn.Parameter(_local(one), requires_grad=one.requires_grad) for name, one in self._sharded.items()
+        }
+        self.rows = {name: rows_of(one.shape[0], self.index, self.count) for name, one in self._sharded.items()}
+        self.shapes = {name: one.shape for name, one in self._sharded.items()}
+        optimizer.replace(self.locals)
+        self.is_whole = True
+        self.release()
+
+    def hand_over_gradients(self) -> None:
+        """Move this process's rows of the gradients to the parameters that the optimizer knows."""
+        for name, parameter in self._sharded.items():
+            self.locals[name].grad = None if parameter.grad is None else _local(parameter.grad)
+            parameter.grad = None
+
+    @torch.no_grad()
+    def make_whole(self) -> None:
+        """Gather the weights into the whole model; every process must call it."""
+        targets = dict(self.whole.named_parameters())
+        for name, parameter in self._sharded.items():
+            assert isinstance(parameter, DTensor)
+            targets[name].data = parameter.full_tensor()
+        self.is_whole = True
+
+    def release(self) -> None:
+        """Free the whole model's weights."""
+        if self.is_whole:
+            for parameter in self.whole.parameters():
+                parameter.data = parameter.data.new_empty(0)
+        self.is_whole = False
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """Return a model's repeated blocks: the members of its lists of modules."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [one for members in lists for one in members if not isinstance(one, nn.ModuleList)]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return the rows of a sharded tensor that lie here, in the same memory."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local().detach()
