@@ -1,5 +1,6 @@
 # make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model, fine-tunes and evaluates it
 # make test    the fast tests (test-all: the slow ones too), each target setting up what it needs
+# make faults  every fault at full count, for hours; writes benchmarks/faults.md
 # A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 TORCH ?= torch==2.13.0
@@ -13,10 +14,10 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-all check bench clean
+.PHONY: help install dev demo test test-all faults check bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 install: $(VENV)/installed
 dev: $(VENV)/installed-dev
@@ -33,6 +34,9 @@ test: $(VENV)/installed-dev
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not network"
+
+faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q tests/faults --faults-full
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -11,22 +11,23 @@ from typing import NamedTuple
 
 import torch
 
-from gptkit.commands.dry_run import gpu_rows, shape_of
+from gptkit.commands.dry_run import chosen_rows, shape_of
 from gptkit.commands.planned_tables import duration, size
 from gptkit.model.lm_loss import CHUNK_ELEMENTS
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.inputs import flops_per_token
+from gptkit.pretraining.objective import VALIDATION_TOKENS
 from gptkit.training import planning
 from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE
 from gptkit.training.hardware import known_peak
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import STRATEGIES, Pass, Strategy
+from gptkit.training.planning import STRATEGIES, Pass, Scoring, Strategy
 
 
 class Work(NamedTuple):
-    """A published training run: `tokens_how` says whence its tokens are known, `published` tells of its time."""
+    """A published training run; `tokens_how` and the pairs of `published` say what is known, and how it is known."""
 
     name: str
     preset: str
@@ -36,7 +37,7 @@ class Work(NamedTuple):
     tokens: float
     tokens_how: str
     optimizer: str
-    published: tuple[str, ...]
+    published: tuple[tuple[str, str], ...]
 
 
 GPT1_TOKENS = 100 * 984_846_357 * 1.15
@@ -48,10 +49,17 @@ RUNS = (
         512,
         64 * 512,
         GPT1_TOKENS,
-        "100 epochs (GPT-1 paper, 4.1) of 984,846,357 words (BookCorpus paper, table 2); 1.15 tokens a word assumed, "
-        "with the published figure in view: that the two agree proves nothing",
+        "published: 100 epochs (GPT-1 paper, 4.1) of 984,846,357 words (datasheet for BookCorpus, Bandy and Vincent "
+        "2021); assumed: that these are the words, and 1.15 tokens a word, chosen with the published compute in view: "
+        "that the two agree proves nothing",
         "openai-adam",
-        ("8 GPUs, one month, 0.96 petaflop/s-days (OpenAI's announcement, June 2018; GPT-1's model card)",),
+        (
+            (
+                "8 GPUs, one month",
+                "published: OpenAI's announcement of June 2018, as quoted since; the GPU is not named",
+            ),
+            ("0.96 petaflop/s-days", "published: GPT-1's model card"),
+        ),
     ),
     Work(
         "GPT-2 124M, 10 billion tokens",
@@ -60,9 +68,9 @@ RUNS = (
         1024,
         524288,
         19073 * 524288,
-        "build-nanogpt: 19,073 steps of 524,288 tokens",
+        "published: 19,073 steps of 524,288 tokens (build-nanogpt)",
         "adamw",
-        ("8 x A100 80 GB: about 90 minutes, 20 dollars, by llm.c (its discussion 481)",),
+        (("8 x A100 80 GB: about 90 minutes, by llm.c", "assumed: remembered from llm.c's discussion 481"),),
     ),
     Work(
         "GPT-2 124M, 300 billion tokens",
@@ -71,9 +79,9 @@ RUNS = (
         1024,
         491520,
         600000 * 491520,
-        "nanoGPT: 600,000 steps of 491,520 tokens",
+        "published: 600,000 steps of 491,520 tokens (nanoGPT, config/train_gpt2.py)",
         "adamw",
-        ("8 x A100 40 GB: about 4 days (nanoGPT's README)",),
+        (("8 x A100 40 GB: about 4 days", "published: nanoGPT's README"),),
     ),
     Work(
         "GPT-2 XL, 32 billion tokens",
@@ -82,27 +90,29 @@ RUNS = (
         1024,
         1048576,
         32000 * 1048576,
-        "llm.c, scripts/run_gpt2_1558M.sh: 32,000 steps of 1,048,576 tokens",
+        "published: 32,000 steps of 1,048,576 tokens (llm.c, scripts/run_gpt2_1558M.sh)",
         "adamw",
-        ("8 x H100: 24 hours, 672 dollars, 2.8 s a step (llm.c, discussion 677 and scripts/run_gpt2_1558M.sh)",),
+        (("8 x H100 80 GB: about 24 hours, 2.8 s a step", "published: llm.c, scripts/run_gpt2_1558M.sh"),),
     ),
 )
 PROCESSES = 8
+SCORING = Scoring(tokens=VALIDATION_TOKENS, has_head=True)
 
 
 def main() -> None:
     print("# What a plan expects, beside what was published\n")
-    print(f"Written by `python benchmarks/scaling.py`, torch {torch.__version__}; nothing here was trained. Labels:")
-    print("**computed** from shapes, **assumed** (model FLOPs utilisation, reserve, tokens where a source is silent),")
+    print(f"Written by `python benchmarks/scaling.py`, torch {torch.__version__}; nothing here was trained. Labels:\n")
+    print("- **computed**: from shapes, by the functions behind `gptkit pretrain --dry-run`")
+    print("- **published**: by others, in the place that is named")
+    print(f"- **measured**: MFU alone, on one {MEASURED_ON}: GPT-2 124M {MFU['compiled']:.0%} compiled and ", end="")
+    print(f"{MFU['eager']:.0%} eager, 774M and 1.5B 36% and 37% eager")
+    print("- **assumed**: that every device and model reaches that share of its peak and 8 devices lose nothing to")
     print(
-        "**published** by others. Measured is one thing alone: GPT-2 124M on one", MEASURED_ON, "(36% MFU compiled, 33%"
-    )
-    print(
-        "eager); each time below assumes that share of any device's peak, and that 8 devices lose nothing to exchange."
+        "  exchange; peaks and memories, which are data sheets as remembered; the reserve of each device; what says so"
     )
     for work in RUNS:
         _print(work)
-    print("\n## Data sheets\n")
+    print("\n## Data sheets, as remembered\n")
     for device in DEVICES:
         print(f"- {device.name}: {device.source}")
 
@@ -116,22 +126,24 @@ def _print(work: Work) -> None:
     print(f"| parameters | {model.num_parameters():,} | computed |")
     print(f"| tokens | {work.tokens:.4g} | {work.tokens_how} |")
     print(f"| FLOPs | {flops:.3g} ({flops / 8.64e19:,.3g} petaflop/s-days) | computed |")
-    print("".join(f"| time, published | {line} | published |\n" for line in work.published))
-    print(f"| {PROCESSES} x | micro-batch | DDP, one device | FSDP2, one device | fits | time at MFU 36% |")
+    print("".join(f"| time or compute of theirs | {value} | {how} |\n" for value, how in work.published))
+    print(f"| {PROCESSES} x | micro-batch | DDP, one device | FSDP2, one device | fits | time at MFU", end="")
+    print(f" {MFU['compiled']:.0%} |")
     print("|---|---|---|---|---|---|")
     for row in _device_rows(work, model, flops):
         print(f"| {' | '.join(row)} |")
-    print("\nMemory is computed but for the reserve, which is assumed; times are assumed.")
+    print(f"\nMemory is computed, with a reserve of {size(RESERVE)} that is assumed; times and what fits are assumed.")
 
 
 def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[str, ...]]:
     options = PretrainOptions(optimizer=work.optimizer)  # type: ignore[arg-type]
     state = planning.state_on_meta(build_optimizer(model.named_parameters(), options))
-    sequences, rows = work.tokens_per_step // work.length, []
+    sequences = work.tokens_per_step // work.length
+    rows: list[tuple[str, ...]] = []
     for device in DEVICES:
         hardware = device.hardware()
         share = sequences // PROCESSES
-        most = gpu_rows(options, model, hardware, rows=share, length=work.length)
+        most = chosen_rows(options, model, hardware, rows=share, length=work.length)
         one = Pass(
             rows=max(rows_of for rows_of in range(1, most + 1) if share % rows_of == 0),
             length=work.length,
@@ -143,8 +155,10 @@ def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[
 
         def total(strategy: Strategy, one: Pass = one) -> int:
             shape = shape_of(model)
-            found = planning.memory(model, state, shape, one, strategy=strategy, processes=PROCESSES)
-            return found.total + RESERVE
+            found = planning.memory(
+                model, state, shape, one, SCORING, strategy=strategy, processes=PROCESSES, library=RESERVE
+            )
+            return found.total
 
         totals = {strategy: total(strategy) for strategy in STRATEGIES}
         fits = [strategy for strategy in STRATEGIES if totals[strategy] <= device.memory]

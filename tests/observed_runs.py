@@ -1,8 +1,8 @@
 """Command lines of gptkit, run by one process or by several, which note what their files do not show.
 
-As a script started by itself it takes a list of launches as JSON: each is {"processes", "notes_of", "runs"}, and a run
-is {"name", "words", "begun"?}; as one of a launcher's processes it takes one launch. Every rank leaves `name-rank.json`
-in the folder `notes_of`: which micro-batches it trained on and evaluated, the all-reduces of gradients, what it wrote.
+As a script it takes a list of launches as JSON: each is {"processes", "notes_of", "runs"}, and a run is
+{"name", "words", "begun"?, "spoil"?}. Every rank leaves `name-rank.json` in the folder `notes_of`: which micro-batches
+it trained on and evaluated, the all-reduces of gradients, what it wrote; a spoilt launch leaves its exit codes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -35,7 +36,7 @@ from gptkit.training.step import Machinery
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
 notes: dict[str, Any] = {}
-spoil: dict[str, Any] = {}
+spoilt: dict[str, Any] = {}
 
 
 def rank() -> int:
@@ -54,8 +55,8 @@ def watch_training() -> None:
     backward, prepare_model = Machinery.backward, Accelerator.prepare_model
 
     def noted(self: Machinery, work: StepWork, share: Share, batch: Batch) -> Tensor:
-        if spoil and (spoil["rank"], spoil["step"]) == (rank(), work.step):
-            raise getattr(torch, spoil["error"])(spoil["message"])
+        if spoilt and (spoilt["rank"], spoilt["step"]) == (rank(), work.step):
+            raise getattr(torch, spoilt["error"])(spoilt["message"])
         before = len(notes["all_reduces"])
         loss = backward(self, work, share, batch)
         names = sorted(batch)
@@ -128,10 +129,9 @@ def watch_writing(event: str, arguments: tuple[Any, ...]) -> None:
         notes["written"].append(str(arguments[0]))
 
 
-def run(notes_of: Path, name: str, words: list[str], **more: Any) -> None:
+def run(notes_of: Path, name: str, words: list[str], spoil: Mapping[str, Any] | None = None) -> None:
     """Run one command line as this rank, and leave what was noted; end the process if it fails."""
-    spoil.clear()
-    spoil.update(more)
+    spoilt.update(spoil or {})
     notes.update({key: [] for key in ("trained", "validated", "predicted", "all_reduces", "written")})
     code = main(words)
     found = dict(notes)
@@ -164,10 +164,15 @@ def launch(processes: int, notes_of: str, runs: list[dict[str, Any]]) -> None:
         if child.exitcode:
             sys.exit(child.exitcode)
         return
-    config = LaunchConfig(
-        1, 1, processes, run_id=notes_of, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    elastic_launch(config, work)(Path(notes_of), runs)
+    how = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "max_restarts": 0, "start_method": "fork"}
+    config = LaunchConfig(1, 1, processes, run_id=notes_of, **how)
+    try:
+        elastic_launch(config, work)(Path(notes_of), runs)
+    except ChildFailedError as failed:
+        if not any("spoil" in one for one in runs):
+            raise
+        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        (Path(notes_of) / "failures.json").write_text(json.dumps(codes))
 
 
 def rewind(finished: Path, run: Path, step: int) -> None:
@@ -180,9 +185,5 @@ def rewind(finished: Path, run: Path, step: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    plan = json.loads(Path(sys.argv[1]).read_text())
-    if "RANK" in os.environ:
-        work(Path(plan["notes_of"]), plan["runs"])
-    else:
-        for one in plan:
-            launch(**one)
+    for one in json.loads(Path(sys.argv[1]).read_text()):
+        launch(**one)

@@ -18,8 +18,9 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.objective import language_modeling_loss
 from gptkit.training.batches import MicroBatch
-from gptkit.training.loop import Plan, train
+from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

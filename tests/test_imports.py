@@ -15,21 +15,23 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "network"}
+BASE = {"errors", "options", "option_values", "recipe_files", "network", "strict_json", "plain_yaml"}
 CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
     "options": set(),
-    "option_values": {"errors", "options"},
+    "strict_json": {"errors"},
+    "plain_yaml": {"errors"},
+    "option_values": {"errors", "options", "plain_yaml"},
     "recipe_files": {"errors"},
     "network": {"errors"},
-    "model_files": {"errors", "recipe_files", "network"},
-    "model": {"errors", "model_files"},
+    "model_files": {"errors", "recipe_files", "network", "strict_json"},
+    "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "ranks"},
+    "training": {"errors", "options", "option_values", "ranks", "plain_yaml"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -48,13 +50,14 @@ MAY_IMPORT = {
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks"),
+    *("terminal", "ranks", "strict_json"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
-    "training": {"torch", "accelerate", "safetensors", "numpy", "yaml", "tensorboard", "wandb", "trackio"},
+    "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
     "option_values": {"yaml"},
+    "plain_yaml": {"yaml"},
     "console": {"rich"},
     "progress": {"rich"},
     "cli": {"typer"},

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gptkit.command_table import COMMANDS
 from gptkit.errors import UsageError
-from gptkit.option_values import FLAGS_ONLY, MAX_RECIPE_BYTES, kinds_of, parse_value, read_recipe, recipe_keys
+from gptkit.option_values import FLAGS_ONLY, kinds_of, parse_value, read_recipe, recipe_keys
 from gptkit.options import PretrainOptions, fields_of
+from gptkit.plain_yaml import MAX_BYTES
 from gptkit.recipe_files import RecipeFile, recipes_of
 
 OPTIONS = [row.options for row in COMMANDS]
@@ -112,7 +113,7 @@ def test_binary_recipes_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_huge_missing_and_odd_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_RECIPE_BYTES + 1))
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
     for path, part in ((tmp_path / "huge.yaml", "1 MB"), (tmp_path / "none.yaml", "no such"), (tmp_path, "a file")):
         with pytest.raises(UsageError, match=part):
             read_recipe(path, PretrainOptions)

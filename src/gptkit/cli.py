@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(json="--json" in arguments, command_line=line)
     with contextlib.suppress(ValueError):  # only the main thread may
         if ranks.world() is None:
-            signal.signal(signal.SIGTERM, _interrupt)
+            for name in ("SIGTERM", "SIGUSR1"):  # a batch system's warning
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), _interrupt)
         else:  # a rank may wait for the others where Python's handlers do not run
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(number: int, frame: object) -> None:
     """End as Ctrl-C does: in one line, with the exit code of the signal."""
     name = signal.Signals(number).name
-    raise Interrupted(f"interrupted by {name}", signal_number=number, fix="run the same command again")
+    raise Interrupted(f"interrupted by {name}", signal_number=signal.SIGTERM)
 
 
 def _run(request: Request, arguments: Sequence[str], console: Console) -> None:

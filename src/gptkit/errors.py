@@ -17,6 +17,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+LONGEST = 1000  # characters of a message or cure: what it quotes may be as large as a file
+
 
 class GptkitError(Exception):
     """What is wrong (`message`), where it is (`where`: file:line, flag or key) and how to mend it (`fix`)."""
@@ -26,9 +28,9 @@ class GptkitError(Exception):
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _shortened(message)
         self.where = where
-        self.fix = fix
+        self.fix = None if fix is None else _shortened(fix)
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
@@ -46,6 +48,10 @@ class GptkitError(Exception):
                 "fix": self.fix,
             }
         }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 class UsageError(GptkitError):
@@ -78,6 +84,9 @@ class NothingComparable(GptkitError):
 
 
 class Diverged(GptkitError):
+    """A loss, a gradient or a weight stopped being finite, at `step` first."""
+
+    step = 0
     kind = "diverged"
     exit_code = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shlex
 import signal
 import tempfile
 import traceback
@@ -19,10 +20,12 @@ LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote pr
 
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted", signal_number=signal.SIGINT)
+    if isinstance(error, Interrupted) and error.fix is None:
+        error.fix = _how_to_go_on(run_directory, command_line)
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted", signal_number=signal.SIGINT, fix="run the same command again")
     if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
         context = getattr(error, "ctx", None)
         message = error.format_message().rstrip(".")
@@ -42,6 +45,13 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     log = _write_log(error, run_directory, command_line)
     fix = f"a bug in gptkit: please report it with {log}" if log else "a bug in gptkit: please report it"
     return GptkitError(f"{type(error).__name__}: {error}", where=str(log) if log else None, fix=fix)
+
+
+def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
+    if run_directory is None:
+        return "run the same command again"
+    command = shlex.split(command_line)[1]
+    return f"to go on: gptkit {command} --resume {shlex.quote(str(run_directory))}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

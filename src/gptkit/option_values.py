@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from gptkit.errors import UsageError, suggest
 from gptkit.options import fields_of
+from gptkit.plain_yaml import plain_events, read_text, refused
 
 if TYPE_CHECKING:
     import yaml
 
-MAX_RECIPE_BYTES = 1_000_000
 FLAGS_ONLY = frozenset({"json", "resume", "dry_run"})
 _CURE = "write flat `key: value` lines"
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -119,7 +119,8 @@ def read_recipe(path: Path, options: type) -> dict[str, Any]:
     """
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
-    for key, line, items, is_list in _entries(path, _read(path)):
+    text = read_text(path, what="a recipe", fix="see gptkit recipes ls, or name a YAML file")
+    for key, line, items, is_list in _entries(path, text):
         where = f"{path}:{line}"
         if key not in fields:
             raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
@@ -142,21 +143,6 @@ def _recipe_value(items: list[str | None], is_list: bool, kind: Kind, field: dat
         return () if kind.many else None
     parsed = tuple(parse_value(text or "", kind, field, where) for text in items)
     return parsed if kind.many else parsed[0]
-
-
-def _read(path: Path) -> str:
-    where = str(path)
-    if not path.is_file():
-        problem = "a recipe is a file, this is none" if path.exists() else "no such recipe file"
-        raise UsageError(problem, where=where, fix="see gptkit recipes ls, or name a YAML file")
-    try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise UsageError("a recipe of over 1 MB", where=where, fix="name a flat YAML file of options")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"byte {error.start} is not UTF-8", where=where, fix="save the recipe as UTF-8") from None
-    except OSError as error:
-        raise UsageError(error.strerror or "unreadable", where=where, fix="make the file readable") from None
 
 
 def _entries(path: Path, text: str) -> Iterator[tuple[str, int, list[str | None], bool]]:
@@ -184,24 +170,12 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, int, list[str | None]
 
 
 def _events(path: Path, text: str) -> Iterator[yaml.Event]:
-    """Yield YAML's events without the marks of document and stream starts; anchors, aliases and tags are refused."""
+    """Yield YAML's events without the marks of document and stream starts."""
     import yaml
 
     passing = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if getattr(event, "anchor", None):
-                raise _not_flat(path, event, "an anchor or alias")
-            if getattr(event, "tag", None):
-                raise _not_flat(path, event, "a tag")
-            if not isinstance(event, passing):
-                yield event
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UsageError(f"not YAML: {error.problem}", where=where, fix=_CURE) from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"not YAML: {error}", where=str(path), fix=_CURE) from None
+    events = plain_events(path, text, what="a recipe", fix=_CURE)
+    return (event for event in events if not isinstance(event, passing))
 
 
 def _list_until_end(events: Iterator[yaml.Event]) -> list[yaml.Event]:
@@ -226,4 +200,4 @@ def _line(event: Any) -> int:
 
 
 def _not_flat(path: Path, event: yaml.Event, problem: str) -> UsageError:
-    return UsageError(f"{problem} in a recipe", where=f"{path}:{_line(event)}", fix=_CURE)
+    return refused(path, event, f"{problem} in a recipe", _CURE)

@@ -20,6 +20,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
+SpikeRule = Literal["off", "skip"]
 
 
 def option(
@@ -108,6 +109,11 @@ class TrainingOptions(OutputOptions):
         panel="More",
     )
     seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
+    on_spike: SpikeRule = option(
+        "off",
+        "skip = leave a step out whose loss or gradient norm is 6 deviations above the last 128 steps' mean.",
+        panel="More",
+    )
 
     precision: PrecisionName = option(
         "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"

@@ -43,6 +43,11 @@ def world(environment: Mapping[str, str] = os.environ) -> World | None:
     return World(int(environment.get("RANK") or 0), int(environment.get("WORLD_SIZE") or 1), launcher)
 
 
+def is_left_alone(environment: Mapping[str, str] = os.environ) -> bool:
+    """Say whether accelerate launch was told of several processes, and started this one without the others."""
+    return {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= environment.keys() and "WORLD_SIZE" not in environment
+
+
 def marked(folder: Path) -> dict[str, str]:
     """Return the environment by which ranks know this process for their launcher."""
     return {FOLDER: f"{os.getpid()}:{folder}"}
@@ -60,8 +65,8 @@ def hand_over_result(result: Mapping[str, Any]) -> bool:
     return folder is not None
 
 
-def hand_over_error(error: GptkitError) -> bool:
-    """Leave an error to the launcher, if gptkit launched this rank; return whether it did."""
+def hand_over_error(error: GptkitError, *, of_rank: str | None = None) -> bool:
+    """Leave an error, of this rank or another, to the launcher, if gptkit launched this rank; say whether it did."""
     folder = _folder()
     if folder is None:
         return False
@@ -70,7 +75,7 @@ def hand_over_error(error: GptkitError) -> bool:
         _wait_for_any(folder)  # the launcher ends all ranks when the first has ended
     record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
     with contextlib.suppress(OSError):
-        path = folder / f"error-{os.environ.get('RANK', '0')}.json"
+        path = folder / f"error-{of_rank or os.environ.get('RANK', '0')}.json"
         path.with_suffix(".tmp").write_text(json.dumps(record))
         path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
         return True

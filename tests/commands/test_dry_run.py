@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from gptkit.cli import main
+from gptkit.commands import planned_tables
+from gptkit.console import Console
 
 TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(4000))
 SMALL = ["--model", "tiny", "--tokenizer", "char", "--sequence-length", "32", "--tokens-per-step", "128"]
@@ -32,7 +34,11 @@ def plan(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 def test_a_plan_tells_what_a_run_needs_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan(capsys, "pretrain", "text.txt", *SMALL, "--steps", "6", "--num-processes", "4", "--out", "run")
+    """Four sequences a step, in passes of two: two of four processes have no work, here and on any GPU."""
+    words = ["pretrain", "text.txt", *SMALL, "--steps", "6", "--num-processes", "4", "--micro-batch", "2"]
+    assert main([*words, "--out", "run", "--dry-run", "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
     assert found["tokens"] == 6 * 128
     assert found["vocabulary"] == len(set(TEXT[: int(len(TEXT) * 0.9)])) + 2  # with <|endoftext|> and <unk>
     assert found["processes"] == 4
@@ -41,7 +47,14 @@ def test_a_plan_tells_what_a_run_needs_and_leaves_nothing(capsys: pytest.Capture
     assert found["here"]["tokens_per_second"] > 0
     assert [one["name"] for one in found["devices"]] == ["A100", "H100", "H200", "B200"]
     assert found["labels"]["memory.weights"] == "computed"
+    assert found["idle"].startswith("2 of 4 processes have no work: give --micro-batch 1")
+    assert found["idle"] in " ".join(shown.err.split())
+    assert [one["idle"] for one in found["devices"]] == [2] * 4
     assert {path.name for path in Path().iterdir()} == {"text.txt", "cache"}
+    planned_tables.show(found, Console())
+    tables = capsys.readouterr().out
+    for word in ("optimizer state", "computed", "measured", "assumed", "B200", "FSDP2"):
+        assert word in tables
 
 
 def test_the_disk_of_a_plan_is_the_run_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,32 +66,51 @@ def test_the_disk_of_a_plan_is_the_run_s(capsys: pytest.CaptureFixture[str]) -> 
     assert Path("run/model/model.safetensors").stat().st_size == pytest.approx(found["disk"]["model"], rel=0.01)
 
 
-def test_a_fine_tuning_plan_counts_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pretrain", "text.txt", *SMALL, "--steps", "1", "--compile", "off", "--out", "run", "--json"]) == 0
-    capsys.readouterr()
-    words = ["finetune", "--task", "demo-entailment", "--model", "run/model", "--epochs", "2"]
-    one, two = plan(capsys, *words), plan(capsys, *words, "--seeds", "2")
-    assert two["steps"] == 2 * one["steps"] == 4 * (one["n_train"] // 32)
-    assert two["tokens"] == 2 * one["tokens"]
+def test_a_fine_tuning_plan_counts_seeds(capsys: pytest.CaptureFixture[str], model_folder: Path) -> None:
+    words = ["finetune", "--task", "demo-entailment", "--model", str(model_folder), "--epochs", "2", "--seeds", "3"]
+    found = plan(capsys, *words)
+    assert found["runs"] == 3
+    assert found["steps"] == 3 * 2 * (found["n_train"] // 32)
+    assert found["tokens"] == pytest.approx(found["steps"] * found["tokens_per_step"])
+    assert found["idle"] is None
     assert not Path("runs").exists()
 
 
-def test_the_tables_name_each_figure_s_source(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pretrain", "text.txt", *SMALL, "--steps", "2", "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    for word in ("optimizer state", "computed", "measured", "assumed", "B200", "FSDP2"):
-        assert word in shown
+SIZES = [(2, 128), (4, 256), (6, 384)]
+needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's RssAnon")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's RssAnon")
-@pytest.mark.parametrize(("layers", "width"), [(2, 128), (4, 256), (6, 384)])
-def test_memory_and_time_come_true(layers: int, width: int) -> None:
-    """Peak memory within 10% and training time within 20% of the plan; wants the machine to itself."""
+@needs_linux
+@pytest.mark.parametrize(("layers", "width"), SIZES)
+def test_a_pre_training_plan_comes_true(layers: int, width: int) -> None:
+    """Peak memory within 10% and training time within 20%; wants the machine to itself."""
+    comes_true("pretrain", "text.txt", "--model", shape(layers, width), *LONGER)
+
+
+@pytest.mark.slow
+@needs_linux
+@pytest.mark.parametrize(("layers", "width"), SIZES)
+def test_a_fine_tuning_plan_comes_true(layers: int, width: int) -> None:
+    """The same for a task, whose sequences are of all lengths."""
+    words = ["pretrain", "text.txt", "--model", shape(layers, width), *LONGER]
+    words[words.index("--steps") + 1] = "1"
+    watched(*words, "--out", "start")
+    task = ["--task", "demo-entailment", "--epochs", "1", "--dropout", "0", "--json"]
+    comes_true("finetune", "--model", "start/model", *task)
+
+
+LONGER = ["--tokenizer", "bpe:500", "--tokens-per-step", "2048", "--steps", "16", "--dropout", "0", "--compile", "off"]
+LONGER += ["--validation", "0.05", "--json"]
+
+
+def shape(layers: int, width: int) -> str:
     sizes = {"vocab_size": 50257, "n_positions": 256, "n_embd": width, "n_layer": layers, "n_head": width // 64}
     Path("model.json").write_text(json.dumps({"model_type": "gptkit", **sizes}))
-    words = ["pretrain", "text.txt", "--model", "model.json", "--tokenizer", "bpe:500", "--tokens-per-step", "2048"]
-    words += ["--steps", "16", "--dropout", "0", "--compile", "off", "--validation", "0.05", "--json"]
+    return "model.json"
+
+
+def comes_true(*words: str) -> None:
     expected, _ = watched(*words, "--dry-run")
     result, peak = watched(*words, "--out", "run")
     assert expected["memory"]["ddp"]["total"] == pytest.approx(peak, rel=0.1)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_toy import write_model
 
+from generation_toy import write_model
 from gptkit.cli import main
 
 WORDS = ("citizen", "speak", "proceed", "further", "hear", "before", "first", "any", "we", "me")

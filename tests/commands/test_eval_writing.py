@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from generation_toy import POSITIONS, write_model
 
+from generation_toy import POSITIONS, write_model
 from gptkit.commands.eval_writing import Written, write_texts, writing_options
 from gptkit.data.examples import Example
 from gptkit.evaluation.protocols import GeneratedProtocol, Items

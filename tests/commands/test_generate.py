@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from generation_toy import POSITIONS, write_model
 
+from generation_toy import POSITIONS, write_model
 from gptkit.cli import main
 from gptkit.commands.generate import run
 from gptkit.console import Console

@@ -48,8 +48,9 @@ def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
         ("tasks:\n- {task: lambada, data: [a, b]}", 2, "data is not one word"),
         ("tasks:\n- {task: lambada, data: }", 2, "data is not one word"),
         ('tasks:\n- {task: lambada, data: "a\\0b"}', 2, "NUL"),
-        ("tasks:\n- {task: !!python/name:os.system lambada, limit: [}", 2, "not YAML"),
-        ("tasks: &a [*a]", 1, "not YAML|`key: value`"),
+        ("tasks:\n- {task: lambada, limit: [}", 2, "not YAML"),
+        ("tasks:\n- {task: !!python/name:os.system lambada}", 2, "a tag in a suite"),
+        ("tasks: &a [*a]", 1, "an anchor or alias in a suite"),
     ],
 )
 def test_whatever_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str, line: int, message: str) -> None:

@@ -133,12 +133,19 @@ def test_processes_share_the_batches(processes: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: processes)
     sent: list[list[Tensor]] = []
+    asked = [0] * processes
     for process in range(processes):
+
+        def is_stop_asked(process: int = process) -> bool:
+            asked[process] += 1
+            return False
+
         sent.append([])
         monkeypatch.setattr(dist, "get_rank", lambda process=process: process)
         monkeypatch.setattr(dist, "all_reduce", lambda tensor: sent[-1].append(tensor.clone()))
-        part = predict(model, batches_of(examples), EXAMPLES, should_stop=lambda: True)
+        part = predict(model, batches_of(examples), EXAMPLES, should_stop=is_stop_asked)
         assert isinstance(part, SplitLogits)
+    assert len(set(asked)) == 1  # else they could not agree
     tables, losses = zip(*sent, strict=True)
     assert np.array_equal(torch.stack(tables).sum(0).numpy(), alone.logits)
     assert torch.stack(losses).sum().item() / EXAMPLES == pytest.approx(alone.loss, rel=1e-9)

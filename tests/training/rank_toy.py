@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 
 from gptkit import ranks
-from gptkit.errors import OtherRankFailed, UsageError
+from gptkit.errors import Interrupted, OtherRankFailed, UsageError
+
+SHOWN = ("OMP_NUM_THREADS", "ACCELERATE_USE_FSDP", "FSDP_VERSION")
+
+
+def commit(number: int, frame: object) -> None:
+    """Do at a signal what a training rank does, and take a moment for it."""
+    time.sleep(0.5)
+    ranks.hand_over_error(Interrupted("stopped", signal_number=number, where="step 3 of 9", fix="go on"))
+    sys.exit(128 + number)
 
 
 def main() -> int:
@@ -17,9 +26,12 @@ def main() -> int:
     assert world is not None
     ranks.end_with_launcher(world.launcher)
     if deed == "done":
-        ranks.hand_over_result({"rank": world.rank, "threads": os.environ["OMP_NUM_THREADS"]})
+        ranks.hand_over_result({"rank": world.rank, **{name: os.environ.get(name) for name in SHOWN}})
         return 0
-    if deed == "wait" or (world.rank == 0 and deed != "collateral"):
+    if deed == "commit":
+        signal.signal(signal.SIGTERM, commit)
+        signal.signal(signal.SIGINT, commit)
+    if deed in ("wait", "commit") or (world.rank == 0 and deed != "collateral"):
         Path(f"waiting-{world.rank}").write_text("yes")
         time.sleep(300)
     if world.rank == 0:

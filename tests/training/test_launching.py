@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from launch_place import ended, start, wait_for, wait_until_nothing_is_left, watched
 
 import gptkit
 from gptkit import ranks
-from gptkit.commands.launch import config_path
+from gptkit.commands.launch import config_path, run
+from gptkit.console import Console
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions
 from gptkit.pretraining.inputs import prepare_inputs
-from gptkit.training.launch_config import LaunchConfig, read_launch_config
+from gptkit.recipe_files import recipes_root
+from gptkit.training.launch_config import FSDP2, LaunchConfig, read_launch_config
 from gptkit.training.launching import Launch, launch, plan_launch
 
-TINY = ["pretrain", "text.txt", "--model", "shape.json", "--tokenizer", "char", "--compile", "off", "--device", "cpu"]
-SIZES = ["--steps", "4", "--tokens-per-step", "64", "--sequence-length", "16", "--out", "run"]
+README = Path(__file__).parents[2] / "README.md"
+LAUNCHER = """
+import sys
+from gptkit.errors import GptkitError
+from gptkit.training.launching import Launch, launch
+try:
+    launch(Launch(2, "cpu", 1), sys.argv[1:], module="rank_toy")
+except GptkitError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+LAUNCHED_BY_HAND = {"RANK": "0", "LOCAL_RANK": "0", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 def planned(options: TrainingOptions, config: LaunchConfig | None = None, gpus: int = 0, **environment: str) -> Launch:
@@ -50,6 +62,7 @@ def test_an_option_beats_the_file_and_the_file_what_is_found() -> None:
     ddp = read_launch_config(config_path("ddp"))
     assert planned(PretrainOptions(), ddp, gpus=8).processes == 8
     path, six = ddp.path, LaunchConfig(ddp.path, "MULTI_GPU", num_processes=6, port=29999)
+    assert not planned(PretrainOptions(), six, gpus=8).sharded
     assert planned(PretrainOptions(), six, gpus=8) == Launch(6, "cuda", 2, port=29999, config=path)
     assert planned(PretrainOptions(num_processes=2), six, gpus=8).processes == 2
     assert planned(PretrainOptions(num_processes=2, device="cpu"), six, gpus=8).device == "cpu"
@@ -62,6 +75,7 @@ def test_an_option_beats_the_file_and_the_file_what_is_found() -> None:
         ({"num_processes": 2, "device": "cuda"}, None, 0, "no cuda device"),
         ({"num_processes": 2, "device": "mps"}, None, 0, "one process"),
         ({}, "ddp", 0, "how many processes"),
+        ({"num_processes": 65}, None, 0, "65 processes would wait for 16 cores"),
     ],
 )
 def test_what_this_machine_cannot_do_is_refused(options: dict[str, object], config: str, gpus: int, words: str) -> None:
@@ -71,7 +85,6 @@ def test_what_this_machine_cannot_do_is_refused(options: dict[str, object], conf
 
 
 def test_both_launchers_take_the_line_that_is_shown() -> None:
-    from accelerate.commands.launch import launch_command_parser
     from torch.distributed.run import get_args_parser
 
     words = ["pretrain", "a b.txt", "--standalone"]
@@ -80,11 +93,119 @@ def test_both_launchers_take_the_line_that_is_shown() -> None:
         (Launch(2, "cpu", 1, port=29999), get_args_parser(), 1),
         (Launch(8, "cuda", 2), launch_command_parser(), 2),
         (Launch(8, "cuda", 2, config=config_path("ddp")), launch_command_parser(), 2),
+        (Launch(8, "cuda", 2, config=config_path("fsdp2"), sharded=True), launch_command_parser(), 2),
     ):
         parsed = parser.parse_args([*plan.launcher_line()[skipped:], "gptkit", *words])
         assert (parsed.module, parsed.training_script, parsed.training_script_args) == (True, "gptkit", words)
         assert int(parsed.num_processes if plan.device == "cuda" else parsed.nproc_per_node) == plan.processes
-    assert Launch(2, "cpu", 1).described(words).endswith("-m gptkit pretrain 'a b.txt' --standalone")
+        if plan.device == "cuda":
+            assert (parsed.use_fsdp, parsed.multi_gpu) == (plan.sharded, not plan.sharded)
+            assert parsed.fsdp_version == ("2" if plan.sharded else "1")
+
+
+def test_the_line_by_hand_has_its_variables() -> None:
+    words = ["pretrain", "a b.txt", "--standalone"]
+    same = "torchrun --standalone --nproc_per_node 2 -m gptkit pretrain 'a b.txt' --standalone"
+    assert Launch(2, "cpu", 1).described(words).endswith(f"the same: OMP_NUM_THREADS=1 {same}")
+    sharded = Launch(2, "cpu", 1, sharded=True).described(words)
+    assert "2 processes on this CPU (gloo), sharded (FSDP2), 1 thread each" in sharded
+    assert sharded.endswith(f"the same: OMP_NUM_THREADS=1 ACCELERATE_USE_FSDP=true FSDP_VERSION=2 {same}")
+
+
+def test_the_documented_lines_for_several_nodes_are_taken_by_accelerate(tmp_path: Path) -> None:
+    """The README's, and the one of the Slurm script on the second of its nodes, with stand-ins for Slurm."""
+    block = next(part for part in README.read_text().split("\n\n") if part.lstrip().startswith("TORCH_ELASTIC"))
+    stubs = {"scontrol": "echo first; echo second", "srun": 'exec "${@:3}"', "accelerate": 'printf "%s\\0" "$@" > line'}
+    for name, line in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"JOB_NODELIST": "x", "JOB_ID": "7", "CPUS_PER_TASK": "64", "NNODES": "2", "NODEID": "1"}
+    environment = {f"SLURM_{name}": value for name, value in slurm.items()} | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}"
+    }
+    script = str(recipes_root() / "slurm" / "pretrain.sh")
+    lines = {
+        ("0", "10.0.0.1", False): (["-c", block], {}),
+        ("1", "first", False): ([script, "book.txt", "--out", "a b"], {}),
+        ("1", "first", True): ([script, "book.txt"], {"SHARDING": "--use_fsdp --fsdp_version 2"}),
+    }
+    for (rank, host, sharded), (words, more) in lines.items():
+        subprocess.run(["bash", *words], env=environment | more, cwd=tmp_path, check=True)
+        parsed = launch_command_parser().parse_args((tmp_path / "line").read_text().split("\0")[1:-1])
+        assert (str(parsed.machine_rank), parsed.main_process_ip, parsed.use_fsdp) == (rank, host, sharded)
+        assert (parsed.num_machines, parsed.num_processes, parsed.training_script) == (2, 16, "gptkit")
+        if rank == "0":
+            prepare_multi_gpu_env(_validate_launch_command(parsed)[0])
+            assert (parsed.nnodes, parsed.nproc_per_node, parsed.master_addr) == ("2", "8", host)
+    assert parsed.training_script_args == ["pretrain", "book.txt"]
+
+
+def test_a_file_of_fsdp2_shards() -> None:
+    config = read_launch_config(config_path("fsdp2"))
+    assert config.described().endswith("distributed_type FSDP (version 2)")  # and nothing that is not used
+    plan = planned(PretrainOptions(num_processes=2), config)
+    assert plan == Launch(2, "cpu", threads=8, config=config.path, sharded=True)
+    assert planned(PretrainOptions(), config, gpus=4).sharded
+    assert plan_launch(PretrainOptions(num_processes=1), config, gpus=0, cores=4, environment={}) is None
+    block = yaml.safe_load(config.path.read_text())["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"]
+    assert [block] == GPTForCausalLM._no_split_modules
+
+
+def test_both_launchers_set_what_the_shipped_file_of_fsdp2_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named to `accelerate launch` itself, and through the line that gptkit runs."""
+    file = config_path("fsdp2")
+    by_hand = ["--config_file", str(file), "--num_processes", "2", "-m", "gptkit", "pretrain"]
+    ours = [*Launch(2, "cuda", 1, config=file, sharded=True).launcher_line()[2:], "gptkit", "pretrain"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for words in (by_hand, ours):
+        environment = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
+        assert environment["ACCELERATE_USE_FSDP"] == "true"
+        for name, value in FSDP2.items():
+            variable = name.upper().replace("TRANSFORMER_LAYER_CLS", "TRANSFORMER_CLS")
+            assert environment[variable].lower() == value.lower(), name
+
+
+def run_here(options: PretrainOptions, capsys: pytest.CaptureFixture[str]) -> tuple[list[int | None], str]:
+    """Return with how many processes the command ran in this process, and what was said."""
+    ran: list[int | None] = []
+    run(lambda options, _: ran.append(options.num_processes) or {}, options, ["pretrain"], Console())  # type: ignore[func-returns-value]
+    return ran, capsys.readouterr().err
+
+
+def test_muon_is_refused_before_anything_is_launched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    muon = PretrainOptions(optimizer="muon", num_processes=2, accelerate_config="fsdp2", device="cpu")
+    with pytest.raises(UsageError, match="Muon needs whole matrices"):
+        run_here(muon, capsys)
+    for name, value in {**LAUNCHED_BY_HAND, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="Muon needs whole matrices"):
+        run_here(muon, capsys)
+
+
+def test_one_process_shards_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, said = run_here(PretrainOptions(num_processes=1, accelerate_config="fsdp2", device="cpu"), capsys)
+    assert ran == [1]
+    assert said.splitlines()[-1] == "1 process: nothing is launched, nothing is sharded"
+    for name, value in {**LAUNCHED_BY_HAND, "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    ran, said = run_here(PretrainOptions(), capsys)
+    assert (ran, said) == ([1], "1 process: nothing is sharded\n")
+    assert os.environ["ACCELERATE_USE_FSDP"] == "false"
+
+
+def test_a_process_that_accelerate_launch_leaves_alone_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asked in ("1", "2"):
+        words = ["--cpu", "--num_processes", asked, "--num_machines", "1", "-m", "gptkit", "pretrain"]
+        parsed = _validate_launch_command(launch_command_parser().parse_args(words))[0]
+        for name, value in prepare_simple_launcher_cmd_env(parsed)[1].items():
+            monkeypatch.setenv(name, value)
+        ran, said = run_here(PretrainOptions(), capsys)
+        assert ran == [1]
+        assert ("connects no processes on CPUs" in said) == (asked == "2")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +217,10 @@ def test_both_launchers_take_the_line_that_is_shown() -> None:
         ("distributed_type: DEEPSPEED", "DEEPSPEED is not supported"),
         ("distributed_type: MULTI_GPU\nnum_processes: two", "not a whole number"),
         ("distributed_type: MULTI_GPU\nnum_machines: 2", "accelerate launch --num_machines"),
-        ("distributed_type: FSDP", "FSDP is not supported"),
+        ("distributed_type: FSDP", "only version 2 of FSDP is supported"),
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_version: 1}", "only version 2 of FSDP is supported"),
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_versoin: 2}", "did you mean 'fsdp_version'"),
+        ("distributed_type: FSDP\nfsdp_config: 2", "not a group of keys"),
     ],
 )
 def test_a_bad_file_is_named_with_its_fault(text: str, words: str, tmp_path: Path) -> None:
@@ -112,6 +236,11 @@ def test_a_file_says_what_is_taken_from_it_and_what_is_not(tmp_path: Path) -> No
     path.write_text(yaml.safe_dump({"distributed_type": "MULTI_CPU", "num_processes": 2, "mixed_precision": "bf16"}))
     said = read_launch_config(path).described()
     assert said.endswith("distributed_type MULTI_CPU, num_processes 2; not used: mixed_precision (--precision)")
+    sharding = {"fsdp_version": 2, "fsdp_offload_params": True, "fsdp_state_dict_type": "SHARDED_STATE_DICT"}
+    checkpointing = {"activation_checkpointing": True}  # as accelerate, which takes it with and without fsdp_
+    path.write_text(yaml.safe_dump({"distributed_type": "FSDP", "fsdp_config": sharding | checkpointing}))
+    unused = "fsdp_activation_checkpointing (gradient_checkpointing), fsdp_offload_params"
+    assert read_launch_config(path).described().endswith(f"FSDP (version 2); not used: {unused}")
 
 
 def test_a_launched_process_knows_it() -> None:
@@ -132,65 +261,13 @@ def test_the_first_error_counts_and_collateral_ones_last(tmp_path: Path, monkeyp
     assert str(found[0].error) == "first (w)"
 
 
-# Real launches. No process may be left behind, whatever happens.
+# Real launches, of toys.
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "text.txt").write_text("".join(f"line {i} of some text to learn.\n" for i in range(400)))
-    shape = {"model_type": "gptkit", "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
-    (tmp_path / "shape.json").write_text(json.dumps(shape))
-    yield tmp_path
-    left = [one for one in psutil.process_iter() if _works_in(one, tmp_path)]
-    for one in left:
-        one.kill()
-    assert not left
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return process.pid != os.getpid() and process.cwd() == str(folder) and process.status() != "zombie"
-    except psutil.Error:
-        return False
-
-
-def start(place: Path, *words: str, python: str = "-mgptkit", **environment: str) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in (*ranks.LAUNCHED, ranks.FOLDER)}
-    paths = os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), str(Path(gptkit.__file__).parents[1])]))
-    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GPTKIT_CACHE": str(place / "cache"), "HF_HOME": str(place)}
-    return subprocess.Popen(
-        [sys.executable, python, *words],
-        cwd=place,
-        env=kept | own | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def test_two_processes_train_and_print_one_object(place: Path) -> None:
-    code, out, err = ended(start(place, *TINY, *SIZES, "--num-processes", "2", "--json"))
-    assert code == 0, err
-    assert json.loads(out)["steps"] == 4  # one object and no more
-    assert "launched 2 processes on this CPU (gloo), 1 thread each; the same: torchrun --standalone" in err
-    assert err.count("step 4/4") == 1
-    assert yaml.safe_load((place / "run" / "config.yaml").read_text())["num_processes"] == 2
-
-
-def test_a_signal_to_the_launcher_commits_and_says_once_how_to_go_on(place: Path) -> None:
-    process = start(place, *TINY, *SIZES, "--steps", "100000", "--num-processes", "2")
-    wait_for(place / "run" / "metrics.jsonl", process)
-    process.send_signal(signal.SIGINT)  # as Ctrl-C does: the ranks have sessions of their own
-    code, _, err = ended(process)
-    assert code == 130, err
-    assert err.count("gptkit pretrain --resume run") == 1
-    assert err.splitlines()[-1].startswith("error: interrupted by SIGINT (step ")
-    assert list((place / "run" / "checkpoints").glob("step-*/MANIFEST.json"))
+    with watched(tmp_path) as place:
+        yield place
 
 
 def test_more_processes_than_sequences_a_step_are_refused_in_one_object(
@@ -205,17 +282,19 @@ def test_more_processes_than_sequences_a_step_are_refused_in_one_object(
     assert capsys.readouterr().out == ""  # before any text is read
 
 
-def launch_toy(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+def launch_toy(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str, sharded: bool = False) -> object:
     monkeypatch.chdir(place)
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(gptkit.__file__).parents[1])])
     )
-    return launch(Launch(2, "cpu", 1), words, module="rank_toy")
+    return launch(Launch(2, "cpu", 1, sharded=sharded), words, module="rank_toy")
 
 
 def test_the_result_is_rank_0s_and_nothing_stays_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    assert launch_toy(place, monkeypatch, "done") == {"rank": 0, "threads": "1"}
+    result = launch_toy(place, monkeypatch, "done", sharded=True)
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    assert result == {"rank": 0, "OMP_NUM_THREADS": "1", **asked}
     assert signal.getsignal(signal.SIGTERM) is handler
     assert {name for name in os.environ if name not in before} <= {"PYTHONPATH"}
 
@@ -239,19 +318,22 @@ def test_a_rank_that_fails_ends_all_with_its_own_line(
     assert str(raised.value).startswith(message)
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
-def test_ranks_end_with_their_launcher(number: str, place: Path) -> None:
-    script = "from gptkit.training.launching import *\nlaunch(Launch(2, 'cpu', 1), ['wait'], module='rank_toy')"
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
-    process = start(place, script, python="-c", **environment)
+@pytest.mark.parametrize(
+    ("number", "deed", "code", "message"),
+    [
+        (signal.SIGINT, "commit", 130, "stopped (step 3 of 9) - go on"),
+        (signal.SIGTERM, "commit", 143, "stopped (step 3 of 9) - go on"),
+        (signal.SIGTERM, "wait", 143, "interrupted by SIGTERM - run the same command again"),
+        (signal.SIGKILL, "wait", -9, ""),
+    ],
+)
+def test_ranks_end_with_their_launcher(number: signal.Signals, deed: str, code: int, message: str, place: Path) -> None:
+    process = start(place, LAUNCHER, deed, python="-c", PYTHONPATH=str(Path(__file__).parent))
     wait_for(place / "waiting-1", process)
-    process.send_signal(getattr(signal, number))
-    err = process.communicate(timeout=30)[1]
-    deadline = time.monotonic() + 10
-    while any(_works_in(one, place) for one in psutil.process_iter()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert ("interrupted by SIGTERM" in err) == (number == "SIGTERM")
+    process.send_signal(number)
+    found, out, err = ended(process)
+    wait_until_nothing_is_left(place)
+    assert (found, out.strip()) == (code, message), err
 
 
 def test_a_port_in_use_is_a_usage_error(place: Path) -> None:
@@ -266,11 +348,3 @@ def test_a_port_in_use_is_a_usage_error(place: Path) -> None:
 def test_an_unknown_configuration_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'ddp'"):
         config_path("dpp")
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

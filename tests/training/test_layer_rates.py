@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from training_toy import bits_equal, everything, options, rows, supervised, toy, toy_loss, toy_train
 
 from gptkit.training.events import CheckpointEvent, StepEvent
-from gptkit.training.loop import Plan
 from gptkit.training.optimizers import WHOLE, Layer, OptimizerSet, Rate, build_optimizer
+from gptkit.training.plans import Plan
 
 CHOICES = ["adamw", "muon", "openai-adam"]
 HEAD, BLOCKS, EMBEDDINGS = Layer("head"), Layer("blocks", 0.5, 3), Layer("embeddings", 0.25, 5)

@@ -31,9 +31,10 @@ from gptkit.errors import Diverged, GptkitError, Interrupted, UsageError
 from gptkit.training.batches import Batch, MicroBatch
 from gptkit.training.checkpoints import newest_committed, read_state
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.loop import Plan, train
+from gptkit.training.loop import train
 from gptkit.training.loss_scale import LossScale, next_scale
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.signals import StopRequest
 

@@ -15,7 +15,7 @@ from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.options import PretrainOptions
 from gptkit.training import planning
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import Pass
+from gptkit.training.planning import Memory, Pass, Scoring
 from gptkit.training.probing import Probe, _line
 from gptkit.training.step import autocast
 from gptkit.training.tensor_files import safetensors_chunks
@@ -82,7 +82,7 @@ def test_every_part_of_a_toy_by_hand() -> None:
     parameters = 101 * 32 + 16 * 32 + 2 * block + 2 * 32
     state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
     tensors = 2 + 2 * 12 + 2
-    memory = planning.memory(model, state, shape_of(model), a_pass(), strategy="ddp", processes=2)
+    memory = memory_of(model, state, strategy="ddp", processes=2)
     layer = 48 * (2 * 32 * 4 + 4 * 4 + 32 * 2 + 3 * 32 * 2 + 4 * 16 * 2 + 32 * 2 + 32 * 2 + 2 * 128 * 2)
     matrices = 2 * (96 * 32 + 32 * 32 + 2 * 128 * 32)
     assert memory.weights == memory.gradients == 4 * parameters
@@ -90,21 +90,46 @@ def test_every_part_of_a_toy_by_hand() -> None:
     assert memory.activations == (48 + 16) * 8 + 2 * layer + 48 * (32 + 2) * 4 + 2 * matrices
     # three chunks of logits, the head cast, transposed, a part of its gradient and that in fp32; hidden states
     assert memory.logits == 3 * 48 * 101 * 2 + 101 * 32 * (2 + 2 + 2 + 4) + 48 * 32 * (2 + 2 + 4)
-    assert memory.gathered == memory.reserve == 0
-    assert memory.total == sum((*[4 * parameters] * 2, memory.optimizer, memory.activations, memory.logits))
+    # beside it: 40 tokens scored, their logits in bf16 and twice in fp32; the allocator loses a chunk of training's
+    assert memory.evaluation == 40 * 101 * (2 + 4 + 4)
+    assert memory.reserve == 1000 + 48 * 101 * 2
+    assert memory.gathered == 0
+    parts = (*[4 * parameters] * 2, memory.optimizer, memory.activations, memory.logits)
+    assert memory.total == sum((*parts, memory.evaluation, memory.reserve))
+
+
+def memory_of(model: GPTForCausalLM, state: Any, **changes: Any) -> Memory:
+    scoring = Scoring(tokens=40, has_head=True)
+    device = changes.pop("device", "cpu")
+    return planning.memory(model, state, shape_of(model), a_pass(device=device), scoring, library=1000, **changes)
 
 
 def test_fsdp_shares_out_what_ddp_repeats() -> None:
+    """On a GPU: the loss of a toy is small, so the backward pass is the fullest moment of training."""
     model = on_meta(n_layer=6)
     state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
     ddp, fsdp = (
-        planning.memory(model, state, shape_of(model), a_pass(), strategy=strategy, processes=4)
-        for strategy in planning.STRATEGIES
+        memory_of(model, state, strategy=strategy, processes=4, device="cuda") for strategy in planning.STRATEGIES
     )
-    assert fsdp.weights == -(-ddp.weights // 4)
+    assert fsdp.weights == fsdp.gradients == -(-ddp.weights // 4)
     assert fsdp.optimizer == -(-ddp.optimizer // 4)
-    block = sum(parameter.numel() for parameter in model.transformer.h[0].parameters())
-    assert fsdp.gathered == 4 * (model.num_parameters() - 4 * block)  # two blocks of six, and the embeddings
+    assert fsdp.activations == ddp.activations  # with all 16-bit copies, which autograd keeps
+    block = 4 * sum(parameter.numel() for parameter in model.transformer.h[0].parameters())
+    root = 4 * model.num_parameters() - 6 * block
+    assert fsdp.gathered == root + (root + 4 * block - fsdp.logits)  # weights; gradients where the loss was
+
+
+@pytest.mark.parametrize(("tokens", "is_larger"), [(40, False), (4000, True)])
+def test_an_evaluation_counts_where_it_is_the_fullest_moment(tokens: int, is_larger: bool) -> None:
+    """With FSDP2 it has the whole weights in fp32 beside the shares of weights and state, and no gradients."""
+    model = on_meta()
+    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    shape, one, scoring = shape_of(model), a_pass(device="cuda"), Scoring(tokens=tokens, has_head=True)
+    found = planning.memory(model, state, shape, one, scoring, library=1000, strategy="fsdp2", processes=4)
+    scored = tokens * (2 * 32 * 4 + 2 * 128 * 2 + 101 * (4 + 4)) + planning.weight_copies(model, one)
+    needed = found.weights + found.optimizer + 4 * model.num_parameters() + scored + 1000
+    assert (found.evaluation > 0) == is_larger
+    assert found.total == max(needed, found.total - found.evaluation)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 from gptkit.errors import UsageError
 from gptkit.options import TrainingOptions
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.loop import Plan
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.plans import Plan
 from gptkit.training.sharding import Sharding, is_asked, rows_of
 
 

@@ -24,8 +24,9 @@ from gptkit.options import TrainingOptions
 from gptkit.pretraining.objective import language_modeling_loss
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.events import StepEvent
-from gptkit.training.loop import Plan, train
+from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.step import LossFunction
 

@@ -23,8 +23,9 @@ from gptkit.options import TrainingOptions
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.events import Event, StepEvent
-from gptkit.training.loop import Plan, train
+from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.schedules import learning_rate_factor
 from gptkit.training.signals import StopRequest

@@ -24,9 +24,10 @@ from gptkit.model.interop import write_gptkit, write_hf
 from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import model_type, read_json_object
+from gptkit.model_files.config_json import model_type
 from gptkit.model_files.directories import model_directory
 from gptkit.options import ConvertOptions
+from gptkit.strict_json import read_json_object
 
 WRITERS: dict[str, Callable[[Any, Path], None]] = {"gptkit": write_gptkit, "hf": write_hf}
 

@@ -5,20 +5,24 @@ The JSON object:
     parameters, vocabulary, sequence_length, micro_batch, steps, tokens_per_step, tokens, epochs, flops, evaluations,
     device, precision, compile, processes, data_sha256; pretrain: train_tokens, validation_tokens; finetune: task,
     model, n_train, runs (seeds times variants: steps, tokens, flops and times are of all)
-    memory     {"ddp": {weights, gradients, optimizer, activations, logits, gathered, reserve, total}, "fsdp2": ...}:
-               bytes of one process on the device that is here; reserve = library and allocator
-    disk       {checkpoint, kept, model, most}: bytes; `most` while a checkpoint more is being written
+    idle       null, or the line on processes that would have no work on the device that is here
+    memory     {"ddp": {weights, gradients, optimizer, activations, logits, gathered, evaluation, reserve, total},
+               "fsdp2": ...}: bytes of one process on the device that is here; evaluation = what it takes beyond
+               training's fullest moment, reserve = library and allocator
+    disk       {checkpoint, kept, model, most}: bytes; `most` while a checkpoint more is being written; with FSDP2 a
+               checkpoint is a file for each process, of the same size in all
     here       null, or what a probe of real steps measured: {steps, tokens_per_second, train_seconds,
                evaluation_seconds, peak_memory}
-    devices    [{name, memory, peak_flops, mfu, micro_batch, ddp, fsdp2, fits, tokens_per_second, train_seconds}]: GPUs
-               that are known; ddp and fsdp2 are bytes of a process, fits names the strategies that leave room
+    devices    [{name, memory, peak_flops, mfu, micro_batch, idle, ddp, fsdp2, fits, tokens_per_second,
+               train_seconds}]: GPUs that are known; ddp and fsdp2 are bytes of a process, fits names the strategies
+               that leave room, idle counts the processes that would have no work
     labels     key -> computed, measured or assumed
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -35,9 +39,8 @@ from gptkit.training import planning, rules
 from gptkit.training.checkpoints import model_tensors
 from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE, Device
 from gptkit.training.hardware import Hardware, known_peak
-from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import STRATEGIES, Memory, Pass, Shape
+from gptkit.training.planning import STRATEGIES, Memory, Pass, Scoring, Shape
 from gptkit.training.probing import Probe
 from gptkit.training.rules import Choices
 
@@ -48,7 +51,9 @@ COMPUTED, MEASURED, ASSUMED = "computed", "measured", "assumed"
 class Subject:
     """A run to plan: what of it the two commands know each in their own way; `model` has shapes and no memory.
 
-    `rows_on` is how many sequences of `length` tokens a forward pass takes on a device, and `facts` what else to tell.
+    `rows_per_step` are what --micro-batch counts; `rows_on` is how many sequences of `length` tokens a forward pass
+    takes on a device, `micro_batches_on` how many passes a step is cut into; `library` the bytes that this process
+    holds without the model, and `facts` what else to tell.
     """
 
     options: TrainingOptions
@@ -57,6 +62,9 @@ class Subject:
     length: int
     rows_per_step: int
     rows_on: Callable[[Hardware], int]
+    micro_batches_on: Callable[[Hardware], int]
+    scoring: Scoring
+    library: int
     steps: int
     tokens: float
     evaluations: int
@@ -71,7 +79,9 @@ def tell(
     subject: Subject, probe: Callable[[], Probe], accelerator: Accelerator, hardware: Hardware, console: Console
 ) -> dict[str, Any]:
     """Return and show the plan; a probe of real steps runs where the device that is here has room for them."""
-    plan = plan_of(subject, hardware, own_memory() or 0)
+    plan = plan_of(subject, hardware)
+    if plan["idle"]:
+        console.warn(plan["idle"])
     needed = plan["memory"]["ddp"]["total"]
     room = psutil.virtual_memory().available if hardware.kind == "cpu" else hardware.memory or needed
     if needed > room:
@@ -84,12 +94,12 @@ def tell(
     return plan
 
 
-def plan_of(subject: Subject, hardware: Hardware, own: int) -> dict[str, Any]:
-    """Return what arithmetic tells; `own` is the memory that the process holds before there is a model."""
+def plan_of(subject: Subject, hardware: Hardware) -> dict[str, Any]:
+    """Return what arithmetic tells."""
     options, processes = subject.options, subject.options.num_processes or 1
     state = planning.state_on_meta(build_optimizer(subject.model.named_parameters(), options))
     here = pass_on(subject, hardware, subject.choices.precision)
-    reserve = own if hardware.kind == "cpu" else RESERVE
+    library = subject.library if hardware.kind == "cpu" else RESERVE
     checkpoint = planning.file_bytes(model_tensors(subject.model)) + planning.file_bytes(state)
     exported = planning.file_bytes(model_tensors(subject.model))
     most = planning.disk_bytes(checkpoint, exported, keep=options.keep_checkpoints, has_best=subject.has_best)
@@ -102,8 +112,9 @@ def plan_of(subject: Subject, hardware: Hardware, own: int) -> dict[str, Any]:
         "precision": subject.choices.precision,
         "compile": subject.choices.compile,
         "processes": processes,
+        "idle": rules.idle_note(subject.micro_batches_on(hardware), processes, rows=subject.rows_per_step),
         "memory": {
-            strategy: with_total(_memory(subject, state, here, strategy, processes, reserve)) for strategy in STRATEGIES
+            strategy: with_total(_memory(subject, state, here, strategy, processes, library)) for strategy in STRATEGIES
         },
         "disk": {
             "checkpoint": checkpoint,
@@ -116,7 +127,7 @@ def plan_of(subject: Subject, hardware: Hardware, own: int) -> dict[str, Any]:
         "labels": {
             **LABELS,
             "memory.activations": f"{COMPUTED} as if eager" if subject.choices.compile else COMPUTED,
-            "memory.reserve": MEASURED if hardware.kind == "cpu" else ASSUMED,
+            **(CPU_LABELS if hardware.kind == "cpu" else {}),
             **subject.labels,
         },
     }
@@ -126,22 +137,35 @@ LABELS = {
     **dict.fromkeys(("parameters", "flops", "evaluations", "steps", "tokens", "disk", "memory"), COMPUTED),
     **dict.fromkeys(("memory.weights", "memory.gradients", "memory.optimizer"), COMPUTED),
     "memory.logits": COMPUTED,
-    "memory.gathered": ASSUMED,
-    "memory.total": COMPUTED,
+    "memory.gathered": COMPUTED,
+    "memory.evaluation": COMPUTED,
+    "memory.reserve": ASSUMED,
+    "memory.total": f"{COMPUTED} but for the reserve",
     "here": MEASURED,
-    "devices.memory": "the vendor's data sheet",
-    "devices.peak_flops": "the vendor's data sheet",
-    "devices.mfu": f"{ASSUMED}; {MEASURED} on one {MEASURED_ON} with GPT-2 124M alone",
+    "devices.memory": f"{ASSUMED}, as data sheets are remembered",
+    "devices.peak_flops": f"{ASSUMED}, as data sheets are remembered",
+    "devices.mfu": f"{ASSUMED}; {MEASURED} on one {MEASURED_ON} with GPT-2 124M, and eager with 774M and 1.5B",
     "devices.train_seconds": ASSUMED,
+}
+CPU_LABELS = {
+    "memory.evaluation": f"{COMPUTED}, {ASSUMED} to lie beside the rest",
+    "memory.reserve": f"{MEASURED} library, {ASSUMED} allocator",
 }
 
 
 def _memory(
-    subject: Subject, state: Any, one: Pass, strategy: planning.Strategy, processes: int, reserve: int
+    subject: Subject, state: Any, one: Pass, strategy: planning.Strategy, processes: int, library: int
 ) -> Memory:
-    shape = shape_of(subject.model)
-    found = planning.memory(subject.model, state, shape, one, strategy=strategy, processes=processes)
-    return replace(found, reserve=reserve)
+    return planning.memory(
+        subject.model,
+        state,
+        shape_of(subject.model),
+        one,
+        subject.scoring,
+        strategy=strategy,
+        processes=processes,
+        library=library,
+    )
 
 
 def with_total(memory: Memory) -> dict[str, int]:
@@ -149,7 +173,7 @@ def with_total(memory: Memory) -> dict[str, int]:
 
 
 def with_probe(plan: dict[str, Any], subject: Subject, probe: Probe, hardware: Hardware) -> dict[str, Any]:
-    """Return the plan with what the probe measured; a CPU's reserve is then what it held beyond the parts."""
+    """Return the plan with what the probe measured."""
     seconds = probe.train_seconds(subject.steps, subject.tokens)
     shared = 1 if hardware.kind == "cpu" else plan["processes"]  # processes on one CPU share its cores
     plan["here"] = {
@@ -159,13 +183,6 @@ def with_probe(plan: dict[str, Any], subject: Subject, probe: Probe, hardware: H
         "evaluation_seconds": probe.evaluation_seconds * subject.evaluations / shared,
         "peak_memory": probe.peak_memory,
     }
-    if probe.peak_memory is not None and hardware.kind == "cpu":
-        parts = plan["memory"]["ddp"]
-        rest = max(0, probe.peak_memory - (parts["total"] - parts["reserve"]))
-        for one in plan["memory"].values():
-            one["total"] += rest - one["reserve"]
-            one["reserve"] = rest
-        plan["labels"]["memory.total"] = f"{COMPUTED} and {MEASURED}"
     return plan
 
 
@@ -179,7 +196,8 @@ def _on_device(subject: Subject, state: Any, device: Device, processes: int) -> 
     totals: dict[str, int] = {
         strategy: _memory(subject, state, one, strategy, processes, RESERVE).total for strategy in STRATEGIES
     }
-    occupied = planning.occupancy(max(1, -(-subject.rows_per_step // one.rows)), processes)
+    micro_batches = subject.micro_batches_on(hardware)
+    occupied = planning.occupancy(micro_batches, processes)
     flops = subject.tokens * subject.flops_per_token
     seconds = planning.train_seconds(flops, peak=peak, mfu=mfu, processes=processes, occupied=occupied)
     return {
@@ -188,6 +206,7 @@ def _on_device(subject: Subject, state: Any, device: Device, processes: int) -> 
         "peak_flops": peak,
         "mfu": mfu,
         "micro_batch": one.rows,
+        "idle": max(0, processes - micro_batches),
         "ddp": totals["ddp"],
         "fsdp2": totals["fsdp2"],
         "fits": [strategy for strategy, total in totals.items() if total <= device.memory],
@@ -226,12 +245,12 @@ def shape_of(model: nn.Module) -> Shape:
     )
 
 
-def gpu_rows(options: TrainingOptions, model: nn.Module, hardware: Hardware, *, rows: int, length: int) -> int:
-    """Return the sequences of a forward pass: as asked, or as the rules choose by device and model."""
+def chosen_rows(options: TrainingOptions, model: nn.Module, hardware: Hardware, *, rows: int, length: int) -> int:
+    """Return the sequences of a forward pass: as asked, or as the rules choose by device, model and processes."""
     config: Any = model.config
     return options.micro_batch or rules.choose_micro_batch(
         hardware,
-        rows=rows,
+        rows=rules.micro_batch_rows(rows, options.num_processes or 1, has_dropout=bool(model.has_dropout)),
         sequence_length=length,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_layer=config.n_layer,

@@ -18,6 +18,8 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.options import FinetuneOptions
 from gptkit.training import rules
 from gptkit.training.hardware import Hardware
+from gptkit.training.memory import own_memory
+from gptkit.training.planning import Scoring
 from gptkit.training.probing import Probe, probe
 from gptkit.training.rules import Choices
 
@@ -33,6 +35,7 @@ def plan_finetune(
     console: Console,
 ) -> dict[str, Any]:
     """Return the plan of what the same options train; with all seeds and variants; see `dry_run` for its keys."""
+    library = own_memory() or 0
     tuned = inputs.model(options)
     with torch.device("meta"):
         model = GPTDoubleHeadsModel(tuned.config)
@@ -45,8 +48,11 @@ def plan_finetune(
         model=model,
         choices=choices,
         length=longest,
-        rows_per_step=options.batch_size * train.sequences_per_example,
+        rows_per_step=options.batch_size,
         rows_on=lambda where: _rows(options, inputs, tuned, where, longest),
+        micro_batches_on=lambda where: len(plan.cutting(options, inputs, tuned, where).batches(1)),
+        scoring=Scoring(tokens=plan.PREDICTION_TOKENS, has_head=False),
+        library=library,
         steps=length.steps * runs,
         tokens=_tokens(options, inputs) * length.steps * runs,
         evaluations=-(-length.steps // every) * runs,
@@ -90,9 +96,10 @@ def _rows(
     options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware, longest: int
 ) -> int:
     """Return how many of the longest sequences fill a forward pass: no batch has more tokens, padding included."""
-    tokens = plan.padded_tokens(options, inputs, model, hardware)
-    most = min(options.micro_batch or options.batch_size, options.batch_size) * inputs.train.sequences_per_example
-    return max(1, min(most, tokens // longest))
+    processes, has_dropout = options.num_processes or 1, model.has_dropout
+    share = rules.micro_batch_rows(options.batch_size, processes, has_dropout=has_dropout)
+    most = min(options.micro_batch or share, options.batch_size) * inputs.train.sequences_per_example
+    return max(1, min(most, plan.padded_tokens(options, inputs, model, hardware) // longest))
 
 
 def _probe(
@@ -113,7 +120,7 @@ def _probe(
     speed = rules.EAGER_FLOPS.get((choices.device, "fp32" if choices.precision == "fp32" else "bf16"), 1e12)
     found = probe(
         model,
-        plan.batches(options, inputs, model, hardware),
+        plan.cutting(options, inputs, model, hardware).batches,
         double_heads_loss(options.lm_coef),
         plan.optimizer(options, inputs, model, choices.precision),
         plan.plan(options, inputs, choices, ""),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from gptkit.commands.dry_run import ASSUMED, COMPUTED, Subject, fresh_on, gpu_rows, tell
+from gptkit.commands.dry_run import ASSUMED, COMPUTED, Subject, chosen_rows, fresh_on, tell
 from gptkit.console import Console
 from gptkit.options import PretrainOptions
 from gptkit.pretraining.inputs import Outline, flops_per_token, outline_inputs
@@ -15,7 +15,9 @@ from gptkit.pretraining.objective import VALIDATION_TOKENS, language_modeling_lo
 from gptkit.training import rules
 from gptkit.training.batches import Batch, MicroBatch, cut
 from gptkit.training.hardware import Hardware
+from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.planning import Scoring
 from gptkit.training.plans import make_plan
 from gptkit.training.probing import Probe, probe
 from gptkit.training.rules import Choices
@@ -34,13 +36,20 @@ def plan_pretrain(
     rows, length = outline.rows_per_step, outline.sequence_length
     every = options.eval_every or max(10, options.steps // 10)
     how = COMPUTED if outline.is_read else ASSUMED
+
+    def rows_on(where: Hardware) -> int:
+        return min(rows, chosen_rows(options, outline.model, where, rows=rows, length=length))
+
     subject = Subject(
         options=options,
         model=outline.model,
         choices=choices,
         length=length,
         rows_per_step=rows,
-        rows_on=lambda where: min(rows, gpu_rows(options, outline.model, where, rows=rows, length=length)),
+        rows_on=rows_on,
+        micro_batches_on=lambda where: -(-rows // rows_on(where)),
+        scoring=Scoring(tokens=min(VALIDATION_TOKENS, outline.validation_tokens), has_head=True),
+        library=own_memory() or 0,
         steps=options.steps,
         tokens=tokens,
         evaluations=-(-options.steps // every),

@@ -167,7 +167,7 @@ class _Work:
                 self.console.say(line)
         return Job(
             model=model,
-            batches=plan.batches(options, inputs, model, self.hardware),
+            cutting=plan.cutting(options, inputs, model, self.hardware, choices.micro_batch),
             loss_function=double_heads_loss(options.lm_coef),
             optimizer=optimizer,
             schedule=plan.schedule(options, inputs),

@@ -26,27 +26,56 @@ def run(
     """Return the result of a training command; `arguments` is its command line, for the ranks to be given again."""
     world = ranks.world()
     if world is not None:
-        if world.size > 1:
-            ranks.end_with_launcher(world.launcher)
-        return command(_agreed(options, world, console), console)
-    if options.dry_run or (options.accelerate_config is None and options.num_processes in (None, 1)):
+        return command(_in_rank(options, world, console), console)
+    if options.accelerate_config is None and (options.dry_run or options.num_processes in (None, 1)):
         return command(options, console)  # before torch is imported for nothing
     from gptkit.training import launching
 
     config = _config(options, console)
+    if options.dry_run:
+        of_file = config.num_processes if config else None
+        return command(dataclasses.replace(options, num_processes=options.num_processes or of_file), console)
     plan = launching.plan_launch(options, config, gpus=_gpus(), cores=_cores(), environment=os.environ)
     if plan is None:
+        console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
+    if plan.sharded:
+        _refuse_muon(options)
     console.say(plan.described(arguments))
     return launching.launch(plan, arguments)
 
 
-def _agreed(options: Options, world: ranks.World, console: Console) -> Options:
+def _in_rank(options: Options, world: ranks.World, console: Console) -> Options:
     """Return the options with as many processes as there are: another launcher's number stands."""
-    if options.num_processes not in (None, world.size):
+    if world.size > 1:
+        ranks.end_with_launcher(world.launcher)
+    _settle_sharding(options, world, console)
+    if ranks.is_left_alone():
+        console.warn("accelerate launch connects no processes on CPUs: this one runs alone; use --num-processes")
+    elif options.num_processes not in (None, world.size):
         there = f"{world.size} process{'es were' if world.size > 1 else ' was'} launched already"
         console.warn(f"{there}; num_processes {options.num_processes} is not used")
     return dataclasses.replace(options, num_processes=world.size)
+
+
+def _settle_sharding(options: TrainingOptions, world: ranks.World, console: Console) -> None:
+    """Check what a launcher asked for, and take back what does not go with it."""
+    from gptkit.training import sharding
+
+    if not sharding.is_asked():
+        return
+    if world.size == 1:
+        console.say("1 process: nothing is sharded")
+        os.environ[sharding.ASKED] = "false"
+        return
+    _refuse_muon(options)
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # ranks above 0 would read no weights
+
+
+def _refuse_muon(options: TrainingOptions) -> None:
+    if options.optimizer == "muon":
+        fix = "use --optimizer adamw, or --accelerate-config ddp"
+        raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
 
 
 def _config(options: TrainingOptions, console: Console) -> LaunchConfig | None:

@@ -14,6 +14,7 @@ PARTS = {
     "activations": "activations, with 16-bit weights",
     "logits": "loss: logits by chunks",
     "gathered": "gathered parameters",
+    "evaluation": "more for an evaluation",
     "reserve": "library and allocator",
     "total": "one process in all",
 }
@@ -43,7 +44,9 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
         tried = f"measured over {here['steps']} steps"
         rows.append((f"training on this {plan['device']}", duration(here["train_seconds"]), tried))
         rows.append((f"tokens/s on this {plan['device']}", _number(here["tokens_per_second"]), tried))
-        rows.append(("evaluations, beside it", duration(here["evaluation_seconds"]), "measured once"))
+        rows.append(("evaluations, beside it", duration(here["evaluation_seconds"]), "measured on some of one"))
+        if here["peak_memory"] is not None:
+            rows.append(("most memory of the process, tried", size(here["peak_memory"]), tried))
     console.table("the plan", ("what", "value", "how it is known"), rows)
     memory = plan["memory"]
     where = f"memory of one of {plan['processes']} process(es) on this {plan['device']}"
@@ -53,8 +56,8 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
     ]
     console.table(where, ("part", "DDP", "FSDP2", "how it is known"), parts)
     console.table(
-        f"{plan['processes']} x GPU in bf16; peak and memory from data sheets, MFU {labels['devices.mfu']}",
-        ("GPU", "memory", "DDP", "FSDP2", "fits", "micro-batch", "MFU %", "training"),
+        f"{plan['processes']} x GPU in bf16; peak and memory {labels['devices.memory']}; MFU {labels['devices.mfu']}",
+        ("GPU", "memory", "DDP", "FSDP2", "fits", "micro-batch", "idle", "MFU %", "training"),
         [_gpu_row(one) for one in plan["devices"]],
     )
 
@@ -63,7 +66,7 @@ def _gpu_row(one: Mapping[str, Any]) -> tuple[str, ...]:
     fits = " and ".join({"ddp": "DDP", "fsdp2": "FSDP2"}[name] for name in one["fits"]) or "neither"
     sizes = (size(one["memory"]), size(one["ddp"]), size(one["fsdp2"]))
     time = duration(one["train_seconds"])
-    return (one["name"], *sizes, fits, str(one["micro_batch"]), f"{100 * one['mfu']:.0f}", time)
+    return (one["name"], *sizes, fits, str(one["micro_batch"]), str(one["idle"]), f"{100 * one['mfu']:.0f}", time)
 
 
 def size(count: float) -> str:

@@ -22,16 +22,19 @@ from gptkit.pretraining.objective import language_modeling_loss, pretraining_bat
 from gptkit.reporting.loss_plot import draw_loss
 from gptkit.reporting.model_directory import write_model
 from gptkit.training import rules
+from gptkit.training.batches import Batches
 from gptkit.training.files import failures_told
+from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, hardware_of
-from gptkit.training.loop import Evaluate, Plan, uncompiled
+from gptkit.training.loop import Evaluate
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
+from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.step import uncompiled
 from gptkit.training.trackers import check_tracker
 
 
@@ -87,8 +90,8 @@ def _train(
     console: Console,
 ) -> dict[str, Any]:
     model = inputs.model.to(accelerator.device)
-    batches = _batches(options, inputs, hardware)
-    note = rules.idle_note(len(batches(1)), options.num_processes or 1, rows=inputs.rows_per_step)
+    whole = _cutting(options, inputs, hardware)
+    note = rules.idle_note(len(whole.batches(1)), options.num_processes or 1, rows=inputs.rows_per_step)
     if note:
         console.warn(note)
 
@@ -97,7 +100,7 @@ def _train(
             model.compile_blocks()
         return Job(
             model=model,
-            batches=batches,
+            cutting=whole if choices.micro_batch is None else _cutting(options, inputs, hardware, choices.micro_batch),
             loss_function=language_modeling_loss,
             optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
             schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
@@ -116,7 +119,8 @@ def _train(
     return result
 
 
-def _batches(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> Any:
+def _cutting(options: PretrainOptions, inputs: Inputs, hardware: Hardware, most: int | None = None) -> Cutting:
+    """Return how the batches are cut: into passes of at most `most` rows, if memory allows no more."""
     config = inputs.model.config
     micro_batch = options.micro_batch or rules.choose_micro_batch(
         hardware,
@@ -129,11 +133,16 @@ def _batches(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> An
         n_embd=config.n_embd,
     )
     blocks = TrainingBlocks(inputs.text.train.ids, inputs.sequence_length, options.seed)
-    return pretraining_batches(
-        blocks,
-        sequence_length=inputs.sequence_length,
-        rows_per_step=inputs.rows_per_step,
-        micro_batch=micro_batch,
+
+    def cut(rows: int) -> Batches:
+        length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
+        return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
+
+    return Cutting(
+        micro_batch=min(micro_batch, inputs.rows_per_step, most or micro_batch),
+        cut=cut,
+        fullest=lambda rows: cut(rows)(1)[:1],
+        has_dropout=inputs.model.has_dropout,
     )
 
 

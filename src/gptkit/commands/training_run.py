@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
 from gptkit.console import Console
+from gptkit.errors import Diverged
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
 from gptkit.training import rules, sharding
-from gptkit.training.batches import Batches
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
+from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
-from gptkit.training.loop import Evaluate, Plan, train
+from gptkit.training.loop import Evaluate, train
 from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, open_run
@@ -39,7 +42,7 @@ class Job:
     """What a run trains; made when its arithmetic is chosen, for both depend on that."""
 
     model: nn.Module
-    batches: Batches
+    cutting: Cutting
     loss_function: LossFunction
     optimizer: OptimizerSet
     schedule: Schedule
@@ -87,7 +90,7 @@ def train_run(
     console: Console,
 ) -> Trained:
     """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
-    found, state = on_main_process(accelerator, directory.rewind)
+    found, state = on_main_process(accelerator, lambda: directory.rewind(options.keep_checkpoints))
     for note in found.lines():
         console.warn(note)
     if found.path is not None:
@@ -104,7 +107,7 @@ def train_run(
             stack.callback(tracker.close)
         events = train(
             job.model,
-            job.batches,
+            job.cutting.batches,
             job.loss_function,
             job.optimizer,
             job.schedule,
@@ -114,10 +117,15 @@ def train_run(
             checkpoint_directory=directory.checkpoints,
             resume_from=found.path,
             stop=stack.enter_context(StopRequest()),
-            shards=sharding.is_asked(),
+            shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
+            cutting=job.cutting,
         )
         following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision))
-        finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))
+        try:
+            finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))
+        except Diverged as error:
+            directory.note_divergence(error, job.cutting.batches(error.step))
+            raise
     resumed_from = state.step if found.path is not None else None
     return Trained(finish, choices, resumed_from, following.mfu(finish.tokens_per_second), following.sample)
 

@@ -30,6 +30,21 @@ def faults_named(path: Path) -> Iterator[None]:
         raise InputError(f"file cannot be read: {error.strerror or error}", where=where, fix="check the path") from None
 
 
+@contextmanager
+def parquet_faults_named(where: str) -> Iterator[None]:
+    """Turn what pyarrow raises over a file's content into an InputError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's own, not the content's
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        message = f"not a readable parquet file: {reason}"
+        raise InputError(message, where=where, fix="write or fetch it again") from None
+
+
 def require_regular(path: Path) -> None:
     """Refuse directories, FIFOs, sockets and devices: opening a FIFO would wait for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):

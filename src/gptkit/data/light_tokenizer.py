@@ -102,7 +102,14 @@ def light_tokenizer(directory: Path) -> LightTokenizer | None:
     special_tokens = _special_tokens(config, backend)
     if not all(_is_special(token, backend) for token in special_tokens.values()):
         return None
-    return LightTokenizer(backend, special_tokens, str(folder))
+    tokenizer = LightTokenizer(backend, special_tokens, str(folder))
+    return None if id_beyond(tokenizer) else tokenizer
+
+
+def id_beyond(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
+    """Return an entry whose id is not below the number of entries, None where there is none: ids leave no gaps."""
+    token, id = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    return (token, id) if id >= len(tokenizer) else None
 
 
 def _is_plain(backend: Tokenizer) -> bool:

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
-from gptkit.data.json_objects import json_name, json_object
+from gptkit.data.file_faults import badly_encoded, faults_named, parquet_faults_named, require_regular
 from gptkit.data.pieces import Piece, cut
 from gptkit.errors import InputError
+from gptkit.strict_json import json_name, json_object
 
 CHUNK_BYTES = 1 << 20
 LONGEST_JSON_LINE = 1 << 28
@@ -188,11 +188,10 @@ def json_text(line: str, source: str) -> str:
 
 
 def _read_parquet(path: Path) -> Iterator[Piece]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     row = 0
-    try:
+    with parquet_faults_named(str(path)):
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
         _require_text_column(path, file.schema_arrow)
         for batch in file.iter_batches(batch_size=64, columns=["text"], use_threads=False):
@@ -200,9 +199,6 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
                 row += 1
                 for text in cut([_parquet_text(value, f"{path}, row {row}")]):
                     yield Piece(text, row - 1, f"{path}, row {row}")
-    except pa.ArrowException as error:
-        message = f"not a readable parquet file: {str(error).splitlines()[0]}"
-        raise InputError(message, where=str(path), fix="write or fetch it again") from None
 
 
 def _require_text_column(path: Path, schema: Any) -> None:

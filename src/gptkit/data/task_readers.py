@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
-from gptkit.data.json_objects import json_object
+from gptkit.data.file_faults import badly_encoded, faults_named, parquet_faults_named, require_regular
 from gptkit.data.task import Kind
 from gptkit.errors import InputError
+from gptkit.strict_json import json_object
 
+LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
 JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
 
@@ -109,6 +110,7 @@ def _tab_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader((text + "\n" for _, text in lines(path)), strict=True)
     while True:
         where = f"{path}:{reader.line_num + 1}"
@@ -132,7 +134,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with _parquet_faults_named(path), _opened(path):  # for its own faults
+    with _opened(path), parquet_faults_named(f"{path}:1"):  # opened for its own faults
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
     refuse_repeated(names, f"{path}:1")
@@ -142,24 +144,11 @@ def _parquet(path: Path) -> Table:
 def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of Arrow's record batches, placed as "NAME:row"."""
     number = 0
-    with _parquet_faults_named(name):
+    with parquet_faults_named(f"{name}:1"):
         for batch in batches:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{name}:{number}", row
-
-
-@contextmanager
-def _parquet_faults_named(name: Path | str) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"not a readable parquet file: {reason}", where=f"{name}:1", fix="write or fetch it again"
-        ) from None
 
 
 def _race(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gptkit.data.vocabulary_files import read_json
 from gptkit.errors import InputError
+from gptkit.strict_json import read_json
 
 LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
     ("tokenizer.json",),

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.data.encoding import encode_documents, encode_pieces, ids_dtype
 from gptkit.data.gpt1_encoding import NEWLINE_TOKEN, library_versions
+from gptkit.data.light_tokenizer import id_beyond
 from gptkit.data.separator import END_OF_TEXT, separator_id
 from gptkit.data.tokenizer_bytes import SMALLEST, byte_level, train_byte_level
 from gptkit.data.tokenizer_char import train_char
@@ -20,11 +21,11 @@ from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.data.vocabulary_files import (
     checked_merges,
     checked_vocabulary,
-    read_json,
     read_merges,
     read_vocabulary,
 )
 from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.strict_json import read_json
 
 __all__ = [
     "encode_documents",
@@ -90,6 +91,14 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     the user called it otherwise, and says what was looked for.
     """
     directory, layout = find_files(directory, shown or str(directory))
+    tokenizer = _of_layout(directory, layout)
+    if beyond := id_beyond(tokenizer):
+        message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
+        raise InputError(message, where=str(directory), fix="fetch or save its files again")
+    return tokenizer
+
+
+def _of_layout(directory: Path, layout: tuple[str, ...]) -> PreTrainedTokenizerBase:
     saved = saved_config(directory)
     if layout == LAYOUTS[0]:
         return _from_tokenizer_json(directory)

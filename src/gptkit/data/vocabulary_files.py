@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
+from gptkit.strict_json import read_json
 
 Merge = tuple[str, str]
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; InputError names the file."""
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON: {error}", where=str(path), fix="fetch the file again") from None
-    except OSError as error:
-        raise InputError(f"file cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:

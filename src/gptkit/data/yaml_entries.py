@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError, suggest
+from gptkit.plain_yaml import plain_events, read_text
 
 if TYPE_CHECKING:
     import yaml
-
-MAX_BYTES = 1_000_000
 
 
 class Entry:
@@ -75,25 +74,10 @@ def read_entries(path: Path, *, what: str, fix: str, content: str) -> Entry:
     """
     import yaml
 
-    where = str(path)
-    if not path.is_file():
-        problem = f"{what} is a file, this is none" if path.exists() else "no such file"
-        raise UsageError(problem, where=where, fix=fix)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{what} of over 1 MB", where=where, fix=fix)
-        node = yaml.compose(path.read_bytes().decode("utf-8-sig"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(error.strerror or "unreadable", where=where, fix="make the file readable") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"byte {error.start} is not UTF-8", where=f"{path}:{line}", fix="save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else where
-        raise UsageError(f"not YAML: {error.problem}", where=where, fix="write `key: value` lines") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"not YAML: {error}", where=where, fix="write `key: value` lines") from None
+    text = read_text(path, what=what, fix=fix)
+    for _ in plain_events(path, text, what=what):
+        pass  # it refuses what is more than words
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         raise UsageError("the file is empty", where=f"{path}:1", fix=f"write at least {content}")
     return Entry(node, path)

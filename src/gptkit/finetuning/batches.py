@@ -49,6 +49,17 @@ def finetuning_batches(
     return batches
 
 
+def fullest_passes(
+    examples: EncodedExamples, *, batch_size: int, micro_batch: int, padded_tokens: int
+) -> list[MicroBatch]:
+    """Return the passes that a batch of the longest examples would be cut into: no other has more tokens."""
+    longest = np.argsort(-examples.lengths, kind="stable")[:batch_size]
+    return [
+        MicroBatch(start, len(indices), partial(_training_batch, examples, indices))
+        for start, indices in _cut_by_length(examples, longest, micro_batch, padded_tokens)
+    ]
+
+
 def evaluation_batches(examples: EncodedExamples, *, padded_tokens: int) -> list[tuple[Indices, Callable[[], Batch]]]:
     """Return each example once, longest first: (indices, what loads them) of at most `padded_tokens`, or one alone."""
     everything = np.arange(len(examples))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -48,24 +47,27 @@ def predict(
     """Return what the model says to each of `n` examples, each once; None if `should_stop()` came true.
 
     A score is one output, a choice one for each. Processes take whole batches, so their number changes nothing but the
-    order of the loss's last sum. The model should be in eval mode.
+    order of the loss's last sum; all ask `should_stop` once for each turn, so that they can agree. The model should be
+    in eval mode.
     """
     device = next(model.parameters()).device
     process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     table: Tensor | None = None  # (n, outputs), zero where another process will answer
     loss = torch.zeros((), dtype=torch.float64, device=device)
     is_labelled = False
-    # A process without a batch of its own runs the first one, to learn how wide the table is.
-    own = list(islice(batches, process, None, processes))
-    for indices, load in own or batches[:1]:
-        if processes == 1 and should_stop():  # several processes would have to agree; they finish the evaluation
+    for index, (indices, load) in enumerate(batches):
+        if index % processes == 0 and should_stop():
             return None
+        is_own = index % processes == process
+        # A process without a batch of its own runs the first one, to learn how wide the table is.
+        if not is_own and (index or process < len(batches)):
+            continue
         batch = {name: tensor.to(device) for name, tensor in load().items()}
         output = model(**batch, num_items_in_batch=1)
         logits = output.logits.view(len(indices), -1)
         table = logits.new_zeros(n, logits.shape[1]) if table is None else table
         is_labelled = output.loss is not None
-        if own:
+        if is_own:
             table[torch.as_tensor(indices, device=device)] = logits
             loss += output.loss.double() if is_labelled else 0.0
     if table is None:

@@ -10,7 +10,7 @@ from torch import nn
 from gptkit.data.encoded_examples import EncodedExamples
 from gptkit.data.tasks import Task
 from gptkit.errors import UsageError
-from gptkit.finetuning.batches import evaluation_batches, finetuning_batches, steps_per_epoch
+from gptkit.finetuning.batches import evaluation_batches, finetuning_batches, fullest_passes, steps_per_epoch
 from gptkit.finetuning.inputs import Inputs
 from gptkit.finetuning.layers import layers
 from gptkit.finetuning.objective import SplitLogits, predict
@@ -19,10 +19,11 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.options import FinetuneOptions
 from gptkit.training import rules
 from gptkit.training.batches import Batches
+from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware
-from gptkit.training.loop import Evaluate, Plan
+from gptkit.training.loop import Evaluate
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
+from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.rules import Choices
 from gptkit.training.schedules import Schedule
 
@@ -54,14 +55,32 @@ def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
-def batches(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> Batches:
-    return finetuning_batches(
-        inputs.train,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        micro_batch=options.micro_batch
-        or rules.micro_batch_rows(options.batch_size, options.num_processes or 1, has_dropout=model.has_dropout),
-        padded_tokens=padded_tokens(options, inputs, model, hardware),
+def cutting(
+    options: FinetuneOptions,
+    inputs: Inputs,
+    model: GPTDoubleHeadsModel,
+    hardware: Hardware,
+    most: int | None = None,
+) -> Cutting:
+    """Return how the batches are cut: into passes of at most `most` examples, if memory allows no more."""
+    padded, size = padded_tokens(options, inputs, model, hardware), options.batch_size
+    micro_batch = options.micro_batch or rules.micro_batch_rows(
+        size, options.num_processes or 1, has_dropout=model.has_dropout
+    )
+
+    def cut(examples: int) -> Batches:
+        return finetuning_batches(
+            inputs.train, batch_size=size, seed=options.seed, micro_batch=examples, padded_tokens=padded
+        )
+
+    return Cutting(
+        micro_batch=min(micro_batch, size, most or micro_batch),
+        cut=cut,
+        fullest=lambda examples: fullest_passes(
+            inputs.train, batch_size=size, micro_batch=examples, padded_tokens=padded
+        ),
+        has_dropout=model.has_dropout,
+        unit="examples",
     )
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
-from gptkit.data.json_objects import json_name, json_object
 from gptkit.errors import InputError
+from gptkit.strict_json import json_name, json_object
 
 try:
     import fcntl

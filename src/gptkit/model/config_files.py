@@ -22,8 +22,8 @@ from gptkit.model_files.config_json import (
     SPECIAL_IDS,
     foreign_ids,
     model_type,
-    read_json_object,
 )
+from gptkit.strict_json import read_json_object
 
 OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)

@@ -29,9 +29,10 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import model_type, read_json, read_json_object
+from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
 from gptkit.model_files.weights import weight_files
+from gptkit.strict_json import read_json, read_json_object
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
@@ -95,25 +96,36 @@ def read_directory(directory: Path, head: Head = GPTForCausalLM) -> tuple[GPTCon
     if head is GPTForCausalLM and config.format is not None:
         config = config.without_head()
         state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
-    return config, _checked(config, state, str(directory), head)
+    return config, _copied(_checked(config, state, str(directory), head))
+
+
+def _copied(state: State) -> State:
+    """Return tensors that no longer hang on their file: mapped ones would die with it if it were cut short."""
+    copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
+    return {name: copies[id(tensor)] for name, tensor in state.items()}
 
 
 # --- safetensors ---
 
 
 def read_safetensors(directory: Path) -> State:
-    """Return all tensors of model.safetensors or of its shards; InputError for pickles, for they can run code."""
-    files = weight_files(directory)
+    """Return all tensors of model.safetensors or of its shards, mapped: nothing of them is read yet.
+
+    InputError for pickles, for they can run code.
+    """
     state: State = {}
-    for file in files:
+    for file in weight_files(directory):
         try:
-            # Cloned: what load_file returns is mapped from the file, and would die with it if it were cut short.
-            state |= {name: tensor.clone() for name, tensor in load_file(file).items()}
+            state |= load_file(file)
         except SafetensorError as error:
             raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
         except OSError as error:
             reason = error.strerror or "no such file"
             raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
+        except RuntimeError:  # torch's word for what the system will not map
+            size = file.stat().st_size
+            message = f"its {size:,} bytes do not fit into memory"
+            raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
     return state
 
 
@@ -168,7 +180,7 @@ def _from_hf(theirs: State) -> State:
     state: State = {}
     for name, tensor in theirs.items():
         if own := own_name(name):
-            state[own] = _transposed(own, tensor)
+            state[own] = tensor.t() if MATRIX.search(own) and tensor.ndim == 2 else tensor
     return state
 
 

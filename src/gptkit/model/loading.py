@@ -14,9 +14,9 @@ from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import read_json_object
 from gptkit.model_files.directories import model_directory, model_presets
 from gptkit.model_files.sizes import MARKER_FIELDS
+from gptkit.strict_json import read_json_object
 
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
 

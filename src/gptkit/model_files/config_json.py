@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, get_args
 
-from gptkit.errors import InputError
 from gptkit.model_files.sizes import MARKER_FIELDS, Activation, Format, Sizes, check_head, check_rates, check_sizes
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -20,26 +17,6 @@ GPT2_SWITCHES = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": 
 OPENAI_GPT_GELU = "gelu"  # which is the tanh form there
 
 Test = Callable[[Any], bool]
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, or raise InputError naming the line."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="mend the file") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError("not JSON in UTF-8", where=str(path), fix="mend the file") from None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds, or raise InputError."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError("not a JSON object", where=str(path), fix="write {...}")
-    return content
 
 
 def model_type(raw: Mapping[str, Any]) -> str:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from gptkit.errors import InputError
-from gptkit.model_files.config_json import model_type, read_json_object, sizes_of
+from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
+from gptkit.strict_json import read_json_object
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -24,6 +25,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bf16: its bits
 CLASSIFIER = "score."
 ROWS_AT_ONCE = 128
+LARGEST_HEADER = 1_000_000  # bytes; a model of a thousand tensors has a hundred thousand
 
 Rename = Callable[[str], str | None]  # None for what is not the language model's
 
@@ -48,6 +50,26 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
 
 def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors or its shards; InputError without any, and for pickles, which can run code."""
+    files = _named_files(directory)
+    for file in files:
+        _refuse_odd(file)
+    return files
+
+
+def _refuse_odd(file: Path) -> None:
+    """Refuse what would be waited for for ever, and a header that would fill the memory before it is understood."""
+    if not file.is_file():
+        if file.exists():
+            raise InputError("not a regular file", where=str(file), fix="copy the whole directory")
+        raise InputError("cannot be read: no such file", where=str(file), fix="copy the whole directory")
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > LARGEST_HEADER:
+        message = f"damaged: a header of {length:,} bytes"
+        raise InputError(message, where=str(file), fix="copy the file again")
+
+
+def _named_files(directory: Path) -> list[Path]:
     if (directory / "model.safetensors").exists():
         return [directory / "model.safetensors"]
     index = directory / "model.safetensors.index.json"
@@ -67,7 +89,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
-    """Return all tensors by our names, matrices (out, in); ValueError when two have the same name."""
+    """Return views of all tensors by our names, matrices (out, in); ValueError when two have the same name."""
     is_own = model_type(raw) == "gptkit"
     rename = own_name if not is_own else _without_classifier if raw.get("format") else str
     found = [pair for file in weight_files(directory) for pair in _mapped(file, rename)]
@@ -76,13 +98,26 @@ def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
         raise ValueError("a tensor twice")
     if is_own:
         return tensors
-    return {name: _transposed(array) if MATRIX.search(name) else array for name, array in tensors.items()}
+    return {name: _turned(array) if MATRIX.search(name) else array for name, array in tensors.items()}
+
+
+def _turned(matrix: NDArray[Any]) -> NDArray[Any]:
+    if matrix.ndim != 2:
+        raise ValueError("not a matrix")
+    return matrix.T
+
+
+def _usable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view as it can be computed with: in its own order, aligned, and no fp16."""
+    if array.dtype == np.float16:
+        return array.astype(np.float32, order="C")
+    if not array.flags.c_contiguous:
+        return _transposed(array.T)
+    return array if array.flags.aligned else array.copy()
 
 
 def _transposed(matrix: NDArray[Any]) -> NDArray[Any]:
     """Return a copy (out, in) of a matrix (in, out), some rows at a time: three times as fast."""
-    if matrix.ndim != 2:
-        raise ValueError("not a matrix")
     copy = np.empty(matrix.shape[::-1], matrix.dtype)
     for row in range(0, len(matrix), ROWS_AT_ONCE):
         copy[:, row : row + ROWS_AT_ONCE] = matrix[row : row + ROWS_AT_ONCE].T
@@ -112,9 +147,7 @@ def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
     if dtype is None:
         raise ValueError("another type")
     array: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0]).reshape(shape)
-    if entry["dtype"] == "F16":
-        return array.astype(np.float32)
-    return array if array.flags.aligned else array.copy()
+    return array
 
 
 def _checked(sizes: Sizes, found: Arrays) -> Arrays:
@@ -127,4 +160,5 @@ def _checked(sizes: Sizes, found: Arrays) -> Arrays:
     shapes = tensor_shapes(sizes)
     if shapes != {name: array.shape for name, array in found.items()}:
         raise ValueError("not the tensors of these sizes")
-    return {name: found[name] for name in shapes}
+    usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied ones stay one
+    return {name: usable[id(found[name])] for name in shapes}

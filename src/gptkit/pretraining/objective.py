@@ -59,14 +59,17 @@ def validate(
     """Score every token but the first once, in disjoint windows; None if `should_stop()` came true.
 
     val_loss in nats per token, val_perplexity its exponential, bits_per_byte = total NLL / ln 2 / UTF-8 bytes of the
-    text. Processes take whole batches of windows, so their number changes nothing but the order of the last sum.
+    text. Processes take whole batches of windows, so their number changes nothing but the order of the last sum; all
+    ask `should_stop` once for each turn, so that they can agree.
     """
     device = next(model.parameters()).device
     process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     nll = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in islice(_validation_batches(tokens, sequence_length), process, None, processes):
-        if processes == 1 and should_stop():  # several processes would have to agree; they finish the evaluation
+    for index, batch in enumerate(_validation_batches(tokens, sequence_length)):
+        if index % processes == 0 and should_stop():
             return None
+        if index % processes != process:
+            continue
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         nll += language_modeling_loss(model, moved, 1).double()
     if processes > 1:

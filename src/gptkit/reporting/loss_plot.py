@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptkit.reporting.pictures import save, set_title
+
 TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
 SMOOTHING = 0.6
 
@@ -47,11 +49,12 @@ def draw_loss(
             ha="right",
             color=VALIDATION,
         )
-    axes.set(xlabel="tokens", ylabel=ylabel, title=title)
+    axes.set(xlabel="tokens", ylabel=ylabel)
+    set_title(axes, title)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})  # no version inside: same curve, same bytes
+    save(figure, path)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -12,7 +12,11 @@ from importlib.metadata import version
 from typing import Any
 
 import gptkit
+from gptkit.reporting.clean_text import clean_lines, one_line
 
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+_NUMBERED = re.compile(r"^(\d+)(\.)(?=\s|$)")  # would begin a list
+_ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
@@ -40,7 +44,7 @@ class ModelCard:
         """Return the card; whatever comes from data or file names is shown as code, never read as Markdown."""
         parts = [
             _front_matter(self.kind),
-            f"# {plain(self.name)}\n\n{self.summary}",
+            f"# {plain(self.name)}\n\n{plain(self.summary)}",
             "## Model\n\n" + _table([("parameters", f"{self.parameters:,}"), ("shape", self.shape)]),
             "## Data\n\n"
             + _table(
@@ -81,13 +85,14 @@ def made_with(choices: Mapping[str, Any]) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Return text with everything escaped that Markdown or HTML would read, on one line."""
-    one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(one_line, quote=False))
+    """Return text with everything escaped that Markdown or HTML would read, addresses too, on one line."""
+    escaped = _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
+    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", escaped))
 
 
 def fenced(text: str) -> str:
     """Return text as a code block that its own backticks cannot close."""
+    text = clean_lines(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

@@ -7,6 +7,8 @@ from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gptkit.reporting.pictures import save, set_title
+
 # Okabe and Ito's colours, which colour-blind readers tell apart; dashes and markers where there are more curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":")
@@ -39,13 +41,13 @@ def draw_zero_shot(curves: Sequence[Curve], path: Path, title: str) -> None:
     axes.set_xticks(steps, labels=[f"{step:,}" for step in steps])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="updates", ylabel="score, from chance to the best")
-    axes.set_title(title, loc="left", fontsize=10)
+    set_title(axes, title, loc="left", fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     # In the order in which the curves end at the right.
     lines = sorted(zip(curves, axes.get_lines(), strict=False), key=lambda pair: -pair[0].scores[-1])
     figure.legend(handles=[line for _, line in lines], loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150, metadata={"Software": None})  # no version inside: same curves, same bytes
+    save(figure, path)
 
 
 def _draw_curve(axes: Any, curve: Curve, number: int) -> None:

@@ -43,8 +43,8 @@ class TrainingState:
     """The scalars of a checkpoint; seconds and tokens count from the run's start over all attempts.
 
     `loss_scale` is fp16's scale and its clean steps; `unfinished_row` the row of `step` whose evaluation a signal cut
-    short. `best_step` is the step of the best evaluation so far, `best_value`. `identity` must be the same on resuming,
-    `choices` are for the caller to take up again.
+    short; `spikes` is what the next spikes are known by. `best_step` is the step of the best evaluation so far,
+    `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up again.
     """
 
     step: int = 0
@@ -54,6 +54,7 @@ class TrainingState:
     elapsed_seconds: float = 0.0
     loss_scale: tuple[float, float] | None = None
     unfinished_row: dict[str, float] | None = None
+    spikes: dict[str, Any] | None = None
     best_step: int | None = None
     best_value: float | None = None
     identity: dict[str, str] = field(default_factory=dict)
@@ -127,6 +128,7 @@ def _begin(path: Path) -> None:
         raise GptkitError("a committed checkpoint is never written again", where=str(path))
     if not path.parent.exists():
         files.make_directory(path.parent)
+        files.sync_directory(path.parent.parent)
     if path.exists():
         files.remove_directory(path)
     files.make_directory(path)

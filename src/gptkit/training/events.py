@@ -15,7 +15,8 @@ class StepEvent:
 
     `loss` is the exact loss of this step over all micro-batches and processes, `tokens` counts from the run's start,
     `tokens_per_second` leaves out compiling, evaluating and saving since the last row, `data_seconds` is how long the
-    main process waited for batches since then.
+    main process waited for batches since then, `skipped_steps` how many steps were spikes and not taken, from the run's
+    start, where that is asked for.
     """
 
     step: int
@@ -27,10 +28,11 @@ class StepEvent:
     elapsed_seconds: float
     data_seconds: float
     evaluation: Mapping[str, float] = field(default_factory=dict)
+    skipped_steps: int | None = None
 
     def as_row(self) -> dict[str, float | None]:
         """Return the row, its evaluation spread out; what JSON cannot say (the norm of an fp16 overflow) is None."""
-        values = dataclasses.asdict(self)
+        values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         values |= values.pop("evaluation")
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 

@@ -59,6 +59,26 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it that are not there, each of them durable in the one above."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_directory(one.parent)
+
+
+def sync_all(directory: Path) -> None:
+    """Make durable what libraries wrote anywhere below a directory."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+            try:
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(folder))
+
+
 @dataclass(frozen=True)
 class FileRecord:
     name: str

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate.commands.config import config_args
+from accelerate.commands.launch import launch_command_parser
 
 from gptkit.errors import UsageError, suggest
+from gptkit.plain_yaml import plain_events, read_text
 
 DEFAULT = Path(config_args.default_config_file)
-KINDS = ("NO", "MULTI_CPU", "MULTI_GPU")
+KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")
+FSDP2 = {  # how gptkit shards; what a file says otherwise is told as not used
+    "fsdp_version": "2",
+    "fsdp_reshard_after_forward": "true",
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_transformer_layer_cls_to_wrap": "GPTBlock",
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    "fsdp_offload_params": "false",
+    "fsdp_cpu_ram_efficient_loading": "false",
+    "fsdp_sync_module_states": "false",
+    "fsdp_activation_checkpointing": "false",
+}
+OWNERS = {  # keys whose matter an option decides
+    "mixed_precision": "--precision",
+    "dynamo_config": "--compile",
+    "fsdp_activation_checkpointing": "gradient_checkpointing",
+}
 FIX = "write it with accelerate config, or start from recipes/accelerate/ddp.yaml"
+FSDP_FIX = "write fsdp_version: 2 under fsdp_config, or use --accelerate-config fsdp2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +48,10 @@ class LaunchConfig:
     use_cpu: bool = False
     unused: tuple[str, ...] = ()
 
+    @property
+    def sharded(self) -> bool:
+        return self.kind == "FSDP"
+
     def described(self) -> str:
         """Return the line that says what came from the file."""
         taken = {
@@ -39,7 +61,8 @@ class LaunchConfig:
             "use_cpu": self.use_cpu or None,
         }
         facts = [f"{name} {value}" for name, value in taken.items() if value is not None]
-        text = f"from {self.path}: {', '.join([f'distributed_type {self.kind}', *facts])}"
+        kind = f"distributed_type {self.kind}{' (version 2)' if self.sharded else ''}"
+        text = f"from {self.path}: {', '.join([kind, *facts])}"
         return f"{text}; not used: {', '.join(self.unused)}" if self.unused else text
 
 
@@ -50,6 +73,7 @@ def read_launch_config(path: Path) -> LaunchConfig:
     kind = str(values.get("distributed_type", "NO"))
     if kind not in KINDS:
         raise UsageError(f"distributed_type {kind} is not supported", where=str(path), fix=f"use {', '.join(KINDS)}")
+    sharding = _sharding(values, path) if kind == "FSDP" else {}
     if _number(values, "num_machines", path) not in (None, 1):
         fix = "start each machine with accelerate launch --num_machines, as recipes/slurm/pretrain.sh does"
         raise UsageError("num_machines is more than 1", where=str(path), fix=fix)
@@ -61,17 +85,17 @@ def read_launch_config(path: Path) -> LaunchConfig:
         port=_number(values, "main_process_port", path) or None,
         gpu_ids=str(values.get("gpu_ids") or "all"),
         use_cpu=values.get("use_cpu") is True,
-        unused=_overruled(values),
+        unused=_overruled(values, sharding),
     )
 
 
 def _values(path: Path) -> dict[str, Any]:
+    text = read_text(path, what="a configuration of accelerate", fix=FIX)
+    for _ in plain_events(path, text, what="a configuration of accelerate", fix=FIX):  # JSON is YAML
+        pass  # it refuses what is more than words
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(error.strerror or "unreadable", where=str(path), fix=FIX) from None
-    except (ValueError, yaml.YAMLError) as error:
+        values = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
         raise UsageError(f"not YAML: {str(error).splitlines()[0]}", where=str(path), fix=FIX) from None
     if not isinstance(values, dict):
         raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
@@ -92,7 +116,23 @@ def _number(values: Mapping[str, Any], key: str, path: Path) -> int | None:
     return value
 
 
-def _overruled(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys whose matter gptkit decides by options of its own."""
-    owners = {"mixed_precision": "--precision", "dynamo_config": "--compile"}
-    return tuple(f"{key} ({flag})" for key, flag in owners.items() if values.get(key) not in (None, "no", "NO", {}))
+def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the entries of fsdp_config under their whole names; refuse the first FSDP, which is another thing."""
+    entries = values.get("fsdp_config") or {}
+    if not isinstance(entries, dict):
+        raise UsageError("fsdp_config is not a group of keys", where=str(path), fix=FSDP_FIX)
+    named = {key if str(key).startswith("fsdp_") else f"fsdp_{key}": value for key, value in entries.items()}
+    known = {name for name in vars(launch_command_parser().parse_args(["-"])) if name.startswith("fsdp_")}
+    _refuse_unknown(named, known, path)
+    if str(named.get("fsdp_version", 1)) != "2":
+        raise UsageError("only version 2 of FSDP is supported", where=str(path), fix=FSDP_FIX)
+    return named
+
+
+def _overruled(values: Mapping[str, Any], sharding: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys whose matter gptkit decides, by an option of its own or because it shards in one way."""
+    general = [key for key in ("mixed_precision", "dynamo_config") if values.get(key) not in (None, "no", "NO", {})]
+    differing = [
+        key for key, value in sharding.items() if value is not None and str(value).lower() != FSDP2.get(key, "").lower()
+    ]
+    return tuple(f"{key} ({OWNERS[key]})" if key in OWNERS else key for key in [*general, *differing])

@@ -30,6 +30,7 @@ from gptkit.options import TrainingOptions
 from gptkit.training.launch_config import LaunchConfig
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
+CROWD = 4  # processes a core, at most: each loads its libraries, for seconds and hundreds of MB
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGQUIT")
 NOTICE_SECONDS = 2.0  # at most, between a rank's end and the elastic launcher's note of it
 
@@ -43,14 +44,21 @@ class Launch:
     threads: int
     port: int | None = None
     config: Path | None = None
+    sharded: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the launcher's command line needs beside it."""
+        asking = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if self.sharded and self.device == "cpu" else {}
+        return {"OMP_NUM_THREADS": str(self.threads), **asking}
 
     def launcher_line(self) -> list[str]:
         """Return the launcher's own command line, up to the module."""
         if self.device == "cuda":
             line = ["accelerate", "launch", *(["--config_file", str(self.config)] if self.config else [])]
-            line += ["--multi_gpu", "--num_processes", str(self.processes), "--num_machines", "1"]
+            line += ["--use_fsdp", "--fsdp_version", "2"] if self.sharded else ["--multi_gpu"]
+            line += ["--num_processes", str(self.processes), "--num_machines", "1"]
             line += ["--main_process_port", str(self.port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
-            return [*line, "--num_cpu_threads_per_process", str(self.threads), "-m"]
+            return [*line, "-m"]
         where = ["--master_addr", "127.0.0.1", "--master_port", str(self.port)] if self.port else ["--standalone"]
         return ["torchrun", *where, "--nproc_per_node", str(self.processes), "-m"]
 
@@ -58,8 +66,10 @@ class Launch:
         """Return the line that says what was launched, and how to do the same by hand."""
         place = "on this CPU (gloo)" if self.device == "cpu" else "on as many GPUs (nccl)"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
-        same = shlex.join([*self.launcher_line(), "gptkit", *arguments])
-        return f"launched {self.processes} processes {place}, {threads}; the same: {same}"
+        how = "sharded (FSDP2), " if self.sharded else ""
+        variables = [f"{name}={value}" for name, value in self.environment().items()]
+        same = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
+        return f"launched {self.processes} processes {place}, {how}{threads}; the same: {same}"
 
 
 def plan_launch(
@@ -82,10 +92,14 @@ def plan_launch(
         raise UsageError(message, where="--num-processes", fix=f"give --num-processes {available}, or --device cpu")
     if processes == 1:
         return None
+    if device == "cpu" and processes > max(8, CROWD * cores):
+        message = f"{processes} processes would wait for {cores} core{'s' if cores > 1 else ''}"
+        raise UsageError(message, where="--num-processes", fix=f"give --num-processes {max(2, cores)}")
     threads = environment.get("OMP_NUM_THREADS", "")
     each = int(threads) if threads.isdecimal() and int(threads) else max(1, cores // processes)
-    port = config.port if config else None
-    return Launch(processes, device, each, port, config.path if config else None)
+    if config is None:
+        return Launch(processes, device, each)
+    return Launch(processes, device, each, config.port, config.path, config.sharded)
 
 
 def _device(options: TrainingOptions, config: LaunchConfig | None, gpus: int) -> str:
@@ -148,7 +162,7 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
     more = {}
     if plan.device == "cpu" and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
         more["GLOO_SOCKET_IFNAME"] = "lo"
-    return {"OMP_NUM_THREADS": str(plan.threads), **ranks.marked(folder), **more}
+    return {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.marked(folder), **more}
 
 
 def _handled() -> list[str]:
@@ -206,7 +220,16 @@ def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
     if first is None:
         return _silent_end(*next(iter(failures.items())))
     _drop_logs(records[1:])
-    return first.error
+    return _told(first)
+
+
+def _told(record: ranks.Record) -> GptkitError:
+    """Return a rank's error; one whose libraries are missing has found a broken machine, not a bug."""
+    error = record.error
+    if not error.message.startswith(("ImportError:", "ModuleNotFoundError:")):
+        return error
+    message = f"process {record.rank} could not start: {error.message}"
+    return OutOfResources(message, where=error.where, fix="mend the Python environment that it found")
 
 
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:

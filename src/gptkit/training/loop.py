@@ -11,71 +11,34 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
-from gptkit.errors import Diverged, GptkitError, Interrupted, OutOfResources, UsageError
+from gptkit.errors import Diverged, GptkitError, Interrupted, UsageError
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
+from gptkit.training.fitting import Cutting, fitting_micro_batch, may_run_out
 from gptkit.training.loss_scale import LossScale
+from gptkit.training.memory import out_of_memory_told
 from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.plans import Plan
 from gptkit.training.processes import all_reduce
 from gptkit.training.schedules import Schedule
 from gptkit.training.signals import StopRequest
-from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, warm_up
+from gptkit.training.spikes import History, is_hopeless
+from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, uncompiled, warm_up
+from gptkit.training.stopping import AgreedStop, ShouldStop
 
-ShouldStop = Callable[[], bool]
 Evaluate = Callable[[ShouldStop], Mapping[str, float] | None]
 
 DIVERGED_FIX = "lower --learning-rate, raise --warmup-steps, or use --precision fp32"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
-
-    `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
-    the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
-    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `identity` (the options
-    that may not change, hashes of data and tokenizer) and `choices` go into every checkpoint; a resumed run whose
-    identity differs is refused.
-    """
-
-    steps: int
-    log_every: int = 10
-    eval_every: int | None = None
-    save_every: int | None = None
-    keep_checkpoints: int = 2
-    clip_norm: float = 1.0
-    seed: int = 0
-    precision: str = "fp32"
-    compile: bool = False
-    best_by: str | None = None
-    resume_line: str = "give the same command again"
-    identity: Mapping[str, str] = field(default_factory=dict)
-    choices: Mapping[str, Any] = field(default_factory=dict)
-
-    def is_eval_due(self, step: int) -> bool:
-        return step == self.steps or _divides(self.eval_every, step)
-
-    def is_save_due(self, step: int) -> bool:
-        return step == self.steps or _divides(self.save_every, step)
-
-    def is_log_due(self, step: int) -> bool:
-        return step in (1, self.steps) or _divides(self.log_every, step)
-
-
-def _divides(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0
 
 
 def train(
@@ -92,6 +55,7 @@ def train(
     resume_from: Path | None = None,
     stop: StopRequest | None = None,
     shards: bool = False,
+    cutting: Cutting | None = None,
 ) -> Iterator[Event]:
     """Train `model` in place up to `plan.steps`, yielding events; every process runs this and yields the same.
 
@@ -101,19 +65,22 @@ def train(
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
     `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint. `shards`
     spreads weights, gradients and moments over the processes; the model then has its weights from an evaluation to the
-    next step, and in the end.
+    next step, and in the end. `cutting` says how `batches` are cut and lets a GPU without the memory for it cut them
+    finer: what it came to is `micro_batch` among the checkpoints' choices.
 
     Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient
-    was not finite (weights and moments were left alone) and at an evaluation whose loss is not finite, Interrupted
-    when a checkpoint is committed after `stop` was asked for, OutOfResources without disk or memory.
+    was not finite (weights and moments were left alone) or too many spikes came in a row, and at an evaluation or a
+    save that finds something not finite, Interrupted when a checkpoint is committed after `stop` was asked for,
+    OutOfResources without disk or memory.
     """
     objective = Objective(model, loss_function)
-    run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory)
-    if stop is not None:
-        run.stop = stop
+    run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory, stop or StopRequest())
     run.prepare(resume_from, shards=shards)
-    with _out_of_memory_told():
-        yield from run.begin(batches)
+    with out_of_memory_told():
+        yield from run.finish_evaluation()
+        if cutting is not None and run.may_run_out():
+            batches = yield from run.fit(batches, cutting)
+        yield from run.compile(batches)
         with closing(run.stream(batches)) as stream:
             for step in range(run.state.step + 1, plan.steps + 1):
                 run.advance(step, stream)
@@ -134,10 +101,11 @@ class _Run:
         accelerator: Accelerator,
         evaluate: Evaluate | None,
         directory: Path | None,
+        stop: StopRequest,
     ) -> None:
         self.model, self.schedule, self.plan, self.evaluate = objective.model, schedule, plan, evaluate
         self.accelerator, self.directory = accelerator, directory
-        self.stop = StopRequest()
+        self.stop = AgreedStop(stop, accelerator)
         self.started = time.perf_counter()
         self.state = TrainingState(identity=dict(plan.identity), choices=dict(plan.choices))
         self.machinery = Machinery(
@@ -149,6 +117,7 @@ class _Run:
             clip_norm=plan.clip_norm,
             seed=plan.seed,
             first_bad_step=torch.tensor(NEVER, device=accelerator.device),
+            spikes=History.empty(accelerator.device) if plan.skip_spikes else None,
         )
         self.outcome: Outcome | None = None
         self.row: StepEvent | None = None
@@ -174,16 +143,35 @@ class _Run:
         machinery.loss_scale = LossScale(
             self.accelerator.device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale
         )
+        if saved.spikes is not None and machinery.spikes is not None:
+            machinery.spikes = History.from_numbers(saved.spikes, self.accelerator.device)
 
     def _trained(self) -> checkpoints.Trained:
         return checkpoints.Trained(self.model, self.machinery.optimizer, self.machinery.sharding)
 
-    def begin(self, batches: Batches) -> Iterator[Event]:
-        """Finish the evaluation that a signal cut short, then compile."""
+    def finish_evaluation(self) -> Iterator[Event]:
+        """Make up for an evaluation that a signal cut short."""
         if self.state.unfinished_row is not None:
             self.row = StepEvent(**self.state.unfinished_row)  # type: ignore[arg-type]
             yield from self._evaluate_and_tell(self.state.step)
             yield from self.save_or_stop(self.state.step)
+
+    def may_run_out(self) -> bool:
+        """Say whether to try the memory out; with shards, which every pass exchanges, no process can alone."""
+        has_steps = self.state.step < self.plan.steps
+        return has_steps and self.machinery.sharding is None and may_run_out(self.accelerator.device)
+
+    def fit(self, batches: Batches, cutting: Cutting) -> Generator[Event, None, Batches]:
+        """Return the batches cut as finely as memory asks for."""
+        self.model.train()
+        size = fitting_micro_batch(self.machinery, cutting, self.state.step + 1)
+        if size == cutting.micro_batch:
+            return batches
+        self.state = dataclasses.replace(self.state, choices={**self.state.choices, "micro_batch": size})
+        yield NoticeEvent(cutting.notice(size))
+        return cutting.cut(size)
+
+    def compile(self, batches: Batches) -> Iterator[Event]:
         if not self.plan.compile or self.state.step == self.plan.steps:
             return
         start, step = time.perf_counter(), self.state.step + 1
@@ -232,7 +220,7 @@ class _Run:
 
     def save_or_stop(self, step: int) -> Iterator[Event]:
         """Commit a checkpoint where one is due or a stop was asked for; then stop."""
-        signal_number = self._agreed_signal(step)
+        signal_number = self._signal_number(step)
         if self.state.unfinished_row and not signal_number:
             raise GptkitError("the evaluation returned None although no stop was asked for", where=f"step {step}")
         if signal_number and not self.state.unfinished_row:
@@ -240,6 +228,7 @@ class _Run:
         is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
         if self.directory is not None and step != self.saved_step and is_due:
             yield self._save(self.directory)
+            signal_number = signal_number or self._signal_number(step)
         if signal_number:
             where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.directory else f"step {step}"
             raise Interrupted(
@@ -263,12 +252,18 @@ class _Run:
 
     def _checked_loss(self) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
-        outcome = self.outcome
+        outcome, spikes = self.outcome, self.machinery.spikes
         assert outcome is not None
+        self._refuse_bad_step()
+        if spikes is not None and is_hopeless(spikes):
+            count = int(spikes.in_a_row)
+            raise _diverged(f"{count} steps in a row were spikes, and skipped", self.state.step + 2 - count)
+        return float(all_reduce(self.accelerator, outcome.loss.clone(), dist.ReduceOp.SUM))
+
+    def _refuse_bad_step(self) -> None:
         first_bad = int(all_reduce(self.accelerator, self.machinery.first_bad_step.clone(), dist.ReduceOp.MIN))
         if first_bad != NEVER:
-            raise Diverged("the loss or its gradient stopped being finite", where=f"step {first_bad}", fix=DIVERGED_FIX)
-        return float(all_reduce(self.accelerator, outcome.loss.clone(), dist.ReduceOp.SUM))
+            raise _diverged("the loss, its gradient or the weights stopped being finite", first_bad)
 
     def _row_of(self, loss: float, grad_norm: float) -> StepEvent:
         tokens, seconds = self.state.tokens, self.state.train_seconds
@@ -276,7 +271,18 @@ class _Run:
         self.row_tokens, self.row_seconds = tokens, seconds
         data_seconds, self.data_seconds = self.data_seconds, 0.0
         learning_rate = self.machinery.optimizer.learning_rate * self.schedule(self.state.step)
-        return StepEvent(self.state.step, tokens, loss, learning_rate, grad_norm, rate, self._elapsed(), data_seconds)
+        skipped = None if self.machinery.spikes is None else int(self.machinery.spikes.skipped)
+        return StepEvent(
+            self.state.step,
+            tokens,
+            loss,
+            learning_rate,
+            grad_norm,
+            rate,
+            self._elapsed(),
+            data_seconds,
+            skipped_steps=skipped,
+        )
 
     def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""
@@ -286,7 +292,7 @@ class _Run:
         self.make_whole()
         self.model.eval()
         with torch.no_grad(), self.machinery.autocast(), uncompiled(self.plan.compile):
-            metrics = self.evaluate(lambda: self.stop.is_asked)
+            metrics = self.evaluate(self.stop.for_evaluation())
         if metrics is None:
             row = {name: value for name, value in dataclasses.asdict(self.row).items() if name != "evaluation"}
             self.state = dataclasses.replace(self.state, unfinished_row=row)
@@ -294,7 +300,7 @@ class _Run:
         self.state = dataclasses.replace(self.state, unfinished_row=None)
         if any(map(math.isnan, metrics.values())) or math.isinf(metrics.get("val_loss", 0.0)):
             yield self.row
-            raise Diverged("the validation loss is not finite", where=f"step {step}", fix=DIVERGED_FIX)
+            raise _diverged("the validation loss is not finite", step)
         self._note_best(step, metrics)
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
@@ -311,23 +317,22 @@ class _Run:
         if best is None or value > best:
             self.state = dataclasses.replace(self.state, best_step=step, best_value=value)
 
-    def _agreed_signal(self, step: int) -> int:
-        """Return the signal that any process received, on all alike; on GPUs asked only where they wait anyway."""
-        if self.accelerator.num_processes == 1:
-            return self.stop.signal_number
-        waits = self.row is not None or self.plan.is_save_due(step) or self.accelerator.device.type == "cpu"
-        if not waits:
-            return 0
-        number = torch.tensor(self.stop.signal_number, device=self.accelerator.device)
-        return int(all_reduce(self.accelerator, number, dist.ReduceOp.MAX))
+    def _signal_number(self, step: int) -> int:
+        """Return the signal that any process received; several GPUs are asked only where they wait anyway."""
+        is_one, is_cpu = self.accelerator.num_processes == 1, self.accelerator.device.type == "cpu"
+        waits = is_one or is_cpu or self.row is not None or self.plan.is_save_due(step)
+        return self.stop.signal_number() if waits else 0
 
     def _save(self, directory: Path) -> CheckpointEvent:
-        """Commit the state of the step just taken; what came after a step that was not finite is never saved."""
-        start = time.perf_counter()
-        if self.outcome is not None:
-            self._checked_loss()
-        scale = self.machinery.loss_scale.as_numbers()
-        self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), loss_scale=scale)
+        """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
+        start, machinery = time.perf_counter(), self.machinery
+        machinery.note_bad_state(self.state.step, self._trained().weights().values())
+        self._refuse_bad_step()
+        numbers = {
+            "loss_scale": machinery.loss_scale.as_numbers(),
+            "spikes": machinery.spikes.as_numbers() if machinery.spikes is not None else None,
+        }
+        self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), **numbers)  # type: ignore[arg-type]
         state, keep = self.state, self.plan.keep_checkpoints
         path = checkpoints.write(directory, self._trained(), state, accelerator=self.accelerator, keep=keep)
         self.saved_step = state.step
@@ -348,24 +353,7 @@ def _refuse_other_identity(saved: Mapping[str, str], now: Mapping[str, str]) -> 
         raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", fix=fix)
 
 
-@contextmanager
-def uncompiled(is_compiled: bool) -> Iterator[None]:
-    """Run what is compiled as it was written."""
-    if not is_compiled:  # not to import the compiler for nothing
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _out_of_memory_told() -> Iterator[None]:
-    fix = "give a smaller --micro-batch; the tokens of a step stay the same"
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfResources("out of memory", fix=fix) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise OutOfResources("out of memory", fix=fix) from error
-        raise
+def _diverged(message: str, step: int) -> Diverged:
+    error = Diverged(message, where=f"step {step}", fix=DIVERGED_FIX)
+    error.step = step
+    return error

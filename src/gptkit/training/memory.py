@@ -1,4 +1,4 @@
-"""How the process holds on to its memory."""
+"""How the process holds on to its memory, and what is said when there is none left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import contextlib
 import ctypes
 import platform
 import threading
+from collections.abc import Iterator
 from types import TracebackType
+
+import torch
+
+from gptkit.errors import OutOfResources
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -27,21 +32,30 @@ def keep_freed_memory() -> None:
 
 
 class PeakMemory:
-    """The most memory of its own (Linux: RssAnon) that the process held inside the `with`, in bytes; else None.
+    """The most memory that the process held inside the `with`, in bytes: a GPU's as torch gave it out, else its own.
 
-    The kernel keeps a high-water mark of everything only, mapped files included, so a thread looks every 5 ms.
+    None where the system does not tell. Of a process's own memory (Linux: RssAnon) the kernel keeps no high-water mark,
+    so a thread looks every 5 ms.
     """
 
-    def __init__(self) -> None:
-        self.peak = own_memory()
+    def __init__(self, device: torch.device) -> None:
+        self.peak: int | None = None
+        self._device = device
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
 
     def __enter__(self) -> PeakMemory:
-        self._thread.start()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self.peak = own_memory()
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(self._device)
+            return
         self._over.set()
         self._thread.join()
 
@@ -50,10 +64,29 @@ class PeakMemory:
             self.peak = max(self.peak, own_memory() or 0)
 
 
-def own_memory() -> int | None:
-    """Return the bytes that belong to this process alone, without mapped files; None where the system tells no such."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+def own_memory(process: int | str = "self") -> int | None:
+    """Return the bytes that belong to a process alone, without mapped files; None where the system tells no such."""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/status") as file:
         for line in file:
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, on a device or in the host's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Raise OutOfResources, with what to do in a training run, where memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "give a smaller --micro-batch; the tokens of a step stay the same"
+        raise OutOfResources("out of memory", fix=fix) from error

@@ -7,7 +7,7 @@ backward pass keeps is a table of the model's intermediate results, which a test
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -61,6 +61,14 @@ class Pass:
     def element(self) -> int:
         """Return the bytes of an entry of a matrix product."""
         return FP32 if self.precision == "fp32" else 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A forward pass of an evaluation, without gradients; `has_head` tells whether each token's logits are made."""
+
+    tokens: int
+    has_head: bool
 
 
 def layer_activations(shape: Shape, one: Pass) -> dict[str, int]:
@@ -143,11 +151,31 @@ def loss_buffers(shape: Shape, one: Pass) -> int:
     if not one.has_loss_head:
         return 0
     element, head, hidden = one.element, shape.vocabulary * shape.n_embd, one.tokens * shape.n_embd
-    most = max(1, one.chunk_elements // shape.vocabulary)
-    rows = -(-one.tokens // -(-one.tokens // most))
     casts = (head + hidden) * element if element < FP32 else 0
     kept = hidden * (element + FP32) + head * (FP32 + 2 * element)
-    return 3 * rows * shape.vocabulary * element + casts + kept
+    return 3 * chunk_logits(shape, one, one.tokens) * element + casts + kept
+
+
+def chunk_logits(shape: Shape, one: Pass, tokens: int) -> int:
+    """Return how many logits of so many tokens the loss makes at once."""
+    most = max(1, one.chunk_elements // shape.vocabulary)
+    return -(-tokens // -(-tokens // most)) * shape.vocabulary
+
+
+def scoring_activations(shape: Shape, one: Pass, scoring: Scoring) -> int:
+    """Return the bytes of an evaluation's pass in the middle of an MLP: residual stream, norm, before and after."""
+    return scoring.tokens * (2 * shape.n_embd * FP32 + 2 * shape.n_inner * one.element)
+
+
+def scoring_logits(shape: Shape, one: Pass, scoring: Scoring) -> int:
+    """Return the bytes of an evaluation's chunk of logits and of their log-softmax, both in fp32.
+
+    On a CPU also of the 16-bit logits before them: freed by then, but nothing that follows fits into their place.
+    """
+    if not scoring.has_head:
+        return 0
+    before = one.element if one.device == "cpu" and one.element < FP32 else 0
+    return chunk_logits(shape, one, scoring.tokens) * (2 * FP32 + before)
 
 
 def state_on_meta(optimizer: OptimizerSet) -> dict[str, Tensor]:
@@ -172,7 +200,11 @@ def file_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one process, by part; `total` is their sum."""
+    """Bytes of one process, by part; `total` is their sum.
+
+    gathered: what FSDP2 makes whole; evaluation: what an evaluation takes beyond training's fullest moment; reserve:
+    the library, and what the allocator cannot use again.
+    """
 
     weights: int
     gradients: int
@@ -180,6 +212,7 @@ class Memory:
     activations: int
     logits: int
     gathered: int
+    evaluation: int
     reserve: int
 
     @property
@@ -188,31 +221,73 @@ class Memory:
 
 
 def memory(
-    model: nn.Module, state: Mapping[str, Tensor], shape: Shape, one: Pass, *, strategy: Strategy, processes: int
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    shape: Shape,
+    one: Pass,
+    scoring: Scoring,
+    *,
+    strategy: Strategy,
+    processes: int,
+    library: int,
 ) -> Memory:
-    """Return the memory of one process at its fullest: all gradients there, in the middle of the loss.
+    """Return the memory of one process at its fullest; `library` is what it holds without a model.
 
-    DDP holds everything on each process. FSDP2 shares out weights, gradients and state; what a forward pass gathers is
-    two blocks (one computes, one is fetched) and all that lies outside the blocks, in fp32.
+    DDP holds everything on each process, all gradients in the middle of the loss. FSDP2 shares out weights, gradients
+    and state by rows; `gathered_parameters` tells what is whole in a pass, and an evaluation has the whole weights in
+    fp32 beside the shares. The 16-bit copies of autocast are kept for the backward pass, whole, in either.
     """
     weights = bytes_of(dict(model.named_parameters()))
     shares = processes if strategy == "fsdp2" else 1
-    return Memory(
+    logits = loss_buffers(shape, one)
+    found = Memory(
         weights=-(-weights // shares),
         gradients=-(-weights // shares),
         optimizer=-(-bytes_of(state) // shares),
-        activations=activations(shape, one) + weight_copies(model, one) // (1 if shares == 1 else shape.n_layer),
-        logits=loss_buffers(shape, one),
-        gathered=gathered_parameters(model, shape) if shares > 1 else 0,
-        reserve=0,
+        activations=activations(shape, one) + weight_copies(model, one),
+        logits=logits,
+        gathered=gathered_parameters(model, shape, loss=logits) if shares > 1 else 0,
+        evaluation=0,
+        reserve=library + _lost(shape, one),
     )
+    whole = weights if shares > 1 else 0
+    return replace(found, evaluation=_evaluation(found, model, shape, one, scoring, whole=whole, processes=processes))
 
 
-def gathered_parameters(model: nn.Module, shape: Shape) -> int:
-    """Return the bytes of the whole parameters that FSDP2 holds at once."""
+def _lost(shape: Shape, one: Pass) -> int:
+    """Return what a CPU's allocator, which keeps what is freed, cannot use again: about a chunk of logits; assumed."""
+    if one.device != "cpu" or not one.has_loss_head:
+        return 0
+    return chunk_logits(shape, one, one.tokens) * one.element
+
+
+def _evaluation(
+    training: Memory, model: nn.Module, shape: Shape, one: Pass, scoring: Scoring, *, whole: int, processes: int
+) -> int:
+    """Return what an evaluation takes beyond training's fullest moment; `whole` is of weights that FSDP2 gathers.
+
+    On a CPU freed memory is kept in pieces, and logits in fp32 are larger than any piece: they lie beside it all.
+    """
+    logits = scoring_logits(shape, one, scoring)
+    if one.device == "cpu":
+        return whole + logits
+    buckets = training.gradients if processes > 1 and not whole else 0  # DDP's, of which gradients are views
+    held = training.weights + training.optimizer + buckets + whole
+    needed = held + weight_copies(model, one) + scoring_activations(shape, one, scoring) + logits
+    return max(0, needed + training.reserve - training.total)
+
+
+def gathered_parameters(model: nn.Module, shape: Shape, *, loss: int) -> int:
+    """Return the bytes of what FSDP2 holds whole at the fullest moment, `loss` being what the loss takes at its own.
+
+    What lies outside the blocks is gathered from the forward pass on. In the backward pass its gradient is whole too,
+    and so are two blocks (one computes, one is fetched) and two gradients (one is made, one is exchanged), when the
+    loss is over: whichever is larger counts.
+    """
     sizes = {name: FP32 * tensor.numel() for name, tensor in model.named_parameters()}
     blocks = sum(size for name, size in sizes.items() if _in_block(name))
-    return sum(sizes.values()) - blocks + min(2, shape.n_layer) * blocks // shape.n_layer
+    root, two = sum(sizes.values()) - blocks, min(2, shape.n_layer) * blocks // shape.n_layer
+    return root + max(0, root + 2 * two - loss)
 
 
 def train_seconds(total_flops: float, *, peak: float, mfu: float, processes: int, occupied: float = 1.0) -> float:
@@ -227,5 +302,8 @@ def occupancy(micro_batches: int, processes: int) -> float:
 
 
 def disk_bytes(checkpoint: int, model: int, *, keep: int, has_best: bool) -> int:
-    """Return the most that a run takes on the disk: a checkpoint is written before the oldest one goes."""
+    """Return the most that a run takes on the disk: a checkpoint is written before the oldest one goes.
+
+    FSDP2 writes a checkpoint as a file for each process, of the same size in all.
+    """
     return (keep + 1 + has_best) * checkpoint + model

@@ -3,12 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from gptkit.options import TrainingOptions
-from gptkit.training.loop import Plan
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
+
+    `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
+    the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
+    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `skip_spikes` leaves steps
+    out whose loss or gradient leaps (see `spikes`). `identity` (the options that may not change, hashes of data and
+    tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
+    """
+
+    steps: int
+    log_every: int = 10
+    eval_every: int | None = None
+    save_every: int | None = None
+    keep_checkpoints: int = 2
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: str = "fp32"
+    compile: bool = False
+    best_by: str | None = None
+    skip_spikes: bool = False
+    resume_line: str = "give the same command again"
+    identity: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_eval_due(self, step: int) -> bool:
+        return step == self.steps or _divides(self.eval_every, step)
+
+    def is_save_due(self, step: int) -> bool:
+        return step == self.steps or _divides(self.save_every, step)
+
+    def is_log_due(self, step: int) -> bool:
+        return step in (1, self.steps) or _divides(self.log_every, step)
+
+
+def _divides(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
 
 
 def make_plan(
@@ -34,6 +75,7 @@ def make_plan(
         precision=choices.precision,
         compile=choices.compile,
         best_by=best_by,
+        skip_spikes=options.on_spike == "skip",
         resume_line=f"to go on: {resume_line}",
         identity={**identity_values(options), **identity},
         choices=choices.facts(),

@@ -9,20 +9,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
 from gptkit.training.batches import Batches, MicroBatch
-from gptkit.training.events import Event, StepEvent
-from gptkit.training.loop import Plan, train, uncompiled
+from gptkit.training.events import EvalEvent, Event, StepEvent
+from gptkit.training.loop import train
 from gptkit.training.memory import PeakMemory
 from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.step import LossFunction, autocast
+from gptkit.training.plans import Plan
+from gptkit.training.step import LossFunction
 
 STEPS = 20
-SECONDS = 60.0  # after which no further step begins
-FEWEST = 4  # steps: the first one also makes kernels and the optimizer's state
+SECONDS = 60.0  # after which no further step begins, once there was an evaluation
+EVERY = 5  # steps to an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,28 +58,38 @@ def probe(
     evaluate: Callable[[], object],
     nominal_seconds: float,
 ) -> Probe:
-    """Train up to 20 steps and evaluate once, in the loop and the arithmetic of the run.
+    """Train up to 20 steps, with an evaluation every 5, in the loop and the arithmetic of the run.
 
+    Several evaluations, because what one frees is not what the next step needs: memory grows until they fit together.
     Where a step nominally takes longer than the time allows, its first micro-batches stand for it: one and two of them
     in turn, which tells the update's share from the tokens'.
     """
     is_long = nominal_seconds * STEPS > SECONDS
-    short_plan = dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=None, save_every=None, best_by=None)
+    short_plan = dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=EVERY, save_every=None, best_by=None)
     some = _shortened(batches) if is_long else batches
-    with PeakMemory() as memory:
-        events = train(model, some, loss_function, optimizer, lambda step: 0.0, short_plan, accelerator=accelerator)
-        steps = _timed_steps(events)
-        started = time.perf_counter()
-        model.eval()
-        with torch.no_grad(), autocast(accelerator.device.type, plan.precision), uncompiled(plan.compile):
-            evaluate()
-        evaluation_seconds = time.perf_counter() - started
+
+    def evaluated(should_stop: Callable[[], bool]) -> dict[str, float]:
+        evaluate()
+        return {}
+
+    with PeakMemory(accelerator.device) as memory:
+        events = train(
+            model,
+            some,
+            loss_function,
+            optimizer,
+            lambda step: 0.0,
+            short_plan,
+            accelerator=accelerator,
+            evaluate=evaluated,
+        )
+        steps, evaluations = _timed(events)
     step_seconds, token_seconds = _line(steps[1:]) if is_long else (0.0, _rate(steps[1:]))
     return Probe(
         steps=len(steps),
         step_seconds=step_seconds,
         token_seconds=token_seconds,
-        evaluation_seconds=evaluation_seconds,
+        evaluation_seconds=min(evaluations),
         peak_memory=memory.peak,
     )
 
@@ -91,19 +101,21 @@ def _shortened(batches: Batches) -> Batches:
     return some
 
 
-def _timed_steps(events: Iterator[Event]) -> list[tuple[int, float]]:
-    """Return (tokens, seconds) of each step, until there are enough or the time is over."""
+def _timed(events: Iterator[Event]) -> tuple[list[tuple[int, float]], list[float]]:
+    """Return (tokens, seconds) of each step and the seconds of each evaluation, until the time is over."""
     steps: list[tuple[int, float]] = []
+    evaluations: list[float] = []
     started, tokens = time.perf_counter(), 0
     with closing(cast("Generator[Event, None, None]", events)) as stream:
         for event in stream:
-            if not isinstance(event, StepEvent):
-                continue
-            steps.append((event.tokens - tokens, (event.tokens - tokens) / event.tokens_per_second))
-            tokens = event.tokens
-            if len(steps) >= FEWEST and time.perf_counter() - started > SECONDS:
-                break
-    return steps
+            if isinstance(event, EvalEvent):
+                evaluations.append(event.seconds)
+            elif isinstance(event, StepEvent):
+                steps.append((event.tokens - tokens, (event.tokens - tokens) / event.tokens_per_second))
+                tokens = event.tokens
+                if evaluations and time.perf_counter() - started > SECONDS:
+                    break
+    return steps, evaluations
 
 
 def _rate(steps: list[tuple[int, float]]) -> float:

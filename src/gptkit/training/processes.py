@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 from gptkit.training import sharding
+from gptkit.training.neighbours import look_after_next
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ def make_accelerator(device: str) -> Accelerator:
         raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
     if launched > 1:
         atexit.register(_leave_group)
+        look_after_next(accelerator)
     return accelerator
 
 

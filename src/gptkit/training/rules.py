@@ -25,12 +25,16 @@ RESERVED_SHARE = 0.3  # of GPU memory, for the loss, fragmentation and the libra
 
 @dataclass(frozen=True)
 class Choices:
-    """What a run computes with; `notes` are the lines that say why."""
+    """What a run computes with; `notes` are the lines that say why.
+
+    `micro_batch` is the most rows of a forward pass that memory was found to allow, None where it never ran out.
+    """
 
     precision: str
     compile: bool
     threads: int
     device: str
+    micro_batch: int | None = None
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: flo
     """Return the arithmetic of a run that asks for this precision and compilation; raises what those two raise."""
     chosen = choose_precision(precision, hardware)
     compiles, note = choose_compile(compile, hardware, chosen, total_flops=total_flops)
-    return Choices(chosen, compiles, hardware.threads, hardware.kind, (note,) if note else ())
+    return Choices(chosen, compiles, hardware.threads, hardware.kind, notes=(note,) if note else ())
 
 
 def choose_precision(asked: str, hardware: Hardware) -> str:
@@ -134,9 +138,10 @@ def flops_per_token(parameters: int, *, n_layer: int, n_embd: int, sequence_leng
 
 
 def reuse(stored: Mapping[str, Any], now: Choices, *, may_compile: bool) -> Choices:
-    """Return the choices of a resumed run: precision and compilation as stored, with a line for all that differs."""
+    """Return the choices of a resumed run: those that can be are as stored, with a line for all that differs."""
     compiles = bool(stored.get("compile", now.compile)) and may_compile
-    kept = dataclasses.replace(now, precision=str(stored.get("precision", now.precision)), compile=compiles)
+    precision = str(stored.get("precision", now.precision))
+    kept = dataclasses.replace(now, precision=precision, compile=compiles, micro_batch=stored.get("micro_batch"))
     changed = [
         f"{name} was {stored[name]}, is {value}"
         for name, value in kept.facts().items()

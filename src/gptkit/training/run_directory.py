@@ -3,6 +3,7 @@
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
 metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there
 checkpoints/      see checkpoints.py
+diverged.json     where a run left the finite numbers
 result.json       what the command returned, written last
 """
 
@@ -13,23 +14,33 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
 
-from gptkit.errors import UsageError
+from gptkit.errors import Diverged, UsageError
 from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import TrainingOptions, fields_of
 from gptkit.training import files
-from gptkit.training.checkpoints import Found, TrainingState, newest_committed, read_state, set_aside
+from gptkit.training.batches import MicroBatch
+from gptkit.training.checkpoints import (
+    Found,
+    TrainingState,
+    all_steps,
+    is_committed,
+    newest_committed,
+    prune,
+    read_state,
+    set_aside,
+)
 from gptkit.training.events import StepEvent
 from gptkit.training.results import RESULT, read_result
 from gptkit.training.run_lock import LOCK, RunLock
 
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+CONFIG, METRICS, DIVERGED = "config.yaml", "metrics.jsonl", "diverged.json"
 DESCRIBED = ("model", "task")  # by a file
 PATHS = ("data", "validation", "model", "tokenizer", "task", "accelerate_config")
 FIX = "give the same command again"
@@ -70,16 +81,21 @@ class RunDirectory:
         return f"gptkit {self.command} --resume {shlex.quote(str(self.path))}"
 
     def append(self, event: StepEvent) -> None:
-        """Add a row to metrics.jsonl, for all to see at once."""
+        """Add a row to metrics.jsonl, for all to see at once; no checkpoint is durable before the rows up to it."""
         if self.lock is None:
             return
         text = json.dumps(event.as_row(), allow_nan=False) + "\n"
         with files.failures_told(f"writing {METRICS}", fix=FIX), open(self.path / METRICS, "ab", buffering=0) as handle:
             files.write(handle, text.encode())
+            files.sync(handle.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; a last line that was cut off is none."""
-        return list(_rows_in(self.path / METRICS))
+        """Return the rows of metrics.jsonl; a last line that was cut off is none.
+
+        Raises InputError when it is not there: somebody removed the run.
+        """
+        with files.failures_told(f"reading {METRICS}", fix=FIX):
+            return list(_rows_in(self.path / METRICS))
 
     def drop_rows_after(self, step: int) -> None:
         """Make metrics.jsonl what it was when the row of `step` was its last one."""
@@ -87,27 +103,47 @@ class RunDirectory:
         with files.failures_told(f"writing {METRICS}", fix=FIX):
             files.write_atomically(self.path / METRICS, "".join(kept))
 
-    def rewind(self) -> tuple[Found, TrainingState]:
-        """Go back to the newest whole checkpoint, or to step 0: set aside what is newer, drop later rows."""
+    def rewind(self, keep: int) -> tuple[Found, TrainingState]:
+        """Go back to the newest whole checkpoint, or to step 0: set aside what is newer, drop later rows.
+
+        A kill between a commit and its pruning leaves more checkpoints than `keep`, which go now.
+        """
         found = newest_committed(self.checkpoints)
         with files.failures_told("going back to the newest checkpoint", fix=FIX):
             set_aside(found)
+            prune(self.checkpoints, keep)
         state = read_state(found.path) if found.path else TrainingState()
         if (self.path / METRICS).exists():
             self.drop_rows_after(state.last_row)
         return found, state
+
+    def note_divergence(self, error: Diverged, micro_batches: Sequence[MicroBatch]) -> None:
+        """Write diverged.json: the step, the rows it was on, as their order numbers them, and the newest checkpoint."""
+        if self.lock is None:
+            return
+        newest = next(filter(is_committed, all_steps(self.checkpoints)), None)
+        note = {
+            "step": error.step,
+            "message": error.message,
+            "first_rows": [one.first_row for one in micro_batches],
+            "supervised": [one.count for one in micro_batches],
+            "newest_checkpoint": newest.name if newest else None,
+        }
+        with files.failures_told(f"writing {DIVERGED}", fix=FIX):
+            files.write_atomically(self.path / DIVERGED, json.dumps(note, indent=1) + "\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, with the command and `finished_at` added, and return it."""
         finished = datetime.now(UTC).isoformat(timespec="microseconds")
         self.result = {"command": self.command, **result, "finished_at": finished}
         with files.failures_told(f"writing {RESULT}", fix=FIX):
+            files.sync_all(self.path)  # what the result vouches for
             files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         return self.result
 
 
 def _rows_in(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -129,7 +165,7 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
         else:
             path = options.out
             _refuse_unusable(path, options.resume)
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_directories(path)
         run = RunDirectory(path, command, lock=RunLock(path))
         try:
             if (path / CONFIG).exists():
@@ -155,7 +191,7 @@ def check_run(options: TrainingOptions) -> None:
 
 
 def _make_new(root: Path, command: str, name: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+    files.make_directories(root)
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     stem = f"{command}-{safe}-{datetime.now():%Y%m%d-%H%M%S}"
     taken = 0
@@ -166,6 +202,7 @@ def _make_new(root: Path, command: str, name: str) -> Path:
         except FileExistsError:
             taken += 1
             continue
+        files.sync_directory(root)
         return path
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from gptkit.training.loss_scale import LossScale
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import all_reduce
 from gptkit.training.sharding import Sharding
+from gptkit.training.spikes import History, judge
 
 LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
 
@@ -28,6 +30,16 @@ NEVER = 2**62
 def autocast(device: str, precision: str) -> Any:
     """Return the context of a forward pass: 16-bit products on float32 weights, or nothing for fp32."""
     return torch.autocast(device, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
+
+
+@contextmanager
+def uncompiled(is_compiled: bool) -> Iterator[None]:
+    """Run what is compiled as it was written."""
+    if not is_compiled:  # not to import the compiler for nothing
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 class Objective(nn.Module):
@@ -50,6 +62,7 @@ class Machinery:
     """What a step works with; `first_bad_step` lives on the device and is NEVER until something was not finite.
 
     With `sharding` each process has its rows of the gradient alone: `backward` adds up over the processes each time.
+    With `spikes`, the losses and norms so far, a step that leaps above them is not taken.
     """
 
     objective: nn.Module
@@ -61,6 +74,7 @@ class Machinery:
     clip_norm: float
     seed: int
     first_bad_step: Tensor
+    spikes: History | None = None
 
     def shard(self) -> None:
         """Spread weights, gradients and moments over the processes."""
@@ -96,6 +110,22 @@ class Machinery:
         if self.sharding is None:
             return norm
         return all_reduce(self.accelerator, norm.square(), dist.ReduceOp.SUM).sqrt()
+
+    def is_spike(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Return whether the step leaps, the same on every process, and note its loss and norm."""
+        assert self.spikes is not None
+        whole = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
+        found, self.spikes = judge(self.spikes, whole, norm)
+        return found
+
+    def note_bad(self, step: int, is_bad: Tensor) -> None:
+        """Remember the first step that was bad."""
+        self.first_bad_step = torch.where(is_bad, self.first_bad_step.clamp(max=step), self.first_bad_step)
+
+    def note_bad_state(self, step: int, weights: Iterable[Tensor]) -> None:
+        """Note a step after which a weight or moment is not finite."""
+        tensors = [one for one in (*weights, *self.optimizer.state_tensors().values()) if one.numel()]
+        self.note_bad(step, ~nn.utils.get_total_norm(tensors, math.inf).isfinite())
 
     def drop_gradients(self) -> None:
         if self.sharding is not None:
@@ -143,25 +173,32 @@ def take_step(
 
 @torch.no_grad()
 def update(machinery: Machinery, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
-    """Clip by the global norm, step where it is finite, note the first bad step; return the norm before clipping."""
+    """Clip by the global norm, step where all is finite and no spike, note a bad step; return the norm as it was."""
     optimizer, scale = machinery.optimizer, machinery.loss_scale
     if machinery.sharding is not None:
         machinery.sharding.hand_over_gradients()
     optimizer.drop_frozen(step)
     norm = machinery.grad_norm() / scale.scale
-    found_inf = (~norm.isfinite()).float()
+    overflowed = ~norm.isfinite()
+    is_held = overflowed | ~loss.isfinite()
+    if machinery.spikes is not None:
+        is_held = is_held | machinery.is_spike(loss, norm)
     divisor = scale.scale * (norm / machinery.clip_norm).clamp(min=1.0) if machinery.clip_norm else scale.scale
     optimizer.set_learning_rate(learning_rate_factor)
-    optimizer.step(divisor, found_inf)
+    optimizer.step(divisor, is_held.float())
     optimizer.zero_grad()
-    is_bad = ~loss.isfinite() | ((found_inf > 0) & scale.is_exhausted())
-    machinery.first_bad_step = torch.where(is_bad, machinery.first_bad_step.clamp(max=step), machinery.first_bad_step)
-    scale.update(found_inf)
+    machinery.note_bad(step, ~loss.isfinite() | (overflowed & scale.is_exhausted()))
+    scale.update(overflowed.float())
     return norm
 
 
-def warm_up(machinery: Machinery, step: int, count: int, micro_batches: list[MicroBatch]) -> None:
-    """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed."""
+def warm_up(
+    machinery: Machinery, step: int, count: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False
+) -> None:
+    """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed.
+
+    `with_optimizer` makes its state as well, and an update that is held back.
+    """
     shapes: set[tuple[Any, ...]] = set()
     for one in micro_batches:
         batch = one.load()
@@ -170,4 +207,8 @@ def warm_up(machinery: Machinery, step: int, count: int, micro_batches: list[Mic
             shapes.add(shape)
             work = StepWork(step, count, 0, ())
             machinery.backward(work, Share(one, 1.0, is_last=False), batch)
+    if with_optimizer:
+        held = torch.ones((), device=machinery.accelerator.device)
+        machinery.optimizer.drop_frozen(step)
+        machinery.optimizer.step(held, held)
     machinery.drop_gradients()

@@ -7,11 +7,11 @@ from typing import Any
 
 from gptkit.data.evaluation_files.forms import cell, find_form, refuse_repeated_examples, text_cell
 from gptkit.data.examples import Example
-from gptkit.data.json_objects import json_name, json_object
 from gptkit.data.task_cells import text_of
 from gptkit.data.task_data import Loaded, loaded
 from gptkit.data.task_readers import lines
 from gptkit.errors import InputError
+from gptkit.strict_json import json_name, json_object
 
 FORMS = (("coqa-dev-v1.0.json",), ("coqa-dev*.json",), ("dev*.json",))
 _FIX = 'CoQA\'s file is one JSON object {"version": "1.0", "data": [...]}; fetch it again'

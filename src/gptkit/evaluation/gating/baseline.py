@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gptkit.data.file_faults import faults_named, require_regular
-from gptkit.data.json_objects import json_name, json_object
 from gptkit.errors import InputError
 from gptkit.evaluation.eval_file import SCHEMA, EvaluatedRun, Scored
 from gptkit.evaluation.measures import MEASURES, value_of
 from gptkit.evaluation.protocols import Column, Items
 from gptkit.evaluation.rows.bleu import COLUMNS as BLEU_COLUMNS
+from gptkit.strict_json import json_name, json_object
 
 MAX_BYTES = 1 << 30
 LARGEST = 1e15  # squares of it and sums of those are still finite

@@ -19,12 +19,12 @@ import numpy as np
 
 from gptkit.data.examples import Example
 from gptkit.data.file_faults import faults_named
-from gptkit.data.json_objects import json_object
 from gptkit.errors import InputError, NothingComparable
 from gptkit.evaluation.eval_file import SCHEMA, EvaluatedRun, Scored
 from gptkit.evaluation.gating.baseline import checked_column, read_text
 from gptkit.evaluation.gating.lm_eval_tasks import Asked, Task, task_of
 from gptkit.evaluation.protocols import Items
+from gptkit.strict_json import json_object
 
 _FIX = "name the folder or results_*.json that lm-eval wrote with --log_samples"
 

@@ -1,0 +1,241 @@
+"""Disks that fill up, that lose what was not synced, that are read-only or vanish, and two runs in one directory."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import mounts
+import pytest
+from children import Child, command, run_command, start, start_command
+from effects import effects_of, full_from, spread, vanishing_at
+from figures import Count, Report
+from small_runs import Reference, SmallRuns, checkpoints_of, identical
+
+from gptkit.training.checkpoints import defect
+
+KINDS = ["pretrain", "finetune"]
+MEGABYTE = 1 << 20
+
+
+def told_in_one_line(child: Child) -> str:
+    """Return the one line of an error; there is no traceback."""
+    [line] = child.error_lines
+    assert line.startswith("error: "), child.err
+    assert " - " in line
+    return line
+
+
+def settle(words: list[str], whole: Path, run: Path) -> None:
+    """Give the same command again, which must end in the bits of `whole`."""
+    child = run_command(words, log=run.parent / "log")
+    assert child.wait() == 0, child.err
+    assert identical(whole, run) == []
+
+
+@pytest.mark.parametrize("kind", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])
+def test_a_disk_that_is_full_from_any_effect_on_damages_nothing(
+    kind: str,
+    small: SmallRuns,
+    reference: Reference,
+    tmp_path: Path,
+    count: Count,
+    figure: Report,
+) -> None:
+    chance, whole = random.Random(4), reference(kind)
+    effects = len(effects_of(whole))
+    turns = spread(chance, effects, count(1, 150))
+    for turn in turns:
+        run = tmp_path / f"{turn}" / "run"
+        run.parent.mkdir()
+        words = small.words(kind, run)
+        child = start(full_from, words, run, turn, log=run.parent / "log")
+        if child.wait() != 0:  # the last effects take no space
+            assert child.wait() == 6, f"{turn}: {child.err}"
+            assert "no space left" in told_in_one_line(child)
+        assert [defect(path) for path in checkpoints_of(run)] == [None] * len(checkpoints_of(run))
+        settle(words, whole, run)
+        shutil.rmtree(run.parent)
+    outcome = (
+        f"exit 6 in one line, no committed checkpoint damaged; {len(turns)} of {len(turns)} ended in the same bits"
+    )
+    outcome += f" once there was space ({effects} effects in a run)"
+    figure("R9", f"no space from the k-th effect on, {kind}", len(turns), outcome, seed=4, bound="0 damaged, exit 6")
+
+
+def on_a_small_disk(words: list[str], disk: Path, free: int, copy: Path) -> None:
+    """Run a command with `free` bytes left on a disk of 64 MB, then with all of them; keep what it made in `copy`."""
+    try:
+        mounts.own_mounts()
+        mounts.mount_small_disk(disk, 64 * MEGABYTE)
+    except mounts.Refused:
+        os._exit(mounts.REFUSED)
+    (disk / "filler").write_bytes(bytes(64 * MEGABYTE - free))
+    first = mounts.forked(command, words)
+    damaged = [path.name for path in checkpoints_of(disk / "run") if defect(path)]
+    (disk / "filler").unlink()
+    second = mounts.forked(command, words)
+    shutil.copytree(disk / "run", copy)
+    print(f"first {first}, damaged {damaged}, second {second}", flush=True)
+
+
+def test_a_real_disk_that_fills_up_damages_nothing(
+    small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report
+) -> None:
+    chance, full = random.Random(5), 0
+    kinds = [KINDS[number % 2] for number in range(count(1, 40))]
+    fault = "a tmpfs of 64 MB that fills up"
+    for number, kind in enumerate(kinds):
+        disk, copy = tmp_path / f"disk-{number}", tmp_path / f"{number}" / "run"
+        disk.mkdir()
+        copy.parent.mkdir()
+        words, free = small.words(kind, disk / "run"), chance.randrange(8192, 160_000)
+        child = start(on_a_small_disk, words, disk, free, copy, log=tmp_path / f"log-{number}")
+        if child.wait() == mounts.REFUSED:
+            figure("R9", fault, 0, "not run: nobody may mount here")
+            pytest.skip("nobody may mount here")
+        assert child.wait() == 0, child.err
+        summary = child.out.splitlines()[-1]
+        assert summary.startswith(("first 6, damaged [], second 0", "first 0, damaged [], second 0")), child.err
+        full += summary.startswith("first 6")
+        assert len(child.error_lines) == summary.startswith("first 6"), child.err
+        assert identical(reference(kind), copy) == []
+    assert full
+    outcome = f"{full} filled up: exit 6 in one line, no checkpoint damaged, then the same bits; the others had room"
+    figure("R9", fault, len(kinds), outcome, seed=5, bound="0 damaged, exit 6")
+
+
+def too_early(trace: Sequence[str], written_by_libraries: Sequence[str]) -> list[str]:
+    """Return what a manifest, a removal or the result vouched for although a power cut could still have lost it."""
+    volatile: set[str] = set(written_by_libraries)  # contents
+    nameless: set[str] = set()  # names in directories that were not synced since
+    faults: list[str] = []
+
+    def need(what: str, *begin: str) -> None:
+        faults.extend(f"{what}: content of {one}" for one in volatile if one.startswith(begin))
+        faults.extend(f"{what}: name of {one}" for one in nameless - {f"{what}.tmp"} if one.startswith(begin))
+
+    known: set[str] = set()
+    for kind, path in (line.split(" ", 1) for line in trace):
+        if kind == "sync" and (path == "" or path.endswith("/")):
+            nameless -= {one for one in nameless if os.path.dirname(one) == path.rstrip("/")}
+        elif kind == "sync":
+            volatile.discard(path)
+        elif kind == "rename" and path.endswith("MANIFEST.json"):
+            need(path, os.path.dirname(path) + "/", "metrics.jsonl")
+        elif kind == "rename" and "removed-" in path:
+            need(path, "checkpoints")
+        elif kind == "rename" and path == "result.json":
+            need(path, "")
+        if kind in ("open", "mkdir", "rename") and path not in known and path != "run.lock":
+            nameless.add(path)
+            known.add(path)
+        if kind in ("write", "open") and path != "run.lock" and (kind == "write" or path not in known):
+            volatile.add(path)
+        if kind == "rename":
+            volatile.discard(f"{path}.tmp")
+            nameless.discard(f"{path}.tmp")
+        if kind in ("remove", "rmdir"):
+            volatile.discard(path)
+            nameless.discard(path)
+            known.discard(path)
+    return faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_vouched_for_before_it_is_durable(kind: str, reference: Reference, figure: Report) -> None:
+    run = reference(kind)
+    trace = effects_of(run)
+    model = [str(path.relative_to(run)) for path in run.glob("model/*")] + ["loss.png"]
+    assert too_early(trace, model) == []
+    syncs = [turn for turn, line in enumerate(trace) if line.startswith("sync")]
+    useless = [trace[turn] for turn in syncs if not too_early([*trace[:turn], *trace[turn + 1 :]], model)]
+    commits = sum(line.startswith("rename") for line in trace)
+    assert len(syncs) - len(useless) > 50
+    outcome = f"all {commits} renames came after the syncs of what they vouch for ({len(syncs)} syncs, of which"
+    outcome += f" {len(syncs) - len(useless)} could not be left out one by one)"
+    figure("R10", f"a power cut before any rename, {kind}", commits, outcome, bound="100% synced before the rename")
+
+
+def read_only(words: list[str], folder: Path) -> None:
+    try:
+        mounts.own_mounts()
+        mounts.mount_read_only(folder)
+    except mounts.Refused:
+        os._exit(mounts.REFUSED)
+    command(words)
+
+
+@pytest.mark.parametrize("state", ["empty", "half done"])
+def test_a_read_only_directory_is_refused_in_one_line(
+    state: str, small: SmallRuns, reference: Reference, tmp_path: Path, figure: Report
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if state == "half done":
+        begun = start_command(small.pretrain(folder / "run"), log=tmp_path / "begun")
+        while not checkpoints_of(folder / "run"):
+            assert begun.process.is_alive(), begun.err
+        begun.kill()
+        begun.wait()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = small.pretrain(folder / "run")
+    child = start(read_only, words, folder, log=tmp_path / "log")
+    if child.wait() == mounts.REFUSED:
+        figure("R11", f"a read-only bind mount, {state}", 0, "not run: nobody may mount here")
+        pytest.skip("nobody may mount here")
+    assert child.wait() == 2, child.err
+    assert "ead-only file system" in told_in_one_line(child)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    outcome = "exit 2 in one line, nothing touched"
+    if state == "half done":
+        settle(words, reference("pretrain"), folder / "run")
+        outcome += "; writable again, it ended in the same bits"
+    figure("R11", f"a read-only bind mount, {state}", 1, outcome, bound="one line, exit 2")
+
+
+@pytest.mark.parametrize("kind", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])
+def test_a_directory_that_vanishes_ends_the_run_in_one_line(
+    kind: str,
+    small: SmallRuns,
+    reference: Reference,
+    tmp_path: Path,
+    count: Count,
+    figure: Report,
+) -> None:
+    chance, whole = random.Random(6), reference(kind)
+    trace = effects_of(whole)
+    turns = spread(chance, len(trace), count(1, 60))
+    for turn in turns:
+        run = tmp_path / f"{turn}" / "run"
+        run.parent.mkdir()
+        words = small.words(kind, run)
+        child = start(vanishing_at, words, run, turn, log=run.parent / "log")
+        assert child.wait() == 2, f"{turn} {trace[turn - 1]}: {child.err}"
+        told_in_one_line(child)
+        settle(words, whole, run)
+        shutil.rmtree(run.parent)
+    outcome = f"{len(turns)} of {len(turns)}: exit 2 in one line; the same command then made the run anew"
+    figure("R11", f"rm -rf of the run, {kind}", len(turns), outcome, seed=6, bound="one line, exit 2, 0 corrupted runs")
+
+
+def test_of_two_runs_in_one_directory_one_is_refused_by_name(
+    small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report
+) -> None:
+    pairs = count(1, 50)
+    for number in range(pairs):
+        run = tmp_path / f"{number}" / "run"
+        run.parent.mkdir()
+        words = small.pretrain(run)
+        pair = [start_command(words, log=run.parent / name) for name in ("first", "second")]
+        assert sorted(child.wait() for child in pair) == [0, 2], [child.err for child in pair]
+        loser, winner = sorted(pair, key=lambda child: -child.wait())
+        line = told_in_one_line(loser)
+        assert f"in use by process {winner.pid} on {os.uname().nodename}" in line, line
+        assert identical(reference("pretrain"), run) == []
+        shutil.rmtree(run.parent)
+    outcome = f"{pairs} of {pairs}: one went on to the same bits, the other named its process and host, exit 2"
+    figure("R11", "two launches on one directory", pairs, outcome, bound="one line, exit 2, 0 corrupted runs")
