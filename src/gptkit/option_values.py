@@ -165,8 +165,8 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, int, list[str | None]
             if not isinstance(item, yaml.ScalarEvent):
                 raise _not_flat(path, item, "a nested value")
         yield str(key.value), _line(key), [_scalar(item) for item in items], is_list
-    if not isinstance(after := next(events), yaml.StreamEndEvent):
-        raise _not_flat(path, after, "a second document")
+    for _ in events:
+        pass  # what follows is read too, for it may be wrong
 
 
 def _events(path: Path, text: str) -> Iterator[yaml.Event]:

@@ -43,10 +43,13 @@ def plain_events(path: Path, text: str, *, what: str, fix: str = CURE) -> Iterat
     """Yield the events of YAML from a file; UsageError with file:line for what is no YAML, or more than words."""
     import yaml
 
-    depth = 0
+    depth = documents = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                raise refused(path, event, f"a second document in {what}", fix)
             if getattr(event, "anchor", None):
                 raise refused(path, event, f"an anchor or alias in {what}", fix)
             if getattr(event, "tag", None):

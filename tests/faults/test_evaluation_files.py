@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from in_process import LONGEST_LINE
+
 from gptkit.errors import GptkitError
 from gptkit.evaluation.evaluations import find_evaluation
 
@@ -111,7 +113,7 @@ def read_or_refused(name: str, folder: Path) -> str:
     except GptkitError as error:
         line = str(error)
         complete = error.exit_code == 2 and error.where and error.fix and str(folder) in error.where
-        return "refused" if complete and len(line) < 1000 else f"exit {error.exit_code}: {line[:300]}"
+        return "refused" if complete and len(line) < LONGEST_LINE else f"exit {error.exit_code}: {line[:300]}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
     return "a NUL was read" if any("\0" in text for one in examples for text in texts_in(one.fields)) else "read"

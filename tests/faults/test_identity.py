@@ -31,6 +31,7 @@ OTHERS: Mapping[str, Any] = {
     "task": "qnli",
     "transfer_layers": "0",
     "sequence_length": 8,
+    "tokens_per_step": 128,
     "batch_size": 8,
     "device": "auto",
 }
@@ -162,7 +163,8 @@ def test_an_edited_config_is_refused_by_the_checkpoint(
         ended = gptkit(kind, "--resume", run, "--json")
         config.write_text(text)
         wrong = complaints(ended)
-        if not re.search(rf"\b{key}(_sha256)? was .*, is ", ended.err):
+        several = key == "study" and "it holds a run of one seed" in ended.err
+        if not several and not re.search(rf"\b{key}(_sha256)? was .*, is ", ended.err):
             wrong.append(ended.err.strip())
         if wrong:
             failures.append(f"{key}: {'; '.join(wrong)}")

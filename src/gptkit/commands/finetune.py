@@ -82,7 +82,8 @@ def _refuse_half_studies(options: FinetuneOptions) -> None:
 
 
 def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
-    if options.seeds > 1 and options.out is not None and (options.out / METRICS).exists():
+    several = options.seeds > 1 or options.study != "none"
+    if several and options.out is not None and (options.out / METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 

@@ -51,7 +51,7 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
     try:
         with quiet_transformers():
             return parsers[kind](raw, where)
-    except (StrictDataclassError, ValueError, TypeError) as error:
+    except (StrictDataclassError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[-1].strip().split(": ", 1)[-1]
         reason = re.sub(r"^Field '(\w+)' with value (.*) doesn't match any type in .*", r"\1 cannot be \2", reason)
         raise InputError(reason, where=where, fix="correct the value") from None
