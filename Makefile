@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/gptkit eval --model $(DEMO)-classification
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and not network"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not network"

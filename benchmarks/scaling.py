@@ -13,7 +13,7 @@ import torch
 
 from gptkit.commands.dry_run import chosen_rows, shape_of
 from gptkit.commands.planned_tables import duration, size
-from gptkit.model.lm_loss import CHUNK_ELEMENTS
+from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.options import PretrainOptions
@@ -151,6 +151,7 @@ def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[
             device="cuda",
             dense_length=DENSE_LENGTH,
             chunk_elements=CHUNK_ELEMENTS["cuda"],
+            scored_elements=SCORED_ELEMENTS["cuda"],
         )
 
         def total(strategy: Strategy, one: Pass = one) -> int:

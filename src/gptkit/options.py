@@ -153,10 +153,10 @@ class TrainingOptions(OutputOptions):
     )
     accelerate_config: str | None = option(
         None,
-        "ddp, or a file of accelerate config.",
+        "ddp = a copy of the model on each process, fsdp2 = a part of it; or a file of accelerate config.",
         panel="More",
         conduct=True,
-        metavar="ddp|FILE",
+        metavar="ddp|fsdp2|FILE",
     )
     report_to: TrackerName = option("none", "Also send metrics to a tracker.", panel="More", conduct=True)
     dry_run: bool = option(

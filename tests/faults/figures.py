@@ -59,11 +59,10 @@ def told(figure: Figure) -> str:
 def write_table(path: Path, figures: Sequence[Figure]) -> None:
     """Write the figures into the table: each replaces the line of its row and fault, the others stay."""
     lines = {_key(line): line for line in (path.read_text().splitlines() if path.exists() else []) if _is_line(line)}
+    lines = {key: line for key, line in lines.items() if key[1]}  # not those of rows that had no figure yet
     lines |= {_key(line): line for line in map(_line, figures)}
-    missing = sorted(set(range(1, ROWS + 1)) - {row for row, _ in lines})
-    lines |= {(row, ""): f"| R{row} | | | | not run | | |" for row in missing}
-    if len(missing) < ROWS:
-        lines = {key: line for key, line in lines.items() if key[1] or key[0] in missing}
+    missing = set(range(1, ROWS + 1)) - {row for row, _ in lines}
+    lines |= {(row, ""): f"| R{row} | | | | not run at full count | | |" for row in missing}
     body = "\n".join(lines[key] for key in sorted(lines))
     path.write_text(f"{INTRODUCTION}\n{_machine()}\n\n{HEADER}{body}\n")
 

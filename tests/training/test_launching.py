@@ -184,6 +184,12 @@ def test_muon_is_refused_before_anything_is_launched(
         run_here(muon, capsys)
 
 
+def test_a_plan_of_what_would_be_refused_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    muon = PretrainOptions(optimizer="muon", num_processes=2, accelerate_config="fsdp2", device="cpu", dry_run=True)
+    with pytest.raises(UsageError, match="Muon needs whole matrices"):
+        run_here(muon, capsys)
+
+
 def test_one_process_shards_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ran, said = run_here(PretrainOptions(num_processes=1, accelerate_config="fsdp2", device="cpu"), capsys)
     assert ran == [1]
@@ -217,6 +223,7 @@ def test_a_process_that_accelerate_launch_leaves_alone_says_so(
         ("distributed_type: DEEPSPEED", "DEEPSPEED is not supported"),
         ("distributed_type: MULTI_GPU\nnum_processes: two", "not a whole number"),
         ("distributed_type: MULTI_GPU\nnum_machines: 2", "accelerate launch --num_machines"),
+        ("distributed_type: MULTI_GPU\nmain_process_port: 70000", "main_process_port 70000 is no port"),
         ("distributed_type: FSDP", "only version 2 of FSDP is supported"),
         ("distributed_type: FSDP\nfsdp_config: {fsdp_version: 1}", "only version 2 of FSDP is supported"),
         ("distributed_type: FSDP\nfsdp_config: {fsdp_versoin: 2}", "did you mean 'fsdp_version'"),

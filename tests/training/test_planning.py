@@ -36,6 +36,7 @@ def on_meta(**changes: Any) -> GPTForCausalLM:
 
 def a_pass(precision: str = "bf16", **changes: Any) -> Pass:
     values = {"rows": 3, "length": 16, "device": "cpu", "dense_length": DENSE_LENGTH, "chunk_elements": 2**26}
+    values |= {"scored_elements": 2**23}
     return Pass(**{**values, "precision": precision, **changes})
 
 

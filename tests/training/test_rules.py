@@ -13,7 +13,9 @@ from gptkit.training.rules import (
     choose_compile,
     choose_micro_batch,
     choose_precision,
+    draws_note,
     flops_per_token,
+    micro_batch_rows,
     reuse,
 )
 
@@ -88,3 +90,13 @@ def test_facts_of_this_machine() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="no cuda device"):
         make_accelerator("cuda")
+
+
+def test_every_process_has_work_and_a_line_says_what_dropout_then_hangs_on() -> None:
+    """64 rows, which one GPU takes at once, on 8; where memory cuts finer still, their number decides nothing."""
+    assert micro_batch_rows(64, 8) == 8
+    note = draws_note(8, 64, 8)
+    assert note is not None
+    assert "--micro-batch 8 draws the same dropout" in note
+    assert draws_note(4, 64, 8) is None
+    assert draws_note(64, 64, 1) is None

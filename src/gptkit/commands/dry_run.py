@@ -32,7 +32,7 @@ from torch import nn
 
 from gptkit.commands import planned_tables
 from gptkit.console import Console
-from gptkit.model.lm_loss import CHUNK_ELEMENTS
+from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.modeling_gpt import DENSE_LENGTH
 from gptkit.options import TrainingOptions
 from gptkit.training import planning, rules
@@ -173,7 +173,7 @@ def with_total(memory: Memory) -> dict[str, int]:
 
 
 def with_probe(plan: dict[str, Any], subject: Subject, probe: Probe, hardware: Hardware) -> dict[str, Any]:
-    """Return the plan with what the probe measured."""
+    """Return the plan with what the probe measured; what it held beyond the parts on a CPU is the allocator's."""
     seconds = probe.train_seconds(subject.steps, subject.tokens)
     shared = 1 if hardware.kind == "cpu" else plan["processes"]  # processes on one CPU share its cores
     plan["here"] = {
@@ -183,6 +183,11 @@ def with_probe(plan: dict[str, Any], subject: Subject, probe: Probe, hardware: H
         "evaluation_seconds": probe.evaluation_seconds * subject.evaluations / shared,
         "peak_memory": probe.peak_memory,
     }
+    if hardware.kind == "cpu":
+        beyond = max(0, (probe.peak_memory or 0) - plan["memory"]["ddp"]["total"])
+        for one in plan["memory"].values():
+            one["reserve"], one["total"] = one["reserve"] + beyond, one["total"] + beyond
+        plan["labels"]["memory.reserve"] = MEASURED
     return plan
 
 
@@ -224,6 +229,7 @@ def pass_on(subject: Subject, hardware: Hardware, precision: str) -> Pass:
         device=hardware.kind,
         dense_length=DENSE_LENGTH,
         chunk_elements=CHUNK_ELEMENTS.get(hardware.kind, CHUNK_ELEMENTS["cpu"]),
+        scored_elements=SCORED_ELEMENTS.get(hardware.kind, SCORED_ELEMENTS["cpu"]),
         checkpointing=subject.options.gradient_checkpointing,
         has_loss_head=subject.has_loss_head,
     )
@@ -250,7 +256,7 @@ def chosen_rows(options: TrainingOptions, model: nn.Module, hardware: Hardware, 
     config: Any = model.config
     return options.micro_batch or rules.choose_micro_batch(
         hardware,
-        rows=rules.micro_batch_rows(rows, options.num_processes or 1, has_dropout=bool(model.has_dropout)),
+        rows=rules.micro_batch_rows(rows, options.num_processes or 1),
         sequence_length=length,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_layer=config.n_layer,

@@ -96,8 +96,7 @@ def _rows(
     options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware, longest: int
 ) -> int:
     """Return how many of the longest sequences fill a forward pass: no batch has more tokens, padding included."""
-    processes, has_dropout = options.num_processes or 1, model.has_dropout
-    share = rules.micro_batch_rows(options.batch_size, processes, has_dropout=has_dropout)
+    share = rules.micro_batch_rows(options.batch_size, options.num_processes or 1)
     most = min(options.micro_batch or share, options.batch_size) * inputs.train.sequences_per_example
     return max(1, min(most, plan.padded_tokens(options, inputs, model, hardware) // longest))
 

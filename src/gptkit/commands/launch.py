@@ -33,8 +33,10 @@ def run(
 
     config = _config(options, console)
     if options.dry_run:
-        of_file = config.num_processes if config else None
-        return command(dataclasses.replace(options, num_processes=options.num_processes or of_file), console)
+        processes = options.num_processes or (config.num_processes if config else None)
+        if config is not None and config.sharded and processes != 1:
+            _refuse_muon(options)
+        return command(dataclasses.replace(options, num_processes=processes), console)
     plan = launching.plan_launch(options, config, gpus=_gpus(), cores=_cores(), environment=os.environ)
     if plan is None:
         console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))

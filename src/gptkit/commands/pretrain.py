@@ -91,9 +91,12 @@ def _train(
 ) -> dict[str, Any]:
     model = inputs.model.to(accelerator.device)
     whole = _cutting(options, inputs, hardware)
-    note = rules.idle_note(len(whole.batches(1)), options.num_processes or 1, rows=inputs.rows_per_step)
-    if note:
+    processes = options.num_processes or 1
+    if note := rules.idle_note(len(whole.batches(1)), processes, rows=inputs.rows_per_step):
         console.warn(note)
+    draws_note = rules.draws_note(whole.micro_batch, inputs.rows_per_step, processes)
+    if draws_note and whole.has_dropout and options.micro_batch is None:
+        console.say(draws_note)
 
     def make_job(choices: Choices) -> Job:
         if choices.compile:
@@ -124,9 +127,7 @@ def _cutting(options: PretrainOptions, inputs: Inputs, hardware: Hardware, most:
     config = inputs.model.config
     micro_batch = options.micro_batch or rules.choose_micro_batch(
         hardware,
-        rows=rules.micro_batch_rows(
-            inputs.rows_per_step, options.num_processes or 1, has_dropout=inputs.model.has_dropout
-        ),
+        rows=rules.micro_batch_rows(inputs.rows_per_step, options.num_processes or 1),
         sequence_length=inputs.sequence_length,
         parameters=inputs.model.num_parameters(),
         n_layer=config.n_layer,

@@ -64,9 +64,7 @@ def cutting(
 ) -> Cutting:
     """Return how the batches are cut: into passes of at most `most` examples, if memory allows no more."""
     padded, size = padded_tokens(options, inputs, model, hardware), options.batch_size
-    micro_batch = options.micro_batch or rules.micro_batch_rows(
-        size, options.num_processes or 1, has_dropout=model.has_dropout
-    )
+    micro_batch = options.micro_batch or rules.micro_batch_rows(size, options.num_processes or 1)
 
     def cut(examples: int) -> Batches:
         return finetuning_batches(

@@ -8,6 +8,7 @@ taken, both in the forward pass: three matrix products, as many as anybody needs
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 # Of one chunk's logits: each chunk costs a pass over the weight's gradient, and small products leave a GPU idle.
 CHUNK_ELEMENTS = {"cpu": 2**26, "cuda": 2**28}  # 128 and 512 MiB in bf16
+# Without gradients there is no such pass, and smaller chunks of fp32 logits find room in what training freed.
+SCORED_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}  # 32 and 256 MiB in fp32
 ALIGNMENT = {"cpu": 1, "cuda": 64}  # entries: an H100 multiplies by 50,257 columns half as fast as by 50,304
 IGNORE = -100
 
@@ -39,7 +42,7 @@ def lm_loss(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tens
 def _summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None) -> Tensor:
     """Return the loss alone, its softmax in fp32 whatever the precision of the products."""
     total = torch.zeros((), device=hidden.device)
-    for rows in _chunks(hidden, weight):
+    for rows in _chunks(hidden, weight, SCORED_ELEMENTS):
         logits = F.linear(hidden[rows], weight).float()  # (chunk, vocab)
         nll = F.cross_entropy(logits, targets[rows], ignore_index=IGNORE, reduction="none")
         total = total + (nll if token_weights is None else nll * token_weights[rows]).sum()
@@ -59,7 +62,7 @@ class _ChunkedLoss(torch.autograd.Function):
         weight_gradient: Tensor | None = None  # (n_embd, vocab), added up in the weight's own precision
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(hidden, weight):
+            for rows in _chunks(hidden, weight, CHUNK_ELEMENTS):
                 logits = hidden[rows] @ columns  # (chunk, vocab and unused columns)
                 logits[:, entries:] = -math.inf
                 nll, logits_gradient = _nll_and_gradient(logits, targets[rows])
@@ -116,9 +119,9 @@ def _aligned(weight: Tensor) -> Tensor:
     return F.pad(weight, (0, 0, 0, missing)) if missing else weight
 
 
-def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
-    """Return equal slices of the tokens, but for the last, whose logits are at most CHUNK_ELEMENTS."""
-    tokens, elements = len(hidden), CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cpu"])
+def _chunks(hidden: Tensor, weight: Tensor, most: Mapping[str, int]) -> list[slice]:
+    """Return equal slices of the tokens, but for the last, with `most` logits at most for the kind of device."""
+    tokens, elements = len(hidden), most.get(hidden.device.type, most["cpu"])
     largest = max(1, elements // len(weight))
     size = max(1, -(-tokens // -(-tokens // largest))) if tokens else 1
     return [slice(start, start + size) for start in range(0, tokens, size)]

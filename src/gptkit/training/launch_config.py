@@ -82,8 +82,8 @@ def read_launch_config(path: Path) -> LaunchConfig:
         path,
         kind,
         num_processes=None if processes == -1 else processes,
-        port=_number(values, "main_process_port", path) or None,
-        gpu_ids=str(values.get("gpu_ids") or "all"),
+        port=_port(values, path),
+        gpu_ids="all" if values.get("gpu_ids") is None else str(values["gpu_ids"]),
         use_cpu=values.get("use_cpu") is True,
         unused=_overruled(values, sharding),
     )
@@ -127,6 +127,15 @@ def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if str(named.get("fsdp_version", 1)) != "2":
         raise UsageError("only version 2 of FSDP is supported", where=str(path), fix=FSDP_FIX)
     return named
+
+
+def _port(values: Mapping[str, Any], path: Path) -> int | None:
+    """Return the port, None for any free one, which 0 means too."""
+    port = _number(values, "main_process_port", path) or None
+    if port is not None and not 0 < port < 1 << 16:
+        fix = "write 1 to 65535, or leave it out: a free one is taken then"
+        raise UsageError(f"main_process_port {port} is no port", where=str(path), fix=fix)
+    return port
 
 
 def _overruled(values: Mapping[str, Any], sharding: Mapping[str, Any]) -> tuple[str, ...]:

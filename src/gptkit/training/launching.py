@@ -235,7 +235,10 @@ def _told(record: ranks.Record) -> GptkitError:
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
     if failure.exitcode < 0:
         message = f"process {rank} was ended by {failure.signal_name()}"
-        return OutOfResources(message, fix="if memory ran out, lower --micro-batch or --num-processes")
+        cure = "if memory ran out, lower --micro-batch or --num-processes; else give the same command again"
+        return OutOfResources(
+            message, fix=cure if failure.exitcode == -signal.SIGKILL else "give the same command again"
+        )
     message = f"process {rank} ended with exit code {failure.exitcode} before it could say why"
     return OutOfResources(message, fix="see what it printed above")
 

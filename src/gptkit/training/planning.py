@@ -41,7 +41,7 @@ class Pass:
     """One forward pass: `rows` sequences of `length` tokens in a precision on a kind of device.
 
     `dense_length` is up to which length the model attends by plain products in 16 bit on a CPU; `chunk_elements` the
-    most logits that the loss holds at once.
+    most logits that the loss holds at once, `scored_elements` the most in an evaluation.
     """
 
     rows: int
@@ -50,6 +50,7 @@ class Pass:
     device: str
     dense_length: int
     chunk_elements: int
+    scored_elements: int
     checkpointing: bool = False
     has_loss_head: bool = True
 
@@ -153,13 +154,13 @@ def loss_buffers(shape: Shape, one: Pass) -> int:
     element, head, hidden = one.element, shape.vocabulary * shape.n_embd, one.tokens * shape.n_embd
     casts = (head + hidden) * element if element < FP32 else 0
     kept = hidden * (element + FP32) + head * (FP32 + 2 * element)
-    return 3 * chunk_logits(shape, one, one.tokens) * element + casts + kept
+    return 3 * chunk_logits(shape, one.tokens, one.chunk_elements) * element + casts + kept
 
 
-def chunk_logits(shape: Shape, one: Pass, tokens: int) -> int:
-    """Return how many logits of so many tokens the loss makes at once."""
-    most = max(1, one.chunk_elements // shape.vocabulary)
-    return -(-tokens // -(-tokens // most)) * shape.vocabulary
+def chunk_logits(shape: Shape, tokens: int, most: int) -> int:
+    """Return how many logits of so many tokens are made at once, `most` at most."""
+    rows = max(1, most // shape.vocabulary)
+    return -(-tokens // -(-tokens // rows)) * shape.vocabulary
 
 
 def scoring_activations(shape: Shape, one: Pass, scoring: Scoring) -> int:
@@ -175,7 +176,7 @@ def scoring_logits(shape: Shape, one: Pass, scoring: Scoring) -> int:
     if not scoring.has_head:
         return 0
     before = one.element if one.device == "cpu" and one.element < FP32 else 0
-    return chunk_logits(shape, one, scoring.tokens) * (2 * FP32 + before)
+    return chunk_logits(shape, scoring.tokens, one.scored_elements) * (2 * FP32 + before)
 
 
 def state_on_meta(optimizer: OptimizerSet) -> dict[str, Tensor]:
@@ -258,7 +259,7 @@ def _lost(shape: Shape, one: Pass) -> int:
     """Return what a CPU's allocator, which keeps what is freed, cannot use again: about a chunk of logits; assumed."""
     if one.device != "cpu" or not one.has_loss_head:
         return 0
-    return chunk_logits(shape, one, one.tokens) * one.element
+    return chunk_logits(shape, one.tokens, one.chunk_elements) * one.element
 
 
 def _evaluation(
@@ -266,7 +267,7 @@ def _evaluation(
 ) -> int:
     """Return what an evaluation takes beyond training's fullest moment; `whole` is of weights that FSDP2 gathers.
 
-    On a CPU freed memory is kept in pieces, and logits in fp32 are larger than any piece: they lie beside it all.
+    On a CPU freed memory is kept in pieces that are the training's: the logits of an evaluation lie beside it all.
     """
     logits = scoring_logits(shape, one, scoring)
     if one.device == "cpu":

@@ -103,12 +103,17 @@ def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str
         raise UsageError(f"{rows} sequences a step are too few for {processes} processes", where=where, fix=fix)
 
 
-def micro_batch_rows(rows: int, processes: int, *, has_dropout: bool) -> int:
-    """Return the most rows of a micro-batch that leave every process work.
+def micro_batch_rows(rows: int, processes: int) -> int:
+    """Return the most rows of a micro-batch that leave every process work."""
+    return -(-rows // processes)
 
-    With dropout, which each micro-batch draws anew, all rows of a step: else the number of processes would change it.
-    """
-    return rows if has_dropout else -(-rows // processes)
+
+def draws_note(micro_batch: int, rows: int, processes: int) -> str | None:
+    """Return a line where the number of processes decided the micro-batch, and with it the draws of dropout."""
+    if processes == 1 or micro_batch != micro_batch_rows(rows, processes):
+        return None
+    why = f"micro-batches of {micro_batch}, so that {processes} processes have work"
+    return f"{why}; --micro-batch {micro_batch} draws the same dropout on any number of them"
 
 
 def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
