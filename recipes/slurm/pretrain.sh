@@ -11,7 +11,8 @@
 #SBATCH --signal=TERM@120
 set -euo pipefail
 
-main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+main=${hosts[0]}
 port=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / 8)) TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110
 export SHARDING=${SHARDING:---multi_gpu}

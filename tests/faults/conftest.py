@@ -12,6 +12,7 @@ from small_runs import Reference, SmallRuns
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "faults.md"
 FIGURES = pytest.StashKey[list[Figure]]()
+FIRST = pytest.StashKey[int]()  # of a test's figures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +41,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(told(figure))
 
 
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Forget the figures of a test that failed."""
+    failed = call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception)
+    if failed and FIGURES in item.config.stash:
+        first = item.stash.get(FIRST, len(item.config.stash[FIGURES]))
+        del item.config.stash[FIGURES][first:]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if is_full(session.config) and session.config.stash[FIGURES]:
         write_table(TABLE, session.config.stash[FIGURES])
@@ -54,6 +63,7 @@ def count(request: pytest.FixtureRequest) -> Count:
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Report:
     """Report a line of the table: how many faults of which kind, from which seed, and what happened."""
+    request.node.stash[FIRST] = len(request.config.stash[FIGURES])
 
     def report(row: str, fault: str, injected: int, outcome: str, *, seed: int | None = None, bound: str = "") -> None:
         request.config.stash[FIGURES].append(Figure(int(row.removeprefix("R")), fault, injected, seed, outcome, bound))

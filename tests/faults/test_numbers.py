@@ -275,6 +275,7 @@ def skipped_steps(events: Iterator[Event]) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_spikes_are_skipped_and_hardly_anything_else(count: Count, figure: Report) -> None:
     steps, spikes = count(400, 100_000), count(4, 100)
     chance = random.Random(SEED)

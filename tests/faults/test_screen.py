@@ -202,6 +202,7 @@ def deep_lines(text: str, model: Path, folder: Path) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_terminal_is_one_and_the_search_finds(model: Path, tmp_path: Path) -> None:
     """A harmless text brings our colours and our live display, and nothing else; a text that gets through is found."""
     text = shown([*lines_with("harmless", model, tmp_path), *deep_lines("harmless", model, tmp_path)], tmp_path)
@@ -229,6 +230,7 @@ def test_nothing_given_on_a_command_line_drives_the_terminal(
     assert not found, "\n".join(found[:20])
 
 
+@pytest.mark.slow
 def test_nothing_inside_models_and_data_drives_the_terminal(
     tmp_path: Path, model: Path, count: Any, figure: Any
 ) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForCausalLM, OpenAIGPTTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    OpenAIGPTLMHeadModel,
+    OpenAIGPTTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from gptkit.console import Console
 from gptkit.data.tokenizer_files import LAYOUTS
@@ -20,7 +28,8 @@ from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.data.tokenizers import load_tokenizer, tokenizer_in
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.comparison import logits_on_random_ids, same_logits
-from gptkit.model.interop import write_gptkit, write_hf
+from gptkit.model.config_files import foreign_config
+from gptkit.model.interop import read_safetensors, write_gptkit, write_hf
 from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
@@ -49,9 +58,9 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         WRITERS[options.to](model, folder)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, folder, options.to, console)
-        expected = logits_on_random_ids(_in_its_own_code(source) or language_model)
+        expected = logits_on_random_ids(_in_its_own_code(source) if _is_foreign(source) else language_model)
         del model, language_model  # one at a time is enough for memory
-        found = logits_on_random_ids(_in_its_own_code(folder) or load_model(folder))
+        found = logits_on_random_ids(_as_plain_transformers(folder) if options.to == "hf" else load_model(folder))
         difference = _difference(expected, found, options.source)
     parameters = sum(row[-1] for row in tensors)
     console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
@@ -123,11 +132,23 @@ def _published(destination: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_its_own_code(folder: Path) -> PreTrainedModel | None:
-    """Return a transformers directory's model as transformers itself computes it, None for any other."""
+def _is_foreign(folder: Path) -> bool:
+    """Say whether this is a directory of transformers' own."""
     config = folder / "config.json"
-    if not config.is_file() or model_type(read_json_object(config)) == "gptkit":
-        return None
+    return config.is_file() and model_type(read_json_object(config)) != "gptkit"
+
+
+def _in_its_own_code(folder: Path) -> PreTrainedModel:
+    """Return a foreign directory's model as transformers computes it; of the directory it sees the tensors alone."""
+    config = foreign_config(folder / "config.json")
+    theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
+    with quiet_transformers():
+        model: PreTrainedModel = theirs.from_pretrained(None, config=config, state_dict=read_safetensors(folder))
+    return model
+
+
+def _as_plain_transformers(folder: Path) -> PreTrainedModel:
+    """Return the model in a directory that was just written, read as anybody would."""
     with quiet_transformers():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True

@@ -38,7 +38,7 @@ def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
 def saved_config(directory: Path) -> dict[str, Any]:
     """Return what tokenizer_config.json says, nothing where there is none."""
     path = directory / CONFIG_FILE
-    config = read_json(path) if path.is_file() else {}
+    config = read_json(path) if path.exists() else {}
     if not isinstance(config, dict):
         raise InputError("not a JSON object", where=str(path), fix="write {...}")
     if "auto_map" in config:

@@ -93,6 +93,18 @@ def _parse_openai_gpt(raw: dict[str, Any], where: str) -> GPTConfig:
     return GPTConfig(**_shared(theirs), pre_norm=False)
 
 
+def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
+    """Return transformers' configuration of a config.json of theirs: what describes the model, and nothing else.
+
+    Their own reader would also take from it whose attention to fetch and run.
+    """
+    raw = read_json_object(path)
+    parse_config(raw, str(path))
+    theirs = GPT2Config if model_type(raw) == "gpt2" else OpenAIGPTConfig
+    with quiet_transformers():
+        return theirs(**_known(raw, theirs))
+
+
 def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
     """Return the transformers configuration of the same model; InputError for what that family cannot express."""
     if config.pre_norm:

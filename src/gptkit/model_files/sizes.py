@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,8 +50,8 @@ def check_rates(values: Mapping[str, Any]) -> None:
         if (rate := values.get(name)) is not None and not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0, 1), got {rate}")
     for name in ("layer_norm_epsilon", "initializer_range", "position_initializer_range"):
-        if (scale := values.get(name)) is not None and not scale > 0:
-            raise ValueError(f"{name} must be positive, got {scale}")
+        if (scale := values.get(name)) is not None and not 0 < scale <= sys.float_info.max:
+            raise ValueError(f"{name} must be positive and finite, got {scale}")
 
 
 def check_head(values: Mapping[str, Any]) -> None:
