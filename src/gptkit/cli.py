@@ -28,7 +28,7 @@ from gptkit import ranks
 from gptkit.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
 from gptkit.command_table import COMMANDS, GROUPS, Command
 from gptkit.console import Console
-from gptkit.errors import Interrupted, UsageError, suggest
+from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(number: int, frame: object) -> None:
     """End as Ctrl-C does: in one line, with the exit code of the signal."""
     name = signal.Signals(number).name
-    raise Interrupted(f"interrupted by {name}", signal_number=signal.SIGTERM)
+    raise Interrupted(f"interrupted by {name}", signal_number=signal.SIGTERM, fix=AGAIN)
 
 
 def _run(request: Request, arguments: Sequence[str], console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gptkit.errors import UsageError, nearest, suggest
 from gptkit.option_values import kinds_of, read_recipe, recipe_keys
 from gptkit.options import fields_of
-from gptkit.recipe_files import recipes_of
+from gptkit.recipe_files import CONFIG, recipes_of
 
 HELP_FLAGS = ("-h", "--help")
 RECIPE_FLAGS = ("-r", "--recipe")
@@ -95,7 +95,7 @@ def recipe_values(command: str, options: type, given: Mapping[str, str], *, reci
     if resume not in ("auto", "never"):
         if "recipe" in given:
             raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
-        config = Path(resume) / "config.yaml"
+        config = Path(resume) / CONFIG
         if not config.is_file():
             raise UsageError(
                 f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"

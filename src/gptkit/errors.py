@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+AGAIN = "give the same command again"  # where a run is known, shown as the command that goes on with it
 LONGEST = 1000  # characters of a message or cure: what it quotes may be as large as a file
 
 

@@ -11,7 +11,17 @@ import traceback
 from pathlib import Path
 
 import gptkit
-from gptkit.errors import GptkitError, InputError, Interrupted, OtherRankFailed, OutOfResources, Reported, UsageError
+from gptkit.errors import (
+    AGAIN,
+    GptkitError,
+    InputError,
+    Interrupted,
+    OtherRankFailed,
+    OutOfResources,
+    Reported,
+    UsageError,
+)
+from gptkit.recipe_files import CONFIG
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What gloo and NCCL say where another process is no longer there.
@@ -21,9 +31,9 @@ LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote pr
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
     if isinstance(error, KeyboardInterrupt):
-        error = Interrupted("interrupted", signal_number=signal.SIGINT)
-    if isinstance(error, Interrupted) and error.fix is None:
-        error.fix = _how_to_go_on(run_directory, command_line)
+        error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
+    if isinstance(error, GptkitError) and error.fix is not None:
+        error.fix = error.fix.replace(AGAIN, _how_to_go_on(run_directory, command_line))
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
     if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
@@ -37,7 +47,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         fix = "lower --micro-batch, --sequence-length or the model's size"
         return OutOfResources("out of memory", where=_device(error), fix=fix)
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error):
-        fix = "free some space, then run the same command again"
+        fix = f"free some space; then {_how_to_go_on(run_directory, command_line)}"
         return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()
@@ -48,10 +58,10 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
 
 
 def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
-    if run_directory is None:
-        return "run the same command again"
+    if run_directory is None or not (run_directory / CONFIG).is_file():
+        return AGAIN
     command = shlex.split(command_line)[1]
-    return f"to go on: gptkit {command} --resume {shlex.quote(str(run_directory))}"
+    return f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from gptkit.errors import GptkitError, OtherRankFailed, Reported
 
 FOLDER = "GPTKIT_LAUNCH"  # the launcher's process id and its folder, in the ranks' environment
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")  # any launcher sets one of these
-RESULT = "result.json"
+RESULT, RUN = "result.json", "run"
 PR_SET_PDEATHSIG = 1
 
 
@@ -63,6 +63,19 @@ def hand_over_result(result: Mapping[str, Any]) -> bool:
     if folder is not None and os.environ.get("RANK") == "0":
         (folder / RESULT).write_text(json.dumps(result))
     return folder is not None
+
+
+def hand_over_run(directory: Path) -> None:
+    """Tell the launcher, if gptkit launched this rank, which run was opened; the first one counts."""
+    folder = _folder()
+    if folder is not None and not (folder / RUN).exists():
+        (folder / RUN).write_text(str(directory))
+
+
+def run_in(folder: Path) -> Path | None:
+    """Return the run that the ranks opened, if they came to that."""
+    path = folder / RUN
+    return Path(path.read_text()) if path.exists() else None
 
 
 def hand_over_error(error: GptkitError, *, of_rank: str | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Where the recipes lie: models/NAME.json (model presets), and COMMAND/NAME.yaml for pretrain, finetune and generate.
+"""Where the recipes lie: models/NAME.json (model presets), COMMAND/NAME.yaml, and config.yaml, the one of a run itself.
 
 Finding only; `option_values.py` reads a recipe, `model/loading.py` a preset. Standard library alone.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gptkit.errors import UsageError, suggest
 
+CONFIG = "config.yaml"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -113,6 +113,7 @@ def _begin(work: Callable[..., object], arguments: Sequence[object], log: str, e
     if os.getppid() != server:
         os._exit(1)
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background inherits none
     os.environ.clear()
     os.environ.update(environment)
     for descriptor, name in ((1, f"{log}.out"), (2, f"{log}.err")):

@@ -116,13 +116,18 @@ def identical(left: Path, right: Path) -> list[str]:
     """Return in what two finished runs differ: weights, moments, state, rows, result, and the curve's picture.
 
     Times may differ, the paths of the runs, and damaged checkpoints that were set aside; the picture is compared where
-    both runs have the same name.
+    both runs have the same name. Runs of several seeds are compared seed by seed.
     """
     return list(_differences(left, right))
 
 
 def _differences(left: Path, right: Path) -> Iterator[str]:
+    seeds = [path.name for path in sorted(left.glob("seed-*"))]
+    for seed in seeds:
+        yield from (f"{seed}: {one}" for one in _differences(left / seed, right / seed))
     for one in ("checkpoints", "model"):
+        if not (left / one).exists() and not (right / one).exists():  # finished seeds have no checkpoints
+            continue
         names = [{path.name for path in (run / one).iterdir()} - {"damaged"} for run in (left, right)]
         if names[0] != names[1]:
             yield f"{one}/ holds {sorted(names[0])}, {sorted(names[1])}"
@@ -135,10 +140,12 @@ def _differences(left: Path, right: Path) -> Iterator[str]:
             continue
         elif _content(left / name) != _content(right / name):
             yield f"{name} differs"
-    if rows_of(left) != rows_of(right):
-        yield "metrics.jsonl differs"
     if _content(left / "result.json") != _content(right / "result.json"):
         yield "result.json differs"
+    if seeds:
+        return
+    if rows_of(left) != rows_of(right):
+        yield "metrics.jsonl differs"
     if left.name == right.name and (left / "loss.png").read_bytes() != (right / "loss.png").read_bytes():
         yield "loss.png differs"
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Sequence
+import subprocess
+import sys
 from pathlib import Path
 
 import mounts
 import pytest
 from children import Child, command, run_command, start, start_command
+from durability import CALLS, may_trace, system_calls, too_early
 from effects import effects_of, full_from, spread, vanishing_at
 from figures import Count, Report
 from small_runs import Reference, SmallRuns, checkpoints_of, identical
 
+from gptkit.errors import AGAIN
+from gptkit.recipe_files import CONFIG
 from gptkit.training.checkpoints import defect
 
 KINDS = ["pretrain", "finetune"]
@@ -55,7 +59,10 @@ def test_a_disk_that_is_full_from_any_effect_on_damages_nothing(
         child = start(full_from, words, run, turn, log=run.parent / "log")
         if child.wait() != 0:  # the last effects take no space
             assert child.wait() == 6, f"{turn}: {child.err}"
-            assert "no space left" in told_in_one_line(child)
+            line = told_in_one_line(child)
+            assert "no space left" in line
+            command = f"gptkit {kind} --resume {run}" if (run / CONFIG).exists() else AGAIN
+            assert command in line
         assert [defect(path) for path in checkpoints_of(run)] == [None] * len(checkpoints_of(run))
         settle(words, whole, run)
         shutil.rmtree(run.parent)
@@ -108,43 +115,6 @@ def test_a_real_disk_that_fills_up_damages_nothing(
     figure("R9", fault, len(kinds), outcome, seed=5, bound="0 damaged, exit 6")
 
 
-def too_early(trace: Sequence[str], written_by_libraries: Sequence[str]) -> list[str]:
-    """Return what a manifest, a removal or the result vouched for although a power cut could still have lost it."""
-    volatile: set[str] = set(written_by_libraries)  # contents
-    nameless: set[str] = set()  # names in directories that were not synced since
-    faults: list[str] = []
-
-    def need(what: str, *begin: str) -> None:
-        faults.extend(f"{what}: content of {one}" for one in volatile if one.startswith(begin))
-        faults.extend(f"{what}: name of {one}" for one in nameless - {f"{what}.tmp"} if one.startswith(begin))
-
-    known: set[str] = set()
-    for kind, path in (line.split(" ", 1) for line in trace):
-        if kind == "sync" and (path == "" or path.endswith("/")):
-            nameless -= {one for one in nameless if os.path.dirname(one) == path.rstrip("/")}
-        elif kind == "sync":
-            volatile.discard(path)
-        elif kind == "rename" and path.endswith("MANIFEST.json"):
-            need(path, os.path.dirname(path) + "/", "metrics.jsonl")
-        elif kind == "rename" and "removed-" in path:
-            need(path, "checkpoints")
-        elif kind == "rename" and path == "result.json":
-            need(path, "")
-        if kind in ("open", "mkdir", "rename") and path not in known and path != "run.lock":
-            nameless.add(path)
-            known.add(path)
-        if kind in ("write", "open") and path != "run.lock" and (kind == "write" or path not in known):
-            volatile.add(path)
-        if kind == "rename":
-            volatile.discard(f"{path}.tmp")
-            nameless.discard(f"{path}.tmp")
-        if kind in ("remove", "rmdir"):
-            volatile.discard(path)
-            nameless.discard(path)
-            known.discard(path)
-    return faults
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_vouched_for_before_it_is_durable(kind: str, reference: Reference, figure: Report) -> None:
     run = reference(kind)
@@ -158,6 +128,28 @@ def test_nothing_is_vouched_for_before_it_is_durable(kind: str, reference: Refer
     outcome = f"all {commits} renames came after the syncs of what they vouch for ({len(syncs)} syncs, of which"
     outcome += f" {len(syncs) - len(useless)} could not be left out one by one)"
     figure("R10", f"a power cut before any rename, {kind}", commits, outcome, bound="100% synced before the rename")
+
+
+@pytest.mark.slow
+def test_the_system_calls_of_a_run_are_in_that_order(small: SmallRuns, tmp_path: Path, figure: Report) -> None:
+    """What libraries write counts here too, as the kernel sees it."""
+    run, trace = tmp_path / "run", tmp_path / "trace"
+    if not (shutil.which("strace") and may_trace()):
+        figure("R10", "a power cut before any rename, by strace", 0, "not run: no strace here")
+        pytest.skip("no strace here")
+    words = small.pretrain(run, steps=6)
+    begin = ["strace", "-f", "-y", "-qq", "-s", "0", "-e", f"trace={','.join(CALLS)}", "-o", str(trace)]
+    subprocess.run([*begin, sys.executable, "-m", "gptkit", *words], check=True, capture_output=True, timeout=300)
+    calls = system_calls(trace.read_text(), run)
+    assert too_early(calls) == []
+    syncs = [turn for turn, line in enumerate(calls) if line.startswith("sync")]
+    needed = [turn for turn in syncs if too_early([*calls[:turn], *calls[turn + 1 :]])]
+    commits = sum(line.startswith("rename") for line in calls)
+    assert commits > 5
+    assert len(needed) > 20
+    outcome = f"all {commits} renames of {len(calls)} system calls came after the syncs of what they vouch for"
+    outcome += f" ({len(syncs)} syncs, of which {len(needed)} could not be left out one by one)"
+    figure("R10", "a power cut before any rename, by strace", commits, outcome, bound="100% synced before the rename")
 
 
 def read_only(words: list[str], folder: Path) -> None:

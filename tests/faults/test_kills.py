@@ -93,6 +93,28 @@ def test_a_kill_at_a_random_moment_loses_no_more_than_a_save_interval(
     figure("R1", f"SIGKILL at a random moment, {kind}", kills, outcome, seed=1, bound=bound)
 
 
+@pytest.mark.slow
+def test_a_kill_in_a_run_of_several_seeds_changes_nothing(
+    small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report
+) -> None:
+    chance, whole = random.Random(10), reference("finetune", seeds=2, epochs=1)
+    seconds = json.loads((whole / "result.json").read_text())["elapsed_seconds"]
+    wanted, kills = count(1, 40), 0
+    while kills < wanted:
+        folder = tmp_path / f"{kills}"
+        folder.mkdir(exist_ok=True)
+        words = small.words("finetune", folder / "run", seeds=2, epochs=1)
+        child = begin(words, folder)
+        time.sleep(chance.uniform(0, 2 * seconds))  # of both, and what comes after them
+        child.kill()
+        if child.wait() != 0:
+            kills += 1
+            settle(words, whole, folder)
+        shutil.rmtree(folder)
+    outcome = f"{kills} of {kills} ended by the same command in the same bits"
+    figure("R1", "SIGKILL in a finetune run of two seeds", kills, outcome, seed=10, bound="0 lost, bit-identical")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_end_before_any_effect_on_files_changes_nothing(
     kind: str, small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report

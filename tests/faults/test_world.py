@@ -205,6 +205,7 @@ def test_all_end_with_one_line_when_one_process_dies_or_stands_still(
         assert code == 6, child.err
         assert len(child.error_lines) == 1, child.err
         assert child.error_lines[0].startswith(f"error: process {victim} {told}"), child.err
+        assert f"gptkit pretrain --resume {folder / 'run'}" in child.error_lines[0]
     outcome = f"all gone after at most {slowest:.1f} s, the line names the process, no orphan"
     figure("R18", f"{fault} of one of two processes", total, outcome, seed=SEED, bound="60 s")
     assert slowest < 60
@@ -229,6 +230,7 @@ def test_a_real_launch_ends_when_one_of_its_processes_dies(small: SmallRuns, tmp
         victim = max(one.pid for one in ranks)
         os.kill(victim, signal.SIGKILL)
         said = launcher.communicate(timeout=60)[1]
+    assert f"gptkit pretrain --resume {tmp_path / 'run'}" in said.splitlines()[-1]
     assert launcher.returncode == 6, said
     assert "was ended by SIGKILL" in said.splitlines()[-1]
     assert not psutil.wait_procs(ranks, timeout=5)[1]

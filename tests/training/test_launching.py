@@ -33,7 +33,7 @@ import sys
 from gptkit.errors import GptkitError
 from gptkit.training.launching import Launch, launch
 try:
-    launch(Launch(2, "cpu", 1), sys.argv[1:], module="rank_toy")
+    launch(Launch(2, "cpu", 1), sys.argv[1:], print, module="rank_toy")
 except GptkitError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -294,7 +294,7 @@ def launch_toy(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str, sharde
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(gptkit.__file__).parents[1])])
     )
-    return launch(Launch(2, "cpu", 1, sharded=sharded), words, module="rank_toy")
+    return launch(Launch(2, "cpu", 1, sharded=sharded), words, print, module="rank_toy")
 
 
 def test_the_result_is_rank_0s_and_nothing_stays_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ def test_a_rank_that_fails_ends_all_with_its_own_line(
     [
         (signal.SIGINT, "commit", 130, "stopped (step 3 of 9) - go on"),
         (signal.SIGTERM, "commit", 143, "stopped (step 3 of 9) - go on"),
-        (signal.SIGTERM, "wait", 143, "interrupted by SIGTERM - run the same command again"),
+        (signal.SIGTERM, "wait", 143, "interrupted by SIGTERM - give the same command again"),
         (signal.SIGKILL, "wait", -9, ""),
     ],
 )
@@ -349,7 +349,7 @@ def test_a_port_in_use_is_a_usage_error(place: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port} is in use \(own.yaml\) - leave main_process_port out"):
-            launch(Launch(2, "cpu", 1, port=port, config=Path("own.yaml")), ["done"], module="rank_toy")
+            launch(Launch(2, "cpu", 1, port=port, config=Path("own.yaml")), ["done"], print, module="rank_toy")
 
 
 def test_an_unknown_configuration_is_answered_with_the_nearest(tmp_path: Path) -> None:

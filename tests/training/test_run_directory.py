@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from training_toy import toy_train
 from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
-from gptkit.training.events import StepEvent
+from gptkit.training.events import Event, StepEvent
 from gptkit.training.plans import Plan
 from gptkit.training.results import newest_finished
 from gptkit.training.run_directory import RunDirectory, check_run, identity_values, open_run
@@ -31,7 +32,6 @@ def test_a_new_run_has_a_name_without_colons_and_is_made_exclusively(tmp_path: P
     runs = [open_run(PretrainOptions(), command="pretrain", name="my: model", root=tmp_path) for _ in range(3)]
     assert len({run.path for run in runs}) == 3
     assert all(run.path.name.startswith("pretrain-my-model-2") and ":" not in run.path.name for run in runs)
-    assert runs[0].resume_line == f"gptkit pretrain --resume {runs[0].path}"
     for run in runs:
         run.close()
 
@@ -172,16 +172,64 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
         assert (run.path / "metrics.jsonl").read_bytes() == whole
 
 
+def rewind(run: RunDirectory, identity: Mapping[str, str] | None = None) -> list[str]:
+    found, state = run.newest()
+    return run.rewind(found, state.last_row, identity=identity or {}, keep=2)
+
+
+def train_toy(run: RunDirectory, plan: Plan) -> None:
+    def take(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            run.append(event)
+
+    toy_train(plan, checkpoint_directory=run.checkpoints, take=take)
+
+
+def test_another_identity_is_refused_naming_old_and_new_before_anything_changes(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        train_toy(run, Plan(steps=4, save_every=3, log_every=1, identity={"data_sha256": "aa", "tokenizer": "t"}))
+        (run.checkpoints / "step-000004" / "state.json").write_text("{}")
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with pytest.raises(UsageError, match="data_sha256 was aa, is bb") as refusal:
+            rewind(run, {"data_sha256": "bb", "tokenizer": "t"})
+        assert refusal.value.where == str(run.checkpoints / "step-000003")
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "another digit", "a row more"])
+def test_rows_that_changed_since_the_checkpoint_are_told(damage: str, tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        train_toy(run, Plan(steps=3, log_every=1))
+        rows = run.path / "metrics.jsonl"
+        text = rows.read_text()
+        damaged = {
+            "shorter": text[:-9],
+            "another digit": text.replace("1", "2", 1),
+            "a row more": text + '{"step": 4, "los',
+        }
+        if damage == "missing":
+            rows.unlink()
+        else:
+            rows.write_text(damaged[damage])
+        lines = rewind(run)
+        if damage == "a row more":  # of a step made after the save
+            assert lines == []
+            return
+        [line] = lines
+        assert line.startswith(f"{rows} is ")
+        assert "the curve is not to be trusted" in line
+
+
 def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     with opened(PretrainOptions(out=tmp_path / "run")) as run:
-        assert run.rewind(2)[1].step == 0
-        for event in toy_train(Plan(steps=5, save_every=2, log_every=1), checkpoint_directory=run.checkpoints)[2]:
-            if isinstance(event, StepEvent):
-                run.append(event)
+        assert rewind(run) == []
+        train_toy(run, Plan(steps=5, save_every=2, log_every=1))
         (run.checkpoints / "step-000005" / "state.json").write_text("{}")
-        found, state = run.rewind(2)
+        found, state = run.newest()
         assert found.path == run.checkpoints / "step-000004"
         assert state.step == 4
+        [line] = rewind(run)
+        assert "going on from step-000004" in line
         assert [one["step"] for one in run.rows()] == [1, 2, 3, 4]
 
 
@@ -189,7 +237,7 @@ def test_rewinding_ends_a_save_that_was_cut_off_before_it_pruned(tmp_path: Path)
     with opened(PretrainOptions(out=tmp_path / "run")) as run:
         toy_train(Plan(steps=6, save_every=2, keep_checkpoints=3), checkpoint_directory=run.checkpoints)
         (run.checkpoints / "removed-step-000001").mkdir()
-        run.rewind(2)
+        rewind(run)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000004", "step-000006"]
 
 

@@ -105,15 +105,20 @@ def toy_train(
     accelerator: Accelerator | None = None,
     loss: Callable[[nn.Module, Batch, Tensor], Tensor] = toy_loss,
     choice: str = "adamw",
+    take: Callable[[Event], object] = lambda event: None,
     **more: Any,
 ) -> tuple[nn.Module, OptimizerSet, list[Event]]:
-    """Run the loop on the toy to its end."""
+    """Run the loop on the toy to its end; `take` is given each event as it comes."""
     model = model or toy()
     optimizer = optimizer or build_optimizer(model.named_parameters(), options(optimizer=choice))
     accelerator = accelerator or make_accelerator("cpu")
     schedule = toy_schedule(plan.steps)
     events = train(model, toy_batches(micro_batch), loss, optimizer, schedule, plan, accelerator=accelerator, **more)
-    return model, optimizer, list(events)
+    taken = []
+    for event in events:
+        take(event)
+        taken.append(event)
+    return model, optimizer, taken
 
 
 def everything(model: nn.Module, optimizer: OptimizerSet) -> dict[str, Tensor]:
@@ -146,7 +151,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
 
     accelerator = make_accelerator("cpu")
     checkpoints = directory / "checkpoints"
-    plan = Plan(**({"steps": 6, "log_every": 1, "resume_line": "gptkit pretrain --resume here"} | settings))
+    plan = Plan(**({"steps": 6, "log_every": 1} | settings))
     model = toy()
     optimizer = build_optimizer(model.named_parameters(), options())
     rank, schedule = accelerator.process_index, toy_schedule(plan.steps)

@@ -122,7 +122,7 @@ def _probe(
         plan.cutting(options, inputs, model, hardware).batches,
         double_heads_loss(options.lm_coef),
         plan.optimizer(options, inputs, model, choices.precision),
-        plan.plan(options, inputs, choices, ""),
+        plan.plan(options, inputs, choices),
         accelerator=accelerator,
         evaluate=lambda: predict(model, pieces[:EVALUATED], len(inputs.dev)),
         nominal_seconds=_tokens(options, inputs) * plan.flops_per_token(options, inputs, model) / speed,

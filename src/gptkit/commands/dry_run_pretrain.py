@@ -112,7 +112,7 @@ def _probe(
 
 
 def _probe_plan(options: PretrainOptions, choices: Choices) -> Any:
-    return make_plan(options, choices, steps=options.steps, eval_every=1, identity={}, resume_line="")
+    return make_plan(options, choices, steps=options.steps, eval_every=1, identity={})
 
 
 def _nominal_seconds(subject: Subject, tokens: int) -> float:

@@ -15,7 +15,7 @@ from gptkit.commands.newest_model import newest_model
 from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
 from gptkit.data.tasks import Task, find_task
-from gptkit.errors import UsageError
+from gptkit.errors import AGAIN, UsageError
 from gptkit.finetuning import plan, report
 from gptkit.finetuning.inputs import Inputs, predicted_splits, prepare_inputs
 from gptkit.finetuning.objective import double_heads_loss
@@ -33,7 +33,7 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import METRICS, RunDirectory, check_run
+from gptkit.training.run_directory import RunDirectory, check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 
@@ -83,7 +83,7 @@ def _refuse_half_studies(options: FinetuneOptions) -> None:
 
 def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
     several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / METRICS).exists():
+    if several and options.out is not None and (options.out / checkpoints.METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 
@@ -108,7 +108,7 @@ class _Work:
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             self._finish_several(directory, self._seeds(options, directory, directory.path))
         else:
-            self._train(options, directory, directory.resume_line)
+            self._train(options, directory)
         for split in predicted_splits(self.inputs.task, options):
             self._predict(split, directory)
         result = on_main_process(self.accelerator, lambda: RunDirectory(directory.path, "finetune", lock=None).result)
@@ -131,25 +131,25 @@ class _Work:
             self.console.say(f"seed {seed}")
             child = root / f"seed-{seed}"
             one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
-            results.append(self._child(one, directory.resume_line))
+            results.append(self._child(one))
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
-    def _child(self, options: FinetuneOptions, resume_line: str) -> dict[str, Any]:
+    def _child(self, options: FinetuneOptions) -> dict[str, Any]:
         with open_on_main(options, self.accelerator, command="finetune", name="") as directory:
             if directory.result is None:
-                self._train(options, directory, resume_line)
+                self._train(options, directory)
             result = on_main_process(self.accelerator, lambda: _without_checkpoints(directory))
         self._tell_seed(result)
         return result
 
-    def _train(self, options: FinetuneOptions, directory: RunDirectory, resume_line: str) -> None:
+    def _train(self, options: FinetuneOptions, directory: RunDirectory) -> None:
         """Train one model, go back to its best epoch, and write everything but predictions."""
         inputs = self.inputs
         model = inputs.model(options).to(self.accelerator.device)
 
         def make_job(choices: Choices) -> Job:
-            return self._job(options, model, choices, resume_line)
+            return self._job(options, model, choices)
 
         trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
         assert trained.finish.best_step is not None
@@ -157,7 +157,7 @@ class _Work:
         with quiet_transformers():
             on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
 
-    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices, resume_line: str) -> Job:
+    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> Job:
         inputs = self.inputs
         if choices.compile:
             model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
@@ -172,7 +172,7 @@ class _Work:
             loss_function=double_heads_loss(options.lm_coef),
             optimizer=optimizer,
             schedule=plan.schedule(options, inputs),
-            plan=plan.plan(options, inputs, choices, resume_line),
+            plan=plan.plan(options, inputs, choices),
             evaluate=plan.evaluation(inputs.task, model, inputs.dev),
             flops_per_token=plan.flops_per_token(options, inputs, model),
         )
@@ -185,7 +185,7 @@ class _Work:
         more = {"mfu": trained.mfu, "resumed_from": trained.resumed_from}
         result = report.run_result(options, inputs, directory.path, rows, trained.finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
-        with files.failures_told("writing the model", fix=directory.resume_line):
+        with files.failures_told("writing the model", fix=AGAIN):
             write_model(directory.path / "model", model, inputs.tokenizer, card)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
@@ -196,7 +196,7 @@ class _Work:
 
         def write() -> None:
             model = directory.path / "model"
-            with files.failures_told("copying the best model", fix=directory.resume_line):
+            with files.failures_told("copying the best model", fix=AGAIN):
                 if model.exists():
                     shutil.rmtree(model)
                 shutil.copytree(result["model_dir"], model)

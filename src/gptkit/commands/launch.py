@@ -44,7 +44,11 @@ def run(
     if plan.sharded:
         _refuse_muon(options)
     console.say(plan.described(arguments))
-    return launching.launch(plan, arguments)
+
+    def note_run(directory: Path) -> None:
+        console.run_directory = directory
+
+    return launching.launch(plan, arguments, note_run)
 
 
 def _in_rank(options: Options, world: ranks.World, console: Console) -> Options:

@@ -13,6 +13,7 @@ from gptkit.commands.training_run import Job, Sample, Trained, finish_run, open_
 from gptkit.console import Console
 from gptkit.data.token_blocks import TrainingBlocks
 from gptkit.data.tokenizers import fingerprint
+from gptkit.errors import AGAIN
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
 from gptkit.options import PretrainOptions
@@ -154,7 +155,6 @@ def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory:
         steps=options.steps,
         eval_every=max(10, options.steps // 10),
         identity={"data_sha256": inputs.corpus.data_sha256, "tokenizer_sha256": fingerprint(inputs.tokenizer)},
-        resume_line=directory.resume_line,
     )
 
 
@@ -203,7 +203,7 @@ def _write(
     card = report.model_card(
         options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
     )
-    with failures_told("writing the model", fix=directory.resume_line):
+    with failures_told("writing the model", fix=AGAIN):
         write_model(directory.path / "model", inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
     return finish_run(directory, result)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
+from gptkit import ranks
 from gptkit.console import Console
 from gptkit.errors import Diverged
 from gptkit.options import TrainingOptions
@@ -69,6 +70,7 @@ def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command:
 
     def open_here() -> Path:
         opened.append(open_run(options, command=command, name=name))
+        ranks.hand_over_run(opened[0].path)
         return opened[0].path
 
     path = on_main_process(accelerator, open_here)
@@ -90,14 +92,19 @@ def train_run(
     console: Console,
 ) -> Trained:
     """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
-    found, state = on_main_process(accelerator, lambda: directory.rewind(options.keep_checkpoints))
-    for note in found.lines():
-        console.warn(note)
+    found, state = on_main_process(accelerator, directory.newest)
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, may_compile=hardware.compiler is not None)
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)
+
+    def rewind() -> list[str]:
+        keep = options.keep_checkpoints
+        return directory.rewind(found, state.last_row, identity=job.plan.identity, keep=keep)
+
+    for line in on_main_process(accelerator, rewind):
+        console.warn(line)
     if found.path is not None:
         console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:

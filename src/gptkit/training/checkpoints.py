@@ -2,7 +2,8 @@
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-The manifest holds the size and sha256 of every file and of itself, because safetensors notices one bit flip in 300.
+The manifest holds the size and sha256 of every file and of itself, because safetensors notices one bit flip in 300;
+and those of the rows that the run's metrics.jsonl, two folders up, had by then.
 Where processes shard the weights, each writes the rows that it keeps, model-00001-of-00002.safetensors and so on; any
 number of processes reads them again.
 """
@@ -23,7 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import gptkit
-from gptkit.errors import GptkitError, InputError
+from gptkit.errors import AGAIN, GptkitError, InputError, UsageError
 from gptkit.training import files
 from gptkit.training.files import FileRecord
 from gptkit.training.optimizers import OptimizerSet
@@ -33,7 +34,7 @@ from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = "gptkit.checkpoint/1"
-MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
+MODEL, OPTIMIZER, STATE, METRICS = "model", "optimizer", "state.json", "metrics.jsonl"
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 
@@ -104,7 +105,7 @@ def write(directory: Path, trained: Trained, state: TrainingState, *, accelerato
     """
     path = directory / directory_name(state.step)
     writes = accelerator.is_main_process or trained.sharding is not None
-    with files.failures_told(f"saving {path.name}", fix="give the same command again"):
+    with files.failures_told(f"saving {path.name}", fix=AGAIN):
         on_main_process(accelerator, lambda: _begin(path))
         try:
             parts = on_every_process(accelerator, lambda: _write_part(path, trained) if writes else [])
@@ -145,7 +146,8 @@ def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None
     state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     files.sync_directory(path)
-    manifest = render_manifest(state.step, records)
+    rows = _rows_beside(path)
+    manifest = render_manifest(state.step, records, files.record_of(rows) if rows.exists() else None)
     files.write_atomically(path / MANIFEST, manifest)
     files.sync_directory(path.parent)
     if (path / MANIFEST).read_text() != manifest:
@@ -171,13 +173,18 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in first_names.values()}
 
 
-def render_manifest(step: int, records: list[FileRecord]) -> str:
-    """Return the manifest's only valid text for these files."""
+def _rows_beside(path: Path) -> Path:
+    return path.parent.parent / METRICS
+
+
+def render_manifest(step: int, records: list[FileRecord], rows: FileRecord | None = None) -> str:
+    """Return the manifest's only valid text for these files, and for the run's rows by then."""
     body = {
         "schema": SCHEMA,
         "step": step,
         "versions": {"gptkit": gptkit.__version__, "torch": str(torch.__version__)},
         "files": [dataclasses.asdict(record) for record in records],
+        "rows": None if rows is None else dataclasses.asdict(rows),
     }
     return _with_digest(body)
 
@@ -215,10 +222,22 @@ def _file_defect(path: Path, record: FileRecord) -> str | None:
         return f"{record.name} is missing"
     if file.stat().st_size != record.size:
         return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
-    with open(file, "rb") as handle:
-        if hashlib.file_digest(handle, "sha256").hexdigest() != record.sha256:
-            return f"{record.name} differs from its sha256"
+    if files.record_of(file) != record:
+        return f"{record.name} differs from its sha256"
     return None
+
+
+def rows_defect(path: Path) -> str | None:
+    """Return how metrics.jsonl differs from what it was when a verified checkpoint was saved, or None."""
+    record = json.loads((path / MANIFEST).read_text())["rows"]
+    if record is None:
+        return None
+    rows = _rows_beside(path)
+    if not rows.is_file():
+        return f"{rows} is missing"
+    if files.record_of(rows, size=record["size"]) == FileRecord(**record):
+        return None
+    return f"{rows} is not what it was at {path.name}"
 
 
 def all_steps(directory: Path) -> list[Path]:
@@ -301,6 +320,19 @@ def read_state(path: Path) -> TrainingState:
         return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
+
+
+def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
+    """Raise UsageError naming what differs between the run of a verified checkpoint and this one, old and new."""
+    saved = read_state(path).identity
+    changes = [
+        f"{name} was {saved.get(name, 'unset')}, is {identity.get(name, 'unset')}"
+        for name in sorted(saved.keys() | identity.keys())
+        if saved.get(name) != identity.get(name)
+    ]
+    if changes:
+        fix = "bring back what it was, or start a new run with another --out"
+        raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", where=str(path), fix=fix)
 
 
 def load(path: Path, trained: Trained) -> TrainingState:

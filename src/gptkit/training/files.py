@@ -18,6 +18,7 @@ from typing import BinaryIO
 from gptkit.errors import InputError, OutOfResources
 
 Chunk = bytes | memoryview
+CHUNK = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -96,6 +97,17 @@ def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
             size += len(chunk)
         sync(handle.fileno())
     return FileRecord(path.name, size, digest.hexdigest())
+
+
+def record_of(path: Path, *, size: int | None = None) -> FileRecord:
+    """Return what identifies a file's content, or that of its first `size` bytes."""
+    digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    whole = left
+    with open(path, "rb") as handle:
+        while left and (chunk := handle.read(min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return FileRecord(path.name, whole - left, digest.hexdigest())
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from gptkit import ranks
-from gptkit.errors import GptkitError, Interrupted, OutOfResources, UsageError
+from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError
 from gptkit.options import TrainingOptions
 from gptkit.training.launch_config import LaunchConfig
 
@@ -121,11 +121,14 @@ def _processes(options: TrainingOptions, config: LaunchConfig | None, gpus: int 
     return asked
 
 
-def launch(plan: Launch, arguments: Sequence[str], *, module: str = "gptkit") -> dict[str, Any]:
+def launch(
+    plan: Launch, arguments: Sequence[str], note_run: Callable[[Path], object], *, module: str = "gptkit"
+) -> dict[str, Any]:
     """Start the ranks of `module` with this command line, wait for all, and return rank 0's result.
 
-    Raises the error that ended them first, as its rank reported it; Interrupted after a signal, when each rank has
-    committed its checkpoint; UsageError for a port in use, OutOfResources when they could not be started.
+    `note_run` is told the directory of the run that they opened, however they ended. Raises the error that ended them
+    first, as its rank reported it; Interrupted after a signal, when each rank has committed its checkpoint; UsageError
+    for a port in use, OutOfResources when they could not be started.
     """
     _refuse_port_in_use(plan)
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
@@ -140,6 +143,9 @@ def launch(plan: Launch, arguments: Sequence[str], *, module: str = "gptkit") ->
         except (OSError, RuntimeError, ValueError) as error:
             message = f"the processes could not be started: {str(error).strip().splitlines()[0]}"
             raise OutOfResources(message, fix="try again, or use another port") from error
+        finally:
+            if (run := ranks.run_in(folder)) is not None:
+                note_run(run)
         return ranks.result_in(folder)
 
 
@@ -235,10 +241,8 @@ def _told(record: ranks.Record) -> GptkitError:
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
     if failure.exitcode < 0:
         message = f"process {rank} was ended by {failure.signal_name()}"
-        cure = "if memory ran out, lower --micro-batch or --num-processes; else give the same command again"
-        return OutOfResources(
-            message, fix=cure if failure.exitcode == -signal.SIGKILL else "give the same command again"
-        )
+        cure = f"if memory ran out, lower --micro-batch or --num-processes; else {AGAIN}"
+        return OutOfResources(message, fix=cure if failure.exitcode == -signal.SIGKILL else AGAIN)
     message = f"process {rank} ended with exit code {failure.exitcode} before it could say why"
     return OutOfResources(message, fix="see what it printed above")
 
@@ -251,7 +255,7 @@ def _interruption(folder: Path, number: signal.Signals) -> GptkitError:
     if told is not None:
         return told.error
     by = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
-    return Interrupted(f"interrupted by {number.name}", signal_number=by, fix="run the same command again")
+    return Interrupted(f"interrupted by {number.name}", signal_number=by, fix=AGAIN)
 
 
 def _drop_logs(records: Sequence[ranks.Record]) -> None:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
-from gptkit.errors import Diverged, GptkitError, Interrupted, UsageError
+from gptkit.errors import AGAIN, Diverged, GptkitError, Interrupted
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
@@ -63,12 +63,13 @@ def train(
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint. `shards`
+    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint of
+    this plan's identity. `shards`
     spreads weights, gradients and moments over the processes; the model then has its weights from an evaluation to the
     next step, and in the end. `cutting` says how `batches` are cut and lets a GPU without the memory for it cut them
     finer: what it came to is `micro_batch` among the checkpoints' choices.
 
-    Raises UsageError when it belongs to another identity, Diverged at the first log step after a loss or gradient
+    Raises Diverged at the first log step after a loss or gradient
     was not finite (weights and moments were left alone) or too many spikes came in a row, and at an evaluation or a
     save that finds something not finite, Interrupted when a checkpoint is committed after `stop` was asked for,
     OutOfResources without disk or memory.
@@ -135,7 +136,6 @@ class _Run:
             machinery.objective = self.accelerator.prepare_model(machinery.objective)
         if resume_from is None:
             return
-        _refuse_other_identity(checkpoints.read_state(resume_from).identity, self.plan.identity)
         saved = checkpoints.load(resume_from, self._trained())
         self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
@@ -235,7 +235,7 @@ class _Run:
                 f"interrupted by {signal.Signals(signal_number).name}",
                 signal_number=signal_number,
                 where=where,
-                fix=self.plan.resume_line,
+                fix=AGAIN,
             )
 
     def finish(self) -> FinishEvent:
@@ -340,17 +340,6 @@ class _Run:
 
     def _elapsed(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.started
-
-
-def _refuse_other_identity(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
-    changes = [
-        f"{name} was {saved.get(name, 'unset')}, is {now.get(name, 'unset')}"
-        for name in sorted(saved.keys() | now.keys())
-        if saved.get(name) != now.get(name)
-    ]
-    if changes:
-        fix = "bring back what it was, or start a new run with another --out"
-        raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", fix=fix)
 
 
 def _diverged(message: str, step: int) -> Diverged:

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from gptkit import ranks
-from gptkit.errors import OutOfResources
+from gptkit.errors import AGAIN, OutOfResources
 
 PATIENCE = 20.0  # seconds that a process may stand still
 LOOK = 1.0  # seconds between two looks
@@ -52,7 +52,7 @@ def _look_after(rank: int, process: psutil.Process) -> None:
 def _end(rank: int, process: psutil.Process) -> None:
     """Say for the process what happened to it, and kill it: so all others learn of it."""
     message = f"process {rank} was stopped and did not go on for {PATIENCE:.0f} s"
-    error = OutOfResources(message, where=f"pid {process.pid}", fix="give the same command again")
+    error = OutOfResources(message, where=f"pid {process.pid}", fix=AGAIN)
     if not ranks.hand_over_error(error, of_rank=str(rank)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     with contextlib.suppress(ProcessLookupError):

@@ -34,7 +34,6 @@ class Plan:
     compile: bool = False
     best_by: str | None = None
     skip_spikes: bool = False
-    resume_line: str = "give the same command again"
     identity: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,7 +58,6 @@ def make_plan(
     steps: int,
     eval_every: int,
     identity: Mapping[str, str],
-    resume_line: str,
     best_by: str | None = None,
 ) -> Plan:
     """Return the plan of `steps` updates; `eval_every` counts where no option does, `identity` adds to the options'."""
@@ -76,7 +74,6 @@ def make_plan(
         compile=choices.compile,
         best_by=best_by,
         skip_spikes=options.on_spike == "skip",
-        resume_line=f"to go on: {resume_line}",
         identity={**identity_values(options), **identity},
         choices=choices.facts(),
     )

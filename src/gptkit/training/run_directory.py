@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +20,14 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from gptkit.errors import Diverged, UsageError
+from gptkit.errors import AGAIN, Diverged, UsageError
 from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import TrainingOptions, fields_of
+from gptkit.recipe_files import CONFIG
 from gptkit.training import files
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
+    METRICS,
     Found,
     TrainingState,
     all_steps,
@@ -34,16 +35,17 @@ from gptkit.training.checkpoints import (
     newest_committed,
     prune,
     read_state,
+    refuse_other_identity,
+    rows_defect,
     set_aside,
 )
 from gptkit.training.events import StepEvent
 from gptkit.training.results import RESULT, read_result
 from gptkit.training.run_lock import LOCK, RunLock
 
-CONFIG, METRICS, DIVERGED = "config.yaml", "metrics.jsonl", "diverged.json"
+DIVERGED = "diverged.json"
 DESCRIBED = ("model", "task")  # by a file
 PATHS = ("data", "validation", "model", "tokenizer", "task", "accelerate_config")
-FIX = "give the same command again"
 OTHER_OUT = "choose another --out"
 
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -75,17 +77,15 @@ class RunDirectory:
         if self.lock is not None:
             self.lock.release()
 
-    @property
-    def resume_line(self) -> str:
-        """Return the command that goes on from here."""
-        return f"gptkit {self.command} --resume {shlex.quote(str(self.path))}"
-
     def append(self, event: StepEvent) -> None:
         """Add a row to metrics.jsonl, for all to see at once; no checkpoint is durable before the rows up to it."""
         if self.lock is None:
             return
         text = json.dumps(event.as_row(), allow_nan=False) + "\n"
-        with files.failures_told(f"writing {METRICS}", fix=FIX), open(self.path / METRICS, "ab", buffering=0) as handle:
+        with (
+            files.failures_told(f"writing {METRICS}", fix=AGAIN),
+            open(self.path / METRICS, "ab", buffering=0) as handle,
+        ):
             files.write(handle, text.encode())
             files.sync(handle.fileno())
 
@@ -94,28 +94,37 @@ class RunDirectory:
 
         Raises InputError when it is not there: somebody removed the run.
         """
-        with files.failures_told(f"reading {METRICS}", fix=FIX):
+        with files.failures_told(f"reading {METRICS}", fix=AGAIN):
             return list(_rows_in(self.path / METRICS))
 
     def drop_rows_after(self, step: int) -> None:
         """Make metrics.jsonl what it was when the row of `step` was its last one."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        with files.failures_told(f"writing {METRICS}", fix=FIX):
+        with files.failures_told(f"writing {METRICS}", fix=AGAIN):
             files.write_atomically(self.path / METRICS, "".join(kept))
 
-    def rewind(self, keep: int) -> tuple[Found, TrainingState]:
-        """Go back to the newest whole checkpoint, or to step 0: set aside what is newer, drop later rows.
-
-        A kill between a commit and its pruning leaves more checkpoints than `keep`, which go now.
-        """
+    def newest(self) -> tuple[Found, TrainingState]:
+        """Return the newest whole checkpoint and its state, or those of step 0; nothing is changed."""
         found = newest_committed(self.checkpoints)
-        with files.failures_told("going back to the newest checkpoint", fix=FIX):
+        return found, read_state(found.path) if found.path else TrainingState()
+
+    def rewind(self, found: Found, last_row: int, *, identity: Mapping[str, str], keep: int) -> list[str]:
+        """Go back to what was found: set aside what is newer, drop later rows; return a line for all that was damaged.
+
+        A kill between a commit and its pruning leaves more checkpoints than `keep`, which go now. Raises UsageError,
+        before anything is changed, when the checkpoint is of another identity.
+        """
+        lines = found.lines()
+        if found.path is not None:
+            refuse_other_identity(found.path, identity)
+            if problem := rows_defect(found.path):
+                lines.append(f"{problem}: the curve is not to be trusted; weights and moments are whole")
+        with files.failures_told("going back to the newest checkpoint", fix=AGAIN):
             set_aside(found)
             prune(self.checkpoints, keep)
-        state = read_state(found.path) if found.path else TrainingState()
         if (self.path / METRICS).exists():
-            self.drop_rows_after(state.last_row)
-        return found, state
+            self.drop_rows_after(last_row)
+        return lines
 
     def note_divergence(self, error: Diverged, micro_batches: Sequence[MicroBatch]) -> None:
         """Write diverged.json: the step, the rows it was on, as their order numbers them, and the newest checkpoint."""
@@ -129,14 +138,14 @@ class RunDirectory:
             "supervised": [one.count for one in micro_batches],
             "newest_checkpoint": newest.name if newest else None,
         }
-        with files.failures_told(f"writing {DIVERGED}", fix=FIX):
+        with files.failures_told(f"writing {DIVERGED}", fix=AGAIN):
             files.write_atomically(self.path / DIVERGED, json.dumps(note, indent=1) + "\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, with the command and `finished_at` added, and return it."""
         finished = datetime.now(UTC).isoformat(timespec="microseconds")
         self.result = {"command": self.command, **result, "finished_at": finished}
-        with files.failures_told(f"writing {RESULT}", fix=FIX):
+        with files.failures_told(f"writing {RESULT}", fix=AGAIN):
             files.sync_all(self.path)  # what the result vouches for
             files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         return self.result
@@ -159,7 +168,7 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
     empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
     holder when another process has it.
     """
-    with files.failures_told("opening the run directory", fix=OTHER_OUT, fix_when_full=FIX):
+    with files.failures_told("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         if options.out is None:
             path = _make_new(root, command, name)
         else:
@@ -182,7 +191,7 @@ def check_run(options: TrainingOptions) -> None:
     """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
     if options.out is None:
         return
-    with files.failures_told("looking into the run directory", fix=OTHER_OUT, fix_when_full=FIX):
+    with files.failures_told("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         _refuse_unusable(options.out, options.resume)
         if (options.out / CONFIG).exists():
             _refuse_changes(options.out / CONFIG, options)
