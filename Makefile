@@ -36,7 +36,7 @@ test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not network"
 
 faults: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q tests/faults --faults-full
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults --faults-full
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

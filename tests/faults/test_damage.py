@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from children import run_command, start
 from effects import effects_of, killed_at
-from figures import Count, Report
 from small_runs import Reference, SmallRuns, checkpoints_of, identical
 
+from figures import Count, Report
 from gptkit.training.checkpoints import newest_committed
 
 KINDS = ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)]

@@ -14,9 +14,9 @@ import pytest
 from children import Child, command, run_command, start, start_command
 from durability import CALLS, may_trace, system_calls, too_early
 from effects import effects_of, full_from, spread, vanishing_at
-from figures import Count, Report
 from small_runs import Reference, SmallRuns, checkpoints_of, identical
 
+from figures import Count, Report
 from gptkit.errors import AGAIN
 from gptkit.recipe_files import CONFIG
 from gptkit.training.checkpoints import defect

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from children import Child, start, start_command
 from effects import effects_of, killed_at, spread
-from figures import Count, Report
 from small_runs import SAVE_EVERY, Reference, SmallRuns, identical
+
+from figures import Count, Report
 
 KINDS = ["pretrain", "finetune"]
 SHORT: dict[str, dict[str, object]] = {

@@ -115,40 +115,39 @@ HUB = {
 
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path: Path, count: Any, figure: Any) -> None:
-    """The seconds of the probe: the same command that is refused for a name on this machine takes the rest."""
+    """The seconds of the probe: the same command that is refused for a name on this machine takes the rest.
+
+    Of a command's trials the fastest counts: programs start later when the machine is busy, never sooner.
+    """
     if not alone():
         pytest.skip("no network name space is granted here")
     slowest = 0.0
     chosen = dict(list(HUB.items())[: count(1, len(HUB))])
     for words in chosen.values():
         local = [one.replace("hf:", "./") for one in words]
-        began = time.monotonic()
-        run(local, tmp_path)
-        between = time.monotonic()
-        done, attempts = run(words, tmp_path)
-        slowest = max(slowest, (time.monotonic() - between) - (between - began))
-        assert done.returncode == 2, done.stderr
-        assert len(done.stderr.splitlines()) <= 2
-        assert "connect to the network" in done.stderr
-        assert attempts  # the one that was asked for
-    told = f"exit 2 in one line, {max(0.0, slowest):.1f} s after the start-up"
+        refused, unreached = [], []
+        for _ in range(count(1, 5)):
+            began = time.monotonic()
+            run(local, tmp_path)
+            between = time.monotonic()
+            done, attempts = run(words, tmp_path)
+            refused.append(between - began)
+            unreached.append(time.monotonic() - between)
+            assert done.returncode == 2, done.stderr
+            assert len(done.stderr.splitlines()) <= 2
+            assert "connect to the network" in done.stderr
+            assert attempts  # the one that was asked for
+        slowest = max(slowest, min(unreached) - min(refused))
+    told = f"exit 2 in one line, {slowest:.1f} s after the start-up"
     figure("R25", "hf: names without a network", len(chosen), told, bound="2 lines, 1 s")
-    assert slowest < 2.5
+    assert slowest <= count(3, 1)  # a single trial may wait for the machine
 
 
 def test_the_whole_suite_reaches_for_nothing(tmp_path: Path, count: Any, figure: Any) -> None:
     if not count(0, 1):
         pytest.skip("the whole suite runs with --faults-full alone")
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not slow and not network and not gpu",
-    ]
+    words = [sys.executable, *["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "-m"]]
+    words.append("not slow and not network and not gpu")
     done, attempts = run([*words, str(TESTS), f"--ignore={TESTS / 'faults'}"], tmp_path)
     tail = done.stdout.splitlines()[-1] if done.stdout else done.stderr[-300:]
     figure("R25", "the test suite", 1, f"{len(attempts)} attempts to connect; {tail}", bound="0")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from children import command, start
-from figures import Count, Report
 from forked_ranks import fork_ranks
 from safetensors.torch import load_file
 from signalled import Shot, interrupted, whole
 from small_runs import SmallRuns, checkpoints_of, rows_of
 from torch import Tensor, nn
 
+from figures import Count, Report
 from gptkit.data.token_blocks import TrainingBlocks
 from gptkit.errors import Diverged
 from gptkit.model.configuration_gpt import GPTConfig

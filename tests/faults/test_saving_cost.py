@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import pytest
 from children import command, run_command, start
-from figures import Count, Report
 from small_runs import SmallRuns
 
+from figures import Count, Report
 from gptkit.option_values import read_recipe
 from gptkit.options import PretrainOptions
 from gptkit.recipe_files import recipes_root

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 from children import Child, command, start
-from figures import Count, Report
 from forked_ranks import fork_ranks
 from small_runs import SmallRuns, checkpoints_of, identical
 from test_damage import flip, is_found, truncate
+
+from figures import Count, Report
 
 KINDS = ["pretrain", "finetune"]
 pytestmark = pytest.mark.slow

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 from children import start
-from figures import Count, Report
 from signalled import PHASES, SIGNALS, Shot, faults_of, interrupted, random_shot, shoot
 from small_runs import SmallRuns
+
+from figures import Count, Report
 
 SEED = 4
 KINDS = ("pretrain", "finetune")

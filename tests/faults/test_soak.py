@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 from children import run_command, start_command
-from figures import Count, Report
 from small_runs import SmallRuns, checkpoints_of, identical
 
+from figures import Count, Report
 from gptkit.training.memory import own_memory
 
 

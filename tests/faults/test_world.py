@@ -18,11 +18,11 @@ import numpy as np
 import psutil
 import pytest
 from children import command, start
-from figures import Count, Report
 from forked_ranks import fork_ranks
 from signalled import SIGNALS, Shot, faults_of, shoot, whole
 from small_runs import SmallRuns, checkpoints_of, identical
 
+from figures import Count, Report
 from gptkit.data.encoded_examples import EncodedExamples
 from gptkit.data.token_blocks import TrainingBlocks
 from gptkit.finetuning.batches import finetuning_batches

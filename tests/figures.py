@@ -7,11 +7,9 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
-
-import torch
-import transformers
 
 ROWS = 28
 INTRODUCTION = """# Faults injected
@@ -83,5 +81,5 @@ def _line(figure: Figure) -> str:
 
 
 def _machine() -> str:
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+    versions = f"Python {platform.python_version()}, torch {version('torch')}, transformers {version('transformers')}"
     return f"Last run on {platform.machine()} with {os.cpu_count()} cores, {platform.system()}; {versions}."
