@@ -15,6 +15,9 @@ from figures import Count, Figure, Report, told, write_table
 # Before anything imports a library that reads them.
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # threads of several workers on a core wait for each other
+    threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "faults.md"
 FIGURES = pytest.StashKey[list[Figure]]()
