@@ -28,6 +28,7 @@ from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.option_values import recipe_keys
 from gptkit.options import FinetuneOptions, GenerateOptions, PretrainOptions, TrainingOptions, fields_of, knob, option
+from gptkit.recipe_files import CONFIG_HEADER
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
 
@@ -151,7 +152,8 @@ def test_resume_takes_the_options_of_that_run(
 ) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     Path("runs/x").mkdir(parents=True)
-    Path("runs/x/config.yaml").write_text("data: [/text]\nsteps: 9\nnoise: 0.25\nmodel: hf:gpt2\n")
+    recipe = "data: [/text]\nsteps: 9\nnoise: 0.25\nmodel: hf:gpt2\n"
+    Path("runs/x/config.yaml").write_text(f"{CONFIG_HEADER.format(command='toy')}\n{recipe}")
     assert main(["toy", "--resume", "runs/x", "--log-every", "3"]) == 0
     expected = ToyOptions(data=("/text",), steps=9, noise=0.25, model="hf:gpt2", log_every=3, out=Path("runs/x"))
     assert toy.options == expected
@@ -159,6 +161,11 @@ def test_resume_takes_the_options_of_that_run(
     capsys.readouterr()
     assert "runs/y/config.yaml is missing" in fail(capsys, "toy", "--resume", "runs/y")[1]
     assert "leave --recipe out" in fail(capsys, "toy", "--resume", "runs/x", "-r", "big")[1]
+    assert "leave --out out" in fail(capsys, "toy", "--resume", "runs/x", "-o", "runs/y")[1]
+    Path("runs/x/config.yaml").write_text(f"{CONFIG_HEADER.format(command='finetune')}\n{recipe}")
+    assert "it is a run of gptkit finetune" in fail(capsys, "toy", "--resume", "runs/x")[1]
+    Path("runs/x/config.yaml").write_text(recipe)
+    assert "config.yaml is damaged" in fail(capsys, "toy", "--resume", "runs/x")[1]
 
 
 def test_help_shows_the_defaults_that_would_hold(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

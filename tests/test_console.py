@@ -18,7 +18,8 @@ from gptkit.console import Console
 from gptkit.progress import PlainProgress, PlainTally, Progress
 from gptkit.terminal import safe_text
 
-BIDI = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+BIDI = "".join(map(chr, [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+INVISIBLE = "".join(map(chr, [0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)]))
 ATTACKS = [
     "\x1b[2J\x1b[H",
     "\x1b]0;title\x07",
@@ -51,10 +52,17 @@ def console(
 
 
 def is_harmless(text: str) -> bool:
-    return all(char in "\n\t" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in BIDI) for char in text)
+    marks = BIDI + INVISIBLE
+    return all(
+        char in "\n\t" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in marks) for char in text
+    )
 
 
-@given(st.text() | st.text(alphabet=st.characters(max_codepoint=0xFF)) | st.text(alphabet=BIDI + "\x1b\x9b\ud800a"))
+@given(
+    st.text()
+    | st.text(alphabet=st.characters(max_codepoint=0xFF))
+    | st.text(alphabet=BIDI + INVISIBLE + "\x1b\x9b\ud800a")
+)
 def test_safe_text_lets_nothing_through_and_leaves_the_rest(text: str) -> None:
     shown = safe_text(text)
     assert is_harmless(shown)

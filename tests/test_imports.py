@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "ranks", "plain_yaml"},
+    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
     "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks"},
-    "failures": {"errors"},
+    "failures": {"errors", "recipe_files"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},

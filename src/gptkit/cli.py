@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(number: int, frame: object) -> None:
     """End as Ctrl-C does: in one line, with the exit code of the signal."""
     name = signal.Signals(number).name
-    raise Interrupted(f"interrupted by {name}", signal_number=signal.SIGTERM, fix=AGAIN)
+    raise Interrupted(f"interrupted by {name}", signal_number=number, fix=AGAIN)
 
 
 def _run(request: Request, arguments: Sequence[str], console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gptkit.errors import UsageError, nearest, suggest
 from gptkit.option_values import kinds_of, read_recipe, recipe_keys
 from gptkit.options import fields_of
-from gptkit.recipe_files import CONFIG, recipes_of
+from gptkit.recipe_files import CONFIG, recipes_of, refuse_foreign_config
 
 HELP_FLAGS = ("-h", "--help")
 RECIPE_FLAGS = ("-r", "--recipe")
@@ -95,11 +95,14 @@ def recipe_values(command: str, options: type, given: Mapping[str, str], *, reci
     if resume not in ("auto", "never"):
         if "recipe" in given:
             raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
+        if "out" in given:
+            raise UsageError("--resume DIR goes on in DIR itself", where="--out", fix="leave --out out")
         config = Path(resume) / CONFIG
         if not config.is_file():
             raise UsageError(
                 f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
             )
+        refuse_foreign_config(config, command)
         return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
     if "recipe" in given:
         return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))

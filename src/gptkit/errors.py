@@ -15,6 +15,7 @@ GptkitError                 1    a bug, when raised bare
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Mapping
 
 AGAIN = "give the same command again"  # where a run is known, shown as the command that goes on with it
@@ -110,13 +111,13 @@ class Reported(GptkitError):
 
 
 class Interrupted(GptkitError):
-    """A signal stopped the process; `signal_number` gives the exit code 128 + n (130 for SIGINT, 143 for SIGTERM)."""
+    """A signal stopped the process; `signal_number` gives the exit code: 130 for SIGINT, 143 for any other."""
 
     kind = "interrupted"
 
     def __init__(self, message: str, *, signal_number: int, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message, where=where, fix=fix)
-        self.exit_code = 128 + signal_number
+        self.exit_code = 130 if signal_number == signal.SIGINT else 143
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -44,8 +44,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     if any(words in str(error) for words in LOST_PEER):
         return OtherRankFailed("another process of the run ended", fix="see what it said")
     if _is_out_of_memory(error):
-        fix = "lower --micro-batch, --sequence-length or the model's size"
-        return OutOfResources("out of memory", where=_device(error), fix=fix)
+        return OutOfResources("out of memory", where=_device(error), fix=_what_to_lower(command_line))
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error):
         fix = f"free some space; then {_how_to_go_on(run_directory, command_line)}"
         return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
@@ -69,6 +68,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     return of_torch or isinstance(error, MemoryError)
+
+
+def _what_to_lower(command_line: str) -> str:
+    command = [*shlex.split(command_line)[1:], ""][0]
+    flags = {"generate": "--num-samples, --max-new-tokens", "eval": "--batch-size"}
+    return f"lower {flags.get(command, '--micro-batch, --sequence-length')} or the model's size"
 
 
 def _device(error: BaseException) -> str:

@@ -94,7 +94,7 @@ def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[An
     noun = "a whole number" if kind.type is int else "a number"
     fix = f"give {noun}{_range(minimum, maximum)}"
     try:
-        number: int | float = kind.type(text)
+        number: int | float = kind.type(text if text.isascii() and text == text.strip() else "")
     except ValueError:
         raise UsageError(f"{shown} is not {noun}", where=where, fix=fix) from None
     if not math.isfinite(number):

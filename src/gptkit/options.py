@@ -111,7 +111,7 @@ class TrainingOptions(OutputOptions):
     seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
     on_spike: SpikeRule = option(
         "off",
-        "skip = leave a step out whose loss or gradient norm is 6 deviations above the last 128 steps' mean.",
+        "skip = leave a step out whose loss or gradient norm leaps far above those of the last 128.",
         panel="More",
     )
 

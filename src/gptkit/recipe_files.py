@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import InputError, UsageError, suggest
 
 CONFIG = "config.yaml"
+CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -69,3 +70,19 @@ def find_recipe(name: str) -> RecipeFile:
             return one
     names = [one.full_name for one in known] if "/" in name else [one.name for one in known]
     raise UsageError(f"no recipe is called {name!r}", where="NAME", fix=suggest(name, set(names)))
+
+
+def refuse_foreign_config(config: Path, command: str) -> None:
+    """Raise for a config.yaml of another command, and for one that is not as a run wrote it."""
+    header = config.read_bytes().decode(errors="replace").partition("\n")[0]
+    if header == CONFIG_HEADER.format(command=command):
+        return
+    for other in ("pretrain", "finetune"):
+        if header == CONFIG_HEADER.format(command=other):
+            raise UsageError(
+                f"it is a run of gptkit {other}",
+                where=str(config.parent),
+                fix=f"give it to gptkit {other}, or choose another --out",
+            )
+    fix = "remove it, then give the run's own command, all options and --out: its checkpoints know them"
+    raise InputError(f"{CONFIG} is damaged: it does not begin as a run's own", where=str(config), fix=fix)

@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROLS, _SURROGATES = "\x00-\x08\x0b-\x1f\x7f-\x9f", "\ud800-\udfff"
+_BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_INVISIBLE = "\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f"  # not joiners, which scripts and emoji need
+_UNSAFE = re.compile(f"[{_CONTROLS}{_BIDIRECTIONAL}{_INVISIBLE}{_SURROGATES}]")
 _LIVE_COLUMNS = 60
 
 
 def safe_text(text: str) -> str:
     """Return `text` with all that could drive a terminal shown as visible escapes.
 
-    These are C0 except newline and tab, DEL, C1, bidirectional overrides and isolates, and lone surrogates.
+    These are C0 except newline and tab, DEL, C1, bidirectional marks, what takes no room, and lone surrogates.
     """
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,20 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
     assert all(one["n"] == 1 for one in found["without_overlap"].values())
 
 
+def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("target.json").write_text("old")
+    Path("link.json").symlink_to("target.json")
+    evaluate(capsys, models / "one", *TEXT, "--output", "link.json")
+    assert Path("link.json").is_symlink()
+    assert "results" in json.loads(Path("target.json").read_text())
+    os.mkfifo("pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(Path("pipe").read_text)
+        evaluate(capsys, models / "one", *TEXT, "--output", "pipe")
+        assert json.loads(read.result(30)) == json.loads(Path("target.json").read_text())
+    assert Path("pipe").is_fifo()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -223,7 +238,9 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
         (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "needs something to judge by"),
         (["--task", "lambada", "--data", "hf:x/y"], "not from the hub"),
-        (["--task", "lambada", "--output", "a.json", "--baseline", "./a.json"], "overwrite the baseline"),
+        (["--task", "lambada", "--output", "a.json", "--baseline", "./a.json"], "overwrite --baseline"),
+        ([*TEXT, "--output", "text.txt"], "overwrite --data"),
+        ([*TEXT, "--output", "a", "--junit", "./a", "--baseline", "b"], "overwrite --junit"),
         (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
         (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
     ],

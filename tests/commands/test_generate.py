@@ -25,6 +25,7 @@ from gptkit.model.loading import load_model
 from gptkit.option_values import read_recipe
 from gptkit.options import GenerateOptions
 from gptkit.recipe_files import find_recipe
+from gptkit.training.results import NEEDED
 
 
 class Terminal(io.StringIO):
@@ -159,7 +160,7 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         write_model(Path("runs", name, "model"))
         if finished is not None:
             command, hour = finished
-            row = {"command": command, "finished_at": f"2026-01-01T0{hour}:00:00+00:00"}
+            row = dict.fromkeys(NEEDED) | {"command": command, "finished_at": f"2026-01-01T0{hour}:00:00+00:00"}
             Path("runs", name, "result.json").write_text(json.dumps(row))
     result, _, err = generated(max_new_tokens=1)
     assert result["model"] == os.path.join("runs", "new", "model")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from gptkit.cli import main
 from gptkit.data.tokenizers import encode_pieces, load_tokenizer
 from gptkit.model.loading import load_model
+from gptkit.recipe_files import CONFIG_HEADER
 
 TIMES = {
     *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")
@@ -247,7 +248,7 @@ def test_what_needs_no_text_is_refused_before_any_is_read(
     Path("cache").mkdir()
     Path("taken").mkdir()
     Path("taken/config.yaml").write_text(
-        f"data: [{Path('text.txt').absolute()}]\nmodel: tiny\ntokenizer: char\nsteps: 6\ntokens_per_step: 128\n"
+        f"{CONFIG_HEADER.format(command='pretrain')}\ndata: [{Path('text.txt').absolute()}]\nmodel: tiny\ntokenizer: char\nsteps: 6\ntokens_per_step: 128\n"
         "sequence_length: 32\ncompile: off\n"
     )
     for package in ("ftfy", "wandb"):

@@ -78,7 +78,9 @@ def _writes(facts: tuple[Any, ...]) -> bool:
 
 def _may_be_written(path: str, folder: str) -> bool:
     allowed = (folder, os.environ["GPTKIT_CACHE"], "/dev/null", "/dev/tty")
-    return not path.startswith("/") or path.startswith(allowed) or "gptkit-error-" in path or path.isdigit()
+    if path.isdigit():  # a descriptor
+        return True
+    return os.path.abspath(path).startswith(allowed) or "gptkit-error-" in path
 
 
 COMMANDS = ("generate", "convert", "eval", "finetune", "pretrain")

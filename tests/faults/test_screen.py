@@ -28,7 +28,8 @@ from generation_toy import write_model
 # Colours, and what a display that redraws itself needs: back to the line's start, up, erase, hide the cursor.
 # No text of the corpus asks for one of them.
 OWN = re.compile(r"\r?\x1b\[(?!8;7)(?:[\d;]*m|\d*A|2K|\?25[lh])|\r(?=\x1b\[(?:\d*A|2K))")
-BIDI = {*map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])}
+BIDI = {*map(chr, [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])}
+INVISIBLE = {*map(chr, [0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)])}
 FINALS = [chr(one) for one in range(0x40, 0x7F)]
 
 
@@ -51,7 +52,7 @@ def corpus() -> list[str]:
         "\x1b[1;1\nH",
     ]
     marked = ["[link=http://x]y[/link]", "[/b]", "[bold red]z", ":smile:", "[@click=app.bell]x", "\\[b]", "[", "]]"]
-    marked += [f"a{one}b" for one in sorted(BIDI)] + ["\u2028\u2029", "\u200e\u200f", "\ufeff", "\U000e0041"]
+    marked += [f"a{one}b" for one in sorted(BIDI)] + ["\u2028\u2029"] + [f"a{one}b" for one in sorted(INVISIBLE)[:12]]
     return [*controls, *sequences, *strings, *known, *marked]
 
 
@@ -111,7 +112,7 @@ def driving(text: str) -> list[str]:
     return [
         f"{mark!r} in {rest[max(0, at - 30) : at + 30]!r}"
         for at, mark in enumerate(rest)
-        if mark not in "\n\t" and (unicodedata.category(mark) in ("Cc", "Cs") or mark in BIDI)
+        if mark not in "\n\t" and (unicodedata.category(mark) in ("Cc", "Cs") or mark in BIDI | INVISIBLE)
     ]
 
 

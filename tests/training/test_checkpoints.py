@@ -98,6 +98,24 @@ def test_only_the_newest_may_lack_its_manifest(copy: Path) -> None:
     assert newest_committed(copy / "nowhere") == checkpoints.Found(None)
 
 
+def test_an_older_one_without_a_manifest_is_damage_even_where_it_is_not_needed(copy: Path) -> None:
+    (copy / "step-000002" / MANIFEST).unlink()
+    found = newest_committed(copy)
+    assert found.path == copy / "step-000004"
+    [line] = found.lines()
+    assert line.startswith(f"{copy / 'step-000002'} is not used: {MANIFEST} is missing")
+    set_aside(found)
+    assert (copy / "damaged" / "step-000002").is_dir()
+
+
+def test_a_link_to_a_checkpoint_is_removed_and_not_what_it_leads_to(copy: Path, tmp_path: Path) -> None:
+    kept = (copy / "step-000002").rename(tmp_path / "kept")
+    (copy / "step-000002").symlink_to(kept)
+    checkpoints.prune(copy, 1)
+    assert not (copy / "step-000002").exists()
+    assert (kept / MANIFEST).is_file()
+
+
 def small_state(step: int) -> tuple[nn.Module, Any, TrainingState]:
     model, optimizer, _ = toy_train(Plan(steps=1))
     return model, optimizer, TrainingState(step=step)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.plans import Plan
 from gptkit.training.results import newest_finished
-from gptkit.training.run_directory import RunDirectory, check_run, identity_values, open_run
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import check_run, identity_values, open_run
 
 
 def row(step: int, **more: float) -> StepEvent:
@@ -159,6 +162,57 @@ def test_never_resuming_never_overwrites_and_foreign_directories_are_left_alone(
         opened(PretrainOptions(out=foreign / "thesis.tex"))
 
 
+def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    opened(PretrainOptions(out=out)).close()
+    elsewhere.write_text("mine")
+    for name in ("checkpoints", "model", "metrics.jsonl", "result.json", "checkpoints/damaged", "run.lock"):
+        run = Path(shutil.copytree(out, tmp_path / name.replace("/", "-")))
+        path = run / name
+        path.unlink(missing_ok=True)
+        if path.suffix:
+            os.mkfifo(path)
+        elif name == "run.lock":
+            path.symlink_to(elsewhere)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("a file")
+        with pytest.raises(InputError, match=f"{name} is no (file|folder) of a run") as caught:
+            opened(PretrainOptions(out=run))
+        assert caught.value.where == str(path)
+        assert "move it away; then" in str(caught.value)
+    assert elsewhere.read_text() == "mine"
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="is a link to nothing"):
+        opened(PretrainOptions(out=tmp_path / "link"))
+    with pytest.raises(UsageError, match="not UTF-8"):
+        opened(PretrainOptions(out=tmp_path / "\udcff"))
+
+
+def test_a_damaged_config_is_told_and_may_be_made_anew(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with opened(PretrainOptions(out=out)) as run:
+        train_toy(run, Plan(steps=2))
+    whole = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text("")
+    with pytest.raises(InputError, match=r"config.yaml is damaged.* - remove it"):
+        opened(PretrainOptions(out=out))
+    (out / "config.yaml").unlink()
+    opened(PretrainOptions(out=out)).close()
+    assert (out / "config.yaml").read_text() == whole
+    with pytest.raises(UsageError, match="it is a run of gptkit pretrain"):
+        check_run(FinetuneOptions(out=out), command="finetune")
+
+
+def test_rows_without_a_checkpoint_are_told(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        run.append(row(1))
+        run.append(row(7))
+        [line] = rewind(run)
+        assert "starting from step 0, not from 7" in line
+        assert run.rows() == []
+
+
 def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -> None:
     with opened(PretrainOptions(out=tmp_path / "run")) as run:
         run.append(row(1))
@@ -248,10 +302,11 @@ def test_other_processes_get_a_run_that_writes_nothing(tmp_path: Path) -> None:
         elsewhere.close()
         with pytest.raises(InputError, match=r"No such file.*metrics.jsonl"):
             run.rows()  # as in a run that somebody removed
-        for look in (opened, check_run):  # check_run: before any text is read
-            with pytest.raises(InputError, match="in use"):
-                look(PretrainOptions(out=tmp_path / "run"))
-    check_run(PretrainOptions(out=tmp_path / "run"))
+        with pytest.raises(InputError, match="in use"):
+            opened(PretrainOptions(out=tmp_path / "run"))
+        with pytest.raises(InputError, match="in use"):  # before any text is read
+            check_run(PretrainOptions(out=tmp_path / "run"), command="pretrain")
+    check_run(PretrainOptions(out=tmp_path / "run"), command="pretrain")
     opened(PretrainOptions(out=tmp_path / "run")).close()
 
 
@@ -259,13 +314,19 @@ def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -
     assert newest_finished(tmp_path / "none", lambda result: True) is None
     for name, command in (("b", "pretrain"), ("a", "pretrain"), ("c", "finetune")):
         with open_run(PretrainOptions(out=tmp_path / name), command=command, name="x") as run:
-            result = run.finish({"steps": 3})
+            (run.path / "model").mkdir()
+            result = run.finish({"steps": 3, "seed": 0, "run_dir": "as it was", "model_dir": "as it was"})
         assert result["command"] == command
         assert json.loads((tmp_path / name / "result.json").read_text()) == result
     opened(PretrainOptions(out=tmp_path / "d")).close()  # not finished
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "result.json").write_text("[1]")
+    shutil.copytree(tmp_path / "b", tmp_path / "f")  # moved, and a part of it lost
+    (tmp_path / "f" / "result.json").write_text('{"command": "pretrain", "finished_at": "2999-01-01T00:00:00+00:00"}')
+    shutil.copytree(tmp_path / "c", tmp_path / "g")
+    shutil.rmtree(tmp_path / "g" / "model")
     assert newest_finished(tmp_path, lambda result: result["command"] == "pretrain") == tmp_path / "a"
     with opened(PretrainOptions(out=tmp_path / "a")) as again:
         assert again.result is not None
         assert again.result["steps"] == 3
+        assert again.result["model_dir"] == str(tmp_path / "a" / "model")

@@ -69,8 +69,7 @@ def _check(options: EvalOptions) -> None:
     for where, is_taken in clashes.items():
         if is_taken:
             raise UsageError("these do not go together", where=where, fix="leave one of them out")
-    if options.output is not None and options.baseline is not None and _is_one(options.output, options.baseline):
-        raise UsageError("it would overwrite the baseline", where="--output", fix="name another file")
+    _refuse_overwriting(options)
     if options.floor is not None and options.baseline is None:
         raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
     for flag, path in (("--output", options.output), ("--junit", options.junit), ("--summary", options.summary)):
@@ -81,8 +80,18 @@ def _check(options: EvalOptions) -> None:
             )
 
 
-def _is_one(first: Path, second: Path) -> bool:
-    return first.resolve() == second.resolve()
+def _refuse_overwriting(options: EvalOptions) -> None:
+    """Refuse a report under the name of what is read, or of another report."""
+    names = ("output", "junit", "summary", "baseline", "suite", "data", "contamination")
+    places = {name: Path(value).resolve() for name in names if (value := getattr(options, name)) is not None}
+    for name in ("output", "junit", "summary"):
+        for other, place in places.items():
+            if other != name and places.get(name) == place and not _is_stream(place):
+                raise UsageError(f"it would overwrite --{other}", where=f"--{name}", fix="name another file")
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _newest(wanted: Sequence[SuiteTask], console: Console) -> str:
@@ -147,5 +156,5 @@ def _tell(
 
 def _write(path: Path, text: str, console: Console) -> None:
     with files.failures_told("writing the results", fix="name another --output"):
-        files.write_atomically(path, text)
+        files.write_report(path, text)
     console.say(f"results and items: {path}")

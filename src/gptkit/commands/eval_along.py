@@ -92,7 +92,7 @@ def _tell(
     else:
         console.say("no picture: none of these tasks has a chance level to draw it from")
     with files.failures_told("writing the scores", fix="make the run directory writable"):
-        files.write_atomically(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
+        files.write_report(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -94,9 +94,9 @@ class Gate:
         summary = summary_markdown(outcome.headline, outcome.table(), (name, *outcome.warnings))
         with files.failures_told("writing the verdicts", fix="name another file"):
             if options.junit is not None:
-                files.write_atomically(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
+                files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:
-                files.write_atomically(options.summary, summary)
+                files.write_report(options.summary, summary)
             if step_summary := os.environ.get(STEP_SUMMARY):
                 with Path(step_summary).open("a", encoding="utf-8") as file:
                     file.write(summary)

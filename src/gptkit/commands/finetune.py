@@ -33,7 +33,8 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 
@@ -67,7 +68,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
 
 def _check(options: FinetuneOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any file is read."""
-    check_run(options)
+    check_run(options, command="finetune")
     check_tracker(options.report_to)
     plan.choices(options, hardware)
     plan.refuse_too_many_processes(options)
@@ -197,8 +198,8 @@ class _Work:
         def write() -> None:
             model = directory.path / "model"
             with files.failures_told("copying the best model", fix=AGAIN):
-                if model.exists():
-                    shutil.rmtree(model)
+                if model.is_dir():
+                    files.remove_directory(model)
                 shutil.copytree(result["model_dir"], model)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 

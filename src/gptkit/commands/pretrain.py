@@ -34,7 +34,8 @@ from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import check_run, open_run
 from gptkit.training.step import uncompiled
 from gptkit.training.trackers import check_tracker
 
@@ -62,7 +63,7 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
 
 def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
-    check_run(options)
+    check_run(options, command="pretrain")
     check_tracker(options.report_to)
     rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 

@@ -29,7 +29,8 @@ from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, open_run
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import open_run
 from gptkit.training.schedules import Schedule
 from gptkit.training.signals import StopRequest
 from gptkit.training.step import LossFunction

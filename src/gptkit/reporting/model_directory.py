@@ -16,7 +16,9 @@ def write_model(
     directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
 ) -> None:
     """Write the directory; one that an earlier attempt left is replaced."""
-    if directory.exists():
+    if directory.is_symlink():
+        directory.unlink()
+    elif directory.exists():
         shutil.rmtree(directory)
     write_gptkit(model, directory)
     tokenizer.save_pretrained(directory)

@@ -34,7 +34,8 @@ from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = "gptkit.checkpoint/1"
-MODEL, OPTIMIZER, STATE, METRICS = "model", "optimizer", "state.json", "metrics.jsonl"
+MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"  # of a run
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 
@@ -252,6 +253,7 @@ def newest_committed(directory: Path) -> Found:
     """Return the newest checkpoint whose every byte verifies, falling back to older ones.
 
     The newest alone may lack a manifest (a save was cut off); with nothing else there, the run starts over and says so.
+    An older one without is damaged, whether it is needed or not.
     Raises InputError naming each when there are checkpoints and all are damaged.
     """
     rejected: list[tuple[Path, str]] = []
@@ -262,7 +264,8 @@ def newest_committed(directory: Path) -> Found:
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
         else:
-            return Found(path, tuple(rejected))
+            older = [(one, f"{MANIFEST} is missing") for one in candidates if one < path and not is_committed(one)]
+            return Found(path, (*rejected, *older))
     if all(reason == CUT_OFF for _, reason in rejected):
         return Found(None, tuple(rejected))
     reasons = "; ".join(f"{path.name}: {reason}" for path, reason in rejected)

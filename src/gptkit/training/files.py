@@ -20,6 +20,7 @@ from gptkit.errors import InputError, OutOfResources
 Chunk = bytes | memoryview
 CHUNK = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def write(handle: BinaryIO, chunk: Chunk) -> None:
@@ -46,7 +47,11 @@ def remove_file(path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    shutil.rmtree(path)
+    """Remove a directory with all in it; of a link to one the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def sync_directory(path: Path) -> None:
@@ -119,6 +124,15 @@ def write_atomically(path: Path, text: str) -> None:
     sync_directory(path.parent)
 
 
+def write_report(path: Path, text: str) -> None:
+    """Write what a user named: a link's target is replaced in one move, a pipe or a device is written to."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+    else:
+        write_atomically(target, text)
+
+
 @contextmanager
 def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
     """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
@@ -132,4 +146,6 @@ def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> 
         if error.errno in NO_SPACE:
             cure = f"free some space; then {fix_when_full or fix}"
             raise OutOfResources(f"no space left while {doing}", where=where, fix=cure) from error
+        if error.errno in IN_THE_WAY:
+            fix = f"move it away; then {fix}"
         raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error

@@ -254,8 +254,7 @@ def _interruption(folder: Path, number: signal.Signals) -> GptkitError:
     _drop_logs([one for one in records if one is not told])
     if told is not None:
         return told.error
-    by = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
-    return Interrupted(f"interrupted by {number.name}", signal_number=by, fix=AGAIN)
+    return Interrupted(f"interrupted by {number.name}", signal_number=number, fix=AGAIN)
 
 
 def _drop_logs(records: Sequence[ranks.Record]) -> None:

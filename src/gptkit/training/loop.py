@@ -38,7 +38,7 @@ from gptkit.training.stopping import AgreedStop, ShouldStop
 
 Evaluate = Callable[[ShouldStop], Mapping[str, float] | None]
 
-DIVERGED_FIX = "lower --learning-rate, raise --warmup-steps, or use --precision fp32"
+DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(

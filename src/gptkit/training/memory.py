@@ -11,7 +11,7 @@ from types import TracebackType
 
 import torch
 
-from gptkit.errors import OutOfResources
+from gptkit.errors import AGAIN, OutOfResources
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -88,5 +88,5 @@ def out_of_memory_told() -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        fix = "give a smaller --micro-batch; the tokens of a step stay the same"
+        fix = f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"
         raise OutOfResources("out of memory", fix=fix) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from gptkit.options import TrainingOptions
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import identity_values
+from gptkit.training.run_opening import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
 
 

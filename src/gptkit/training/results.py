@@ -8,16 +8,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-RESULT = "result.json"
+RESULT, MODEL = "result.json", "model"
+NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """Return a finished run's result, None for one that is not finished."""
+    """Return a finished run's result, None for one that is not finished, or has lost its model or what it says.
+
+    Its paths are those of today: a run may be moved.
+    """
     try:
         result = json.loads((path / RESULT).read_text())
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not result.keys() >= NEEDED or not (path / MODEL).is_dir():
+        return None
+    return result | {"run_dir": str(path), "model_dir": str(path / MODEL)}
 
 
 def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool]) -> Path | None:

@@ -60,7 +60,7 @@ class StopRequest:
 
     def ask(self, number: int) -> None:
         """Ask for a stop as the signal `number` would."""
-        self.signal_number = int(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        self.signal_number = int(number)
 
     @property
     def is_asked(self) -> bool:
