@@ -247,9 +247,10 @@ def test_what_needs_no_text_is_refused_before_any_is_read(
     write_gpt1_files(Path("gpt1"))
     Path("cache").mkdir()
     Path("taken").mkdir()
+    header = CONFIG_HEADER.format(command="pretrain")
     Path("taken/config.yaml").write_text(
-        f"{CONFIG_HEADER.format(command='pretrain')}\ndata: [{Path('text.txt').absolute()}]\nmodel: tiny\ntokenizer: char\nsteps: 6\ntokens_per_step: 128\n"
-        "sequence_length: 32\ncompile: off\n"
+        f"{header}\ndata: [{Path('text.txt').absolute()}]\nmodel: tiny\ntokenizer: char\nsteps: 6\n"
+        "tokens_per_step: 128\nsequence_length: 32\ncompile: off\n"
     )
     for package in ("ftfy", "wandb"):
         monkeypatch.setitem(sys.modules, package, None)

@@ -130,10 +130,9 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(
         found = faults_of(shooting, out)[:1] if shooting.code != shot.exit_code else []
         found += [one for one in identical(uninterrupted(kind, precision, processes), out) if one != marked]
         failures += [f"stopped {stop}, {kind} in {precision} on {processes}: {fault}" for fault in found]
-    outcome = (
-        f"{len(chosen)} of {len(every)} cells, {len(chosen) - len(failures)} bit-identical at the end (but for the"
-    )
-    outcome += " row of an evaluation cut short, which stays in the state.json of its checkpoint)"
+    same = len(chosen) - len(failures)
+    outcome = f"{len(chosen)} of {len(every)} cells, {same} bit-identical at the end (but for the row of an evaluation"
+    outcome += " cut short, which stays in the state.json of its checkpoint)"
     figure("R14", "stops x command x precision x 1, 2 processes", len(chosen), outcome, seed=SEED, bound="100%")
     assert not failures, "\n".join(failures)
 
