@@ -73,16 +73,12 @@ def find_recipe(name: str) -> RecipeFile:
 
 
 def refuse_foreign_config(config: Path, command: str) -> None:
-    """Raise for a config.yaml of another command, and for one that is not as a run wrote it."""
-    header = config.read_bytes().decode(errors="replace").partition("\n")[0]
-    if header == CONFIG_HEADER.format(command=command):
-        return
-    for other in ("pretrain", "finetune"):
-        if header == CONFIG_HEADER.format(command=other):
-            raise UsageError(
-                f"it is a run of gptkit {other}",
-                where=str(config.parent),
-                fix=f"give it to gptkit {other}, or choose another --out",
-            )
-    fix = "remove it, then give the run's own command, all options and --out: its checkpoints know them"
-    raise InputError(f"{CONFIG} is damaged: it does not begin as a run's own", where=str(config), fix=fix)
+    """Raise for the config.yaml of another command's run, and for one that was cut off."""
+    text = config.read_bytes().decode(errors="replace")
+    for other in {"pretrain", "finetune"} - {command}:
+        if text.startswith(CONFIG_HEADER.format(command=other)):
+            fix = f"give it to gptkit {other}, or choose another --out"
+            raise UsageError(f"it is a run of gptkit {other}", where=str(config.parent), fix=fix)
+    if not text.strip() or not text.endswith("\n"):
+        fix = "remove it, then give the run's own command, all options and --out: its checkpoints know them"
+        raise InputError(f"{CONFIG} is damaged: it was cut off", where=str(config), fix=fix)
