@@ -58,7 +58,7 @@ def test_signals_end_all_ranks_with_one_line(
     assert [line[: len(message)] for line in errors_in(err)] == [message] if message else True
     if number != signal.SIGKILL or whom == "launcher":
         assert list((place / "run" / "checkpoints").glob("step-*/MANIFEST.json"))
-    assert err.count("gptkit pretrain --resume run") == (1 if code in (130, 143) else 0)  # a killed launcher is mute
+    assert err.count("gptkit pretrain --resume run") == (1 if message else 0)  # a killed launcher is mute
 
 
 @pytest.mark.slow

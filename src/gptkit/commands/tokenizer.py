@@ -44,8 +44,10 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Measure two tokenizers on the same text; return what `--json` prints."""
+    specs = (options.first, options.second)
+    there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _opened(options.data, "0.1", console)
-    first, second = (_tokenizer(spec, corpus, console) for spec in (options.first, options.second))
+    first, second = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
     comparison = compare(first, second, take(corpus.train_pieces(), round(options.megabytes * 1e6)))
     _show(comparison, options, console)
     fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
@@ -62,10 +64,6 @@ def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
 def _require_empty(directory: Path) -> None:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise UsageError("there is something already", where=f"--out {directory}", fix="name a new directory")
-
-
-def _tokenizer(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
-    return _trained(spec, corpus, console) if needs_training(spec) else load_tokenizer(spec)
 
 
 def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
