@@ -15,7 +15,8 @@ from training_toy import bits_equal, everything, toy, toy_train
 
 from gptkit.errors import GptkitError, InputError, OutOfResources
 from gptkit.training import checkpoints, files
-from gptkit.training.checkpoints import MANIFEST, Trained, TrainingState, all_steps, newest_committed, set_aside
+from gptkit.training.checkpoints import Trained, TrainingState, all_steps, newest_committed, set_aside
+from gptkit.training.manifests import MANIFEST
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.tensor_files import safetensors_chunks

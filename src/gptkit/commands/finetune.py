@@ -27,7 +27,7 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.options import FinetuneOptions
 from gptkit.reporting.loss_plot import draw_loss
 from gptkit.reporting.model_directory import write_model
-from gptkit.training import checkpoints, files
+from gptkit.training import checkpoints, files, manifests
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
@@ -84,7 +84,7 @@ def _refuse_half_studies(options: FinetuneOptions) -> None:
 
 def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
     several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / checkpoints.METRICS).exists():
+    if several and options.out is not None and (options.out / manifests.METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 
@@ -154,7 +154,7 @@ class _Work:
 
         trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
         assert trained.finish.best_step is not None
-        checkpoints.load_weights(directory.checkpoints / checkpoints.directory_name(trained.finish.best_step), model)
+        checkpoints.load_weights(directory.checkpoints / manifests.directory_name(trained.finish.best_step), model)
         with quiet_transformers():
             on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
 

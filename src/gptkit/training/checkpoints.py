@@ -2,16 +2,13 @@
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-The manifest holds the size and sha256 of every file and of itself, because safetensors notices one bit flip in 300;
-and those of the rows that the run's metrics.jsonl, two folders up, had by then.
-Where processes shard the weights, each writes the rows that it keeps, model-00001-of-00002.safetensors and so on; any
-number of processes reads them again.
+What the manifest vouches for: see manifests.py. Where processes shard the weights, each writes the rows that it keeps,
+model-00001-of-00002.safetensors and so on; any number of processes reads them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,19 +20,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-import gptkit
 from gptkit.errors import AGAIN, GptkitError, InputError, UsageError
 from gptkit.training import files
 from gptkit.training.files import FileRecord
+from gptkit.training.manifests import MANIFEST, defect, directory_name, is_committed, render_manifest, rows_beside
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import on_every_process, on_main_process
 from gptkit.training.sharding import Sharding
 from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
-MANIFEST = "MANIFEST.json"
-SCHEMA = "gptkit.checkpoint/1"
 MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"  # of a run
+CHECKPOINTS = "checkpoints"  # of a run
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 
@@ -120,10 +115,6 @@ def write(directory: Path, trained: Trained, state: TrainingState, *, accelerato
     return path
 
 
-def directory_name(step: int) -> str:
-    return f"step-{step:06d}"
-
-
 def _begin(path: Path) -> None:
     """Make the checkpoint's empty directory."""
     if is_committed(path):
@@ -147,7 +138,7 @@ def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None
     state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     files.sync_directory(path)
-    rows = _rows_beside(path)
+    rows = rows_beside(path)
     manifest = render_manifest(state.step, records, files.record_of(rows) if rows.exists() else None)
     files.write_atomically(path / MANIFEST, manifest)
     files.sync_directory(path.parent)
@@ -172,73 +163,6 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in state.items():
         first_names.setdefault(id(tensor), name)
     return {name: state[name] for name in first_names.values()}
-
-
-def _rows_beside(path: Path) -> Path:
-    return path.parent.parent / METRICS
-
-
-def render_manifest(step: int, records: list[FileRecord], rows: FileRecord | None = None) -> str:
-    """Return the manifest's only valid text for these files, and for the run's rows by then."""
-    body = {
-        "schema": SCHEMA,
-        "step": step,
-        "versions": {"gptkit": gptkit.__version__, "torch": str(torch.__version__)},
-        "files": [dataclasses.asdict(record) for record in records],
-        "rows": None if rows is None else dataclasses.asdict(rows),
-    }
-    return _with_digest(body)
-
-
-def _with_digest(body: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps(body | {"sha256": digest}, indent=1, sort_keys=True) + "\n"
-
-
-def is_committed(path: Path) -> bool:
-    return (path / MANIFEST).exists()
-
-
-def defect(path: Path) -> str | None:
-    """Return why a checkpoint with a manifest cannot be trusted, or None when every byte is as it was written."""
-    try:
-        text = (path / MANIFEST).read_bytes().decode()
-        body = json.loads(text)
-        body.pop("sha256")
-        if body["schema"] != SCHEMA or _with_digest(body) != text or path.name != directory_name(body["step"]):
-            return f"{MANIFEST} is damaged"
-        for record in body["files"]:
-            if problem := _file_defect(path, FileRecord(**record)):
-                return problem
-    except OSError as error:
-        return f"{error.strerror}: {error.filename}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MANIFEST} is damaged"
-    return None
-
-
-def _file_defect(path: Path, record: FileRecord) -> str | None:
-    file = path / Path(record.name).name
-    if not file.is_file():
-        return f"{record.name} is missing"
-    if file.stat().st_size != record.size:
-        return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
-    if files.record_of(file) != record:
-        return f"{record.name} differs from its sha256"
-    return None
-
-
-def rows_defect(path: Path) -> str | None:
-    """Return how metrics.jsonl differs from what it was when a verified checkpoint was saved, or None."""
-    record = json.loads((path / MANIFEST).read_text())["rows"]
-    if record is None:
-        return None
-    rows = _rows_beside(path)
-    if not rows.is_file():
-        return f"{rows} is missing"
-    if files.record_of(rows, size=record["size"]) == FileRecord(**record):
-        return None
-    return f"{rows} is not what it was at {path.name}"
 
 
 def all_steps(directory: Path) -> list[Path]:

@@ -20,19 +20,17 @@ from gptkit.training import files
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
     CHECKPOINTS,
-    METRICS,
     Found,
     TrainingState,
     all_steps,
-    is_committed,
     newest_committed,
     prune,
     read_state,
     refuse_other_identity,
-    rows_defect,
     set_aside,
 )
 from gptkit.training.events import StepEvent
+from gptkit.training.manifests import METRICS, is_committed, rows_defect
 from gptkit.training.results import RESULT, read_result
 from gptkit.training.run_lock import RunLock
 

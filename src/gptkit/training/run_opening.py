@@ -16,7 +16,8 @@ from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import TrainingOptions, fields_of
 from gptkit.recipe_files import CONFIG, CONFIG_HEADER, refuse_foreign_config
 from gptkit.training import files
-from gptkit.training.checkpoints import CHECKPOINTS, DAMAGED, METRICS
+from gptkit.training.checkpoints import CHECKPOINTS, DAMAGED
+from gptkit.training.manifests import METRICS
 from gptkit.training.results import MODEL, RESULT
 from gptkit.training.run_directory import DIVERGED, RunDirectory
 from gptkit.training.run_lock import LOCK, RunLock
