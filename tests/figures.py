@@ -14,8 +14,9 @@ from typing import Protocol
 ROWS = 28
 INTRODUCTION = """# Faults injected
 
-Each line was written by `make faults` (`pytest tests/faults --faults-full`) when its trials had passed: how many faults
-of which kind, from which seed, what happened, and the bound that was asked for. `make test` injects a sample of each.
+Each line was written by `make faults` (`pytest tests/faults --faults-full`, or one file of it) when its trials had
+passed: how many faults of which kind, from which seed, what happened, and the bound that was asked for. `make test`
+injects a sample of each.
 """
 HEADER = "| row | fault | injected | seed | what happened | asked | date |\n|---|---|---|---|---|---|---|\n"
 

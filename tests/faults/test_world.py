@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from children import command, start
 from forked_ranks import fork_ranks
 from signalled import SIGNALS, Shot, faults_of, shoot, whole
-from small_runs import SmallRuns, checkpoints_of, identical
+from small_runs import SmallRuns, checkpoints_of, identical, rows_of
 
 from figures import Count, Report
 from gptkit.data.encoded_examples import EncodedExamples
@@ -72,6 +73,22 @@ def test_a_step_has_the_same_samples_for_any_processes_loader_and_start(figure: 
                     compared += 1
     outcome = f"{compared} runs simulated, every step's samples the same (real processes: tests/test_world_sizes.py)"
     figure("R13", "1, 2, 4, 8 processes x loaders x starts", compared, outcome, seed=SEED, bound="100%")
+
+
+@pytest.mark.gpu
+def test_eight_gpus_train_on_the_samples_of_one(small: SmallRuns, tmp_path: Path, figure: Report) -> None:
+    fault = "8 real GPUs beside 1"
+    if torch.cuda.device_count() < 8:
+        figure("R13", fault, 0, "not run: fewer than 8 GPUs")
+        pytest.skip("needs 8 CUDA devices")
+    losses = []
+    for processes in (1, 8):
+        run = tmp_path / f"{processes}" / "run"
+        changes = {"device": "cuda", "micro_batch": 1, "tokens_per_step": 16 * 16, "num_processes": processes}
+        subprocess.run([sys.executable, "-m", "gptkit", *small.pretrain(run, **changes)], check=True)
+        losses.append([row["loss"] for row in rows_of(run)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    figure("R13", fault, 1, "20 losses within 1e-5", bound="100%")
 
 
 # R14: the same bits after any stop
