@@ -109,6 +109,14 @@ def test_an_older_one_without_a_manifest_is_damage_even_where_it_is_not_needed(c
     assert (copy / "damaged" / "step-000002").is_dir()
 
 
+def test_a_step_of_seven_digits_is_no_older_than_one_of_six(tmp_path: Path) -> None:
+    model, optimizer, _ = small_state(0)
+    (tmp_path / "step-999999").mkdir()
+    path = checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=1_000_000), accelerator=ALONE)
+    found = newest_committed(tmp_path)
+    assert (found.path, [one.name for one, _ in found.rejected]) == (path, ["step-999999"])
+
+
 def test_a_link_to_a_checkpoint_is_removed_and_not_what_it_leads_to(copy: Path, tmp_path: Path) -> None:
     kept = (copy / "step-000002").rename(tmp_path / "kept")
     (copy / "step-000002").symlink_to(kept)

@@ -182,13 +182,13 @@ def newest_committed(directory: Path) -> Found:
     """
     rejected: list[tuple[Path, str]] = []
     candidates = all_steps(directory)
-    for path in candidates:
+    for number, path in enumerate(candidates, 1):
         if not is_committed(path):
             rejected.append((path, f"{MANIFEST} is missing" if rejected else CUT_OFF))
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
         else:
-            older = [(one, f"{MANIFEST} is missing") for one in candidates if one < path and not is_committed(one)]
+            older = [(one, f"{MANIFEST} is missing") for one in candidates[number:] if not is_committed(one)]
             return Found(path, (*rejected, *older))
     if all(reason == CUT_OFF for _, reason in rejected):
         return Found(None, tuple(rejected))

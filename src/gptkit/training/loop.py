@@ -63,16 +63,14 @@ def train(
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint of
-    this plan's identity. `shards`
-    spreads weights, gradients and moments over the processes; the model then has its weights from an evaluation to the
-    next step, and in the end. `cutting` says how `batches` are cut and lets a GPU without the memory for it cut them
-    finer: what it came to is `micro_batch` among the checkpoints' choices.
+    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint of this
+    plan's identity. `shards` spreads weights, gradients and moments over the processes; the model then has its weights
+    from an evaluation to the next step, and in the end. `cutting` says how `batches` are cut and lets a GPU without the
+    memory for it cut them finer: what it came to is `micro_batch` among the checkpoints' choices.
 
-    Raises Diverged at the first log step after a loss or gradient
-    was not finite (weights and moments were left alone) or too many spikes came in a row, and at an evaluation or a
-    save that finds something not finite, Interrupted when a checkpoint is committed after `stop` was asked for,
-    OutOfResources without disk or memory.
+    Raises Diverged at the first log step after a loss or gradient was not finite (weights and moments were left alone)
+    or too many spikes came in a row, and at an evaluation or a save that finds something not finite, Interrupted when a
+    checkpoint is committed after `stop` was asked for, OutOfResources without disk or memory.
     """
     objective = Objective(model, loss_function)
     run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory, stop or StopRequest())
