@@ -57,7 +57,7 @@ COMMANDS = (
         opt.PretrainOptions,
         "gptkit.commands.pretrain:run",
         (
-            "gptkit pretrain                                  # the embedded corpus, about two minutes",
+            "gptkit pretrain                                  # the embedded corpus, half a minute to three minutes",
             "gptkit pretrain book.txt --out runs/book         # the same line again goes on where it stopped",
             "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
             "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
