@@ -59,6 +59,7 @@ def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel
 def test_a_long_prompt_loses_its_beginning(model: TextModel) -> None:
     written = write(model, EXAMPLES, greedy=True)
     room = POSITIONS - NEW
+    assert written.cut == 1
     assert written.notes == (f"1 of 5 prompts are longer than the context allows: cut at the left to {room} tokens",)
     end = Example(((TEXTS[2] + "\n")[-room:-1],), None, "x:1", "0")
     assert write(model, [end], greedy=True).texts[0].text == written.texts[2].text
