@@ -140,6 +140,7 @@ def test_what_cannot_be_scored_whole_never_wins(score, ties) -> None:
     assert items.columns["correct"].tolist() == [1, 0, 0, 1]
     assert items.columns["confidence"][:3].tolist() == [1, 1, 0]
     assert (items.cut, items.impossible) == (1, 7)
+    assert items.columns["impossible"].tolist() == [2, 2, 3, 0]
     assert said == [
         "1 of 4 examples are longer than the context allows: cut at the left to the model's 3 positions",
         "6 texts cannot be scored and are never chosen: '' has no tokens (file:1); "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from gptkit.data.examples import Example
 from gptkit.evaluation.protocols import Items, ScoredProtocol
 from gptkit.evaluation.scoring.encoder import Encoder
@@ -49,9 +51,11 @@ def score_protocols(
 
 
 def _counted(items: Items, groups: Sequence[Group]) -> Items:
-    """Return the items with the number of examples that were cut and of texts that could not be scored."""
-    impossible = sum(bool(request.impossible) for group in groups for request in group)
-    return replace(items, cut=sum(map(_is_cut, groups)), impossible=impossible)
+    """Return the items with the number of examples that were cut and of texts that could not be scored, in all and
+    in a column where there are any."""
+    impossible = np.array([sum(bool(request.impossible) for request in group) for group in groups], np.float64)
+    columns = {**items.columns, "impossible": impossible} if impossible.any() else items.columns
+    return replace(items, columns=columns, cut=sum(map(_is_cut, groups)), impossible=int(impossible.sum()))
 
 
 def _is_cut(group: Group) -> bool:
