@@ -157,6 +157,39 @@ def test_what_cannot_be_compared_is_never_green(models: Path, capsys: pytest.Cap
     evaluate(capsys, models / "one", *LAMBADA, "--baseline", "torn.json", code=2)
 
 
+def test_what_does_not_fit_is_counted_said_and_never_wins(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The third ending is but a mark, which the harness takes out; the fourth is longer than the 24 positions."""
+    row = {"activity_label": "Speaking", "ctx_a": "hear me", "ctx_b": "", "ctx": "hear me"}
+    row |= {"endings": ["speak", "proceed", "[step]", "x" + " x" * 200], "label": 0}
+    rows = [row, row | {"ctx": "hear me " + "x " * 40, "endings": ["speak", "proceed", "any", "me"]}]
+    Path("hellaswag_val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    words = ("--task", "hellaswag", "--data", "hellaswag_val.jsonl", "--output", "scores.json")
+    assert main(["eval", "--model", str(models / "one"), *words]) == 0
+    err = capsys.readouterr().err
+    assert "hellaswag: 1 of 2 examples are longer than the context allows: cut at the left to the model's 24" in err
+    assert "hellaswag: 2 texts cannot be scored and are never chosen: 'x x x" in err
+    assert "'' has no tokens (hellaswag_val.jsonl:1)" in err
+    scores = json.loads(Path("scores.json").read_text())
+    found = {key.split("/")[1]: (one["cut"], one["impossible"]) for key, one in scores["results"].items()}
+    assert found == {"completion": (1, 1), "harness": (0, 2), "harness-norm": (0, 2)}
+    for one in scores["items"].values():
+        assert one["columns"]["prediction"][0] != 3
+    for name in ("harness", "harness-norm"):
+        assert scores["items"][f"hellaswag/{name}"]["columns"]["prediction"][0] in (0, 1)
+
+
+def test_an_older_protocol_s_baseline_is_never_compared(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--task", "demo-cloze", "--limit", "20")
+    evaluate(capsys, models / "one", *words, "--output", "new.json")
+    assert evaluate(capsys, models / "one", *words, "--baseline", "new.json")["verdict"] == "pass"
+    older = json.loads(Path("new.json").read_text())
+    for one in older["results"].values():
+        del one["settings"]["protocol_version"]
+    Path("old.json").write_text(json.dumps(older))
+    error = evaluate(capsys, models / "one", *words, "--baseline", "old.json", code=4)["error"]
+    assert error["message"] == "demo-cloze/sum: protocol_version is 2, in the baseline 1"
+
+
 def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(capsys, models / "one", *LAMBADA, "--output", "one.json")
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "gptkit", "eval"]
@@ -183,6 +216,10 @@ def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoint
     assert key == "reviews/fine-tuned"
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
+    assert scored["cut"] == 0
+    Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "bad"}) + "\n")
+    [cut] = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")["results"].values()
+    assert cut["cut"] == cut["n"] == 1
     evaluate(capsys, models / "one", "--task", "reviews.yaml", code=2)
     assert main(["eval", "--task", "reviews.yaml", "--json"]) == 0  # the newest run that can do it
     assert json.loads(capsys.readouterr().out)["model"].endswith("reviews")

@@ -51,6 +51,8 @@ def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel
     assert all(math.isnan(one.confidence) for one in written.texts)
     assert [one.text for one in write(model, EXAMPLES[:2], top_k=4).texts] == [one.text for one in written.texts[:2]]
     options = writing_options(protocol(top_k=4), BASE)
+    equal = write(model, 5 * EXAMPLES[:1], top_k=4).texts
+    assert len({one.text for one in equal}) == 5  # each example has random numbers of its own
     generation = model.generate([model.read("hear\n", options)], [3], options, live=False)
     list(generation)
     assert generation.drafts[0].continuation.text == written.texts[3].text
@@ -59,6 +61,7 @@ def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel
 def test_a_long_prompt_loses_its_beginning(model: TextModel) -> None:
     written = write(model, EXAMPLES, greedy=True)
     room = POSITIONS - NEW
+    assert written.cut == 1
     assert written.notes == (f"1 of 5 prompts are longer than the context allows: cut at the left to {room} tokens",)
     end = Example(((TEXTS[2] + "\n")[-room:-1],), None, "x:1", "0")
     assert write(model, [end], greedy=True).texts[0].text == written.texts[2].text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from generation_toy import write_model
 from gptkit.commands.generate import run
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
@@ -52,7 +54,48 @@ def test_every_line_has_its_samples(model_folder: Path, prompts: Path) -> None:
     facts = ("prompt", "text", "token_ids", "num_tokens", "finish_reason")
     assert [{key: row[key] for key in facts} for row in rows[:2]] == alone["samples"]
     again = [row for row in rows if row["prompt"] == rows[2]["prompt"] and row["line"] != rows[2]["line"]]
-    assert [row["token_ids"] for row in again] == [row["token_ids"] for row in rows[2:4]]  # as on its own, on any line
+    assert len({tuple(row["token_ids"]) for row in [*rows[2:4], *again]}) == 4  # an equal line is another request
+
+
+@pytest.mark.parametrize("lines", [28 * ["\u4e00\u4e01"], [chr(0x4E00 + n) + chr(0x4E20 + n) for n in range(28)]])
+def test_lines_have_independent_random_numbers(lines: list[str], tmp_path: Path) -> None:
+    """First tokens of 28 prompts of equal length, all but uniform over 301: 26.8 different ones are expected."""
+    model = write_model(tmp_path / "model", text="".join(map(chr, range(0x4E00, 0x4E00 + 300))))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(lines))
+    texts = {}
+    for size in (1, 5, None):
+        output = tmp_path / f"{size}.jsonl"
+        found, _, _ = generated(model, prompts, max_new_tokens=1, batch_size=size, output=output)
+        texts[size] = [row["text"] for row in found["samples"]]
+    counts = Counter(texts[None])
+    assert len(counts) >= 20
+    assert max(counts.values()) <= 4
+    assert texts[1] == texts[5] == texts[None]
+
+
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"temperature": 0.0}, {"beams": 2, "max_new_tokens": 3}])
+def test_samples_of_an_older_version_are_not_mixed_with_new_ones(
+    options: dict[str, Any], model_folder: Path, prompts: Path
+) -> None:
+    """It wrote the hash of the settings alone; without random numbers its samples are today's."""
+    generated(model_folder, prompts, **options)
+    output = prompts.with_name("prompts.samples.jsonl")
+    older = output.read_text().replace("-by-line", "")
+    assert (older == output.read_text()) == bool(options)
+    output.write_text(older)
+    _, _, err = generated(model_folder, prompts, **options)
+    assert ("drawn by an older gptkit" in err) == (not options)
+    assert output.read_text() == older
+    output.write_text("".join(older.splitlines(keepends=True)[:-1]))
+    if options:
+        generated(model_folder, prompts, **options)
+        assert output.read_text() == older
+        return
+    partial = output.read_bytes()
+    with pytest.raises(InputError, match=r"older gptkit, with the same random numbers .* - name another --output"):
+        generated(model_folder, prompts)
+    assert output.read_bytes() == partial
 
 
 def test_an_interrupted_file_is_completed_to_the_same_bytes(

@@ -11,7 +11,7 @@ import pytest
 
 from gptkit.data.examples import Example
 from gptkit.errors import InputError
-from gptkit.evaluation.measures import MEASURES, value_of
+from gptkit.evaluation.measures import MEASURES, measure, value_of
 from gptkit.evaluation.protocols import Items, ScoredProtocol
 from gptkit.evaluation.remembered import remembered
 from gptkit.evaluation.rows.acceptability import COLA, accepted
@@ -20,8 +20,11 @@ from gptkit.evaluation.rows.choice_rows import CHOICE_ROWS
 from gptkit.evaluation.rows.choices import choice_protocol, item_ids, per_character, per_token, total
 from gptkit.evaluation.rows.lambada import LAMBADA
 from gptkit.evaluation.rows.stop_words import stop_tokens
+from gptkit.evaluation.running import score_protocols
 from gptkit.evaluation.scoring.encoder import Encoder
-from gptkit.evaluation.scoring.requests import Answer, Request
+from gptkit.evaluation.scoring.requests import Answer, Group, Request
+
+ROWS = {row.name: row for row in CHOICE_ROWS}
 
 
 class Words(Encoder):
@@ -89,6 +92,63 @@ def test_a_right_choice_that_is_no_likelier_than_another_is_wrong() -> None:
         scored(protocol, [choice(None, "a", "b")], {})
 
 
+HELLASWAG_ROW = ("Cooking", "He stirs.", "", "He stirs.", ("tastes.", "tastes.", "tastes.", "tastes."))
+COPA_ROW = ("It fell.", "What was the cause of this?", ("A cat.", "A cat."))
+
+
+@pytest.mark.parametrize(
+    ("row", "protocol", "fields", "correct"),
+    [
+        ("blimp", "sum", ("causative", ("He ate.", "He ate.")), [0]),
+        ("blimp", "harness", ("causative", ("He ate.", "He ate.")), [1]),
+        ("hellaswag", "completion", HELLASWAG_ROW, [0, 0, 0, 0]),
+        ("hellaswag", "harness", HELLASWAG_ROW, [1, 0, 0, 0]),
+        ("hellaswag", "harness-norm", HELLASWAG_ROW, [1, 0, 0, 0]),
+        ("copa", "lm-eval", COPA_ROW, [1, 0]),
+    ],
+)
+def test_a_tie_is_wrong_but_in_the_protocols_of_lm_eval_which_take_the_first(
+    row: str, protocol: str, fields: tuple[str, ...], correct: list[int]
+) -> None:
+    """lm-eval: acc = float(np.argmax(lls) == target)."""
+    [chosen] = [one for one in ROWS[row].protocols if one.name == protocol]
+    assert isinstance(chosen, ScoredProtocol)
+    examples = [Example(fields, label, "file:1", str(label)) for label in range(len(correct))]
+    columns = scored(chosen, examples, {}).columns
+    assert columns["correct"].tolist() == correct
+    assert columns["confidence"] == pytest.approx([1 / len(fields[-1])] * len(correct))
+
+
+@pytest.mark.parametrize("ties", ["wrong", "first"])
+@pytest.mark.parametrize("score", [total, per_token, per_character])
+def test_what_cannot_be_scored_whole_never_wins(score, ties) -> None:
+    """Three positions: "a a a a" is a word too long, and nothing stands in " "."""
+    protocol = choice_protocol("name", "about", endings, score, choices=3, ties=ties)
+    encoder, said = Words(n_positions=3), []
+    examples = [
+        Example(("Once", "", ("b b b", " ", "a a a a")), 0, "file:1", "0"),
+        Example(("Once", "", ("b b b", " ", "a a a a")), 1, "file:2", "1"),
+        Example(("Once", "", (" ", " ", "a a a a")), 0, "file:3", "2"),
+        Example(("Once upon a time", "", ("b", "b b", "a a")), 2, "file:4", "3"),
+    ]
+
+    def answers(groups: Sequence[Group], banned: Sequence[int]) -> list[tuple[Answer, ...]]:
+        return [tuple(answer(one, encoder, {"a": -0.01, "b": -3.0}) for one in group) for group in groups]
+
+    [items] = score_protocols([protocol], examples, encoder, answers, tell=said.append)
+    assert items.columns["prediction"].tolist() == [0, 0, -1, 2]
+    assert items.columns["correct"].tolist() == [1, 0, 0, 1]
+    assert items.columns["confidence"][:3].tolist() == [1, 1, 0]
+    assert (items.cut, items.impossible) == (1, 7)
+    assert items.columns["impossible"].tolist() == [2, 2, 3, 0]
+    assert said == [
+        "1 of 4 examples are longer than the context allows: cut at the left to the model's 3 positions",
+        "6 texts cannot be scored and are never chosen: '' has no tokens (file:1); "
+        "'a a a a' has 4 tokens, the model 3 positions (file:1); '' has no tokens (file:2); ...",
+    ]
+    assert all(math.isfinite(entry["value"]) for entry in measure(protocol.measures, items).values())
+
+
 def test_items_bear_the_names_of_the_data_or_numbers() -> None:
     assert item_ids([choice(0, identifier="x"), choice(0, identifier="y")]) == ("x", "y")
     assert item_ids([choice(0, identifier="x"), choice(0, identifier="x")]) == ("0", "1")
@@ -146,11 +206,25 @@ def test_a_last_token_is_asked_alone_and_long_texts_are_cut_at_the_left() -> Non
     [[long], [short]] = lambada("last-token").requests(examples, encoder)
     assert (encoder.text(long.ids), long.start) == (" b c d e", 3)
     assert (encoder.text(short.ids), short.start) == ("<separator>e", 1)
+    assert (long.cut, short.cut) == (True, False)
     [[prepared]] = lambada("last-token-openai").requests([Example((" “Go,” he said ",), None, "", "0")], Words())
     assert prepared.start == len(prepared.ids) - 1
     encoder = Words()
     [[prepared]] = lambada("last-word-openai").requests([Example((" “Go,” he said ",), None, "", "0")], encoder)
     assert encoder.text(prepared.ids) == '\n"Go," he said'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("last-word", "a " + "b\n" * 4, r"'b\\nb\\nb\\nb' has 4 tokens, the model 3 positions \(file:7\)"),
+        ("last-word", "a ", r"'' has no tokens \(file:7\)"),
+        ("last-token", " ", r"it has no tokens \(file:7\)"),
+    ],
+)
+def test_a_passage_whose_end_cannot_be_scored_is_refused(name: str, text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"the end of the passage cannot be scored: {reason}"):
+        lambada(name).requests([Example((text,), None, "file:7", "0")], Words(n_positions=3))
 
 
 def test_stop_words_are_whole_tokens() -> None:
@@ -176,6 +250,9 @@ def test_the_likeliest_sentences_are_acceptable() -> None:
     assert items.columns["score"].tolist() == [-1, -2, -3, -1]
     assert items.columns["prediction"].tolist() == [1, 1, 0, 1]
     assert items.columns["correct"].tolist() == [1, 1, 1, 0]
+    unseen = scored(protocol, [*examples, Example((" ",), 0, "", " ")], {"good": -1, "bad": -3})
+    assert unseen.columns["score"].tolist() == [-1, -2, -3, -1, -4]  # below all that could be scored
+    assert unseen.columns["prediction"].tolist() == [1, 1, 1, 1, 0]
 
 
 def test_a_remembered_function_works_once_for_the_very_same_objects() -> None:

@@ -110,6 +110,9 @@ REWORDED = other_items(a_run(), lambda items: Items(items.ids, {**items.columns,
 UNCOUNTED = other_items(a_run(), lambda items: Items(items.ids, {"correct": items.columns["correct"]}))
 
 
+V2 = {"window": 64, "protocol_version": 2}
+
+
 @pytest.mark.parametrize(
     ("baseline", "kind", "message"),
     [
@@ -119,6 +122,7 @@ UNCOUNTED = other_items(a_run(), lambda items: Items(items.ids, {"correct": item
         (without(a_run(), data_sha256="e" * 64), NothingComparable, r"lambada/words: .* other data \(eeeeeeeeeeee"),
         (without(a_run(), settings={"window": 32}), NothingComparable, "window is 64, in the baseline 32"),
         (without(a_run(), settings={}), NothingComparable, "window is 64, in the baseline None"),
+        (without(a_run(), settings=V2), NothingComparable, "protocol_version is 1, in the baseline 2"),
         (without(a_run(), items=None), NothingComparable, "no items.* - name the file that --output wrote"),
         (REWORDED, NothingComparable, r"lambada/words.word_perplexity: the items' 'words' are others"),
         (UNCOUNTED, NothingComparable, "the baseline's items have no 'nll'"),
@@ -128,6 +132,14 @@ UNCOUNTED = other_items(a_run(), lambda items: Items(items.ids, {"correct": item
 def test_what_cannot_be_compared_is_named(baseline: EvaluatedRun, kind: type[GptkitError], message: str) -> None:
     with pytest.raises(kind, match=message):
         compare(a_run(), baseline, ASKED)
+
+
+def test_a_baseline_that_names_no_version_of_a_protocol_is_of_the_first() -> None:
+    first = {**V2, "protocol_version": 1}
+    assert compare(without(a_run(), settings=first), a_run(), ASKED, resamples=50).verdict == "pass"
+    assert compare(without(a_run(), settings=V2), without(a_run(), settings=V2), ASKED, resamples=50).verdict == "pass"
+    with pytest.raises(NothingComparable, match="lambada/words: protocol_version is 2, in the baseline 1"):
+        compare(without(a_run(), settings=V2), a_run(), ASKED)
 
 
 def test_another_tokenizer_is_no_obstacle_to_what_counts_words() -> None:

@@ -44,7 +44,7 @@ def parts(encoder: Encoder, context: str, continuation: str) -> tuple[list[str],
         ("", "The dog", ["<|endoftext|>"], ["The", "Ġdog"]),
         (" ", "dog", ["<|endoftext|>"], ["Ġdog"]),
         ("Do", "gs", ["<|endoftext|>"], ["D", "ogs"]),  # nothing is left of the context
-        ("The <|endoftext|>", "", ["The", "Ġ<", "|", "end", "of", "text", "|", ">"], []),
+        ("The <|endoftext|>", "go", ["The", "Ġ<", "|", "end", "of", "text", "|", ">"], ["go"]),
     ],
 )
 def test_what_gpt2_scores(gpt2: Encoder, context: str, continuation: str, before: list[str], scored: list[str]) -> None:
@@ -70,7 +70,35 @@ def test_what_characters_score_and_what_is_cut(char: Encoder) -> None:
     assert parts(char, "ab\n ", "c") == (["a", "b"], ["\n", " ", "c"])
     assert parts(char, "", "ab") == (["<|endoftext|>"], ["a", "b"])
     assert parts(char, "abcabc", "dd") == (["b", "c", "a", "b", "c"], ["d", "d"])  # 7 tokens, of which 6 are fed
-    assert parts(char, "a", "bcdabcda") == (["c"], ["d", "a", "b", "c", "d", "a"])  # what is left has a token before it
+    assert parts(char, "abc", "dabcda") == (["c"], ["d", "a", "b", "c", "d", "a"])  # as long as may be
+    asked = char.requests([("abcabc", "dd"), ("abcab", "dd"), ("", "dabcda")])
+    assert [one.cut for one in asked] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation", "reason"),
+    [
+        ("a", "", "'' has no tokens"),
+        ("a", " ", "'' has no tokens"),  # the space that joins an ending is none
+        ("a\n", "", "'' has no tokens"),
+        ("", "\n", "'' has no tokens"),
+        ("a", "bcdabcd", "'bcdabcd' has 7 tokens, the model 6 positions"),
+        ("", "abcabcd", "'abcabcd' has 7 tokens, the model 6 positions"),
+        ("a" * 9, "b" * 50, f"'{'b' * 40}...' has 50 tokens, the model 6 positions"),
+    ],
+)
+def test_what_cannot_be_scored_whole_is_impossible(char: Encoder, context: str, continuation: str, reason: str) -> None:
+    (request,) = char.requests([(context, continuation)])
+    assert (request.impossible, request.cut) == (reason, False)
+    assert request.start == len(request.ids)
+
+
+@pytest.mark.parametrize("dropped", ["", " ", "\a", " \ufeff"])
+def test_what_gpt1_drops_is_impossible(gpt1: Encoder, dropped: str) -> None:
+    for context in ("The dog", "The dog\n", ""):
+        (request,) = gpt1.requests([(context, dropped)])
+        assert request.impossible.endswith("has no tokens")
+        assert request.start == len(request.ids)
 
 
 def test_unknown_tokens_are_counted(char: Encoder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptkit.commands.evaluated_model import EvaluatedModel
@@ -12,7 +12,7 @@ from gptkit.data.task import Task
 from gptkit.data.task_data import Loaded, load_examples, loaded
 from gptkit.data.tasks import TASKS, find_task
 from gptkit.errors import UsageError, nearest
-from gptkit.evaluation.eval_file import Scored, scored
+from gptkit.evaluation.eval_file import VERSION, Scored, scored
 from gptkit.evaluation.evaluations import find_evaluation, names_of_evaluations
 from gptkit.evaluation.gating.suites import SuiteTask, read_suite
 from gptkit.evaluation.protocols import (
@@ -113,21 +113,34 @@ def evaluate_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:
 
 def _zero_shot(job: Job, examples: Sequence[Example], model: EvaluatedModel) -> dict[str, Items]:
     assert job.evaluation is not None
-    banned = () if job.evaluation.banned is None else job.evaluation.banned(model.encoder)
     by_likelihood = [one for one in job.protocols if isinstance(one, ScoredProtocol)]
-    items = score_protocols(by_likelihood, examples, model.encoder, model.score, banned) if by_likelihood else []
+    items = _by_likelihood(job, by_likelihood, examples, model) if by_likelihood else []
     found = {protocol.name: one for protocol, one in zip(by_likelihood, items, strict=True)}
     for protocol in job.protocols:
         if isinstance(protocol, GeneratedProtocol):
-            found[protocol.name] = protocol.items(examples, model.write(protocol, examples))
+            written = model.write(protocol, examples)
+            found[protocol.name] = replace(protocol.items(examples, written.texts), cut=written.cut)
         elif isinstance(protocol, RuleProtocol):
             found[protocol.name] = protocol.items(examples)
     return found
 
 
+def _by_likelihood(
+    job: Job, protocols: Sequence[ScoredProtocol], examples: Sequence[Example], model: EvaluatedModel
+) -> list[Items]:
+    assert job.evaluation is not None
+    banned = () if job.evaluation.banned is None else job.evaluation.banned(model.encoder)
+
+    def tell(line: str) -> None:
+        model.console.warn(f"{job.name}: {line}")
+
+    return score_protocols(protocols, examples, model.encoder, model.score, banned, tell=tell)
+
+
 def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     own = protocol.settings(model.encoder) if isinstance(protocol, ScoredProtocol) else {}
-    return {**own, "precision": model.options.precision}
+    version = {VERSION: protocol.version} if protocol.version > 1 else {}
+    return {**own, **version, "precision": model.options.precision}
 
 
 def _task_of(name: str) -> Task | None:

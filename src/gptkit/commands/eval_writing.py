@@ -16,9 +16,10 @@ from gptkit.options import GenerateOptions
 
 
 class Written(NamedTuple):
-    """The texts in the order of the examples, and notes on prompts that the model did not see as they were meant."""
+    """The texts in the order of the examples, how many prompts were cut, and notes on what the model did not see."""
 
     texts: list[Generated]
+    cut: int
     notes: tuple[str, ...]
 
 
@@ -51,7 +52,7 @@ def write_texts(
         if one.finished:
             told(len(generation.drafts[one.row].token_ids))
     texts = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
-    return Written([texts[place] for place in range(len(prompts))], _notes(prompts, cut, room))
+    return Written([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
 
 
 def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Prompt], int]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from gptkit.commands.eval_writing import write_texts, writing_options
+from gptkit.commands.eval_writing import Written, write_texts, writing_options
 from gptkit.console import Console
 from gptkit.data.encoded_examples import encode_examples
 from gptkit.data.examples import Example
 from gptkit.data.formats import Markers
 from gptkit.data.task import Task
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
-from gptkit.evaluation.protocols import Generated, GeneratedProtocol, Items
+from gptkit.evaluation.protocols import GeneratedProtocol, Items
 from gptkit.evaluation.scoring.encoder import Encoder
 from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.evaluation.scoring.scorer import Processes, Scorer
@@ -108,7 +109,7 @@ class EvaluatedModel:
         with autocast(self.accelerator.device.type, self.options.precision):
             found = predict_split(self._head, encoded)
         assert found is not None
-        return items_of_logits(task, examples, found.logits)
+        return replace(items_of_logits(task, examples, found.logits), cut=encoded.n_truncated)
 
     @functools.cached_property
     def _head(self) -> GPTDoubleHeadsModel:
@@ -118,7 +119,7 @@ class EvaluatedModel:
         model.to(self.accelerator.device).eval()
         return model
 
-    def write(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> list[Generated]:
+    def write(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> Written:
         """Return the texts that the model writes to a protocol's prompts."""
         options = writing_options(protocol, self._writing)
         model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
@@ -126,7 +127,7 @@ class EvaluatedModel:
             written = write_texts(model, examples, protocol, options, told=tally.add)
         for note in written.notes:
             self.console.warn(note)
-        return written.texts
+        return written
 
     @functools.cached_property
     def _writing(self) -> GenerateOptions:

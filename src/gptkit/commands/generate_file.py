@@ -8,8 +8,16 @@ from typing import Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.generation.prompt_files import FilePrompt, SamplesFile, default_output, read_prompts, settings_hash
-from gptkit.generation.settings import what_texts_depend_on
+from gptkit.generation.prompt_files import (
+    ANOTHER,
+    BY_LINE,
+    FilePrompt,
+    SamplesFile,
+    default_output,
+    read_prompts,
+    settings_hash,
+)
+from gptkit.generation.settings import is_random, what_texts_depend_on
 from gptkit.generation.text_model import Prompt, TextModel
 from gptkit.options import GenerateOptions
 
@@ -23,15 +31,18 @@ class _Waiting(NamedTuple):
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Write the samples that are not there yet and print the file's name; return all samples and the seconds spent.
 
-    A sample's text depends on its prompt, its number, the settings and the model alone: it is that of the prompt given
-    by itself, and the finished file is the same however often it was interrupted.
+    A sample's text depends on its prompt, line and number, the settings and the model alone, so the finished file is
+    the same however often it was interrupted. Each line has random numbers of its own; the first has those of a prompt
+    given by itself.
     """
     prompts = read_prompts(path)
     output = options.output or default_output(path)
     _check_output(output, path)
-    settings = settings_hash(what_texts_depend_on(options), directory)
+    settings = settings_hash(what_texts_depend_on(options), directory) + (BY_LINE if is_random(options) else "")
+    total = len(prompts) * options.num_samples
     with SamplesFile(output, settings, prompts) as file:
-        total = len(prompts) * options.num_samples
+        if file.older:
+            _check_older(file, total, console)
         if file.rows:
             console.say(f"{len(file.rows):,} of {total:,} samples are there already ({output})")
         if file.outdated:
@@ -42,6 +53,14 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     rows = [file.rows[place] for place in sorted(file.rows)]
     samples = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
     return {"output": str(output), "samples": samples} | seconds
+
+
+def _check_older(file: SamplesFile, total: int, console: Console) -> None:
+    """Leave a finished file of an older version as it is, with a warning; refuse to add other samples to one."""
+    message = "these samples were drawn by an older gptkit, with the same random numbers on every line"
+    if file.older < total:
+        raise InputError(message, where=str(file.path), fix=ANOTHER)
+    console.warn(f"{message} - remove {file.path} to draw them again")
 
 
 def _check_output(output: Path, prompts: Path) -> None:
@@ -66,7 +85,7 @@ def _write(
         return dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
     model = TextModel(directory, options, tokens=missing * options.max_new_tokens, tell=console.say)
     waiting = _waiting(file, path, prompts, model, options, console)
-    indices = [one.sample for one in waiting]  # so that a prompt gives the same text here as alone
+    indices = [(one.line - 1) * options.num_samples + one.sample for one in waiting]
     generation = model.generate([one.prompt for one in waiting], indices, options, live=False)
     with console.tally(total, len(file.rows)) as tally:
         for told in generation:

@@ -1,7 +1,7 @@
 """A run's results with the scores of every item: what `--output` writes, and `--baseline` reads.
 
     {"schema": "gptkit.eval/1", "model": ..., "model_sha256": ..., "tokenizer_sha256": ...,
-     "results": {"TASK/PROTOCOL": {"n", "data_sha256", "settings", "per_token", "groups",
+     "results": {"TASK/PROTOCOL": {"n", "data_sha256", "settings", "per_token", "groups", "cut", "impossible",
                                    "metrics": {NAME: {"value", "stderr", "higher_is_better"}}}},
      "items": {"TASK/PROTOCOL": {"ids": [...], "columns": {NAME: [...]}}}}
 
@@ -19,6 +19,7 @@ from gptkit.evaluation.measures import breakdown, measure
 from gptkit.evaluation.protocols import Items, Protocol
 
 SCHEMA = "gptkit.eval/1"
+VERSION = "protocol_version"  # among the settings; those of version 1 do not say it
 _EXACT = 2.0**53  # up to here every whole number is a float
 
 
@@ -27,7 +28,7 @@ class Scored:
     """A task by one protocol.
 
     `metrics` are those of measures.measure, `groups` those of measures.breakdown; `settings` is what of the model
-    entered the number. `items` is None where they were left out.
+    entered the number. `items` is None where they were left out. `cut` and `impossible` are those of Items.
     """
 
     n: int
@@ -37,6 +38,8 @@ class Scored:
     metrics: Mapping[str, Mapping[str, Any]]
     items: Items | None
     groups: Mapping[str, Any] = field(default_factory=dict)
+    cut: int = 0
+    impossible: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,8 @@ def scored(protocol: Protocol, items: Items, data_sha256: str, settings: Mapping
         measure(protocol.measures, items),
         items,
         breakdown(protocol.measures, items),
+        items.cut,
+        items.impossible,
     )
 
 
@@ -98,6 +103,8 @@ def _result(one: Scored) -> dict[str, Any]:
         "per_token": one.per_token,
         "metrics": {name: dict(entry) for name, entry in one.metrics.items()},
         "groups": dict(one.groups),
+        "cut": one.cut,
+        "impossible": one.impossible,
     }
 
 

@@ -7,6 +7,7 @@ Columns of items, each (item,):
     prediction, reference                   classes or scores
     score                                   of class 1, for references 0 or 1
     confidence                              probability of the prediction, beside `correct`
+    impossible                              choices that could not be scored, where an item has any
     exact_match, answer_f1, rouge1, ...     0 to 1, averaged
     bleu_matches_1, ...                     counts that add up, see corpus_bleu.py
 """

@@ -24,12 +24,15 @@ class Items:
     """The scores of a protocol's items, in the order of the data: all that measures and paired tests are made of.
 
     `ids` name the items (item,), each once; `columns` are arrays (item,), see measures.py; `groups` sort the items into
-    named parts ("phenomenon" -> (item,)), whose measures are told beside those of all items.
+    named parts ("phenomenon" -> (item,)), whose measures are told beside those of all items. `cut` counts the items of
+    which the model did not see all, `impossible` the texts that could not be scored.
     """
 
     ids: tuple[str, ...]
     columns: Mapping[str, Column]
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cut: int = 0
+    impossible: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Protocol:
 
     `about` says it in a sentence. `measures` are names of measures.MEASURES; the first `gated` of them are what a gate
     tests. `per_token`: numbers of two tokenizers cannot be compared. `chance`: what guessing gets of the first measure.
+    `version` goes up when the same answers give other numbers than before: runs of two versions cannot be compared.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Protocol:
     published: tuple[Published, ...] = ()
     per_token: bool = False
     chance: float | None = None
+    version: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from gptkit.data.examples import Example
 from gptkit.evaluation.protocols import Items, ScoredProtocol
 from gptkit.evaluation.scoring.encoder import Encoder
 from gptkit.evaluation.scoring.requests import Answer, Group, Request
 
+NAMED = 3  # texts that a line names
 Score = Callable[[Sequence[Group], Sequence[int]], list[tuple[Answer, ...]]]
 
 
@@ -18,19 +22,24 @@ def score_protocols(
     encoder: Encoder,
     score: Score,
     banned: Sequence[int] = (),
+    *,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> list[Items]:
     """Return the items of each protocol; `score` answers groups of requests, none of whose tops may be `banned`.
 
-    Requests of one example with the same tokens are asked once, from the first token on that any of them scores.
+    Requests of one example with the same tokens are asked once, from the first token on that any of them scores. `tell`
+    hears of what the model could not see whole.
     """
     asked = [protocol.requests(examples, encoder) for protocol in protocols]  # (protocol, example)
+    for line in _notes(asked, examples, encoder.n_positions):
+        tell(line)
     pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
     answers = score([tuple(pool.values()) for pool in pooled], banned)
     found = [
         {key: (request.start, answer) for (key, request), answer in zip(pool.items(), group, strict=True)}
         for pool, group in zip(pooled, answers, strict=True)
     ]
-    return [
+    items = [
         protocol.items(
             examples,
             [tuple(_own(request, known) for request in group) for group, known in zip(groups, found, strict=True)],
@@ -38,6 +47,36 @@ def score_protocols(
         )
         for protocol, groups in zip(protocols, asked, strict=True)
     ]
+    return [_counted(one, groups) for one, groups in zip(items, asked, strict=True)]
+
+
+def _counted(items: Items, groups: Sequence[Group]) -> Items:
+    """Return the items with the number of examples that were cut and of texts that could not be scored, in all and
+    in a column where there are any."""
+    impossible = np.array([sum(bool(request.impossible) for request in group) for group in groups], np.float64)
+    columns = {**items.columns, "impossible": impossible} if impossible.any() else items.columns
+    return replace(items, columns=columns, cut=sum(map(_is_cut, groups)), impossible=int(impossible.sum()))
+
+
+def _is_cut(group: Group) -> bool:
+    return any(request.cut for request in group)
+
+
+def _notes(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_positions: int) -> Iterator[str]:
+    """Yield a line on examples that were cut and one on texts that cannot be scored, over all protocols."""
+    if cut := sum(any(map(_is_cut, groups)) for groups in zip(*asked, strict=True)):
+        of = f"{cut:,} of {len(examples):,} examples"
+        yield f"{of} are longer than the context allows: cut at the left to the model's {n_positions:,} positions"
+    unscored = dict.fromkeys(
+        f"{request.impossible} ({example.where})"
+        for groups in asked
+        for example, group in zip(examples, groups, strict=True)
+        for request in group
+        if request.impossible
+    )
+    if unscored:
+        named = "; ".join([*unscored][:NAMED]) + "; ..." * (len(unscored) > NAMED)
+        yield f"{len(unscored):,} texts cannot be scored and are never chosen: {named}"
 
 
 def _pooled(groups: Sequence[Group]) -> dict[bytes, Request]:

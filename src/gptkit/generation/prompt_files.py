@@ -4,7 +4,8 @@
     prompts.jsonl            {"prompt": ...} a line; other keys are passed over
     prompts.samples.jsonl    {"line", "sample", "prompt", "text", "token_ids", ..., "settings"} a line
 
-A sample counts as there when its line number, its prompt and the settings, hashed with the model, are the same.
+A sample counts as there when its line number, its prompt and the settings, hashed with the model, are the same. Samples
+that were drawn with the random numbers of their own line say so in "settings"; older versions drew every line alike.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ except ImportError:  # Windows: two processes write the same samples twice, and 
     fcntl = None  # type: ignore[assignment]
 
 SUFFIXES = (".txt", ".jsonl")
+BY_LINE = "-by-line"  # after the hash of the settings
+ANOTHER = "name another --output, or remove the file"
 _CURE = 'each line must be one JSON object such as {"prompt": "..."}'
 _MADE_BY = ("*.json", "*.txt", "*.bpe", "*.safetensors")  # what of a model directory a text depends on
 
@@ -98,14 +101,16 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
 class SamplesFile:
     """The samples of a prompts file, appended as they come; to be used in a `with`.
 
-    `rows` has those that are there by (line, sample). A last line that an interruption left half written is cut off;
-    samples of prompts that have changed since are passed over, `outdated` counts them. InputError where the file holds
-    samples of other settings, or anything else.
+    `rows` has those that are there by (line, sample); `older` counts those among them that an older version drew with
+    the same random numbers on every line. A last line that an interruption left half written is cut off; samples of
+    prompts that have changed since are passed over, `outdated` counts them. InputError where the file holds samples of
+    other settings, or anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Sequence[FilePrompt]) -> None:
         self.path = path
         self.outdated = 0
+        self.older = 0
         self._settings = settings
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         with faults_named(path):
@@ -166,16 +171,16 @@ class SamplesFile:
                 self.rows[row["line"], row["sample"]] = row
             else:
                 self.outdated += 1
+        self.older = sum(row["settings"] != self._settings for row in self.rows.values())
         self._file.truncate(whole)
 
     def _checked(self, raw: bytes, where: str) -> dict[str, Any]:
-        other = "name another --output, or remove the file"
-        row = json_object(_decoded(raw, where), where, other)
+        row = json_object(_decoded(raw, where), where, ANOTHER)
         kinds = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
         if any(not isinstance(row.get(key), kind) for key, kind in kinds.items()):
-            raise InputError("no sample of gptkit generate", where=where, fix=other)
-        if row["settings"] != self._settings:
-            raise InputError("samples of other settings or of another model", where=where, fix=other)
+            raise InputError("no sample of gptkit generate", where=where, fix=ANOTHER)
+        if row["settings"] not in (self._settings, self._settings.removesuffix(BY_LINE)):
+            raise InputError("samples of other settings or of another model", where=where, fix=ANOTHER)
         return row
 
 

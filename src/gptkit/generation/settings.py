@@ -70,6 +70,11 @@ def sampling_rules(options: GenerateOptions) -> SamplingRules:
     )
 
 
+def is_random(options: GenerateOptions) -> bool:
+    """Return whether texts depend on random numbers."""
+    return options.beams == 1 and sampling_rules(options).temperature > 0
+
+
 def full_prompt(options: GenerateOptions, prompt: str) -> str:
     """Return what the model reads for `prompt`."""
     return prompt if options.template is None else options.template.replace(PLACE, prompt)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, NothingComparable
-from gptkit.evaluation.eval_file import EvaluatedRun, Scored
+from gptkit.evaluation.eval_file import VERSION, EvaluatedRun, Scored
 from gptkit.evaluation.gating.gate import Comparison, Scores
 from gptkit.evaluation.item_statistics import Columns
 from gptkit.evaluation.measures import MEASURES, Measure, value_of
@@ -140,7 +140,7 @@ def _same(key: str, baseline: EvaluatedRun, present: EvaluatedRun) -> tuple[Scor
         shas = f"{before.data_sha256[:12]} and {after.data_sha256[:12]}"
         raise NothingComparable(f"{key}: the baseline is of other data ({shas})", where="--baseline", fix=_ANOTHER)
     for name in sorted({*before.settings, *after.settings}):
-        old, new = before.settings.get(name), after.settings.get(name)
+        old, new = (one.settings.get(name, 1 if name == VERSION else None) for one in (before, after))
         if old != new:
             message = f"{key}: {name} is {new!r:.60}, in the baseline {old!r:.60}"
             raise NothingComparable(message, where="--baseline", fix=_ANOTHER)

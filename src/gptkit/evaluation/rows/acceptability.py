@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gptkit.data.examples import Example
 from gptkit.evaluation.protocols import Items, Published, ScoredProtocol
-from gptkit.evaluation.rows.choices import item_ids, label_of, per_token, requests_of
+from gptkit.evaluation.rows.choices import item_ids, label_of, per_token, possible, requests_of
 from gptkit.evaluation.rows.task_choices import BEST, task_row
 from gptkit.evaluation.scoring.requests import Answer, Group
 
@@ -32,11 +32,17 @@ def _requests(examples: Sequence[Example], encoder: Encoder) -> list[Group]:
 
 
 def _items(examples: Sequence[Example], answers: Sequence[tuple[Answer, ...]], encoder: Encoder) -> Items:
-    scores = np.array([per_token(answer, "") for (answer,) in answers], dtype=np.float64)
+    scores = _finite([possible(per_token)(answer, "") for (answer,) in answers])
     references = np.array([label_of(one) for one in examples], dtype=np.float64)
     predictions = accepted(scores, ACCEPTABLE)
     columns = {"prediction": predictions, "reference": references, "score": scores}
     return Items(item_ids(examples), columns | {"correct": (predictions == references).astype(np.float64)})
+
+
+def _finite(scores: Sequence[float]) -> NDArray[np.float64]:
+    """Return the scores (item,), those of sentences that cannot be scored below all others."""
+    found = np.array(scores, dtype=np.float64)
+    return np.where(np.isfinite(found), found, found[np.isfinite(found)].min(initial=0.0) - 1)
 
 
 _PROTOCOL = ScoredProtocol(
@@ -46,6 +52,7 @@ _PROTOCOL = ScoredProtocol(
     ("matthews", "auc", "accuracy"),
     published=(Published(BEST, "matthews", 0.350, "GPT-1 paper, table 4"),),
     chance=0.0,
+    version=2,  # 1 scored the part that fits of a sentence that does not
     requests=_requests,
     items=_items,
 )

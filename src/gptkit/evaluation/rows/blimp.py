@@ -17,7 +17,7 @@ _DATA = "<set>.jsonl of github.com/alexwarstadt/blimp (data/)"
 _ABOUT = (
     "the whole sentence after the separator of documents, the sum over its tokens; a tie is wrong (7 pairs are alike)"
 )
-_HARNESS = "the same with a space before the sentence, as lm-eval's blimp"
+_HARNESS = "the same with a space before the sentence, and a tie is right, as in lm-eval's blimp"
 
 
 def _pairs(example: Example) -> list[Pair]:
@@ -41,7 +41,7 @@ BLIMP = Evaluation(
     blimp,
     (
         choice_protocol("sum", _ABOUT, _pairs, total, choices=2, published=_PUBLISHED, groups=_groups),
-        choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2, groups=_groups),
+        choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2, ties="first", groups=_groups),
     ),
     size=67_000,
     texts=lambda example: tuple(example.fields[1]),
@@ -60,7 +60,7 @@ def blimp_set(name: str) -> Evaluation:
         lambda data: blimp(data, only=chosen),
         (
             choice_protocol("sum", _ABOUT, _pairs, total, choices=2),
-            choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2),
+            choice_protocol("harness", _HARNESS, harness_pairs, total, choices=2, ties="first"),
         ),
         size=1000,
         texts=BLIMP.texts,

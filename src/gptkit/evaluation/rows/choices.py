@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]  # a context and the continuation that is scored after it
 Pairs = Callable[[Example], Sequence[Pair]]  # a pair for each choice of an example
 Score = Callable[[Answer, str], float]  # of a continuation: the larger, the better
+Ties = Literal["wrong", "first"]
 Groups = Callable[[Sequence[Example]], Mapping[str, tuple[str, ...]]]
 
 MEASURES = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
@@ -32,12 +34,17 @@ def total(answer: Answer, continuation: str) -> float:
 
 def per_token(answer: Answer, continuation: str) -> float:
     """Return the mean log-probability of the continuation's tokens."""
-    return total(answer, continuation) / max(1, len(answer.log_probs))
+    return total(answer, continuation) / len(answer.log_probs)
 
 
 def per_character(answer: Answer, continuation: str) -> float:
     """Return the log-probability by the characters of the continuation, the space that joins it not counted."""
-    return total(answer, continuation) / max(1, len(continuation.removeprefix(" ")))
+    return total(answer, continuation) / len(continuation.removeprefix(" "))
+
+
+def possible(score: Score) -> Score:
+    """Return the score that is -inf where nothing of the continuation could be scored."""
+    return lambda answer, continuation: score(answer, continuation) if len(answer.log_probs) else -math.inf
 
 
 def choice_protocol(
@@ -47,14 +54,17 @@ def choice_protocol(
     score: Score,
     *,
     choices: int,
+    ties: Ties = "wrong",
     published: Sequence[Published] = (),
     groups: Groups | None = None,
 ) -> ScoredProtocol:
     """Return the protocol that takes the choice with the largest score of its (context, continuation).
 
-    `choices` is how many an example has, from which guessing is right once. A right choice that shares its score with
-    another one counts as wrong. The confidence is the winner's share of the exponentials of all scores.
+    `choices` is how many an example has, from which guessing is right once. Of choices with equal scores the first is
+    taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never taken; the answer to an
+    example without any other is -1, and wrong. The confidence is the winner's share of the exponentials of all scores.
     """
+    score = possible(score)
 
     def all_pairs(examples: Sequence[Example]) -> list[Sequence[Pair]]:
         return [pairs(one) for one in examples]
@@ -67,7 +77,7 @@ def choice_protocol(
             for texts, group in zip(pairs_of(examples), answers, strict=True)
         ]
         references = np.array([label_of(one) for one in examples])
-        return Items(item_ids(examples), _columns(scores, references), groups(examples) if groups else {})
+        return Items(item_ids(examples), _columns(scores, references, ties), groups(examples) if groups else {})
 
     return ScoredProtocol(
         name,
@@ -75,6 +85,7 @@ def choice_protocol(
         MEASURES,
         published=tuple(published),
         chance=1 / choices,
+        version=2,  # 1 scored what was left of choices that do not fit, and ties were wrong in all protocols
         requests=lambda examples, encoder: requests_of(pairs_of(examples), encoder),
         items=items,
     )
@@ -99,18 +110,25 @@ def label_of(example: Example) -> int:
     return int(example.label)
 
 
-def _columns(scores: Sequence[np.ndarray], references: np.ndarray) -> dict[str, np.ndarray]:  # (choice,) each
-    predictions = np.array([_best(row, right) for row, right in zip(scores, references, strict=True)])
-    confidence = [1 / np.exp(row - row[won]).sum() for row, won in zip(scores, predictions, strict=True)]
+def _columns(scores: Sequence[np.ndarray], references: np.ndarray, ties: Ties) -> dict[str, np.ndarray]:
+    """Return the columns of examples from the scores of their choices, (choice,) each."""
+    predictions = np.array([_best(row, right, ties) for row, right in zip(scores, references, strict=True)])
     return {
         "correct": (predictions == references).astype(np.float64),
         "prediction": predictions.astype(np.float64),
         "reference": references.astype(np.float64),
-        "confidence": np.array(confidence, dtype=np.float64),
+        "confidence": np.array([_largest_share(row) for row in scores], dtype=np.float64),
     }
 
 
-def _best(scores: np.ndarray, right: int) -> int:
-    """Return the index of the largest score, of several not the right one."""
+def _best(scores: np.ndarray, right: int, ties: Ties) -> int:
+    """Return the index of the largest score, -1 where all are -inf."""
+    if scores.max() == -math.inf:
+        return -1
     best = np.flatnonzero(scores == scores.max())
-    return int(best[0]) if len(best) == 1 or best[0] != right else int(best[1])
+    return int(best[1]) if len(best) > 1 and best[0] == right and ties == "wrong" else int(best[0])
+
+
+def _largest_share(scores: np.ndarray) -> float:
+    """Return the largest probability of a softmax, 0 where all scores are -inf."""
+    return 0.0 if scores.max() == -math.inf else float(1 / np.exp(scores - scores.max()).sum())

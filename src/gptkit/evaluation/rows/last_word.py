@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptkit.data.examples import Example
+from gptkit.errors import InputError
 from gptkit.evaluation.protocols import Items, Published, ScoredProtocol
 from gptkit.evaluation.remembered import remembered
 from gptkit.evaluation.rows.choices import item_ids, requests_of
@@ -25,11 +26,17 @@ def last_token(prepare: Prepare) -> Requests:
 
     def requests(examples: Sequence[Example], encoder: Encoder) -> list[Group]:
         texts = encoder.encode([prepare(str(one.fields[0])) for one in examples])
-        separated = (ids if len(ids) > 1 else np.array([encoder.separator, *ids]) for ids in texts)
-        cut = (ids[-(encoder.n_positions + 1) :] for ids in separated)
-        return [(Request(ids, len(ids) - 1),) for ids in cut]
+        return [(_last_of(ids, encoder, one),) for ids, one in zip(texts, examples, strict=True)]
 
     return remembered(requests)
+
+
+def _last_of(ids: np.ndarray, encoder: Encoder, example: Example) -> Request:
+    if not len(ids):
+        raise _unscored("it has no tokens", example)
+    ids = ids if len(ids) > 1 else np.array([encoder.separator, *ids])
+    kept = ids[-(encoder.n_positions + 1) :]
+    return Request(kept, len(kept) - 1, cut=len(kept) < len(ids))
 
 
 def last_word(prepare: Prepare) -> Requests:
@@ -39,7 +46,19 @@ def last_word(prepare: Prepare) -> Requests:
         context, space, word = prepare(str(example.fields[0])).rpartition(" ")
         return [(context, space + word)]
 
-    return remembered(lambda examples, encoder: requests_of([pairs(one) for one in examples], encoder))
+    def requests(examples: Sequence[Example], encoder: Encoder) -> list[Group]:
+        groups = requests_of([pairs(one) for one in examples], encoder)
+        for example, (request,) in zip(examples, groups, strict=True):
+            if request.impossible:
+                raise _unscored(request.impossible, example)
+        return groups
+
+    return remembered(requests)
+
+
+def _unscored(reason: str, example: Example) -> InputError:
+    """Return the error of a passage whose end has no perplexity, so that those of all have no mean."""
+    return InputError(f"the end of the passage cannot be scored: {reason}", where=example.where, fix="drop the passage")
 
 
 def last_word_protocol(

@@ -89,10 +89,11 @@ _STORY = (_endings(total, "sum", _SUM, _STORY_CLOZE), _endings(per_token, "mean"
 _DEMO = (_endings(total, "sum", _SUM), _endings(per_token, "mean", _MEAN))
 _COPA = choice_protocol(
     "lm-eval",
-    "the choice after the premise and because or therefore, the sum over its tokens (lm-eval's copa)",
+    "the choice after the premise and because or therefore, the sum over its tokens, the first of a tie (lm-eval)",
     copa_pairs,
     total,
     choices=2,
+    ties="first",
 )
 _SST2 = choice_protocol(
     "gpt1",

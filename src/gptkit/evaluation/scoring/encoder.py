@@ -11,6 +11,8 @@ from gptkit.data.light_tokenizer import AnyTokenizer
 from gptkit.data.separator import separator_id
 from gptkit.evaluation.scoring.requests import Group, Request, TokenIds
 
+SHOWN = 40  # characters of a text that a message names
+
 
 class Encoder:
     """A model's tokenizer and its n_positions: all of a model that making requests needs."""
@@ -31,13 +33,15 @@ class Encoder:
 
         Both are encoded as one text, and scored is what follows the ids that it begins with like the context alone: a
         token across the border belongs to the continuation. White space at a context's end goes to the continuation.
-        Without context the separator stands before the text. What exceeds n_positions + 1 is cut at the left.
+        Without context the separator stands before the text. A context that does not fit into n_positions + 1 with its
+        continuation is cut at the left. A continuation that does not fit whole, or of which there is nothing to score,
+        is impossible: sums over a part, or over no token, would beat those over whole texts.
         """
         moved = [_space_moved(context, continuation) for context, continuation in pairs]
         wholes = self.encode([context + continuation for context, continuation in moved])
         contexts = list(dict.fromkeys(context for context, _ in moved))  # choices have theirs in common
         ids_of = dict(zip(contexts, self.encode(contexts), strict=True))
-        return [self._request(whole, ids_of[context]) for whole, (context, _) in zip(wholes, moved, strict=True)]
+        return [self._request(whole, ids_of[pair[0]], pair[1]) for whole, pair in zip(wholes, moved, strict=True)]
 
     def count_unknown(self, groups: Iterable[Group]) -> tuple[int, int]:
         """Return how many tokens of the requests stand for what the tokenizer does not know, and how many there are."""
@@ -45,12 +49,21 @@ class Encoder:
         unknown = 0 if self.unknown is None else sum(int((one == self.unknown).sum()) for one in ids)
         return unknown, sum(map(len, ids))
 
-    def _request(self, whole: TokenIds, context: TokenIds) -> Request:
+    def _request(self, whole: TokenIds, context: TokenIds, continuation: str) -> Request:
         start = shared_prefix(whole, context)
         if start == 0:
             whole, start = np.concatenate([[self.separator], whole]), 1
+        scored = len(whole) - start if continuation.strip() else 0  # the space that joins an empty one is not its own
+        if not 0 < scored <= self.n_positions:
+            return Request(whole[:1], 1, impossible=self._reason(continuation.strip(), scored))
         cut = max(0, len(whole) - (self.n_positions + 1))
-        return Request(whole[cut:], max(1, start - cut))
+        return Request(whole[cut:], start - cut, cut=cut > 0)
+
+    def _reason(self, text: str, tokens: int) -> str:
+        shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+        if not tokens:
+            return f"{shown} has no tokens"
+        return f"{shown} has {tokens:,} tokens, the model {self.n_positions:,} positions"
 
 
 def shared_prefix(first: TokenIds, second: TokenIds) -> int:

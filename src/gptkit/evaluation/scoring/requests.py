@@ -14,11 +14,14 @@ TokenIds = NDArray[np.int64]
 class Request:
     """A sequence (token,) of at most n_positions + 1; tokens from `start` on (1 or more) are scored, given all before.
 
-    A text's first token needs something before it: the separator of documents.
+    A text's first token needs something before it: the separator of documents. `cut`: the window left no room for all
+    tokens before `start`. `impossible` says why a text cannot be scored; its request scores nothing.
     """
 
     ids: TokenIds
     start: int
+    cut: bool = False
+    impossible: str = ""
 
 
 Group = tuple[Request, ...]  # requests of one example: what they begin with alike is computed once
