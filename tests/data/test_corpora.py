@@ -44,7 +44,7 @@ def test_one_document_is_cut_once_and_the_log_says_so(tmp_path: Path) -> None:
     assert (corpus.train_bytes, corpus.validation_bytes) == (len(text[:cut].encode()), len(text[cut:].encode()))
     assert corpus.data_sha256 == hashlib.sha256(hashlib.sha256(text.encode()).digest()).hexdigest()
     assert corpus.notes == (
-        f"one document: cut once, the first {cut:,} characters train, the rest validates",
+        f"one document: cut once, its first {cut:,} characters train, the rest validates",
         "training text: 332 kB in 1 document(s); validation: 37 kB in 1 (10.0% of the text)",
     )
 
@@ -77,14 +77,14 @@ def test_of_a_book_and_a_note_the_end_of_the_book_validates(tmp_path: Path) -> N
     assert (len(train), len(validation)) == (1, 2)
     assert train[0] + validation[0] == (tmp_path / "book.txt").read_text()
     assert corpus.validation_bytes / (corpus.train_bytes + corpus.validation_bytes) == pytest.approx(0.1, abs=1e-4)
-    note = f"whole documents would hold out 1.0% of the text; so the longest, {tmp_path}/book.txt, is cut once"
+    note = f"whole documents would hold out only 1.0%, so the longest one ({tmp_path}/book.txt) is cut once"
     assert corpus.notes[0].startswith(note)
 
 
 def test_a_fraction_that_no_document_fits_is_told(tmp_path: Path) -> None:
     corpus = open_corpus([write_rows(tmp_path / "rows.jsonl", [f"{i:090}" for i in range(11)])], "0.1")
     assert corpus.notes == (
-        "any other document would take the validation text over 15.0%",
+        "any other document would take the validation text over 15.0% of the text",
         "training text: 1 kB in 10 document(s); validation: 1 kB in 1 (9.1% of the text)",
     )
 
@@ -139,7 +139,7 @@ def test_documents_are_held_out_whole_and_duplicates_never_straddle(tmp_path: Pa
     assert sorted(train + validation) == sorted(texts)
     assert [text for text in texts if text in set(train)] == train
     assert corpus.validation_bytes == len("".join(validation)) == pytest.approx(len("".join(texts)) / 10, abs=24)
-    assert corpus.notes[0].startswith("300 of 1,000 document(s) repeat another one")
+    assert corpus.notes[0].startswith("300 of 1,000 document(s) are copies")
 
 
 def test_all_kinds_of_files_together(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_validation_from_a_file_never_trains(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(f"text of {name}")
     corpus = open_corpus([str(tmp_path)], str(tmp_path / "held.txt"))
     assert sides(corpus) == (["text of a", "text of b"], ["text of held"])
-    assert corpus.notes[0] == "left out 1 training document(s) that are in the validation text too"
+    assert corpus.notes[0] == "left out 1 training document(s) that are also in the validation text"
     with pytest.raises(InputError, match="nothing to train on"):
         open_corpus([str(tmp_path / "held.txt")], str(tmp_path / "held.txt"))
 
@@ -175,7 +175,7 @@ def test_copies_of_the_validation_text_never_train_whatever_file_they_stand_in(t
     pq.write_table(pa.table({"text": ["second", "third"]}), data / "d.parquet")
     corpus = open_corpus([str(data)], str(tmp_path / "held.jsonl"))
     assert sides(corpus) == (["other", "first of two", "third"], held)
-    assert "left out 5 training document(s) that are in the validation text too" in corpus.notes
+    assert "left out 5 training document(s) that are also in the validation text" in corpus.notes
     (tmp_path / "copy.txt").write_text("second\n")
     with pytest.raises(InputError, match="nothing to train on"):
         open_corpus([str(tmp_path / "copy.txt")], str(tmp_path / "held.jsonl"))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gptkit.data.pieces import Piece
 from gptkit.data.scanning import scan
-from gptkit.data.split import below, cut_point, divide, fraction_of, head, held_out, most, tail
+from gptkit.data.split import choose_split, cut_point, fraction_of, hashes_below, head, held_out, max_fraction, tail
 from gptkit.errors import UsageError
 
 FRACTIONS = st.floats(0.001, 0.999)
@@ -32,7 +32,7 @@ def test_sides_do_not_depend_on_the_order_and_copies_stay_together(documents, fr
         hashes, sizes = np.array([row[0] for row in rows], np.uint64), np.array([row[1] for row in rows], np.int64)
         mask = held_out(hashes, sizes, fraction)
         assert not set(hashes[mask]) & set(hashes[~mask])
-        assert sizes[mask].sum() <= most(fraction) * sizes.sum() < sizes.sum()
+        assert sizes[mask].sum() <= max_fraction(fraction) * sizes.sum() < sizes.sum()
         return sorted(row for row, validates in zip(rows, mask, strict=True) if validates)
 
     held = validating(documents)
@@ -42,32 +42,32 @@ def test_sides_do_not_depend_on_the_order_and_copies_stay_together(documents, fr
 
 def test_the_fraction_holds_for_many_documents() -> None:
     found = scan(Piece(str(i), i, "here") for i in range(10_000))
-    division = divide(found, 0.1)
-    assert found.utf8_bytes[division.validates].sum() == pytest.approx(0.1 * found.utf8_bytes.sum(), abs=4)
-    assert not division.cut.any()
+    split = choose_split(found, 0.1)
+    assert found.utf8_bytes[split.validation].sum() == pytest.approx(0.1 * found.utf8_bytes.sum(), abs=4)
+    assert not split.cut.any()
 
 
 def test_half_as_much_again_is_the_most() -> None:
-    assert [most(fraction) for fraction in (0.1, 0.5, 0.8)] == pytest.approx([0.15, 0.75, 0.9])
+    assert [max_fraction(fraction) for fraction in (0.1, 0.5, 0.8)] == pytest.approx([0.15, 0.75, 0.9])
 
 
 def test_the_longest_document_gives_up_its_tail_where_whole_ones_do_not_do() -> None:
     found = scan(as_pieces([["note"], ["x" * 50, "y" * 45], ["\n"], [f" {'x' * 50}{'y' * 45}"]]))
-    division = divide(found, 0.1)  # 4 of 195 bytes
-    assert division.validates.tolist() == [True, False, False, False]
-    assert division.cut.tolist() == [False, True, False, True]
-    assert division.cut_at == int(96 * (1 - (19.5 - 4) / 191))
+    split = choose_split(found, 0.1)  # 4 of 195 bytes
+    assert split.validation.tolist() == [True, False, False, False]
+    assert split.cut.tolist() == [False, True, False, True]
+    assert split.cut_at == int(96 * (1 - (19.5 - 4) / 191))
 
 
 def test_documents_of_one_character_are_not_cut() -> None:
-    assert not divide(scan(as_pieces([["a"], ["b"]])), 0.1).validates.any()
-    assert divide(scan(as_pieces([["a"], ["b"]])), 0.5).validates.sum() == 1
+    assert not choose_split(scan(as_pieces([["a"], ["b"]])), 0.1).validation.any()
+    assert choose_split(scan(as_pieces([["a"], ["b"]])), 0.5).validation.sum() == 1
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=2, unique=True), FRACTIONS)
 def test_a_name_validates_when_its_hash_falls_below_the_fraction(numbers: list[int], fraction: float) -> None:
     hashes = np.array(numbers * 2, np.uint64)
-    mask = below(hashes, fraction)
+    mask = hashes_below(hashes, fraction)
     assert mask[: len(numbers)].tolist() == mask[len(numbers) :].tolist()
     expected = [number < fraction * 2**64 for number in numbers]
     if any(expected) and not all(expected):

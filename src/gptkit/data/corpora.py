@@ -22,7 +22,7 @@ from gptkit.data.hub import materialise
 from gptkit.data.pieces import Piece, cut
 from gptkit.data.readers import read_pieces
 from gptkit.data.scanning import Scan, is_blank, scan
-from gptkit.data.split import Division, below, divide, fraction_of, head, most, name_hash, tail
+from gptkit.data.split import Split, choose_split, fraction_of, hashes_below, head, max_fraction, name_hash, tail
 from gptkit.errors import InputError, UsageError
 
 __all__ = ["Corpus", "Piece", "TextPart", "open_corpus", "open_text"]
@@ -89,7 +89,7 @@ class _Source:
     pieces: Pieces
     scan: Scan
     notes: tuple[str, ...]
-    name_hashes: NDArray[np.uint64] | None = None  # these decide the sides, if given, and not the documents' text
+    name_hashes: NDArray[np.uint64] | None = None  # if given, the split is by these, not by the text
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
@@ -191,51 +191,51 @@ def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
 
 
 def _divided(source: _Source, fraction: float) -> tuple[_Sides, list[str]]:
-    """Hold out a fraction; the notes tell of copies, of a document that is cut, and of a fraction out of reach."""
+    """Hold out a fraction; the notes say what is unusual about the corpus or its split."""
     found, kept = source.scan, ~source.scan.blank
     if source.name_hashes is not None:
-        validates = below(source.name_hashes, fraction)
-        parts = (_part(source, ~validates), _part(source, validates))
+        validation = hashes_below(source.name_hashes, fraction)
+        parts = (_part(source, ~validation), _part(source, validation))
         return parts, [_shares(parts)]
-    division, notes = divide(found, fraction), _copies_note(found)
-    if division.cut.any():
-        parts = _cut_once(source, division)
-        return parts, [*notes, _cut_note(found, division), _shares(parts)]
-    parts = (_part(source, kept & ~division.validates), _part(source, division.validates))
+    split, notes = choose_split(found, fraction), _copies_note(found)
+    if split.cut.any():
+        parts = _cut_once(source, split)
+        return parts, [*notes, _cut_note(found, split), _shares(parts)]
+    parts = (_part(source, kept & ~split.validation), _part(source, split.validation))
     if not parts[1].documents:
         message = "a document of one character cannot be cut into training and validation text"
         raise InputError(message, where=found.longest.source, fix="add text")
     if parts[1].utf8_bytes < fraction * (parts[0].utf8_bytes + parts[1].utf8_bytes):
-        notes.append(f"any other document would take the validation text over {most(fraction):.1%}")
+        notes.append(f"any other document would take the validation text over {max_fraction(fraction):.1%} of the text")
     return parts, [*notes, _shares(parts)]
 
 
 def _beside(source: _Source, held: _Source, where: str) -> tuple[_Sides, list[str]]:
-    """Take the documents of a validation text out of the training text, whatever file they stand in."""
+    """Validate on `held`, and train on the documents that are not in it, whatever file they are in."""
     kept = ~source.scan.blank
     trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
     if not trains.any():
         fix = "name other text, or a fraction"
-        raise InputError("nothing to train on: all of the text is in the validation text too", where=where, fix=fix)
+        raise InputError("nothing to train on: every document is also in the validation text", where=where, fix=fix)
     parts = (_part(source, trains), _whole(held))
     removed = int(kept.sum() - trains.sum())
-    note = f"left out {removed:,} training document(s) that are in the validation text too"
+    note = f"left out {removed:,} training document(s) that are also in the validation text"
     return parts, [*held.notes, *([note] if removed else []), _shares(parts)]
 
 
-def _cut_once(source: _Source, division: Division) -> _Sides:
-    """Cut one document in two; of its copies, each trains with its head, and one validates with its tail."""
-    first, last = np.flatnonzero(division.cut)[[0, -1]]
-    validates = division.validates.copy()
+def _cut_once(source: _Source, split: Split) -> _Sides:
+    """Cut one document: the heads of all its copies are training text, the tail of the first is validation text."""
+    first, last = np.flatnonzero(split.cut)[[0, -1]]
+    validates = split.validation.copy()
     validates[first] = True
-    train = _part(source, ~source.scan.blank & ~division.validates)
+    train = _part(source, ~source.scan.blank & ~split.validation)
     validation = _part(source, validates)
-    cut, at = division.cut.tobytes(), division.cut_at
+    cut, at = split.cut.tobytes(), split.cut_at
     heads: Counter[int] = Counter()
     for piece in head(takewhile(lambda piece: piece.document <= last, train.pieces()), cut, at):
         if cut[piece.document]:
             heads[piece.document] += len(piece.text.encode())
-    head_bytes = train.utf8_bytes - int(source.scan.utf8_bytes[division.cut].sum()) + heads.total()
+    head_bytes = train.utf8_bytes - int(source.scan.utf8_bytes[split.cut].sum()) + heads.total()
     tail_bytes = validation.utf8_bytes - heads[int(first)]
     return (
         TextPart(lambda: head(train.pieces(), cut, at), f"{train.key}[:{at}]", train.documents, head_bytes),
@@ -248,17 +248,17 @@ def _cut_once(source: _Source, division: Division) -> _Sides:
 def _copies_note(found: Scan) -> list[str]:
     hashes = found.hashes[~found.blank]
     copies = len(hashes) - len(np.unique(hashes))
-    what = "document(s) repeat another one (white space at the ends apart); copies never stand on both sides"
+    what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
     return [f"{copies:,} of {len(hashes):,} {what}"] if copies else []
 
 
-def _cut_note(found: Scan, division: Division) -> str:
-    how = f"cut once, the first {division.cut_at:,} characters train, the rest validates"
-    copies, kept = int(division.cut.sum()), ~found.blank
+def _cut_note(found: Scan, split: Split) -> str:
+    how = f"cut once, its first {split.cut_at:,} characters train, the rest validates"
+    copies, kept = int(split.cut.sum()), ~found.blank
     if copies == kept.sum():
         return f"{'one document' if copies == 1 else f'{copies:,} copies of one document'}: {how}"
-    share = found.utf8_bytes[division.validates].sum() / found.utf8_bytes[kept].sum()
-    return f"whole documents would hold out {share:.1%} of the text; so the longest, {found.longest.source}, is {how}"
+    share = found.utf8_bytes[split.validation].sum() / found.utf8_bytes[kept].sum()
+    return f"whole documents would hold out only {share:.1%}, so the longest one ({found.longest.source}) is {how}"
 
 
 def _whole(source: _Source) -> TextPart:
@@ -276,7 +276,7 @@ def _part(source: _Source, members: NDArray[np.bool_]) -> TextPart:
             if chosen[piece.document]:
                 yield piece
 
-    # The sha256 knows nothing of blank documents, so neither may the numbers of those that are chosen.
+    # Blank documents do not count in the sha256, so they must not shift the numbers of the others.
     among_texts = np.packbits(members[~source.scan.blank]).tobytes()
     key = hashlib.sha256(f"{FORMAT} {source.scan.sha256} ".encode() + among_texts).hexdigest()
     return TextPart(pieces, key, int(members.sum()), int(source.scan.utf8_bytes[members].sum()))

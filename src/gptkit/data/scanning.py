@@ -1,7 +1,7 @@
-"""One reading of a corpus: the hash and the size of each document.
+"""One pass over a corpus: a hash and the size of each document.
 
-Documents are hashed in their normal form: without white space at the ends, and with every line end as LF. So copies
-that differ in no more than that are known as copies.
+Hashes are of the document's normal form: white space at the ends stripped, every line end LF. Copies that differ in
+nothing else have equal hashes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gptkit.data.pieces import Piece
 
 @dataclass(frozen=True)
 class Longest:
-    """The document of most characters in normal form; of several, that of the smallest hash."""
+    """The document with the most characters in normal form; of several, the one with the smallest hash."""
 
     hash: int
     characters: int
@@ -30,13 +30,13 @@ class Longest:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one reading tells about a corpus; arrays of shape (documents,), 17 bytes a document."""
+    """What one pass learns about a corpus; arrays of shape (documents,), 17 bytes per document."""
 
     hashes: NDArray[np.uint64]  # the first 64 bits of the sha256 of each document's normal form
-    utf8_bytes: NDArray[np.int64]  # of the text as it stands
+    utf8_bytes: NDArray[np.int64]  # of the unchanged text
     blank: NDArray[np.bool_]  # nothing but white space, or nothing at all: no part of the corpus
     longest: Longest
-    sha256: str  # over the sha256 of each document that is not blank, as it stands and in order
+    sha256: str  # over the sha256 of each unchanged document that is not blank, in order
 
 
 def scan(pieces: Iterable[Piece]) -> Scan:
@@ -68,12 +68,12 @@ def scan(pieces: Iterable[Piece]) -> Scan:
 
 
 class _NormalForm:
-    """Hash and length of a text's normal form; the text comes in parts, and none is kept."""
+    """Hash and length of a text's normal form, computed from its parts without keeping them."""
 
     def __init__(self) -> None:
         self._line_ends = io.IncrementalNewlineDecoder(None, translate=True)
         self._text = hashlib.sha256()
-        self._trimmed = self._text  # as it was after the last character that is not white space
+        self._trimmed = self._text  # its state after the last character that is not white space
         self._read = self.characters = 0
 
     def add(self, text: str) -> None:

@@ -1,6 +1,6 @@
-"""Which text validates: whole documents in the order of a hash of their text, or the tail of a long one.
+"""Choose the validation text: whole documents in the order of their hashes, or the tail of a long one.
 
-A text is hashed and measured in its normal form, see `scanning`, so that near copies stay together.
+Hashes are of the normal form of a document (see `scanning`), so that near copies stay together.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ def fraction_of(validation: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Division:
-    """Which documents validate; masks of shape (documents,)."""
+class Split:
+    """The validation documents, and the one that is cut, if any; masks of shape (documents,)."""
 
-    validates: NDArray[np.bool_]
-    cut: NDArray[np.bool_]  # all copies of the one document that is cut after `cut_at` characters of its normal form
-    cut_at: int = 0
+    validation: NDArray[np.bool_]
+    cut: NDArray[np.bool_]  # every copy of the document that is cut
+    cut_at: int = 0  # characters of its normal form that are training text
 
 
-def divide(found: Scan, fraction: float) -> Division:
-    """Return how a corpus with text is divided; neither side is left without any, unless nothing can be cut.
+def choose_split(found: Scan, fraction: float) -> Split:
+    """Split a corpus with text in it; validation is empty only if no document is long enough to be cut.
 
-    Whole documents validate where they come near the fraction: see `held_out`. Where they stay below half of it, the
-    longest document, which is then larger than what is wanting, gives up its tail for the rest.
+    Whole documents are held out if they make up at least half of the fraction. Otherwise the longest document is cut,
+    and its tail makes up the difference.
     """
     kept = ~found.blank
-    validates = kept & held_out(found.hashes, np.where(kept, found.utf8_bytes, 0), fraction)
-    total, taken = (int(found.utf8_bytes[side].sum()) for side in (kept, validates))
+    validation = kept & held_out(found.hashes, np.where(kept, found.utf8_bytes, 0), fraction)
+    total, taken = (int(found.utf8_bytes[side].sum()) for side in (kept, validation))
     copies = kept & (found.hashes == np.uint64(found.longest.hash))
-    if taken >= fraction * total / 2 or validates[copies].any() or found.longest.characters < 2:
-        return Division(validates, cut=np.zeros_like(kept))
+    if taken >= fraction * total / 2 or validation[copies].any() or found.longest.characters < 2:
+        return Split(validation, cut=np.zeros_like(kept))
     size = int(found.utf8_bytes[copies].sum())
-    missing = fraction * (total / size) - taken / size  # of an only document, exactly `fraction`
-    return Division(validates, copies, cut_point(found.longest.characters, missing))
+    missing = fraction * (total / size) - taken / size  # exactly `fraction` if it is the only document
+    return Split(validation, copies, cut_point(found.longest.characters, missing))
 
 
 def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
-    """Return which documents validate: in the order of their hashes, until they hold `fraction` of all bytes.
+    """Select documents in the order of their hashes until they hold `fraction` of all bytes.
 
-    One that would take them over `most` is skipped. Documents of one hash count as one, so copies stay together.
+    One that would take them over `max_fraction` is skipped. Documents with the same hash are selected together.
     """
     order = np.argsort(hashes)
     starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of the copies of each text
     sizes: NDArray[np.int64] = np.add.reduceat(utf8_bytes[order], starts)
     chosen = np.zeros(len(starts), np.bool_)
     total = int(utf8_bytes.sum())
-    enough, limit, taken = fraction * total, most(fraction) * total, 0
+    enough, limit, taken = fraction * total, max_fraction(fraction) * total, 0
     for number, size in enumerate(sizes.data):
         if taken >= enough:
             break
@@ -84,16 +84,13 @@ def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction
     return mask
 
 
-def most(fraction: float) -> float:
-    """Return the largest fraction that may validate: half as much again, and no more than that from what trains."""
+def max_fraction(fraction: float) -> float:
+    """Return how much may be held out when `fraction` is asked for: half of the smaller side more."""
     return fraction + min(fraction, 1 - fraction) / 2
 
 
-def below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Return which of at least two different hashes, as a share of 2^64, fall below the fraction.
-
-    Where that leaves a side empty, the smallest hash validates or the largest one trains.
-    """
+def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Select the hashes below `fraction` of 2^64; of at least two different ones, always one and never all."""
     mask: NDArray[np.bool_] = hashes < np.uint64(fraction * 2**64)
     if not mask.any():
         mask = hashes == hashes.min()
@@ -103,15 +100,15 @@ def below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
 
 
 def cut_point(characters: int, fraction: float) -> int:
-    """Return how many of a document's characters (two or more, in normal form) train.
+    """Return how many of a document's characters (in normal form, at least two) are training text.
 
-    With the line end that a text file has after them, this is nanoGPT's cut: int(n * (1 - fraction)).
+    For a text file, which has a line end after them, this is nanoGPT's int(n * (1 - fraction)).
     """
     return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
 def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield all pieces, but of each document where `cut` (documents,) is true only what stands before the cut."""
+    """Yield the pieces; keep only the first `at` characters, in normal form, of documents where `cut` is true."""
     for piece, index in _cut_indices(pieces, cut, at):
         if index is None:
             yield piece
@@ -120,7 +117,7 @@ def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
 
 
 def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield all pieces, but of each document where `cut` (documents,) is true only what stands behind the cut."""
+    """Yield the pieces; drop the first `at` characters, in normal form, of documents where `cut` is true."""
     for piece, index in _cut_indices(pieces, cut, at):
         if index is None:
             yield piece
@@ -129,8 +126,8 @@ def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
 
 
 def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple[Piece, int | None]]:
-    """Yield each piece and where it is cut for `at` characters of normal form to stand before; None: not at all."""
-    document, start = -1, 0  # of the document, in normal form
+    """Yield each piece and the index in it that the cut falls on; None if its document is not cut."""
+    document, start = -1, 0  # where the piece starts in the normal form of its document
     for piece in pieces:
         if not cut[piece.document]:
             yield piece, None
@@ -145,7 +142,7 @@ def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple
 
 
 def _index(text: str, begin: int, characters: int) -> int:
-    """Return where so many characters of a text from `begin` on end, CR LF counted as one."""
+    """Return the index after `characters` characters from `begin` on, counting CR LF as one."""
     if characters <= 0:
         return 0
     match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, begin)
