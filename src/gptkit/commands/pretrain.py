@@ -202,6 +202,7 @@ def _write(
         "compile_seconds": finish.compile_seconds,
         "resumed_from": trained.resumed_from,
         "data_sha256": inputs.corpus.data_sha256,
+        "split_sha256": inputs.corpus.split_sha256,
         "seed": options.seed,
         "version": gptkit.__version__,
     }
