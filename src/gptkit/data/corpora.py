@@ -249,7 +249,7 @@ def _copies_note(found: Scan) -> list[str]:
     hashes = found.hashes[~found.blank]
     copies = len(hashes) - len(np.unique(hashes))
     what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
-    return [f"{copies:,} of {len(hashes):,} {what}"] if copies else []
+    return [f"{copies:,} of {len(hashes):,} {what}"] if 0 < copies < len(hashes) - 1 else []
 
 
 def _cut_note(found: Scan, split: Split) -> str:
@@ -258,7 +258,8 @@ def _cut_note(found: Scan, split: Split) -> str:
     if copies == kept.sum():
         return f"{'one document' if copies == 1 else f'{copies:,} copies of one document'}: {how}"
     share = found.utf8_bytes[split.validation].sum() / found.utf8_bytes[kept].sum()
-    return f"whole documents would hold out only {share:.1%}, so the longest one ({found.longest.source}) is {how}"
+    least = f"only {share:.1%}" if share else "nothing"
+    return f"whole documents would hold out {least}, so the longest one ({found.longest.source}) is {how}"
 
 
 def _whole(source: _Source) -> TextPart:
