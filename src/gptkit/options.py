@@ -188,7 +188,7 @@ class PretrainOptions(TrainingOptions):
         metavar="[DATA]...",
     )
     validation: str = option(
-        "0.1", "A file, or the fraction of documents held out; a single document is cut once.", metavar="FILE|FRACTION"
+        "0.1", "A file, or the fraction of the text held out; a single document is cut once.", metavar="FILE|FRACTION"
     )
     tokenizer: str | None = option(
         None,

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from gptkit.cli import main
+from gptkit.data.corpora import open_corpus
 from gptkit.data.tokenizers import encode_pieces, load_tokenizer
 from gptkit.model.loading import load_model
 from gptkit.recipe_files import CONFIG_HEADER
@@ -82,6 +83,10 @@ def test_a_run_leaves_what_the_contract_says_and_the_figures_are_true(capsys: py
     assert [row["step"] for row in rows("run")] == [1, 2, 3, 4, 6]
     assert [row["step"] for row in rows("run") if "val_loss" in row] == [3, 6]
     assert result["data_sha256"] in Path("run/model/README.md").read_text()
+    identity = json.loads(Path("run/checkpoints/step-000006/state.json").read_text())["identity"]
+    corpus = open_corpus(["text.txt"], "0.1")
+    for name, value in (("data_sha256", corpus.data_sha256), ("split_sha256", corpus.split_sha256)):
+        assert result[name] == identity[name] == value
 
     model, tokenizer = load_model("run/model"), load_tokenizer("run/model")
     held_out = TEXT[int(len(TEXT) * 0.9) :]

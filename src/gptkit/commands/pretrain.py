@@ -155,7 +155,11 @@ def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory:
         choices,
         steps=options.steps,
         eval_every=max(10, options.steps // 10),
-        identity={"data_sha256": inputs.corpus.data_sha256, "tokenizer_sha256": fingerprint(inputs.tokenizer)},
+        identity={
+            "data_sha256": inputs.corpus.data_sha256,
+            "split_sha256": inputs.corpus.split_sha256,
+            "tokenizer_sha256": fingerprint(inputs.tokenizer),
+        },
     )
 
 
@@ -198,6 +202,7 @@ def _write(
         "compile_seconds": finish.compile_seconds,
         "resumed_from": trained.resumed_from,
         "data_sha256": inputs.corpus.data_sha256,
+        "split_sha256": inputs.corpus.split_sha256,
         "seed": options.seed,
         "version": gptkit.__version__,
     }

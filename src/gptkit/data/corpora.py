@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, takewhile
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -20,11 +21,13 @@ from gptkit.data.files import FoundFile, absolute, find_files
 from gptkit.data.hub import materialise
 from gptkit.data.pieces import Piece, cut
 from gptkit.data.readers import read_pieces
-from gptkit.data.split import Scan, cut_point, fraction_of, head, held_out, is_blank, name_hash, scan, tail
+from gptkit.data.scanning import Scan, is_blank, scan
+from gptkit.data.split import Split, choose_split, fraction_of, hashes_below, head, max_fraction, name_hash, tail
 from gptkit.errors import InputError, UsageError
 
 __all__ = ["Corpus", "Piece", "TextPart", "open_corpus", "open_text"]
 
+FORMAT = 2  # of a part's key
 Kind = Literal["embedded", "files", "hub"]
 Pieces = Callable[[], Iterator[Piece]]
 
@@ -44,13 +47,11 @@ _Sides = tuple[TextPart, TextPart]  # train, validation
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two parts that share no document. Its pieces can be read again and again; memory stays flat."""
+    """Text in two parts that share no document. Its pieces can be read again and again; no text is kept in memory."""
 
     kind: Kind
     description: str  # one line
     licence: str  # one line for the model card
-    sources: tuple[str, ...]  # DATA as config.yaml repeats it: absolute paths and globs, hf: names; () = embedded
-    validation_source: str  # --validation likewise: a fraction, or an absolute path
     data_sha256: str  # over all text, with the boundaries of documents
     train: TextPart
     validation: TextPart
@@ -61,6 +62,11 @@ class Corpus:
 
     def validation_pieces(self) -> Iterator[Piece]:
         return self.validation.pieces()
+
+    @property
+    def split_sha256(self) -> str:
+        """A hash of which text is on which side."""
+        return hashlib.sha256(f"{self.train.key} {self.validation.key}".encode()).hexdigest()
 
     @property
     def train_bytes(self) -> int:
@@ -80,11 +86,10 @@ class _Source:
     kind: Kind
     description: str
     licence: str
-    arguments: tuple[str, ...]
     pieces: Pieces
     scan: Scan
-    side_hashes: NDArray[np.uint64]  # what decides each document's side: the hash of its text, or of its group's name
     notes: tuple[str, ...]
+    name_hashes: NDArray[np.uint64] | None = None  # if given, the split is by these, not by the text
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
@@ -96,17 +101,15 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
     fraction = fraction_of(validation)
     if fraction is not None:
         source = _files(data, hub_characters) if data else _embedded()
-        parts, notes = _divided(source, fraction)
-        return _corpus(source, validation, source.scan.sha256, parts, notes)
+        return _corpus(source, source.scan.sha256, *_divided(source, fraction))
     where = absolute(validation)
     if not os.path.lexists(where):
         message = f"{validation!r} is neither a fraction between 0 and 1 nor a file"
         raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
     held = _files([validation], None)
-    source = _files(data, hub_characters, without=where) if data else _embedded()
+    source = _files(data, hub_characters) if data else _embedded()
     both = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
-    parts = (_whole(source), _whole(held))
-    return _corpus(source, where, both, parts, [*held.notes, _shares(parts)])
+    return _corpus(source, both, *_beside(source, held, where))
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
@@ -115,13 +118,11 @@ def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
     return _whole(source), source.notes
 
 
-def _corpus(source: _Source, validation: str, sha256: str, parts: _Sides, notes: list[str]) -> Corpus:
+def _corpus(source: _Source, sha256: str, parts: _Sides, notes: Sequence[str]) -> Corpus:
     return Corpus(
         kind=source.kind,
         description=source.description,
         licence=source.licence,
-        sources=source.arguments,
-        validation_source=validation,
         data_sha256=sha256,
         train=parts[0],
         validation=parts[1],
@@ -141,31 +142,24 @@ def _embedded() -> _Source:
         kind="embedded",
         description=f"documentation of Python {platform.python_version()}'s standard library",
         licence=embedded.LICENCE,
-        arguments=(),
         pieces=pieces,
         scan=scan(pieces()),
-        side_hashes=np.array([name_hash(document.group) for document in texts], np.uint64),
         notes=(),
+        name_hashes=np.array([name_hash(document.group) for document in texts], np.uint64),
     )
 
 
-def _files(data: Sequence[str], hub_characters: int | None, *, without: str | None = None) -> _Source:
-    """Read local files, then hub data sets; the files of `without` validate and do not train."""
+def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
+    """Read local files, then hub data sets."""
     names = sorted({argument for argument in data if argument.startswith("hf:")})
     paths = sorted({argument for argument in data if not argument.startswith("hf:")})
     files, notes = find_files(paths)
-    if without is not None:
-        held = {os.path.realpath(file.path) for file in find_files([without])[0]}
-        files = [file for file in files if os.path.realpath(file.path) not in held]
     licences = ["the files' own, which gptkit does not know"] if files else []
     for name in names:
         text = materialise(name, characters=hub_characters)
         files.append(FoundFile(text.path, named=True))
         licences.append(f"{text.licence or 'see the card of'} {name}")
         notes += [f"{name}: left out {text.left_out:,} rows without usable text"] if text.left_out else []
-    if not files:
-        fix = "name other text, or a fraction"
-        raise InputError("nothing to train on but the validation text", where=str(without), fix=fix)
     pieces = partial(_file_pieces, files)
     found = scan(pieces())
     where = ", ".join([*paths, *names][:3])
@@ -177,10 +171,8 @@ def _files(data: Sequence[str], hub_characters: int | None, *, without: str | No
         kind="files" if paths else "hub",
         description=f"{len(files):,} file(s): {where}" if paths else where,
         licence="; ".join(licences),
-        arguments=(*map(absolute, paths), *names),
         pieces=pieces,
         scan=found,
-        side_hashes=found.hashes,
         notes=tuple(notes),
     )
 
@@ -199,43 +191,75 @@ def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
 
 
 def _divided(source: _Source, fraction: float) -> tuple[_Sides, list[str]]:
+    """Hold out a fraction; the notes say what is unusual about the corpus or its split."""
+    found, kept = source.scan, ~source.scan.blank
+    if source.name_hashes is not None:
+        validation = hashes_below(source.name_hashes, fraction)
+        parts = (_part(source, ~validation), _part(source, validation))
+        return parts, [_shares(parts)]
+    split, notes = choose_split(found, fraction), _copies_note(found)
+    if split.cut.any():
+        parts = _cut_once(source, split)
+        return parts, [*notes, _cut_note(found, split), _shares(parts)]
+    parts = (_part(source, kept & ~split.validation), _part(source, split.validation))
+    if not parts[1].documents:
+        message = "a document of one character cannot be cut into training and validation text"
+        raise InputError(message, where=found.longest.source, fix="add text")
+    if parts[1].utf8_bytes < fraction * (parts[0].utf8_bytes + parts[1].utf8_bytes):
+        notes.append(f"any other document would take the validation text over {max_fraction(fraction):.1%} of the text")
+    return parts, [*notes, _shares(parts)]
+
+
+def _beside(source: _Source, held: _Source, where: str) -> tuple[_Sides, list[str]]:
+    """Validate on `held`, and train on the documents that are not in it, whatever file they are in."""
     kept = ~source.scan.blank
-    hashes = source.scan.hashes[kept]
-    if (hashes == hashes[0]).all():
-        return _cut_once(source, fraction)
-    validates = np.zeros_like(kept)
-    validates[kept] = held_out(source.side_hashes[kept], fraction)
-    parts = (_part(source, kept & ~validates), _part(source, validates))
-    return parts, [_shares(parts)]
+    trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
+    if not trains.any():
+        fix = "name other text, or a fraction"
+        raise InputError("nothing to train on: every document is also in the validation text", where=where, fix=fix)
+    parts = (_part(source, trains), _whole(held))
+    removed = int(kept.sum() - trains.sum())
+    note = f"left out {removed:,} training document(s) that are also in the validation text"
+    return parts, [*held.notes, *([note] if removed else []), _shares(parts)]
 
 
-def _cut_once(source: _Source, fraction: float) -> tuple[_Sides, list[str]]:
-    """Cut an only document in two; of its copies, each trains with its head, and one validates with its tail."""
-    only = _whole(source)
-    characters = source.scan.first_characters
-    cut_at = cut_point(characters, fraction)
-    if not 0 < cut_at < characters:
-        message = f"a document of {characters} character(s) cannot be cut into training and validation text"
-        raise InputError(message, where=source.arguments[0], fix="add text")
-
-    def train() -> Iterator[Piece]:
-        return head(only.pieces(), cut_at)
-
-    def validation() -> Iterator[Piece]:
-        pieces = only.pieces()
-        first = next(pieces)
-        members = takewhile(lambda piece: piece.document == first.document, pieces)
-        return tail(chain([first], members), cut_at)
-
-    head_bytes = sum(len(piece.text.encode()) for piece in train())
-    tail_bytes = (only.utf8_bytes - head_bytes) // only.documents
-    parts = (
-        TextPart(train, f"{only.key}[:{cut_at}]", only.documents, head_bytes),
-        TextPart(validation, f"{only.key}[{cut_at}:]", 1, tail_bytes),
+def _cut_once(source: _Source, split: Split) -> _Sides:
+    """Cut one document: the heads of all its copies are training text, the tail of the first is validation text."""
+    first, last = np.flatnonzero(split.cut)[[0, -1]]
+    validates = split.validation.copy()
+    validates[first] = True
+    train = _part(source, ~source.scan.blank & ~split.validation)
+    validation = _part(source, validates)
+    cut, at = split.cut.tobytes(), split.cut_at
+    heads: Counter[int] = Counter()
+    for piece in head(takewhile(lambda piece: piece.document <= last, train.pieces()), cut, at):
+        if cut[piece.document]:
+            heads[piece.document] += len(piece.text.encode())
+    head_bytes = train.utf8_bytes - int(source.scan.utf8_bytes[split.cut].sum()) + heads.total()
+    tail_bytes = validation.utf8_bytes - heads[int(first)]
+    return (
+        TextPart(lambda: head(train.pieces(), cut, at), f"{train.key}[:{at}]", train.documents, head_bytes),
+        TextPart(
+            lambda: tail(validation.pieces(), cut, at), f"{validation.key}[{at}:]", validation.documents, tail_bytes
+        ),
     )
-    what = "one document" if only.documents == 1 else f"{only.documents:,} copies of one document"
-    note = f"{what}: cut once, the first {cut_at:,} characters train, the last {characters - cut_at:,} validate"
-    return parts, [note]
+
+
+def _copies_note(found: Scan) -> list[str]:
+    hashes = found.hashes[~found.blank]
+    copies = len(hashes) - len(np.unique(hashes))
+    what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
+    return [f"{copies:,} of {len(hashes):,} {what}"] if 0 < copies < len(hashes) - 1 else []
+
+
+def _cut_note(found: Scan, split: Split) -> str:
+    how = f"cut once, its first {split.cut_at:,} characters train, the rest validates"
+    copies, kept = int(split.cut.sum()), ~found.blank
+    if copies == kept.sum():
+        return f"{'one document' if copies == 1 else f'{copies:,} copies of one document'}: {how}"
+    share = found.utf8_bytes[split.validation].sum() / found.utf8_bytes[kept].sum()
+    least = f"only {share:.1%}" if share else "nothing"
+    return f"whole documents would hold out {least}, so the longest one ({found.longest.source}) is {how}"
 
 
 def _whole(source: _Source) -> TextPart:
@@ -253,7 +277,9 @@ def _part(source: _Source, members: NDArray[np.bool_]) -> TextPart:
             if chosen[piece.document]:
                 yield piece
 
-    key = hashlib.sha256(source.scan.sha256.encode() + np.packbits(members).tobytes()).hexdigest()
+    # Blank documents do not count in the sha256, so they must not shift the numbers of the others.
+    among_texts = np.packbits(members[~source.scan.blank]).tobytes()
+    key = hashlib.sha256(f"{FORMAT} {source.scan.sha256} ".encode() + among_texts).hexdigest()
     return TextPart(pieces, key, int(members.sum()), int(source.scan.utf8_bytes[members].sum()))
 
 

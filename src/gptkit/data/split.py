@@ -1,61 +1,22 @@
-"""Which text validates: whole documents chosen by the hash of their text, or the tail of an only document."""
+"""Choose the validation text: whole documents in the order of their hashes, or the tail of a long one.
+
+Hashes are of the normal form of a document (see `scanning`), so that near copies stay together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from array import array
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.data.pieces import Piece
+from gptkit.data.scanning import Scan
 from gptkit.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What one reading tells about a corpus; arrays of shape (documents,), 17 bytes a document."""
-
-    hashes: NDArray[np.uint64]  # the first 64 bits of the sha256 of each text
-    utf8_bytes: NDArray[np.int64]
-    blank: NDArray[np.bool_]  # nothing but white space, or nothing at all: no part of the corpus
-    first_characters: int  # length of the first document that is not blank
-    sha256: str  # over the sha256 of each document that is not blank, in order: text and boundaries
-
-
-def scan(pieces: Iterable[Piece]) -> Scan:
-    """Read a corpus once."""
-    hashes, utf8_bytes, blank = array("Q"), array("q"), array("b")
-    whole, first_characters = hashlib.sha256(), 0
-    for _, members in groupby(pieces, key=lambda piece: piece.document):
-        text_hash, size, characters, has_text = hashlib.sha256(), 0, 0, False
-        for piece in members:
-            encoded = piece.text.encode()
-            text_hash.update(encoded)
-            size += len(encoded)
-            characters += len(piece.text)
-            has_text = has_text or not is_blank(piece.text)
-        hashes.append(int.from_bytes(text_hash.digest()[:8], "big"))
-        utf8_bytes.append(size)
-        blank.append(not has_text)
-        if has_text:
-            whole.update(text_hash.digest())
-            first_characters = first_characters or characters
-    return Scan(
-        hashes=np.array(hashes, np.uint64),
-        utf8_bytes=np.array(utf8_bytes, np.int64),
-        blank=np.array(blank, np.bool_),
-        first_characters=first_characters,
-        sha256=whole.hexdigest(),
-    )
-
-
-def is_blank(text: str) -> bool:
-    return not text or text.isspace()
 
 
 def name_hash(name: str) -> int:
@@ -71,16 +32,65 @@ def fraction_of(validation: str) -> float | None:
         return None
     if not (math.isfinite(fraction) and 0 < fraction < 1):
         message = f"a validation fraction of {validation} is not between 0 and 1"
-        raise UsageError(message, where="--validation", fix="0.1 holds out a tenth of the documents; or name a file")
+        raise UsageError(message, where="--validation", fix="0.1 holds out a tenth of the text; or name a file")
     return fraction
 
 
-def held_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Return which documents validate: those whose hash, as a share of 2^64, falls below the fraction.
+@dataclass(frozen=True)
+class Split:
+    """The validation documents, and the one that is cut, if any; masks of shape (documents,)."""
 
-    Equal texts stay together. Where that leaves a side empty, the smallest hash validates or the largest one trains;
-    there must be two different hashes.
+    validation: NDArray[np.bool_]
+    cut: NDArray[np.bool_]  # every copy of the document that is cut
+    cut_at: int = 0  # characters of its normal form that are training text
+
+
+def choose_split(found: Scan, fraction: float) -> Split:
+    """Split a corpus with text in it; validation is empty only if no document is long enough to be cut.
+
+    Whole documents are held out if they make up at least half of the fraction. Otherwise the longest document is cut,
+    and its tail makes up the difference.
     """
+    kept = ~found.blank
+    validation = kept & held_out(found.hashes, np.where(kept, found.utf8_bytes, 0), fraction)
+    total, taken = (int(found.utf8_bytes[side].sum()) for side in (kept, validation))
+    copies = kept & (found.hashes == np.uint64(found.longest.hash))
+    if taken >= fraction * total / 2 or validation[copies].any() or found.longest.characters < 2:
+        return Split(validation, cut=np.zeros_like(kept))
+    size = int(found.utf8_bytes[copies].sum())
+    missing = fraction * (total / size) - taken / size  # exactly `fraction` if it is the only document
+    return Split(validation, copies, cut_point(found.longest.characters, missing))
+
+
+def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """Select documents in the order of their hashes until they hold `fraction` of all bytes.
+
+    One that would take them over `max_fraction` is skipped. Documents with the same hash are selected together.
+    """
+    order = np.argsort(hashes)
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of the copies of each text
+    sizes: NDArray[np.int64] = np.add.reduceat(utf8_bytes[order], starts)
+    chosen = np.zeros(len(starts), np.bool_)
+    total = int(utf8_bytes.sum())
+    enough, limit, taken = fraction * total, max_fraction(fraction) * total, 0
+    for number, size in enumerate(sizes.data):
+        if taken >= enough:
+            break
+        if taken + size <= limit:
+            chosen[number] = True
+            taken += size
+    mask = np.zeros(len(hashes), np.bool_)
+    mask[order] = np.repeat(chosen, np.diff(starts, append=len(hashes)))
+    return mask
+
+
+def max_fraction(fraction: float) -> float:
+    """Return how much may be held out when `fraction` is asked for: half of the smaller side more."""
+    return fraction + min(fraction, 1 - fraction) / 2
+
+
+def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Select the hashes below `fraction` of 2^64; of at least two different ones, always one and never all."""
     mask: NDArray[np.bool_] = hashes < np.uint64(fraction * 2**64)
     if not mask.any():
         mask = hashes == hashes.min()
@@ -90,28 +100,51 @@ def held_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
 
 
 def cut_point(characters: int, fraction: float) -> int:
-    """Return how many characters of an only document train: int(n * (1 - fraction)), nanoGPT's cut."""
-    return int(characters * (1 - fraction))
+    """Return how many of a document's characters (in normal form, at least two) are training text.
+
+    For a text file, which has a line end after them, this is nanoGPT's int(n * (1 - fraction)).
+    """
+    return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
-def head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
-    """Yield the first `characters` characters of each document."""
-    for start, piece in _positioned(pieces):
-        if start < characters:
-            yield piece._replace(text=piece.text[: characters - start])
+def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
+    """Yield the pieces; keep only the first `at` characters, in normal form, of documents where `cut` is true."""
+    for piece, index in _cut_indices(pieces, cut, at):
+        if index is None:
+            yield piece
+        elif index:
+            yield piece._replace(text=piece.text[:index])
 
 
-def tail(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
-    """Yield what follows the first `characters` characters of each document."""
-    for start, piece in _positioned(pieces):
-        if start + len(piece.text) > characters:
-            yield piece._replace(text=piece.text[max(0, characters - start) :])
+def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
+    """Yield the pieces; drop the first `at` characters, in normal form, of documents where `cut` is true."""
+    for piece, index in _cut_indices(pieces, cut, at):
+        if index is None:
+            yield piece
+        elif index < len(piece.text):
+            yield piece._replace(text=piece.text[index:])
 
 
-def _positioned(pieces: Iterable[Piece]) -> Iterator[tuple[int, Piece]]:
-    document, start = -1, 0
+def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple[Piece, int | None]]:
+    """Yield each piece and the index in it that the cut falls on; None if its document is not cut."""
+    document, start = -1, 0  # where the piece starts in the normal form of its document
     for piece in pieces:
+        if not cut[piece.document]:
+            yield piece, None
+            continue
         if piece.document != document:
             document, start = piece.document, 0
-        yield start, piece
-        start += len(piece.text)
+        text = piece.text
+        margin = 0 if start else len(text) - len(text.lstrip())
+        length = len(text) - margin - text.count("\r\n", margin)
+        yield piece, len(text) if start + length <= at else _index(text, margin, at - start)
+        start += length
+
+
+def _index(text: str, begin: int, characters: int) -> int:
+    """Return the index after `characters` characters from `begin` on, counting CR LF as one."""
+    if characters <= 0:
+        return 0
+    match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, begin)
+    assert match is not None
+    return match.end()

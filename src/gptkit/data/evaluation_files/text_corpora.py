@@ -21,7 +21,7 @@ from gptkit.data.examples import Example
 from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
 from gptkit.data.passages import passages
 from gptkit.data.readers import read_plain_text
-from gptkit.data.split import is_blank
+from gptkit.data.scanning import is_blank
 from gptkit.data.task_data import Loaded, loaded
 from gptkit.errors import InputError
 
