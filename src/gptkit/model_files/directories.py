@@ -8,7 +8,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.recipe_files import recipes_of
 
-CONVERTIBLE = re.compile(r".*\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
+CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
 
 
@@ -44,15 +44,17 @@ def source_directory(model: str | Path) -> Path:
 
 def refuse_other_formats(path: Path) -> None:
     """Raise InputError for a file of weights, or a directory of no others, that are not safetensors."""
-    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else [path.name]
+    is_directory = path.is_dir()
+    names = sorted(file.name for file in path.iterdir()) if is_directory else [path.name]
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return
     for name in names:
-        if CONVERTIBLE.fullmatch(name):
-            fix = f"gptkit convert {path} NEW_DIRECTORY makes one"
+        if CONVERTIBLE.fullmatch(name) or path.suffix == ".pt":
+            source = path if is_directory or path.suffix == ".pt" else path.parent
+            fix = f"gptkit convert {source} NEW_DIRECTORY, then --model NEW_DIRECTORY"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
         if name.endswith(".gguf"):
-            fix = "gptkit convert reads no GGUF either: give it the safetensors or the .bin that this was made from"
+            fix = "gptkit convert reads no GGUF either: give it the safetensors or pytorch_model.bin it was made from"
             raise InputError(f"{name} is GGUF, which gptkit does not read", where=str(path), fix=fix)
 
 
