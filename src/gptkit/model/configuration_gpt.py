@@ -30,7 +30,7 @@ class GPTConfig(PreTrainedConfig):
 
     model_type = "gptkit"
     auto_map: ClassVar[dict[str, str]] = {}  # TRL reads it; never written, and refused in a config.json
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "classifier_loss", "lm_loss"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",
