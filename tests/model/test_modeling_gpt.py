@@ -284,6 +284,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(pre_norm: bool) -> None
         model.transformer.h[0].attn.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         if checkpointing:
             model.activation_checkpointing_enable()
+        assert (model(ids()).past_key_values is None) == checkpointing
+        runs.clear()
         torch.manual_seed(3)
         model(ids(), labels=ids(), loss_only=True).loss.backward()
         assert len(runs) == 1 + checkpointing

@@ -235,6 +235,8 @@ class GPTPreTrainedModel(PreTrainedModel):
 class GPTModel(GPTPreTrainedModel):
     """The Transformer without a head: token ids (batch, query) in, hidden states (batch, query, n_embd) out."""
 
+    gradient_checkpointing = False  # transformers sets it, and then no cache is built while training
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
@@ -267,7 +269,7 @@ class GPTModel(GPTPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds")
         embedded = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, query, n_embd)
         if position_ids is not None:
-            position_ids = position_ids.view(-1, embedded.shape[1])  # (1 or batch, query)
+            position_ids = position_ids.reshape(-1, embedded.shape[1])  # (1 or batch, query)
             kwargs["position_ids"] = position_ids  # flash attention finds packed documents by them, as a mask does
         positions = self._positions(embedded, attention_mask, position_ids, past_key_values)
         mask = self._causal_mask(embedded, attention_mask, position_ids, past_key_values)
