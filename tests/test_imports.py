@@ -1,4 +1,4 @@
-"""Imports point one way: cli -> commands -> (training, generation, ...) -> (data, model) -> options, errors."""
+"""Imports point one way: cli -> commands -> (training, generation, ...) -> model -> data -> options, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "recipe_files": {"errors"},
     "network": {"errors"},
     "model_files": {"errors", "recipe_files", "network", "strict_json"},
-    "model": {"errors", "model_files", "strict_json"},
+    "model": {"errors", "model_files", "strict_json", "data"},  # data: to register and to read what tokenizers say
     "data": BASE,
     # training knows no task, no model class and no screen
     "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},

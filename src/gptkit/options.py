@@ -440,7 +440,7 @@ class ConvertOptions(OutputOptions):
 
     source: str = option(
         None,
-        "A model directory, nanoGPT's ckpt.pt, or a directory of OpenAI's numpy GPT-1 params.",
+        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's numpy GPT-1 params.",
         argument=True,
         metavar="SRC",
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gptkit.commands import convert
 from gptkit.console import Console
@@ -50,7 +52,7 @@ def converted(source: Path, destination: Path, **options: Any) -> tuple[dict[str
 def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp_path: Path) -> None:
     source = write_model(tmp_path / "source", dtype=dtype, pre_norm=pre_norm)
     there, out, err = converted(source, tmp_path / "new" / "there", to="hf")
-    back, _, _ = converted(tmp_path / "new" / "there", tmp_path / "back", to="gptkit")
+    back, back_out, _ = converted(tmp_path / "new" / "there", tmp_path / "back", to="gptkit")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
         assert (tmp_path / "back" / name).stat().st_mode == (tmp_path / "back" / "config.json").stat().st_mode
@@ -62,7 +64,9 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
     assert there["to"] == "hf"
     assert there["destination"] == str(tmp_path / "new" / "there")
     assert f"{parameters:,} parameters" in out
-    assert "transformer.h.N.mlp.c_fc.weight" in out
+    assert re.search(r"transformer\.h\.N\.mlp\.c_fc\.weight\W+16 x 64 ", out)  # (in, out), as transformers has it
+    assert re.search(r"transformer\.h\.N\.mlp\.c_fc\.weight\W+64 x 16 ", back_out)
+    assert ("tokens_embed" in out) == (not pre_norm)
     assert "no tokenizer" in err
     assert not there["tokenizer"]
 
@@ -91,6 +95,9 @@ def test_plain_transformers_loads_what_is_exported(tokenizer_spec: str, tmp_path
     assert result["tokenizer"]
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "exported")).__name__ == "GPT2LMHeadModel"
     theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    for name in ("config.json", "generation_config.json"):
+        said = json.loads((tmp_path / "exported" / name).read_text())
+        assert said["bos_token_id"] == said["eos_token_id"] == theirs.eos_token_id
     text = "hear, me  speak\n"
     (ids,) = encode_pieces(load_tokenizer(str(source)), [text])
     assert theirs.encode(text) == ids.tolist()
@@ -121,6 +128,18 @@ def test_nanogpt_is_imported_with_a_tokenizer_from_elsewhere(tmp_path: Path) -> 
     )
 
 
+def test_pytorch_model_bin_is_imported_and_compared_with_transformers(tmp_path: Path) -> None:
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=1, n_head=2))
+    theirs.config.save_pretrained(tmp_path / "source")
+    torch.save(theirs.state_dict(), tmp_path / "source" / "pytorch_model.bin")
+    train_tokenizer("char", [TEXT]).save_pretrained(tmp_path / "source")
+    result, _, _ = converted(tmp_path / "source", tmp_path / "imported")
+    assert result["max_logit_difference"] < 1e-4
+    assert torch.equal(load_model(tmp_path / "imported").transformer.wpe.weight, theirs.transformer.wpe.weight)
+    ended = load_model(tmp_path / "imported").config.eos_token_id
+    assert ended == load_tokenizer(str(tmp_path / "imported")).eos_token_id
+
+
 def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None:
     pytest.importorskip("ftfy")
     pytest.importorskip("spacy")
@@ -134,6 +153,7 @@ def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None
     GPT1Tokenizer({piece: id for id, piece in enumerate(pieces)}, merges).save_pretrained(source)
     _, _, err = converted(source, tmp_path / "exported", to="hf")
     assert "ids differ" in err
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "exported").config.eos_token_id == pieces.index("\n</w>")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
     assert type(theirs).__name__ == "OpenAIGPTTokenizer"
     assert theirs.encode("Hear a") == [pieces.index("hear</w>"), pieces.index("a</w>")]

@@ -234,6 +234,7 @@ def test_the_model_is_the_best_epochs_and_scores_what_the_run_says(place: Place,
     )
     examples = load_examples(TASKS["rte"], "dev", place.root / "data").examples
     tokenizer = tokenizer_in(place.root / "single" / "model")
+    assert config.bos_token_id == config.eos_token_id == tokenizer.eos_token_id
     markers = Markers(config.start_token_id, config.delimiter_token_id, config.extract_token_id)
     correct, nll = 0, 0.0
     for example in examples:  # one at a time: no padding, no order

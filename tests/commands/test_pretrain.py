@@ -89,6 +89,9 @@ def test_a_run_leaves_what_the_contract_says_and_the_figures_are_true(capsys: py
         assert result[name] == identity[name] == value
 
     model, tokenizer = load_model("run/model"), load_tokenizer("run/model")
+    for name in ("config.json", "generation_config.json"):
+        said = json.loads(Path("run/model", name).read_text())
+        assert said["bos_token_id"] == said["eos_token_id"] == tokenizer.eos_token_id
     held_out = TEXT[int(len(TEXT) * 0.9) :]
     (ids,) = encode_pieces(tokenizer, [held_out])
     nll = 0.0

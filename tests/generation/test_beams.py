@@ -54,6 +54,14 @@ def test_it_is_transformers_own_search() -> None:
     assert beam_search(model, [[4, 5, 6]], beams=4, max_new_tokens=6)[0].token_ids == theirs[0, 3:].tolist()
 
 
+def test_only_the_given_tokens_stop_it() -> None:
+    """GPT-1's newline ends a text for transformers' generate, and a line for gptkit."""
+    model = tiny_model(50)
+    free = beam_search(model, [[4]], beams=3, max_new_tokens=8)
+    model.generation_config.eos_token_id = free[0].token_ids[2]
+    assert beam_search(model, [[4]], beams=3, max_new_tokens=8) == free
+
+
 def test_forbidden_tokens_never_come() -> None:
     model = tiny_model(50)
     (sample,) = beam_search(model, [[4]], beams=3, max_new_tokens=8, forbidden_ids=set(range(50)) - {1, 2})

@@ -44,7 +44,7 @@ def train(rows: torch.Tensor, steps: int) -> GPTForCausalLM:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps, pct_start=0.2)
     for _ in range(steps):
         batch = rows[torch.randint(len(rows), (BATCH,))]
-        loss = model(input_ids=batch[:, :-1], shift_labels=batch[:, 1:]).loss
+        loss = model(input_ids=batch[:, :-1], shift_labels=batch[:, 1:], loss_only=True).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

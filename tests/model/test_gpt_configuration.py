@@ -45,7 +45,7 @@ def test_wrong_values_are_refused(wrong: dict[str, object], tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("key", "fix"),
-    [("n_layers", "'n_layer'"), ("hidden_size", "'n_embd'"), ("use_cache", "choose one of"), ("auto_map", "remove")],
+    [("n_layers", "'n_layer'"), ("hidden_size", "'n_embd'"), ("scale", "choose one of"), ("auto_map", "remove")],
 )
 def test_unknown_keys_are_refused_with_a_suggestion(key: str, fix: str) -> None:
     with pytest.raises(InputError, match=key) as caught:
@@ -64,8 +64,9 @@ def test_a_file_that_is_no_json_object_is_one_line(text: str, tmp_path: Path) ->
 
 
 def test_a_saved_configuration_is_read_back(tmp_path: Path) -> None:
-    config = GPTConfig(n_layer=3, pre_norm=False, bos_token_id=7, id2label={0: "no", 1: "yes"})
+    config = GPTConfig(n_layer=3, pre_norm=False, bos_token_id=7, use_cache=False, id2label={0: "no", 1: "yes"})
     config.save_pretrained(tmp_path)
+    assert "auto_map" not in (tmp_path / "config.json").read_text()
     assert read_config(tmp_path / "config.json").to_dict() == config.to_dict()
 
 

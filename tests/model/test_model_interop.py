@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,35 @@ def test_weights_without_prefix_and_with_old_masks_are_read(pre_norm: bool, tmp_
         body[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
     save_file(body, tmp_path / "model.safetensors", metadata={"format": "pt"})
     torch.testing.assert_close(load_model(tmp_path)(ids()).logits, theirs(ids()).logits, **CLOSE)
+
+
+# --- pytorch_model.bin ---
+
+
+def pickled(model: Any, directory: Path, *, shards: int = 1, zipped: bool = True) -> Path:
+    """Write a model as transformers did before safetensors."""
+    directory.mkdir()
+    model.config.save_pretrained(directory)
+    names = [f"pytorch_model-{number:05}-of-{shards:05}.bin" for number in range(shards)]
+    names = names if shards > 1 else ["pytorch_model.bin"]
+    state = model.state_dict()
+    places = {name: names[number % shards] for number, name in enumerate(state)}
+    for file in names:
+        part = {name: state[name] for name, place in places.items() if place == file}
+        torch.save(part, directory / file, _use_new_zipfile_serialization=zipped)
+    if shards > 1:
+        (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    return directory
+
+
+@families
+@pytest.mark.parametrize("stored", [{}, {"shards": 3}, {"zipped": False}], ids=["zip", "shards", "before torch 1.6"])
+def test_pytorch_model_bin_holds_the_same_bits(pre_norm: bool, stored: dict[str, Any], tmp_path: Path) -> None:
+    theirs = transformers_toy(pre_norm)
+    source = pickled(theirs, tmp_path / "source", **stored)
+    write_hf(load_source(source), tmp_path / "back")
+    assert same_weights(tmp_path / "back", save(theirs, tmp_path / "expected"))
+    assert load_source(source).dtype == torch.float32
 
 
 # --- nanoGPT ---
@@ -247,6 +277,23 @@ def test_pickles_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     refused(tmp_path, "weights only")
     (tmp_path / "ckpt.pt").write_bytes(pickle.dumps(Harmful()))
     refused(tmp_path / "ckpt.pt", "weights only")
+    directory = pickled(transformers_toy(True), tmp_path / "bin")
+    for content in (pickle.dumps(Harmful()), b"", b"PK", (tmp_path / "ckpt.pt").read_bytes()):
+        (directory / "pytorch_model.bin").write_bytes(content)
+        refused(directory, "weights only")
+    odd = (Harmful(), torch.ones(2).to_sparse(), torch.ones(2, device="meta"), "text", 7)
+    for one in odd:
+        torch.save({"transformer.wte.weight": one}, directory / "pytorch_model.bin")
+        refused(directory, "weights only")
+    (directory / "pytorch_model.bin").unlink()
+    os.mkfifo(directory / "pytorch_model.bin")
+    refused(directory, "not a regular file")
+    (directory / "pytorch_model.bin").unlink()
+    (tmp_path / "ckpt.pt").unlink()
+    os.mkfifo(tmp_path / "ckpt.pt")
+    refused(tmp_path, "weights only")
+    (directory / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../pytorch_model.bin"}}')
+    refused(directory, "no bin file of this directory")
     directory = openai_params(tmp_path / "params", transformers_toy(False, n_embd=128, n_head=2, n_layer=1))
     np.save(directory / "params_0.npy", np.array([Harmful()], dtype=object), allow_pickle=True)
     refused(directory, "cannot be read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import config_from, load_model
+from gptkit.model.loading import config_from, load_model, load_source
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.directories import model_directory, model_presets
@@ -177,11 +178,36 @@ def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
     refused(tmp_path, "cannot be read")
     toy().config.save_pretrained(tmp_path)
     refused(tmp_path, "no model.safetensors")
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    refused(tmp_path, "pytorch_model.bin is a pickle")
-    refused(tmp_path / "pytorch_model.bin", "a file, not a model directory")
+    (tmp_path / "weights.bin").write_bytes(pickle.dumps({}))
+    refused(tmp_path, "weights.bin is a pickle")
+    refused(tmp_path / "weights.bin", "a file, not a model directory")
     (tmp_path / "model.safetensors").write_bytes(b"{}")
     refused(tmp_path, "damaged")
+
+
+@pytest.mark.parametrize("name", ["ckpt.pt", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_other_formats_are_sent_to_convert(name: str, tmp_path: Path) -> None:
+    toy().config.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(pickle.dumps({}))
+    for path in (tmp_path, tmp_path / name):
+        refused(path, f"{re.escape(name)} is not safetensors")
+        with pytest.raises(InputError, match="not safetensors") as caught:
+            load_model(path)
+        source = path if path.suffix == ".pt" else tmp_path
+        assert str(caught.value.fix).startswith(f"gptkit convert {source} ")
+    with pytest.raises(InputError, match="not safetensors"):
+        config_from(str(tmp_path / name), vocab_size=61)
+    write_gptkit(toy(), tmp_path)
+    assert load_model(tmp_path).config.n_layer == SIZES["n_layer"]  # what lies beside safetensors is left alone
+
+
+def test_gguf_is_read_by_nothing(tmp_path: Path) -> None:
+    (tmp_path / "gpt2.Q8_0.gguf").write_bytes(b"GGUF")
+    for path in (tmp_path, tmp_path / "gpt2.Q8_0.gguf"):
+        refused(path, "gpt2.Q8_0.gguf is GGUF")
+        with pytest.raises(InputError, match=r"no model here") as caught:
+            load_source(path)
+        assert "pytorch_model.bin" in str(caught.value.fix)
 
 
 def test_remote_code_is_refused(tmp_path: Path) -> None:

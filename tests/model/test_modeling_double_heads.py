@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
 
 from gpt_toy import FAMILIES, SIZES, shaken
 from gptkit.model import modeling_double_heads as modeling
@@ -153,8 +156,54 @@ def test_the_loss_is_the_one_worked_out_by_hand(case: str, pre_norm: bool) -> No
             assert output.loss.item() == pytest.approx(classifier + 0.5 * auxiliary, rel=1e-6, abs=1e-6)
         halved = model(**batch(sequences, labels), lm_coef=0.5, num_items_in_batch=torch.tensor(4.0))
     assert halved.loss.item() == pytest.approx((classifier + 0.5 * auxiliary) / 2, rel=1e-6)
-    with torch.enable_grad():  # which takes another way through the LM head
-        assert model(**batch(sequences, labels), lm_coef=0.5).lm_loss.item() == pytest.approx(auxiliary, rel=1e-6)
+    for trains in (False, True):  # each takes another way through the LM head
+        with torch.set_grad_enabled(trains):
+            alone = model(**batch(sequences, labels), lm_coef=0.5, loss_only=True)
+        assert alone.logits is None
+        assert alone.lm_loss.item() == pytest.approx(auxiliary, rel=1e-6)
+        assert alone.loss.item() == pytest.approx(classifier + 0.5 * auxiliary, rel=1e-6)
+
+
+def test_only_the_loss_alone_goes_round_the_lm_head() -> None:
+    task_format, outputs, sequences, labels = CASES["multiple-choice"]
+    model = double_heads(task_format, outputs)
+    lengths: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, args, output: lengths.append(output.numel()))
+    plain, alone = (model(**batch(sequences, labels), lm_coef=0.5, loss_only=asked) for asked in (False, True))
+    assert len(lengths) == 1
+    gradients = [torch.autograd.grad(output.loss, list(model.parameters())) for output in (plain, alone)]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_no_head_of_a_fine_tuned_model_asks_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.model.modeling_gpt.DynamicCache", lambda **_: pytest.fail("a cache was made"))
+    task_format, outputs, sequences, labels = CASES["entailment"]
+    double_heads(task_format, outputs)(**batch(sequences, labels), lm_coef=0.5)
+
+
+def test_trainer_trains_evaluates_and_predicts(tmp_path: Path) -> None:
+    task_format, outputs, sequences, labels = CASES["similarity"]
+    whole = batch(sequences, labels)
+    rows = Dataset.from_list([{name: tensor[row].tolist() for name, tensor in whole.items()} for row in range(2)] * 2)
+    model = double_heads(task_format, outputs, **NO_DROPOUT)
+    expected = model(**whole)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        dataloader_pin_memory=False,
+        max_steps=2,
+        learning_rate=1e-3,
+    )
+    client = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+    found = client.predict(rows)
+    np.testing.assert_allclose(found.predictions, expected.logits.detach().repeat(2, 1), rtol=1e-5, atol=1e-5)
+    assert client.evaluate()["eval_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    client.train()
+    assert client.evaluate()["eval_loss"] < expected.loss.item()
 
 
 def test_float_labels_of_another_shape_are_refused() -> None:
@@ -277,7 +326,7 @@ def test_compiled_blocks_give_the_same_gradients() -> None:
         model = double_heads("multiple-choice", 1, **NO_DROPOUT).train()
         if compiled:
             model.compile_blocks()
-        model(**batch(CHOICES, [1, 0]), lm_coef=0.5).loss.backward()
+        model(**batch(CHOICES, [1, 0]), lm_coef=0.5, loss_only=True).loss.backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gptkit.model.modeling_gpt as modeling
 from gpt_toy import FAMILIES, SIZES, ids, toy
@@ -196,7 +198,7 @@ def test_bf16_trains_by_plain_products_as_by_sdpa(
         model = toy(pre_norm, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0).train()
         sdpa_masks.clear()
         with torch.autocast("cpu", torch.bfloat16):
-            model(ids(4, 16), labels=ids(4, 16)).loss.backward()
+            model(ids(4, 16), labels=ids(4, 16), loss_only=True).loss.backward()
         assert bool(sdpa_masks) == (length == 0)
         gradients[length] = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     sdpa, dense = gradients.values()
@@ -208,39 +210,67 @@ def test_bf16_plain_products_hide_the_future() -> None:
     changed = input_ids.clone()
     changed[:, 8:] = 3
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model(input_ids).logits[:, :8], model(changed).logits[:, :8])
+        before, after = (model(one, use_cache=False).logits[:, :8] for one in (input_ids, changed))
+    assert torch.equal(before, after)
 
 
 # --- loss ---
 
 
 @families
-def test_the_loss_is_the_mean_over_supervised_targets(pre_norm: bool) -> None:
+@pytest.mark.parametrize("loss_only", [False, True])
+def test_the_loss_is_the_mean_over_supervised_targets(pre_norm: bool, loss_only: bool) -> None:
     model, input_ids = toy(pre_norm), ids()
     labels = input_ids.clone()
     labels[0, :5] = -100
-    logits = model(input_ids).logits
-    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    loss = model(input_ids, labels=labels).loss
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(loss, model.loss_function(logits, labels, vocab_size=SIZES["vocab_size"]))
     shifted = F.pad(labels[:, 1:], (0, 1), value=-100)
-    torch.testing.assert_close(model(input_ids, shift_labels=shifted).loss, expected)
+    expected = F.cross_entropy(model(input_ids).logits.flatten(0, 1), shifted.flatten())
     count = int((shifted != -100).sum())
-    for denominator in (2 * count, torch.tensor(2 * count)):
-        halved = model(input_ids, shift_labels=shifted, num_items_in_batch=denominator).loss
-        torch.testing.assert_close(halved, expected / 2)
-    assert model(input_ids, shift_labels=torch.full_like(shifted, -100)).loss == 0
+    for targets in ({"labels": labels}, {"shift_labels": shifted}, {"labels": input_ids, "shift_labels": shifted}):
+        torch.testing.assert_close(model(input_ids, **targets, loss_only=loss_only).loss, expected)
+        for denominator in (2 * count, torch.tensor(2 * count)):
+            halved = model(input_ids, **targets, num_items_in_batch=denominator, loss_only=loss_only).loss
+            torch.testing.assert_close(halved, expected / 2)
 
 
-def test_logits_are_made_only_when_wanted() -> None:
+def test_logits_may_be_made_of_some_positions_only() -> None:
     model, input_ids = toy(), ids()
     logits = model(input_ids).logits
-    assert model(input_ids, labels=input_ids).logits is None
-    torch.testing.assert_close(model(input_ids, labels=input_ids, output_logits=True).logits, logits)
     torch.testing.assert_close(model(input_ids, logits_to_keep=1).logits, logits[:, -1:])
     wanted = torch.rand(input_ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     torch.testing.assert_close(model(input_ids, logits_to_keep=wanted).logits, logits[wanted])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        found = [one.numel() for one in tree_leaves(result) if isinstance(one, Tensor)]
+        self.elements = max(self.elements, *found, 0)
+        return result
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_loss_alone_makes_neither_logits_nor_a_cache(trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, shape = 1000, (4, 20)
+    model = toy(vocab_size=entries, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0).train(trains)
+    input_ids = ids(*shape)
+    expected = model(input_ids, labels=input_ids).loss
+    for name in ("CHUNK_ELEMENTS", "SCORED_ELEMENTS"):
+        monkeypatch.setattr(f"gptkit.model.lm_loss.{name}", {"cpu": 8 * entries})
+    monkeypatch.setattr(modeling, "DynamicCache", lambda **_: pytest.fail("a cache was made"))
+    model.lm_head.register_forward_hook(lambda *_: pytest.fail("lm_head made logits"))
+    with LargestTensor() as seen, torch.set_grad_enabled(trains):
+        output = model(input_ids, labels=input_ids, loss_only=True, use_cache=True)
+    assert list(output) == ["loss"]
+    torch.testing.assert_close(output.loss.detach(), expected.detach())
+    assert 0 < seen.elements < math.prod(shape) * entries / 2
+    assert model(input_ids, shift_labels=torch.full_like(input_ids, -100), loss_only=True).loss == 0
+    with pytest.raises(ValueError, match="labels"):
+        model(input_ids, loss_only=True)
 
 
 # --- training ---
@@ -254,8 +284,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(pre_norm: bool) -> None
         model.transformer.h[0].attn.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         if checkpointing:
             model.activation_checkpointing_enable()
+        assert (model(ids()).past_key_values is None) == checkpointing
+        runs.clear()
         torch.manual_seed(3)
-        model(ids(), labels=ids()).loss.backward()
+        model(ids(), labels=ids(), loss_only=True).loss.backward()
         assert len(runs) == 1 + checkpointing
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -274,8 +306,8 @@ def test_it_learns_in_one_graph_without_a_mask() -> None:
     compiled = torch.compile(model, fullgraph=True, backend=recording)
     for bf16 in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            expected = model(input_ids, shift_labels=input_ids, num_items_in_batch=24).loss
-            loss = compiled(input_ids, shift_labels=input_ids, num_items_in_batch=24).loss
+            expected = model(input_ids, shift_labels=input_ids, num_items_in_batch=24, loss_only=True).loss
+            loss = compiled(input_ids, shift_labels=input_ids, num_items_in_batch=24, loss_only=True).loss
         torch.testing.assert_close(loss, expected)
         loss.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())

@@ -55,7 +55,7 @@ def kept_by_autograd(model: GPTForCausalLM, rows: int, length: int, precision: s
 
     ids = torch.randint(SIZES["vocab_size"], (rows, length))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast("cpu", precision):
-        loss = model(input_ids=ids, shift_labels=ids, num_items_in_batch=1).loss
+        loss = model(input_ids=ids, shift_labels=ids, num_items_in_batch=1, loss_only=True).loss
     assert loss.requires_grad
     return sum(storages.values())
 

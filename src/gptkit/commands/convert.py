@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from gptkit.data.tokenizers import load_tokenizer, tokenizer_in
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.comparison import logits_on_random_ids, same_logits
 from gptkit.model.config_files import foreign_config
-from gptkit.model.interop import read_safetensors, write_gptkit, write_hf
+from gptkit.model.interop import State, read_safetensors, read_weights, write_gptkit, write_hf
 from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.config_json import model_type
-from gptkit.model_files.directories import model_directory
+from gptkit.model_files.directories import source_directory
 from gptkit.options import ConvertOptions
 from gptkit.strict_json import read_json_object
 
@@ -45,7 +46,7 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     """Write the destination whole or not at all, show its tensors, and return the proof that it computes the same."""
     destination = options.destination
     _refuse_taken(destination)
-    source = Path(options.source) if os.path.isfile(options.source) else model_directory(options.source)
+    source = Path(options.source) if os.path.isfile(options.source) else source_directory(options.source)
     model = load_source(source)
     language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
     if options.to == "hf" and model is not language_model:
@@ -53,9 +54,13 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         console.warn(f"the head for {task} is dropped: plain transformers has none that computes the same")
         model = language_model
     tokenizer = _tokenizer(options.tokenizer, source, model.config.vocab_size, console)
-    tensors, dtype = _tensors(model), str(model.dtype).removeprefix("torch.")
+    dtype = str(model.dtype).removeprefix("torch.")
+    if tokenizer is not None and model.config.eos_token_id is None:
+        with suppress(InputError):  # a tokenizer without a separator leaves them unset
+            set_special_tokens(model, tokenizer)
     with _published(destination) as folder:
         WRITERS[options.to](model, folder)
+        tensors = _tensors(read_safetensors(folder))
         if tokenizer is not None:
             _write_tokenizer(tokenizer, folder, options.to, console)
         expected = logits_on_random_ids(_in_its_own_code(source) if _is_foreign(source) else language_model)
@@ -107,11 +112,11 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, to: str, 
     tokenizer.save_pretrained(folder)
 
 
-def _tensors(model: PreTrainedModel) -> list[tuple[str, str, int, int]]:
-    """Return (name, shape, number, parameters) of each kind of tensor, the layers' counted together; tied ones once."""
+def _tensors(state: State) -> list[tuple[str, str, int, int]]:
+    """Return (name, shape, number, parameters) of each kind of tensor in a file, the layers' counted together."""
     kinds = [
         (re.sub(r"\.\d+\.", ".N.", name), " x ".join(map(str, tensor.shape)), tensor.numel())
-        for name, tensor in model.named_parameters()
+        for name, tensor in state.items()
     ]
     return [(name, shape, number, number * size) for (name, shape, size), number in Counter(kinds).items()]
 
@@ -139,11 +144,11 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _in_its_own_code(folder: Path) -> PreTrainedModel:
-    """Return a foreign directory's model as transformers computes it; of the directory it sees the tensors alone."""
+    """Return a foreign directory's model as transformers computes it; it sees only the tensors."""
     config = foreign_config(folder / "config.json")
     theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
     with quiet_transformers():
-        model: PreTrainedModel = theirs.from_pretrained(None, config=config, state_dict=read_safetensors(folder))
+        model: PreTrainedModel = theirs.from_pretrained(None, config=config, state_dict=read_weights(folder))
     return model
 
 

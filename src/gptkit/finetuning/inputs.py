@@ -18,6 +18,7 @@ from gptkit.errors import UsageError
 from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.model_files.directories import model_directory
 from gptkit.options import FinetuneOptions
@@ -78,6 +79,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     tokenizer = tokenizer_in(directory)
     head = _head(task, marker_ids(directory, len(tokenizer)), options)
     pretrained = load_model(directory)
+    set_special_tokens(pretrained, tokenizer)
     layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
     limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}

@@ -42,6 +42,7 @@ def beam_search(
         eos_token_id=sorted(stop_ids) or None,
         pad_token_id=0,
     )
+    model.generation_config = GenerationConfig()  # the model's own would fill in what is None here: its eos_token_id
     return [_search(model, number, ids, config, stop_ids) for number, ids in enumerate(prompt_ids)]
 
 

@@ -1,12 +1,16 @@
 """GPT-1 and GPT-2 as transformers models; importing this registers them with the Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 
 AutoConfig.register("gptkit", GPTConfig, exist_ok=True)
 AutoModel.register(GPTConfig, GPTModel, exist_ok=True)
 AutoModelForCausalLM.register(GPTConfig, GPTForCausalLM, exist_ok=True)
-AutoModelForSequenceClassification.register(GPTConfig, GPTDoubleHeadsModel, exist_ok=True)
+# A tokenizer_config.json names its class; where none does, it is the fast one.
+AutoTokenizer.register(GPTConfig, PreTrainedTokenizerFast, slow_tokenizer_class=GPT1Tokenizer, exist_ok=True)
+# Trainer smooths labels, and pipelines choose models, by the names of classes.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["gptkit"] = GPTForCausalLM.__name__

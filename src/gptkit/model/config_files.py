@@ -29,7 +29,7 @@ OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)
 }
 SHARED_KEYS = OWN_KEYS - {
-    *("n_inner", "pre_norm", "activation_function", "position_initializer_range"),
+    *("n_inner", "pre_norm", "activation_function", "position_initializer_range", "use_cache"),
     *HEAD_FIELDS,
 }
 

@@ -29,7 +29,8 @@ class GPTConfig(PreTrainedConfig):
     """
 
     model_type = "gptkit"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    auto_map: ClassVar[dict[str, str]] = {}  # TRL reads it; never written, and refused in a config.json
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "classifier_loss", "lm_loss"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",
@@ -52,6 +53,7 @@ class GPTConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
     position_initializer_range: float | int | None = None
     tie_word_embeddings: bool = Sizes.tie_word_embeddings
+    use_cache: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None

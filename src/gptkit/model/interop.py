@@ -1,6 +1,7 @@
 """Weights from and to other formats, as (GPTConfig, state dict of GPTForCausalLM or of a fine-tuned model).
 
     transformers gpt2, openai-gpt   safetensors     matrices (in, out), as Conv1D keeps them
+                                    pytorch_model.bin   the same; read by convert alone
     gptkit                          safetensors     matrices (out, in), as nn.Linear keeps them
     nanoGPT                         ckpt.pt         matrices (out, in)
     OpenAI's GPT-1                  params_*.npy    matrices (1, in, out)
@@ -13,7 +14,8 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
-from gptkit.model_files.weights import weight_files
+from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, weight_files
 from gptkit.strict_json import read_json, read_json_object
 
 State = dict[str, Tensor]
@@ -60,7 +62,7 @@ def read_source(path: str | Path) -> tuple[GPTConfig, State]:
     """Return the model in any format that convert reads; InputError for anything else. No code is run."""
     path = Path(path)
     if path.is_dir() and (path / "config.json").exists():
-        return read_directory(path, saved_head(path))
+        return read_directory(path, saved_head(path), read_weights)
     if path.is_dir() and (path / "params_shapes.json").exists():
         return _read_openai_params(path)
     if path.is_dir() and (path / "ckpt.pt").exists():
@@ -68,7 +70,7 @@ def read_source(path: str | Path) -> tuple[GPTConfig, State]:
     if path.is_file() and path.suffix == ".pt":
         return _read_nanogpt(path)
     fix = (
-        "give a directory with config.json and safetensors, nanoGPT's ckpt.pt, or a directory of OpenAI's params_*.npy"
+        "convert reads config.json with safetensors or pytorch_model.bin, nanoGPT's ckpt.pt, and OpenAI's params_*.npy"
     )
     raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)
 
@@ -80,17 +82,20 @@ def saved_head(directory: Path) -> Head:
     return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
 
 
-def read_directory(directory: Path, head: Head = GPTForCausalLM) -> tuple[GPTConfig, State]:
-    """Return the model in a directory of config.json and safetensors: ours, or transformers' gpt2 or openai-gpt.
+def read_directory(
+    directory: Path, head: Head = GPTForCausalLM, read: Callable[[Path], State] | None = None
+) -> tuple[GPTConfig, State]:
+    """Return the model in a directory of config.json and weights: ours, or transformers' gpt2 or openai-gpt.
 
-    All tensors are those of `head`; for a GPTForCausalLM, a fine-tuned model's classifier and task are left out.
+    `read` returns the tensors, by default from safetensors alone. All tensors are those of `head`; for a
+    GPTForCausalLM, a fine-tuned model's classifier and task are left out.
     """
     raw = read_json_object(directory / "config.json")
     config = parse_config(raw, str(directory / "config.json"))
     if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
         fix = f"fine-tune it first: gptkit finetune --model {directory} --task ..."
         raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
-    state = read_safetensors(directory)
+    state = (read or read_safetensors)(directory)
     if model_type(raw) != "gptkit":
         state = _from_hf(state)
     if head is GPTForCausalLM and config.format is not None:
@@ -127,6 +132,40 @@ def read_safetensors(directory: Path) -> State:
             message = f"its {size:,} bytes do not fit into memory"
             raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
     return state
+
+
+# --- pickles, as weights only ---
+
+
+def read_weights(directory: Path) -> State:
+    """Return all tensors of a directory's safetensors, else of pytorch_model.bin or its shards. No code is run."""
+    pickled = [] if files_named(directory, SAFETENSORS) else files_named(directory, PYTORCH_BIN)
+    if not pickled:
+        return read_safetensors(directory)
+    state: State = {}
+    for file in pickled:
+        try:
+            state |= _plain_tensors(_weights_only(file))
+        except Exception:  # pickle, zip and torch raise a dozen kinds for what is damaged or holds more than weights
+            message = "not a file that loads as weights only"
+            raise InputError(message, where=str(file), fix="copy the file again, or save it as safetensors") from None
+    return state
+
+
+def _weights_only(path: Path) -> Any:
+    if not path.is_file():
+        raise TypeError("not a regular file")  # which could be waited for for ever
+    # Only today's format, a zip, can be mapped.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _plain_tensors(state: Mapping[str, Any]) -> State:
+    """Return a state dict; TypeError unless it is names and dense tensors that hold numbers."""
+    for name, tensor in state.items():
+        is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not (isinstance(name, str) and is_plain):
+            raise TypeError(f"{name!r} is no tensor")
+    return dict(state)
 
 
 def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
@@ -230,10 +269,10 @@ def _save(model: PreTrainedModel, directory: Path) -> None:
 
 def _read_nanogpt(path: Path) -> tuple[GPTConfig, State]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = _weights_only(path)
         arguments = dict(checkpoint["model_args"])
-        theirs = {name: tensor.clone() for name, tensor in checkpoint["model"].items()}
-        if not all(isinstance(name, str) for name in (*arguments, *theirs)):
+        theirs = {name: tensor.clone() for name, tensor in _plain_tensors(checkpoint["model"]).items()}
+        if not all(isinstance(name, str) for name in arguments):
             raise TypeError("a name that is none")
     except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
         message = "not a nanoGPT checkpoint that loads as weights only"

@@ -14,7 +14,7 @@ from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_directory, model_presets
+from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats, source_directory
 from gptkit.model_files.sizes import MARKER_FIELDS
 from gptkit.strict_json import read_json_object
 
@@ -32,6 +32,7 @@ def config_from(model: str, *, vocab_size: int) -> GPTConfig:
     if not path.is_file():
         message = f"{model!r} is neither a preset nor a config.json"
         raise UsageError(message, where="--model", fix=suggest(model, presets))
+    refuse_other_formats(path)
     raw = read_json_object(path)
     if model in presets or "vocab_size" not in raw:
         raw["vocab_size"] = vocab_size
@@ -69,7 +70,7 @@ def marker_ids(directory: Path, tokenizer_size: int) -> tuple[int, int, int]:
 def load_source(source: str | Path) -> GPTForCausalLM | GPTDoubleHeadsModel:
     """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
     is_directory = str(source).startswith("hf:") or (Path(source) / "model" / "config.json").exists()
-    config, state = read_source(model_directory(source) if is_directory else source)
+    config, state = read_source(source_directory(source) if is_directory else source)
     dtype = state["transformer.wte.weight"].dtype
     if "score.weight" in state:
         return _built(config, state, dtype, GPTDoubleHeadsModel)

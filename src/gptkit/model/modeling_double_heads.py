@@ -66,6 +66,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         lm_coef: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
         lm_positions: Tensor | None = None,
+        loss_only: bool = False,
     ) -> DoubleHeadsOutput:
         """Return the logits and, with `labels`, the losses: examples' sums over `num_items_in_batch`, or their means.
 
@@ -73,22 +74,32 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
         lm_positions are `predicting_positions` where they are known already: finding them here waits for the device.
+        With `loss_only` the LM loss is taken in chunks from `lm_head`'s weight, round its hooks and adapters, and the
+        losses are all that is returned.
         """
         examples, sequences, length = input_ids.shape
-        hidden = self.transformer(input_ids=input_ids.flatten(0, 1)).last_hidden_state
+        hidden = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
         hidden = hidden.view(examples, sequences, length, -1)  # (example, sequence, length, n_embd)
         logits = self._classify(hidden, extract)
         if labels is None:
             return DoubleHeadsOutput(logits=logits)
         count = examples if num_items_in_batch is None else num_items_in_batch
         classifier_loss = summed_classifier_loss(logits, labels) / count
+        returned = None if loss_only else logits
         if not lm_coef:
-            return DoubleHeadsOutput(loss=classifier_loss, logits=logits, classifier_loss=classifier_loss)
+            return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
         if lm_positions is None:
             lm_positions = predicting_positions(extract, length)
-        auxiliary = summed_auxiliary_loss(hidden, self.lm_head.weight, input_ids, extract, lm_positions) / count
+        predictions = auxiliary_predictions(hidden, input_ids, extract, lm_positions)
+        auxiliary = self._summed_lm_loss(*predictions, in_chunks=loss_only) / count
         loss = classifier_loss + lm_coef * auxiliary
-        return DoubleHeadsOutput(loss=loss, logits=logits, classifier_loss=classifier_loss, lm_loss=auxiliary)
+        return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
+
+    def _summed_lm_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor, *, in_chunks: bool) -> Tensor:
+        if in_chunks:
+            return lm_loss(hidden, self.lm_head.weight, targets, weights)
+        nll = F.cross_entropy(self.lm_head(hidden).float(), targets, ignore_index=IGNORE, reduction="none")
+        return (nll * weights).sum()
 
     def _classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
@@ -139,15 +150,16 @@ def predicting_positions(extract: Tensor, length: int) -> Tensor:
     return F.pad(index, (0, -len(index) % TOKENS_MULTIPLE), value=-1)
 
 
-def summed_auxiliary_loss(
-    hidden: Tensor, weight: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
-) -> Tensor:
-    """Return L1 summed over examples: the mean over an example's sequences of the mean over a sequence's predictions.
+def auxiliary_predictions(
+    hidden: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hidden states (token, n_embd), targets (token,) and weights (token,) whose weighted NLLs add up to L1.
 
-    hidden (example, sequence, length, n_embd), weight (vocab, n_embd), input_ids (example, sequence, length), extract
-    (example, sequence), positions (token,) as `predicting_positions` returns them.
+    L1 summed over examples is the mean over an example's sequences of the mean over a sequence's predictions. hidden
+    (example, sequence, length, n_embd), input_ids (example, sequence, length), extract (example, sequence), positions
+    (token,) as `predicting_positions` returns them.
     """
     index = positions.clamp(min=0)
-    targets = input_ids.roll(-1, dims=-1).flatten()[index].masked_fill(positions < 0, IGNORE)  # (token,)
-    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(input_ids).flatten()[index]  # (token,)
-    return lm_loss(hidden.flatten(0, 2).index_select(0, index), weight, targets, weights)
+    targets = input_ids.roll(-1, dims=-1).flatten()[index].masked_fill(positions < 0, IGNORE)
+    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(input_ids).flatten()[index]
+    return hidden.flatten(0, 2).index_select(0, index), targets, weights

@@ -20,7 +20,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from gptkit.model.configuration_gpt import GPTConfig
@@ -235,6 +235,8 @@ class GPTPreTrainedModel(PreTrainedModel):
 class GPTModel(GPTPreTrainedModel):
     """The Transformer without a head: token ids (batch, query) in, hidden states (batch, query, n_embd) out."""
 
+    gradient_checkpointing = False  # transformers sets it, and then no cache is built while training
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
@@ -244,6 +246,7 @@ class GPTModel(GPTPreTrainedModel):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon) if config.pre_norm else nn.Identity()
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @merge_with_config_defaults  # type: ignore[untyped-decorator]  # use_cache
     @capture_outputs  # type: ignore[untyped-decorator]
     def forward(
         self,
@@ -255,20 +258,24 @@ class GPTModel(GPTPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Return the last hidden states, the cache when asked for, and what `output_*` asks to record.
+        """Return the last hidden states, the cache unless `use_cache` is false, and what `output_*` asks to record.
 
         `attention_mask` (batch, key) is 1 for a token and 0 for padding, on either side; right padding needs none, for
-        causality hides it. Without `position_ids`, positions count the tokens that the mask shows. ValueError past
-        n_positions.
+        causality hides it. Without `position_ids`, positions count the tokens that the mask shows. Given ones that do
+        not count up by one begin a new document there, which attends to itself alone, unless a mask or a cache is given
+        as well. ValueError past n_positions.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         embedded = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, query, n_embd)
-        if use_cache and past_key_values is None:
+        if position_ids is not None:
+            position_ids = position_ids.reshape(-1, embedded.shape[1])  # (1 or batch, query)
+            kwargs["position_ids"] = position_ids  # flash attention finds packed documents by them, as a mask does
+        positions = self._positions(embedded, attention_mask, position_ids, past_key_values)
+        mask = self._causal_mask(embedded, attention_mask, position_ids, past_key_values)
+        if use_cache and past_key_values is None:  # after the mask: an empty cache hides no packed documents
             past_key_values = DynamicCache(config=self.config)
-        position_ids = self._positions(embedded, attention_mask, position_ids, past_key_values)
-        mask = self._causal_mask(embedded, attention_mask, past_key_values)
-        hidden = self.drop(embedded + self.wpe(position_ids))
+        hidden = self.drop(embedded + self.wpe(positions))
         for block in self.h:
             hidden = block(hidden, attention_mask=mask, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.ln_f(hidden), past_key_values=past_key_values)
@@ -291,12 +298,19 @@ class GPTModel(GPTPreTrainedModel):
             raise ValueError(_too_long(int(position_ids.max()) + 1, self.config.n_positions))
         return position_ids
 
-    def _causal_mask(self, embedded: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
+    def _causal_mask(
+        self, embedded: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
+    ) -> Any:
         """Return None where SDPA's own causal kernel suffices, else what the attention implementation wants."""
-        if attention_mask is None and cache is None and self.config._attn_implementation == "sdpa":
+        is_plain = attention_mask is None and position_ids is None and cache is None
+        if is_plain and self.config._attn_implementation == "sdpa":
             return None  # create_causal_mask agrees, but while compiling with a torch before pytorch#176499 builds one
         return create_causal_mask(
-            config=self.config, inputs_embeds=embedded, attention_mask=attention_mask, past_key_values=cache
+            config=self.config,
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=position_ids,
         )
 
 
@@ -324,18 +338,21 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        shift_labels: Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         use_cache: bool | None = None,
-        output_logits: bool | None = None,
+        loss_only: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Return logits (batch, query, vocab_size), or with labels the loss and, unless `output_logits`, no logits.
+        """Return logits (batch, query, vocab_size) and the cache, and with labels the loss.
 
-        `labels` (batch, query) are the input's own tokens, shifted here; `shift_labels` are the targets already. -100
-        is ignored. The loss (nats) is the sum over supervised targets over `num_items_in_batch`, or over their count.
+        `labels` (batch, query) are the input's own tokens, shifted here; the keyword `shift_labels` gives the targets
+        instead. -100 is ignored. The loss (nats) is the sum over supervised targets over `num_items_in_batch`, or
+        over their count. With `loss_only` it is all that is returned: it is taken in chunks from `lm_head`'s weight, so
+        that there are never logits of the whole batch, and hooks and adapters on `lm_head` have no say in it.
         """
+        # A named shift_labels would make Trainer, which looks for "label" in these names, wait for it in every batch.
+        shift_labels: Tensor | None = kwargs.pop("shift_labels", None)
         # GenerationMixin finds what it may pass by these names: behind **kwargs left padding would go wrong silently.
         outputs = self.transformer(
             input_ids=input_ids,
@@ -343,17 +360,22 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
+            use_cache=False if loss_only else use_cache,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
-        if labels is not None and shift_labels is None:
-            shift_labels = F.pad(labels[..., 1:], (0, 1), value=IGNORE)
-        loss = logits = None
-        if shift_labels is not None:
-            loss = self._loss(hidden, shift_labels, num_items_in_batch)
-        if shift_labels is None or output_logits:
-            logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+        if loss_only:
+            return CausalLMOutputWithPast(loss=self._chunked_loss(hidden, labels, shift_labels, num_items_in_batch))
+        logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+        loss = None
+        if labels is not None or shift_labels is not None:
+            loss = self.loss_function(
+                logits,
+                labels,
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+                shift_labels=shift_labels,
+            )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -362,7 +384,17 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def _loss(self, hidden: Tensor, targets: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
-        total = lm_loss(hidden, self.lm_head.weight, targets)
-        count = (targets != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    def _chunked_loss(
+        self,
+        hidden: Tensor,
+        labels: Tensor | None,
+        shift_labels: Tensor | None,
+        num_items_in_batch: int | Tensor | None,
+    ) -> Tensor:
+        if shift_labels is None:
+            if labels is None:
+                raise ValueError("loss_only needs labels or shift_labels")
+            shift_labels = F.pad(labels[..., 1:], (0, 1), value=IGNORE)
+        total = lm_loss(hidden, self.lm_head.weight, shift_labels)
+        count = (shift_labels != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / count

@@ -59,7 +59,7 @@ KNOWN: dict[str, Test] = {
     **dict.fromkeys(("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"), _INTEGER),
     **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop", "classifier_dropout"), _NUMBER),
     **dict.fromkeys(("layer_norm_epsilon", "initializer_range"), _NUMBER),
-    **dict.fromkeys(("pre_norm", "tie_word_embeddings"), _BOOL),
+    **dict.fromkeys(("pre_norm", "tie_word_embeddings", "use_cache"), _BOOL),
     **dict.fromkeys(("n_inner", "bos_token_id", "pad_token_id", *MARKER_FIELDS), _either(_INTEGER, _NOTHING)),
     "position_initializer_range": _either(_NUMBER, _NOTHING),
     "activation_function": lambda value: value in get_args(Activation),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from gptkit.errors import InputError, UsageError
 from gptkit.recipe_files import recipes_of
 
+CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
 
 
@@ -16,6 +18,13 @@ def model_presets() -> dict[str, Path]:
 
 
 def model_directory(model: str | Path) -> Path:
+    """Return the directory of `source_directory`; InputError where its weights are in a format that convert is for."""
+    directory = source_directory(model)
+    refuse_other_formats(directory)
+    return directory
+
+
+def source_directory(model: str | Path) -> Path:
     """Return the directory that holds the model: `model` itself, a run's model/, or the snapshot that hf:NAME names."""
     if str(model).startswith("hf:"):
         return _snapshot(str(model))
@@ -25,12 +34,28 @@ def model_directory(model: str | Path) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        fix = "gptkit convert makes a directory of nanoGPT's ckpt.pt and OpenAI's params"
-        raise InputError("a file, not a model directory", where=str(path), fix=fix)
+        refuse_other_formats(path)
+        raise InputError("a file, not a model directory", where=str(path), fix="name the directory of a saved model")
     if str(model) in model_presets():
         fix = f"gptkit pretrain --model {model} trains one; name its run directory"
         raise UsageError(f"{model} is a preset: a shape without weights", where="--model", fix=fix)
     raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
+
+
+def refuse_other_formats(path: Path) -> None:
+    """Raise InputError for a file of weights, or a directory of no others, that are not safetensors."""
+    is_directory = path.is_dir()
+    names = sorted(file.name for file in path.iterdir()) if is_directory else [path.name]
+    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+        return
+    for name in names:
+        if CONVERTIBLE.fullmatch(name) or path.suffix == ".pt":
+            source = path if is_directory or path.suffix == ".pt" else path.parent
+            fix = f"gptkit convert {source} NEW_DIRECTORY, then --model NEW_DIRECTORY"
+            raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
+        if name.endswith(".gguf"):
+            fix = "gptkit convert reads no GGUF either: give it the safetensors or pytorch_model.bin it was made from"
+            raise InputError(f"{name} is GGUF, which gptkit does not read", where=str(path), fix=fix)
 
 
 def _snapshot(name: str) -> Path:

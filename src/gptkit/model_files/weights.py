@@ -21,6 +21,7 @@ from gptkit.strict_json import read_json_object
 
 Arrays = dict[str, NDArray[Any]]
 
+SAFETENSORS, PYTORCH_BIN = "model.safetensors", "pytorch_model.bin"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bf16: its bits
 CLASSIFIER = "score."
@@ -50,42 +51,47 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
 
 def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors or its shards; InputError without any, and for pickles, which can run code."""
-    files = _named_files(directory)
+    files = files_named(directory, SAFETENSORS)
     for file in files:
-        _refuse_odd(file)
-    return files
-
-
-def _refuse_odd(file: Path) -> None:
-    """Refuse what would be waited for for ever, and a header that would fill the memory before it is understood."""
-    if not file.is_file():
-        if file.exists():
-            raise InputError("not a regular file", where=str(file), fix="copy the whole directory")
-        raise InputError("cannot be read: no such file", where=str(file), fix="copy the whole directory")
-    with open(file, "rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-    if length > LARGEST_HEADER:
-        message = f"damaged: a header of {length:,} bytes"
-        raise InputError(message, where=str(file), fix="copy the file again")
-
-
-def _named_files(directory: Path) -> list[Path]:
-    if (directory / "model.safetensors").exists():
-        return [directory / "model.safetensors"]
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = read_json_object(index).get("weight_map")
-        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        for name in names:
-            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-                raise InputError(f"{name!r} is no safetensors file of this directory", where=str(index), fix="mend it")
-        if names:
-            return [directory / name for name in names]
+        _refuse_large_header(file)
+    if files:
+        return files
     pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
     if pickles:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
     raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
+
+
+def files_named(directory: Path, name: str) -> list[Path]:
+    """Return the file of that name, or the shards that its index lists; empty without either, all regular files."""
+    files = [directory / name] if (directory / name).exists() else _shards(directory / f"{name}.index.json")
+    for file in files:
+        if not file.is_file():
+            message = "not a regular file" if file.exists() else "cannot be read: no such file"
+            raise InputError(message, where=str(file), fix="copy the whole directory")
+    return files
+
+
+def _shards(index: Path) -> list[Path]:
+    if not index.exists():
+        return []
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    shards = read_json_object(index).get("weight_map")
+    names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+    for name in names:
+        if Path(name).name != name or "\\" in name or not name.endswith(suffix):
+            raise InputError(f"{name!r} is no {suffix[1:]} file of this directory", where=str(index), fix="mend it")
+    return [index.parent / name for name in names]
+
+
+def _refuse_large_header(file: Path) -> None:
+    """Refuse a header that would fill the memory before it is understood."""
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > LARGEST_HEADER:
+        message = f"damaged: a header of {length:,} bytes"
+        raise InputError(message, where=str(file), fix="copy the file again")
 
 
 def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:

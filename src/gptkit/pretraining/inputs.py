@@ -16,6 +16,7 @@ from gptkit.data.tokenizers import load_tokenizer, needs_training, separator_id,
 from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.directories import model_directory, model_presets
 from gptkit.options import PretrainOptions
 from gptkit.training import rules
@@ -122,6 +123,7 @@ def prepare_inputs(options: PretrainOptions, say: Callable[[str], None], opening
     TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
     model = given.model or _fresh_model(options, len(tokenizer))
     _refuse_more_entries(tokenizer, model)
+    set_special_tokens(model, tokenizer)
     _set_up(model, options)
     return Inputs(corpus, tokenizer, text, model, sequence_length, rows_per_step)
 

@@ -44,7 +44,7 @@ def _inputs_and_targets(tokens: Tensor) -> Batch:
 
 def language_modeling_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
     """Return the summed negative log-likelihood of a micro-batch over the step's `count` of predictions."""
-    loss: Tensor = model(**batch, num_items_in_batch=count).loss
+    loss: Tensor = model(**batch, num_items_in_batch=count, loss_only=True).loss
     return loss
 
 
