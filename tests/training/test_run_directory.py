@@ -228,7 +228,7 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
 
 def rewind(run: RunDirectory, identity: Mapping[str, str] | None = None) -> list[str]:
     found, state = run.newest()
-    return run.rewind(found, state.last_row, identity=identity or {}, keep=2)
+    return run.rewind(found, state, identity=identity or {}, keep=2)
 
 
 def train_toy(run: RunDirectory, plan: Plan) -> None:

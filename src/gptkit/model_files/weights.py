@@ -17,6 +17,7 @@ from gptkit.errors import InputError
 from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
+from gptkit.run_files import WEIGHTS, described_in, is_committed
 from gptkit.strict_json import read_json_object
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,7 +42,7 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
     says what is wrong.
     """
     try:
-        raw = read_json_object(directory / "config.json")
+        raw = read_json_object(described_in(directory) / "config.json")
         sizes = sizes_of(raw)
         return None if sizes is None else (sizes, _checked(sizes, _tensors(directory, raw)))
     except (InputError, SafetensorError, OSError, ValueError):
@@ -72,6 +73,8 @@ def _refuse_odd(file: Path) -> None:
 def _named_files(directory: Path) -> list[Path]:
     if (directory / "model.safetensors").exists():
         return [directory / "model.safetensors"]
+    if parts := row_parts(directory):
+        return parts
     index = directory / "model.safetensors.index.json"
     if index.exists():
         shards = read_json_object(index).get("weight_map")
@@ -86,6 +89,14 @@ def _named_files(directory: Path) -> list[Path]:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
     raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
+
+
+def row_parts(directory: Path) -> list[Path]:
+    """Return the weight files of a checkpoint that several processes wrote, each some rows of every tensor, in order.
+
+    None in any other directory.
+    """
+    return sorted(directory.glob(f"{WEIGHTS}-*-of-*.safetensors")) if is_committed(directory) else []
 
 
 def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
