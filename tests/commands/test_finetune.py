@@ -204,7 +204,8 @@ def test_a_run_leaves_what_the_contract_says(place: Place, single: dict[str, Any
     assert single.keys() >= KEYS
     assert json.loads((run / "result.json").read_text()) == single
     assert {path.name for path in run.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "loss.png", "checkpoints", "model", "run.lock", "result.json"),
+        *("config.yaml", "metrics.jsonl", "loss.png", "run.lock", "result.json"),
+        *("start", "checkpoints", "snapshots", "model"),
         *("predictions-test.jsonl", "RTE.tsv"),
     }
     assert {path.suffix for path in (run / "model").iterdir()} <= {".json", ".safetensors", ".md", ".txt"}

@@ -166,7 +166,8 @@ def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: 
     out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     opened(PretrainOptions(out=out)).close()
     elsewhere.write_text("mine")
-    for name in ("checkpoints", "model", "metrics.jsonl", "result.json", "checkpoints/damaged", "run.lock"):
+    folders = ("start", "checkpoints", "checkpoints/damaged", "snapshots", "model")
+    for name in (*folders, "metrics.jsonl", "result.json", "run.lock"):
         run = Path(shutil.copytree(out, tmp_path / name.replace("/", "-")))
         path = run / name
         path.unlink(missing_ok=True)
