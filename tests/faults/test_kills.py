@@ -157,7 +157,7 @@ def test_an_end_while_a_finished_run_is_given_more_steps_changes_nothing(
     assert (raised / weights).read_bytes() == (reference("pretrain", **more) / weights).read_bytes()
     effects, chance = effects_of(raised), random.Random(4)
     reopening = next(number for number, line in enumerate(effects) if line.startswith("mkdir checkpoints/"))
-    chosen = [*spread(chance, reopening, count(3, reopening)), *range(reopening + 1, len(effects), count(150, 1))]
+    chosen = [*spread(chance, reopening, count(3, reopening)), *range(reopening + 1, len(effects), count(150, 10))]
     for turn in chosen:
         folder = tmp_path / f"{turn}"
         shutil.copytree(finished, folder / "run")

@@ -139,7 +139,7 @@ class _Run:
         if resume_from is None:
             return
         saved = checkpoints.load(resume_from, self._trained())
-        self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
+        self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
         machinery.loss_scale = LossScale(
