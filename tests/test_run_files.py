@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptkit.run_files import described_in, is_unfinished, newest_weights, record_of
+from gptkit.run_files import defect, described_in, is_unfinished, newest_weights, record_of
 from gptkit.training.manifests import render_manifest
 
 
@@ -48,6 +48,7 @@ def test_weights_of_a_run_are_described_in_its_start(tmp_path: Path, monkeypatch
     assert described_in(path) == tmp_path / "run" / "start"
     monkeypatch.chdir(path)
     assert described_in(Path()) == tmp_path / "run" / "start"
+    assert defect(Path()) is None
     (path / "config.json").write_text("{}")
     assert described_in(path) == path
     assert described_in(tmp_path / "run") == tmp_path / "run"

@@ -75,7 +75,8 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
         text = (path / MANIFEST).read_bytes().decode()
         body: dict[str, Any] = json.loads(text)
         body.pop("sha256")
-        is_whole: bool = with_digest(body) == text and path.name == directory_name(body["step"])
+        name = os.path.basename(os.path.abspath(path))
+        is_whole: bool = with_digest(body) == text and name == directory_name(body["step"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return body if is_whole else None
