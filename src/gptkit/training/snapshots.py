@@ -31,7 +31,7 @@ def write(directory: Path, model: nn.Module, step: int, *, accelerator: Accelera
 
 
 def _write(path: Path, model: nn.Module, step: int) -> None:
-    if is_committed(path):  # the run was stopped between this and its checkpoint's next step
+    if is_committed(path):  # an earlier attempt wrote the same weights
         return
     begin(path)
     try:
