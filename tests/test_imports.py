@@ -15,7 +15,7 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "network", "strict_json", "plain_yaml"}
+BASE = {"errors", "options", "option_values", "recipe_files", "run_files", "network", "strict_json", "plain_yaml"}
 CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
@@ -27,11 +27,13 @@ MAY_IMPORT = {
     "option_values": {"errors", "options", "plain_yaml"},
     "recipe_files": {"errors"},
     "network": {"errors"},
-    "model_files": {"errors", "recipe_files", "network", "strict_json"},
-    "model": {"errors", "model_files", "strict_json", "data"},  # data: to register and to read what tokenizers say
+    "run_files": set(),
+    "model_files": {"errors", "recipe_files", "run_files", "network", "strict_json"},
+    # data: to register and to read what tokenizers say
+    "model": {"errors", "model_files", "run_files", "strict_json", "data"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},
+    "training": {"errors", "options", "option_values", "recipe_files", "run_files", "ranks", "plain_yaml"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -50,7 +52,7 @@ MAY_IMPORT = {
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "strict_json"),
+    *("terminal", "ranks", "run_files", "strict_json"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

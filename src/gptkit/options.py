@@ -164,6 +164,12 @@ class TrainingOptions(OutputOptions):
     )
 
     keep_checkpoints: int = knob(2, "Committed checkpoints kept, the newest.", conduct=True, minimum=2)
+    snapshots: int | None = knob(
+        None,
+        "Copies of the weights alone kept along the run, evenly spaced [default: 8 below 50M parameters, else 0].",
+        conduct=True,
+        minimum=0,
+    )
     decay_steps: int | None = knob(
         None, "Steps of the decay [default: all after warm-up; a fifth of the run for wsd].", minimum=0
     )

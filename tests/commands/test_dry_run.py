@@ -64,6 +64,14 @@ def test_the_disk_of_a_plan_is_the_run_s(capsys: pytest.CaptureFixture[str]) -> 
     tensors = list(Path("run/checkpoints/step-000002").glob("*.safetensors"))
     assert sum(path.stat().st_size for path in tensors) == found["disk"]["checkpoint"]
     assert Path("run/model/model.safetensors").stat().st_size == pytest.approx(found["disk"]["model"], rel=0.01)
+    kept, snapshots = found["disk"]["kept"], list(Path("run/snapshots").glob("*/model.safetensors"))
+    assert (kept, len(snapshots)) == (2, found["disk"]["snapshots"])
+    assert snapshots[0].stat().st_size == found["disk"]["model"]
+    most = (kept + 1) * found["disk"]["checkpoint"] + (len(snapshots) + 1) * found["disk"]["model"]
+    assert found["disk"]["most"] == most
+    capsys.readouterr()
+    wsd = plan(capsys, *words[:-1], "another", "--schedule", "wsd")
+    assert wsd["disk"]["kept"] == 3  # that before the decay
 
 
 def test_a_fine_tuning_plan_counts_seeds(capsys: pytest.CaptureFixture[str], model_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -50,7 +51,8 @@ def evaluate(capsys: pytest.CaptureFixture[str], model: Path, *words: str, code:
     return result
 
 
-WEIGHTS = ("run/checkpoints/step-000002/model.safetensors", "run/model/model.safetensors")
+SNAPSHOTS = [f"run/snapshots/step-00000{step}/model.safetensors" for step in (1, 2, 3, 4)]
+WEIGHTS = [*SNAPSHOTS[:3], "run/model/model.safetensors"]
 LAMBADA = ("--task", "lambada", "--data", "lambada_test.jsonl")
 TEXT = ("--task", "perplexity", "--data", "text.txt")
 
@@ -233,12 +235,19 @@ def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[
     words = ["eval", "--task", "demo-cloze", "--limit", "20", "--all-checkpoints", "run", "--json"]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [one["step"] for one in result["checkpoints"]] == [2, 4]
+    assert [one["step"] for one in result["checkpoints"]] == [1, 2, 3, 4]
     hashes = [hashlib.sha256(hashlib.sha256(Path(name).read_bytes()).digest()).hexdigest() for name in WEIGHTS]
     assert [one["model_sha256"] for one in result["checkpoints"]] == hashes
-    first, second = (one["results"]["demo-cloze/sum"]["metrics"] for one in result["checkpoints"])
-    assert first != second
+    metrics = [one["results"]["demo-cloze/sum"]["metrics"] for one in result["checkpoints"]]
+    assert metrics[0] != metrics[3]
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+
+    Path("run/result.json").unlink()  # an unfinished run has a curve too
+    shutil.rmtree("run/model")
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [Path(one["model"]) for one in result["checkpoints"]] == [Path(name).parent for name in SNAPSHOTS]
+    assert [one["results"]["demo-cloze/sum"]["metrics"] for one in result["checkpoints"]] == metrics
 
 
 def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -204,7 +205,8 @@ def test_a_run_leaves_what_the_contract_says(place: Place, single: dict[str, Any
     assert single.keys() >= KEYS
     assert json.loads((run / "result.json").read_text()) == single
     assert {path.name for path in run.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "loss.png", "checkpoints", "model", "run.lock", "result.json"),
+        *("config.yaml", "metrics.jsonl", "loss.png", "run.lock", "result.json"),
+        *("start", "checkpoints", "snapshots", "model"),
         *("predictions-test.jsonl", "RTE.tsv"),
     }
     assert {path.suffix for path in (run / "model").iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
@@ -323,6 +325,38 @@ def test_the_best_of_several_seeds_is_the_model(
     assert two_seeds["std"]["accuracy"] == pytest.approx(abs(scores[0] - scores[1]) / math.sqrt(2))
     assert two_seeds["model_dir"] == str(place.root / "two-seeds" / "model")
     assert not (place.root / "two-seeds" / "seed-0" / "checkpoints").exists()
+
+
+def test_a_run_has_a_start_and_snapshots_and_of_several_seeds_none_unless_asked_for(
+    place: Place, single: dict[str, Any], two_seeds: dict[str, Any]
+) -> None:
+    run, seed = place.root / "single", place.root / "two-seeds" / "seed-0"
+    assert len(list((run / "snapshots").iterdir())) == 8
+    assert {path.name for path in seed.iterdir()} >= {"start", "model"}
+    assert not (seed / "snapshots").exists()
+    for one in (run, seed):
+        described = json.loads((one / "start" / "config.json").read_text())
+        assert json.loads((one / "model" / "config.json").read_text()).items() >= described.items()
+        assert (one / "start" / "tokenizer.json").read_bytes() == (one / "model" / "tokenizer.json").read_bytes()
+
+
+def test_an_unfinished_run_is_evaluated_by_its_own_head(place: Place, single: dict[str, Any]) -> None:
+    run = Path(shutil.copytree(place.root / "single", place.root / "unfinished"))
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "model")
+    code, printed, log = call(
+        ["eval", "--task", "rte", "--data", place.root / "data", "--model", run, "--device", "cpu", "--json"]
+    )
+    assert code == 0, log
+    assert f"taking its weights of step {STEPS}" in log
+    last = place.rows("single")[-1]["accuracy"]
+    assert json.loads(printed)["results"]["rte/fine-tuned"]["metrics"]["accuracy"]["value"] == pytest.approx(last)
+    shutil.rmtree(run)
+
+
+def test_more_epochs_are_refused_with_the_reason(place: Place, single: dict[str, Any]) -> None:
+    told = place.refused("single", epochs=4)
+    assert "epochs was 3, is 4; a fine-tuning run is planned for all its epochs" in told
 
 
 @pytest.mark.slow

@@ -38,6 +38,16 @@ def test_a_cold_process_imports_neither_torch_nor_transformers(
     assert json.loads(capsys.readouterr().out)["samples"] == result["samples"]
 
 
+def test_nor_does_an_unfinished_run(model_folder: Path, tmp_path: Path) -> None:
+    from generation_toy import unfinished_run  # late: it imports torch
+
+    run = unfinished_run(tmp_path / "run", model_folder, step=7)
+    result, imported = cold(run, "hear", "--greedy", "--max-new-tokens", "60")
+    assert result["model"] == str(run / "snapshots" / "step-000007")
+    assert result["samples"] == cold(model_folder, "hear", "--greedy", "--max-new-tokens", "60")[0]["samples"]
+    assert not HEAVY & imported
+
+
 def test_nor_do_the_rules_the_reports_and_files_of_prompts(model_folder: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("hear\nFirst\n")

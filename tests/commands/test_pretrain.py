@@ -78,7 +78,8 @@ def test_a_run_leaves_what_the_contract_says_and_the_figures_are_true(capsys: py
     assert result.keys() >= KEYS
     assert json.loads(Path("run/result.json").read_text()) == result
     names = {path.name for path in Path("run").iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "loss.png", "checkpoints", "model", "run.lock", "result.json"}
+    folders = {"start", "checkpoints", "snapshots", "model"}
+    assert names == {"config.yaml", "metrics.jsonl", "loss.png", "run.lock", "result.json"} | folders
     assert {path.suffix for path in Path("run/model").iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
     assert [row["step"] for row in rows("run")] == [1, 2, 3, 4, 6]
     assert [row["step"] for row in rows("run") if "val_loss" in row] == [3, 6]
@@ -149,6 +150,124 @@ def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pyt
     assert main(arguments("second", learning_rate=0.5)) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert "learning_rate was" in error["message"]
+
+
+def weights(out: str) -> bytes:
+    return Path(out, "model", "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "openai-constant", "wsd"])
+def test_a_finished_run_given_more_steps_ends_as_one_that_had_them_from_the_start(
+    schedule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, object] = {"schedule": schedule, "warmup_steps": 2, "dropout": 0.1}
+    pretrain(capsys, "whole", steps=12, **options)
+    first = pretrain(capsys, "run", steps=6, **options)
+    assert weights("run") != weights("whole")
+    code = main(arguments("run", steps=12, **options))
+    printed, log = capsys.readouterr()
+    result = json.loads(printed)
+    assert code == 0, log
+    assert (result["steps"], result["tokens"]) == (12, 2 * first["tokens"])
+    assert result["resumed_from"] == (5 if schedule == "wsd" else 6)
+    assert weights("run") == weights("whole")
+    assert ("rows, checkpoints and snapshots after step 5 are dropped" in log) == (schedule == "wsd")
+    assert [row["step"] for row in rows("run")][-3:] == [9, 10, 12]
+    same = [row for row in rows("run") if row["step"] in {row["step"] for row in rows("whole")}]
+    losses = {row["step"]: row["loss"] for row in rows("whole")}
+    assert {row["step"]: row["loss"] for row in same} == losses
+    assert "steps: 12" in Path("run/config.yaml").read_text()
+    assert pretrain(capsys, "run", steps=12, **options) == result  # finished again
+    assert main(arguments("run", steps=6, **options)) == 2
+    assert "steps was 12, is 6" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_a_wsd_run_keeps_the_checkpoint_before_its_decay(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run", steps=20, save_every=1, schedule="wsd")
+    names = sorted(path.name for path in Path("run/checkpoints").iterdir())
+    assert names == ["step-000016", "step-000019", "step-000020"]
+    shutil.rmtree("run/checkpoints/step-000016")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != "run.lock"}
+    assert main(arguments("run", steps=30, save_every=1, schedule="wsd")) == 2
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "step-000019: its learning rate had begun to decay for fewer --steps" in message
+    after = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != "run.lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"schedule": "cosine"}, "the cosine schedule depends on the total; only constant and wsd runs"),
+        ({"schedule": "wsd", "recipe": "own.yaml"}, "wsd with decay_steps 99 decays from the first step on"),
+    ],
+)
+def test_more_steps_are_refused_where_the_schedule_has_begun_to_end(
+    options: dict[str, object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.yaml").write_text("decay_steps: 99\n")
+    result = pretrain(capsys, "run", **options)
+    assert main(arguments("run", steps=12, **options)) == 2
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "steps was 6, is 12" in message
+    assert reason in message
+    assert pretrain(capsys, "run", **options) == result
+
+
+def test_an_unfinished_run_can_be_used_and_says_which_weights_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    greedy = ["generate", "1", "--greedy", "--max-new-tokens", "9", "--device", "cpu", "--json", "--model"]
+    assert main([*greedy, "run"]) == 0
+    expected = json.loads(capsys.readouterr().out)["samples"]
+    Path("run/result.json").unlink()
+    shutil.rmtree("run/snapshots/step-000006")
+    for path in ("run", "run/checkpoints/step-000006"):  # whatever model/ may be half-way
+        assert main([*greedy, path]) == 0
+        printed, log = capsys.readouterr()
+        assert json.loads(printed)["samples"] == expected
+        line = "model run: the run is unfinished, taking its weights of step 6 (run/checkpoints/step-000006)"
+        assert log.count(line) == (path == "run")
+    assert main([*greedy, "run/snapshots/step-000002", "--compile", "off"]) == 0
+    assert main(["convert", "run", "exported", "--json"]) == 0
+    assert Path("exported/model.safetensors").read_bytes() == weights("run")
+    words = ["eval", "--model", "run", "--task", "perplexity", "--data", "text.txt", "--json"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(arguments("more", model="run", tokenizer="run")) == 0
+    more = json.loads(capsys.readouterr().out)
+    assert more["val_loss"] < rows("run")[-1]["val_loss"]
+
+
+def test_a_run_that_saved_nothing_yet_is_refused_and_so_is_a_damaged_snapshot(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pretrain(capsys, "run")
+    path = Path("run/snapshots/step-000003/model.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["generate", "1", "--model", str(path.parent)]) == 2
+    assert "the weights cannot be used: model.safetensors has" in capsys.readouterr().err
+    Path("run/result.json").unlink()
+    for folder in ("snapshots", "checkpoints"):
+        shutil.rmtree(f"run/{folder}")
+    assert main(["generate", "1", "--model", "run"]) == 2
+    assert "the run has not saved any weights yet (run)" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_gets_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    expected = weights("run")
+    config = Path("run/config.yaml")
+    assert "snapshots" not in config.read_text()  # a default is not written
+    for name in ("start", "snapshots", "checkpoints/step-000006", "model"):
+        shutil.rmtree(f"run/{name}")
+    Path("run/result.json").unlink()
+    assert main(["generate", "1", "--model", "run"]) == 2
+    assert "has no start/" in capsys.readouterr().err
+    assert pretrain(capsys, "run")["resumed_from"] == 4
+    assert weights("run") == expected
+    assert sorted(path.name for path in Path("run/snapshots").iterdir()) == ["step-000005", "step-000006"]
+    config_of = json.loads(Path("run/start/config.json").read_text())
+    assert json.loads(Path("run/model/config.json").read_text()).items() >= config_of.items()
 
 
 def test_a_run_whose_text_has_moved_goes_on_with_its_new_place(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,20 @@ import pytest
 from gptkit.errors import InputError
 from gptkit.evaluation.along_a_run import SavedWeights, Yardstick, saved_weights, yardstick
 from gptkit.evaluation.protocols import Protocol, Published
+from gptkit.run_files import directory_name, record_of
+from gptkit.training.manifests import render_manifest
+
+
+def save(folder: Path, step: int) -> None:
+    path = folder / directory_name(step)
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_text(f"weights of step {step}")
+    (path / "MANIFEST.json").write_text(render_manifest(step, [record_of(path / "model.safetensors")]))
 
 
 def make_run(folder: Path, *, steps: tuple[int, ...], finished: int | None) -> Path:
     for step in steps:
-        path = folder / "checkpoints" / f"step-{step:06d}"
-        path.mkdir(parents=True)
-        (path / "MANIFEST.json").write_text("{}")
+        save(folder / "checkpoints", step)
     if finished is not None:
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "config.json").write_text("{}")
@@ -29,25 +37,34 @@ def test_committed_checkpoints_and_the_model_come_by_step(tmp_path: Path) -> Non
     (run / "checkpoints" / "step-000300").mkdir()  # a save that was cut off
     (run / "checkpoints" / "damaged").mkdir()
     saved, notes = saved_weights(run)
-    assert [(one.step, one.is_model) for one in saved] == [
-        (200, False),
-        (1000, False),
-        (1200, False),
-        (1_000_000, True),
-    ]
-    assert saved[0] == SavedWeights(200, run / "checkpoints" / "step-000200", False)
-    assert saved[3].directory == run / "model"
+    names = [SavedWeights(step, run / "checkpoints" / directory_name(step)) for step in (200, 1000, 1200)]
+    assert saved == [*names, SavedWeights(1_000_000, run / "model")]
     assert notes == []
+
+
+def test_snapshots_make_a_curve_and_damaged_weights_are_left_out_with_a_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path, steps=(300, 400), finished=None)
+    for step in (100, 200, 300):
+        save(run / "snapshots", step)
+    (run / "snapshots" / "step-000200" / "model.safetensors").write_text("other weights ")
+    saved, [note, _] = saved_weights(run)
+    places = [(100, "snapshots"), (300, "snapshots"), (400, "checkpoints")]
+    assert saved == [SavedWeights(step, run / place / directory_name(step)) for step, place in places]
+    assert note.startswith(f"{run / 'snapshots' / 'step-000200'} is left out: model.safetensors ")
+    shutil.rmtree(run / "checkpoints")
+    make_run(run, steps=(), finished=400)
+    (run / "result.json").write_text(json.dumps({"steps": 400, "best_step": 250}))  # a fine-tuned model is its best
+    assert saved_weights(run)[0][1] == SavedWeights(250, run / "model")
 
 
 def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
     saved, [note] = saved_weights(make_run(tmp_path / "a", steps=(90,), finished=100))
     assert [one.step for one in saved] == [90, 100]
-    assert "step 90, 100 alone" in note
-    assert "keep_checkpoints" in note
+    assert "only the weights of step 90, 100" in note
+    assert "snapshots" in note
     unfinished, _ = saved_weights(make_run(tmp_path / "b", steps=(90,), finished=None))
     assert [one.step for one in unfinished] == [90]
-    with pytest.raises(InputError, match="no committed checkpoint and no finished model here"):
+    with pytest.raises(InputError, match="no whole checkpoint, no snapshot and no finished model"):
         saved_weights(tmp_path)
 
 

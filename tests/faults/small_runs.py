@@ -113,7 +113,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def identical(left: Path, right: Path) -> list[str]:
-    """Return in what two finished runs differ: weights, moments, state, rows, result, and the curve's picture.
+    """Return in what two finished runs differ: weights, moments, state, snapshots, rows, result, the curve's picture.
 
     Times may differ, the paths of the runs, and damaged checkpoints that were set aside; the picture is compared where
     both runs have the same name. Runs of several seeds are compared seed by seed.
@@ -125,18 +125,19 @@ def _differences(left: Path, right: Path) -> Iterator[str]:
     seeds = [path.name for path in sorted(left.glob("seed-*"))]
     for seed in seeds:
         yield from (f"{seed}: {one}" for one in _differences(left / seed, right / seed))
-    for one in ("checkpoints", "model"):
+    for one in ("start", "checkpoints", "snapshots", "model"):
         if not (left / one).exists() and not (right / one).exists():  # finished seeds have no checkpoints
             continue
         names = [{path.name for path in (run / one).iterdir()} - {"damaged"} for run in (left, right)]
         if names[0] != names[1]:
             yield f"{one}/ holds {sorted(names[0])}, {sorted(names[1])}"
             return
-    files = [path.relative_to(left) for pattern in ("checkpoints/step-*/*", "model/*") for path in left.glob(pattern)]
+    patterns = ("start/*", "checkpoints/step-*/*", "snapshots/step-*/*", "model/*")
+    files = [path.relative_to(left) for pattern in patterns for path in left.glob(pattern)]
     for name in files:
         if not (right / name).is_file():
             yield f"{name} is missing"
-        elif name.name in ("MANIFEST.json", "README.md"):  # hashes of times, a date
+        elif name.name == "README.md" or (name.name == "MANIFEST.json" and "checkpoints" in name.parts):  # times
             continue
         elif _content(left / name) != _content(right / name):
             yield f"{name} differs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from children import Child, start, start_command
-from effects import effects_of, killed_at, spread
+from effects import TRACE, effects_of, killed_at, recorded, spread
 from small_runs import SAVE_EVERY, Reference, SmallRuns, identical
 
 from figures import Count, Report
@@ -132,7 +133,7 @@ def test_an_end_before_any_effect_on_files_changes_nothing(
         words = small.words(kind, folder / "run", **changes)
         child = start(killed_at, words, folder / "run", turn, log=folder / "log")
         assert child.wait() == 137, f"{turn}: {child.err}"
-        committed = [before for before in effects[: turn - 1] if before.startswith("rename") and "MANIFEST" in before]
+        committed = [before for before in effects[: turn - 1] if re.match(r"rename checkpoints/.*MANIFEST", before)]
         assert len(list(folder.glob("run/checkpoints/step-*/MANIFEST.json"))) >= min(1, len(committed))
         settle(words, whole, folder)
         shutil.rmtree(folder)
@@ -140,6 +141,33 @@ def test_an_end_before_any_effect_on_files_changes_nothing(
     outcome = f"{len(chosen)} of {len(chosen)} ended in the same bits ({len(effects)} effects in the run, {inside} of"
     outcome += " those hit belong to saves); never fewer than 1 committed checkpoint after the first"
     figure("R2", f"an end before the k-th effect on files, {kind}", len(chosen), outcome, seed=2, bound="100% of k")
+
+
+def test_an_end_while_a_finished_run_is_given_more_steps_changes_nothing(
+    small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report
+) -> None:
+    """A wsd run goes back to before its decay: its result, config, checkpoints, snapshots and rows change."""
+    more: dict[str, object] = {"schedule": "wsd", "eval_every": 3, "steps": 10}
+    finished = reference("pretrain", **{**more, "steps": 6})
+    raised = tmp_path / "raised" / "run"
+    shutil.copytree(finished, raised)
+    child = start(recorded, small.pretrain(raised, **more), raised, raised.parent / TRACE, log=raised.parent / "log")
+    assert child.wait() == 0, child.err
+    weights = Path("model", "model.safetensors")
+    assert (raised / weights).read_bytes() == (reference("pretrain", **more) / weights).read_bytes()
+    effects, chance = effects_of(raised), random.Random(4)
+    reopening = next(number for number, line in enumerate(effects) if line.startswith("mkdir checkpoints/"))
+    chosen = [*spread(chance, reopening, count(3, reopening)), *range(reopening + 1, len(effects), count(150, 10))]
+    for turn in chosen:
+        folder = tmp_path / f"{turn}"
+        shutil.copytree(finished, folder / "run")
+        words = small.pretrain(folder / "run", **more)
+        child = start(killed_at, words, folder / "run", turn, log=folder / "log")
+        assert child.wait() == 137, f"{turn}: {child.err}"
+        settle(words, raised, folder)
+        shutil.rmtree(folder)
+    outcome = f"{len(chosen)} of {len(chosen)} ended in the same bits ({reopening} effects before the first new save)"
+    figure("R2", "an end before the k-th effect on files, more steps", len(chosen), outcome, seed=4, bound="100% of k")
 
 
 @pytest.mark.parametrize("kind", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -13,10 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 from training_toy import bits_equal, everything, toy, toy_train
 
+import gptkit
 from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.run_files import MANIFEST, all_steps, record_of, with_digest
 from gptkit.training import checkpoints, files
-from gptkit.training.checkpoints import Trained, TrainingState, all_steps, newest_committed, set_aside
-from gptkit.training.manifests import MANIFEST
+from gptkit.training.checkpoints import Trained, TrainingState, newest_committed, set_aside
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.tensor_files import safetensors_chunks
@@ -48,6 +50,40 @@ def test_a_checkpoint_holds_safetensors_and_json_that_the_manifest_describes(sav
     }
     assert "lm_head.weight" not in load_file(newest / "model.safetensors")  # tied: once
     assert newest_committed(saved) == checkpoints.Found(newest)
+
+
+def rewrite(path: Path, name: str, change: Callable[[dict[str, Any]], object], version: str = "9.9") -> None:
+    """Change a JSON file of a checkpoint as another version might have written it, and vouch for it again."""
+    body = json.loads((path / MANIFEST).read_text())
+    body.pop("sha256")
+    body["versions"]["gptkit"] = version
+    content = body if name == MANIFEST else json.loads((path / name).read_text())
+    change(content)
+    if name != MANIFEST:
+        (path / name).write_text(json.dumps(content))
+        records = [record_of(path / one["name"]) for one in body["files"]]
+        body["files"] = [dataclasses.asdict(record) for record in records]
+    (path / MANIFEST).write_text(with_digest(body))
+
+
+def test_state_has_a_schema_and_one_without_is_read_as_the_first(saved: Path, copy: Path) -> None:
+    newest = copy / "step-000004"
+    assert json.loads((newest / "state.json").read_text())["schema"] == checkpoints.STATE_SCHEMA
+    rewrite(newest, "state.json", lambda state: state.pop("schema"))
+    assert newest_committed(copy) == checkpoints.Found(newest)
+    assert checkpoints.read_state(newest) == checkpoints.read_state(saved / "step-000004")
+
+
+@pytest.mark.parametrize(("name", "schema"), [("state.json", "gptkit.state/2"), (MANIFEST, "gptkit.checkpoint/2")])
+def test_a_checkpoint_of_another_version_is_refused_on_one_line_and_never_set_aside(
+    name: str, schema: str, copy: Path
+) -> None:
+    rewrite(copy / "step-000004", name, lambda content: content.update(schema=schema))
+    with pytest.raises(InputError) as refusal:
+        newest_committed(copy)
+    assert f"written by gptkit 9.9; gptkit {gptkit.__version__} cannot read {schema}" in str(refusal.value)
+    assert "resume with gptkit 9.9, or start a new run" in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_tensors_of_every_kind_survive(tmp_path: Path) -> None:

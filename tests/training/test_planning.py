@@ -169,7 +169,7 @@ def test_processes_that_wait_are_counted() -> None:
     assert planning.occupancy(1, 8) == 1 / 8
     # 1e18 FLOPs on 8 devices of 1e15 at 40%, half of them idle
     assert planning.train_seconds(1e18, peak=1e15, mfu=0.4, processes=8, occupied=0.5) == 625
-    assert planning.disk_bytes(100, 10, keep=2, has_best=True) == 410
+    assert planning.disk_bytes(100, 10, kept=3, snapshots=8) == 490
 
 
 def test_a_long_step_is_a_line_through_short_ones() -> None:

@@ -17,7 +17,8 @@ from toy_processes import run_pair, start
 from training_toy import bits_equal, everything, step_rows, supervised, toy_train
 
 from gptkit.errors import Interrupted
-from gptkit.training.checkpoints import all_steps, newest_committed
+from gptkit.run_files import all_steps
+from gptkit.training.checkpoints import newest_committed
 from gptkit.training.plans import Plan
 from gptkit.training.signals import HANDLED, StopRequest
 

@@ -17,8 +17,9 @@ from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import Event, StepEvent
-from gptkit.training.plans import Plan
+from gptkit.training.plans import Plan, make_plan
 from gptkit.training.results import newest_finished
+from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run, identity_values, open_run
 
@@ -137,6 +138,18 @@ def test_a_checkpoint_knows_every_identity_option_and_files_may_move(
         assert [one for one in after if after[one] != before[one]] == [name]
 
 
+def test_nothing_of_the_machine_is_identity(tmp_path: Path) -> None:
+    """What auto chose here is stored beside the identity: another processor may choose otherwise and still resume."""
+    options = PretrainOptions(out=tmp_path / "run")
+    here, there = Choices("bf16", True, 2, "cpu"), Choices("fp32", False, 64, "cuda", micro_batch=8)
+    plans = [make_plan(options, one, steps=4, eval_every=4, parameters=9, identity={}) for one in (here, there)]
+    assert plans[0].identity == plans[1].identity
+    assert plans[0].choices != plans[1].choices
+    with opened(options) as run:
+        train_toy(run, dataclasses.replace(plans[0], precision="fp32", compile=False))
+        assert rewind(run, plans[1].identity) == []
+
+
 def test_a_full_disk_says_that_the_same_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -166,7 +179,8 @@ def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: 
     out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     opened(PretrainOptions(out=out)).close()
     elsewhere.write_text("mine")
-    for name in ("checkpoints", "model", "metrics.jsonl", "result.json", "checkpoints/damaged", "run.lock"):
+    folders = ("start", "checkpoints", "checkpoints/damaged", "snapshots", "model")
+    for name in (*folders, "metrics.jsonl", "result.json", "run.lock"):
         run = Path(shutil.copytree(out, tmp_path / name.replace("/", "-")))
         path = run / name
         path.unlink(missing_ok=True)
@@ -228,7 +242,7 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
 
 def rewind(run: RunDirectory, identity: Mapping[str, str] | None = None) -> list[str]:
     found, state = run.newest()
-    return run.rewind(found, state.last_row, identity=identity or {}, keep=2)
+    return run.rewind(found, state, identity=identity or {}, keep=2)
 
 
 def train_toy(run: RunDirectory, plan: Plan) -> None:
@@ -285,6 +299,33 @@ def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
         [line] = rewind(run)
         assert "going on from step-000004" in line
         assert [one["step"] for one in run.rows()] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again_for_more_steps(tmp_path: Path) -> None:
+    options = PretrainOptions(out=tmp_path / "run", steps=4, schedule="constant")
+    with opened(options) as run:
+        (run.path / "model").mkdir()
+        run.append(row(4))
+        run.finish({"steps": 4, "seed": 0, "run_dir": "run", "model_dir": "model"})
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.suffix in (".json", ".yaml", ".jsonl")}
+    with opened(dataclasses.replace(options, steps=8)) as run:
+        assert run.new_config is not None
+        with pytest.raises(InputError, match="the finished run has no checkpoint to continue from"):
+            rewind(run)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_start_is_written_once_and_whole(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        (run.path / "start.tmp").mkdir()  # of a run that was killed
+        (run.path / "start.tmp" / "half").touch()
+        run.write_start(write)
+        run.write_start(lambda folder: pytest.fail("it is there"))
+        assert [path.name for path in (run.path / "start").iterdir()] == ["config.json"]
+        assert not (run.path / "start.tmp").exists()
 
 
 def test_rewinding_ends_a_save_that_was_cut_off_before_it_pruned(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from gptkit.training.schedules import learning_rate_factor
+from gptkit.options import ScheduleName
+from gptkit.training.schedules import learning_rate_factor, steps_before_decay
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,22 @@ def test_gpt1_schedules_equal_their_published_formulas(name: str) -> None:
     }
     ours = [learning_rate_factor(name, t + 1, total_steps=total, warmup_steps=warmup * total) for t in range(total)]
     np.testing.assert_allclose(ours, formulas[name], atol=1e-12)
+
+
+@pytest.mark.parametrize("decay_steps", [None, 0, 3, 99])
+@pytest.mark.parametrize("name", get_args(ScheduleName))
+def test_steps_before_the_decay_have_the_same_rate_however_many_steps_there_are(
+    name: str, decay_steps: int | None
+) -> None:
+    for total in (1, 5, 10, 19):
+        shared = steps_before_decay(name, total, decay_steps)
+        assert shared <= total
+        for longer in (total + 1, 2 * total, 7 * total):
+            for step in range(1, shared + 1):
+                rates = {
+                    learning_rate_factor(name, step, total_steps=steps, warmup_steps=2.3, decay_steps=decay_steps)
+                    for steps in (total, longer)
+                }
+                assert len(rates) == 1
+    expected = {"constant": 10, "openai-constant": 10, "wsd": 8 if decay_steps is None else max(0, 10 - decay_steps)}
+    assert steps_before_decay(name, 10, decay_steps) == expected.get(name, 0)

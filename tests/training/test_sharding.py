@@ -14,7 +14,9 @@ from toy_processes import run_pair
 from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 
 from gptkit.errors import UsageError
+from gptkit.model.interop import read_safetensors
 from gptkit.options import TrainingOptions
+from gptkit.run_files import directory_name
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import Plan
@@ -29,7 +31,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved = directory / "from-one" / "checkpoints"
     toy_train(Plan(steps=6, save_every=3), micro_batch=3, checkpoint_directory=saved)
     shutil.rmtree(saved / "step-000006")
-    whole = [str(directory / "sharded"), "shards=true", "save_every=3", "keep_checkpoints=9"]
+    whole = [str(directory / "sharded"), "shards=true", "save_every=3", "keep_checkpoints=9", "snapshots=2"]
     run_pair(*whole, "+", str(directory / "from-one"), "shards=true")
     return directory
 
@@ -59,6 +61,17 @@ def test_each_process_saves_its_own_rows(pair: Path) -> None:
     whole = torch.load(pair / "sharded" / "end-0.pt", weights_only=True)
     for name in parts[0]:
         assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+
+
+def test_snapshots_and_what_a_model_is_loaded_from_are_whole(pair: Path) -> None:
+    whole = torch.load(pair / "sharded" / "end-0.pt", weights_only=True)
+    for step in (3, 6):
+        snapshot = load_file(pair / "sharded" / "snapshots" / directory_name(step) / "model.safetensors")
+        read = read_safetensors(pair / "sharded" / "checkpoints" / directory_name(step))
+        assert snapshot.keys() == read.keys() == dict(toy().named_parameters()).keys()
+        for name, tensor in snapshot.items():
+            assert torch.equal(tensor, read[name])
+            assert torch.equal(tensor, whole[name]) == (step == 6)
 
 
 def test_a_sharded_run_goes_on_in_one_process(pair: Path, tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
                 plan,
                 accelerator=accelerator,
                 checkpoint_directory=checkpoints,
+                snapshot_directory=directory / "snapshots",
                 resume_from=newest_committed(checkpoints).path,
                 stop=stop,
                 shards=shards,

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gptkit.commands.newest_model import readable_model
 from gptkit.console import Console
 from gptkit.data.tokenizer_files import LAYOUTS
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
@@ -37,6 +38,7 @@ from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.directories import source_directory
 from gptkit.options import ConvertOptions
+from gptkit.run_files import described_in
 from gptkit.strict_json import read_json_object
 
 WRITERS: dict[str, Callable[[Any, Path], None]] = {"gptkit": write_gptkit, "hf": write_hf}
@@ -46,7 +48,8 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     """Write the destination whole or not at all, show its tensors, and return the proof that it computes the same."""
     destination = options.destination
     _refuse_taken(destination)
-    source = Path(options.source) if os.path.isfile(options.source) else source_directory(options.source)
+    asked = options.source
+    source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
     model = load_source(source)
     language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
     if options.to == "hf" and model is not language_model:
@@ -90,7 +93,7 @@ def _refuse_taken(destination: Path) -> None:
 
 def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Console) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer asked for, else the source's own, else None with a warning."""
-    own = any((source / name).is_file() for layout in LAYOUTS for name in layout)
+    own = any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout)
     if asked is None and not own:
         console.warn(f"no tokenizer lies in {source}: generating needs one, give it with --tokenizer")
         return None

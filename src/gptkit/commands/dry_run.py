@@ -9,8 +9,9 @@ The JSON object:
     memory     {"ddp": {weights, gradients, optimizer, activations, logits, gathered, evaluation, reserve, total},
                "fsdp2": ...}: bytes of one process on the device that is here; evaluation = what it takes beyond
                training's fullest moment, reserve = library and allocator
-    disk       {checkpoint, kept, model, most}: bytes; `most` while a checkpoint more is being written; with FSDP2 a
-               checkpoint is a file for each process, of the same size in all
+    disk       {checkpoint, kept, model, snapshots, most}: bytes, but for the numbers kept and snapshots; `most` while
+               one more checkpoint is being written; with FSDP2 a checkpoint is a file for each process, of the same
+               total size
     here       null, or what a probe of real steps measured: {steps, tokens_per_second, train_seconds,
                evaluation_seconds, peak_memory}
     devices    [{name, memory, peak_flops, mfu, micro_batch, idle, ddp, fsdp2, fits, tokens_per_second,
@@ -53,7 +54,8 @@ class Subject:
 
     `rows_per_step` are what --micro-batch counts; `rows_on` is how many sequences of `length` tokens a forward pass
     takes on a device, `micro_batches_on` how many passes a step is cut into; `library` the bytes that this process
-    holds without the model, and `facts` what else to tell.
+    holds without the model, and `facts` what else to tell. `has_best` and `has_decay` say whether a checkpoint of the
+    best step and one of the last step before a decay is kept too, `snapshots` counts those of all runs.
     """
 
     options: TrainingOptions
@@ -71,6 +73,8 @@ class Subject:
     flops_per_token: float
     has_loss_head: bool
     has_best: bool
+    has_decay: bool
+    snapshots: int
     facts: dict[str, Any]
     labels: dict[str, str]
 
@@ -102,7 +106,8 @@ def plan_of(subject: Subject, hardware: Hardware) -> dict[str, Any]:
     library = subject.library if hardware.kind == "cpu" else RESERVE
     checkpoint = planning.file_bytes(model_tensors(subject.model)) + planning.file_bytes(state)
     exported = planning.file_bytes(model_tensors(subject.model))
-    most = planning.disk_bytes(checkpoint, exported, keep=options.keep_checkpoints, has_best=subject.has_best)
+    kept = options.keep_checkpoints + subject.has_best + subject.has_decay
+    most = planning.disk_bytes(checkpoint, exported, kept=kept, snapshots=subject.snapshots)
     return {
         **subject.facts,
         "micro_batch": here.rows,
@@ -118,8 +123,9 @@ def plan_of(subject: Subject, hardware: Hardware) -> dict[str, Any]:
         },
         "disk": {
             "checkpoint": checkpoint,
-            "kept": options.keep_checkpoints + subject.has_best,
+            "kept": kept,
             "model": exported,
+            "snapshots": subject.snapshots,
             "most": most,
         },
         "here": None,

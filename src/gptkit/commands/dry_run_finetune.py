@@ -20,6 +20,7 @@ from gptkit.training import rules
 from gptkit.training.hardware import Hardware
 from gptkit.training.memory import own_memory
 from gptkit.training.planning import Scoring
+from gptkit.training.plans import snapshots_of
 from gptkit.training.probing import Probe, probe
 from gptkit.training.rules import Choices
 
@@ -59,6 +60,8 @@ def plan_finetune(
         flops_per_token=plan.flops_per_token(options, inputs, tuned),
         has_loss_head=options.lm_coef > 0,
         has_best=True,
+        has_decay=False,
+        snapshots=_snapshots(options, model, length.steps, runs),
         facts=_facts(options, inputs, model, runs, longest),
         labels=dict.fromkeys(("vocabulary", "n_train", "epochs"), COMPUTED),
     )
@@ -70,6 +73,12 @@ def plan_finetune(
 def _tokens(options: FinetuneOptions, inputs: Inputs) -> float:
     """Return the tokens of a step, without padding, on average."""
     return float(inputs.train.tokens.mean()) * min(options.batch_size, len(inputs.train))
+
+
+def _snapshots(options: FinetuneOptions, model: GPTDoubleHeadsModel, steps: int, runs: int) -> int:
+    """Return the snapshots of all runs; of several, none are kept unless they are asked for."""
+    each = snapshots_of(options, model.num_parameters()) if runs == 1 else options.snapshots or 0
+    return min(steps, each) * runs
 
 
 def _facts(
@@ -122,7 +131,7 @@ def _probe(
         plan.cutting(options, inputs, model, hardware).batches,
         double_heads_loss(options.lm_coef),
         plan.optimizer(options, inputs, model, choices.precision),
-        plan.plan(options, inputs, choices),
+        plan.plan(options, inputs, model, choices),
         accelerator=accelerator,
         evaluate=lambda: predict(model, pieces[:EVALUATED], len(inputs.dev)),
         nominal_seconds=_tokens(options, inputs) * plan.flops_per_token(options, inputs, model) / speed,

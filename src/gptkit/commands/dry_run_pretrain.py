@@ -18,7 +18,7 @@ from gptkit.training.hardware import Hardware
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.planning import Scoring
-from gptkit.training.plans import make_plan
+from gptkit.training.plans import make_plan, snapshots_of
 from gptkit.training.probing import Probe, probe
 from gptkit.training.rules import Choices
 
@@ -56,6 +56,8 @@ def plan_pretrain(
         flops_per_token=flops,
         has_loss_head=True,
         has_best=False,
+        has_decay=options.schedule == "wsd",
+        snapshots=min(options.steps, snapshots_of(options, outline.model.num_parameters())),
         facts=_facts(options, outline),
         labels=dict.fromkeys(("vocabulary", "train_tokens", "validation_tokens", "epochs"), how),
     )
@@ -112,7 +114,7 @@ def _probe(
 
 
 def _probe_plan(options: PretrainOptions, choices: Choices) -> Any:
-    return make_plan(options, choices, steps=options.steps, eval_every=1, identity={})
+    return make_plan(options, choices, steps=options.steps, eval_every=1, parameters=0, identity={})
 
 
 def _nominal_seconds(subject: Subject, tokens: int) -> float:

@@ -14,7 +14,7 @@ from gptkit.commands.eval_overlap import overlap_result, overlaps_with
 from gptkit.commands.eval_tables import show_scores
 from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, unscored_job, wanted_tasks
 from gptkit.commands.evaluated_model import EvaluatedModel
-from gptkit.commands.newest_model import newest_model_for
+from gptkit.commands.newest_model import newest_model_for, readable_model
 from gptkit.console import Console
 from gptkit.data.tasks import TASKS, find_task
 from gptkit.errors import GptkitError, UsageError
@@ -44,7 +44,8 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
             options.all_checkpoints, wanted or _default_tasks(None, options), options, accelerator, console
         )
     gate = Gate(options)  # a baseline that cannot be read is refused before anything is computed
-    name = options.model or _newest(wanted, console)
+    asked = options.model or _newest(wanted, console)
+    name = on_main_process(accelerator, lambda: readable_model(asked, console))
     model = EvaluatedModel(model_directory(name), options, accelerator, console)
     jobs = _jobs(wanted or _default_tasks(model, options), model, accelerator, console)
     unscored = {key: one for job in jobs for key, one in unscored_job(job, model).items()}

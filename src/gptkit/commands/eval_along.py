@@ -21,6 +21,7 @@ from gptkit.evaluation.measures import MEASURES
 from gptkit.evaluation.protocols import ScoredProtocol
 from gptkit.options import EvalOptions
 from gptkit.reporting.zero_shot_plot import Curve, draw_zero_shot
+from gptkit.run_files import START, described_in
 from gptkit.training import files
 from gptkit.training.processes import main_process_first, on_main_process
 
@@ -31,13 +32,13 @@ def evaluate_along(
     run: Path, wanted: Sequence[SuiteTask], options: EvalOptions, accelerator: Accelerator, console: Console
 ) -> dict[str, Any]:
     """Evaluate the weights that a run saved, in order of their steps; return what `--json` prints."""
-    saved, notes = saved_weights(run)
+    saved, notes = on_main_process(accelerator, lambda: saved_weights(run))
     for note in notes:
         console.warn(note)
-    if not (run / "model" / "config.json").is_file():
-        fix = "let the run finish first: its model says what the weights belong to"
-        raise InputError("the run has no model yet", where=str(run), fix=fix)
-    first = EvaluatedModel(run / "model", options, accelerator, console)
+    if not (described_in(saved[-1].directory) / "config.json").is_file():
+        fix = "give the run's command again: it resumes, and writes what is missing"
+        raise InputError(f"the run has neither a model nor {START}/ yet", where=str(run), fix=fix)
+    first = EvaluatedModel(saved[-1].directory, options, accelerator, console)
     jobs = main_process_first(accelerator, lambda: [prepare_job(one, first, options, console.say) for one in wanted])
     _refuse_written(jobs)
     if any(job.minimum is not None for job in jobs):
@@ -58,7 +59,7 @@ def _refuse_written(jobs: Sequence[Job]) -> None:
 
 
 def _evaluate(saved: SavedWeights, jobs: Sequence[Job], first: EvaluatedModel) -> EvaluatedRun:
-    model = first.with_weights(None if saved.is_model else saved.directory)
+    model = first.with_weights(saved.directory)
     scores = {key: one for job in jobs for key, one in evaluate_job(job, model).items()}
     return EvaluatedRun(str(saved.directory), model.model_sha256, model.tokenizer_sha256, scores)
 

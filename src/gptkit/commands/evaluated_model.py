@@ -30,7 +30,7 @@ from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.options import EvalOptions, GenerateOptions
-from gptkit.training.checkpoints import MODEL, load_weights
+from gptkit.run_files import described_in
 from gptkit.training.step import autocast
 
 
@@ -42,24 +42,21 @@ class EvaluatedModel:
         self.options = options
         self.accelerator = accelerator
         self.console = console
-        self.checkpoint: Path | None = None
-        self.config = read_config(directory / "config.json")
+        self.config = read_config(described_in(directory) / "config.json")
         self.tokenizer = tokenizer_in(directory)
         self.encoder = Encoder(self.tokenizer, self.config.n_positions)
 
-    def with_weights(self, checkpoint: Path | None) -> EvaluatedModel:
-        """Return this model with a checkpoint's weights in place of its own; tokens are made once for both."""
+    def with_weights(self, directory: Path) -> EvaluatedModel:
+        """Return this model with the weights of another step of its run; tokens are made once for both."""
         other = copy.copy(self)
-        other.checkpoint = checkpoint
+        other.directory = directory
         for name in ("model_sha256", "_scorer", "_head"):  # what was made of other weights
             other.__dict__.pop(name, None)
         return other
 
     @functools.cached_property
     def model_sha256(self) -> str:
-        if self.checkpoint is None:
-            return weights_sha256(self.directory)
-        return weights_sha256(self.checkpoint, f"{MODEL}*.safetensors")
+        return weights_sha256(self.directory)
 
     @functools.cached_property
     def tokenizer_sha256(self) -> str:
@@ -84,8 +81,6 @@ class EvaluatedModel:
     @functools.cached_property
     def _scorer(self) -> Scorer:
         model = load_model(self.directory)
-        if self.checkpoint is not None:
-            load_weights(self.checkpoint, model)
         processes = Processes(
             self.accelerator.process_index,
             self.accelerator.num_processes,
@@ -114,8 +109,6 @@ class EvaluatedModel:
     @functools.cached_property
     def _head(self) -> GPTDoubleHeadsModel:
         model = load_model(self.directory, head=GPTDoubleHeadsModel)
-        if self.checkpoint is not None:
-            load_weights(self.checkpoint, model)
         model.to(self.accelerator.device).eval()
         return model
 

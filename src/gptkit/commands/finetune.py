@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from gptkit.commands.dry_run_finetune import plan_finetune
-from gptkit.commands.newest_model import newest_model
+from gptkit.commands.newest_model import newest_model, readable_model
 from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
 from gptkit.data.tasks import Task, find_task
@@ -26,7 +26,8 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.options import FinetuneOptions
 from gptkit.reporting.loss_plot import draw_loss
-from gptkit.reporting.model_directory import write_model
+from gptkit.reporting.model_directory import write_model, write_start
+from gptkit.run_files import directory_name
 from gptkit.training import checkpoints, files, manifests
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
@@ -54,7 +55,9 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
         _tell(finished, find_task(options.task), console)
         return finished
     keep_freed_memory()
-    inputs = main_process_first(accelerator, lambda: prepare_inputs(options, console.say))
+    weights = on_main_process(accelerator, lambda: readable_model(str(options.model), console))
+    reading = dataclasses.replace(options, model=weights)
+    inputs = main_process_first(accelerator, lambda: prepare_inputs(reading, console.say))
     plan.refuse_idle_run(options, inputs)
     if options.dry_run:
         return plan_finetune(options, inputs, plan.choices(options, hardware), accelerator, hardware, console)
@@ -132,6 +135,7 @@ class _Work:
             self.console.say(f"seed {seed}")
             child = root / f"seed-{seed}"
             one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
+            one = dataclasses.replace(one, snapshots=options.snapshots or 0)  # of one model, not of every seed
             results.append(self._child(one))
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
@@ -154,7 +158,7 @@ class _Work:
 
         trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
         assert trained.finish.best_step is not None
-        checkpoints.load_weights(directory.checkpoints / manifests.directory_name(trained.finish.best_step), model)
+        checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), model)
         with quiet_transformers():
             on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
 
@@ -173,9 +177,10 @@ class _Work:
             loss_function=double_heads_loss(options.lm_coef),
             optimizer=optimizer,
             schedule=plan.schedule(options, inputs),
-            plan=plan.plan(options, inputs, choices),
+            plan=plan.plan(options, inputs, model, choices),
             evaluate=plan.evaluation(inputs.task, model, inputs.dev),
             flops_per_token=plan.flops_per_token(options, inputs, model),
+            write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
         )
 
     def _write(

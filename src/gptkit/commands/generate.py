@@ -9,7 +9,7 @@ from typing import Any
 
 from gptkit.commands.generate_file import generate_file
 from gptkit.commands.interactive import converse
-from gptkit.commands.newest_model import newest_model
+from gptkit.commands.newest_model import newest_model, readable_model
 from gptkit.commands.telling import say_notices, tell
 from gptkit.console import Console
 from gptkit.errors import UsageError
@@ -60,7 +60,7 @@ def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
 
 def _model(options: GenerateOptions, console: Console) -> tuple[str, Path]:
     """Return what the model is called and where it lies."""
-    name = options.model or newest_model(console)
+    name = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(name)
     return (name if name.startswith("hf:") else str(directory)), directory
 

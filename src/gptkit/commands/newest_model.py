@@ -1,4 +1,4 @@
-"""The model of a command that names none: that of the newest finished pretrain run."""
+"""The model that a command reads: by default the newest finished run, of an unfinished run its newest weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.errors import UsageError
+from gptkit.errors import InputError, UsageError
+from gptkit.run_files import MODEL, START, WEIGHTS, defect, is_committed, is_unfinished, newest_weights, step_of
 from gptkit.training.results import newest_finished
 
 RUNS = Path("runs")
@@ -30,4 +31,37 @@ def newest_model_for(can_do: Callable[[dict[str, Any]], bool], what: str, consol
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
         raise UsageError(f"no finished run under ./{RUNS} can do {what}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished run under ./{RUNS} that can do {what}")
+    return str(newest)
+
+
+def _refuse_unfinished_seeds(path: Path) -> None:
+    """Raise InputError for a fine-tuning run of several seeds whose model has not been chosen yet."""
+    seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
+    if seeds and not (path / MODEL).is_dir():
+        fix = f"let it finish, or name one of its seeds: --model {seeds[0]}"
+        raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
+
+
+def readable_model(name: str, console: Console) -> str:
+    """Return what to read for a named model: of an unfinished run its newest whole weights, saying so, else the name.
+
+    InputError where the run has none yet, and for a checkpoint or snapshot that is damaged.
+    """
+    path = Path(name)
+    if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
+        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of its run")
+    if name.startswith("hf:"):
+        return name
+    if not is_unfinished(path):
+        _refuse_unfinished_seeds(path)
+        return name
+    newest, damaged = newest_weights(path)
+    for line in damaged:
+        console.warn(line)
+    if newest is None:
+        raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
+    if not (path / START).is_dir():
+        fix = "give the run's command again: it resumes, and writes what is missing"
+        raise InputError(f"the run is unfinished and has no {START}/, written by later versions", where=name, fix=fix)
+    console.say(f"model {name}: the run is unfinished, taking its weights of step {step_of(newest):,} ({newest})")
     return str(newest)

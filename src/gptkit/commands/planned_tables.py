@@ -39,7 +39,8 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
     rows = [(name, _number(plan[key]), labels.get(key, "computed")) for key, name in FACTS.items() if key in plan]
     disk, here = plan["disk"], plan["here"]
     rows.append(("a checkpoint on disk", size(disk["checkpoint"]), labels["disk"]))
-    rows.append((f"most on disk, {disk['kept']} checkpoints kept", size(disk["most"]), labels["disk"]))
+    kept = f"{disk['kept']} checkpoints and {disk['snapshots']} snapshots kept"
+    rows.append((f"most on disk, {kept}", size(disk["most"]), labels["disk"]))
     if here is not None:
         tried = f"measured over {here['steps']} steps"
         rows.append((f"training on this {plan['device']}", duration(here["train_seconds"]), tried))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 
 import gptkit
 from gptkit.commands.dry_run_pretrain import plan_pretrain
+from gptkit.commands.newest_model import readable_model
 from gptkit.commands.training_run import Job, Sample, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
 from gptkit.data.token_blocks import TrainingBlocks
@@ -16,13 +18,14 @@ from gptkit.data.tokenizers import fingerprint
 from gptkit.errors import AGAIN
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.directories import model_presets
 from gptkit.options import PretrainOptions
 from gptkit.pretraining import report
 from gptkit.pretraining.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
 from gptkit.pretraining.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.reporting.loss_plot import draw_loss
-from gptkit.reporting.model_directory import write_model
-from gptkit.training import rules
+from gptkit.reporting.model_directory import write_model, write_start
+from gptkit.training import raising, rules
 from gptkit.training.batches import Batches
 from gptkit.training.files import failures_told
 from gptkit.training.fitting import Cutting
@@ -36,6 +39,7 @@ from gptkit.training.results import read_result
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.schedules import steps_before_decay
 from gptkit.training.step import uncompiled
 from gptkit.training.trackers import check_tracker
 
@@ -43,15 +47,16 @@ from gptkit.training.trackers import check_tracker
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     """Train, validate and save as the options say; return what `--json` prints."""
     accelerator = make_accelerator(options.device)
-    if options.out is not None and options.resume == "auto" and read_result(options.out) is not None:
+    if options.resume == "auto" and _is_finished(options):
         return _finished(options, accelerator, console)
     keep_freed_memory()
     hardware = hardware_of(accelerator.device)
     on_main_process(accelerator, lambda: _check(options, hardware))
+    reading = on_main_process(accelerator, lambda: _with_readable_model(options, console))
     if options.dry_run:
-        return plan_pretrain(options, accelerator, hardware, console)
+        return plan_pretrain(reading, accelerator, hardware, console)
     inputs = main_process_first(
-        accelerator, lambda: prepare_inputs(options, console.say, console.recipe_note)
+        accelerator, lambda: prepare_inputs(reading, console.say, console.recipe_note)
     )  # others find a full cache
     total_flops = inputs.flops_per_token * options.tokens_per_step * options.steps
     choices = rules.choose(options.precision, options.compile, hardware, total_flops=total_flops)
@@ -66,6 +71,19 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
     rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+
+
+def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
+    """Return the options with the newest weights of an unfinished run in place of its name."""
+    if options.model is None or options.model in model_presets():
+        return options
+    return dataclasses.replace(options, model=readable_model(options.model, console))
+
+
+def _is_finished(options: PretrainOptions) -> bool:
+    """Say whether a run has all the steps that are asked for."""
+    result = None if options.out is None else read_result(options.out)
+    return result is not None and not raising.is_raised(options, result.get("steps"))
 
 
 def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
@@ -112,6 +130,7 @@ def _train(
             plan=_plan(options, inputs, choices, directory),
             evaluate=_evaluation(inputs, model),
             flops_per_token=inputs.flops_per_token,
+            write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
             sample=_sample(options, inputs, choices),
         )
 
@@ -155,6 +174,8 @@ def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory:
         choices,
         steps=options.steps,
         eval_every=max(10, options.steps // 10),
+        parameters=inputs.model.num_parameters(),
+        decay_start=steps_before_decay(options.schedule, options.steps, options.decay_steps) or None,
         identity={
             "data_sha256": inputs.corpus.data_sha256,
             "split_sha256": inputs.corpus.split_sha256,

@@ -20,7 +20,7 @@ from gptkit.console import Console
 from gptkit.errors import Diverged
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
-from gptkit.training import rules, sharding
+from gptkit.training import raising, rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
@@ -51,6 +51,7 @@ class Job:
     plan: Plan
     evaluate: Evaluate
     flops_per_token: float
+    write_start: Callable[[Path], None]  # config.json and tokenizer, into an empty directory
     sample: Sample | None = None  # text of the model at an evaluation, asked of the main process alone
 
 
@@ -93,7 +94,9 @@ def train_run(
     console: Console,
 ) -> Trained:
     """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
-    found, state = on_main_process(accelerator, directory.newest)
+    found, state = on_main_process(
+        accelerator, lambda: directory.newest(lambda state: raising.continues(state, options))
+    )
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, may_compile=hardware.compiler is not None)
     for note in choices.notes:
@@ -101,8 +104,11 @@ def train_run(
     job = make_job(choices)
 
     def rewind() -> list[str]:
-        keep = options.keep_checkpoints
-        return directory.rewind(found, state.last_row, identity=job.plan.identity, keep=keep)
+        identity = raising.identity_before(job.plan.identity, state, options)
+        keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
+        lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
+        directory.write_start(job.write_start)
+        return lines
 
     for line in on_main_process(accelerator, rewind):
         console.warn(line)
@@ -123,6 +129,7 @@ def train_run(
             accelerator=accelerator,
             evaluate=job.evaluate,
             checkpoint_directory=directory.checkpoints,
+            snapshot_directory=directory.snapshots,
             resume_from=found.path,
             stop=stack.enter_context(StopRequest()),
             shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
+from gptkit.run_files import MODEL, START, described_in
 from gptkit.strict_json import read_json
 
 LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
@@ -18,8 +19,8 @@ CONFIG_FILE = "tokenizer_config.json"
 
 
 def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder and layout of the tokenizer's files; a run directory has them in model/."""
-    for folder in (directory, directory / "model"):
+    """Return the folder and layout of the tokenizer's files; a run has them in model/, and from the start in start/."""
+    for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
         if set(LAYOUTS[:2]) <= set(complete):
             complete.remove(LAYOUTS[1])

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from gptkit.errors import InputError
 from gptkit.evaluation.protocols import Protocol
+from gptkit.run_files import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, WEIGHTS, all_steps, defect, is_committed, step_of
 
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 FEW = 4  # points that make no curve yet
 
-_STEP = re.compile(r"step-(\d{6,})")
-
 
 class SavedWeights(NamedTuple):
-    """The weights after `step` updates: a model directory, or a checkpoint with weights of the run's model."""
+    """The weights after `step` updates: those of the run's model, of a snapshot, or of a checkpoint."""
 
     step: int
     directory: Path
-    is_model: bool
 
 
 class Yardstick(NamedTuple):
@@ -37,43 +34,38 @@ class Yardstick(NamedTuple):
 
 
 def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
-    """Return what weights a run has, by step, and a note where they are few.
+    """Return what whole weights a run has, by step, and a line for each that is damaged, and where they are few.
 
-    Committed checkpoints, and the finished run's model where none of them is of its step. InputError for a directory
-    without either; whether a checkpoint is whole shows when it is read.
+    Committed checkpoints and snapshots, and a finished run's model. InputError for a directory without any.
     """
-    saved = {one.step: one for one in _checkpoints(run / "checkpoints")}
-    last = _last_step(run)
-    if last is not None and (run / "model" / "config.json").is_file():
-        saved[last] = SavedWeights(last, run / "model", is_model=True)
+    saved: dict[int, SavedWeights] = {}
+    notes = []
+    for path in [*all_steps(run / CHECKPOINTS), *all_steps(run / SNAPSHOTS)]:
+        if is_committed(path):
+            if reason := defect(path, files=WEIGHTS):
+                notes.append(f"{path} is left out: {reason}")
+            else:
+                saved[step_of(path)] = SavedWeights(step_of(path), path)
+    step = _step_of_model(run)
+    if step is not None and (run / MODEL / "config.json").is_file():
+        saved[step] = SavedWeights(step, run / MODEL)
     if not saved:
         fix = "name a run directory of gptkit pretrain"
-        raise InputError("no committed checkpoint and no finished model here", where=str(run), fix=fix)
-    notes = []
+        raise InputError("no whole checkpoint, no snapshot and no finished model", where=str(run), fix=fix)
     if len(saved) < FEW:
         steps = ", ".join(f"{step:,}" for step in sorted(saved))
-        notes.append(
-            f"the run has the weights of step {steps} alone: pretrain keeps 2 checkpoints unless keep_checkpoints, a "
-            "key of its recipe, says more"
-        )
+        notes.append(f"only the weights of step {steps} were kept: a recipe's key snapshots says how many are")
     return [saved[step] for step in sorted(saved)], notes
 
 
-def _checkpoints(folder: Path) -> Iterable[SavedWeights]:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        name = _STEP.fullmatch(path.name)
-        if name and (path / "MANIFEST.json").is_file():
-            yield SavedWeights(int(name[1]), path, is_model=False)
-
-
-def _last_step(run: Path) -> int | None:
-    """Return the step of a finished run's model."""
+def _step_of_model(run: Path) -> int | None:
+    """Return the step of a finished run's model: the last, of a fine-tuning run the best."""
     try:
-        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((run / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    steps = result.get("steps") if isinstance(result, dict) else None
-    return steps if isinstance(steps, int) else None
+    step = result.get("best_step", result.get("steps")) if isinstance(result, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstick | None:

@@ -21,6 +21,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.model_files.directories import model_directory
+from gptkit.model_files.weights import weight_files
 from gptkit.options import FinetuneOptions
 
 if TYPE_CHECKING:
@@ -112,10 +113,10 @@ def output_labels(task: Task) -> tuple[str, ...]:
     return ("score",)
 
 
-def weights_sha256(directory: Path, pattern: str = "*.safetensors") -> str:
+def weights_sha256(directory: Path) -> str:
     """Return the sha256 over the weight files of a model directory, by name."""
     digest = hashlib.sha256()
-    for path in sorted(directory.glob(pattern)):
+    for path in weight_files(directory):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -149,7 +149,7 @@ def refuse_idle_run(options: FinetuneOptions, inputs: Inputs) -> None:
     raise UsageError(message, where="--epochs", fix="give more epochs, a smaller --batch-size or --warmup-steps 0")
 
 
-def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices) -> Plan:
+def plan(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, arithmetic: Choices) -> Plan:
     """Return when to do what: by default an evaluation and a checkpoint an epoch."""
     length = length_of(options, inputs)
     return make_plan(
@@ -157,6 +157,7 @@ def plan(options: FinetuneOptions, inputs: Inputs, arithmetic: Choices) -> Plan:
         arithmetic,
         steps=length.steps,
         eval_every=length.steps_per_epoch,
+        parameters=model.num_parameters(),
         identity=inputs.identity,
         best_by=inputs.task.metrics[0],
     )

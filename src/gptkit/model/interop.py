@@ -33,7 +33,8 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
-from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, weight_files
+from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, row_parts, weight_files
+from gptkit.run_files import described_in
 from gptkit.strict_json import read_json, read_json_object
 
 State = dict[str, Tensor]
@@ -61,7 +62,7 @@ OPENAI_HEAD_DIM = 64  # the params files do not say how many heads there are
 def read_source(path: str | Path) -> tuple[GPTConfig, State]:
     """Return the model in any format that convert reads; InputError for anything else. No code is run."""
     path = Path(path)
-    if path.is_dir() and (path / "config.json").exists():
+    if path.is_dir() and (described_in(path) / "config.json").exists():
         return read_directory(path, saved_head(path), read_weights)
     if path.is_dir() and (path / "params_shapes.json").exists():
         return _read_openai_params(path)
@@ -77,7 +78,7 @@ def read_source(path: str | Path) -> tuple[GPTConfig, State]:
 
 def saved_head(directory: Path) -> Head:
     """Return the class of the model that a directory holds, as its config.json says."""
-    config = read_config(directory / "config.json")
+    config = read_config(described_in(directory) / "config.json")
     is_tuned = config.format is not None and GPTDoubleHeadsModel.__name__ in (config.architectures or [])
     return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
 
@@ -90,8 +91,9 @@ def read_directory(
     `read` returns the tensors, by default from safetensors alone. All tensors are those of `head`; for a
     GPTForCausalLM, a fine-tuned model's classifier and task are left out.
     """
-    raw = read_json_object(directory / "config.json")
-    config = parse_config(raw, str(directory / "config.json"))
+    description = described_in(directory) / "config.json"
+    raw = read_json_object(description)
+    config = parse_config(raw, str(description))
     if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
         fix = f"fine-tune it first: gptkit finetune --model {directory} --task ..."
         raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
@@ -116,12 +118,13 @@ def _copied(state: State) -> State:
 def read_safetensors(directory: Path) -> State:
     """Return all tensors of model.safetensors or of its shards, mapped: nothing of them is read yet.
 
-    InputError for pickles, for they can run code.
+    The rows that several processes wrote of a checkpoint are put together. InputError for pickles, for they can run
+    code.
     """
-    state: State = {}
+    found: list[State] = []
     for file in weight_files(directory):
         try:
-            state |= load_file(file)
+            found.append(load_file(file))
         except SafetensorError as error:
             raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
         except OSError as error:
@@ -131,7 +134,9 @@ def read_safetensors(directory: Path) -> State:
             size = file.stat().st_size
             message = f"its {size:,} bytes do not fit into memory"
             raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
-    return state
+    if row_parts(directory):
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return {name: tensor for state in found for name, tensor in state.items()}
 
 
 # --- pickles, as weights only ---

@@ -16,6 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats, source_directory
 from gptkit.model_files.sizes import MARKER_FIELDS
+from gptkit.run_files import described_in
 from gptkit.strict_json import read_json_object
 
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
@@ -60,7 +61,7 @@ def load_model(
 
 def marker_ids(directory: Path, tokenizer_size: int) -> tuple[int, int, int]:
     """Return the ids of start, delimiter and extract: a fine-tuned model's own, else the first beyond the tokenizer."""
-    config = read_config(directory / "config.json")
+    config = read_config(described_in(directory) / "config.json")
     if config.format is None:
         return tokenizer_size, tokenizer_size + 1, tokenizer_size + 2
     start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)

@@ -17,6 +17,7 @@ from gptkit.errors import InputError
 from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
+from gptkit.run_files import WEIGHTS, described_in, is_committed
 from gptkit.strict_json import read_json_object
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,7 +43,7 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
     says what is wrong.
     """
     try:
-        raw = read_json_object(directory / "config.json")
+        raw = read_json_object(described_in(directory) / "config.json")
         sizes = sizes_of(raw)
         return None if sizes is None else (sizes, _checked(sizes, _tensors(directory, raw)))
     except (InputError, SafetensorError, OSError, ValueError):
@@ -50,8 +51,8 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return model.safetensors or its shards; InputError without any, and for pickles, which can run code."""
-    files = files_named(directory, SAFETENSORS)
+    """Return model.safetensors, its shards or its parts; InputError without any, and for pickles: they can run code."""
+    files = files_named(directory, SAFETENSORS) or row_parts(directory)
     for file in files:
         _refuse_large_header(file)
     if files:
@@ -92,6 +93,15 @@ def _refuse_large_header(file: Path) -> None:
     if length > LARGEST_HEADER:
         message = f"damaged: a header of {length:,} bytes"
         raise InputError(message, where=str(file), fix="copy the file again")
+
+
+def row_parts(directory: Path) -> list[Path]:
+    """Return the weight files of a checkpoint that several processes wrote, each some rows of every tensor, in order.
+
+    None in any other directory.
+    """
+    found = directory.glob(f"{WEIGHTS}-*-of-*.safetensors") if is_committed(directory) else ()
+    return sorted(file for file in found if file.is_file())
 
 
 def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:

@@ -1,7 +1,8 @@
-"""A run's model/: weights, configuration, tokenizer and card."""
+"""A run's start/ and model/: configuration and tokenizer, and at its end the weights and the card."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from gptkit.model.interop import write_gptkit
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.reporting.model_card import ModelCard
+
+
+def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write what describes the weights of a model, into a directory that exists."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 def write_model(

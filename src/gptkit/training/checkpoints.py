@@ -2,7 +2,7 @@
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-What the manifest vouches for: see manifests.py. Where processes shard the weights, each writes the rows that it keeps,
+What the manifest vouches for: see run_files.py. Where processes shard the weights, each writes the rows that it keeps,
 model-00001-of-00002.safetensors and so on; any number of processes reads them again.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,34 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+import gptkit
 from gptkit.errors import AGAIN, GptkitError, InputError, UsageError
+from gptkit.run_files import (
+    MANIFEST,
+    WEIGHTS,
+    FileRecord,
+    all_steps,
+    defect,
+    directory_name,
+    is_committed,
+    is_foreign,
+    manifest_of,
+    record_of,
+    written_by,
+)
 from gptkit.training import files
-from gptkit.training.files import FileRecord
-from gptkit.training.manifests import MANIFEST, defect, directory_name, is_committed, render_manifest, rows_beside
+from gptkit.training.committing import begin, commit, discard, remove_discarded, remove_leftovers
+from gptkit.training.manifests import rows_beside
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import on_every_process, on_main_process
 from gptkit.training.sharding import Sharding
 from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
-MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
-CHECKPOINTS = "checkpoints"  # of a run
+OPTIMIZER, STATE = "optimizer", "state.json"
+STATE_SCHEMA = "gptkit.state/1"  # also of a state.json that names none
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: a save that was cut off"
+DECAYED = "its learning rate had begun to decay for fewer --steps"
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,16 @@ class Trained:
         return f"{stem}-{self.sharding.index + 1:05d}-of-{self.sharding.count:05d}.safetensors"
 
 
-def write(directory: Path, trained: Trained, state: TrainingState, *, accelerator: Accelerator, keep: int = 2) -> Path:
-    """Commit the checkpoint of `state.step` under `directory`, then `prune` to the newest `keep` and the best.
+def write(
+    directory: Path,
+    trained: Trained,
+    state: TrainingState,
+    *,
+    accelerator: Accelerator,
+    keep: int = 2,
+    keep_step: int | None = None,
+) -> Path:
+    """Commit the checkpoint of `state.step` under `directory`, then `prune` it.
 
     Every process calls this; the main one alone writes, unless the weights are sharded. Raises OutOfResources when
     space runs out, InputError when the directory cannot be written; committed checkpoints are untouched then.
@@ -102,58 +124,32 @@ def write(directory: Path, trained: Trained, state: TrainingState, *, accelerato
     path = directory / directory_name(state.step)
     writes = accelerator.is_main_process or trained.sharding is not None
     with files.failures_told(f"saving {path.name}", fix=AGAIN):
-        on_main_process(accelerator, lambda: _begin(path))
+        on_main_process(accelerator, lambda: begin(path))
         try:
             parts = on_every_process(accelerator, lambda: _write_part(path, trained) if writes else [])
             records = [record for part in parts for record in part]
             on_main_process(accelerator, lambda: _commit(path, state, records))
         except (OSError, GptkitError):
             if accelerator.is_main_process:
-                _remove_leftovers(path)
+                remove_leftovers(path)
             raise
-        on_main_process(accelerator, lambda: prune(directory, keep))
+        on_main_process(accelerator, lambda: prune(directory, keep, keep_step))
     return path
 
 
-def _begin(path: Path) -> None:
-    """Make the checkpoint's empty directory."""
-    if is_committed(path):
-        raise GptkitError("a committed checkpoint is never written again", where=str(path))
-    if not path.parent.exists():
-        files.make_directory(path.parent)
-        files.sync_directory(path.parent.parent)
-    if path.exists():
-        files.remove_directory(path)
-    files.make_directory(path)
-
-
 def _write_part(path: Path, trained: Trained) -> list[FileRecord]:
-    tensors = {MODEL: trained.weights(), OPTIMIZER: trained.optimizer.state_tensors()}
+    tensors = {WEIGHTS: trained.weights(), OPTIMIZER: trained.optimizer.state_tensors()}
     return [
         files.write_durably(path / trained.file_name(stem), safetensors_chunks(some)) for stem, some in tensors.items()
     ]
 
 
 def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None:
-    state_text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True)
+    content = {"schema": STATE_SCHEMA, **dataclasses.asdict(state)}
+    state_text = json.dumps(content, indent=1, sort_keys=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
-    files.sync_directory(path)
     rows = rows_beside(path)
-    manifest = render_manifest(state.step, records, files.record_of(rows) if rows.exists() else None)
-    files.write_atomically(path / MANIFEST, manifest)
-    files.sync_directory(path.parent)
-    if (path / MANIFEST).read_text() != manifest:
-        raise InputError(f"{MANIFEST} reads back differently", where=str(path), fix="check the disk")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Free the space of a save that failed, if the disk still lets us."""
-    if is_committed(path) or not path.exists():
-        return
-    try:
-        files.remove_directory(path)
-    except OSError:
-        return
+    commit(path, state.step, records, record_of(rows) if rows.exists() else None)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -165,28 +161,24 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in first_names.values()}
 
 
-def all_steps(directory: Path) -> list[Path]:
-    """Return the checkpoint directories, newest first."""
-    if not directory.is_dir():
-        return []
-    steps = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
-    return sorted(steps, key=lambda path: int(path.name[5:]), reverse=True)
-
-
-def newest_committed(directory: Path) -> Found:
-    """Return the newest checkpoint whose every byte verifies, falling back to older ones.
+def newest_committed(directory: Path, continues: Callable[[TrainingState], bool] = lambda state: True) -> Found:
+    """Return the newest checkpoint whose every byte verifies and that `continues` takes, falling back to older ones.
 
     The newest alone may lack a manifest (a save was cut off); with nothing else there, the run starts over and says so.
     An older one without is damaged, whether it is needed or not.
-    Raises InputError naming each when there are checkpoints and all are damaged.
+    Raises InputError naming each when there are checkpoints and none can be used, and for one of another version.
     """
     rejected: list[tuple[Path, str]] = []
     candidates = all_steps(directory)
     for number, path in enumerate(candidates, 1):
         if not is_committed(path):
             rejected.append((path, f"{MANIFEST} is missing" if rejected else CUT_OFF))
+        elif is_foreign(path):
+            raise _other_version(path, str((manifest_of(path) or {}).get("schema")))
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
+        elif not continues(read_state(path)):
+            rejected.append((path, DECAYED))
         else:
             older = [(one, f"{MANIFEST} is missing") for one in candidates[number:] if not is_committed(one)]
             return Found(path, (*rejected, *older))
@@ -194,17 +186,17 @@ def newest_committed(directory: Path) -> Found:
         return Found(None, tuple(rejected))
     reasons = "; ".join(f"{path.name}: {reason}" for path, reason in rejected)
     raise InputError(
-        f"every checkpoint is damaged: {reasons}",
+        f"no checkpoint can be used: {reasons}",
         where=str(directory),
-        fix="restore one, or start anew with another --out",
+        fix="restore one, or start a new run with another --out",
     )
 
 
 def set_aside(found: Found) -> None:
-    """Make room for going on: cut-off saves are removed, damaged checkpoints are moved to `damaged/`."""
+    """Make room for going on: damaged checkpoints are moved to `damaged/`, others that are not used are removed."""
     for path, reason in found.rejected:
-        if reason == CUT_OFF:
-            files.remove_directory(path)
+        if reason in (CUT_OFF, DECAYED):
+            discard(path)
             continue
         shelf = path.parent / DAMAGED
         if not shelf.exists():
@@ -213,21 +205,16 @@ def set_aside(found: Found) -> None:
         files.rename(path, shelf / (f"{path.name}-{taken}" if taken else path.name))
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Remove committed checkpoints but for the newest `keep` and the best step that any of these names.
-
-    A removal cut off leaves nothing that looks like a checkpoint.
-    """
-    for leftover in directory.glob("removed-*"):
-        files.remove_directory(leftover)
+def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
+    """Remove committed checkpoints but for the newest `keep`, the best step that any of these names and `keep_step`."""
+    remove_discarded(directory)
     committed = [path for path in all_steps(directory) if is_committed(path)]
-    best = {_best_of(path) for path in committed[:keep]}
+    kept = {_best_of(path) for path in committed[:keep]}
+    if keep_step is not None:
+        kept.add(directory_name(keep_step))
     for path in committed[keep:]:
-        if path.name in best:
-            continue
-        removed = directory / f"removed-{path.name}"
-        files.rename(path, removed)
-        files.remove_directory(removed)
+        if path.name not in kept:
+            discard(path)
 
 
 def _best_of(path: Path) -> str | None:
@@ -240,13 +227,22 @@ def _best_of(path: Path) -> str | None:
 
 
 def read_state(path: Path) -> TrainingState:
-    """Return the scalars of a verified checkpoint."""
+    """Return the scalars of a verified checkpoint; InputError for those of another version."""
     try:
         values = json.loads((path / STATE).read_text())
-        scale = values["loss_scale"]
-        return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema = values.pop("schema", STATE_SCHEMA)
+        if schema == STATE_SCHEMA:
+            scale = values["loss_scale"]
+            return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
+    raise _other_version(path, schema)
+
+
+def _other_version(path: Path, schema: str) -> InputError:
+    own = f"gptkit {gptkit.__version__} cannot read {schema}"
+    fix = f"resume with {written_by(path)}, or start a new run with another --out"
+    return InputError(f"the checkpoint was written by {written_by(path)}; {own}", where=str(path), fix=fix)
 
 
 def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
@@ -285,14 +281,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises InputError when it is damaged or not there, or its tensors are not the model's.
     """
     if (reason := defect(path)) is not None:
-        fix = "restore it, or start anew with another --out"
+        fix = "restore it, or start a new run with another --out"
         raise InputError(f"the checkpoint cannot be used: {reason}", where=str(path), fix=fix)
     _take_weights(path, model_tensors(model), None)
 
 
 @torch.no_grad()
 def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding | None) -> None:
-    saved = SavedTensors(_tensor_paths(path, MODEL))
+    saved = SavedTensors(_tensor_paths(path, WEIGHTS))
     shapes = sharding.shapes if sharding else {name: tensor.shape for name, tensor in present.items()}
     different = saved.keys() ^ shapes.keys() or {name for name in saved if saved.shapes[name] != tuple(shapes[name])}
     if different:
@@ -304,7 +300,7 @@ def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding 
 
 
 def _tensor_paths(path: Path, stem: str) -> list[Path]:
-    """Return the files of a checkpoint's tensors, MODEL or OPTIMIZER, in the order of their rows."""
+    """Return the files of a checkpoint's tensors, WEIGHTS or OPTIMIZER, in the order of their rows."""
     return sorted(path.glob(f"{stem}*.safetensors"))
 
 

@@ -11,14 +11,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from gptkit.errors import InputError, OutOfResources
+from gptkit.run_files import FileRecord
 
 Chunk = bytes | memoryview
-CHUNK = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
@@ -85,13 +84,6 @@ def sync_all(directory: Path) -> None:
         sync_directory(Path(folder))
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    name: str
-    size: int
-    sha256: str
-
-
 def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
     """Write a new file, sync it, and return what identifies its content."""
     digest, size = hashlib.sha256(), 0
@@ -102,17 +94,6 @@ def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
             size += len(chunk)
         sync(handle.fileno())
     return FileRecord(path.name, size, digest.hexdigest())
-
-
-def record_of(path: Path, *, size: int | None = None) -> FileRecord:
-    """Return what identifies a file's content, or that of its first `size` bytes."""
-    digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
-    whole = left
-    with open(path, "rb") as handle:
-        while left and (chunk := handle.read(min(left, CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return FileRecord(path.name, whole - left, digest.hexdigest())
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gptkit.errors import AGAIN, Diverged, GptkitError, Interrupted
-from gptkit.training import checkpoints
+from gptkit.training import checkpoints, snapshots
 from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
@@ -52,6 +52,7 @@ def train(
     accelerator: Accelerator,
     evaluate: Evaluate | None = None,
     checkpoint_directory: Path | None = None,
+    snapshot_directory: Path | None = None,
     resume_from: Path | None = None,
     stop: StopRequest | None = None,
     shards: bool = False,
@@ -63,10 +64,11 @@ def train(
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
     last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step, at a new best and on a stop. `resume_from` is a verified checkpoint of this
-    plan's identity. `shards` spreads weights, gradients and moments over the processes; the model then has its weights
-    from an evaluation to the next step, and in the end. `cutting` says how `batches` are cut and lets a GPU without the
-    memory for it cut them finer: what it came to is `micro_batch` among the checkpoints' choices.
+    `save_every`, after the last step, at a new best and on a stop; snapshots where the plan says. `resume_from` is a
+    verified checkpoint of this plan's identity. `shards` spreads weights, gradients and moments over the processes; the
+    model then has its weights from an evaluation to the next step, and in the end. `cutting` says how `batches` are cut
+    and lets a GPU without the memory for it cut them finer: what it came to is `micro_batch` among the checkpoints'
+    choices.
 
     Raises Diverged at the first log step after a loss or gradient was not finite (weights and moments were left alone)
     or too many spikes came in a row, and at an evaluation or a save that finds something not finite, Interrupted when a
@@ -84,6 +86,8 @@ def train(
             for step in range(run.state.step + 1, plan.steps + 1):
                 run.advance(step, stream)
                 yield from run.report(step)
+                if snapshot_directory is not None and plan.is_snapshot_due(step):
+                    run.take_snapshot(snapshot_directory)
                 yield from run.save_or_stop(step)
     yield run.finish()
 
@@ -135,7 +139,7 @@ class _Run:
         if resume_from is None:
             return
         saved = checkpoints.load(resume_from, self._trained())
-        self.state = dataclasses.replace(saved, choices=dict(self.plan.choices))
+        self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
         machinery.loss_scale = LossScale(
@@ -263,6 +267,10 @@ class _Run:
         if first_bad != NEVER:
             raise _diverged("the loss, its gradient or the weights stopped being finite", first_bad)
 
+    def _refuse_bad_state(self) -> None:
+        self.machinery.note_bad_state(self.state.step, self._trained().weights().values())
+        self._refuse_bad_step()
+
     def _row_of(self, loss: float, grad_norm: float) -> StepEvent:
         tokens, seconds = self.state.tokens, self.state.train_seconds
         rate = (tokens - self.row_tokens) / (seconds - self.row_seconds)
@@ -321,18 +329,30 @@ class _Run:
         waits = is_one or is_cpu or self.row is not None or self.plan.is_save_due(step)
         return self.stop.signal_number() if waits else 0
 
+    def take_snapshot(self, directory: Path) -> None:
+        """Commit the whole weights of the step just taken, before its checkpoint."""
+        self._refuse_bad_state()
+        self.make_whole()
+        snapshots.write(directory, self.model, self.state.step, accelerator=self.accelerator)
+
     def _save(self, directory: Path) -> CheckpointEvent:
         """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
         start, machinery = time.perf_counter(), self.machinery
-        machinery.note_bad_state(self.state.step, self._trained().weights().values())
-        self._refuse_bad_step()
+        self._refuse_bad_state()
         numbers = {
             "loss_scale": machinery.loss_scale.as_numbers(),
             "spikes": machinery.spikes.as_numbers() if machinery.spikes is not None else None,
         }
         self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), **numbers)  # type: ignore[arg-type]
-        state, keep = self.state, self.plan.keep_checkpoints
-        path = checkpoints.write(directory, self._trained(), state, accelerator=self.accelerator, keep=keep)
+        state, plan = self.state, self.plan
+        path = checkpoints.write(
+            directory,
+            self._trained(),
+            state,
+            accelerator=self.accelerator,
+            keep=plan.keep_checkpoints,
+            keep_step=plan.decay_start,
+        )
         self.saved_step = state.step
         return CheckpointEvent(state.step, path, time.perf_counter() - start)
 

@@ -302,9 +302,9 @@ def occupancy(micro_batches: int, processes: int) -> float:
     return micro_batches / (passes * processes)
 
 
-def disk_bytes(checkpoint: int, model: int, *, keep: int, has_best: bool) -> int:
+def disk_bytes(checkpoint: int, model: int, *, kept: int, snapshots: int) -> int:
     """Return the most that a run takes on the disk: a checkpoint is written before the oldest one goes.
 
     FSDP2 writes a checkpoint as a file for each process, of the same size in all.
     """
-    return (keep + 1 + has_best) * checkpoint + model
+    return (kept + 1) * checkpoint + (snapshots + 1) * model

@@ -11,6 +11,8 @@ from gptkit.training.rules import Choices
 from gptkit.training.run_opening import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
 
+SNAPSHOTS, SMALL_MODEL = 8, 50_000_000  # parameters below which snapshots cost little
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -28,6 +30,8 @@ class Plan:
     eval_every: int | None = None
     save_every: int | None = None
     keep_checkpoints: int = 2
+    snapshots: int = 0
+    decay_start: int | None = None
     clip_norm: float = 1.0
     seed: int = 0
     precision: str = "fp32"
@@ -41,7 +45,10 @@ class Plan:
         return step == self.steps or _divides(self.eval_every, step)
 
     def is_save_due(self, step: int) -> bool:
-        return step == self.steps or _divides(self.save_every, step)
+        return step in (self.steps, self.decay_start) or _divides(self.save_every, step)
+
+    def is_snapshot_due(self, step: int) -> bool:
+        return step * self.snapshots // self.steps > (step - 1) * self.snapshots // self.steps
 
     def is_log_due(self, step: int) -> bool:
         return step in (1, self.steps) or _divides(self.log_every, step)
@@ -51,14 +58,23 @@ def _divides(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
 
 
+def snapshots_of(options: TrainingOptions, parameters: int) -> int:
+    """Return how many snapshots a run keeps: as asked, else SNAPSHOTS of a small model."""
+    if options.snapshots is not None:
+        return options.snapshots
+    return SNAPSHOTS if parameters < SMALL_MODEL else 0
+
+
 def make_plan(
     options: TrainingOptions,
     choices: Choices,
     *,
     steps: int,
     eval_every: int,
+    parameters: int,
     identity: Mapping[str, str],
     best_by: str | None = None,
+    decay_start: int | None = None,
 ) -> Plan:
     """Return the plan of `steps` updates; `eval_every` counts where no option does, `identity` adds to the options'."""
     evaluate_every = options.eval_every or eval_every
@@ -68,6 +84,8 @@ def make_plan(
         eval_every=evaluate_every,
         save_every=options.save_every or evaluate_every,
         keep_checkpoints=options.keep_checkpoints,
+        snapshots=snapshots_of(options, parameters),
+        decay_start=decay_start,
         clip_norm=options.clip_norm,
         seed=options.seed,
         precision=choices.precision,

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-RESULT, MODEL = "result.json", "model"
+from gptkit.run_files import MODEL, RESULT
+
 NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
 
 

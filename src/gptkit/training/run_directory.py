@@ -2,7 +2,9 @@
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
 metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there
+start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
+snapshots/        see snapshots.py
 diverged.json     where a run left the finite numbers
 result.json       what the command returned, written last
 """
@@ -10,19 +12,20 @@ result.json       what the command returned, written last
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from gptkit.errors import AGAIN, Diverged
+from gptkit.errors import AGAIN, Diverged, InputError
+from gptkit.recipe_files import CONFIG
+from gptkit.run_files import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, is_committed
 from gptkit.training import files
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
-    CHECKPOINTS,
+    DECAYED,
     Found,
     TrainingState,
-    all_steps,
     newest_committed,
     prune,
     read_state,
@@ -30,9 +33,10 @@ from gptkit.training.checkpoints import (
     set_aside,
 )
 from gptkit.training.events import StepEvent
-from gptkit.training.manifests import METRICS, is_committed, rows_defect
-from gptkit.training.results import RESULT, read_result
+from gptkit.training.manifests import METRICS, rows_defect
+from gptkit.training.results import read_result
 from gptkit.training.run_lock import RunLock
+from gptkit.training.snapshots import drop_after
 
 DIVERGED = "diverged.json"
 
@@ -40,6 +44,7 @@ DIVERGED = "diverged.json"
 class RunDirectory:
     """An open run, locked for this process until `close`; `result` is there when the run is finished.
 
+    `new_config` is the text that config.yaml gets when the run continues with more steps than it was begun with.
     Sent to another process it comes without the lock, and appends nothing: the main process alone writes.
     """
 
@@ -47,7 +52,8 @@ class RunDirectory:
         self.path = path
         self.command = command
         self.lock = lock
-        self.checkpoints = path / CHECKPOINTS
+        self.new_config: str | None = None
+        self.checkpoints, self.snapshots = path / CHECKPOINTS, path / SNAPSHOTS
         self.result = read_result(path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,30 +99,67 @@ class RunDirectory:
         with files.failures_told(f"writing {METRICS}", fix=AGAIN):
             files.write_atomically(self.path / METRICS, "".join(kept))
 
-    def newest(self) -> tuple[Found, TrainingState]:
-        """Return the newest whole checkpoint and its state, or those of step 0; nothing is changed."""
-        found = newest_committed(self.checkpoints)
+    def newest(self, continues: Callable[[TrainingState], bool] = lambda state: True) -> tuple[Found, TrainingState]:
+        """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
+        found = newest_committed(self.checkpoints, continues)
         return found, read_state(found.path) if found.path else TrainingState()
 
-    def rewind(self, found: Found, last_row: int, *, identity: Mapping[str, str], keep: int) -> list[str]:
-        """Go back to what was found: set aside what is newer, drop later rows; return a line for all that was damaged.
+    def rewind(
+        self,
+        found: Found,
+        state: TrainingState,
+        *,
+        identity: Mapping[str, str],
+        keep: int,
+        keep_step: int | None = None,
+    ) -> list[str]:
+        """Go back to what was found: set aside or drop what is newer; return a line for all that was damaged.
 
-        A kill between a commit and its pruning leaves more checkpoints than `keep`, which go now. Raises UsageError,
-        before anything is changed, when the checkpoint is of another identity.
+        A run that was finished is not any more. A kill between a commit and its pruning leaves more checkpoints than
+        `keep`, which go now. Raises UsageError, before anything is changed, when the checkpoint is of another identity.
         """
         lines = found.lines()
+        if found.path is None and self.result is not None:
+            fix = "start a new run with another --out; --model can name this one"
+            raise InputError("the finished run has no checkpoint to continue from", where=str(self.path), fix=fix)
         if found.path is None and not found.rejected and (rows := self.rows_so_far()):
             lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
             refuse_other_identity(found.path, identity)
             if problem := rows_defect(found.path):
                 lines.append(f"{problem}: the curve is not to be trusted; weights and moments are whole")
+        if any(reason == DECAYED for _, reason in found.rejected):
+            lines.append(f"rows, checkpoints and snapshots after step {state.step} are dropped")
         with files.failures_told("going back to the newest checkpoint", fix=AGAIN):
+            self._reopen()
             set_aside(found)
-            prune(self.checkpoints, keep)
+            prune(self.checkpoints, keep, keep_step)
+            drop_after(self.snapshots, state.step)
         if (self.path / METRICS).exists():
-            self.drop_rows_after(last_row)
+            self.drop_rows_after(state.last_row)
         return lines
+
+    def _reopen(self) -> None:
+        """Take the result away before anything else changes, so that a kill leaves an unfinished run."""
+        if (self.path / RESULT).exists():
+            files.remove_file(self.path / RESULT)
+            files.sync_directory(self.path)
+        if self.new_config is not None:
+            files.write_atomically(self.path / CONFIG, self.new_config)
+
+    def write_start(self, write: Callable[[Path], None]) -> None:
+        """Let `write` fill start/, unless it is there already."""
+        start, unfinished = self.path / START, self.path / f"{START}.tmp"
+        if start.exists():
+            return
+        with files.failures_told(f"writing {START}", fix=AGAIN):
+            if unfinished.exists():
+                files.remove_directory(unfinished)
+            files.make_directory(unfinished)
+            write(unfinished)
+            files.sync_all(unfinished)
+            files.rename(unfinished, start)
+            files.sync_directory(self.path)
 
     def note_divergence(self, error: Diverged, micro_batches: Sequence[MicroBatch]) -> None:
         """Write diverged.json: the step, the rows it was on, as their order numbers them, and the newest checkpoint."""

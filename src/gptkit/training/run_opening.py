@@ -15,10 +15,10 @@ from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import TrainingOptions, fields_of
 from gptkit.recipe_files import CONFIG, CONFIG_HEADER, refuse_foreign_config
-from gptkit.training import files
-from gptkit.training.checkpoints import CHECKPOINTS, DAMAGED
+from gptkit.run_files import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, START, described_in
+from gptkit.training import files, raising
+from gptkit.training.checkpoints import DAMAGED
 from gptkit.training.manifests import METRICS
-from gptkit.training.results import MODEL, RESULT
 from gptkit.training.run_directory import DIVERGED, RunDirectory
 from gptkit.training.run_lock import LOCK, RunLock
 
@@ -26,7 +26,8 @@ DESCRIBED = ("model", "task")  # by a file
 PATHS = ("data", "validation", "model", "tokenizer", "task", "accelerate_config")
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
-FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{DAMAGED}", MODEL)
+FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{DAMAGED}", MODEL, SNAPSHOTS, START)
+LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may lead to folders of the user's
 
 
 def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:
@@ -46,7 +47,8 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
         run = RunDirectory(path, command, lock=RunLock(path))
         try:
             if (path / CONFIG).exists():
-                _refuse_changes(path / CONFIG, options, command)
+                if _refuse_changes(path / CONFIG, options, command):
+                    run.new_config = config_text(options, command)
             else:
                 files.write_atomically(path / CONFIG, config_text(options, command))
         except BaseException:
@@ -114,23 +116,33 @@ def _refuse_in_the_way(run: Path) -> None:
         if not path.exists() and not path.is_symlink():
             continue
         is_what_it_is = path.is_dir() if name in FOLDERS else path.is_file()
-        if not is_what_it_is or (path.is_symlink() and name not in (CHECKPOINTS, MODEL)):
+        if not is_what_it_is or (path.is_symlink() and name not in LINKS):
             kind = "folder" if name in FOLDERS else "file"
             raise InputError(f"{name} is no {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")
 
 
-def _refuse_changes(config: Path, options: TrainingOptions, command: str) -> None:
-    """Raise UsageError naming each identity option that differs from the run's, with its old and its new value."""
+def _refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool:
+    """Raise UsageError naming each identity option that differs from the run's, with its old and its new value.
+
+    Return whether the one that does is `steps`, raised as the schedule allows.
+    """
     refuse_foreign_config(config, command)
-    stored, given = read_recipe(config, type(options)), _config_values(options)
-    changes = [
-        f"{name} was {_shown(stored.get(name, one.default))}, is {_shown(given.get(name, one.default))}"
-        for name, one in fields_of(type(options)).items()
-        if not one.metadata["conduct"] and stored.get(name, one.default) != given.get(name, one.default)
-    ]
-    if changes:
-        fix = "give the run's own values, or start a new run with another --out"
-        raise UsageError(f"the run was made with other options: {'; '.join(changes)}", where=str(config), fix=fix)
+    fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["conduct"]}
+    stored: dict[str, Any] = fixed | read_recipe(config, type(options))
+    given: dict[str, Any] = fixed | _config_values(options)
+    changed = [name for name in fixed if stored[name] != given[name]]
+    if not changed:
+        return False
+    told = [f"{name} was {_shown(stored[name])}, is {_shown(given[name])}" for name in changed]
+    if changed == [raising.STEPS] and raising.is_raised(options, stored[raising.STEPS]):
+        reason = raising.refusal(options, stored[raising.STEPS])
+        if reason is None:
+            return True
+        told.append(reason)
+    if changed == ["epochs"]:
+        told.append("a fine-tuning run is planned for all its epochs")
+    fix = "give the run's own values, or start a new run with another --out"
+    raise UsageError(f"the run was made with other options: {'; '.join(told)}", where=str(config), fix=fix)
 
 
 def _shown(value: object) -> str:
@@ -163,7 +175,8 @@ def _kept(value: Any, name: str) -> str:
     if name not in DESCRIBED:
         return "a path"
     path = Path(value)
-    files_of_it = (path, path / "config.json", path / "model" / "config.json")
+    folders = (described_in(path), path / START, path, path / MODEL)
+    files_of_it = (path, *(folder / "config.json" for folder in folders))
     found = next((one for one in files_of_it if one.is_file()), None)
     return f"of sha256 {hashlib.sha256(found.read_bytes()).hexdigest()}" if found else "a path"
 

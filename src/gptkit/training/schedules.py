@@ -34,6 +34,8 @@ def learning_rate_factor(
     """
     if name == "slanted":
         return _slanted(step, total_steps)
+    if name == "openai-constant":  # in steps, so that no bit depends on the total
+        return (step - 1) / warmup_steps if step - 1 <= warmup_steps and warmup_steps > 0 else 1.0
     if name.startswith("openai-"):
         return _openai(name, (step - 1) / total_steps, warmup_steps / total_steps)
     if step < warmup_steps:
@@ -41,11 +43,25 @@ def learning_rate_factor(
     if name == "constant":
         return 1.0
     if name == "wsd":
-        length = max(1, round(WSD_DECAY_SHARE * total_steps)) if decay_steps is None else decay_steps
+        length = _wsd_decay(total_steps, decay_steps)
         return _linear(_progress(step, total_steps - length, length), final)
     length = total_steps - int(warmup_steps) if decay_steps is None else decay_steps
     progress = _progress(step, warmup_steps, length)
     return _cosine(progress, final) if name == "cosine" else _linear(progress, final)
+
+
+def steps_before_decay(name: str, total_steps: int, decay_steps: int | None = None) -> int:
+    """Return how many of the first steps have the same learning rate however many steps there are in total.
+
+    All of them where the rate is constant, those before the decay of wsd, else 0.
+    """
+    if name in ("constant", "openai-constant"):
+        return total_steps
+    return max(0, total_steps - _wsd_decay(total_steps, decay_steps)) if name == "wsd" else 0
+
+
+def _wsd_decay(total_steps: int, decay_steps: int | None) -> int:
+    return max(1, round(WSD_DECAY_SHARE * total_steps)) if decay_steps is None else decay_steps
 
 
 def _progress(step: int, start: float, length: int) -> float:
@@ -77,6 +93,6 @@ def _openai(name: str, x: float, warmup: float) -> float:
     rise = x / warmup if is_warming else 1.0
     if name == "openai-linear":
         return rise * (1 - x)
-    if name == "openai-constant" or is_warming:
+    if is_warming:
         return rise
     return 0.5 * (1 + math.cos(math.pi * x))

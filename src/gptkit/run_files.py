@@ -1,0 +1,155 @@
+"""The layout of a run directory, and which of the weights in it are whole. No library: `generate` starts without torch.
+
+start/                     config.json and the tokenizer, written before step 1
+checkpoints/step-000100/   weights, moments and state; training/checkpoints.py writes them
+snapshots/step-000100/     weights alone, evenly spaced, never pruned; training/snapshots.py writes them
+model/, result.json        the model of a finished run, and what the command returned, written last
+
+MANIFEST.json is the last file of a checkpoint or a snapshot to be written: the size and sha256 of the others and of
+itself. safetensors notices one bit flip in 300; this notices all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
+MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
+WEIGHTS = "model"  # what the names of weight files begin with
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    name: str
+    size: int
+    sha256: str
+
+
+def record_of(path: Path, *, size: int | None = None) -> FileRecord:
+    """Return what identifies a file's content, or that of its first `size` bytes."""
+    digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    whole = left
+    with open(path, "rb") as handle:
+        while left and (chunk := handle.read(min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return FileRecord(path.name, whole - left, digest.hexdigest())
+
+
+def directory_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def all_steps(directory: Path) -> list[Path]:
+    """Return the directories of checkpoints or snapshots, newest first."""
+    if not directory.is_dir():
+        return []
+    steps = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
+    return sorted(steps, key=step_of, reverse=True)
+
+
+def is_committed(path: Path) -> bool:
+    return (path / MANIFEST).exists()
+
+
+def with_digest(body: dict[str, Any]) -> str:
+    """Return the only valid text of a manifest with this content."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps(body | {"sha256": digest}, indent=1, sort_keys=True) + "\n"
+
+
+def manifest_of(path: Path) -> dict[str, Any] | None:
+    """Return the content of a manifest, whatever its schema, or None where it is damaged; OSError without one."""
+    try:
+        text = (path / MANIFEST).read_bytes().decode()
+        body: dict[str, Any] = json.loads(text)
+        body.pop("sha256")
+        name = os.path.basename(os.path.abspath(path))
+        is_whole: bool = with_digest(body) == text and name == directory_name(body["step"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return body if is_whole else None
+
+
+def written_by(path: Path) -> str:
+    """Return the version that wrote a checkpoint, as its undamaged manifest says."""
+    versions = (manifest_of(path) or {}).get("versions", {})
+    return f"gptkit {versions.get('gptkit', 'of another version')}"
+
+
+def is_foreign(path: Path) -> bool:
+    """Say whether an undamaged manifest has a schema that this version does not read."""
+    body = manifest_of(path)
+    return body is not None and body["schema"] != SCHEMA
+
+
+def defect(path: Path, *, files: str = "") -> str | None:
+    """Return why a committed directory cannot be trusted, or None when every byte is as it was written.
+
+    `files` limits the check to files whose names begin with it.
+    """
+    try:
+        body = manifest_of(path)
+        if body is None:
+            return f"{MANIFEST} is damaged"
+        if body["schema"] != SCHEMA:
+            return f"{written_by(path)} wrote it as {body['schema']}, this version reads {SCHEMA}"
+        records = [FileRecord(**record) for record in body["files"] if record["name"].startswith(files)]
+        return next(filter(None, (_file_defect(path, record) for record in records)), None)
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+
+
+def _file_defect(path: Path, record: FileRecord) -> str | None:
+    file = path / Path(record.name).name
+    if not file.is_file():
+        return f"{record.name} is missing"
+    if file.stat().st_size != record.size:
+        return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
+    if record_of(file) != record:
+        return f"{record.name} differs from its sha256"
+    return None
+
+
+def described_in(directory: Path) -> Path:
+    """Return where the config.json and tokenizer of a directory of weights lie.
+
+    That is the directory itself, but for a checkpoint or a snapshot: the start/ of its run.
+    """
+    folder = Path(os.path.abspath(directory))
+    start = folder.parent.parent / START
+    if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) and not (directory / "config.json").exists() and start.is_dir():
+        return start
+    return directory
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether this is the directory of a run that trains one model and has not finished."""
+    is_run = (path / START).is_dir() or ((path / CHECKPOINTS).is_dir() and not (path / MODEL).is_dir())
+    return is_run and not (path / "config.json").exists() and not (path / RESULT).exists()
+
+
+def newest_weights(run: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint or snapshot whose weights are whole, and a line for each newer one that is not.
+
+    Of the same step it is the snapshot, which is never pruned.
+    """
+    kept = [path for folder in (SNAPSHOTS, CHECKPOINTS) for path in all_steps(run / folder) if is_committed(path)]
+    lines: list[str] = []
+    for path in sorted(kept, key=step_of, reverse=True):
+        reason = defect(path, files=WEIGHTS)
+        if reason is None:
+            return path, lines
+        lines.append(f"{path} is not used: {reason}")
+    return None, lines
