@@ -21,6 +21,7 @@ ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
+    "signals": set(),
     "options": set(),
     "strict_json": {"errors"},
     "plain_yaml": {"errors"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},
+    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "signals", "plain_yaml"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -40,17 +41,17 @@ MAY_IMPORT = {
     "terminal": set(),
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
-    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks"},
+    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks", "signals"},
     "failures": {"errors", "recipe_files"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"ranks", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE | {"ranks", "signals", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "strict_json"),
+    *("terminal", "ranks", "signals", "strict_json"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

@@ -28,6 +28,7 @@ from training_toy import (
 )
 
 from gptkit.errors import Diverged, GptkitError, Interrupted
+from gptkit.signals import StopRequest
 from gptkit.training.batches import Batch, MicroBatch
 from gptkit.training.checkpoints import newest_committed, read_state
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
@@ -36,7 +37,6 @@ from gptkit.training.loss_scale import LossScale, next_scale
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
-from gptkit.training.signals import StopRequest
 
 CHOICES = ["adamw", "muon", "openai-adam"]
 
