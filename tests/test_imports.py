@@ -15,13 +15,14 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "network", "strict_json", "plain_yaml"}
+BASE = {"errors", "options", "option_values", "recipe_files", "network", "strict_json", "plain_yaml", "lock_files"}
 CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
     "signals": set(),
+    "lock_files": set(),
     "options": set(),
     "strict_json": {"errors"},
     "plain_yaml": {"errors"},
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "signals", "plain_yaml"},
+    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "signals", "lock_files", "plain_yaml"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -51,7 +52,7 @@ MAY_IMPORT = {
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "signals", "strict_json"),
+    *("terminal", "ranks", "signals", "lock_files", "strict_json"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

@@ -312,6 +312,29 @@ def test_an_evaluation_that_is_not_finite_ends_the_run_before_it_is_saved(bad: f
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
+def test_a_stop_asked_for_while_compiling_comes_before_the_next_step(tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    class Compiling(Toy):
+        def forward(self, tokens: Tensor) -> Tensor:
+            if self.training:
+                stop.ask(signal.SIGUSR2)
+            return super().forward(tokens)
+
+    def stopped(where: str, **more: Path) -> None:
+        torch.manual_seed(0)
+        plan = Plan(steps=3, compile=True)
+        with pytest.raises(Interrupted) as caught:
+            toy_train(plan, model=Compiling(), checkpoint_directory=tmp_path, stop=stop, **more)  # type: ignore[arg-type]
+        assert (caught.value.exit_code, caught.value.where) == (128 + signal.SIGUSR2, where)
+
+    stopped("before step 1")
+    assert not list(tmp_path.iterdir())
+    toy_train(Plan(steps=1, compile=True), checkpoint_directory=tmp_path)
+    stopped("step 1 of 3 is committed", resume_from=tmp_path / "step-000001")
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
 def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:
     compiled: list[bool] = []
 
