@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 from children import start
-from signalled import PHASES, SIGNALS, Shot, faults_of, interrupted, random_shot, shoot
-from small_runs import SmallRuns
+from signalled import PHASES, SIGNALS, Shot, faults_of, interrupted, random_shot, shoot, whole
+from small_runs import SmallRuns, checkpoints_of
 
 from figures import Count, Report
 
@@ -96,6 +96,20 @@ def test_a_second_signal_ends_everything_at_once(
     outcome = f"all gone after at most {slowest:.1f} s"
     figure("R4", f"a second signal in a long computation, {where}", total, outcome, bound="2 s")
     assert slowest < 2
+
+
+def test_a_batch_system_may_signal_the_launcher_and_its_ranks_at_once(small: SmallRuns, tmp_path: Path) -> None:
+    """The ranks hear of it twice, since the launcher passes its signal on: that is one request."""
+    run = tmp_path / "run"
+    words = small.pretrain(run, steps=100_000, eval_every=50_000, save_every=50_000, **_of_two())
+    child = start(whole, words, log=tmp_path / "log")
+    _wait_for(run / "metrics.jsonl")
+    for one in (*psutil.Process(child.pid).children(recursive=True), child):
+        os.kill(one.pid, signal.SIGTERM)
+    assert child.wait() == 143
+    [line] = child.error_lines
+    assert f"is committed) - go on with: gptkit pretrain --resume {run}" in line
+    assert len(checkpoints_of(run)) == 1
 
 
 def _wait_for(path: Path) -> None:
