@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _watch(console):
         try:
             return _exit_code(arguments, console, has_stdout=has_stdout)
-        except (Interrupted, KeyboardInterrupt) as error:  # a second signal, while the end was being reported
+        except (Interrupted, KeyboardInterrupt) as error:  # a signal while an error was being reported
             return as_gptkit_error(error, None, console.command_line).exit_code
 
 
@@ -92,28 +92,28 @@ def _parsed(arguments: Sequence[str]) -> Request | int | None:
     try:
         parsed: Request | int | None = _app()(arguments, prog_name="gptkit", standalone_mode=False)
         return parsed
-    except SystemExit:  # so it ends where stdout is a closed pipe
+    except SystemExit:  # Typer's answer to a closed pipe
         raise BrokenPipeError from None
 
 
 def _watch(console: Console) -> contextlib.AbstractContextManager[object]:
-    """Return what obeys signals while a command works."""
+    """Return the context in which signals end a command."""
     if ranks.world() is None:
-        return Watch(_interrupt, console.say, "as soon as the work at hand allows")
+        return Watch(_interrupt, console.say, "as soon as possible")
     with contextlib.suppress(ValueError):  # only the main thread may
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the rank may wait for others where Python's handlers do not run
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank may be waiting for others, deaf to Python's handlers
     return contextlib.nullcontext()
 
 
 def _interrupt(number: int) -> None:
-    """End in one line, with the exit code of the signal."""
+    """Raise what main reports in one line, with the signal's exit code."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Interrupted(f"interrupted by {signal.Signals(number).name}", signal_number=number, fix=AGAIN)
 
 
 def _has_run_directory(request: Request | int | None) -> bool:
-    """Say whether what a command finds out is in a directory at the end, so that it needs no stdout."""
+    """Say whether a command leaves its result in a run directory, and so can do without stdout."""
     if not isinstance(request, Request) or not isinstance(request.options, opt.TrainingOptions):
         return False
     return not request.options.dry_run

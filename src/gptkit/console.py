@@ -142,7 +142,7 @@ class Console:
 
         screen = self._rich(self._stderr)
         display = Live(get_renderable=render, console=screen, refresh_per_second=2)
-        with contextlib.suppress(OSError):  # a terminal that was closed ends no run, neither here nor below
+        with contextlib.suppress(OSError):  # the terminal may be closed, here and below
             display.start()
         self._live = screen
         try:
@@ -155,13 +155,13 @@ class Console:
     def _log(self, line: str) -> None:
         # A log nobody reads any more must not end a training run.
         with contextlib.suppress(OSError):
-            live = self._live  # another thread may say something as the display ends
+            live = self._live  # read once: the display may end while another thread speaks
             if live is not None:
                 from rich.text import Text
 
                 live.print(Text.from_ansi(line), soft_wrap=True)
             else:
-                self._stderr.write(f"{line}\n")  # whole, whatever other threads write
+                self._stderr.write(f"{line}\n")  # in one call, since other threads write too
                 self._stderr.flush()
 
     def _styled(self, word: str, sgr: str) -> str:

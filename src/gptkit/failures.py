@@ -97,7 +97,7 @@ def _write_log(error: BaseException, run_directory: Path | None, command_line: s
                     errors="backslashreplace",
                 ) as file:
                     file.write(content)
-                if folder == run_directory:  # which a group may share; the file was made for its owner alone
+                if folder == run_directory:  # a group may share it, but tempfile creates with mode 600
                     with contextlib.suppress(OSError):
                         shutil.copymode(folder / CONFIG, file.name)
                 return Path(file.name)

@@ -1,4 +1,4 @@
-"""The file beside a resource whose kernel lock says that a process has it; a group's members can share one."""
+"""Opening the lock files of runs and of the cache so that the members of a group can share them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def open_lock_file(path: Path) -> int:
-    """Return a descriptor of a lock file, made with the mode that the umask gives.
+    """Return a descriptor of a lock file, which is created with the mode that the umask gives.
 
-    Another user's that may only be read is opened for reading: that is enough for flock(2), except over NFS.
+    Another user's that we may only read is opened read-only: enough for flock(2), except over NFS.
     """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

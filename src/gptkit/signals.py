@@ -1,7 +1,7 @@
 """Signals that ask this process to end: the first is acknowledged and obeyed, a second one ends the process at once.
 
-Python runs handlers between two bytecodes, so a long call into C delays them. The kernel's side of a handler writes
-into a pipe at once, and a thread that reads from it can answer wherever that call lets other threads run.
+Python runs signal handlers between two bytecodes, so a long call into C delays them. The C half of a handler writes to
+a pipe immediately, though, and a thread that reads from it can respond as long as that call releases the GIL.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Self
 
-# What terminals, users, service managers and batch systems send before SIGKILL; Windows has two of them.
+# What terminals, users, service managers and batch schedulers send before SIGKILL; Windows has only two of them.
 NAMES = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGXCPU")
 HANDLED = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-IGNORED_IN_BACKGROUND = ("SIGINT", "SIGQUIT")  # by every job that a shell without job control starts with &
-# Seconds in which several signals count as one. A closing terminal and `timeout` signal twice; Slurm signals a launcher
-# and its ranks, and the launcher passes its own signal on.
+IGNORED_IN_BACKGROUND = ("SIGINT", "SIGQUIT")  # in every job that a shell without job control starts with &
+# Seconds within which several signals count as one: a closing terminal and `timeout` signal twice, and Slurm signals a
+# launcher and its ranks, to which the launcher then forwards the signal.
 TOGETHER = 0.3
 SIG_DFL, SIG_IGN = 0, 1  # for the kernel
 
 
 def heard() -> list[int]:
-    """Return the signals to handle: all but those that the parent, such as nohup, chose to have ignored."""
+    """Return the signals to handle: all but those that the parent process, such as nohup, deliberately ignores."""
     in_background = [getattr(signal, name, None) for name in IGNORED_IN_BACKGROUND]
     return [one for one in HANDLED if one in in_background or signal.getsignal(one) is not signal.SIG_IGN]
 
 
 class Watch:
-    """While this is entered, the first signal calls `obey(number)` in the main thread, between two bytecodes.
+    """A context in which the first signal calls `obey(number)` in the main thread, between two bytecodes.
 
-    If the process is still inside the `with` when TOGETHER is over, a thread acknowledges the signal through `say`, and
-    the kernel's default action is back: the next signal ends the process even inside a call into C. SIGXCPU is then
-    ignored: past the CPU time limit the kernel repeats it every second. Outside the main thread nothing is watched.
+    If the process is still in it TOGETHER seconds later, a thread acknowledges the signal through `say` and restores
+    the kernel's default actions: the next signal ends the process even inside a call into C. SIGXCPU is then ignored,
+    since the kernel repeats it every second past a CPU time limit. Threads other than the main one get no signals.
     """
 
     def __init__(self, obey: Callable[[int], None], say: Callable[[str], object], when: str) -> None:
@@ -60,7 +60,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._obey = lambda number: None  # which may raise
+        self._obey = lambda number: None  # it may raise, which is too late here
         with self._lock:
             if self._pipe is not None:
                 signal.set_wakeup_fd(self._previous_wakeup)
@@ -89,9 +89,9 @@ class Watch:
         os.close(pipe)
 
     def _hand_to_kernel(self) -> bool:
-        """Leave further signals to the kernel once TOGETHER is over; return whether this is still entered by then."""
+        """Restore the kernel's default actions after TOGETHER; return False if the context was left by then."""
         time.sleep(TOGETHER)
-        # From any thread: signal.signal() is for the main one, which may sit in a long call.
+        # From any thread: signal.signal() is for the main one only, which may be in a long call.
         set_signal = ctypes.pythonapi.PyOS_setsig
         set_signal.argtypes, set_signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         with self._lock:
@@ -102,7 +102,7 @@ class Watch:
 
 @contextlib.contextmanager
 def unwatched() -> Iterator[None]:
-    """Acknowledge nothing inside the `with`, where each Ctrl-C raises KeyboardInterrupt; for the main thread only."""
+    """A context without acknowledgments, in which each Ctrl-C raises KeyboardInterrupt; for the main thread only."""
     descriptor, handler = signal.set_wakeup_fd(-1), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -112,7 +112,7 @@ def unwatched() -> Iterator[None]:
 
 
 class StopRequest(Watch):
-    """A flag that the first signal sets while this is entered; the old handlers get what came too late."""
+    """A flag that the first signal sets; a signal that came too late to be obeyed goes to the previous handlers."""
 
     def __init__(self, say: Callable[[str], object] = lambda text: None) -> None:
         super().__init__(self._grant, say, "after the current step")
@@ -125,7 +125,7 @@ class StopRequest(Watch):
 
     def _grant(self, number: int) -> None:
         self.ask(number)
-        self._hand_to_kernel()  # before a call into C that lets no other thread do it
+        self._hand_to_kernel()  # now: the next call into C may hold the GIL
 
     def ask(self, number: int) -> None:
         """Ask for a stop as the signal `number` would."""

@@ -20,9 +20,9 @@ _LIVE_COLUMNS = 60
 
 
 def open_standard_streams() -> bool:
-    """Lead closed standard streams to the null device, and return whether stdout was open; a closed stdin stays None.
+    """Open closed standard streams on the null device; return whether stdout was open. A closed stdin stays None.
 
-    Otherwise the next files opened would get their numbers, and with them whatever libraries print.
+    Otherwise the next files to be opened get their descriptors, and whatever libraries print goes into them.
     """
     had_stdout = sys.stdout is not None
     for number in range(3):

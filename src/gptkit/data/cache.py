@@ -106,7 +106,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that takes the place of `path` in one step at the end, or vanishes if an error comes first."""
     unfinished = path.with_name(path.name + (".part" if fcntl else f".{os.getpid()}.part"))
     try:
-        unfinished.unlink(missing_ok=True)  # a colleague's, perhaps, whose process was killed
+        unfinished.unlink(missing_ok=True)  # perhaps left by another user, and not writable
         with open(unfinished, "wb") as file:
             yield file
         os.replace(unfinished, path)
@@ -132,7 +132,7 @@ def _sole_builder(path: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                with contextlib.suppress(PermissionError):  # in a directory where each removes only their own files
+                with contextlib.suppress(PermissionError):  # a sticky directory and another user's lock
                     lock.unlink(missing_ok=True)
             return
         finally:

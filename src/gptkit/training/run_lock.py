@@ -51,7 +51,7 @@ class RunLock:
             self.release()
             error.filename = str(self.path)
             raise
-        with contextlib.suppress(OSError):  # the lock is what counts, not the note of who has it
+        with contextlib.suppress(OSError):  # a read-only file: it is locked, but its note names an earlier holder
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
