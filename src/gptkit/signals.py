@@ -51,13 +51,16 @@ class Watch:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in heard()}
-            with contextlib.suppress(ValueError, OSError):  # Windows takes sockets only
-                self._pipe = os.pipe()
-                os.set_blocking(self._pipe[1], False)
-                self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-                numbers = frozenset(self._previous)
-                threading.Thread(target=self._attend, args=(self._pipe[0], numbers), daemon=True).start()
+            if os.name != "nt":  # where only a socket can be written to
+                self._attend()
         return self
+
+    def _attend(self) -> None:
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        arguments = (self._pipe[0], frozenset(self._previous))
+        threading.Thread(target=self._acknowledge, args=arguments, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._obey = lambda number: None  # it may raise, which is too late here
@@ -78,7 +81,7 @@ class Watch:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    def _attend(self, pipe: int, numbers: frozenset[int]) -> None:
+    def _acknowledge(self, pipe: int, numbers: frozenset[int]) -> None:
         while (byte := os.read(pipe, 1)) and byte[0] not in numbers:
             continue
         if byte and self._hand_to_kernel():
