@@ -348,12 +348,14 @@ def test_a_bug_leaves_its_traceback_in_a_log(
         raise error
 
     toy.act = act  # type: ignore[assignment]
+    (tmp_path / "config.yaml").touch()
     assert main(["toy", "--seed", "9", "--json"]) == 1
     out, err = capsys.readouterr()
     shown = json.loads(out)["error"]
     assert (shown["kind"], shown["exit_code"]) == ("internal", 1)
     log = Path(shown["where"])
     assert log.parent == tmp_path
+    assert log.stat().st_mode == (tmp_path / "config.yaml").stat().st_mode  # for all who share the run
     text = log.read_text()
     assert "Traceback" in text
     assert "gptkit toy --seed 9" in text
@@ -390,6 +392,63 @@ def test_as_a_module_in_a_closed_pipe_and_on_a_full_disk() -> None:
             done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=facts, timeout=60)
         assert done.returncode == 6
         assert done.stderr.startswith("error: no space left")
+
+
+HELP_OR_RESULT = [["--help"], ["pretrain", "-h"], ["--version"], ["recipes", "ls"], ["recipes", "ls", "--json"]]
+
+
+def run_closed(arguments: list[str], closed: tuple[int, ...]) -> subprocess.CompletedProcess[str]:
+    """Run gptkit without some of its standard streams; the others are pipes."""
+    facts = {**os.environ, "PYTHONPATH": str(Path(gptkit.__file__).parents[1])}
+    shell = " ".join({0: "<&-", 1: ">&-", 2: "2>&-"}[number] for number in closed)
+    line = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "gptkit", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=facts, timeout=60, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("arguments", HELP_OR_RESULT, ids=" ".join)
+def test_a_closed_stdout_is_named_in_one_line(arguments: list[str]) -> None:
+    done = run_closed(arguments, (1,))
+    assert (done.returncode, done.stderr) == (2, "error: stdout is closed - redirect it to a file, or to /dev/null\n")
+    assert run_closed(arguments, (0, 1, 2)).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", HELP_OR_RESULT, ids=" ".join)
+def test_with_stderr_or_stdin_closed_results_come_as_ever(arguments: list[str]) -> None:
+    whole = run_closed(arguments, ())
+    assert whole.returncode == 0
+    for closed in ((2,), (0,), (0, 2)):
+        done = run_closed(arguments, closed)
+        assert (done.returncode, done.stdout) == (0, whole.stdout)
+    failed = run_closed(["recipes", "ls", "--jsn", "--json"], (2,))
+    assert (failed.returncode, json.loads(failed.stdout)["error"]["kind"]) == (2, "usage")
+
+
+@pytest.mark.parametrize("arguments", HELP_OR_RESULT, ids=" ".join)
+def test_a_reader_that_left_before_the_first_byte_is_no_failure(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    facts = {**os.environ, "PYTHONPATH": str(Path(gptkit.__file__).parents[1])}
+    line = [sys.executable, "-m", "gptkit", *arguments]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, env=facts, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_opened_later_gets_no_standard_streams_number(tmp_path: Path) -> None:
+    """Or a library's print would go into it."""
+    script = (
+        "import os, sys; from gptkit import cli\n"
+        "def work(request, arguments, console):\n"
+        f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "    assert file.fileno() > 2\n"
+        "    [os.write(number, b'printed') for number in (1, 2)]\n"
+        "cli._run, cli._has_run_directory = work, lambda request: True\n"
+        "sys.exit(cli.main(['recipes', 'ls']))\n"
+    )
+    facts = {**os.environ, "PYTHONPATH": str(Path(gptkit.__file__).parents[1])}
+    line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script]
+    assert subprocess.run(line, env=facts, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_options_of_pretrain_are_those_that_scripts_rely_on() -> None:

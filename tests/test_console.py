@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -242,6 +243,37 @@ def test_a_log_that_nobody_reads_ends_no_run() -> None:
     speaker.say("x")
     with pytest.raises(BrokenPipeError):
         speaker.result("x")
+
+
+def test_a_terminal_that_was_closed_ends_no_run() -> None:
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            if self.is_gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+        is_gone = False
+
+    terminal = Gone()
+    speaker = Console(stderr=terminal, environment={"COLUMNS": "100"})
+    with speaker.progress(2) as progress:
+        terminal.is_gone = True
+        progress.step(1, loss=1.0, learning_rate=1.0, tokens_per_second=1.0)
+        speaker.say("x")
+
+
+def test_an_error_of_stdout_names_it() -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    speaker = Console(stdout=Full(), environment={})
+    for speak in (lambda: speaker.result("x"), lambda: speaker.print_json({}), lambda: speaker.table("", ["x"], [[1]])):
+        with pytest.raises(OSError, match="stdout"):
+            speak()
 
 
 def test_a_tally_is_some_lines_in_a_pipe_and_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

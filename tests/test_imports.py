@@ -15,12 +15,17 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "run_files", "network", "strict_json", "plain_yaml"}
+BASE = {
+    *("errors", "options", "option_values", "recipe_files", "run_files", "network", "strict_json", "plain_yaml"),
+    "lock_files",
+}
 CORE = BASE | {"data", "model", "model_files"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
+    "signals": set(),
+    "lock_files": set(),
     "options": set(),
     "strict_json": {"errors"},
     "plain_yaml": {"errors"},
@@ -33,7 +38,10 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "run_files", "strict_json", "data"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "run_files", "ranks", "plain_yaml"},
+    "training": {
+        *("errors", "options", "option_values", "recipe_files", "run_files", "ranks", "signals", "lock_files"),
+        "plain_yaml",
+    },
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -42,17 +50,17 @@ MAY_IMPORT = {
     "terminal": set(),
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
-    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks"},
+    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks", "signals"},
     "failures": {"errors", "recipe_files"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"ranks", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE | {"ranks", "signals", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "run_files", "strict_json"),
+    *("terminal", "ranks", "signals", "lock_files", "run_files", "strict_json"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

@@ -32,7 +32,8 @@ from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
-from gptkit.terminal import has_colour, is_live
+from gptkit.signals import Watch
+from gptkit.terminal import has_colour, is_live, open_standard_streams
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,27 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; nothing but exits of the interpreter escapes."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    has_stdout = open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         # What an encoding cannot show comes out as an escape, not as a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    line = shlex.join(["gptkit", *arguments])
-    console = Console(json="--json" in arguments, command_line=line)
-    with contextlib.suppress(ValueError):  # only the main thread may
-        if ranks.world() is None:
-            for name in ("SIGTERM", "SIGUSR1"):  # a batch system's warning
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), _interrupt)
-        else:  # a rank may wait for the others where Python's handlers do not run
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    console = Console(json="--json" in arguments, command_line=shlex.join(["gptkit", *arguments]))
+    with _watch(console):
+        try:
+            return _exit_code(arguments, console, has_stdout=has_stdout)
+        except (Interrupted, KeyboardInterrupt) as error:  # a signal while an error was being reported
+            return as_gptkit_error(error, None, console.command_line).exit_code
+
+
+def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) -> int:
     try:
-        request = _app()(arguments, prog_name="gptkit", standalone_mode=False)
+        request = _parsed(arguments)
+        if not has_stdout and not _has_run_directory(request):
+            raise UsageError("stdout is closed", fix="redirect it to a file, or to /dev/null")
         if not isinstance(request, Request):
-            return int(request or 0)
-        console = Console(json=request.options.json, command_line=line, recipe_note=request.recipe_note)
+            return request or 0
+        console.json, console.recipe_note = request.options.json, request.recipe_note
         _run(request, arguments, console)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Exception, KeyboardInterrupt) as error:
-        failure = as_gptkit_error(error, console.run_directory, line)
+        failure = as_gptkit_error(error, console.run_directory, console.command_line)
         if ranks.hand_over_error(failure):
             return failure.exit_code
         if console.json:
@@ -83,10 +87,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """End as Ctrl-C does: in one line, with the exit code of the signal."""
-    name = signal.Signals(number).name
-    raise Interrupted(f"interrupted by {name}", signal_number=number, fix=AGAIN)
+def _parsed(arguments: Sequence[str]) -> Request | int | None:
+    """Return a Request, or the exit code of what Typer answers itself: help and the version."""
+    try:
+        parsed: Request | int | None = _app()(arguments, prog_name="gptkit", standalone_mode=False)
+        return parsed
+    except SystemExit:  # Typer's answer to a closed pipe
+        raise BrokenPipeError from None
+
+
+def _watch(console: Console) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which signals end a command."""
+    if ranks.world() is None:
+        return Watch(_interrupt, console.say, "as soon as possible")
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank may be waiting for others, deaf to Python's handlers
+    return contextlib.nullcontext()
+
+
+def _interrupt(number: int) -> None:
+    """Raise what main reports in one line, with the signal's exit code."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Interrupted(f"interrupted by {signal.Signals(number).name}", signal_number=number, fix=AGAIN)
+
+
+def _has_run_directory(request: Request | int | None) -> bool:
+    """Say whether a command leaves its result in a run directory, and so can do without stdout."""
+    if not isinstance(request, Request) or not isinstance(request.options, opt.TrainingOptions):
+        return False
+    return not request.options.dry_run
 
 
 def _run(request: Request, arguments: Sequence[str], console: Console) -> None:

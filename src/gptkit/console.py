@@ -79,7 +79,16 @@ class Console:
 
     def _write(self, text: str) -> None:
         if not self._silent and not self.json:
-            print(text, end="", file=self._stdout, flush=True)
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        """Write to stdout; an OSError names it."""
+        try:
+            self._stdout.write(text)
+            self._stdout.flush()
+        except OSError as error:
+            error.filename = "stdout"
+            raise
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], colours: Sequence[str] = ()
@@ -96,12 +105,12 @@ class Console:
         if has_colour(self._stdout, self._environment):
             self._rich_table(safe_text(title), head, cells, right, colours)
         else:
-            print(_plain_table(safe_text(title), head, cells, right), file=self._stdout, flush=True)
+            self._print(_plain_table(safe_text(title), head, cells, right) + "\n")
 
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
         if not self._silent:
-            print(json_line(payload), file=self._stdout, flush=True)
+            self._print(json_line(payload) + "\n")
 
     @contextlib.contextmanager
     def progress(self, total_steps: int) -> Iterator[Progress]:
@@ -132,22 +141,28 @@ class Console:
         from rich.live import Live
 
         screen = self._rich(self._stderr)
-        with Live(get_renderable=render, console=screen, refresh_per_second=2):
-            self._live = screen
-            try:
-                yield
-            finally:
-                self._live = None
+        display = Live(get_renderable=render, console=screen, refresh_per_second=2)
+        with contextlib.suppress(OSError):  # the terminal may be closed, here and below
+            display.start()
+        self._live = screen
+        try:
+            yield
+        finally:
+            self._live = None
+            with contextlib.suppress(OSError):
+                display.stop()
 
     def _log(self, line: str) -> None:
         # A log nobody reads any more must not end a training run.
         with contextlib.suppress(OSError):
-            if self._live is not None:
+            live = self._live  # read once: the display may end while another thread speaks
+            if live is not None:
                 from rich.text import Text
 
-                self._live.print(Text.from_ansi(line), soft_wrap=True)
+                live.print(Text.from_ansi(line), soft_wrap=True)
             else:
-                print(line, file=self._stderr, flush=True)
+                self._stderr.write(f"{line}\n")  # in one call, since other threads write too
+                self._stderr.flush()
 
     def _styled(self, word: str, sgr: str) -> str:
         return f"\x1b[1;{sgr}m{word}\x1b[0m" if has_colour(self._stderr, self._environment) else word

@@ -7,7 +7,7 @@ GptkitError                 1    a bug, when raised bare
   NothingComparable         4    the gate had nothing to compare
   Diverged                  5    a loss or gradient stopped being finite
   OutOfResources            6    disk, memory or device ran out
-  Interrupted         130/143    a signal came; a checkpoint is committed
+  Interrupted    128 + signal    a signal came; a checkpoint is committed
   OtherRankFailed             1    another process of the run failed, which says so itself
   Reported             as it was    an error of another process
 """
@@ -15,7 +15,6 @@ GptkitError                 1    a bug, when raised bare
 from __future__ import annotations
 
 import difflib
-import signal
 from collections.abc import Iterable, Mapping
 
 AGAIN = "give the same command again"  # where a run is known, shown as the command that goes on with it
@@ -111,13 +110,13 @@ class Reported(GptkitError):
 
 
 class Interrupted(GptkitError):
-    """A signal stopped the process; `signal_number` gives the exit code: 130 for SIGINT, 143 for any other."""
+    """A signal stopped the process; the exit code is 128 + `signal_number`, as a shell reports it."""
 
     kind = "interrupted"
 
     def __init__(self, message: str, *, signal_number: int, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message, where=where, fix=fix)
-        self.exit_code = 130 if signal_number == signal.SIGINT else 143
+        self.exit_code = 128 + signal_number
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

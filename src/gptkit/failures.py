@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shlex
+import shutil
 import signal
 import tempfile
 import traceback
@@ -96,5 +97,8 @@ def _write_log(error: BaseException, run_directory: Path | None, command_line: s
                     errors="backslashreplace",
                 ) as file:
                     file.write(content)
+                if folder == run_directory:  # a group may share it, but tempfile creates with mode 600
+                    with contextlib.suppress(OSError):
+                        shutil.copymode(folder / CONFIG, file.name)
                 return Path(file.name)
     return None

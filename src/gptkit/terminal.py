@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,23 @@ _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _INVISIBLE = "\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f"  # not joiners, which scripts and emoji need
 _UNSAFE = re.compile(f"[{_CONTROLS}{_BIDIRECTIONAL}{_INVISIBLE}{_SURROGATES}]")
 _LIVE_COLUMNS = 60
+
+
+def open_standard_streams() -> bool:
+    """Open closed standard streams on the null device; return whether stdout was open. A closed stdin stays None.
+
+    Otherwise the next files to be opened get their descriptors, and whatever libraries print goes into them.
+    """
+    had_stdout = sys.stdout is not None
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    return had_stdout
 
 
 def safe_text(text: str) -> str:

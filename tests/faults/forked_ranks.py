@@ -15,6 +15,8 @@ from typing import Any
 from children import command
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
+from gptkit.signals import HANDLED
+
 Prepare = Callable[[int], None]  # given the rank, in its process
 
 
@@ -38,7 +40,7 @@ def _be_rank(words: list[str], environment: dict[str, str], prepare: Prepare) ->
     code = 1
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT):
+        for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()

@@ -19,7 +19,7 @@ from small_runs import checkpoints_of
 
 # Phases that a run goes through, and how many calls of each a small run makes at least.
 PHASES = {"tokenisation": 1, "step": 20, "accumulation": 20, "evaluation": 12, "save": 40, "writing the model": 1}
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGUSR2", "SIGXCPU", "SIGQUIT")
 OF_SAVES = ("write_durably", "write_atomically", "sync_directory", "rename", "remove_directory", "make_directory")
 HANG = 60.0  # seconds from a signal to the end
 
@@ -37,7 +37,7 @@ class Shot:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.name == "SIGINT" else 143
+        return 128 + int(getattr(signal, self.name))
 
 
 def random_shot(chance: random.Random, phase: str, name: str, processes: int) -> Shot:

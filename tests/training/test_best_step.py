@@ -14,11 +14,11 @@ from training_toy import bits_equal, everything, toy, toy_loss, toy_train
 
 from gptkit.errors import InputError, Interrupted
 from gptkit.run_files import all_steps
+from gptkit.signals import StopRequest
 from gptkit.training.batches import Batch
 from gptkit.training.checkpoints import load_weights, newest_committed, read_state
 from gptkit.training.events import Event, FinishEvent
 from gptkit.training.plans import Plan
-from gptkit.training.signals import StopRequest
 
 VALUES = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.9, 10: 0.8, 12: 0.1}  # the best is step 4: of equals the earlier
 

@@ -40,6 +40,7 @@ def test_two_processes_train_and_print_one_object(place: Path) -> None:
     [
         ("launcher", signal.SIGINT, 130, "interrupted by SIGINT (step "),  # as Ctrl-C: ranks have sessions of their own
         ("launcher", signal.SIGTERM, 143, "interrupted by SIGTERM (step "),
+        ("launcher", signal.SIGUSR2, 140, "interrupted by SIGUSR2 (step "),
         ("launcher", signal.SIGKILL, -9, None),
         ("1", signal.SIGTERM, 143, "interrupted by SIGTERM (step "),
         ("1", signal.SIGKILL, 6, "process 1 was ended by SIGKILL"),

@@ -28,6 +28,7 @@ from training_toy import (
 )
 
 from gptkit.errors import Diverged, GptkitError, Interrupted
+from gptkit.signals import StopRequest
 from gptkit.training.batches import Batch, MicroBatch
 from gptkit.training.checkpoints import newest_committed, read_state
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
@@ -36,7 +37,6 @@ from gptkit.training.loss_scale import LossScale, next_scale
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
-from gptkit.training.signals import StopRequest
 
 CHOICES = ["adamw", "muon", "openai-adam"]
 
@@ -309,6 +309,29 @@ def test_an_evaluation_that_is_not_finite_ends_the_run_before_it_is_saved(bad: f
     plan = Plan(steps=4, eval_every=2, save_every=1)
     with pytest.raises(Diverged, match="step 2"):
         toy_train(plan, evaluate=lambda should_stop: {"val_loss": bad}, checkpoint_directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_a_stop_asked_for_while_compiling_comes_before_the_next_step(tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    class Compiling(Toy):
+        def forward(self, tokens: Tensor) -> Tensor:
+            if self.training:
+                stop.ask(signal.SIGUSR2)
+            return super().forward(tokens)
+
+    def stopped(where: str, **more: Path) -> None:
+        torch.manual_seed(0)
+        plan = Plan(steps=3, compile=True)
+        with pytest.raises(Interrupted) as caught:
+            toy_train(plan, model=Compiling(), checkpoint_directory=tmp_path, stop=stop, **more)  # type: ignore[arg-type]
+        assert (caught.value.exit_code, caught.value.where) == (128 + signal.SIGUSR2, where)
+
+    stopped("before step 1")
+    assert not list(tmp_path.iterdir())
+    toy_train(Plan(steps=1, compile=True), checkpoint_directory=tmp_path)
+    stopped("step 1 of 3 is committed", resume_from=tmp_path / "step-000001")
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +13,9 @@ import torch
 from toy_processes import run_pair, start
 from training_toy import bits_equal, everything, step_rows, supervised, toy_train
 
-from gptkit.errors import Interrupted
 from gptkit.run_files import all_steps
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.plans import Plan
-from gptkit.training.signals import HANDLED, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -83,50 +78,6 @@ def test_sigterm_commits_and_exits_with_143(tmp_path: Path) -> None:
     found = newest_committed(tmp_path / "checkpoints")
     assert found.path is not None
     assert f"step {int(found.path.name[5:])} of 5000 is committed" in last
-
-
-@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
-def test_signals_ask_once_and_the_old_handlers_come_back(number: str, code: int) -> None:
-    previous = [signal.getsignal(one) for one in HANDLED]
-    with contextlib.suppress(Interrupted), StopRequest() as stop:
-        assert not stop.is_asked
-        os.kill(os.getpid(), getattr(signal, number))
-        assert stop.is_asked
-        assert stop.signal_number == getattr(signal, number)
-        assert Interrupted("asked", signal_number=stop.signal_number).exit_code == code
-        assert all(signal.getsignal(one) is signal.SIG_DFL for one in HANDLED)
-        raise Interrupted("granted", signal_number=stop.signal_number)
-    assert [signal.getsignal(one) for one in HANDLED] == previous
-
-
-def test_a_request_that_came_too_late_reaches_the_old_handler() -> None:
-    heard: list[int] = []
-    previous = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
-    try:
-        with StopRequest():
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert not heard
-        assert heard == [signal.SIGUSR1]
-    finally:
-        signal.signal(signal.SIGUSR1, previous)
-
-
-@pytest.mark.parametrize("busy", ["sum(range(10**12))", "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"])
-def test_a_second_signal_ends_the_process_even_in_a_long_computation(busy: str) -> None:
-    """Whether the first one came before that or, where a computation lets other threads run, inside it."""
-    script = (
-        "import hashlib, time; from gptkit.training.signals import StopRequest\n"
-        f"with StopRequest() as stop:\n print('in', flush=True)\n {busy.partition('(')[0] == 'sum'}"
-        f" and [time.sleep(0.01) for _ in iter(lambda: stop.is_asked, True)]\n print('busy', flush=True)\n {busy}"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "in\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "busy\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=2) in (143, -signal.SIGTERM)  # 143 in a shell either way
 
 
 def wait_for_row(path: Path, process: subprocess.Popen[str]) -> None:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from gptkit.errors import GptkitError
 from gptkit.options import TrainingOptions
+from gptkit.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.events import Event, StepEvent
@@ -28,7 +29,6 @@ from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.schedules import learning_rate_factor
-from gptkit.training.signals import StopRequest
 
 VOCABULARY, WIDTH, LENGTH, ROWS = 11, 8, 6, 10
 

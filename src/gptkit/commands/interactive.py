@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gptkit import signals
 from gptkit.commands.telling import say_notices, tell
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError, suggest
@@ -36,6 +37,11 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
     attended = sys.stdin.isatty()
     if attended:
         console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
+    with signals.unwatched() if attended else contextlib.nullcontext():
+        _talk(dialogue, console, attended=attended)
+
+
+def _talk(dialogue: Dialogue, console: Console, *, attended: bool) -> None:
     for line in _typed_lines(console) if attended else _piped_lines():
         try:
             dialogue.take(line)

@@ -20,6 +20,7 @@ from gptkit.console import Console
 from gptkit.errors import Diverged
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
+from gptkit.signals import StopRequest
 from gptkit.training import raising, rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import Cutting
@@ -32,7 +33,6 @@ from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import open_run
 from gptkit.training.schedules import Schedule
-from gptkit.training.signals import StopRequest
 from gptkit.training.step import LossFunction
 from gptkit.training.trackers import Tracker
 
@@ -131,7 +131,7 @@ def train_run(
             checkpoint_directory=directory.checkpoints,
             snapshot_directory=directory.snapshots,
             resume_from=found.path,
-            stop=stack.enter_context(StopRequest()),
+            stop=stack.enter_context(StopRequest(console.say)),
             shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
             cutting=job.cutting,
         )

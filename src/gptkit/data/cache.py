@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.lock_files import open_lock_file
 
 try:
     import fcntl
@@ -105,6 +106,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that takes the place of `path` in one step at the end, or vanishes if an error comes first."""
     unfinished = path.with_name(path.name + (".part" if fcntl else f".{os.getpid()}.part"))
     try:
+        unfinished.unlink(missing_ok=True)  # perhaps left by another user, and not writable
         with open(unfinished, "wb") as file:
             yield file
         os.replace(unfinished, path)
@@ -122,7 +124,7 @@ def _sole_builder(path: Path) -> Iterator[None]:
         return
     lock = path.with_name(path.name + ".lock")
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_lock_file(lock)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _is_still(lock, descriptor):
@@ -130,7 +132,8 @@ def _sole_builder(path: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # a sticky directory and another user's lock
+                    lock.unlink(missing_ok=True)
             return
         finally:
             os.close(descriptor)

@@ -24,14 +24,13 @@ from torch.distributed import run as elastic
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from gptkit import ranks
+from gptkit import ranks, signals
 from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError
 from gptkit.options import TrainingOptions
 from gptkit.training.launch_config import LaunchConfig
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
 CROWD = 4  # processes a core, at most: each loads its libraries, for seconds and hundreds of MB
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGQUIT")
 NOTICE_SECONDS = 2.0  # at most, between a rank's end and the elastic launcher's note of it
 
 
@@ -134,7 +133,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with _environment(_of_ranks(plan, folder)), _launcher_in_charge():
+            with _environment(_of_ranks(plan, folder)), signals.unwatched(), _launcher_in_charge():
                 _start(plan, [module, *arguments], folder)
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
@@ -172,7 +171,7 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
 
 
 def _handled() -> list[str]:
-    return [name for name in SIGNALS if hasattr(signal, name)]
+    return [signal.Signals(number).name for number in signals.heard()]
 
 
 @contextlib.contextmanager

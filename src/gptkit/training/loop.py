@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gptkit.errors import AGAIN, Diverged, GptkitError, Interrupted
+from gptkit.signals import StopRequest
 from gptkit.training import checkpoints, snapshots
 from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
@@ -31,7 +32,6 @@ from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.plans import Plan
 from gptkit.training.processes import all_reduce
 from gptkit.training.schedules import Schedule
-from gptkit.training.signals import StopRequest
 from gptkit.training.spikes import History, is_hopeless
 from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, uncompiled, warm_up
 from gptkit.training.stopping import AgreedStop, ShouldStop
@@ -183,6 +183,8 @@ class _Run:
         seconds = time.perf_counter() - start
         self.state = dataclasses.replace(self.state, compile_seconds=self.state.compile_seconds + seconds)
         yield NoticeEvent(f"compiled in {seconds:.1f} s")
+        if signal_number := self.stop.signal_number():  # compiling takes up to minutes
+            raise self._interrupted(signal_number)
 
     def stream(self, batches: Batches) -> Generator[tuple[StepWork, Share, Batch], None, None]:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -225,20 +227,12 @@ class _Run:
         signal_number = self._signal_number(step)
         if self.state.unfinished_row and not signal_number:
             raise GptkitError("the evaluation returned None although no stop was asked for", where=f"step {step}")
-        if signal_number and not self.state.unfinished_row:
-            yield NoticeEvent(f"{signal.Signals(signal_number).name} came: stopping after step {step}")
         is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
         if self.directory is not None and step != self.saved_step and is_due:
             yield self._save(self.directory)
             signal_number = signal_number or self._signal_number(step)
         if signal_number:
-            where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.directory else f"step {step}"
-            raise Interrupted(
-                f"interrupted by {signal.Signals(signal_number).name}",
-                signal_number=signal_number,
-                where=where,
-                fix=AGAIN,
-            )
+            raise self._interrupted(signal_number)
 
     def finish(self) -> FinishEvent:
         self.make_whole()
@@ -251,6 +245,13 @@ class _Run:
             self._elapsed(),
             best_step=state.best_step,
         )
+
+    def _interrupted(self, signal_number: int) -> Interrupted:
+        where = f"step {self.state.step}"
+        if self.directory is not None:
+            where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.saved_step else "before step 1"
+        message = f"interrupted by {signal.Signals(signal_number).name}"
+        return Interrupted(message, signal_number=signal_number, where=where, fix=AGAIN)
 
     def _checked_loss(self) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""

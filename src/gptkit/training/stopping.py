@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
+from gptkit.signals import StopRequest
 from gptkit.training.processes import all_reduce
-from gptkit.training.signals import StopRequest
 
 ShouldStop = Callable[[], bool]
 
