@@ -16,11 +16,12 @@ import gptkit
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 BASE = {"errors", "options", "option_values", "recipe_files", "network", "strict_json", "plain_yaml"}
-CORE = BASE | {"data", "model", "model_files"}
+CORE = BASE | {"data", "model", "model_files", "processor"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
+    "processor": {"errors"},
     "options": set(),
     "strict_json": {"errors"},
     "plain_yaml": {"errors"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},
+    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml", "processor"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -56,6 +57,7 @@ THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
+    "processor": {"torch"},
     "option_values": {"yaml"},
     "plain_yaml": {"yaml"},
     "console": {"rich"},

@@ -95,7 +95,7 @@ def train_run(
     """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
     found, state = on_main_process(accelerator, directory.newest)
     if found.path is not None:
-        choices = rules.reuse(state.choices, choices, may_compile=hardware.compiler is not None)
+        choices = rules.reuse(state.choices, choices, hardware)
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)
