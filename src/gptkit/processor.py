@@ -17,7 +17,7 @@ EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN tak
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies bf16 matrices in hardware; elsewhere bf16 is up to 30 times slower than fp32."""
+    """Return whether the CPU multiplies bf16 matrices in hardware; emulation is up to 30 times slower than fp32."""
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
     allowed = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
