@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/(?!__init__|auto|gpt2|openai)'
 DEMO := runs/demo
 
-NUMERIC := $(addprefix tests/,model generation evaluation finetuning pretraining test_processor.py test_world_sizes.py \
+NUMERIC := $(addprefix tests/,model generation evaluation finetuning pretraining test_processor.py \
 	$(addprefix training/test_,loop.py optimizers.py layer_rates.py rules.py) \
 	$(addprefix commands/test_,env.py eval.py generate.py) faults/test_numbers.py)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
