@@ -1,5 +1,5 @@
 # make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model, fine-tunes and evaluates it
-# make test    the fast tests (test-all: the slow ones too), each target setting up what it needs
+# make test    the fast tests (test-all: the slow ones too; test-processors: the numeric ones as on AVX2 and x86-64-v2), each target setting up what it needs
 # make faults  every fault at full count, for hours; writes benchmarks/faults.md
 # A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -13,8 +13,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/(?!__init__|auto|gpt2|openai)'
 DEMO := runs/demo
 
+NUMERIC := $(addprefix tests/,model generation evaluation finetuning pretraining test_processor.py \
+	$(addprefix training/test_,loop.py optimizers.py layer_rates.py rules.py) \
+	$(addprefix commands/test_,env.py eval.py generate.py) faults/test_numbers.py)
+AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	NPY_ENABLE_CPU_FEATURES=X86_V3 CC='$(CC) -mno-avx512f'
+X86_V2 = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
+	NPY_ENABLE_CPU_FEATURES=X86_V2 CC='$(CC) -march=x86-64-v2'
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
+
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-all faults check bench clean
+.PHONY: help install dev demo test test-all test-processors faults check bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -30,10 +39,15 @@ demo: $(VENV)/installed
 	$(BIN)/gptkit eval --model $(DEMO)-classification
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
+	$(PYTEST)
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -m "not network"
+
+# The switches only take features away, and torch believes them: AVX2 where there is none would be an illegal instruction.
+test-processors: $(VENV)/installed-dev
+	$(if $(shell grep -ow -m1 avx2 /proc/cpuinfo 2>/dev/null),$(AVX2) $(PYTEST) $(NUMERIC),@echo 'no AVX2 here: left out')
+	$(if $(filter x86_64,$(shell uname -m)),$(X86_V2) $(PYTEST) $(NUMERIC),@echo 'not an x86-64 processor: left out')
 
 faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults --faults-full

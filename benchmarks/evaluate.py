@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from side_by_side import spread
+from side_by_side import spread, without_emulated
 from turns import Answer, Worker, serve
 
 THREADS, VOCABULARY = 2, 50257
@@ -74,7 +74,7 @@ def main() -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["HF_DATASETS_CACHE"] = str(directory / "datasets")
         subprocess.run([sys.executable, __file__, "--row", str(directory), "models"], check=True, input="", text=True)
-        names = [name for name in ROWS if not options.only or name in options.only]
+        names = without_emulated([name for name in ROWS if not options.only or name in options.only])
         commands = {name: [sys.executable, __file__, "--row", str(directory), name] for name in names}
         workers = {name: stack.enter_context(Worker(commands[name], os.environ)) for name in names}
         measure(workers, {"lambada": options.passages, "blimp": options.pairs}, options.rounds)

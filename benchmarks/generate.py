@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from generation_peers import CTRANSLATE2, GPTKIT, PREPARE, THREADS, TOP_K
-from side_by_side import spread
+from side_by_side import spread, without_emulated
 from turns import Worker
 
 TOKENS, BATCHES, ONE_ROUND_FROM = 256, (1, 8, 64), 64
@@ -90,6 +90,7 @@ def main() -> None:
         print(machine())
         parts = options.part or [*map(str, BATCHES), "cold"]
         names = [name for name in ROWS if not options.only or name in options.only]
+        names = without_emulated(names, native=[name for name in names if name.startswith(GPTKIT)])
         if batches := [batch for batch in BATCHES if str(batch) in parts]:
             measure_speed(directory, names, batches, options.tokens, options.rounds)
         if "cold" in parts:

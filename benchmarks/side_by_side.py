@@ -46,7 +46,7 @@ def compare(
     if options.row:
         print(json.dumps(_measure(by_name[options.row], options.steps)))
         return
-    names = options.only or list(by_name)
+    names = without_emulated(options.only or list(by_name))
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
@@ -54,6 +54,19 @@ def compare(
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     _print_table(results, peers, unit, work)
+
+
+def without_emulated(names: Sequence[str], *, native: Sequence[str] = ()) -> list[str]:
+    """Return the rows without those for which torch would emulate bf16 for hours; `native` ones do without torch."""
+    import torch
+
+    from gptkit.processor import cpu_has_bf16
+
+    if torch.cuda.is_available() or cpu_has_bf16():
+        return list(names)
+    left_out = [name for name in names if "bf16" in name and name not in native]
+    print(f"left out, as this CPU has no bf16: {', '.join(left_out) or 'nothing'}")
+    return [name for name in names if name not in left_out]
 
 
 def gptkit_steps(

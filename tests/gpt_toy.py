@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.processor import cpu_has_bf16
 
 SIZES: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 3, "n_head": 4}
 FAMILIES = [True, False]  # pre_norm: GPT-2, GPT-1
+needs_bf16 = pytest.mark.skipif(not cpu_has_bf16(), reason="the CPU has no bf16")
 
 
 def toy(pre_norm: bool = True, seed: int = 0, **changes: Any) -> GPTForCausalLM:

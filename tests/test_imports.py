@@ -19,13 +19,14 @@ BASE = {
     *("errors", "options", "option_values", "recipe_files", "run_files", "network", "strict_json", "plain_yaml"),
     "lock_files",
 }
-CORE = BASE | {"data", "model", "model_files"}
+CORE = BASE | {"data", "model", "model_files", "processor"}
 ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
 MAY_IMPORT = {
     "errors": set(),
     "ranks": {"errors"},
     "signals": set(),
     "lock_files": set(),
+    "processor": {"errors"},
     "options": set(),
     "strict_json": {"errors"},
     "plain_yaml": {"errors"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     # training knows no task, no model class and no screen
     "training": {
         *("errors", "options", "option_values", "recipe_files", "run_files", "ranks", "signals", "lock_files"),
-        "plain_yaml",
+        *("plain_yaml", "processor"),
     },
     "generation": CORE,
     "evaluation": CORE,
@@ -66,6 +67,7 @@ THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
+    "processor": {"torch"},
     "option_values": {"yaml"},
     "plain_yaml": {"yaml"},
     "console": {"rich"},

@@ -426,8 +426,10 @@ class EvalOptions(OutputOptions):
     )
 
     batch_size: int | None = option(None, "Most sequences at once [default: by length].", panel="Speed", minimum=1)
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", "bf16 is faster, but numbers differ in their third digit; log-probabilities are fp32.", panel="Speed"
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto",
+        "Arithmetic; auto = fp32, the same numbers everywhere; bf16 is faster, but they differ in their third digit.",
+        panel="Speed",
     )
     device: DeviceName = option("auto", "Where to compute.", panel="Speed")
 

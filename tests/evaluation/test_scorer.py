@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
-from gpt_toy import FAMILIES, SIZES, toy
+from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
 from gptkit.errors import InputError, OutOfResources
 from gptkit.evaluation.scoring import scorer
 from gptkit.evaluation.scoring.packing import Batch, batches_of, rows_of
@@ -126,6 +126,7 @@ def test_neither_batches_nor_order_change_anything(pre_norm: bool, monkeypatch: 
     assert_same([answer for one in np.argsort(order) for answer in by_group[one]], expected)
 
 
+@needs_bf16
 @families
 def test_bf16_is_near_fp32(pre_norm: bool) -> None:
     model, groups = toy(pre_norm), random_groups(40)

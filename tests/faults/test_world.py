@@ -28,6 +28,7 @@ from gptkit.data.encoded_examples import EncodedExamples
 from gptkit.data.token_blocks import TrainingBlocks
 from gptkit.finetuning.batches import finetuning_batches
 from gptkit.pretraining.objective import pretraining_batches
+from gptkit.processor import cpu_has_bf16
 from gptkit.training.batches import Batches, StepWork, loaded, prefetched, work_of
 
 SEED, STEPS = 14, 12
@@ -109,7 +110,7 @@ def cells() -> list[tuple[str, str, str, int]]:
         (stop, kind, precision, processes)
         for stop in STOPS
         for kind in ("pretrain", "finetune")
-        for precision in ("fp32", "bf16")
+        for precision in ("fp32", "bf16" if cpu_has_bf16() else "auto")
         for processes in (1, 2)
     ]
 

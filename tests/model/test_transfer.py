@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
@@ -47,7 +48,7 @@ def test_markers_take_free_rows_before_the_table_grows(
     assert torch.equal(tuned.transformer.h[2].mlp.c_fc.weight, model.transformer.h[2].mlp.c_fc.weight)
     sequence = torch.tensor([[3, 4, 5]])
     expected = model(sequence).logits[..., others]
-    assert torch.equal(tuned.language_model()(sequence).logits[..., others], expected)
+    assert_close(tuned.language_model()(sequence).logits[..., others], expected)  # a wider product may sum otherwise
 
 
 def tuned_markers(model: GPTDoubleHeadsModel) -> list[int]:

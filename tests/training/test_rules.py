@@ -27,8 +27,11 @@ H100 = Hardware("cuda", "NVIDIA H100 80GB HBM3", bf16=True, compiler="/usr/bin/g
 def test_auto_precision_is_bf16_where_the_processor_has_it() -> None:
     assert choose_precision("auto", LAPTOP) == "bf16"
     assert choose_precision("auto", OLD_LAPTOP) == "fp32"
-    assert choose_precision("bf16", OLD_LAPTOP) == "bf16"
+    assert choose_precision("bf16", LAPTOP) == "bf16"
     assert choose_precision("fp16", H100) == "fp16"
+    with pytest.raises(UsageError, match="no bf16") as caught:
+        choose_precision("bf16", OLD_LAPTOP)
+    assert "--precision auto" in str(caught.value.fix)
     with pytest.raises(UsageError, match="fp16 training needs a CUDA device"):
         choose_precision("fp16", LAPTOP)
 
@@ -66,13 +69,20 @@ def test_flops_per_token_are_the_published_count() -> None:
 
 def test_a_resumed_run_computes_as_before_or_says_that_bits_may_differ() -> None:
     now = Choices(precision="fp32", compile=False, threads=2, device="a CPU")
-    assert reuse(now.facts(), now, may_compile=True) == now
+    assert reuse(now.facts(), now, LAPTOP) == now
     stored = now.facts() | {"precision": "bf16", "compile": True}
-    kept = reuse(stored, now, may_compile=True)
+    kept = reuse(stored, now, LAPTOP)
     assert (kept.precision, kept.compile, kept.notes) == ("bf16", True, ())
-    kept = reuse(stored | {"threads": 8}, now, may_compile=False)
+    kept = reuse(stored | {"threads": 8}, now, dataclasses.replace(LAPTOP, compiler=None))
     assert not kept.compile
     assert kept.notes == ("bits may differ from an uninterrupted run: compile was True, is False; threads was 8, is 2",)
+
+
+def test_a_run_begun_in_bf16_resumes_on_a_cpu_without_it_and_says_so() -> None:
+    now = Choices(precision="fp32", compile=False, threads=2, device="a CPU")
+    kept = reuse(now.facts() | {"precision": "bf16"}, now, OLD_LAPTOP)
+    assert kept.precision == "fp32"
+    assert kept.notes == ("bits may differ from an uninterrupted run: precision was bf16, is fp32",)
 
 
 def test_facts_of_this_machine() -> None:

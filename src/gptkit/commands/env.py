@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 import gptkit
 from gptkit.console import Console
 from gptkit.data.cache import cache_directory
+from gptkit.generation.native_library import NativeUnavailableError, find_c_compiler
 from gptkit.options import EnvOptions
+from gptkit.processor import cpu_has_amx, cpu_has_bf16
 from gptkit.recipe_files import recipes_root
-from gptkit.training.hardware import cpu_has_bf16, cpu_name, find_compiler
+from gptkit.training.hardware import cpu_name, find_compiler
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "safetensors", "evaluate", "numpy")
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # of instructions
 EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
@@ -32,10 +36,12 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "cores": _cores(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "amx": bool(torch.cpu._is_amx_tile_supported()),
+        "limits": " ".join(f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)) or "none",
+        "amx": cpu_has_amx(),
         "bf16": cpu_has_bf16(),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
         "compiler": find_compiler(),
+        "c_compiler": _c_compiler(),
         "cache": cache_directory(),
         "recipes": recipes_root(),
     }
@@ -62,6 +68,14 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
+        return None
+
+
+def _c_compiler() -> str | None:
+    """Return the command that compiles the decoder of `generate`, with the flags that CC gives it."""
+    try:
+        return shlex.join(find_c_compiler() or ()) or None
+    except NativeUnavailableError:
         return None
 
 

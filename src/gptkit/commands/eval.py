@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from gptkit.finetuning.inputs import output_labels
 from gptkit.finetuning.scores import head_fits
 from gptkit.model_files.directories import model_directory
 from gptkit.options import EvalOptions
+from gptkit.processor import refuse_emulated_bf16
 from gptkit.training import files
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
@@ -38,6 +40,9 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     _check(options)
     keep_freed_memory()
     accelerator = make_accelerator(options.device)
+    refuse_emulated_bf16(accelerator.device.type, options.precision)
+    if options.precision == "auto":  # on every machine, as its numbers are compared with others'
+        options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
         return evaluate_along(

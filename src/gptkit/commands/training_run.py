@@ -98,7 +98,7 @@ def train_run(
         accelerator, lambda: directory.newest(lambda state: raising.continues(state, options))
     )
     if found.path is not None:
-        choices = rules.reuse(state.choices, choices, may_compile=hardware.compiler is not None)
+        choices = rules.reuse(state.choices, choices, hardware)
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)

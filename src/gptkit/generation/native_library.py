@@ -167,13 +167,18 @@ def _processor() -> list[str]:
     return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
 
 
+def _names_processor(compiler: list[str]) -> bool:
+    """Return whether CC says by itself for which processor to compile; -mno-avx2 and its kin hold beside ours."""
+    return any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
+
+
 def _compile(compiler: list[str]) -> bytes:
     """Return the compiled library; with OpenMP where the compiler has it, else for one thread."""
-    native = NATIVE_FLAGS.get(platform.machine(), "-march=native")
+    native = [] if _names_processor(compiler) else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
     with tempfile.TemporaryDirectory(prefix="gptkit-") as folder:
         output = Path(folder) / "gpt.so"
         for openmp in (["-fopenmp"], []):
-            command = [*compiler, *FLAGS, native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
+            command = [*compiler, *FLAGS, *native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -57,13 +57,16 @@ def choose_device(asked: str) -> torch.device:
 
 
 def choose_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of weights and activations for auto, fp32 or bf16.
+    """Return the dtype of weights and activations for auto, fp32 or bf16; UsageError for bf16 that a CPU would emulate.
 
     auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the others, so a sample's
     text is the same in any batch, which bf16 products do not grant.
     """
     import torch
 
+    from gptkit.processor import refuse_emulated_bf16
+
+    refuse_emulated_bf16(device.type, asked)
     if asked != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

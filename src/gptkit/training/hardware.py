@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from gptkit.processor import cpu_has_bf16, refuse_emulated_bf16
+
 # Dense FLOP/s with fp32 accumulation as NVIDIA's data sheets state them, most specific name first:
 # (part of the device's name, bf16 or fp16, fp32 without TF32).
 PEAKS = (
@@ -33,7 +35,7 @@ PEAKS = (
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device: `kind` is cpu, cuda or mps; `bf16` = its matrix units take bf16; `compiler` = what torch.compile needs.
+    """A device: `kind` is cpu, cuda or mps; `bf16` = it multiplies in bf16; `compiler` = what torch.compile needs.
 
     `memory` in bytes is a GPU's own, None elsewhere.
     """
@@ -56,13 +58,6 @@ def hardware_of(device: torch.device) -> Hardware:
     if device.type == "mps":
         return Hardware("mps", "Apple GPU", False, None, threads)
     return Hardware(device.type, cpu_name(), cpu_has_bf16(), compiler, threads)
-
-
-def cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies bf16 matrices in hardware; elsewhere bf16 is emulated and slower than fp32."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return sys.platform == "linux" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cpu_name() -> str:
@@ -94,7 +89,11 @@ def known_peak(hardware: Hardware, precision: str) -> float | None:
 
 @cache  # a study asks for every run
 def measured_peak(precision: str, *, size: int = 1024, seconds: float = 0.3) -> float:
-    """Return the best FLOP/s of a square CPU matrix product within a short time, a stand-in for a CPU's peak."""
+    """Return the best FLOP/s of a square CPU matrix product within a short time, a stand-in for a CPU's peak.
+
+    Raises UsageError for bf16 that the CPU would emulate.
+    """
+    refuse_emulated_bf16("cpu", precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     left @ right  # the first product sets up the library

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptkit.errors import UsageError
+from gptkit.processor import emulated_bf16_error
 from gptkit.training.hardware import Hardware
 
 # Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.
@@ -50,16 +51,28 @@ def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: flo
 
 
 def choose_precision(asked: str, hardware: Hardware) -> str:
-    """Return fp32, bf16 or fp16; auto is bf16 where the processor has it. Raises UsageError for fp16 off CUDA."""
+    """Return fp32, bf16 or fp16; auto is bf16 where the processor has it.
+
+    Raises UsageError for fp16 off CUDA and for bf16 that a CPU would emulate.
+    """
     if asked == "fp16" and hardware.kind != "cuda":
         raise UsageError(
             f"fp16 training needs a CUDA device, this is {hardware.kind}",
             where="--precision fp16",
             fix="use --precision auto",
         )
-    if asked != "auto":
-        return asked
-    return "bf16" if hardware.bf16 else "fp32"
+    if asked == "auto":
+        return "bf16" if hardware.bf16 else "fp32"
+    if not can_train_in(asked, hardware):
+        raise emulated_bf16_error("use --precision auto (a run begun with --precision bf16 needs a CPU that has it)")
+    return asked
+
+
+def can_train_in(precision: str, hardware: Hardware) -> bool:
+    """Return whether a device trains in fp32, bf16 or fp16 at a speed worth having; GPUs emulate bf16 well enough."""
+    if precision == "fp16":
+        return hardware.kind == "cuda"
+    return precision != "bf16" or hardware.bf16 or hardware.kind != "cpu"
 
 
 def choose_compile(asked: str, hardware: Hardware, precision: str, *, total_flops: float) -> tuple[bool, str | None]:
@@ -142,10 +155,12 @@ def flops_per_token(parameters: int, *, n_layer: int, n_embd: int, sequence_leng
     return 6.0 * (parameters + n_layer * n_embd * sequence_length)
 
 
-def reuse(stored: Mapping[str, Any], now: Choices, *, may_compile: bool) -> Choices:
+def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choices:
     """Return the choices of a resumed run: those that can be are as stored, with a line for all that differs."""
-    compiles = bool(stored.get("compile", now.compile)) and may_compile
+    compiles = bool(stored.get("compile", now.compile)) and hardware.compiler is not None
     precision = str(stored.get("precision", now.precision))
+    if not can_train_in(precision, hardware):
+        precision = now.precision
     kept = dataclasses.replace(now, precision=precision, compile=compiles, micro_batch=stored.get("micro_batch"))
     changed = [
         f"{name} was {stored[name]}, is {value}"

@@ -18,6 +18,7 @@ from gptkit.evaluation.scoring.body import body_of
 from gptkit.evaluation.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.processor import refuse_emulated_bf16
 
 # Of a forward pass: more leave the caches, fewer leave the cores idle. The CPU's is measured, CUDA's is not.
 PADDED_TOKENS = {"cpu": 2048, "cuda": 32768}
@@ -38,7 +39,8 @@ class Scorer:
 
     model: in eval mode, on `device`, with fp32 weights. precision: of the matrix products' inputs, fp32 or bf16; logits
     and softmax are fp32, and so is the head on a GPU. batch_size: the most rows of a forward pass. In fp32 an answer
-    depends neither on it nor on the number of processes, but for rounding (1e-5).
+    depends neither on it nor on the number of processes, but for rounding (1e-5). Raises UsageError for bf16 that a CPU
+    would emulate.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Scorer:
         batch_size: int | None = None,
         processes: Processes | None = None,
     ) -> None:
+        refuse_emulated_bf16(device.type, precision)
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.body = body_of(model.transformer, device, self.dtype)

@@ -16,6 +16,8 @@
 
 typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int16_t shorts __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
 
 static long padded(long width, long unit) { return (width + unit - 1) / unit * unit; }
 static int least(long a, long b) { return (int)(a < b ? a : b); }
@@ -67,10 +69,9 @@ INLINE floats bf16_to_floats(const uint16_t* from) {
 INLINE floats int8_to_floats(const int8_t* from) {
 #ifdef __AVX512F__
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
-#else
-    floats values;
-    for (int i = 0; i < LANES; i++) values[i] = from[i];
-    return values;
+#else /* through 16 bits: GCC would convert straight to 32 one by one */
+    shorts wide = __builtin_convertvector(*(const bytes*)from, shorts);
+    return __builtin_convertvector(__builtin_convertvector(wide, ints), floats);
 #endif
 }
 

@@ -1,0 +1,52 @@
+"""What the CPU computes in hardware, as far as torch and oneDNN are allowed to use it.
+
+ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA (or DNNL_MAX_CPU_ISA) oneDNN's matrix products.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import torch
+
+from gptkit.errors import UsageError
+
+EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN takes bf16 and multiplies in fp32
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether the CPU multiplies bf16 matrices in hardware; emulation is up to 30 times slower than fp32."""
+    if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
+        return False
+    allowed = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return sys.platform == "linux" and allowed
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or onednn_limit() in EMULATING:
+        return False
+    return allowed and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def cpu_has_amx() -> bool:
+    """Return whether matrix products run on AMX tiles."""
+    limit = onednn_limit()
+    allowed = "AMX" in limit or limit in ("", "ALL", "DEFAULT")
+    return allowed and cpu_has_bf16() and bool(torch.cpu._is_amx_tile_supported())
+
+
+def onednn_limit() -> str:
+    """Return the instruction set beyond which oneDNN must not go, "" without a limit."""
+    return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").upper()
+
+
+def emulated_bf16_error(fix: str = "use --precision auto") -> UsageError:
+    """Return what to raise where bf16 was asked for and the CPU would emulate it."""
+    message = "this CPU has no bf16 matrix products, and emulated ones are many times slower than fp32"
+    return UsageError(message, where="--precision bf16", fix=fix)
+
+
+def refuse_emulated_bf16(device: str, precision: str) -> None:
+    """Raise UsageError for bf16 on a CPU that would emulate it."""
+    if device == "cpu" and precision == "bf16" and not cpu_has_bf16():
+        raise emulated_bf16_error()
