@@ -7,7 +7,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.recipe_files import recipes_of
 
-SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
+SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
 
 def model_presets() -> dict[str, Path]:
