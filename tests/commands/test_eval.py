@@ -193,6 +193,11 @@ def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoint
     assert key == "reviews/fine-tuned"
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
+    Path("reviews.yaml").rename("reviews.txt")
+    assert evaluate(capsys, Path("runs/reviews"))["results"] == result["results"]  # its data lie where they lay
+    assert main(["eval", "--all-checkpoints", "runs/reviews", "--json"]) == 0
+    assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
+    Path("reviews.txt").rename("reviews.yaml")
     evaluate(capsys, models / "one", "--task", "reviews.yaml", code=2)
     assert main(["eval", "--task", "reviews.yaml", "--json"]) == 0  # the newest run that can do it
     assert json.loads(capsys.readouterr().out)["model"].endswith("reviews")
