@@ -108,10 +108,12 @@ def _finished(
 
 def _described_task(options: FinetuneOptions, model: Path) -> Task:
     """Return the task that --task names; where its YAML is gone, the one that the run's model carries."""
+    carried, config = carried_task(model), read_config(model / "config.json")
     is_gone = options.task not in TASKS and not Path(options.task).expanduser().exists()
-    task = (carried_task(model) if is_gone else None) or find_task(options.task)
-    config = read_config(model / "config.json")
-    if (difference := head_difference(task, config.format, head_labels(config))) is not None:
+    task = carried if carried is not None and is_gone else find_task(options.task)
+    score_range = None if carried is None else carried.score_range
+    difference = head_difference(task, config.format, head_labels(config), score_range)
+    if difference is not None:
         message = f"the task is no longer the one that the model was trained on: {difference}"
         raise UsageError(message, where=f"--task {options.task}", fix="start a new run with another --out")
     return task
