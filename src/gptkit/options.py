@@ -383,13 +383,14 @@ class EvalOptions(OutputOptions):
 
     task: tuple[str, ...] = option(
         (),
-        "What to evaluate: NAME or NAME/PROTOCOL; may be given again [default: the model's own task, else perplexity].",
-        metavar="NAME",
+        "NAME, NAME/PROTOCOL or a task's YAML file; repeatable [default: the model's own task, else perplexity].",
+        metavar="NAME|FILE",
     )
     suite: Path | None = option(None, "A YAML list of tasks with data and bounds, instead of --task.", metavar="FILE")
     data: str | None = option(
         None,
-        "A folder (or file) of the task's data as its authors distribute it, or of one folder per task.",
+        "A folder (or file) of the task's data as its authors distribute it, or of one folder per task "
+        "[default for the model's own task: where its run found it].",
         metavar="DIR|FILE|hf:NAME",
     )
     model: str | None = option(

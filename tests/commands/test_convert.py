@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from gptkit.commands import convert
 from gptkit.console import Console
+from gptkit.data.carried_task import write_task
+from gptkit.data.tasks import find_task
 from gptkit.data.tokenizers import encode_pieces, load_tokenizer, train_tokenizer
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
@@ -76,12 +78,16 @@ def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_pa
     head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
     pretrained = load_model(write_model(tmp_path / "pretrained"))
     write_gptkit(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
+    (tmp_path / "mine.yaml").write_text("name: rte-2\nformat: entailment\nlabels: [yes, no]\n")
+    write_task(tmp_path / "tuned", find_task(str(tmp_path / "mine.yaml")))
     _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
     assert "head" not in err
-    for name in ("model.safetensors", "config.json"):
+    for name in ("model.safetensors", "config.json", "task.yaml"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "tuned" / name).read_bytes()
     result, _, err = converted(tmp_path / "tuned", tmp_path / "theirs", to="hf")
     assert "the head for rte is dropped" in err
+    assert "task.yaml" in err
+    assert not (tmp_path / "theirs" / "task.yaml").exists()
     assert result["max_logit_difference"] < 1e-4
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
     assert type(theirs).__name__ == "GPT2LMHeadModel"

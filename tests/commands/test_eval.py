@@ -13,10 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from generation_toy import write_model
 from gptkit.cli import main
+from gptkit.data.carried_task import write_task
+from gptkit.data.task import Task
+from gptkit.data.tasks import find_task
+from gptkit.data.tokenizers import tokenizer_in
+from gptkit.finetuning.inputs import output_labels
+from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.transfer import NewHead, to_double_heads
 from gptkit.processor import cpu_has_bf16
 
 WORDS = ("citizen", "speak", "proceed", "further", "hear", "before", "first", "any", "we", "me")
@@ -221,6 +231,11 @@ def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoint
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
     assert scored["cut"] == 0
+    Path("reviews.yaml").rename("reviews.txt")
+    assert evaluate(capsys, Path("runs/reviews"))["results"] == result["results"]  # its data lie where they lay
+    assert main(["eval", "--all-checkpoints", "runs/reviews", "--json"]) == 0
+    assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
+    Path("reviews.txt").rename("reviews.yaml")
     Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "bad"}) + "\n")
     [cut] = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")["results"].values()
     assert cut["cut"] == cut["n"] == 1
@@ -282,6 +297,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         (["--task", "lambada"], "lambada_test.jsonl"),
         (["--task", "lambada", "--data", "nowhere"], "no such"),
         (["--task", "rte", "--data", "."], "fine-tuned on no task"),
+        (["--suite", "suite.yaml"], "did you mean 'lambada'? (suite.yaml:1)"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
         (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "needs something to judge by"),
@@ -296,5 +312,133 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
 def test_bad_command_lines_say_in_a_line_what_to_do(
     words: list[str], says: str, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("suite.yaml").write_text("tasks: [{task: lambda}]\n")
     error = evaluate(capsys, models / "one", *words, code=2)["error"]
-    assert says in f"{error['message']} {error['where']} {error['fix']}"
+    assert says in f"{error['message']} {error['fix']} ({error['where']})"
+
+
+def tuned(folder: Path, base: Path, text: str) -> Task:
+    """Write a model with a fresh head for the task of a YAML text, and return the task."""
+    Path("mine.yaml").write_text(text, encoding="utf-8")
+    task = find_task("mine.yaml")
+    tokenizer = tokenizer_in(base)
+    markers = marker_ids(base, len(tokenizer))
+    head = NewHead(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
+    write_gptkit(to_double_heads(load_model(base), head, seed=0), folder)
+    tokenizer.save_pretrained(folder)
+    write_task(folder, task)
+    return task
+
+
+PAIRS = [(f"hear {one}", f"{other} we speak") for one in WORDS for other in WORDS[:2]]
+OWN_TASKS = {
+    "labels that are numbers, in a .csv": (
+        "format: classification\nlabels: [0, 1]\nmetrics: [accuracy, f1, matthews]\n",
+        ".csv",
+        [{"text": text, "label": label} for text, label in REVIEWS],
+    ),
+    "labels with spaces, in a .tsv with columns of its own": (
+        "format: entailment\nlabels: ['does not follow', 负面, 'true']\n"
+        "columns: {premise: a, hypothesis: b, label: c}\nsplits: {train: t.tsv, dev: dev.tsv}\n",
+        ".tsv",
+        [
+            {"a": one, "b": other, "c": ("负面", "true", "does not follow")[i % 3]}
+            for i, (one, other) in enumerate(PAIRS)
+        ],
+    ),
+    "scores, in a .parquet": (
+        "format: similarity\nscore_range: [-1, 1]\nmetrics: [spearman, pearson]\n",
+        ".parquet",
+        [{"first": one, "second": other, "label": i / 20} for i, (one, other) in enumerate(PAIRS)],
+    ),
+    "soft scores": (
+        "format: similarity\ntarget: soft-score\n",
+        ".jsonl",
+        [{"first": one, "second": other, "label": i / 5} for i, (one, other) in enumerate(PAIRS)],
+    ),
+    "choices": (
+        "format: multiple-choice\nchoices: 2\ncolumns: {context: story, choices: [right, wrong]}\n",
+        ".jsonl",
+        [{"story": one, "right": other, "wrong": one, "label": i % 2} for i, (one, other) in enumerate(PAIRS)],
+    ),
+}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        joint = "," if path.suffix == ".csv" else "\t"
+        lines = [rows[0].keys(), *(row.values() for row in rows)]
+        path.write_text("".join(joint.join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", OWN_TASKS)
+def test_a_fine_tuned_model_needs_no_yaml_wherever_it_is(
+    kind: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, suffix, rows = OWN_TASKS[kind]
+    task = tuned(tmp_path / "made", models / "one", text)
+    Path("data").mkdir()
+    write_rows(Path(f"data/dev{suffix}"), rows)
+    by_file = evaluate(capsys, tmp_path / "made", "--task", "mine.yaml", "--data", "data")
+    assert set(by_file["results"]["mine/fine-tuned"]["metrics"]) >= set(task.metrics)
+    Path("mine.yaml").unlink()
+    (tmp_path / "made").rename(tmp_path / "moved")
+    for words in ((), ("--task", "mine")):
+        found = evaluate(capsys, tmp_path / "moved", *words, "--data", "data")
+        assert found["results"] == by_file["results"]
+    Path("suite.yaml").write_text("tasks: [{task: mine, data: data, minimum: -1}]\n")
+    assert evaluate(capsys, tmp_path / "moved", "--suite", "suite.yaml")["results"] == by_file["results"]
+    error = evaluate(capsys, tmp_path / "moved", code=2)["error"]
+    assert (error["where"], "give --data DIR" in error["fix"]) == ("--data", True)
+
+
+NUMBERS = "name: stars\nformat: classification\nlabels: [bad, good]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (NUMBERS.replace("bad, good", "good, bad"), "labels are ['good', 'bad'], the model's ['bad', 'good']"),
+        (NUMBERS.replace("good", "good, fair"), "labels are ['bad', 'good', 'fair'], the model's ['bad', 'good']"),
+        (NUMBERS.replace("classification", "entailment"), "format is entailment, the model's classification"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_head_is_refused_with_the_difference(
+    text: str, says: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    Path("other.yaml").write_text(text)
+    error = evaluate(capsys, Path("model"), "--task", "other.yaml", "--data", ".", code=2)["error"]
+    assert says in error["message"]
+    Path("model/task.yaml").write_text(text)  # nor is a carried one that was changed
+    error = evaluate(capsys, Path("model"), "--data", ".", code=2)["error"]
+    assert says in error["message"]
+    assert error["where"] == "model/task.yaml"
+
+
+def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "name: likeness\nformat: similarity\nscore_range: [0, 5]\n"
+    tuned(Path("model"), models / "one", text)
+    Path("other.yaml").write_text(text.replace("5", "1"))
+    error = evaluate(capsys, Path("model"), "--task", "other.yaml", "--data", ".", code=2)["error"]
+    assert "score_range is [0.0, 1.0], the model's [0.0, 5.0]" in error["message"]
+
+
+def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    Path("model/task.yaml").unlink()  # as models of earlier versions are
+    for words in ((), ("--task", "stars")):
+        error = evaluate(capsys, Path("model"), *words, "--data", "text.txt", code=2)["error"]
+        assert "fine-tuned on stars, which its directory does not describe" in error["message"]
+        assert error["fix"] == "name the task's file: --task FILE.yaml"
+    write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
+    assert "mine/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
+    assert "perplexity/documents" in evaluate(capsys, Path("model"), *TEXT)["results"]  # where it is asked for
+    error = evaluate(capsys, Path("model"), "--task", "star", code=2)["error"]
+    assert error["fix"] == "did you mean 'stars'?"

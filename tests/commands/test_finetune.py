@@ -26,6 +26,7 @@ from datasets import Dataset
 from gptkit.cli import main
 from gptkit.commands import finetune, training_run
 from gptkit.data import task_hub
+from gptkit.data.carried_task import carried_task
 from gptkit.data.encoded_examples import encode_examples
 from gptkit.data.formats import Markers
 from gptkit.data.task_data import load_examples
@@ -481,6 +482,60 @@ def test_choices_of_a_task_of_ones_own(place: Place) -> None:
     (folder / "mine.yaml").write_text("name: endings\nformat: multiple-choice\n")
     result = place.run("choices", task=folder / "mine.yaml", data=None, epochs=1, batch_size=4)
     assert (result["task"], result["n_train"], list(result["metrics"])) == ("endings", 9, ["accuracy"])
+
+
+def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_path: Path) -> None:
+    """It carries its task; neither the YAML, nor the model it began with, nor its data need be where they were."""
+    made = Place(tmp_path)
+    shutil.copytree(place.root / "model", tmp_path / "model")
+    folder = write_lines(tmp_path / "stars", lambda i: {"review": text(i, "r"), "stars": ("坏 1", "好 5")[i % 2]})
+    described = "name: stars\nformat: classification\nlabels: [坏 1, 好 5]\nmetrics: [f1, accuracy]\n"
+    described += "columns: {text: review, label: stars}\nsplits: {train: train.jsonl, dev: dev.jsonl}\n"
+    (folder / "mine.yaml").write_text(described, encoding="utf-8")
+    facts = {"task": folder / "mine.yaml", "epochs": 1, "batch_size": 4, "seeds": 2}
+    result = made.run("ft", data=None, **facts)
+    for run in ("ft", "ft/seed-0", "ft/seed-1"):
+        carried = carried_task(tmp_path / run / "model")
+        assert carried is not None
+        assert (carried.labels, carried.metrics) == (("坏 1", "好 5"), ("f1", "accuracy"))
+    card = (tmp_path / "ft" / "model" / "README.md").read_text(encoding="utf-8")
+    for fact in ("| answers | one of 坏 1, 好 5 |", "| metrics | f1, accuracy |", "--data DIR"):
+        assert fact in card
+    assert str(folder) not in card.partition("## How it was made")[0]  # which is the command as it was typed
+
+    (folder / "mine.yaml").rename(tmp_path / "gone.yaml")
+    folder.rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "model")
+    words = ["finetune", "--resume", tmp_path / "ft", "--predict", "dev", "--data", tmp_path / "elsewhere"]
+    code, _, log = call(words)
+    assert code == 0, log
+    rows = [json.loads(line) for line in (tmp_path / "ft" / "predictions-dev.jsonl").read_text("utf-8").splitlines()]
+    assert [row["label"] for row in rows] == ["坏 1", "好 5", "坏 1", "好 5", "坏 1"]
+    accuracy = sum(row["prediction"] == row["label"] for row in rows) / 5
+    assert accuracy in [one["metrics"]["accuracy"] for one in result["per_seed"]]
+    assert "give --data DIR" in call(words[:-2])[2]
+
+    swapped = described.replace("坏 1, 好 5", "好 5, 坏 1")
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(swapped, encoding="utf-8")
+    code, _, log = call(words)
+    assert (code, "labels are ['好 5', '坏 1'], the model's ['坏 1', '好 5']" in log) == (2, True)
+
+
+def test_fine_tuned_on_another_task_a_model_carries_that_one(place: Place, tmp_path: Path) -> None:
+    described = "format: classification\nlabels: [a, b]\n"
+    folder = write_lines(tmp_path / "first", lambda i: {"text": text(i, "f"), "label": "ab"[i % 2]})
+    (folder / "first.yaml").write_text(described)
+    (folder / "second.yaml").write_text(described.replace("a, b", "b, a"))
+    short = {"epochs": 1, "batch_size": 4}
+    Place(tmp_path).run("one", task=folder / "first.yaml", data=None, model=place.root / "model", **short)
+    Place(tmp_path).run("two", task=folder / "second.yaml", data=None, model=tmp_path / "one", **short)
+    Place(tmp_path).run("three", task="rte", data=place.root / "data", model=tmp_path / "two", **short)
+    for run, labels in (("one", ("a", "b")), ("two", ("b", "a"))):
+        carried = carried_task(tmp_path / run / "model")
+        assert carried is not None
+        assert carried.labels == labels
+    assert carried_task(tmp_path / "three" / "model") is None  # config.json's "rte" says all
 
 
 def test_the_tasks_own_data_set_of_the_hub(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

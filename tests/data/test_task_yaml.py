@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -51,6 +53,19 @@ def test_scores_and_choices(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("one,two,right,wrong,gold\na,b,c,d,0\na,b,c,d,2\n")
     with pytest.raises(InputError, match=r"unknown label 2 .*train\.csv:3"):
         load_examples(choices, "train", None)
+
+
+@pytest.mark.parametrize("labels", ["[false, true]", "[True, False]", "['0', true, false]"])
+def test_booleans_are_the_labels_true_and_false(tmp_path: Path, labels: str) -> None:
+    task = find_task(write(tmp_path, f"format: classification\nlabels: {labels}\n"))
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": false}\n{"text": "b", "label": true}\n')
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [False, True]}), tmp_path / "dev.parquet")
+    for split in ("train", "dev"):
+        examples = load_examples(task, split, None).examples
+        assert [task.labels[int(one.label or 0)].lower() for one in examples] == ["false", "true"]
+    other = find_task(write(tmp_path, "format: classification\nlabels: [no, yes]\n"))
+    with pytest.raises(InputError, match=r"unknown label False .* write one of no, yes"):
+        load_examples(other, "train", None)
 
 
 FAULTS: list[tuple[str, int, str]] = [

@@ -24,6 +24,7 @@ from transformers import (
 
 from gptkit.commands.newest_model import readable_model
 from gptkit.console import Console
+from gptkit.data.carried_task import TASK_FILE, carried_task, write_task
 from gptkit.data.tokenizer_files import LAYOUTS
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.data.tokenizers import load_tokenizer, tokenizer_in
@@ -53,9 +54,11 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     model = load_source(source)
     language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
     if options.to == "hf" and model is not language_model:
-        task = model.config.task
-        console.warn(f"the head for {task} is dropped: plain transformers has none that computes the same")
+        console.warn(f"the head for {model.config.task} is dropped: plain transformers has none that computes the same")
+        if (described_in(source) / TASK_FILE).exists():
+            console.warn(f"{TASK_FILE}, the description of that task, is dropped with it")
         model = language_model
+    task = carried_task(source) if model is not language_model else None
     tokenizer = _tokenizer(options.tokenizer, source, model.config.vocab_size, console)
     dtype = str(model.dtype).removeprefix("torch.")
     if tokenizer is not None and model.config.eos_token_id is None:
@@ -64,6 +67,8 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     with _published(destination) as folder:
         WRITERS[options.to](model, folder)
         tensors = _tensors(read_safetensors(folder))
+        if task is not None:
+            write_task(folder, task)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, folder, options.to, console)
         expected = logits_on_random_ids(_in_its_own_code(source) if _is_foreign(source) else language_model)

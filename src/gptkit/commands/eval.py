@@ -13,7 +13,16 @@ from gptkit.commands.eval_along import evaluate_along
 from gptkit.commands.eval_gate import Gate
 from gptkit.commands.eval_overlap import overlap_result, overlaps_with
 from gptkit.commands.eval_tables import show_scores
-from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, unscored_job, wanted_tasks
+from gptkit.commands.eval_tasks import (
+    Job,
+    evaluate_job,
+    is_known,
+    prepare_job,
+    refuse_unknown,
+    tasks_of,
+    unscored_job,
+    wanted_tasks,
+)
 from gptkit.commands.evaluated_model import EvaluatedModel
 from gptkit.commands.newest_model import newest_model_for, readable_model
 from gptkit.console import Console
@@ -32,8 +41,6 @@ from gptkit.training import files
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
-DEFAULT = "perplexity"  # of a language model, where no task is named
-
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     """Score, tell, compare; return what `--json` prints, or raise GateFailed with it."""
@@ -45,14 +52,12 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
         options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
-        return evaluate_along(
-            options.all_checkpoints, wanted or _default_tasks(None, options), options, accelerator, console
-        )
+        return evaluate_along(options.all_checkpoints, wanted, options, accelerator, console)
     gate = Gate(options)  # a baseline that cannot be read is refused before anything is computed
     asked = options.model or _newest(wanted, console)
     name = on_main_process(accelerator, lambda: readable_model(asked, console))
     model = EvaluatedModel(model_directory(name), options, accelerator, console)
-    jobs = _jobs(wanted or _default_tasks(model, options), model, accelerator, console)
+    jobs = _jobs(tasks_of(wanted, model, options), model, accelerator, console)
     unscored = {key: one for job in jobs for key, one in unscored_job(job, model).items()}
     gate.check(EvaluatedRun(name, None, model.tokenizer_sha256, unscored), jobs)
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
@@ -106,23 +111,23 @@ def _newest(wanted: Sequence[SuiteTask], console: Console) -> str:
     def can_do(result: dict[str, Any]) -> bool:
         return result.get("command") in ("pretrain", "finetune") and all(_suits(result, one.task) for one in wanted)
 
-    return newest_model_for(can_do, ", ".join(one.task for one in wanted) or "an evaluation", console)
+    try:
+        return newest_model_for(can_do, ", ".join(one.task for one in wanted) or "an evaluation", console)
+    except UsageError:
+        refuse_unknown(wanted, None)  # a name that no model can do has another cure
+        raise
 
 
 def _suits(result: dict[str, Any], name: str) -> bool:
     """Return whether a finished run's model can do a task, by its head or zero-shot."""
-    if find_evaluation(name) is not None:
+    if find_evaluation(name) is not None or result.get("task") == name:
         return True
+    if not is_known(name):
+        return False
     task, trained_on = find_task(name), TASKS.get(str(result.get("task")))
     if trained_on is None:
         return result.get("task") == task.name
     return head_fits(task, trained_on.name, trained_on.format, output_labels(trained_on))
-
-
-def _default_tasks(model: EvaluatedModel | None, options: EvalOptions) -> tuple[SuiteTask, ...]:
-    """Return the task that the model was fine-tuned on, else a text's perplexity."""
-    own = model.config.task if model is not None and model.config.task in TASKS else None
-    return (SuiteTask(own or DEFAULT, options.data, None, None, None, "--task"),)
 
 
 def _jobs(wanted: Sequence[SuiteTask], model: EvaluatedModel, accelerator: Accelerator, console: Console) -> list[Job]:

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from gptkit.commands.eval_tables import shown
-from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job
+from gptkit.commands.eval_tasks import Job, evaluate_job, prepare_job, tasks_of
 from gptkit.commands.evaluated_model import EvaluatedModel
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
@@ -39,7 +39,8 @@ def evaluate_along(
         fix = "give the run's command again: it resumes, and writes what is missing"
         raise InputError(f"the run has neither a model nor {START}/ yet", where=str(run), fix=fix)
     first = EvaluatedModel(saved[-1].directory, options, accelerator, console)
-    jobs = main_process_first(accelerator, lambda: [prepare_job(one, first, options, console.say) for one in wanted])
+    asked = tasks_of(wanted, first, options)
+    jobs = main_process_first(accelerator, lambda: [prepare_job(one, first, options, console.say) for one in asked])
     _refuse_written(jobs)
     if any(job.minimum is not None for job in jobs):
         fix = "leave the minimum out, or evaluate one model"

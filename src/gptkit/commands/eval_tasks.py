@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptkit.commands.evaluated_model import EvaluatedModel
+from gptkit.commands.recorded_data import recorded_data
+from gptkit.data.carried_task import TASK_FILE
 from gptkit.data.examples import Example
 from gptkit.data.task import Task
 from gptkit.data.task_data import Loaded, load_examples, loaded
@@ -29,6 +31,7 @@ from gptkit.finetuning.scores import head_protocol
 from gptkit.options import EvalOptions
 
 YAML = (".yaml", ".yml")
+DEFAULT = "perplexity"  # of a language model, where no task is named
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,45 @@ def known_names() -> list[str]:
 
 
 def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:
-    """Return the tasks of --suite or --task, none where neither is given; UsageError for unknown names."""
+    """Return the tasks of --suite or --task, none where neither is given; their names are not checked yet."""
     if options.suite is not None:
-        return read_suite(options.suite, known_names())
-    for name in options.task:
-        if not name.lower().endswith(YAML) and name not in TASKS and find_evaluation(name) is None:
-            near = nearest(name, known_names())
-            fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
-            raise UsageError(f"no evaluation is called {name!r}", where="--task", fix=fix)
+        return read_suite(options.suite)
     repeated = next((name for name in options.task if options.task.count(name) > 1), None)
     if repeated:
         raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
     return tuple(SuiteTask(name, options.data, None, None, None, "--task") for name in options.task)
 
 
+def is_known(name: str) -> bool:
+    """Return whether a name is a task's or an evaluation's, or that of a YAML file."""
+    return name.lower().endswith(YAML) or name in TASKS or find_evaluation(name) is not None
+
+
+def refuse_unknown(wanted: Sequence[SuiteTask], own: str | None) -> None:
+    """Raise UsageError for a name that is neither known nor `own`, the task that the model was fine-tuned on."""
+    for one in wanted:
+        if one.task != own and not is_known(one.task):
+            near = nearest(one.task[:60], [*known_names(), *filter(None, [own])])
+            fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
+            raise UsageError(f"no evaluation is called {one.task[:60]!r}", where=one.where, fix=fix)
+
+
+def tasks_of(wanted: Sequence[SuiteTask], model: EvaluatedModel, options: EvalOptions) -> Sequence[SuiteTask]:
+    """Return the tasks to evaluate: those wanted, else the one that the model was fine-tuned on, else a perplexity."""
+    if wanted:
+        refuse_unknown(wanted, model.config.task)
+        return wanted
+    name = model.own_task.name if model.is_fine_tuned else DEFAULT
+    return (SuiteTask(name, options.data, None, None, None, "--task"),)
+
+
 def prepare_job(wanted: SuiteTask, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
     """Read and check a task's examples; UsageError where neither the model's head nor a zero-shot row answers it."""
-    task = _task_of(wanted.task)
+    task = _task_of(wanted.task, model, say)
     evaluation = find_evaluation(wanted.task)
     if task is not None and model.has_head_for(task):
-        examples = load_examples(task, _split(task, options), wanted.data)
+        data = wanted.data or _data_of(task, model, say)
+        examples = load_examples(task, _split(task, options), data)
         _refuse_unlabelled(task, examples)
         protocols: tuple[Protocol, ...] = (head_protocol(task, _split(task, options)),)
         evaluation = None
@@ -77,9 +99,7 @@ def prepare_job(wanted: SuiteTask, model: EvaluatedModel, options: EvalOptions, 
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
         examples, protocols, task = evaluation.load(wanted.data), evaluation.protocols, None
     else:
-        trained_on = model.config.task or "no task"
-        fix = f"fine-tune one: gptkit finetune --task {wanted.task}"
-        raise UsageError(f"this model was fine-tuned on {trained_on}, not {wanted.task}", where=wanted.where, fix=fix)
+        raise _unfit(wanted, task, model)
     for note in examples.notes:
         say(f"{wanted.task}: {note}")
     limit = wanted.limit if wanted.limit is not None else options.limit
@@ -143,8 +163,32 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     return {**own, **version, "precision": model.options.precision}
 
 
-def _task_of(name: str) -> Task | None:
+def _task_of(name: str, model: EvaluatedModel, say: Callable[[str], None]) -> Task | None:
+    if model.is_fine_tuned and name == model.config.task:
+        if model.own_task.is_own:
+            say(f"{name}: as {model.directory / TASK_FILE} describes it")
+        return model.own_task
     return find_task(name) if name in TASKS or name.lower().endswith(YAML) else None
+
+
+def _data_of(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:
+    """Return the folder that the model's run recorded, for its own task whose files nobody named."""
+    if task.is_demo or task.folder is not None or task.name != model.config.task:
+        return None
+    folder = recorded_data(model.directory)
+    if folder is not None:
+        say(f"{task.name}: data of {folder}, where the model's run found it")
+    return folder
+
+
+def _unfit(wanted: SuiteTask, task: Task | None, model: EvaluatedModel) -> UsageError:
+    """Return the error of a task that nothing answers; of a task of the same name or a user's own, with the reason."""
+    trained_on = model.config.task or "no task"
+    if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
+        fix = f"leave --task out to score it on {trained_on}, its own"
+        return UsageError(f"{wanted.task} does not fit the model: {difference}", where=wanted.where, fix=fix)
+    fix = f"fine-tune one: gptkit finetune --task {wanted.task}"
+    return UsageError(f"this model was fine-tuned on {trained_on}, not {wanted.task}", where=wanted.where, fix=fix)
 
 
 def _split(task: Task, options: EvalOptions) -> str:

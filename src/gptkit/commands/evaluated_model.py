@@ -13,10 +13,12 @@ from accelerate.utils import gather_object
 
 from gptkit.commands.eval_writing import Written, write_texts, writing_options
 from gptkit.console import Console
+from gptkit.data.carried_task import carried_task
 from gptkit.data.encoded_examples import encode_examples
 from gptkit.data.examples import Example
 from gptkit.data.formats import Markers
 from gptkit.data.task import Task
+from gptkit.data.tasks import TASKS
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
 from gptkit.evaluation.protocols import GeneratedProtocol, Items
 from gptkit.evaluation.scoring.encoder import Encoder
@@ -24,7 +26,7 @@ from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.evaluation.scoring.scorer import Processes, Scorer
 from gptkit.finetuning.inputs import weights_sha256
 from gptkit.finetuning.plan import predict_split
-from gptkit.finetuning.scores import head_fits, items_of_logits
+from gptkit.finetuning.scores import head_difference, head_fits, head_labels, items_of_logits, own_task
 from gptkit.generation.text_model import TextModel
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
@@ -62,12 +64,31 @@ class EvaluatedModel:
     def tokenizer_sha256(self) -> str:
         return fingerprint(self.tokenizer)
 
+    @property
+    def is_fine_tuned(self) -> bool:
+        return self.config.format is not None
+
+    @functools.cached_property
+    def own_task(self) -> Task:
+        """The task that the model was fine-tuned on; see scores.own_task for what it raises."""
+        return own_task(self.directory, self.config)
+
     def has_head_for(self, task: Task) -> bool:
         """Return whether the model was fine-tuned on this task, or on one with the same outputs.
 
         That is one out of the same folder (RACE's three), or one that this task, for evaluation alone, was made for.
         """
-        return head_fits(task, self.config.task, self.config.format, tuple((self.config.id2label or {}).values()))
+        config = self.config
+        fits = head_fits(task, config.task, config.format, head_labels(config))
+        return fits and self.difference_from(task) is None
+
+    def difference_from(self, task: Task) -> str | None:
+        """Return in words how a task differs from what the model's head answers, None if it does not."""
+        trained_on = None
+        if task.target == "score":
+            trained_on = carried_task(self.directory) or TASKS.get(self.config.task or "")
+        score_range = None if trained_on is None else trained_on.score_range
+        return head_difference(task, self.config.format, head_labels(self.config), score_range)
 
     def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
         """Answer groups of requests, showing how far it is."""

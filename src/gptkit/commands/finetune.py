@@ -14,17 +14,22 @@ from gptkit.commands.dry_run_finetune import plan_finetune
 from gptkit.commands.newest_model import newest_model, readable_model
 from gptkit.commands.training_run import Job, Trained, finish_run, open_on_main, train_run
 from gptkit.console import Console
-from gptkit.data.tasks import Task, find_task
+from gptkit.data.carried_task import carried_task, write_task
+from gptkit.data.tasks import TASKS, Task, find_task
 from gptkit.errors import AGAIN, UsageError
 from gptkit.finetuning import plan, report
-from gptkit.finetuning.inputs import Inputs, predicted_splits, prepare_inputs
+from gptkit.finetuning.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
 from gptkit.finetuning.objective import double_heads_loss
 from gptkit.finetuning.predictions import metrics_of, write_predictions
+from gptkit.finetuning.scores import head_difference, head_labels
 from gptkit.finetuning.study import VARIANTS, over_seeds, study_result
+from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
+from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions
+from gptkit.recipe_files import CONFIG
 from gptkit.reporting.loss_plot import draw_loss
 from gptkit.reporting.model_directory import write_model, write_start
 from gptkit.run_files import directory_name
@@ -46,14 +51,12 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
     hardware = hardware_of(accelerator.device)
-    on_main_process(accelerator, lambda: _check(options, hardware))
+    on_main_process(accelerator, lambda: _check(_as_recorded(options), hardware))
     if console.recipe_note:
         console.say(console.recipe_note)
     finished = read_result(options.out) if options.out is not None else None
-    if finished is not None and _is_all_of(finished, options) and options.predict is None:
-        console.say(f"{options.out} is finished; this is its result")
-        _tell(finished, find_task(options.task), console)
-        return finished
+    if finished is not None and _is_all_of(finished, options):
+        return _finished(finished, options, plan.choices(options, hardware), accelerator, console)
     keep_freed_memory()
     weights = on_main_process(accelerator, lambda: readable_model(str(options.model), console))
     reading = dataclasses.replace(options, model=weights)
@@ -77,6 +80,46 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> None:
     plan.refuse_too_many_processes(options)
     _refuse_half_studies(options)
     _refuse_seeds_in_a_single_run(options)
+
+
+def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
+    """Return the options; those that predict with a finished run get its recorded data: the files may have moved."""
+    if options.predict is None or options.out is None or read_result(options.out) is None:
+        return options
+    try:
+        recorded = read_recipe(options.out / CONFIG, FinetuneOptions)
+    except UsageError:
+        return options  # `check_run` says what is wrong with it
+    return dataclasses.replace(options, data=recorded.get("data"))
+
+
+def _finished(
+    result: dict[str, Any], options: FinetuneOptions, choices: Choices, accelerator: Accelerator, console: Console
+) -> dict[str, Any]:
+    """Show a finished run's result and predict with its model, which needs neither what it started from nor a YAML."""
+    run = Path(result["run_dir"])
+    console.say(f"{run} is finished; this is its result")
+    if options.predict is not None:
+        task = _described_task(options, run / "model")
+        splits = main_process_first(accelerator, lambda: prepare_predicted(task, run / "model", options, console.say))
+        with open_on_main(_as_recorded(options), accelerator, command="finetune", name=""):
+            for name, split in splits.items():
+                _predict(name, split, task, run, choices, accelerator, console)
+    _tell(result, carried_task(run / "model") or find_task(options.task), console)
+    return result
+
+
+def _described_task(options: FinetuneOptions, model: Path) -> Task:
+    """Return the task that --task names; where its YAML is gone, the one that the run's model carries."""
+    carried, config = carried_task(model), read_config(model / "config.json")
+    is_gone = options.task not in TASKS and not Path(options.task).expanduser().exists()
+    task = carried if carried is not None and is_gone else find_task(options.task)
+    score_range = None if carried is None else carried.score_range
+    difference = head_difference(task, config.format, head_labels(config), score_range)
+    if difference is not None:
+        message = f"the task is no longer the one that the model was trained on: {difference}"
+        raise UsageError(message, where=f"--task {options.task}", fix="start a new run with another --out")
+    return task
 
 
 def _refuse_half_studies(options: FinetuneOptions) -> None:
@@ -105,6 +148,7 @@ class _Work:
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
+        inputs = self.inputs
         if directory.result is not None and _is_all_of(directory.result, options):
             self.console.say(f"{directory.path} is finished; this is its result")
         elif options.study == "ablation":
@@ -113,8 +157,10 @@ class _Work:
             self._finish_several(directory, self._seeds(options, directory, directory.path))
         else:
             self._train(options, directory)
-        for split in predicted_splits(self.inputs.task, options):
-            self._predict(split, directory)
+        for name in predicted_splits(inputs.task, options):
+            _predict(
+                name, inputs.splits[name], inputs.task, directory.path, self.choices, self.accelerator, self.console
+            )
         result = on_main_process(self.accelerator, lambda: RunDirectory(directory.path, "finetune", lock=None).result)
         assert result is not None
         return result
@@ -180,8 +226,12 @@ class _Work:
             plan=plan.plan(options, inputs, model, choices),
             evaluate=plan.evaluation(inputs.task, model, inputs.dev),
             flops_per_token=plan.flops_per_token(options, inputs, model),
-            write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
+            write_start=lambda folder: self._write_start(folder, model),
         )
+
+    def _write_start(self, folder: Path, model: GPTDoubleHeadsModel) -> None:
+        write_start(folder, model, self.inputs.tokenizer)
+        write_task(folder, self.inputs.task)
 
     def _write(
         self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: Trained, directory: RunDirectory
@@ -193,6 +243,7 @@ class _Work:
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
         with files.failures_told("writing the model", fix=AGAIN):
             write_model(directory.path / "model", model, inputs.tokenizer, card)
+            write_task(directory.path / "model", inputs.task)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
         finish_run(directory, over_seeds(inputs.task, [result]))
@@ -210,26 +261,24 @@ class _Work:
 
         on_main_process(self.accelerator, write)
 
-    def _predict(self, split: str, directory: RunDirectory) -> None:
-        """Write the model's predictions of a split."""
-        model = load_model(directory.path / "model", head=GPTDoubleHeadsModel).to(self.accelerator.device)
-        with autocast(self.accelerator.device.type, self.choices.precision):
-            found = plan.predict_split(model, self.inputs.splits[split].encoded)
-        assert found is not None
-
-        def write() -> tuple[Path, ...]:
-            examples = self.inputs.splits[split].examples
-            return write_predictions(directory.path, self.inputs.task, split, examples, found.logits)
-
-        for path in on_main_process(self.accelerator, write):
-            self.console.say(f"predictions of {split}: {path}")
-        metrics = metrics_of(self.inputs.task, found.logits, self.inputs.splits[split].encoded.targets)
-        for name, value in metrics.items():
-            self.console.say(f"{split}: {name} {100 * value:.4g}%")
-
     def _tell_seed(self, result: dict[str, Any]) -> None:
         metrics = ", ".join(f"{name} {report.shown(value, 100)}%" for name, value in result["metrics"].items())
         self.console.say(f"seed {result['seed']}: {metrics}")
+
+
+def _predict(
+    name: str, split: Split, task: Task, run: Path, choices: Choices, accelerator: Accelerator, console: Console
+) -> None:
+    """Write the predictions of a split by a finished run's model."""
+    model = load_model(run / "model", head=GPTDoubleHeadsModel).to(accelerator.device)
+    with autocast(accelerator.device.type, choices.precision):
+        found = plan.predict_split(model, split.encoded)
+    assert found is not None
+    logits = found.logits
+    for path in on_main_process(accelerator, lambda: write_predictions(run, task, name, split.examples, logits)):
+        console.say(f"predictions of {name}: {path}")
+    for metric, value in metrics_of(task, logits, split.encoded.targets).items():
+        console.say(f"{name}: {metric} {100 * value:.4g}%")
 
 
 def _is_all_of(result: dict[str, Any], options: FinetuneOptions) -> bool:

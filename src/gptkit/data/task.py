@@ -83,8 +83,8 @@ class Task:
 
     `labels` are the classes by index (() for scores and choices), `choices` how many an example has (None = as many as
     the first one). `splits` are the forms in which each split's files come, best first. `glue_file` is what the GLUE
-    server calls the predictions. `folders` are further names of the task's folder; `folder` is where a user's own task
-    looks without --data.
+    server calls the predictions. `folders` are further names of the task's folder. `is_own`: a user described it in
+    YAML; `folder` is where its files are looked for without --data.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Task:
     published: Published | None = None
     glue_file: str | None = None
     folders: tuple[str, ...] = ()
+    is_own: bool = False
     folder: Path | None = None
 
     @property

@@ -43,9 +43,12 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
     low, high = task.score_range or (-math.inf, math.inf)
     scores = task.target in ("score", "soft-score")
     table = {} if scores else _spellings(task, columns)
-    count = len(columns.labels or task.labels) or task.choices
+    names = columns.labels or task.labels
+    count = len(names) or task.choices
 
     def label(value: Any, where: str) -> Label:
+        if type(value) is bool:  # JSON and parquet have true and false of their own
+            value = next((name for name in names if name.lower() == str(value).lower()), value)
         if type(value) in (str, int) and value in table:
             return table[value]
         absent = value is None or value == ""
@@ -57,7 +60,7 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
             return _score(value, low, high, where)
         if count is None and re.fullmatch(r"\d{1,3}", str(value), re.ASCII) and type(value) in (str, int):
             return int(value)  # as many choices as the examples have
-        known = ", ".join(columns.labels or task.labels or [str(i) for i in range(count or 2)])
+        known = ", ".join(names or [str(i) for i in range(count or 2)])
         raise InputError(f"unknown label {shown(value)}", where=where, fix=f"write one of {known}")
 
     return label

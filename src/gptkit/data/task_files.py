@@ -85,7 +85,7 @@ def table_examples(
 
 def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
     """Return where the file keeps what, and whether it is a generic file."""
-    own = task.folder is not None and source.columns is not None
+    own = task.is_own and source.columns is not None
     generic = None if own else _generic_columns(task, table)
     if generic is not None:
         refuse_repeated(table.names, table.names_at)

@@ -21,7 +21,7 @@ choice) but may say how many `choices` there are; its `columns` may list several
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -47,11 +47,14 @@ KEYS = (
 CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+NO_FILE = "name a YAML file (gptkit tasks lists the tasks that need none)"
 
 
-def read_task(path: Path) -> Task:
-    """Return the task that a YAML file describes; UsageError with file:line for whatever is wrong in it."""
-    fix = "name a YAML file (gptkit tasks lists the tasks that need none)"
+def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) -> Task:
+    """Return the task that a YAML file describes; UsageError with file:line for whatever is wrong in it.
+
+    Its name may not be one of `taken`; `fix` is the cure where the file as a whole cannot be read.
+    """
     root = read_entries(path, what="a task", fix=fix, content="format: and labels:")
     entries = root.entries("a task", KEYS)
     format = cast(Format, _choice(entries, "format", tuple(FORMAT_FIELDS), root))
@@ -60,7 +63,7 @@ def read_task(path: Path) -> Task:
     target = _target(format, labels, score_range, entries, root)
     columns = _columns(format, entries.get("columns"))
     name = entries["name"].word("name") if "name" in entries else path.stem
-    _check_name(name, entries.get("name", root))
+    _check_name(name, entries.get("name", root), taken)
     return Task(
         name,
         format,
@@ -68,21 +71,20 @@ def read_task(path: Path) -> Task:
         target,
         _metrics(target, labels, entries),
         _splits(columns, entries.get("splits")),
-        entries["data"].word("data") if "data" in entries else str(path),
+        entries["data"].word("data") if "data" in entries else path.name,
         score_range=(0.0, 5.0) if target == "soft-score" else score_range,
         choices=_count(entries["choices"]) if "choices" in entries else None,
         hub=_hub(entries.get("hub"), columns),
+        is_own=True,
         folder=path.resolve().parent,
     )
 
 
-def _check_name(name: str, entry: Entry) -> None:
-    from gptkit.data.tasks import TASKS
-
+def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
     if not SAFE_NAME.fullmatch(name):
         fix = "use letters, digits, dots, dashes and underscores (name: ...)"
         raise UsageError(f"{name[:60]!r} cannot name a task", where=entry.where, fix=fix)
-    if name in TASKS:
+    if name in taken:
         raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
 
 

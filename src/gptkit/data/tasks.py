@@ -191,6 +191,6 @@ def find_task(name: str) -> Task:
     if name.lower().endswith((".yaml", ".yml")):
         from gptkit.data.task_yaml import read_task
 
-        return read_task(Path(name).expanduser())
+        return read_task(Path(name).expanduser(), taken=TASKS)
     fix = f"{suggest(name, TASKS)} (your own: a .yaml file)"
     raise UsageError(f"no task is called {name!r}", where="--task", fix=fix)

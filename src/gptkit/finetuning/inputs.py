@@ -15,6 +15,7 @@ from gptkit.data.task_data import Loaded, load_examples
 from gptkit.data.tasks import Task, find_task
 from gptkit.data.tokenizers import fingerprint, tokenizer_in
 from gptkit.errors import UsageError
+from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -84,7 +85,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
     limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}
-    splits = {split: _encode(task, split, one, tokenizer, head, limit, say) for split, one in loaded.items()}
+    splits = {split: _encode(task, split, one, tokenizer, head.markers, limit, say) for split, one in loaded.items()}
     data = "".join(loaded[split].sha256 for split in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -92,6 +93,15 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
         "model_sha256": weights_sha256(directory),
     }
     return Inputs(task, options.model, pretrained, tokenizer, head, splits, identity)
+
+
+def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say: Say) -> Mapping[str, Split]:
+    """Read and check the splits that the fine-tuned model in `directory` is to predict."""
+    _refuse_unusable(task, options)
+    tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
+    markers = marker_ids(directory, len(tokenizer))
+    loaded = {split: _load(task, split, options, say) for split in predicted_splits(task, options)}
+    return {split: _encode(task, split, one, tokenizer, markers, limit, say) for split, one in loaded.items()}
 
 
 def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -> NewHead:
@@ -126,13 +136,17 @@ def _needed(task: Task, options: FinetuneOptions) -> list[str]:
     """Return the splits to read; UsageError for a task that is not trained on, has no such split, or no files."""
     if "train" not in task.splits:
         raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
+    _refuse_unusable(task, options)
+    return list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
+
+
+def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
     if task.is_demo and options.data is not None:
         raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
         raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
-    return list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
 
 
 def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
@@ -155,12 +169,11 @@ def _encode(
     split: str,
     loaded: Loaded,
     tokenizer: PreTrainedTokenizerBase,
-    head: NewHead,
+    markers: tuple[int, int, int],
     limit: int,
     say: Say,
 ) -> Split:
-    markers = Markers(*head.markers)
-    encoded = encode_examples(tokenizer, task.format, loaded.examples, markers, limit, target=task.target)
+    encoded = encode_examples(tokenizer, task.format, loaded.examples, Markers(*markers), limit, target=task.target)
     mean = encoded.tokens.mean()
     line = f"{split}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
     if encoded.n_truncated:

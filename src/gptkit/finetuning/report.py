@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import gptkit
+from gptkit.data.carried_task import TASK_FILE
 from gptkit.data.embedded import LICENCE
+from gptkit.data.formats import FORMAT_FIELDS
 from gptkit.data.tasks import Task
 from gptkit.finetuning.inputs import Inputs
 from gptkit.finetuning.plan import length_of
@@ -113,6 +115,20 @@ def shown_interval(interval: Sequence[float] | None, scale: float = 1.0) -> str:
     return "n/a" if interval is None else " to ".join(shown(end, scale) for end in interval)
 
 
+def _task_facts(task: Task) -> dict[str, str]:
+    """Return what a fine-tuned model reads and answers, in words."""
+    score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
+    answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
+    return {
+        "name": task.name,
+        "format": task.format,
+        "reads": ", ".join(FORMAT_FIELDS[task.format]),
+        "answers": answers.get(task.target, score),
+        "metrics": ", ".join(task.metrics),
+        "described by": TASK_FILE if task.is_own else "gptkit tasks",
+    }
+
+
 def model_card(
     options: FinetuneOptions,
     inputs: Inputs,
@@ -137,7 +153,8 @@ def model_card(
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
         command=command,
-        use=f"gptkit finetune --task {task.name} --model .",
+        use="gptkit eval --model ." + " --data DIR" * (not task.is_demo),
+        task=_task_facts(task),
         limits="It knows what its training examples show: measure it on yours before you trust it.",
         measured={
             **metrics,

@@ -3,29 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptkit.data.carried_task import TASK_FILE, carried_task
 from gptkit.data.examples import Example
 from gptkit.data.task import Task
 from gptkit.data.tasks import TASKS
+from gptkit.errors import InputError, UsageError
 from gptkit.evaluation.evaluations import find_evaluation
 from gptkit.evaluation.protocols import Items, Protocol, Published
 from gptkit.evaluation.rows.choices import item_ids
 from gptkit.finetuning.inputs import output_labels
 from gptkit.finetuning.predictions import predictions_of, probabilities_of
+from gptkit.model.configuration_gpt import GPTConfig
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
 
 
+def own_task(directory: Path, config: GPTConfig) -> Task:
+    """Return the task that a fine-tuned model carries, or knows by a name of gptkit's own.
+
+    UsageError where its directory describes none, InputError where it contradicts its config.json.
+    """
+    task = carried_task(directory) or TASKS.get(config.task or "")
+    if task is None:
+        message = f"the model was fine-tuned on {config.task}, which its directory does not describe"
+        raise UsageError(message, where=str(directory), fix="name the task's file: --task FILE.yaml")
+    difference = head_difference(task, config.format, head_labels(config))
+    if task.name != config.task:
+        difference = f"it describes {task.name!r}, the model was fine-tuned on {config.task!r}"
+    if difference is not None:
+        where = directory / (TASK_FILE if task.is_own else "config.json")
+        fix = f"copy the model again; a {TASK_FILE} made by hand: correct or remove it"
+        raise InputError(f"the task does not fit the model's head: {difference}", where=str(where), fix=fix)
+    return task
+
+
+def head_labels(config: GPTConfig) -> tuple[str, ...]:
+    """Return the names of a fine-tuned model's outputs."""
+    return tuple((config.id2label or {}).values())
+
+
+def head_difference(
+    task: Task, format: str | None, labels: Sequence[str], score_range: tuple[float, float] | None = None
+) -> str | None:
+    """Return in words how a task differs from what a head answers, None if it does not.
+
+    `score_range` is that of the head's scores, None if it is not known.
+    """
+    if format != task.format:
+        return f"its format is {task.format}, the model's {format}"
+    if tuple(labels) != output_labels(task):
+        return f"its labels are {list(output_labels(task))}, the model's {list(labels)}"
+    if score_range is not None and task.score_range != score_range:
+        return f"its score_range is {list(task.score_range or ())}, the model's {list(score_range)}"
+    return None
+
+
 def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Sequence[str]) -> bool:
     """Return whether a model fine-tuned on `trained_on`, with that format and those outputs, answers this task."""
+    if head_difference(task, format, labels) is not None:
+        return False
     if trained_on == task.name:
         return True
-    if format != task.format or tuple(labels) != output_labels(task):
-        return False
     other = TASKS.get(trained_on or "")
     if other is not None and task.folders and other.folders == task.folders:
         return True

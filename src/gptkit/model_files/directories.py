@@ -9,7 +9,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.recipe_files import recipes_of
 
 CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
-SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe"]  # never code, never pickles
+SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
 
 def model_presets() -> dict[str, Path]:

@@ -7,7 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +35,7 @@ class ModelCard:
     command: str
     measured: Mapping[str, str]  # figure -> value with its unit
     versions: Mapping[str, str]
+    task: Mapping[str, str] = field(default_factory=dict)  # what a fine-tuned model reads and answers
     sample: str | None = None
     kind: str = "text-generation"  # the hub's name for what the model does
     use: str = 'gptkit generate "Once upon a time" --model . --top-k 40'
@@ -55,6 +56,7 @@ class ModelCard:
                     ("tokenizer", self.tokenizer),
                 ]
             ),
+            *(["## Task\n\n" + _table(list(self.task.items()))] if self.task else []),
             "## Measured\n\n" + _table(list(self.measured.items())),
             "## How it was made\n\n" + fenced(self.command),
             "## Use\n\n" + fenced(self.use),

@@ -15,12 +15,11 @@ Nothing in the file is executed.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.data.yaml_entries import Entry, read_entries
-from gptkit.errors import UsageError, nearest
+from gptkit.errors import UsageError
 
 KEYS = ("task", "data", "limit", "floor", "minimum")
 _YAML = (".yaml", ".yml")
@@ -38,8 +37,8 @@ class SuiteTask:
     where: str
 
 
-def read_suite(path: Path, known: Collection[str]) -> tuple[SuiteTask, ...]:
-    """Return the tasks of a suite; UsageError with file:line for whatever is wrong, and for a name not `known`."""
+def read_suite(path: Path) -> tuple[SuiteTask, ...]:
+    """Return the tasks of a suite; UsageError with file:line for whatever is wrong, but names are not checked."""
     root = read_entries(
         path, what="a suite", fix="name a YAML file with a list of tasks", content="tasks: [{task: lambada}]"
     )
@@ -48,7 +47,7 @@ def read_suite(path: Path, known: Collection[str]) -> tuple[SuiteTask, ...]:
         raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")
     tasks: list[SuiteTask] = []
     for entry in top["tasks"].items("tasks"):
-        task = _task(entry, known)
+        task = _task(entry)
         if any(one.task == task.task for one in tasks):
             fix = "keep one of them: results are named after their task"
             raise UsageError(f"the task {task.task[:60]!r} is there twice", where=task.where, fix=fix)
@@ -56,17 +55,13 @@ def read_suite(path: Path, known: Collection[str]) -> tuple[SuiteTask, ...]:
     return tuple(tasks)
 
 
-def _task(entry: Entry, known: Collection[str]) -> SuiteTask:
+def _task(entry: Entry) -> SuiteTask:
     entries = entry.entries("a task of the suite", KEYS)
     if "task" not in entries:
         raise UsageError("no 'task' in a task of the suite", where=entry.where, fix="write task: NAME")
     name = entries["task"].word("task")
     if name.endswith(_YAML):
         name = _beside(entries["task"], name)
-    elif name not in known:
-        near = nearest(name[:60], known)
-        fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
-        raise UsageError(f"unknown task {name[:60]!r}", where=entries["task"].where, fix=fix)
     return SuiteTask(
         name,
         _data(entries["data"]) if "data" in entries else None,
