@@ -8,7 +8,7 @@ from gptkit.errors import UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions
 from gptkit.recipe_files import CONFIG
-from gptkit.training.results import MODEL
+from gptkit.run_files import MODEL
 
 
 def recorded_data(model: Path) -> str | None:
