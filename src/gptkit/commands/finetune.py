@@ -209,16 +209,15 @@ class _Work:
         """Write the model's predictions of a split."""
         model = load_model(directory.path / "model", head=GPTDoubleHeadsModel).to(self.accelerator.device)
         with autocast(self.accelerator.device.type, self.choices.precision):
-            found = plan.predict_split(model, self.inputs.splits[split].encoded)
-        assert found is not None
+            logits = plan.answers_of(model, self.inputs.splits[split].encoded)
 
         def write() -> tuple[Path, ...]:
             examples = self.inputs.splits[split].examples
-            return write_predictions(directory.path, self.inputs.task, split, examples, found.logits)
+            return write_predictions(directory.path, self.inputs.task, split, examples, logits)
 
         for path in on_main_process(self.accelerator, write):
             self.console.say(f"predictions of {split}: {path}")
-        metrics = metrics_of(self.inputs.task, found.logits, self.inputs.splits[split].encoded.targets)
+        metrics = metrics_of(self.inputs.task, logits, self.inputs.splits[split].encoded.targets)
         for name, value in metrics.items():
             self.console.say(f"{split}: {name} {100 * value:.4g}%")
 

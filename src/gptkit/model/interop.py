@@ -31,7 +31,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
-from gptkit.model_files.weights import weight_files
+from gptkit.model_files.weights import not_finite, weight_files
 from gptkit.strict_json import read_json, read_json_object
 
 State = dict[str, Tensor]
@@ -130,7 +130,7 @@ def read_safetensors(directory: Path) -> State:
 
 
 def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
-    """Return `state` with the tied head's weight; InputError when a tensor is missing, too many or of another shape."""
+    """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
     _refuse_other_sizes(config, state, where)
@@ -138,7 +138,16 @@ def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCau
     _refuse_misfits(expected, state, where)
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
+    _refuse_not_finite(state, where)
     return state
+
+
+def _refuse_not_finite(state: State, where: str) -> None:
+    """Raise InputError naming the tensor: not every path from weights to a result would show what they hold."""
+    for name, tensor in state.items():
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
+        if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
+            raise not_finite(f"tensor {name} is", where)
 
 
 def _refuse_other_sizes(config: GPTConfig, state: State, where: str) -> None:

@@ -30,6 +30,12 @@ LARGEST_HEADER = 1_000_000  # bytes; a model of a thousand tensors has a hundred
 Rename = Callable[[str], str | None]  # None for what is not the language model's
 
 
+def not_finite(what: str, where: str = "--model") -> InputError:
+    """Return the error for weights, or what was computed from them, that hold NaN or infinity."""
+    fix = "the weights are damaged, or training diverged: use another model"
+    return InputError(f"{what} not finite", where=where, fix=fix)
+
+
 def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
     """Return the language model in a directory of ours or of transformers' gpt2 or openai-gpt.
 
