@@ -28,8 +28,9 @@ from gptkit.generation.text_model import TextModel
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model_files.weights import weight_files
 from gptkit.options import EvalOptions, GenerateOptions
-from gptkit.training.checkpoints import MODEL, load_weights
+from gptkit.training.checkpoints import MODEL, load_weights, tensor_paths
 from gptkit.training.step import autocast
 
 
@@ -57,8 +58,8 @@ class EvaluatedModel:
     @functools.cached_property
     def model_sha256(self) -> str:
         if self.checkpoint is None:
-            return weights_sha256(self.directory)
-        return weights_sha256(self.checkpoint, f"{MODEL}*.safetensors")
+            return weights_sha256(weight_files(self.directory))
+        return weights_sha256(tensor_paths(self.checkpoint, MODEL))
 
     @functools.cached_property
     def tokenizer_sha256(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.model_files.directories import model_directory
+from gptkit.model_files.weights import weight_files
 from gptkit.options import FinetuneOptions
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
         "tokenizer_sha256": fingerprint(tokenizer),
-        "model_sha256": weights_sha256(directory),
+        "model_sha256": weights_sha256(weight_files(directory)),
     }
     return Inputs(task, options.model, pretrained, tokenizer, head, splits, identity)
 
@@ -110,10 +111,10 @@ def output_labels(task: Task) -> tuple[str, ...]:
     return ("score",)
 
 
-def weights_sha256(directory: Path, pattern: str = "*.safetensors") -> str:
-    """Return the sha256 over the weight files of a model directory, by name."""
+def weights_sha256(paths: Iterable[Path]) -> str:
+    """Return the sha256 over files of weights, by name."""
     digest = hashlib.sha256()
-    for path in sorted(directory.glob(pattern)):
+    for path in sorted(paths):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

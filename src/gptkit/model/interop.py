@@ -32,7 +32,7 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
 from gptkit.model_files.weights import not_finite, weight_files
-from gptkit.strict_json import read_json, read_json_object
+from gptkit.strict_json import read_json, read_json_object, require_regular
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
@@ -238,6 +238,7 @@ def _save(model: PreTrainedModel, directory: Path) -> None:
 
 
 def _read_nanogpt(path: Path) -> tuple[GPTConfig, State]:
+    require_regular(path, "copy the file again")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         arguments = dict(checkpoint["model_args"])
@@ -280,7 +281,10 @@ def _read_openai_params(directory: Path) -> tuple[GPTConfig, State]:
     import numpy as np
 
     shapes = _openai_shapes(directory / "params_shapes.json")
-    files = sorted(directory.glob("params_[0-9]*.npy"), key=lambda file: int(file.stem.removeprefix("params_")))
+    numbers = {file: file.stem.removeprefix("params_") for file in directory.glob("params_[0-9]*.npy")}
+    files = sorted((file for file in numbers if numbers[file].isdecimal()), key=lambda file: int(numbers[file]))
+    for file in files:
+        require_regular(file, "copy it again")
     try:
         parts = [np.load(file, allow_pickle=False) for file in files]
         flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))

@@ -17,7 +17,7 @@ from gptkit.errors import InputError
 from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
-from gptkit.strict_json import read_json_object
+from gptkit.strict_json import read_json_object, require_regular
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -54,6 +54,13 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
         return None
 
 
+def model_files(directory: Path) -> list[Path]:
+    """Return config.json and the weights: nothing else in a directory is the model, whatever it is called."""
+    config = directory / "config.json"
+    require_regular(config, "copy the whole directory")
+    return [config, *weight_files(directory)]
+
+
 def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors or its shards; InputError without any, and for pickles, which can run code."""
     files = _named_files(directory)
@@ -64,10 +71,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def _refuse_odd(file: Path) -> None:
     """Refuse what would be waited for for ever, and a header that would fill the memory before it is understood."""
-    if not file.is_file():
-        if file.exists():
-            raise InputError("not a regular file", where=str(file), fix="copy the whole directory")
-        raise InputError("cannot be read: no such file", where=str(file), fix="copy the whole directory")
+    require_regular(file, "copy the whole directory")
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
     if length > LARGEST_HEADER:

@@ -77,6 +77,8 @@ def sync_all(directory: Path) -> None:
     """Make durable what libraries wrote anywhere below a directory."""
     for folder, _, names in os.walk(directory):
         for name in names:
+            if not Path(folder, name).is_file():  # somebody else's: a FIFO would be waited for
+                continue
             descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
             try:
                 sync(descriptor)

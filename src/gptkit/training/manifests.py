@@ -53,6 +53,8 @@ def is_committed(path: Path) -> bool:
 
 def defect(path: Path) -> str | None:
     """Return why a checkpoint with a manifest cannot be trusted, or None when every byte is as it was written."""
+    if not (path / MANIFEST).is_file():  # opening a FIFO would wait for ever
+        return f"{MANIFEST} is no regular file"
     try:
         text = (path / MANIFEST).read_bytes().decode()
         body = json.loads(text)
@@ -78,6 +80,11 @@ def _file_defect(path: Path, record: FileRecord) -> str | None:
     if files.record_of(file) != record:
         return f"{record.name} differs from its sha256"
     return None
+
+
+def recorded_names(path: Path) -> list[str]:
+    """Return the names of the files that a verified checkpoint is made of."""
+    return [record["name"] for record in json.loads((path / MANIFEST).read_text())["files"]]
 
 
 def rows_defect(path: Path) -> str | None:
