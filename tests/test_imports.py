@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "strict_json"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {"errors", "options", "option_values", "recipe_files", "ranks", "plain_yaml"},
+    "training": BASE | {"model_files", "ranks"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,

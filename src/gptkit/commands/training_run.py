@@ -17,7 +17,7 @@ from torch import nn
 
 from gptkit import ranks
 from gptkit.console import Console
-from gptkit.errors import Diverged
+from gptkit.errors import Diverged, InputError
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
 from gptkit.training import rules, sharding
@@ -28,6 +28,7 @@ from gptkit.training.loop import Evaluate, train
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
+from gptkit.training.results import RESULT, lost_result
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import open_run
@@ -96,6 +97,11 @@ def train_run(
     found, state = on_main_process(accelerator, directory.newest)
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, may_compile=hardware.compiler is not None)
+    elif lost := lost_result(directory.path):
+        fix = f"restore it from a copy, or remove {directory.path / RESULT} to train anew from step 0"
+        raise InputError(
+            f"the run was finished, but {lost}, and it has no checkpoint", where=str(directory.path), fix=fix
+        )
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)

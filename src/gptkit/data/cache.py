@@ -95,7 +95,7 @@ def verified_facts(path: Path) -> dict[str, Any] | None:
             return None
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return facts if sha256 == facts["sha256"] else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from gptkit.errors import InputError
 from gptkit.evaluation.protocols import Protocol
+from gptkit.strict_json import read_json_object
 
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 FEW = 4  # points that make no curve yet
@@ -69,10 +69,9 @@ def _checkpoints(folder: Path) -> Iterable[SavedWeights]:
 def _last_step(run: Path) -> int | None:
     """Return the step of a finished run's model."""
     try:
-        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        steps = read_json_object(run / "result.json").get("steps")
+    except InputError:
         return None
-    steps = result.get("steps") if isinstance(result, dict) else None
     return steps if isinstance(steps, int) else None
 
 

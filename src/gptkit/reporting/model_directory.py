@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -15,11 +14,7 @@ from gptkit.reporting.model_card import ModelCard
 def write_model(
     directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
 ) -> None:
-    """Write the directory; one that an earlier attempt left is replaced."""
-    if directory.is_symlink():
-        directory.unlink()
-    elif directory.exists():
-        shutil.rmtree(directory)
+    """Write the files into an empty directory."""
     write_gptkit(model, directory)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
