@@ -41,16 +41,18 @@ MAY_IMPORT = {
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
     "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks"},
-    "failures": {"errors", "recipe_files"},
+    "failures": {"errors", "recipe_files", "refusals"},
+    "refusals": {"errors"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"ranks", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE
+    | {"refusals", "ranks", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "strict_json"),
+    *("terminal", "ranks", "strict_json", "refusals"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

@@ -145,7 +145,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 def _unusable(path: Path, error: OSError, need: int | None) -> GptkitError:
     directory = path.parent
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         message = f"the cache cannot be used: {error.strerror or error}"
         return InputError(message, where=str(directory), fix="set GPTKIT_CACHE to a directory that you can write")
     needs = f": needs about {megabytes(need)}" if need else ""
