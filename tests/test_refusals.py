@@ -88,3 +88,23 @@ def test_a_limit_of_the_shell_is_named(limits: str, code: int, told: str, tmp_pa
     )
     assert ended.returncode == code, ended.stderr
     assert told in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_threads_that_cannot_be_started_are_found_before_a_library_needs_them() -> None:
+    """OpenMP would end the process with a line of its own. Root has no such limit, so the child is somebody else."""
+    script = """if True:
+        import os, resource
+        from gptkit.errors import OutOfResources
+        from gptkit.refusals import guard_limits
+        if os.getuid() == 0:
+            os.setuid(61234)
+        guard_limits()
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        try:
+            guard_limits()
+        except OutOfResources as error:
+            print(error)
+    """
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "raise ulimit -u, which allows 1 processes" in ended.stdout

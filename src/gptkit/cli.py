@@ -32,7 +32,7 @@ from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
-from gptkit.refusals import guard_address_space
+from gptkit.refusals import guard_limits
 from gptkit.terminal import has_colour, is_live
 
 
@@ -134,7 +134,7 @@ def _prepare_environment(values: Iterable[Any]) -> None:
     """Keep every library off the network unless some option names `hf:`; must come before they are imported."""
     from gptkit.network import OFFLINE_SWITCHES
 
-    guard_address_space()
+    guard_limits()
     named = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
     if not any(isinstance(text, str) and text.startswith("hf:") for text in named):
         os.environ.update(dict.fromkeys(OFFLINE_SWITCHES, "1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
 from typing import NamedTuple
@@ -42,6 +43,7 @@ WORDS = {  # of libraries that keep no errno
     "Too many open files": errno.EMFILE,
 }
 NO_TEMPORARY_FILES = "No usable temporary directory"  # which tempfile says of a disk or a file that cannot grow
+FEW_PROCESSES = 4096  # a limit that a machine's own processes and threads may come near
 LEAST_ADDRESS_SPACE = 1 << 30  # torch, transformers and scipy alone map 1.06 GiB, with one thread
 
 
@@ -59,14 +61,35 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
     return None
 
 
-def guard_address_space() -> None:
-    """Where `ulimit -v` leaves too little, refuse to import torch: OpenBLAS, which follows, would wait for ever."""
-    bound = bound_of("RLIMIT_AS")
-    if bound is None:
-        return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each takes 32 MiB for itself
-    if bound < LEAST_ADDRESS_SPACE:
+def guard_limits() -> None:
+    """Refuse what libraries would not report: without threads OpenMP ends the process, without memory OpenBLAS waits.
+
+    Called before any of them is imported. Raises OutOfResources where threads lack, and later, where torch is imported.
+    """
+    space, processes = bound_of("RLIMIT_AS"), bound_of("RLIMIT_NPROC")
+    tight = processes is not None and processes < FEW_PROCESSES
+    if space is not None or tight:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each takes 32 MiB for itself
+    if space is not None and space < LEAST_ADDRESS_SPACE:
         sys.meta_path.insert(0, _Guard())
+    if tight:
+        _try_threads(2 * (os.cpu_count() or 1))
+
+
+def _try_threads(count: int) -> None:
+    """Start and end as many threads as the libraries will."""
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait, daemon=True) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        raise _told(errno.EAGAIN, None, "or end other processes of this user") from None
+    finally:
+        over.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
 
 
 def bound_of(name: str) -> int | None:
