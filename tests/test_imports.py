@@ -39,10 +39,7 @@ MAY_IMPORT = {
     "model": {"errors", "model_files", "run_files", "strict_json", "data"},
     "data": BASE,
     # training knows no task, no model class and no screen
-    "training": {
-        *("errors", "options", "option_values", "recipe_files", "run_files", "ranks", "signals", "lock_files"),
-        *("plain_yaml", "processor"),
-    },
+    "training": BASE | {"model_files", "ranks", "signals", "processor"},
     "generation": CORE,
     "evaluation": CORE,
     "reporting": CORE,
@@ -52,16 +49,18 @@ MAY_IMPORT = {
     "progress": {"terminal"},
     "console": {"terminal", "progress"},
     "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks", "signals"},
-    "failures": {"errors", "recipe_files"},
+    "failures": {"errors", "recipe_files", "refusals"},
+    "refusals": {"errors"},
     "help_text": {"option_values", "options", "terminal"},
     "command_line": BASE,
     "command_table": {"options"},
-    "cli": BASE | {"ranks", "signals", "console", "terminal", "failures", "help_text", "command_line", "command_table"},
+    "cli": BASE
+    | {"ranks", "signals", "console", "terminal", "failures", "refusals", "help_text", "command_line", "command_table"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {
     *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "signals", "lock_files", "run_files", "strict_json"),
+    *("terminal", "ranks", "signals", "lock_files", "run_files", "strict_json", "refusals"),
 }
 THIRD_PARTY = {
     "model_files": {"safetensors", "numpy", "huggingface_hub"},

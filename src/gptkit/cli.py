@@ -32,6 +32,7 @@ from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
 from gptkit.failures import as_gptkit_error
 from gptkit.help_text import HELP_ROW, Page, command_page
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
+from gptkit.refusals import guard_limits
 from gptkit.signals import Watch
 from gptkit.terminal import has_colour, is_live, open_standard_streams
 
@@ -75,7 +76,9 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
         # The reader has what it wanted. Point stdout elsewhere, or the interpreter complains when it closes it.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise  # anything else may come: a panic of tokenizers is no Exception
         failure = as_gptkit_error(error, console.run_directory, console.command_line)
         if ranks.hand_over_error(failure):
             return failure.exit_code
@@ -161,6 +164,7 @@ def _prepare_environment(values: Iterable[Any]) -> None:
     """Keep every library off the network unless some option names `hf:`; must come before they are imported."""
     from gptkit.network import OFFLINE_SWITCHES
 
+    guard_limits()
     named = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
     if not any(isinstance(text, str) and text.startswith("hf:") for text in named):
         os.environ.update(dict.fromkeys(OFFLINE_SWITCHES, "1"))

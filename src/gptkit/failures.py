@@ -23,8 +23,11 @@ from gptkit.errors import (
     UsageError,
 )
 from gptkit.recipe_files import CONFIG
+from gptkit.refusals import NO_TEMPORARY_FILES, bound_of, refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+MAIN_MEMORY = "main memory"
+FULL_WORDS = ("No space left on device", NO_TEMPORARY_FILES)
 # What gloo and NCCL say where another process is no longer there.
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 
@@ -35,6 +38,8 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
     if isinstance(error, GptkitError) and error.fix is not None:
         error.fix = error.fix.replace(AGAIN, _how_to_go_on(run_directory, command_line))
+    if isinstance(error, InputError) and (refused := refusal(error, _how_to_go_on(run_directory, command_line))):
+        return refused
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
     if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
@@ -45,8 +50,10 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     if any(words in str(error) for words in LOST_PEER):
         return OtherRankFailed("another process of the run ended", fix="see what it said")
     if _is_out_of_memory(error):
-        return OutOfResources("out of memory", where=_device(error), fix=_what_to_lower(command_line))
-    if (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error):
+        return _out_of_memory(_device(error), _what_to_lower(command_line))
+    if refused := refusal(error, _how_to_go_on(run_directory, command_line)):
+        return refused
+    if (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in FULL_WORDS):
         fix = f"free some space; then {_how_to_go_on(run_directory, command_line)}"
         return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
     if isinstance(error, OSError) and error.filename is not None:
@@ -71,6 +78,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return of_torch or isinstance(error, MemoryError)
 
 
+def _out_of_memory(device: str, fix: str) -> GptkitError:
+    limited = refusal(MemoryError(), fix) if device == MAIN_MEMORY and bound_of("RLIMIT_AS") is not None else None
+    return limited or OutOfResources("out of memory", where=device, fix=fix)
+
+
 def _what_to_lower(command_line: str) -> str:
     command = [*shlex.split(command_line)[1:], ""][0]
     flags = {"generate": "--num-samples, --max-new-tokens", "eval": "--batch-size"}
@@ -78,15 +90,16 @@ def _what_to_lower(command_line: str) -> str:
 
 
 def _device(error: BaseException) -> str:
-    return "the GPU" if "out of memory" in str(error) else "main memory"
+    return "the GPU" if "out of memory" in str(error) else MAIN_MEMORY
 
 
 def _write_log(error: BaseException, run_directory: Path | None, command_line: str) -> Path | None:
     text = "".join(traceback.format_exception(error))
     content = f"gptkit {gptkit.__version__}\n{command_line}\n\n{text}"
-    for folder in (run_directory, Path(tempfile.gettempdir())):
+    for place in (run_directory, None):
         with contextlib.suppress(OSError):
-            if folder is not None and folder.is_dir():
+            folder = place or Path(tempfile.gettempdir())
+            if folder.is_dir():
                 with tempfile.NamedTemporaryFile(
                     "w",
                     prefix="gptkit-error-",

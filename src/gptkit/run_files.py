@@ -71,6 +71,8 @@ def with_digest(body: dict[str, Any]) -> str:
 
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """Return the content of a manifest, whatever its schema, or None where it is damaged; OSError without one."""
+    if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():
+        return None  # opening a FIFO would wait for ever
     try:
         text = (path / MANIFEST).read_bytes().decode()
         body: dict[str, Any] = json.loads(text)
@@ -80,6 +82,11 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return body if is_whole else None
+
+
+def recorded_names(path: Path) -> list[str]:
+    """Return the names of the files that a verified checkpoint or snapshot is made of."""
+    return [record["name"] for record in json.loads((path / MANIFEST).read_text())["files"]]
 
 
 def written_by(path: Path) -> str:

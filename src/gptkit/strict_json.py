@@ -55,14 +55,22 @@ def json_name(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _text_of(path: Path) -> str:
-    where = str(path)
+def require_regular(path: Path, fix: str = _MEND) -> int:
+    """Return the size of a file; InputError for what is none, or not regular: opening a FIFO would wait for ever."""
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            raise InputError("not a regular file", where=where, fix=_MEND)
-        if status.st_size > LARGEST_FILE:
-            raise InputError(f"a JSON file of over {LARGEST_FILE >> 20} MiB", where=where, fix=_MEND)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("not a regular file", where=str(path), fix=fix)
+    return status.st_size
+
+
+def _text_of(path: Path) -> str:
+    where = str(path)
+    if require_regular(path) > LARGEST_FILE:
+        raise InputError(f"a JSON file of over {LARGEST_FILE >> 20} MiB", where=where, fix=_MEND)
+    try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=where, fix="check the path") from None

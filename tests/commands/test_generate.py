@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from generation_toy import POSITIONS, write_model
 from gptkit.cli import main
@@ -233,13 +234,26 @@ def test_a_directory_without_a_tokenizer_is_named_and_one_called_char_is_a_direc
         generated(model=folder)
 
 
-def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            {"compile": compile, "quantize": weights}
+            for compile in ("auto", "off")
+            for weights in ("none", "int8", "int4")
+        ),
+        {"precision": "bf16"},
+        {"beams": 3},
+    ],
+)
+def test_damaged_weights_are_refused(options: dict[str, Any], value: float, tmp_path: Path) -> None:
     folder = write_model(tmp_path)
-    model = load_model(folder)
-    torch.nn.init.constant_(model.transformer.h[0].mlp.c_fc.weight, float("nan"))
-    model.save_pretrained(folder)
-    with pytest.raises(InputError, match="not finite"):
-        generated(model=folder, prompt="hear")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.0.mlp.c_fc.weight"][0, 0] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"^(the model's logits are|tensor \S*c_fc.weight is) not finite \("):
+        generated(model=folder, prompt="hear", **options)
 
 
 @pytest.mark.parametrize("stream", [True, False])

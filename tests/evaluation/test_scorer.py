@@ -180,7 +180,7 @@ def test_a_model_of_zeros_is_uniform_and_bans_are_kept() -> None:
 def test_what_is_not_finite_is_an_error() -> None:
     model = toy()
     model.transformer.ln_f.weight[3] = math.nan
-    with pytest.raises(InputError, match=r"^the model's log-probabilities are not finite \(the model's weights\) - "):
+    with pytest.raises(InputError, match=r"^the model's log-probabilities are not finite \(--model\) - "):
         scores(model, random_groups(3))
 
 

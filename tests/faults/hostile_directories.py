@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,12 +71,31 @@ def added(file: str, text: str) -> Callable[[Path, Path], None]:
     return make
 
 
-def replaced(file: str, make: Callable[[Path], object]) -> Callable[[Path, Path], None]:
+def replaced(file: str, make: Callable[[Path], object], *, there: bool = True) -> Callable[[Path, Path], None]:
     def change(folder: Path, canary: Path) -> None:
-        (folder / file).unlink()
+        (folder / file).unlink(missing_ok=not there)
         make(folder / file)
 
     return change
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def vast_file(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": socket_at,
+    "a folder": Path.mkdir,
+    "a terabyte": vast_file,
+}
 
 
 def header(text: bytes | str, *, length: int | None = None, size: int = 0) -> Callable[[Path], None]:
@@ -234,6 +254,16 @@ ATTACKS = [
     ),
     Attack("tokenizer's settings are gone", lambda folder, canary: (folder / "tokenizer_config.json").unlink(), False),
     Attack("tokenizer's settings are a pipe", replaced("tokenizer_config.json", os.mkfifo)),
+    *(
+        Attack(f"{name} is {what}", replaced(name, make, there=False), False)
+        for what, make in ODD.items()
+        for name in ("notes.txt", "other.safetensors", "generation_config.json", "chat_template.jinja", "evil.json")
+    ),
+    *(
+        Attack(f"{name} is {what}", replaced(name, make, there=False), commands=("generate", "eval", "finetune"))
+        for what, make in ODD.items()
+        for name in ("special_tokens_map.json", "added_tokens.json")
+    ),
     Attack("a header of 100 MB", replaced("model.safetensors", header("{}", length=100_000_000, size=100_000_100))),
     Attack("a header of 2^63", replaced("model.safetensors", header("{}", length=2**63))),
     Attack("a header of 140,000 tensors", replaced("model.safetensors", many_tensors)),

@@ -155,3 +155,60 @@ def test_with_all_checkpoints_bad_nothing_starts_over(
         shutil.rmtree(run.parent)
     outcome = f"{trials} of {trials}: exit 2, one line with the reason of each, nothing on the disk changed"
     figure("R8", f"every checkpoint damaged, {begun.kind}", trials, outcome, seed=9, bound="exit 2, never from step 0")
+
+
+def finished(reference: Reference, folder: Path, kind: str) -> Path:
+    """Return a copy of the finished run, in a folder of its own."""
+    folder.mkdir()
+    return Path(shutil.copytree(reference(kind), folder / "run"))
+
+
+def without_weights(run: Path) -> None:
+    (run / "model" / "model.safetensors").unlink()
+
+
+def deep_result(run: Path) -> None:
+    (run / "result.json").write_text("[" * 100_000)
+
+
+def damaged_rows(run: Path) -> None:
+    (run / "result.json").unlink()
+    with open(run / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 2, "loss": "low", "tokens": 1}\n' + bytes(range(120, 160)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (without_weights, "the run was finished, but no model.safetensors here ("),
+        (deep_result, "the run was finished, but not valid JSON: nested too deeply ("),
+        (damaged_rows, "2 damaged line(s) dropped, kept in metrics.jsonl.damaged"),
+    ],
+)
+def test_a_finished_run_that_lost_something_is_made_whole_from_its_last_checkpoint(
+    damage: Callable[[Path], None], line: str, kind: str, small: SmallRuns, reference: Reference, tmp_path: Path
+) -> None:
+    run = finished(reference, tmp_path / "place", kind)
+    damage(run)
+    child = run_command(small.words(kind, run), log=tmp_path / "log")
+    assert child.wait() == 0, child.err
+    assert child.err.count(line) == 1, child.err
+    assert identical(reference(kind), run) == []
+
+
+def test_without_a_checkpoint_a_finished_run_is_not_trained_anew_unasked(
+    small: SmallRuns, reference: Reference, tmp_path: Path
+) -> None:
+    run = finished(reference, tmp_path / "place", "pretrain")
+    without_weights(run)
+    shutil.rmtree(run / "checkpoints")
+    child = run_command(small.pretrain(run), log=tmp_path / "log")
+    assert child.wait() == 2, child.err
+    [error] = child.error_lines
+    assert "no model.safetensors here" in error
+    assert f"remove {run / 'result.json'} to train anew" in error
+    (run / "result.json").unlink()
+    child = run_command(small.pretrain(run), log=tmp_path / "log")
+    assert child.wait() == 0, child.err
+    assert identical(reference("pretrain"), run) == []

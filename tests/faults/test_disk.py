@@ -13,7 +13,7 @@ import mounts
 import pytest
 from children import Child, command, run_command, start, start_command
 from durability import CALLS, may_trace, system_calls, too_early
-from effects import effects_of, full_from, spread, vanishing_at
+from effects import TAKING_SPACE, effects_of, full_from, spread, vanishing_at
 from small_runs import Reference, SmallRuns, checkpoints_of, identical
 
 from figures import Count, Report
@@ -71,6 +71,31 @@ def test_a_disk_that_is_full_from_any_effect_on_damages_nothing(
     )
     outcome += f" once there was space ({effects} effects in a run)"
     figure("R9", f"no space from the k-th effect on, {kind}", len(turns), outcome, seed=4, bound="0 damaged, exit 6")
+
+
+def test_of_a_model_whose_copy_finds_no_space_nothing_is_left(
+    small: SmallRuns, reference: Reference, tmp_path: Path, count: Count, figure: Report
+) -> None:
+    """The best seed's model is copied, file by file, when all seeds are done."""
+    several = {"seeds": 2, "epochs": 1}
+    whole = reference("finetune", **several)
+    effects = [line.split(" ", 1) for line in effects_of(whole)]
+    copying = [
+        turn for turn, (kind, path) in enumerate(effects, 1) if kind in TAKING_SPACE and path.startswith("model.tmp")
+    ]
+    assert len(copying) > 8
+    turns = copying[:: count(4, 1)]
+    for turn in turns:
+        run = tmp_path / f"{turn}" / "run"
+        run.parent.mkdir()
+        words = small.finetune(run, **several)
+        child = start(full_from, words, run, turn, log=run.parent / "log")
+        assert child.wait() == 6, f"{turn}: {child.err}"
+        assert "no space left while copying the best model" in told_in_one_line(child)
+        assert not list(run.glob("model*"))
+        settle(words, whole, run)
+    outcome = f"{len(turns)} of {len(turns)}: exit 6 in one line, no part of model/ left; then the same bits"
+    figure("R9", "no space while the best seed's model is copied", len(turns), outcome, bound="0 damaged, exit 6")
 
 
 def on_a_small_disk(words: list[str], disk: Path, free: int, copy: Path) -> None:

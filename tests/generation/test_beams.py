@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
-from gptkit.errors import UsageError
+from gptkit.errors import InputError, UsageError
 from gptkit.generation.beams import beam_search
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -73,3 +74,12 @@ def test_forbidden_tokens_never_come() -> None:
 def test_what_the_context_cannot_hold_is_refused(prompt: list[int]) -> None:
     with pytest.raises(UsageError):
         beam_search(tiny_model(50), [prompt], beams=2, max_new_tokens=5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    """3e38 is finite, and overflows in the product with the head."""
+    model = tiny_model(50)
+    torch.nn.init.constant_(model.transformer.ln_f.weight, value)
+    with pytest.raises(InputError, match="the model's logits are not finite"):
+        beam_search(model, [[4, 5, 6]], beams=3, max_new_tokens=5, forbidden_ids=[7])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpt_toy import FAMILIES, toy
-from gptkit.errors import GptkitError
+from gptkit.errors import GptkitError, InputError
 from gptkit.generation import native_library
 from gptkit.generation.engine import Piece
 from gptkit.generation.native_engine import NativeEngine, WeightFormat, available_processors, to_float
@@ -253,3 +253,29 @@ def test_without_a_working_compiler_it_says_so(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(NativeUnavailableError, match="out of ideas"):
         native_library.native_library()
     assert not issubclass(NativeUnavailableError, GptkitError)  # generation goes on through torch
+
+
+# NaN, an infinity, and what a file that is full of ones holds: rounding the last to bf16 carries into its sign.
+DAMAGED = [0x7FC00000, 0x7F800000, 0xFF800000, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("bits", DAMAGED)
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_nan_or_infinity_in_any_tensor_reaches_the_logits_or_is_refused(
+    weight_format: WeightFormat, bf16: bool, bits: int
+) -> None:
+    model = toy(tie_word_embeddings=False)
+    whole = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    for name, weight in whole.items():
+        damaged = weight.copy()
+        damaged[(5,) * damaged.ndim] = np.array(bits, np.uint32).view(np.float32)
+        weights, arithmetic = whole | {name: damaged}, {"weight_format": weight_format, "bf16": bf16, "threads": 1}
+        is_table = name.startswith("transformer.w")
+        if damaged.ndim == 1 or (weight_format in ("int8", "int4") and not is_table):
+            with pytest.raises(InputError, match=f"^tensor {name} is not finite"):
+                NativeEngine(sizes_of(model), weights, **arithmetic)
+        else:
+            engine = NativeEngine(sizes_of(model), weights, **arithmetic)
+            engine.open(1, 6)
+            assert not np.isfinite(engine.forward([Piece(0, 0, [5] * 6)])).all(), name

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from generation_toy import write_model
 from gptkit.errors import InputError
 from gptkit.generation.prompt_files import FilePrompt, SamplesFile, read_prompts, settings_hash
 
@@ -131,11 +133,27 @@ def test_a_file_without_samples_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_settings_hash_knows_the_models_files(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(8) + b"weights")
     before = settings_hash({"seed": 0}, tmp_path)
     assert settings_hash({"seed": 1}, tmp_path) != before
     (tmp_path / "README.md").write_text("about")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "vast.json").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "other.safetensors")
     assert settings_hash({"seed": 0}, tmp_path) == before
-    (tmp_path / "model.safetensors").write_bytes(b"others!")
-    assert settings_hash({"seed": 0}, tmp_path) != before
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content + b" ")
+        assert settings_hash({"seed": 0}, tmp_path) != before, name
+        (tmp_path / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "added_tokens.json"])
+def test_a_model_file_that_is_no_regular_file_is_refused_not_waited_for(name: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=r"not a regular file|no tokenizer in this directory"):
+        settings_hash({}, folder)

@@ -96,3 +96,16 @@ def test_a_quantised_models_texts_are_the_same_in_any_batch(quantization: Quanti
 
     together = texts([0, 1, 2, 3, 4], 5)
     assert together == texts([0, 1, 2, 3, 4], 2) == [texts([row], 1)[0] for row in range(5)]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_no_number_is_made_of_nan_or_infinity(value: float) -> None:
+    """The scale of the row, or of the group, says that something is wrong; the others' are as ever."""
+    weight = weights()
+    weight[3, 40] = value
+    for quantise in (quantise_int8, quantise_int4):
+        scales, expected = quantise(weight)[1].reshape(40, -1), quantise(weights())[1].reshape(40, -1)
+        damaged = 1 if scales.shape[1] > 1 else 0  # inputs 32 to 63 are the second group
+        assert not scales[3, damaged].isfinite()
+        expected[3, damaged] = scales[3, damaged]
+        torch.testing.assert_close(scales, expected, rtol=0, atol=0, equal_nan=True)

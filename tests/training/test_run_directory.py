@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from training_toy import toy_train
 
+from generation_toy import write_model
 from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.plans import Plan, make_plan
-from gptkit.training.results import newest_finished
+from gptkit.training.results import lost_result, newest_finished
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run, identity_values, open_run
@@ -240,6 +241,56 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
         assert (run.path / "metrics.jsonl").read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\x00" * 512,  # as after a power cut
+        bytes(range(128, 168)),
+        b'{"step": 1}',
+        b'{"step": 9, "loss": 1.0}',
+        b'{"step": 2, "loss": "low", "tokens": 1}',
+        b'{"step": 2, "loss": null, "tokens": 1}',
+        b'{"step": 2, "loss": NaN, "tokens": 1}',
+        b'{"step": true, "loss": 1.0, "tokens": 1}',
+        b'{"step": 2, "loss": 1.0, "tokens": 1, "val_loss": "low"}',
+        b'{"step": 2, "loss": 1%s, "tokens": 1}' % (b"0" * 400),
+        b"[" * 100_000,
+        b"{}",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("ending", [b"\n", b""])
+def test_what_is_no_row_is_told_and_kept_beside(line: bytes, ending: bytes, tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        train_toy(run, Plan(steps=3, save_every=3, log_every=1))
+        path, damaged = run.path / "metrics.jsonl", run.path / "metrics.jsonl.damaged"
+        rows, whole = run.rows(), path.read_bytes()
+        path.write_bytes(whole + line + ending)
+        if not ending and (line[:1] == b"{" or not line):  # as if cut off by a kill
+            assert rewind(run) == []
+            assert not damaged.exists()
+        else:
+            assert rewind(run) == [f"{path}: 1 damaged line(s) dropped, kept in metrics.jsonl.damaged"]
+            assert damaged.read_bytes() == line + b"\n"
+        assert run.rows() == rows
+        assert path.read_bytes() == whole
+        path.write_bytes(whole.replace(b"\n", b"\nnone\n", 1))
+        first, second = rewind(run)
+        assert "the curve is not to be trusted" in first  # the checkpoint knows those before it
+        assert "1 damaged line(s) dropped" in second
+        assert damaged.read_bytes().endswith(b"none\n")
+        assert path.read_bytes() == whole
+
+
+def test_a_row_that_the_result_needs_is_named_with_the_cure(tmp_path: Path) -> None:
+    with opened(PretrainOptions(out=tmp_path / "run")) as run:
+        run.append(row(3, val_loss=2.0))
+        run.append(row(4))
+        assert run.row_of(3, ["val_loss"])["val_loss"] == 2.0
+        with pytest.raises(InputError, match=r"no row of step 4 with val_loss .*the checkpoints from .*step-000004 on"):
+            run.row_of(4, ["val_loss"])
+
+
 def rewind(run: RunDirectory, identity: Mapping[str, str] | None = None) -> list[str]:
     found, state = run.newest()
     return run.rewind(found, state, identity=identity or {}, keep=2)
@@ -355,7 +406,7 @@ def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -
     assert newest_finished(tmp_path / "none", lambda result: True) is None
     for name, command in (("b", "pretrain"), ("a", "pretrain"), ("c", "finetune")):
         with open_run(PretrainOptions(out=tmp_path / name), command=command, name="x") as run:
-            (run.path / "model").mkdir()
+            write_model(run.path / "model")
             result = run.finish({"steps": 3, "seed": 0, "run_dir": "as it was", "model_dir": "as it was"})
         assert result["command"] == command
         assert json.loads((tmp_path / name / "result.json").read_text()) == result
@@ -366,6 +417,17 @@ def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -
     (tmp_path / "f" / "result.json").write_text('{"command": "pretrain", "finished_at": "2999-01-01T00:00:00+00:00"}')
     shutil.copytree(tmp_path / "c", tmp_path / "g")
     shutil.rmtree(tmp_path / "g" / "model")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        shutil.copytree(tmp_path / "a", tmp_path / f"without {name}")
+        (tmp_path / f"without {name}" / "model" / name).unlink()
+    shutil.copytree(tmp_path / "a", tmp_path / "h")
+    os.truncate(tmp_path / "h" / "model" / "model.safetensors", 5000)
+    shutil.copytree(tmp_path / "a", tmp_path / "i")
+    (tmp_path / "i" / "result.json").write_text("[" * 100_000)
+    (tmp_path / "j").mkdir()
+    os.mkfifo(tmp_path / "j" / "result.json")
+    lost = [lost_result(path) for path in sorted(tmp_path.iterdir())]
+    assert [reason is None for reason in lost] == [True, True, False, True] + [False] * 9, lost
     assert newest_finished(tmp_path, lambda result: result["command"] == "pretrain") == tmp_path / "a"
     with opened(PretrainOptions(out=tmp_path / "a")) as again:
         assert again.result is not None

@@ -25,7 +25,7 @@ from gptkit.evaluation.scoring.encoder import Encoder
 from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.evaluation.scoring.scorer import Processes, Scorer
 from gptkit.finetuning.inputs import weights_sha256
-from gptkit.finetuning.plan import predict_split
+from gptkit.finetuning.plan import answers_of
 from gptkit.finetuning.scores import head_difference, head_fits, head_labels, items_of_logits, own_task
 from gptkit.generation.text_model import TextModel
 from gptkit.model.config_files import read_config
@@ -123,9 +123,8 @@ class EvaluatedModel:
         if encoded.n_truncated:
             self.console.say(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
         with autocast(self.accelerator.device.type, self.options.precision):
-            found = predict_split(self._head, encoded)
-        assert found is not None
-        return replace(items_of_logits(task, examples, found.logits), cut=encoded.n_truncated)
+            logits = answers_of(self._head, encoded)
+        return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
 
     @functools.cached_property
     def _head(self) -> GPTDoubleHeadsModel:

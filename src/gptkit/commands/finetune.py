@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from gptkit.training import checkpoints, files, manifests
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
-from gptkit.training.results import read_result
+from gptkit.training.results import lost_result, read_result
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run
@@ -237,13 +236,17 @@ class _Work:
         self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: Trained, directory: RunDirectory
     ) -> None:
         """Write model, card, curve and, last, the result."""
-        rows, inputs = directory.rows(), self.inputs
-        more = {"mfu": trained.mfu, "resumed_from": trained.resumed_from}
-        result = report.run_result(options, inputs, directory.path, rows, trained.finish, **more)
+        rows, inputs, finish = directory.rows(), self.inputs, trained.finish
+        assert finish.best_step is not None
+        figures = ("val_loss", *inputs.task.metrics)
+        best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
+        more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
+        result = report.run_result(options, inputs, directory.path, best, finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
         with files.failures_told("writing the model", fix=AGAIN):
-            write_model(directory.path / "model", model, inputs.tokenizer, card)
-            write_task(directory.path / "model", inputs.task)
+            with files.new_directory(directory.path / "model") as folder:
+                write_model(folder, model, inputs.tokenizer, card)
+                write_task(folder, inputs.task)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
         finish_run(directory, over_seeds(inputs.task, [result]))
@@ -253,10 +256,11 @@ class _Work:
 
         def write() -> None:
             model = directory.path / "model"
-            with files.failures_told("copying the best model", fix=AGAIN):
-                if model.is_dir():
-                    files.remove_directory(model)
-                shutil.copytree(result["model_dir"], model)
+            if lost := lost_result(directory.path):
+                self.console.warn(f"the run was finished, but {lost}: its model and result are made again")
+            doing = "copying the best model"
+            with files.failures_told(doing, fix=AGAIN), files.new_directory(model) as folder:
+                files.copy_files(Path(result["model_dir"]), folder)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
         on_main_process(self.accelerator, write)
@@ -272,9 +276,7 @@ def _predict(
     """Write the predictions of a split by a finished run's model."""
     model = load_model(run / "model", head=GPTDoubleHeadsModel).to(accelerator.device)
     with autocast(accelerator.device.type, choices.precision):
-        found = plan.predict_split(model, split.encoded)
-    assert found is not None
-    logits = found.logits
+        logits = plan.answers_of(model, split.encoded)
     for path in on_main_process(accelerator, lambda: write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():

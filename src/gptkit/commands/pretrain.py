@@ -27,7 +27,7 @@ from gptkit.reporting.loss_plot import draw_loss
 from gptkit.reporting.model_directory import write_model, write_start
 from gptkit.training import raising, rules
 from gptkit.training.batches import Batches
-from gptkit.training.files import failures_told
+from gptkit.training.files import failures_told, new_directory
 from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.loop import Evaluate
@@ -210,13 +210,15 @@ def _write(
 ) -> dict[str, Any]:
     """Write model, card, curve and, last, the result, which is returned."""
     rows, finish = directory.rows(), trained.finish
+    figures = ("val_loss", "val_perplexity", "bits_per_byte")
+    last = directory.row_of(finish.step, figures)
     result = {
         "run_dir": str(directory.path),
         "model_dir": str(directory.path / "model"),
         "steps": finish.step,
         "tokens": finish.tokens,
-        "train_loss": rows[-1]["loss"],
-        **{name: rows[-1][name] for name in ("val_loss", "val_perplexity", "bits_per_byte")},
+        "train_loss": last["loss"],
+        **{name: last[name] for name in figures},
         "tokens_per_second": finish.tokens_per_second,
         "mfu": trained.mfu,
         "train_seconds": finish.train_seconds,
@@ -231,7 +233,8 @@ def _write(
         options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
     )
     with failures_told("writing the model", fix=AGAIN):
-        write_model(directory.path / "model", inputs.model, inputs.tokenizer, card)
+        with new_directory(directory.path / "model") as folder:
+            write_model(folder, inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
     return finish_run(directory, result)
 

@@ -17,9 +17,10 @@ from torch import nn
 
 from gptkit import ranks
 from gptkit.console import Console
-from gptkit.errors import Diverged
+from gptkit.errors import Diverged, InputError
 from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
+from gptkit.run_files import RESULT
 from gptkit.signals import StopRequest
 from gptkit.training import raising, rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
@@ -29,6 +30,7 @@ from gptkit.training.loop import Evaluate, train
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
+from gptkit.training.results import lost_result
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import open_run
@@ -99,6 +101,11 @@ def train_run(
     )
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, hardware)
+    elif lost := lost_result(directory.path):
+        fix = f"restore it from a copy, or remove {directory.path / RESULT} to train from scratch"
+        raise InputError(
+            f"the run was finished, but {lost}, and it has no checkpoint", where=str(directory.path), fix=fix
+        )
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)

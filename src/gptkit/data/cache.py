@@ -96,7 +96,7 @@ def verified_facts(path: Path) -> dict[str, Any] | None:
             return None
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return facts if sha256 == facts["sha256"] else None
 
@@ -148,7 +148,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 def _unusable(path: Path, error: OSError, need: int | None) -> GptkitError:
     directory = path.parent
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         message = f"the cache cannot be used: {error.strerror or error}"
         return InputError(message, where=str(directory), fix="set GPTKIT_CACHE to a directory that you can write")
     needs = f": needs about {megabytes(need)}" if need else ""

@@ -13,6 +13,7 @@ from gptkit.data.gpt1_encoding import NEWLINE_TOKEN
 from gptkit.data.separator import END_OF_TEXT
 from gptkit.data.tokenizer_files import LAYOUTS, find_files, saved_config
 from gptkit.errors import InputError
+from gptkit.strict_json import LARGEST_FILE, require_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,6 +95,8 @@ def light_tokenizer(directory: Path) -> LightTokenizer | None:
     if layout != LAYOUTS[0]:
         return None
     try:
+        if require_regular(folder / layout[0]) > LARGEST_FILE:
+            return None
         backend = Tokenizer.from_file(str(folder / layout[0]))
     except Exception:  # tokenizers raises no other kind
         return None

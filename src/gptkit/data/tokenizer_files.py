@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.run_files import MODEL, START, described_in
-from gptkit.strict_json import read_json
+from gptkit.strict_json import LARGEST_FILE, read_json, require_regular
 
 LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
     ("tokenizer.json",),
@@ -16,6 +16,7 @@ LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
     ("encoder_bpe_40000.json", "vocab_40000.bpe"),
 )
 CONFIG_FILE = "tokenizer_config.json"
+BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # what else bears on ids, where it is there
 
 
 def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
@@ -34,6 +35,16 @@ def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
     found = f", only {', '.join(half)}" if half else ""
     fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
     raise InputError(f"no tokenizer in this directory{found}", where=shown, fix=fix)
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """Return the files that make the tokenizer in a directory; InputError for one that is not regular, or vast."""
+    folder, layout = find_files(directory, str(directory))
+    beside = [folder / name for name in BESIDE if (folder / name).exists()]
+    for path in beside:
+        if require_regular(path) > LARGEST_FILE:
+            raise InputError(f"over {LARGEST_FILE >> 20} MiB", where=str(path), fix="fetch it again")
+    return [*(folder / name for name in layout), *beside]
 
 
 def saved_config(directory: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gptkit.data.light_tokenizer import id_beyond
 from gptkit.data.separator import END_OF_TEXT, separator_id
 from gptkit.data.tokenizer_bytes import SMALLEST, byte_level, train_byte_level
 from gptkit.data.tokenizer_char import train_char
-from gptkit.data.tokenizer_files import CONFIG_FILE, LAYOUTS, find_files, saved_config
+from gptkit.data.tokenizer_files import BESIDE, LAYOUTS, find_files, saved_config, tokenizer_files
 from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.data.vocabulary_files import (
     checked_merges,
@@ -39,8 +39,6 @@ __all__ = [
     "train_tokenizer",
     "training_note",
 ]
-
-_OTHER_HUB_FILES = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")
 
 
 def needs_training(spec: str) -> bool:
@@ -91,6 +89,7 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     the user called it otherwise, and says what was looked for.
     """
     directory, layout = find_files(directory, shown or str(directory))
+    tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
     tokenizer = _of_layout(directory, layout)
     if beyond := id_beyond(tokenizer):
         message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
@@ -168,7 +167,7 @@ def _from_hub(spec: str) -> Path:
     require_hub(spec)
     from huggingface_hub import snapshot_download
 
-    patterns = [name for names in (*LAYOUTS, _OTHER_HUB_FILES) for name in names]
+    patterns = [name for names in (*LAYOUTS, BESIDE) for name in names]
     try:
         return Path(snapshot_download(spec.removeprefix("hf:"), allow_patterns=patterns))
     except Exception as error:  # the library raises some twenty kinds, from its own to those of its HTTP client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from gptkit.errors import InputError
 from gptkit.evaluation.protocols import Protocol
 from gptkit.run_files import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, WEIGHTS, all_steps, defect, is_committed, step_of
+from gptkit.strict_json import read_json_object
 
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 FEW = 4  # points that make no curve yet
@@ -61,10 +61,10 @@ def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
 def _step_of_model(run: Path) -> int | None:
     """Return the step of a finished run's model: the last, of a fine-tuning run the best."""
     try:
-        result = json.loads((run / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        result = read_json_object(run / RESULT)
+    except InputError:
         return None
-    step = result.get("best_step", result.get("steps")) if isinstance(result, dict) else None
+    step = result.get("best_step", result.get("steps"))
     return step if isinstance(step, int) else None
 
 

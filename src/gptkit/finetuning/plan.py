@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from gptkit.data.encoded_examples import EncodedExamples
@@ -16,6 +19,7 @@ from gptkit.finetuning.layers import layers
 from gptkit.finetuning.objective import SplitLogits, predict
 from gptkit.finetuning.predictions import metrics_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model_files.weights import not_finite
 from gptkit.options import FinetuneOptions
 from gptkit.training import rules
 from gptkit.training.batches import Batches
@@ -182,6 +186,15 @@ def predict_split(
     """Return the logits of every example, None if `should_stop()` came true; the model should be in eval mode."""
     pieces = evaluation_batches(examples, padded_tokens=PREDICTION_TOKENS)
     return predict(model, pieces, len(examples), should_stop=should_stop)
+
+
+def answers_of(model: nn.Module, examples: EncodedExamples) -> NDArray[Any]:
+    """Return the logits of every example (example, output); InputError where they are not finite."""
+    found = predict_split(model, examples)
+    assert found is not None
+    if not np.isfinite(found.logits).all():
+        raise not_finite("the model's logits are")
+    return found.logits
 
 
 def flops_per_token(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel) -> float:

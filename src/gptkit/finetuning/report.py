@@ -33,13 +33,12 @@ def run_result(
     options: FinetuneOptions,
     inputs: Inputs,
     run: Path,
-    rows: Sequence[Mapping[str, Any]],
+    best: Mapping[str, Any],
     finish: FinishEvent,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return what one run came to; its metrics are those of its best step, which is the one that the model keeps."""
+    """Return what one run came to; `best` is the row of its best step, which is the one that the model keeps."""
     assert finish.best_step is not None
-    best = next(row for row in reversed(rows) if row["step"] == finish.best_step)
     return {
         "run_dir": str(run),
         "model_dir": str(run / "model"),
@@ -55,7 +54,6 @@ def run_result(
         "n_eval": len(inputs.dev),
         "steps": finish.step,
         "tokens": finish.tokens,
-        "train_loss": rows[-1]["loss"],
         "tokens_per_second": finish.tokens_per_second,
         "train_seconds": finish.train_seconds,
         **more,

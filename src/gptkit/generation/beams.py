@@ -6,11 +6,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from gptkit.errors import UsageError
 from gptkit.generation.decoding import FinishReason, Sample, check_prompt
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files.weights import not_finite
 
 
 @torch.inference_mode()
@@ -27,7 +28,8 @@ def beam_search(
 
     The probability is the model's own, summed as logarithms over all new tokens, the stop token too, and not divided by
     the length (length_penalty 0). The model is in eval mode. UsageError for a prompt that Decoder refuses, and where
-    prompt and continuation exceed the context: beams share one window, which does not slide.
+    prompt and continuation exceed the context: beams share one window, which does not slide. InputError for logits that
+    are not finite.
     """
     for ids in prompt_ids:
         check_prompt(ids, model.config.n_positions, model.config.vocab_size)
@@ -46,9 +48,26 @@ def beam_search(
     return [_search(model, number, ids, config, stop_ids) for number, ids in enumerate(prompt_ids)]
 
 
+class _RefuseNotFinite(LogitsProcessor):
+    """Raises InputError where log-probabilities are NaN, as all of them are where a logit is NaN or +inf.
+
+    Forbidden tokens have -inf.
+    """
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if bool(scores.isnan().any()):
+            raise not_finite("the model's logits are")
+        return scores
+
+
 def _search(model: Any, number: int, ids: Sequence[int], config: GenerationConfig, stop_ids: Collection[int]) -> Sample:
     prompt = torch.tensor([list(ids)], device=model.device)
-    output = model.generate(prompt, generation_config=config, attention_mask=torch.ones_like(prompt))
+    output = model.generate(
+        prompt,
+        generation_config=config,
+        attention_mask=torch.ones_like(prompt),
+        logits_processor=LogitsProcessorList([_RefuseNotFinite()]),
+    )
     new: list[int] = output[0, len(ids) :].tolist()
     end = next((place for place, token in enumerate(new) if token in stop_ids), None)
     reason: FinishReason = "length" if end is None else "stop"

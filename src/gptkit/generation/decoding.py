@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import UsageError
 from gptkit.generation.arrays import Array, array_namespace
 from gptkit.generation.engine import Engine, Piece
 from gptkit.generation.reports import TokenReport, report_tokens
 from gptkit.generation.sampling import SamplingRules, choose
+from gptkit.model_files.weights import not_finite
 
 FinishReason = Literal["length", "stop"]
 PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
@@ -205,11 +206,7 @@ class Decoder:
         xp = array_namespace(groups[0])
         logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
         if not bool(xp.all(xp.isfinite(logits))):
-            raise InputError(
-                "the model's logits are not finite",
-                where="--model",
-                fix="its weights are damaged or its training diverged; take another",
-            )
+            raise not_finite("the model's logits are")
         if self._forbidden is not None:
             self._forbidden = xp.asarray(self._forbidden, device=logits.device)
         chosen = self._choose(logits, rows)

@@ -21,6 +21,7 @@ from gptkit.generation.native_library import (
     native_library,
 )
 from gptkit.model_files.sizes import Sizes
+from gptkit.model_files.weights import not_finite
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 MOST_TOKENS = 256  # of one call: longer prompts are cut
@@ -34,7 +35,8 @@ class NativeEngine:
 
     `weights` has the names and shapes of GPTForCausalLM.state_dict(): float32, or uint16 for the bits of bf16. Those of
     fp32 are read where they lie. A row's logits are the same bits in any batch, but for bf16 on processors with matrix
-    tiles. Raises NativeUnavailableError where no C compiler is at hand.
+    tiles. Raises NativeUnavailableError where no C compiler is at hand, InputError for weights that are not finite, as
+    far as they are looked at: all that is quantised, and vectors.
     """
 
     def __init__(
@@ -105,13 +107,13 @@ class NativeEngine:
         for number in range(sizes.n_layer):
             name = f"transformer.h.{number}."
             for field, part in LAYER_PARTS.items():
-                bias = weights[f"{name}{part}.bias"]
+                bias = self._vector(weights, f"{name}{part}.bias")
                 if field.startswith("norm"):
-                    setattr(layers[number], field, self._float(weights[f"{name}{part}.weight"]))
-                    setattr(layers[number], f"{field}_bias", self._float(bias))
+                    setattr(layers[number], field, self._vector(weights, f"{name}{part}.weight"))
+                    setattr(layers[number], f"{field}_bias", bias)
                 else:
-                    matrix = self._matrix(weights[f"{name}{part}.weight"], weight_format)
-                    matrix.bias = self._float(bias)
+                    matrix = self._matrix(weights, f"{name}{part}.weight", weight_format)
+                    matrix.bias = bias
                     setattr(layers[number], field, matrix)
         final = "transformer.ln_f."
         return Model(
@@ -127,17 +129,22 @@ class NativeEngine:
             epsilon=sizes.layer_norm_epsilon,
             tokens=self._table(weights["transformer.wte.weight"]),
             positions=self._table(weights["transformer.wpe.weight"]),
-            head=self._matrix(weights["lm_head.weight"], weight_format),
+            head=self._matrix(weights, "lm_head.weight", weight_format),
             layers=layers,
-            norm=self._float(weights[f"{final}weight"]) if sizes.pre_norm else None,
-            norm_bias=self._float(weights[f"{final}bias"]) if sizes.pre_norm else None,
+            norm=self._vector(weights, f"{final}weight") if sizes.pre_norm else None,
+            norm_bias=self._vector(weights, f"{final}bias") if sizes.pre_norm else None,
         )
 
-    def _matrix(self, weight: np.ndarray, weight_format: WeightFormat) -> Matrix:
-        """Return a weight (outputs, inputs) in its format; its bias is set apart."""
-        outputs, inputs = weight.shape
+    def _matrix(self, weights: Mapping[str, np.ndarray], name: str, weight_format: WeightFormat) -> Matrix:
+        """Return a weight (outputs, inputs) in its format; its bias is set apart.
+
+        InputError where quantising would make a number of NaN or infinity; elsewhere they reach the logits.
+        """
+        outputs, inputs = weights[name].shape
         matrix = Matrix(FORMATS[weight_format], outputs, inputs)
-        stored, scales = self._stored(weight, weight_format)
+        stored, scales = self._stored(weights[name], weight_format)
+        if scales is not None and not _is_finite(scales):
+            raise not_finite(f"tensor {name} is")
         matrix.weights = self._keep(stored)
         matrix.scales = self._keep(scales) if scales is not None else None
         self.weight_bytes += stored.nbytes + (scales.nbytes if scales is not None else 0)
@@ -173,8 +180,11 @@ class NativeEngine:
         weight_format = "bf16" if weight.dtype == np.uint16 else "fp32"
         return Matrix(FORMATS[weight_format], outputs, inputs, self._keep(weight), None, None)
 
-    def _float(self, weight: np.ndarray) -> int:
-        return self._keep(to_float(weight))
+    def _vector(self, weights: Mapping[str, np.ndarray], name: str) -> int:
+        vector = to_float(weights[name])
+        if not _is_finite(vector):
+            raise not_finite(f"tensor {name} is")
+        return self._keep(vector)
 
     def _keep(self, array: np.ndarray) -> int:
         array = np.ascontiguousarray(array)
@@ -226,6 +236,13 @@ def to_float(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint16:
         return np.ascontiguousarray(array, np.float32)
     return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Return whether all of float32, or of the bits of bf16, is finite."""
+    if array.dtype == np.uint16:
+        return not bool(((array & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(array).all())
 
 
 def _padded(width: int, unit: int) -> int:

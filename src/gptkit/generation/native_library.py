@@ -113,6 +113,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
     except GptkitError:
         began = time.perf_counter()
         return _load_once(_compile(compiler)), time.perf_counter() - began
+    except FileNotFoundError as error:  # of tempfile
+        raise NativeUnavailableError(f"no place to compile in: {error}") from None
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from gptkit.data.file_faults import badly_encoded, faults_named, require_regular
+from gptkit.data.tokenizer_files import tokenizer_files
 from gptkit.errors import InputError
+from gptkit.model_files.weights import model_files
 from gptkit.strict_json import json_name, json_object
 
 try:
@@ -30,7 +32,6 @@ SUFFIXES = (".txt", ".jsonl")
 BY_LINE = "-by-line"  # after the hash of the settings
 ANOTHER = "name another --output, or remove the file"
 _CURE = 'each line must be one JSON object such as {"prompt": "..."}'
-_MADE_BY = ("*.json", "*.txt", "*.bpe", "*.safetensors")  # what of a model directory a text depends on
 
 
 class FilePrompt(NamedTuple):
@@ -90,9 +91,9 @@ def default_output(prompts: Path) -> Path:
 
 
 def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
-    """Return a hash of all that texts depend on but the prompt: the settings, the files of the model directory."""
+    """Return a hash of all that texts depend on but the prompt: the settings, the files of model and tokenizer."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted(one for pattern in _MADE_BY for one in model.glob(pattern)):
+    for path in sorted([*model_files(model), *tokenizer_files(model)]):
         with faults_named(path), open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

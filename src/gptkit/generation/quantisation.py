@@ -34,6 +34,7 @@ def quantise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     A code means (code - 8) * scale. Of each group's candidates m * factor, in the order of INT4_FACTORS and rounded to
     bfloat16, where m is the entry of largest magnitude with its sign (the first of several), the one of least squared
     error is taken, the first of several. code = w / scale rounded half to even, clipped to -8..7, plus 8; w / 0 is 0.
+    The scale of a group with NaN or infinity is not finite.
     Float32, but squared errors, each rounded to float32 before it is squared, add up in float64.
     """
     weight = F.pad(weight.float(), (0, -weight.shape[1] % INT4_GROUP))
@@ -50,6 +51,7 @@ def quantise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
         best = torch.where(better, error, best)
         codes = torch.where(better, code + 8, codes)
         scales = torch.where(better, scale, scales)
+    scales = torch.where(extreme.isfinite(), scales, extreme)
     return codes.flatten(1).to(torch.uint8), scales[..., 0].bfloat16()
 
 

@@ -33,9 +33,9 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
-from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, row_parts, weight_files
+from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, not_finite, row_parts, weight_files
 from gptkit.run_files import described_in
-from gptkit.strict_json import read_json, read_json_object
+from gptkit.strict_json import read_json, read_json_object, require_regular
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
@@ -174,7 +174,7 @@ def _plain_tensors(state: Mapping[str, Any]) -> State:
 
 
 def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
-    """Return `state` with the tied head's weight; InputError when a tensor is missing, too many or of another shape."""
+    """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
     _refuse_other_sizes(config, state, where)
@@ -182,7 +182,16 @@ def _checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCau
     _refuse_misfits(expected, state, where)
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
+    _refuse_not_finite(state, where)
     return state
+
+
+def _refuse_not_finite(state: State, where: str) -> None:
+    """Raise InputError naming the tensor: not every path from weights to a result would show what they hold."""
+    for name, tensor in state.items():
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
+        if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
+            raise not_finite(f"tensor {name} is", where)
 
 
 def _refuse_other_sizes(config: GPTConfig, state: State, where: str) -> None:
@@ -273,6 +282,7 @@ def _save(model: PreTrainedModel, directory: Path) -> None:
 
 
 def _read_nanogpt(path: Path) -> tuple[GPTConfig, State]:
+    require_regular(path, "copy the file again")
     try:
         checkpoint = _weights_only(path)
         arguments = dict(checkpoint["model_args"])
@@ -315,7 +325,10 @@ def _read_openai_params(directory: Path) -> tuple[GPTConfig, State]:
     import numpy as np
 
     shapes = _openai_shapes(directory / "params_shapes.json")
-    files = sorted(directory.glob("params_[0-9]*.npy"), key=lambda file: int(file.stem.removeprefix("params_")))
+    numbers = {file: file.stem.removeprefix("params_") for file in directory.glob("params_[0-9]*.npy")}
+    files = sorted((file for file in numbers if numbers[file].isdecimal()), key=lambda file: int(numbers[file]))
+    for file in files:
+        require_regular(file, "copy it again")
     try:
         parts = [np.load(file, allow_pickle=False) for file in files]
         flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))

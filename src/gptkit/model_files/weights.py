@@ -18,7 +18,7 @@ from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
 from gptkit.run_files import WEIGHTS, described_in, is_committed
-from gptkit.strict_json import read_json_object
+from gptkit.strict_json import read_json_object, require_regular
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,6 +30,12 @@ ROWS_AT_ONCE = 128
 LARGEST_HEADER = 1_000_000  # bytes; a model of a thousand tensors has a hundred thousand
 
 Rename = Callable[[str], str | None]  # None for what is not the language model's
+
+
+def not_finite(what: str, where: str = "--model") -> InputError:
+    """Return the error for weights, or what was computed from them, that hold NaN or infinity."""
+    fix = "the weights are damaged, or training diverged: use another model"
+    return InputError(f"{what} not finite", where=where, fix=fix)
 
 
 def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
@@ -50,6 +56,13 @@ def map_weights(directory: Path) -> tuple[Sizes, Arrays] | None:
         return None
 
 
+def model_files(directory: Path) -> list[Path]:
+    """Return config.json and the weights: nothing else in a directory is the model, whatever it is called."""
+    config = described_in(directory) / "config.json"
+    require_regular(config, "copy the whole directory")
+    return [config, *weight_files(directory)]
+
+
 def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors, its shards or its parts; InputError without any, and for pickles: they can run code."""
     files = files_named(directory, SAFETENSORS) or row_parts(directory)
@@ -68,9 +81,7 @@ def files_named(directory: Path, name: str) -> list[Path]:
     """Return the file of that name, or the shards that its index lists; empty without either, all regular files."""
     files = [directory / name] if (directory / name).exists() else _shards(directory / f"{name}.index.json")
     for file in files:
-        if not file.is_file():
-            message = "not a regular file" if file.exists() else "cannot be read: no such file"
-            raise InputError(message, where=str(file), fix="copy the whole directory")
+        require_regular(file, "copy the whole directory")
     return files
 
 

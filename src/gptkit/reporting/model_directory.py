@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -24,11 +23,7 @@ def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTraine
 def write_model(
     directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
 ) -> None:
-    """Write the directory; one that an earlier attempt left is replaced."""
-    if directory.is_symlink():
-        directory.unlink()
-    elif directory.exists():
-        shutil.rmtree(directory)
+    """Write the files into an empty directory."""
     write_gptkit(model, directory)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")

@@ -32,6 +32,7 @@ from gptkit.run_files import (
     is_foreign,
     manifest_of,
     record_of,
+    recorded_names,
     written_by,
 )
 from gptkit.training import files
@@ -234,7 +235,7 @@ def read_state(path: Path) -> TrainingState:
         if schema == STATE_SCHEMA:
             scale = values["loss_scale"]
             return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
     raise _other_version(path, schema)
 
@@ -264,7 +265,7 @@ def load(path: Path, trained: Trained) -> TrainingState:
     Raises InputError when its tensors are not the model's.
     """
     _take_weights(path, trained.weights(), trained.sharding)
-    saved = SavedTensors(_tensor_paths(path, OPTIMIZER))
+    saved = SavedTensors(tensor_paths(path, OPTIMIZER))
     try:
         moments = {key: _own_rows(saved, key, key.rpartition("/")[0], trained.sharding) for key in saved}
         trained.optimizer.load_state_tensors(moments)
@@ -288,7 +289,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 @torch.no_grad()
 def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding | None) -> None:
-    saved = SavedTensors(_tensor_paths(path, WEIGHTS))
+    saved = SavedTensors(tensor_paths(path, WEIGHTS))
     shapes = sharding.shapes if sharding else {name: tensor.shape for name, tensor in present.items()}
     different = saved.keys() ^ shapes.keys() or {name for name in saved if saved.shapes[name] != tuple(shapes[name])}
     if different:
@@ -299,9 +300,10 @@ def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding 
         tensor.copy_(_own_rows(saved, name, name, sharding))
 
 
-def _tensor_paths(path: Path, stem: str) -> list[Path]:
-    """Return the files of a checkpoint's tensors, WEIGHTS or OPTIMIZER, in the order of their rows."""
-    return sorted(path.glob(f"{stem}*.safetensors"))
+def tensor_paths(path: Path, stem: str) -> list[Path]:
+    """Return the files of a verified checkpoint's tensors, WEIGHTS or OPTIMIZER, in the order of their rows."""
+    names = [Path(name).name for name in recorded_names(path)]
+    return [path / name for name in sorted(names) if name.startswith(stem) and name.endswith(".safetensors")]
 
 
 def _own_rows(saved: SavedTensors, key: str, parameter: str, sharding: Sharding | None) -> Tensor:

@@ -76,6 +76,8 @@ def sync_all(directory: Path) -> None:
     """Make durable what libraries wrote anywhere below a directory."""
     for folder, _, names in os.walk(directory):
         for name in names:
+            if not Path(folder, name).is_file():  # somebody else's: a FIFO would be waited for
+                continue
             descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
             try:
                 sync(descriptor)
@@ -96,11 +98,11 @@ def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
     return FileRecord(path.name, size, digest.hexdigest())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one move: a reader, or a crash, sees all of the old text or all of the new."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file in one move: a reader, or a crash, sees all of the old content or all of the new."""
     temporary = path.with_name(path.name + ".tmp")
     remove_file(temporary)
-    write_durably(temporary, [text.encode()])
+    write_durably(temporary, [content.encode() if isinstance(content, str) else content])
     rename(temporary, path)
     sync_directory(path.parent)
 
@@ -112,6 +114,31 @@ def write_report(path: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     else:
         write_atomically(target, text)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a directory to fill, which takes the place of `path` in one rename when it is whole, or vanishes."""
+    temporary = path.with_name(path.name + ".tmp")
+    if temporary.is_symlink() or temporary.exists():
+        remove_directory(temporary)
+    make_directory(temporary)
+    try:
+        yield temporary
+        sync_all(temporary)
+        if path.is_symlink() or path.exists():
+            remove_directory(path)
+        rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the regular files of a directory, whose first failure is raised; shutil.copytree raises a list."""
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
 
 
 @contextmanager

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from gptkit.errors import InputError
+from gptkit.model_files.weights import model_files
 from gptkit.run_files import MODEL, RESULT
+from gptkit.strict_json import read_json_object
 
 NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # as they are saved
+NEEDED_OF = {"finetune": {"task", "model", "metrics", "per_seed"}}
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -19,11 +25,34 @@ def read_result(path: Path) -> dict[str, Any] | None:
     Its paths are those of today: a run may be moved.
     """
     try:
-        result = json.loads((path / RESULT).read_text())
-    except (OSError, ValueError):
+        return _whole_result(path)
+    except InputError:
         return None
-    if not isinstance(result, dict) or not result.keys() >= NEEDED or not (path / MODEL).is_dir():
-        return None
+
+
+def lost_result(path: Path) -> str | None:
+    """Return what a run that was finished has lost since, None for any other."""
+    try:
+        if (path / RESULT).exists():
+            _whole_result(path)
+    except InputError as error:
+        return f"{error.message} ({error.where})"
+    return None
+
+
+def _whole_result(path: Path) -> dict[str, Any]:
+    result = read_json_object(path / RESULT)
+    missing = (NEEDED | NEEDED_OF.get(str(result.get("command")), set())) - result.keys()
+    if missing:
+        raise InputError(f"{min(missing)} is missing", where=str(path / RESULT))
+    if not any(all((path / MODEL / name).is_file() for name in names) for names in TOKENIZERS):
+        raise InputError("no tokenizer in it", where=str(path / MODEL))
+    for file in model_files(path / MODEL)[1:]:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass  # its header says how long the file must be
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"damaged: {error}", where=str(file)) from None
     return result | {"run_dir": str(path), "model_dir": str(path / MODEL)}
 
 

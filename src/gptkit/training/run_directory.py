@@ -1,7 +1,8 @@
 """A run's directory: its lock, its rows, its checkpoints, and the result that says it is finished; see run_opening.py.
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
-metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there
+metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there;
+                  what is no row is moved to metrics.jsonl.damaged then
 start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
 snapshots/        see snapshots.py
@@ -12,14 +13,16 @@ result.json       what the command returned, written last
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from gptkit.errors import AGAIN, Diverged, InputError
 from gptkit.recipe_files import CONFIG
-from gptkit.run_files import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, is_committed
+from gptkit.run_files import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed
+from gptkit.strict_json import json_object
 from gptkit.training import files
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
@@ -34,7 +37,7 @@ from gptkit.training.checkpoints import (
 )
 from gptkit.training.events import StepEvent
 from gptkit.training.manifests import METRICS, rows_defect
-from gptkit.training.results import read_result
+from gptkit.training.results import lost_result, read_result
 from gptkit.training.run_lock import RunLock
 from gptkit.training.snapshots import drop_after
 
@@ -87,7 +90,15 @@ class RunDirectory:
         Raises InputError when it is not there: somebody removed the run.
         """
         with files.failures_told(f"reading {METRICS}", fix=AGAIN):
-            return list(_rows_in(self.path / METRICS))
+            return [row for _, row in _lines_of(self.path / METRICS) if row is not None]
+
+    def row_of(self, step: int, figures: Collection[str]) -> dict[str, Any]:
+        """Return the row of a step with these figures; InputError where damage took it: training brings it back."""
+        found = [row for row in self.rows() if row["step"] == step and row.keys() >= set(figures)]
+        if found:
+            return found[-1]
+        fix = f"remove the checkpoints from {self.checkpoints / directory_name(step)} on; then {AGAIN}"
+        raise InputError(f"no row of step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
 
     def rows_so_far(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl, none where it is not there yet."""
@@ -98,6 +109,20 @@ class RunDirectory:
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         with files.failures_told(f"writing {METRICS}", fix=AGAIN):
             files.write_atomically(self.path / METRICS, "".join(kept))
+
+    def set_rows_aside(self) -> list[str]:
+        """Keep the lines of metrics.jsonl that are no rows beside it, before they are dropped; return a line on them.
+
+        What a kill cut off is no damage, and is not kept.
+        """
+        damaged = self.path / f"{METRICS}.damaged"
+        with files.failures_told(f"writing {damaged.name}", fix=AGAIN):
+            lines = [line for line, row in _lines_of(self.path / METRICS) if row is None]
+            if lines:
+                before = damaged.read_bytes() if damaged.is_file() else b""
+                files.write_atomically(damaged, before + b"".join(line + b"\n" for line in lines))
+        text = f"{self.path / METRICS}: {len(lines)} damaged line(s) dropped, kept in {damaged.name}"
+        return [text] if lines else []
 
     def newest(self, continues: Callable[[TrainingState], bool] = lambda state: True) -> tuple[Found, TrainingState]:
         """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
@@ -122,6 +147,8 @@ class RunDirectory:
         if found.path is None and self.result is not None:
             fix = "start a new run with another --out; --model can name this one"
             raise InputError("the finished run has no checkpoint to continue from", where=str(self.path), fix=fix)
+        if lost := lost_result(self.path):
+            lines.append(f"the run was finished, but {lost}: its model and result are made again")
         if found.path is None and not found.rejected and (rows := self.rows_so_far()):
             lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
@@ -136,6 +163,7 @@ class RunDirectory:
             prune(self.checkpoints, keep, keep_step)
             drop_after(self.snapshots, state.step)
         if (self.path / METRICS).exists():
+            lines += self.set_rows_aside()
             self.drop_rows_after(state.last_row)
         return lines
 
@@ -186,11 +214,23 @@ class RunDirectory:
         return self.result
 
 
-def _rows_in(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
+def _lines_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Yield each line with its row, None for what is no row of metrics; a last line that was cut off is left out."""
+    *whole, last = path.read_bytes().split(b"\n")
+    if last and not (last.startswith(b"{") and last.isascii()):
+        whole.append(last)
+    for line in whole:
+        yield line, _row_of(line)
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json_object(line.decode(), METRICS, AGAIN)
+    except (UnicodeDecodeError, InputError):
+        return None
+    needed = type(row.get("step")) is int and _is_number(row.get("tokens")) and _is_number(row.get("loss"))
+    return row if needed and all(one is None or _is_number(one) for one in row.values()) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

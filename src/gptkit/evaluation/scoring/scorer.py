@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.errors import GptkitError, OutOfResources
 from gptkit.evaluation.scoring.body import body_of
 from gptkit.evaluation.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.evaluation.scoring.requests import Answer, Group
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files.weights import not_finite
 from gptkit.processor import refuse_emulated_bf16
 
 # Of a forward pass: more leave the caches, fewer leave the cores idle. The CPU's is measured, CUDA's is not.
@@ -98,8 +99,7 @@ class Scorer:
                 found = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
             log_probs, top, top_allowed = (tensor.cpu().numpy() for tensor in found)
         if not np.isfinite(log_probs).all():
-            message = "the model's log-probabilities are not finite"
-            raise InputError(message, where="the model's weights", fix="evaluate a checkpoint from before it diverged")
+            raise not_finite("the model's log-probabilities are")
         answers, start = {}, 0
         for branch in batch.branches:
             own = slice(start, start := start + len(branch.request.ids) - branch.request.start)

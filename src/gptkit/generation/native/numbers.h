@@ -92,9 +92,10 @@ INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite ones */
 #endif
 }
 
-INLINE floats round_to_bf16(floats values) {
-    ints bits = (ints)values;
-    return from_bits((bits + 0x7FFF + ((bits >> 16) & 1)) & (int32_t)0xFFFF0000);
+INLINE floats round_to_bf16(floats values) { /* a NaN stays one: rounding up some would carry into a zero */
+    ints bits = (ints)values, nan = values != values;
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & (int32_t)0xFFFF0000;
+    return from_bits((~nan & bits) | (nan & 0x7FC00000));
 }
 
 INLINE float sum(floats v) {

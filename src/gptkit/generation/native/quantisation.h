@@ -1,14 +1,25 @@
 /* Weights to fewer bits, by the rules of quantisation.py. */
 
-/* q = round(w / scale), scale = max |w| / 127 of each output; ties to even. */
+/* The bits of |w|, which are in the order of the magnitudes, NaN above all: comparing floats would pass over a NaN. */
+INLINE uint32_t magnitude(float weight) {
+    uint32_t bits;
+    memcpy(&bits, &weight, 4);
+    return bits & 0x7FFFFFFF;
+}
+
+/* q = round(w / scale), scale = max |w| / 127 of each output; ties to even.
+   A row with a NaN or an infinity gets a scale that is not finite, here and in int4. */
 void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t threads) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++) {
         const float* row = weights + n * inputs;
-        float largest = 0;
-        for (int64_t k = 0; k < inputs; k++) largest = fabsf(row[k]) > largest ? fabsf(row[k]) : largest;
-        float scale = largest > 0 ? largest / 127 : 1;
+        uint32_t largest = 0;
+        for (int64_t k = 0; k < inputs; k++) largest = magnitude(row[k]) > largest ? magnitude(row[k]) : largest;
+        float scale;
+        memcpy(&scale, &largest, 4);
+        scale = scale / 127 == 0 ? 1 : scale / 127;
         scales[n] = scale;
+        if (!isfinite(scale)) continue;
         for (int64_t k = 0; k < inputs; k++) codes[n * inputs + k] = (int8_t)rintf(row[k] / scale);
     }
 }
@@ -36,7 +47,8 @@ static uint16_t quantise_group(const float* weights, ints codes[GROUP / LANES]) 
     static const float factors[] = {-0.125f, -0.11875f, -0.1125f, -0.10625f};
     float extreme = 0;
     for (int k = 0; k < GROUP; k++)
-        if (fabsf(weights[k]) > fabsf(extreme)) extreme = weights[k];
+        if (magnitude(weights[k]) > magnitude(extreme)) extreme = weights[k];
+    if (!isfinite(extreme)) return float_to_bf16(extreme);
     double least_error = INFINITY;
     uint16_t best = 0;
     for (int candidate = 0; candidate < 4; candidate++) {
