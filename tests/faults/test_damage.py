@@ -207,7 +207,7 @@ def test_without_a_checkpoint_a_finished_run_is_not_trained_anew_unasked(
     assert child.wait() == 2, child.err
     [error] = child.error_lines
     assert "no model.safetensors here" in error
-    assert f"remove {run / 'result.json'} to train anew" in error
+    assert f"remove {run / 'result.json'} to train from scratch" in error
     (run / "result.json").unlink()
     child = run_command(small.pretrain(run), log=tmp_path / "log")
     assert child.wait() == 0, child.err

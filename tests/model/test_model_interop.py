@@ -291,7 +291,7 @@ def test_pickles_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (directory / "pytorch_model.bin").unlink()
     (tmp_path / "ckpt.pt").unlink()
     os.mkfifo(tmp_path / "ckpt.pt")
-    refused(tmp_path, "weights only")
+    refused(tmp_path, "not a regular file")
     (directory / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../pytorch_model.bin"}}')
     refused(directory, "no bin file of this directory")
     directory = openai_params(tmp_path / "params", transformers_toy(False, n_embd=128, n_head=2, n_layer=1))

@@ -355,7 +355,7 @@ def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
 def test_a_finished_run_without_checkpoints_is_not_begun_again_for_more_steps(tmp_path: Path) -> None:
     options = PretrainOptions(out=tmp_path / "run", steps=4, schedule="constant")
     with opened(options) as run:
-        (run.path / "model").mkdir()
+        write_model(run.path / "model")
         run.append(row(4))
         run.finish({"steps": 4, "seed": 0, "run_dir": "run", "model_dir": "model"})
     before = {path: path.read_bytes() for path in run.path.iterdir() if path.suffix in (".json", ".yaml", ".jsonl")}

@@ -6,6 +6,7 @@ needs no file: config.json has its name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -18,6 +19,7 @@ from gptkit.errors import InputError
 from gptkit.run_files import described_in
 
 TASK_FILE = "task.yaml"
+YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
 _HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
 _FIX = "copy the model again, or remove the file and name the task: --task FILE.yaml"
 
@@ -63,7 +65,10 @@ def task_text(task: Task) -> str:
         "data": task.data,
     }
     given = {key: value for key, value in values.items() if value}
-    return _HEADER + yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    text: str = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    if YAML_BREAKS.search(text):  # PyYAML would read them as spaces, unless they are escaped
+        text = yaml.safe_dump(given, sort_keys=False, default_flow_style=None)
+    return _HEADER + text
 
 
 def _files(task: Task) -> Iterable[str]:
