@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptkit.run_files import defect, described_in, is_unfinished, newest_weights, record_of
+from gptkit.run_files import defect, described_in, is_undescribed, is_unfinished, newest_weights, record_of
 from gptkit.training.manifests import render_manifest
 
 
@@ -43,9 +43,15 @@ def test_only_the_weights_of_a_checkpoint_are_asked_for(tmp_path: Path) -> None:
 
 def test_weights_of_a_run_are_described_in_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "run" / "snapshots" / "step-000001")
-    assert described_in(path) == path  # a run of an earlier version
+    assert described_in(path) == path  # an unfinished run of an earlier version
+    assert is_undescribed(path)
+    (tmp_path / "run" / "model").mkdir()
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    assert described_in(path) == tmp_path / "run" / "model"  # a finished one
+    assert not is_undescribed(path)
     (tmp_path / "run" / "start").mkdir()
     assert described_in(path) == tmp_path / "run" / "start"
+    assert not is_undescribed(save(tmp_path / "elsewhere" / "step-000001"))
     monkeypatch.chdir(path)
     assert described_in(Path()) == tmp_path / "run" / "start"
     assert defect(Path()) is None

@@ -132,19 +132,28 @@ def _file_defect(path: Path, record: FileRecord) -> str | None:
 def described_in(directory: Path) -> Path:
     """Return where the config.json and tokenizer of a directory of weights lie.
 
-    That is the directory itself, but for a checkpoint or a snapshot: the start/ of its run.
+    That is the directory itself, but for a checkpoint or a snapshot: the start/ of its run, or the model/ of a finished
+    run of an earlier version, which wrote no start/.
     """
     folder = Path(os.path.abspath(directory))
-    start = folder.parent.parent / START
-    if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) and not (directory / "config.json").exists() and start.is_dir():
-        return start
-    return directory
+    run = folder.parent.parent
+    if folder.parent.name not in (CHECKPOINTS, SNAPSHOTS) or (directory / "config.json").exists():
+        return directory
+    if (run / START).is_dir():
+        return run / START
+    return run / MODEL if (run / MODEL / "config.json").exists() else directory
 
 
 def is_unfinished(path: Path) -> bool:
     """Say whether this is the directory of a run that trains one model and has not finished."""
     is_run = (path / START).is_dir() or ((path / CHECKPOINTS).is_dir() and not (path / MODEL).is_dir())
     return is_run and not (path / "config.json").exists() and not (path / RESULT).exists()
+
+
+def is_undescribed(path: Path) -> bool:
+    """Say whether this is a checkpoint or snapshot without config.json: of a run begun before there was a start/."""
+    is_of_a_run = Path(os.path.abspath(path)).parent.name in (CHECKPOINTS, SNAPSHOTS)
+    return is_of_a_run and is_committed(path) and not (described_in(path) / "config.json").exists()
 
 
 def newest_weights(run: Path) -> tuple[Path | None, list[str]]:

@@ -247,10 +247,33 @@ def test_a_run_that_saved_nothing_yet_is_refused_and_so_is_a_damaged_snapshot(
     assert main(["generate", "1", "--model", str(path.parent)]) == 2
     assert "the weights cannot be used: model.safetensors has" in capsys.readouterr().err
     Path("run/result.json").unlink()
+    for path in Path("run").glob("*/step-*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert main(["generate", "1", "--model", "run"]) == 2
+    assert "none of the weights that the run saved are whole (run)" in capsys.readouterr().err
     for folder in ("snapshots", "checkpoints"):
         shutil.rmtree(f"run/{folder}")
     assert main(["generate", "1", "--model", "run"]) == 2
     assert "the run has not saved any weights yet (run)" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_model_says_so_and_its_snapshots_do(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    shutil.rmtree("run/model")
+    assert main(["generate", "1", "--model", "run"]) == 2
+    assert "the run was finished, but its model/ is gone (run)" in capsys.readouterr().err
+    assert main(["generate", "1", "--model", "run/snapshots/step-000003"]) == 0
+
+
+def test_checkpoints_of_a_finished_run_of_an_earlier_version_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    for name in ("start", "snapshots"):
+        shutil.rmtree(f"run/{name}")
+    assert main(["generate", "1", "--model", "run/checkpoints/step-000004"]) == 0
+    words = ["eval", "--all-checkpoints", "run", "--task", "perplexity", "--data", "text.txt", "--json"]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert [one["step"] for one in json.loads(capsys.readouterr().out)["checkpoints"]] == [4, 6]
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_gets_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,8 +284,9 @@ def test_a_run_of_an_earlier_version_goes_on_and_gets_what_it_lacks(capsys: pyte
     for name in ("start", "snapshots", "checkpoints/step-000006", "model"):
         shutil.rmtree(f"run/{name}")
     Path("run/result.json").unlink()
-    assert main(["generate", "1", "--model", "run"]) == 2
-    assert "has no start/" in capsys.readouterr().err
+    for path in ("run", "run/checkpoints/step-000004"):
+        assert main(["generate", "1", "--model", path]) == 2
+        assert f"has no start/, written by later versions ({path})" in capsys.readouterr().err
     assert pretrain(capsys, "run")["resumed_from"] == 4
     assert weights("run") == expected
     assert sorted(path.name for path in Path("run/snapshots").iterdir()) == ["step-000005", "step-000006"]

@@ -68,6 +68,19 @@ def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
         saved_weights(tmp_path)
 
 
+def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", steps=(90,), finished=None)
+    (run / "checkpoints" / "step-000090" / "model.safetensors").write_text("damaged")
+    with pytest.raises(InputError, match=r"saved are whole: .*step-000090 is left out: model\.safetensors"):
+        saved_weights(run)
+    run = make_run(tmp_path / "b", steps=(), finished=112)
+    (run / "result.json").write_text(json.dumps({"steps": 112, "per_seed": [{}, {}]}))
+    (run / "seed-0").mkdir()
+    with pytest.raises(InputError, match="each seed") as caught:
+        saved_weights(run)
+    assert caught.value.fix == f"--all-checkpoints {run / 'seed-0'}"
+
+
 def test_a_score_lies_between_chance_and_the_best() -> None:
     scale = Yardstick(0.25, 0.75)
     assert [scale.normalised(score) for score in (0.25, 0.5, 0.75, 1.0, 0.0)] == [0, 0.5, 1, 1.5, -0.5]

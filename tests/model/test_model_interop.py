@@ -294,6 +294,12 @@ def test_pickles_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     refused(tmp_path, "not a regular file")
     (directory / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../pytorch_model.bin"}}')
     refused(directory, "no bin file of this directory")
+    for content in ("{}", '{"weight_map": 3}', '{"weight_map": {}}'):
+        (directory / "pytorch_model.bin.index.json").write_text(content)
+        refused(directory, "no weight_map that names its shards")
+    (directory / "pytorch_model.bin.index.json").unlink()
+    (directory / "pytorch_model-00001-of-00002.bin").write_bytes(b"")
+    refused(directory, r"no pytorch_model\.bin\.index\.json, which lists the shards")
     directory = openai_params(tmp_path / "params", transformers_toy(False, n_embd=128, n_head=2, n_layer=1))
     np.save(directory / "params_0.npy", np.array([Harmful()], dtype=object), allow_pickle=True)
     refused(directory, "cannot be read")

@@ -185,6 +185,11 @@ def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
     refused(tmp_path, "damaged")
 
 
+def test_a_directory_called_like_a_file_is_a_directory(tmp_path: Path) -> None:
+    toy().config.save_pretrained(tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "no model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["ckpt.pt", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
 def test_other_formats_are_sent_to_convert(name: str, tmp_path: Path) -> None:
     toy().config.save_pretrained(tmp_path)

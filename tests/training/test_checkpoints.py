@@ -15,7 +15,7 @@ from torch import nn
 from training_toy import bits_equal, everything, toy, toy_train
 
 import gptkit
-from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.errors import GptkitError, InputError, OutOfResources, UsageError
 from gptkit.run_files import MANIFEST, all_steps, record_of, with_digest
 from gptkit.training import checkpoints, files
 from gptkit.training.checkpoints import Trained, TrainingState, newest_committed, set_aside
@@ -84,6 +84,13 @@ def test_a_checkpoint_of_another_version_is_refused_on_one_line_and_never_set_as
     assert f"written by gptkit 9.9; gptkit {gptkit.__version__} cannot read {schema}" in str(refusal.value)
     assert "resume with gptkit 9.9, or start a new run" in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_checkpoint_that_lacks_a_hash_is_of_an_earlier_version(copy: Path) -> None:
+    newest = copy / "step-000004"
+    identity = checkpoints.read_state(newest).identity | {"split_sha256": "0c2b"}
+    with pytest.raises(UsageError, match="of an earlier version, which did not record split_sha256 "):
+        checkpoints.refuse_other_identity(newest, identity)
 
 
 def test_tensors_of_every_kind_survive(tmp_path: Path) -> None:

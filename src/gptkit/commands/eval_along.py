@@ -36,8 +36,8 @@ def evaluate_along(
     for note in notes:
         console.warn(note)
     if not (described_in(saved[-1].directory) / "config.json").is_file():
-        fix = "give the run's command again: it resumes, and writes what is missing"
-        raise InputError(f"the run has neither a model nor {START}/ yet", where=str(run), fix=fix)
+        message = f"the run is unfinished and has no {START}/, written by later versions"
+        raise InputError(message, where=str(run), fix="finish it with the version that began it")
     first = EvaluatedModel(saved[-1].directory, options, accelerator, console)
     asked = tasks_of(wanted, first, options)
     jobs = main_process_first(accelerator, lambda: [prepare_job(one, first, options, console.say) for one in asked])

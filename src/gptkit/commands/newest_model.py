@@ -8,7 +8,18 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.run_files import MODEL, START, WEIGHTS, defect, is_committed, is_unfinished, newest_weights, step_of
+from gptkit.run_files import (
+    MODEL,
+    RESULT,
+    START,
+    WEIGHTS,
+    defect,
+    is_committed,
+    is_undescribed,
+    is_unfinished,
+    newest_weights,
+    step_of,
+)
 from gptkit.training.results import newest_finished
 
 RUNS = Path("runs")
@@ -42,26 +53,44 @@ def _refuse_unfinished_seeds(path: Path) -> None:
         raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
 
 
+def _refuse_lost_model(path: Path) -> None:
+    """Raise InputError for a finished run whose model/ somebody removed."""
+    is_there = any((folder / "config.json").exists() for folder in (path, path / MODEL))
+    if (path / RESULT).exists() and (path / START).is_dir() and not is_there:
+        fix = "give the run's command again, or name one of its checkpoints or snapshots"
+        raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
+
+
+def _without_start(name: str) -> InputError:
+    message = f"the run is unfinished and has no {START}/, written by later versions"
+    return InputError(message, where=name, fix="finish it with the version that began it, then name its directory")
+
+
 def readable_model(name: str, console: Console) -> str:
     """Return what to read for a named model: of an unfinished run its newest whole weights, saying so, else the name.
 
-    InputError where the run has none yet, and for a checkpoint or snapshot that is damaged.
+    InputError where the run has none yet, or none that are whole, and for a checkpoint or snapshot that is damaged.
     """
     path = Path(name)
     if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
         raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of its run")
     if name.startswith("hf:"):
         return name
+    if is_undescribed(path):
+        raise _without_start(name)
     if not is_unfinished(path):
         _refuse_unfinished_seeds(path)
+        _refuse_lost_model(path)
         return name
     newest, damaged = newest_weights(path)
     for line in damaged:
         console.warn(line)
+    if newest is None and damaged:
+        fix = "restore a checkpoint, or name another model"
+        raise InputError("none of the weights that the run saved are whole", where=name, fix=fix)
     if newest is None:
         raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
-    if not (path / START).is_dir():
-        fix = "give the run's command again: it resumes, and writes what is missing"
-        raise InputError(f"the run is unfinished and has no {START}/, written by later versions", where=name, fix=fix)
+    if is_undescribed(newest):
+        raise _without_start(name)
     console.say(f"model {name}: the run is unfinished, taking its weights of step {step_of(newest):,} ({newest})")
     return str(newest)

@@ -49,6 +49,11 @@ def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
     step = _step_of_model(run)
     if step is not None and (run / MODEL / "config.json").is_file():
         saved[step] = SavedWeights(step, run / MODEL)
+    if not saved and notes:
+        fix = "restore one from a copy"
+        raise InputError(f"none of the weights that the run saved are whole: {notes[0]}", where=str(run), fix=fix)
+    if not saved and (seeds := sorted(run.glob("seed-*"))):
+        raise InputError("each seed has weights of its own", where=str(run), fix=f"--all-checkpoints {seeds[0]}")
     if not saved:
         fix = "name a run directory of gptkit pretrain"
         raise InputError("no whole checkpoint, no snapshot and no finished model", where=str(run), fix=fix)
@@ -59,13 +64,15 @@ def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
 
 
 def _step_of_model(run: Path) -> int | None:
-    """Return the step of a finished run's model: the last, of a fine-tuning run the best."""
+    """Return the step of a finished run's model: the last, of a fine-tuning run the best, of several seeds None."""
     try:
         result = read_json_object(run / RESULT)
     except InputError:
         return None
-    step = result.get("best_step", result.get("steps"))
-    return step if isinstance(step, int) else None
+    seeds = result.get("per_seed")
+    step = result.get("best_step", result.get("steps"))  # the steps of all seeds together
+    has_several = isinstance(seeds, list) and len(seeds) > 1
+    return step if isinstance(step, int) and not has_several else None
 
 
 def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstick | None:

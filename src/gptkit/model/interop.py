@@ -144,9 +144,14 @@ def read_safetensors(directory: Path) -> State:
 
 def read_weights(directory: Path) -> State:
     """Return all tensors of a directory's safetensors, else of pytorch_model.bin or its shards. No code is run."""
-    pickled = [] if files_named(directory, SAFETENSORS) else files_named(directory, PYTORCH_BIN)
-    if not pickled:
+    if files_named(directory, SAFETENSORS) or row_parts(directory):
         return read_safetensors(directory)
+    pickled = files_named(directory, PYTORCH_BIN)
+    if not pickled and any(directory.glob("pytorch_model-*.bin")):
+        message = f"no {PYTORCH_BIN}.index.json, which lists the shards"
+        raise InputError(message, where=str(directory), fix="copy the whole directory")
+    if not pickled:
+        return read_safetensors(directory)  # says what is there instead
     state: State = {}
     for file in pickled:
         try:

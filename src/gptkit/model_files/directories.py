@@ -49,7 +49,7 @@ def refuse_other_formats(path: Path) -> None:
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return
     for name in names:
-        if CONVERTIBLE.fullmatch(name) or path.suffix == ".pt":
+        if CONVERTIBLE.fullmatch(name) or (path.suffix == ".pt" and not is_directory):
             source = path if is_directory or path.suffix == ".pt" else path.parent
             fix = f"gptkit convert {source} NEW_DIRECTORY, then --model NEW_DIRECTORY"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)

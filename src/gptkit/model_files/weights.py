@@ -90,7 +90,9 @@ def _shards(index: Path) -> list[Path]:
         return []
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     shards = read_json_object(index).get("weight_map")
-    names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+    if not shards or not isinstance(shards, dict):
+        raise InputError("no weight_map that names its shards", where=str(index), fix="copy the whole directory")
+    names = sorted({str(name) for name in shards.values()})
     for name in names:
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise InputError(f"{name!r} is no {suffix[1:]} file of this directory", where=str(index), fix="mend it")

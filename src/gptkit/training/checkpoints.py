@@ -249,6 +249,10 @@ def _other_version(path: Path, schema: str) -> InputError:
 def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
     """Raise UsageError naming what differs between the run of a verified checkpoint and this one, old and new."""
     saved = read_state(path).identity
+    if unrecorded := sorted(identity.keys() - saved.keys()):
+        message = f"the checkpoint is of an earlier version, which did not record {', '.join(unrecorded)}"
+        fix = "finish the run with that version, or start a new run with another --out"
+        raise UsageError(message, where=str(path), fix=fix)
     changes = [
         f"{name} was {saved.get(name, 'unset')}, is {identity.get(name, 'unset')}"
         for name in sorted(saved.keys() | identity.keys())
