@@ -180,12 +180,11 @@ def test_what_does_not_fit_is_counted_said_and_never_wins(models: Path, capsys: 
     words = ("--task", "hellaswag", "--data", "hellaswag_val.jsonl", "--output", "scores.json")
     assert main(["eval", "--model", str(models / "one"), *words]) == 0
     err = capsys.readouterr().err
-    assert "hellaswag: 1 of 2 examples are longer than the context allows: cut at the left to the model's 24" in err
-    assert "hellaswag: 2 texts cannot be scored and are never chosen: 'x x x" in err
-    assert "'' has no tokens (hellaswag_val.jsonl:1)" in err
+    assert "hellaswag: 2 of 2 examples do not fit into the model's 24 positions: contexts are cut at the left" in err
+    assert "hellaswag: 1 texts cannot be scored and are never chosen: '' has no tokens (hellaswag_val.jsonl:1)" in err
     scores = json.loads(Path("scores.json").read_text())
     found = {key.split("/")[1]: (one["cut"], one["impossible"]) for key, one in scores["results"].items()}
-    assert found == {"completion": (1, 1), "harness": (0, 2), "harness-norm": (0, 2)}
+    assert found == {"completion": (2, 0), "harness": (1, 1), "harness-norm": (1, 1)}
     for one in scores["items"].values():
         assert one["columns"]["prediction"][0] != 3
     for name in ("harness", "harness-norm"):
@@ -201,7 +200,7 @@ def test_an_older_protocol_s_baseline_is_never_compared(models: Path, capsys: py
         del one["settings"]["protocol_version"]
     Path("old.json").write_text(json.dumps(older))
     error = evaluate(capsys, models / "one", *words, "--baseline", "old.json", code=4)["error"]
-    assert error["message"] == "demo-cloze/sum: protocol_version is 2, in the baseline 1"
+    assert error["message"] == "demo-cloze/sum: protocol_version is 3, in the baseline 1"
 
 
 def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +250,10 @@ def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[
     capsys.readouterr()
     words = ["eval", "--task", "demo-cloze", "--limit", "20", "--all-checkpoints", "run", "--json"]
     assert main(words) == 0
-    result = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    warnings = [line for line in err.splitlines() if "warning" in line]
+    assert [("do not fit" in line, "unknown" in line) for line in warnings] == [(True, False), (False, True)]
+    result = json.loads(out)
     assert [one["step"] for one in result["checkpoints"]] == [1, 2, 3, 4]
     hashes = [hashlib.sha256(hashlib.sha256(Path(name).read_bytes()).digest()).hexdigest() for name in WEIGHTS]
     assert [one["model_sha256"] for one in result["checkpoints"]] == hashes

@@ -121,30 +121,35 @@ def test_a_tie_is_wrong_but_in_the_protocols_of_lm_eval_which_take_the_first(
 
 @pytest.mark.parametrize("ties", ["wrong", "first"])
 @pytest.mark.parametrize("score", [total, per_token, per_character])
-def test_what_cannot_be_scored_whole_never_wins(score, ties) -> None:
+def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_windows(score, ties) -> None:
     """Three positions: "a a a a" is a word too long, and nothing stands in " "."""
     protocol = choice_protocol("name", "about", endings, score, choices=3, ties=ties)
     encoder, said = Words(n_positions=3), []
     examples = [
-        Example(("Once", "", ("b b b", " ", "a a a a")), 0, "file:1", "0"),
-        Example(("Once", "", ("b b b", " ", "a a a a")), 1, "file:2", "1"),
-        Example(("Once", "", (" ", " ", "a a a a")), 0, "file:3", "2"),
+        Example(("Once", "", ("b b b", " ", "a a a a")), 2, "file:1", "0"),
+        Example(("Once", "", ("b b b", " ", "c c c a c")), 0, "file:2", "1"),
+        Example(("Once", "", (" ", " ", " ")), 0, "file:3", "2"),
         Example(("Once upon a time", "", ("b", "b b", "a a")), 2, "file:4", "3"),
     ]
 
+    asked = []
+
     def answers(groups: Sequence[Group], banned: Sequence[int]) -> list[tuple[Answer, ...]]:
+        asked.extend(encoder.text(one.ids) + f"|{len(one.ids) - one.start}" for group in groups for one in group)
         return [tuple(answer(one, encoder, {"a": -0.01, "b": -3.0}) for one in group) for group in groups]
 
     [items] = score_protocols([protocol], examples, encoder, answers, tell=said.append)
-    assert items.columns["prediction"].tolist() == [0, 0, -1, 2]
-    assert items.columns["correct"].tolist() == [1, 0, 0, 1]
-    assert items.columns["confidence"][:3].tolist() == [1, 1, 0]
-    assert (items.cut, items.impossible) == (1, 7)
-    assert items.columns["impossible"].tolist() == [2, 2, 3, 0]
+    assert asked[:4] == ["Once b b b|3", "Once|0", "Once a a a|3", " a a a a|1"]  # three words before the last
+    assert items.columns["prediction"].tolist() == [2, 0, -1, 2]
+    assert items.columns["correct"].tolist() == [1, 1, 0, 1]
+    assert items.columns["confidence"][2] == 0
+    assert (items.cut, items.impossible) == (3, 5)
+    assert items.columns["impossible"].tolist() == [1, 1, 3, 0]
     assert said == [
-        "1 of 4 examples are longer than the context allows: cut at the left to the model's 3 positions",
-        "6 texts cannot be scored and are never chosen: '' has no tokens (file:1); "
-        "'a a a a' has 4 tokens, the model 3 positions (file:1); '' has no tokens (file:2); ...",
+        "3 of 4 examples do not fit into the model's 3 positions: contexts are cut at the left, longer choices are "
+        "scored in windows",
+        "3 texts cannot be scored and are never chosen: '' has no tokens (file:1); "
+        "'' has no tokens (file:2); '' has no tokens (file:3)",
     ]
     assert all(math.isfinite(entry["value"]) for entry in measure(protocol.measures, items).values())
 
@@ -217,7 +222,7 @@ def test_a_last_token_is_asked_alone_and_long_texts_are_cut_at_the_left() -> Non
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("last-word", "a " + "b\n" * 4, r"'b\\nb\\nb\\nb' has 4 tokens, the model 3 positions \(file:7\)"),
+        ("last-word", "a " + "b\n" * 4, r"it is longer than the model's 3 positions \(file:7\)"),
         ("last-word", "a ", r"'' has no tokens \(file:7\)"),
         ("last-token", " ", r"it has no tokens \(file:7\)"),
     ],

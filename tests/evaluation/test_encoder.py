@@ -71,25 +71,18 @@ def test_what_characters_score_and_what_is_cut(char: Encoder) -> None:
     assert parts(char, "", "ab") == (["<|endoftext|>"], ["a", "b"])
     assert parts(char, "abcabc", "dd") == (["b", "c", "a", "b", "c"], ["d", "d"])  # 7 tokens, of which 6 are fed
     assert parts(char, "abc", "dabcda") == (["c"], ["d", "a", "b", "c", "d", "a"])  # as long as may be
-    asked = char.requests([("abcabc", "dd"), ("abcab", "dd"), ("", "dabcda")])
-    assert [one.cut for one in asked] == [True, False, False]
+    assert parts(char, "abc", "dabcdab") == (["c"], ["d", "a", "b", "c", "d", "a", "b"])  # for windows
+    asked = char.requests([("abcabc", "dd"), ("abcab", "dd"), ("", "dabcda"), ("", "dabcdab")])
+    assert [one.cut for one in asked] == [True, False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("context", "continuation", "reason"),
-    [
-        ("a", "", "'' has no tokens"),
-        ("a", " ", "'' has no tokens"),  # the space that joins an ending is none
-        ("a\n", "", "'' has no tokens"),
-        ("", "\n", "'' has no tokens"),
-        ("a", "bcdabcd", "'bcdabcd' has 7 tokens, the model 6 positions"),
-        ("", "abcabcd", "'abcabcd' has 7 tokens, the model 6 positions"),
-        ("a" * 9, "b" * 50, f"'{'b' * 40}...' has 50 tokens, the model 6 positions"),
-    ],
+    ("context", "continuation"),
+    [("a", ""), ("a", " "), ("a\n", ""), ("", "\n")],  # the space that joins an ending is none
 )
-def test_what_cannot_be_scored_whole_is_impossible(char: Encoder, context: str, continuation: str, reason: str) -> None:
+def test_what_has_no_tokens_is_impossible(char: Encoder, context: str, continuation: str) -> None:
     (request,) = char.requests([(context, continuation)])
-    assert (request.impossible, request.cut) == (reason, False)
+    assert (request.impossible, request.cut) == ("'' has no tokens", False)
     assert request.start == len(request.ids)
 
 

@@ -152,7 +152,7 @@ def _by_likelihood(
     banned = () if job.evaluation.banned is None else job.evaluation.banned(model.encoder)
 
     def tell(line: str) -> None:
-        model.console.warn(f"{job.name}: {line}")
+        model.tell_once(f"{job.name}: {line}")
 
     return score_protocols(protocols, examples, model.encoder, model.score, banned, tell=tell)
 

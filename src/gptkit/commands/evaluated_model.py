@@ -47,6 +47,13 @@ class EvaluatedModel:
         self.config = read_config(described_in(directory) / "config.json")
         self.tokenizer = tokenizer_in(directory)
         self.encoder = Encoder(self.tokenizer, self.config.n_positions)
+        self._told: set[str] = set()
+
+    def tell_once(self, line: str) -> None:
+        """Warn of what was not told yet; what is wrong with the data is so for the weights of every step."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.warn(line)
 
     def with_weights(self, directory: Path) -> EvaluatedModel:
         """Return this model with the weights of another step of its run; tokens are made once for both."""
@@ -94,7 +101,7 @@ class EvaluatedModel:
         """Answer groups of requests, showing how far it is."""
         unknown, tokens = self.encoder.count_unknown(groups)
         if unknown:
-            self.console.warn(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
+            self.tell_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
         total = sum(map(len, groups))
         with self.console.tally(total, noun="requests") as tally:
             return self._scorer.score(groups, banned, tally.reach)
@@ -121,7 +128,7 @@ class EvaluatedModel:
         limit = self.config.n_positions
         encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
         if encoded.n_truncated:
-            self.console.say(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
+            self.tell_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
         with autocast(self.accelerator.device.type, self.options.precision):
             logits = answers_of(self._head, encoded)
         return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.generation.prompt_files import (
-    ANOTHER,
     BY_LINE,
     FilePrompt,
     SamplesFile,
@@ -41,8 +40,6 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     settings = settings_hash(what_texts_depend_on(options), directory) + (BY_LINE if is_random(options) else "")
     total = len(prompts) * options.num_samples
     with SamplesFile(output, settings, prompts) as file:
-        if file.older:
-            _check_older(file, total, console)
         if file.rows:
             console.say(f"{len(file.rows):,} of {total:,} samples are there already ({output})")
         if file.outdated:
@@ -53,14 +50,6 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     rows = [file.rows[place] for place in sorted(file.rows)]
     samples = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
     return {"output": str(output), "samples": samples} | seconds
-
-
-def _check_older(file: SamplesFile, total: int, console: Console) -> None:
-    """Leave a finished file of an older version as it is, with a warning; refuse to add other samples to one."""
-    message = "these samples were drawn by an older gptkit, with the same random numbers on every line"
-    if file.older < total:
-        raise InputError(message, where=str(file.path), fix=ANOTHER)
-    console.warn(f"{message} - remove {file.path} to draw them again")
 
 
 def _check_output(output: Path, prompts: Path) -> None:

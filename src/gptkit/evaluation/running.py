@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gptkit.data.examples import Example
 from gptkit.evaluation.protocols import Items, ScoredProtocol
 from gptkit.evaluation.scoring.encoder import Encoder
 from gptkit.evaluation.scoring.requests import Answer, Group, Request
+from gptkit.evaluation.scoring.windows import windows
 
 NAMED = 3  # texts that a line names
 Score = Callable[[Sequence[Group], Sequence[int]], list[tuple[Answer, ...]]]
@@ -27,14 +29,14 @@ def score_protocols(
 ) -> list[Items]:
     """Return the items of each protocol; `score` answers groups of requests, none of whose tops may be `banned`.
 
-    Requests of one example with the same tokens are asked once, from the first token on that any of them scores. `tell`
-    hears of what the model could not see whole.
+    Requests of one example with the same tokens are asked once, from the first token on that any of them scores; those
+    that the model cannot see at once in disjoint windows. `tell` hears of what the model could not see whole.
     """
     asked = [protocol.requests(examples, encoder) for protocol in protocols]  # (protocol, example)
     for line in _notes(asked, examples, encoder.n_positions):
         tell(line)
     pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
-    answers = score([tuple(pool.values()) for pool in pooled], banned)
+    answers = _in_windows([tuple(pool.values()) for pool in pooled], encoder.n_positions, score, banned)
     found = [
         {key: (request.start, answer) for (key, request), answer in zip(pool.items(), group, strict=True)}
         for pool, group in zip(pooled, answers, strict=True)
@@ -48,6 +50,33 @@ def score_protocols(
         for protocol, groups in zip(protocols, asked, strict=True)
     ]
     return [_counted(one, groups) for one, groups in zip(items, asked, strict=True)]
+
+
+def _in_windows(
+    groups: Sequence[Group], n_positions: int, score: Score, banned: Sequence[int]
+) -> list[tuple[Answer, ...]]:
+    """Return the answers to requests of any length."""
+    parts = [[_parts(request, n_positions) for request in group] for group in groups]
+    answers = score([tuple(part for whole in group for part in whole) for group in parts], banned)
+    found = []
+    for group, given in zip(parts, answers, strict=True):
+        rest = iter(given)
+        found.append(tuple(_joined(tuple(islice(rest, len(whole)))) for whole in group))
+    return found
+
+
+def _parts(request: Request, n_positions: int) -> list[Request]:
+    """Return requests that the model can see at once, and that score the same tokens in the same order."""
+    if len(request.ids) <= n_positions + 1:
+        return [request]
+    return [part for _, part in windows(request.ids[request.start - 1 :], window=n_positions, stride=n_positions)]
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    if len(answers) == 1:
+        return answers[0]
+    names = ("log_probs", "top", "top_allowed")
+    return Answer(*(np.concatenate([getattr(one, name) for one in answers]) for name in names))
 
 
 def _counted(items: Items, groups: Sequence[Group]) -> Items:
@@ -65,8 +94,8 @@ def _is_cut(group: Group) -> bool:
 def _notes(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_positions: int) -> Iterator[str]:
     """Yield a line on examples that were cut and one on texts that cannot be scored, over all protocols."""
     if cut := sum(any(map(_is_cut, groups)) for groups in zip(*asked, strict=True)):
-        of = f"{cut:,} of {len(examples):,} examples"
-        yield f"{of} are longer than the context allows: cut at the left to the model's {n_positions:,} positions"
+        of = f"{cut:,} of {len(examples):,} examples do not fit into the model's {n_positions:,} positions"
+        yield f"{of}: contexts are cut at the left, longer choices are scored in windows"
     unscored = dict.fromkeys(
         f"{request.impossible} ({example.where})"
         for groups in asked

@@ -5,7 +5,8 @@
     prompts.samples.jsonl    {"line", "sample", "prompt", "text", "token_ids", ..., "settings"} a line
 
 A sample counts as there when its line number, its prompt and the settings, hashed with the model, are the same. Samples
-that were drawn with the random numbers of their own line say so in "settings"; older versions drew every line alike.
+that were drawn with the random numbers of their own line say so in "settings", so that none of an older version, which
+drew every line alike, counts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ except ImportError:  # Windows: two processes write the same samples twice, and 
 
 SUFFIXES = (".txt", ".jsonl")
 BY_LINE = "-by-line"  # after the hash of the settings
-ANOTHER = "name another --output, or remove the file"
+_ANOTHER = "name another --output, or remove the file"
 _CURE = 'each line must be one JSON object such as {"prompt": "..."}'
 
 
@@ -102,16 +103,14 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
 class SamplesFile:
     """The samples of a prompts file, appended as they come; to be used in a `with`.
 
-    `rows` has those that are there by (line, sample); `older` counts those among them that an older version drew with
-    the same random numbers on every line. A last line that an interruption left half written is cut off; samples of
-    prompts that have changed since are passed over, `outdated` counts them. InputError where the file holds samples of
-    other settings, or anything else.
+    `rows` has those that are there by (line, sample). A last line that an interruption left half written is cut off;
+    samples of prompts that have changed since are passed over, `outdated` counts them. InputError where the file holds
+    samples of other settings, or anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Sequence[FilePrompt]) -> None:
         self.path = path
         self.outdated = 0
-        self.older = 0
         self._settings = settings
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         with faults_named(path):
@@ -172,16 +171,15 @@ class SamplesFile:
                 self.rows[row["line"], row["sample"]] = row
             else:
                 self.outdated += 1
-        self.older = sum(row["settings"] != self._settings for row in self.rows.values())
         self._file.truncate(whole)
 
     def _checked(self, raw: bytes, where: str) -> dict[str, Any]:
-        row = json_object(_decoded(raw, where), where, ANOTHER)
+        row = json_object(_decoded(raw, where), where, _ANOTHER)
         kinds = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
         if any(not isinstance(row.get(key), kind) for key, kind in kinds.items()):
-            raise InputError("no sample of gptkit generate", where=where, fix=ANOTHER)
-        if row["settings"] not in (self._settings, self._settings.removesuffix(BY_LINE)):
-            raise InputError("samples of other settings or of another model", where=where, fix=ANOTHER)
+            raise InputError("no sample of gptkit generate", where=where, fix=_ANOTHER)
+        if row["settings"] != self._settings:
+            raise InputError("samples of other settings, another model or an older gptkit", where=where, fix=_ANOTHER)
         return row
 
 

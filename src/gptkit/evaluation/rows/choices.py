@@ -85,7 +85,7 @@ def choice_protocol(
         MEASURES,
         published=tuple(published),
         chance=1 / choices,
-        version=2,  # 1 scored what was left of choices that do not fit, and ties were wrong in all protocols
+        version=3,  # 1 scored a part of choices that do not fit and called all ties wrong, 2 never took such choices
         requests=lambda examples, encoder: requests_of(pairs_of(examples), encoder),
         items=items,
     )

@@ -51,6 +51,8 @@ def last_word(prepare: Prepare) -> Requests:
         for example, (request,) in zip(examples, groups, strict=True):
             if request.impossible:
                 raise _unscored(request.impossible, example)
+            if len(request.ids) > encoder.n_positions + 1:
+                raise _unscored(f"it is longer than the model's {encoder.n_positions:,} positions", example)
         return groups
 
     return remembered(requests)

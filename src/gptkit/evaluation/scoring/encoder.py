@@ -34,8 +34,8 @@ class Encoder:
         Both are encoded as one text, and scored is what follows the ids that it begins with like the context alone: a
         token across the border belongs to the continuation. White space at a context's end goes to the continuation.
         Without context the separator stands before the text. A context that does not fit into n_positions + 1 with its
-        continuation is cut at the left. A continuation that does not fit whole, or of which there is nothing to score,
-        is impossible: sums over a part, or over no token, would beat those over whole texts.
+        continuation is cut at the left; of one whose continuation alone does not fit, its last token is left. A
+        continuation of which there is nothing to score is impossible: an empty sum would beat all others.
         """
         moved = [_space_moved(context, continuation) for context, continuation in pairs]
         wholes = self.encode([context + continuation for context, continuation in moved])
@@ -54,16 +54,13 @@ class Encoder:
         if start == 0:
             whole, start = np.concatenate([[self.separator], whole]), 1
         scored = len(whole) - start if continuation.strip() else 0  # the space that joins an empty one is not its own
-        if not 0 < scored <= self.n_positions:
-            return Request(whole[:1], 1, impossible=self._reason(continuation.strip(), scored))
-        cut = max(0, len(whole) - (self.n_positions + 1))
-        return Request(whole[cut:], start - cut, cut=cut > 0)
-
-    def _reason(self, text: str, tokens: int) -> str:
-        shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
-        if not tokens:
-            return f"{shown} has no tokens"
-        return f"{shown} has {tokens:,} tokens, the model {self.n_positions:,} positions"
+        if not scored:
+            text = continuation.strip()
+            shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+            return Request(whole[:1], 1, impossible=f"{shown} has no tokens")
+        too_many = max(0, len(whole) - (self.n_positions + 1))
+        cut = min(too_many, start - 1)
+        return Request(whole[cut:], start - cut, cut=too_many > 0)
 
 
 def shared_prefix(first: TokenIds, second: TokenIds) -> int:

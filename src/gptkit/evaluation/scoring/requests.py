@@ -12,10 +12,11 @@ TokenIds = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A sequence (token,) of at most n_positions + 1; tokens from `start` on (1 or more) are scored, given all before.
+    """A sequence (token,); tokens from `start` on (1 or more) are scored, given all before.
 
-    A text's first token needs something before it: the separator of documents. `cut`: the window left no room for all
-    tokens before `start`. `impossible` says why a text cannot be scored; its request scores nothing.
+    A text's first token needs something before it: the separator of documents. A scorer sees n_positions + 1 tokens;
+    more than those are scored in windows. `cut`: the model does not see all of the text at once. `impossible` says why
+    a text cannot be scored; its request scores nothing.
     """
 
     ids: TokenIds
