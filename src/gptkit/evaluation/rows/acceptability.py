@@ -52,7 +52,7 @@ _PROTOCOL = ScoredProtocol(
     ("matthews", "auc", "accuracy"),
     published=(Published(BEST, "matthews", 0.350, "GPT-1 paper, table 4"),),
     chance=0.0,
-    version=3,  # of a sentence that does not fit, 1 scored a part, 2 nothing
+    version=2,  # 1 scored a part of a sentence that does not fit
     requests=_requests,
     items=_items,
 )

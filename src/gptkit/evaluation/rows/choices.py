@@ -85,7 +85,7 @@ def choice_protocol(
         MEASURES,
         published=tuple(published),
         chance=1 / choices,
-        version=3,  # 1 scored a part of choices that do not fit and called all ties wrong, 2 never took such choices
+        version=2,  # 1 scored a part of choices that do not fit, and called all ties wrong
         requests=lambda examples, encoder: requests_of(pairs_of(examples), encoder),
         items=items,
     )
