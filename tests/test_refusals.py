@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from generation_toy import write_model
-from gptkit.errors import InputError, OutOfResources
+from gptkit.errors import GptkitError, InputError, Interrupted, OutOfResources, UsageError
 from gptkit.failures import as_gptkit_error
+from gptkit.generation.native_library import NativeUnavailableError
 
 LINE = "gptkit generate Hello"
 
@@ -26,6 +28,7 @@ class PanicException(BaseException):
     [
         (OSError(errno.EFBIG, "File too large"), "a file would grow too large"),
         (RuntimeError("File too large (os error 27)"), "a file would grow too large"),
+        (RuntimeError("cc: File size limit exceeded signal terminated program cc1"), "a file would grow too large"),
         (OSError(errno.EMFILE, "Too many open files", "here"), "too many open files"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
         (MemoryError(), "out of memory"),
@@ -46,14 +49,14 @@ def test_a_refusal_is_no_bug(error: BaseException, message: str) -> None:
     assert found.fix
 
 
-def raised(error: OSError) -> InputError:
-    """Return an error of ours that was raised because of the system's."""
+def raised(error: BaseException, kind: type[GptkitError] = InputError) -> GptkitError:
+    """Return an error of ours that was raised because of another one."""
     try:
         try:
             raise error
-        except OSError:
-            raise InputError("file cannot be read", where="x", fix="check the path") from None
-    except InputError as ours:
+        except BaseException:
+            raise kind("file cannot be read", where="x", fix="check the path") from None
+    except GptkitError as ours:
         return ours
 
 
@@ -61,6 +64,19 @@ def test_what_could_not_be_opened_was_no_bad_input_but_a_lock_of_others_is() -> 
     assert as_gptkit_error(raised(OSError(errno.EMFILE, "Too many open files")), None, LINE).exit_code == 6
     for number in (errno.EAGAIN, errno.ENOENT, errno.EACCES):  # flock says EAGAIN
         assert as_gptkit_error(raised(OSError(number, os.strerror(number))), None, LINE).exit_code == 2
+
+
+def test_a_compiler_that_may_not_write_is_no_wrong_option() -> None:
+    error = raised(NativeUnavailableError("cc: File size limit exceeded signal terminated program cc1"), UsageError)
+    assert as_gptkit_error(error, None, LINE).exit_code == 6
+    assert as_gptkit_error(raised(NativeUnavailableError("no C compiler"), UsageError), None, LINE).exit_code == 2
+
+
+def test_a_library_that_was_interrupted_found_no_fault() -> None:
+    """tokenizers' errors have no kind of their own, so a signal while a file is parsed would count as damage."""
+    terminated = Interrupted("interrupted by SIGTERM", signal_number=signal.SIGTERM)
+    assert as_gptkit_error(raised(terminated), None, LINE).exit_code == 143
+    assert as_gptkit_error(raised(KeyboardInterrupt()), None, LINE).exit_code == 130
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")

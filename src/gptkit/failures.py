@@ -23,7 +23,7 @@ from gptkit.errors import (
     UsageError,
 )
 from gptkit.recipe_files import CONFIG
-from gptkit.refusals import NO_TEMPORARY_FILES, bound_of, refusal
+from gptkit.refusals import NO_TEMPORARY_FILES, bound_of, chain, refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MAIN_MEMORY = "main memory"
@@ -34,11 +34,14 @@ LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote pr
 
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
+    # A library may have been interrupted, and have raised an error of its own from that.
+    error = next((one for one in chain(error) if isinstance(one, KeyboardInterrupt | Interrupted)), error)
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
+    go_on = _how_to_go_on(run_directory, command_line)
     if isinstance(error, GptkitError) and error.fix is not None:
-        error.fix = error.fix.replace(AGAIN, _how_to_go_on(run_directory, command_line))
-    if isinstance(error, InputError) and (refused := refusal(error, _how_to_go_on(run_directory, command_line))):
+        error.fix = error.fix.replace(AGAIN, go_on)
+    if isinstance(error, InputError | UsageError) and (refused := refusal(error, go_on)):
         return refused
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
@@ -51,10 +54,10 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         return OtherRankFailed("another process of the run ended", fix="see what it said")
     if _is_out_of_memory(error):
         return _out_of_memory(_device(error), _what_to_lower(command_line))
-    if refused := refusal(error, _how_to_go_on(run_directory, command_line)):
+    if refused := refusal(error, go_on):
         return refused
     if (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in FULL_WORDS):
-        fix = f"free some space; then {_how_to_go_on(run_directory, command_line)}"
+        fix = f"free some space; then {go_on}"
         return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()

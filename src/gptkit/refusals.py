@@ -36,6 +36,7 @@ LIMITS = {
 }
 WORDS = {  # of libraries that keep no errno
     "File too large": errno.EFBIG,
+    "File size limit exceeded": errno.EFBIG,
     "failed to map segment": errno.ENOMEM,
     "annot allocate memory": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
@@ -52,7 +53,7 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
 
     An error of ours may have been raised from the system's: what could not be opened was no bad input then.
     """
-    for one in _chain(error):
+    for one in chain(error):
         # Of ours, it is a lock that another process holds; a process that cannot be forked is not caught.
         if isinstance(one, BlockingIOError) and isinstance(error, GptkitError):
             continue
@@ -106,7 +107,8 @@ class _Guard(MetaPathFinder):
             raise _told(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and those that it was raised from, or while handling."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

@@ -299,6 +299,7 @@ def launch_toy(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str, sharde
 
 def test_the_result_is_rank_0s_and_nothing_stays_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    (place / "dataclasses.py").write_text("raise SystemExit('beside the data, this is no library')")
     result = launch_toy(place, monkeypatch, "done", sharded=True)
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     assert result == {"rank": 0, "OMP_NUM_THREADS": "1", **asked}

@@ -335,6 +335,21 @@ def test_a_stop_asked_for_while_compiling_comes_before_the_next_step(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
+def test_a_compiler_that_a_signal_to_the_process_group_ended_is_no_bug() -> None:
+    stop = StopRequest()
+
+    class Compiling(Toy):
+        def forward(self, tokens: Tensor) -> Tensor:
+            raise RuntimeError("g++: fatal error: Terminated signal terminated program cc1plus")
+
+    with pytest.raises(RuntimeError, match="cc1plus"):
+        toy_train(Plan(steps=3, compile=True), model=Compiling(), stop=stop)
+    stop.ask(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        toy_train(Plan(steps=3, compile=True), model=Compiling(), stop=stop)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+
+
 def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:
     compiled: list[bool] = []
 

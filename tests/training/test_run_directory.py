@@ -403,7 +403,7 @@ def test_other_processes_get_a_run_that_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -> None:
-    assert newest_finished(tmp_path / "none", lambda result: True) is None
+    assert newest_finished(tmp_path / "none", lambda result: True, print) is None
     for name, command in (("b", "pretrain"), ("a", "pretrain"), ("c", "finetune")):
         with open_run(PretrainOptions(out=tmp_path / name), command=command, name="x") as run:
             write_model(run.path / "model")
@@ -428,7 +428,10 @@ def test_the_newest_finished_run_is_the_one_that_finished_last(tmp_path: Path) -
     os.mkfifo(tmp_path / "j" / "result.json")
     lost = [lost_result(path) for path in sorted(tmp_path.iterdir())]
     assert [reason is None for reason in lost] == [True, True, False, True] + [False] * 9, lost
-    assert newest_finished(tmp_path, lambda result: result["command"] == "pretrain") == tmp_path / "a"
+    said: list[str] = []
+    assert newest_finished(tmp_path, lambda result: result["command"] == "pretrain", said.append) == tmp_path / "a"
+    named = zip(sorted(tmp_path.iterdir()), lost, strict=True)
+    assert said == [f"{path} is not used: {reason}" for path, reason in named if reason]
     with opened(PretrainOptions(out=tmp_path / "a")) as again:
         assert again.result is not None
         assert again.result["steps"] == 3

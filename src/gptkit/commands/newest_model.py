@@ -27,7 +27,7 @@ RUNS = Path("runs")
 
 def newest_model(console: Console) -> str:
     """Return the newest finished pretrain run under ./runs and say which; UsageError without one."""
-    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain")
+    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", console.warn)
     if newest is None:
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
         raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
@@ -37,7 +37,7 @@ def newest_model(console: Console) -> str:
 
 def newest_model_for(can_do: Callable[[dict[str, Any]], bool], what: str, console: Console) -> str:
     """Return the newest finished run under ./runs whose result says that it can do it; UsageError without one."""
-    newest = newest_finished(RUNS, can_do)
+    newest = newest_finished(RUNS, can_do, console.warn)
     if newest is None:
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
         raise UsageError(f"no finished run under ./{RUNS} can do {what}", where="--model", fix=fix)

@@ -167,6 +167,8 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
     more = {}
     if plan.device == "cpu" and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
         more["GLOO_SOCKET_IFNAME"] = "lo"
+    if os.getcwd() not in sys.path:  # a rank starts by -m: a file beside the data must not pass for a library
+        more["PYTHONSAFEPATH"] = "1"
     return {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.marked(folder), **more}
 
 

@@ -179,7 +179,12 @@ class _Run:
         start, step = time.perf_counter(), self.state.step + 1
         self.model.train()
         micro_batches = batches(step)
-        warm_up(self.machinery, step, sum(one.count for one in micro_batches), micro_batches)
+        try:
+            warm_up(self.machinery, step, sum(one.count for one in micro_batches), micro_batches)
+        except Exception as error:
+            if number := self.stop.stop.signal_number:  # a signal to the process group also ends the compiler
+                raise self._interrupted(number) from error
+            raise
         seconds = time.perf_counter() - start
         self.state = dataclasses.replace(self.state, compile_seconds=self.state.compile_seconds + seconds)
         yield NoticeEvent(f"compiled in {seconds:.1f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def lost_result(path: Path) -> str | None:
     """Return what a run that was finished has lost since, None for any other."""
     try:
-        if (path / RESULT).exists():
+        if os.path.exists(path / RESULT):  # False for a directory that others keep to themselves
             _whole_result(path)
     except InputError as error:
         return f"{error.message} ({error.where})"
@@ -56,11 +57,16 @@ def _whole_result(path: Path) -> dict[str, Any]:
     return result | {"run_dir": str(path), "model_dir": str(path / MODEL)}
 
 
-def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool]) -> Path | None:
-    """Return the run directly under `root` whose result suits that finished last, by its own `finished_at`."""
+def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: Callable[[str], object]) -> Path | None:
+    """Return the run directly under `root` whose result suits that finished last, by its own `finished_at`.
+
+    `warn` is told of each run that was finished and is damaged now.
+    """
     finished: list[tuple[datetime, Path]] = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         result = read_result(path) or {}
+        if not result and (reason := lost_result(path)):
+            warn(f"{path} is not used: {reason}")
         try:
             at = datetime.fromisoformat(str(result.get("finished_at")))
         except ValueError:
