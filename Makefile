@@ -13,9 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/(?!__init__|auto|gpt2|openai)'
 DEMO := runs/demo
 
-NUMERIC := $(addprefix tests/,model generation evaluation finetuning pretraining test_processor.py \
-	$(addprefix training/test_,loop.py optimizers.py layer_rates.py rules.py) \
-	$(addprefix commands/test_,env.py eval.py generate.py) faults/test_numbers.py)
+NUMERIC := $(addprefix tests/,model decoding scoring finetune pretrain tasks/test_heads.py system/test_processor.py \
+	$(addprefix training/test_,loop.py optimizers.py layer_rates.py rules.py) manage/test_env.py \
+	$(addprefix evaluate/test_,along_a_run.py comparison.py contamination.py eval.py gate.py suites.py) \
+	generate/test_generate.py faults/test_numbers.py)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NPY_ENABLE_CPU_FEATURES=X86_V3 CC='$(CC) -mno-avx512f'
 X86_V2 = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \

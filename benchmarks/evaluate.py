@@ -146,10 +146,10 @@ def make_files(directory: Path) -> None:
     import yaml
     from transformers.utils import logging
 
-    from gptkit.data.tokenizers import tokenizer_in
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.interop import write_gptkit, write_hf
     from gptkit.model.modeling_gpt import GPTForCausalLM
+    from gptkit.text.tokenizers.loading import tokenizer_in
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -194,10 +194,10 @@ def figure_of(part: str, sums: Sequence[Sequence[float]]) -> float:
 def gptkit(directory: Path, precision: str, batch_size: int) -> Evaluate:
     import torch
 
-    from gptkit.data.tokenizers import tokenizer_in
-    from gptkit.evaluation.scoring.encoder import Encoder
-    from gptkit.evaluation.scoring.scorer import Scorer
     from gptkit.model.loading import load_model
+    from gptkit.scoring.encoder import Encoder
+    from gptkit.scoring.scorer import Scorer
+    from gptkit.text.tokenizers.loading import tokenizer_in
     from gptkit.training.memory import keep_freed_memory
 
     keep_freed_memory()

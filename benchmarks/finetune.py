@@ -39,7 +39,7 @@ def examples() -> Any:
     """Return RTE's stand-in as gptkit holds it: 2,490 sequences, labels 0 and 1."""
     import numpy as np
 
-    from gptkit.data.encoded_examples import EncodedExamples
+    from gptkit.tasks.encoding import EncodedExamples
 
     draw = np.random.default_rng(0)
     lengths = np.interp(draw.random(EXAMPLES), np.linspace(0, 1, len(LENGTHS)), LENGTHS).astype(np.int64)
@@ -57,7 +57,7 @@ def hf_step(precision: str, *, dynamic: bool) -> Callable[[], object]:
     from torch.nn import functional as F
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from gptkit.data.order import block_order
+    from gptkit.text.blocks import block_order
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=VOCABULARY + 3, use_cache=False, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
@@ -92,12 +92,12 @@ def hf_step(precision: str, *, dynamic: bool) -> Callable[[], object]:
 def gptkit_step(precision: str) -> Callable[[], object]:
     import torch
 
-    from gptkit.finetuning.batches import finetuning_batches
-    from gptkit.finetuning.objective import double_heads_loss
-    from gptkit.finetuning.plan import CPU_TOKENS
+    from gptkit.finetune.batches import finetuning_batches
+    from gptkit.finetune.objective import double_heads_loss
+    from gptkit.finetune.plan import CPU_TOKENS
+    from gptkit.finetune.transfer import NewHead, to_double_heads
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
-    from gptkit.model.transfer import NewHead, to_double_heads
     from gptkit.options import FinetuneOptions
     from gptkit.training.memory import keep_freed_memory
 

@@ -61,7 +61,7 @@ class Job(NamedTuple):
 GENERATE = ("-m", "gptkit", "generate", "Hello, my name is", "--top-k", str(TOP_K), "--ignore-eos", "--json")
 JOBS = (
     Job("Python alone", "", 0, ("-c", "pass")),
-    Job("Python and the command's imports", "", 0, ("-c", "import gptkit.commands.generate")),
+    Job("Python and the command's imports", "", 0, ("-c", "import gptkit.generate.command")),
     *(
         Job(f"{tokens} new tokens, --compile {mode}", cache, tokens, (*GENERATE, "--compile", mode))
         for tokens, mode, cache in (

@@ -55,7 +55,7 @@ def make_tokenizer() -> Any:
     """Return a byte-level BPE of GPT-2's size: the bytes, then pairs of them, then the end-of-text token."""
     from tokenizers import pre_tokenizers
 
-    from gptkit.data.tokenizer_bytes import byte_level
+    from gptkit.text.tokenizers.byte_level import byte_level
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = list(itertools.islice(itertools.product(letters, letters), VOCABULARY - len(letters) - 1))
@@ -121,9 +121,9 @@ def ctranslate2(directory: Path, compute_type: str) -> Answer:
 
 
 def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "int4"]) -> Answer:
-    from gptkit.generation.decoding import Decoder
-    from gptkit.generation.engines import open_engine
-    from gptkit.generation.sampling import SamplingRules
+    from gptkit.decoding.engines import open_engine
+    from gptkit.decoding.loop import Decoder
+    from gptkit.decoding.sampling import SamplingRules
 
     engine = open_engine(
         directory / GPTKIT, device="cpu", precision=precision, quantize=quantize, compile="on", tokens=1 << 20
@@ -141,7 +141,7 @@ def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "i
 
 def memory(directory: Path) -> Answer:
     """Return the function that measures bytes/s of one-way reading."""
-    from gptkit.generation.native_engine import read_bandwidth
+    from gptkit.decoding.native.engine import read_bandwidth
 
     return lambda: float(read_bandwidth())
 

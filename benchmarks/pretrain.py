@@ -79,7 +79,7 @@ def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
     from gptkit.options import PretrainOptions
-    from gptkit.pretraining.objective import language_modeling_loss
+    from gptkit.pretrain.objective import language_modeling_loss
     from gptkit.training.batches import MicroBatch
     from gptkit.training.memory import keep_freed_memory
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import torch
 
-from gptkit.commands.dry_run import chosen_rows, shape_of
-from gptkit.commands.planned_tables import duration, size
 from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.options import PretrainOptions
-from gptkit.pretraining.inputs import flops_per_token
-from gptkit.pretraining.objective import VALIDATION_TOKENS
+from gptkit.pretrain.inputs import flops_per_token
+from gptkit.pretrain.objective import VALIDATION_TOKENS
+from gptkit.report.dry_run import chosen_rows, shape_of
+from gptkit.report.planned_tables import duration, size
 from gptkit.training import planning
 from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE
 from gptkit.training.hardware import known_peak

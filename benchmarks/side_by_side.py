@@ -60,7 +60,7 @@ def without_emulated(names: Sequence[str], *, native: Sequence[str] = ()) -> lis
     """Return the rows without those for which torch would emulate bf16 for hours; `native` ones do without torch."""
     import torch
 
-    from gptkit.processor import cpu_has_bf16
+    from gptkit.system.processor import cpu_has_bf16
 
     if torch.cuda.is_available() or cpu_has_bf16():
         return list(names)

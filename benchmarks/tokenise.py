@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptkit.data.corpora import open_corpus
-from gptkit.data.embedded import embedded_texts
-from gptkit.data.token_blocks import prepare
-from gptkit.data.tokenizers import load_tokenizer, needs_training, train_tokenizer
+from gptkit.text.blocks import prepare
+from gptkit.text.corpora import open_corpus
+from gptkit.text.embedded import embedded_texts
+from gptkit.text.tokenizers.loading import load_tokenizer, needs_training, train_tokenizer
 
 TEXT_CHARACTERS, TEXTS_A_CALL = 1 << 16, 64
 

@@ -116,3 +116,11 @@ def figure(request: pytest.FixtureRequest) -> Report:
         request.config.stash[FIGURES].append(Figure(int(row.removeprefix("R")), fault, injected, seed, outcome, bound))
 
     return report
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model of characters, half of whose vocabulary has no token."""
+    from generation_toy import write_model  # late: it imports torch
+
+    return write_model(tmp_path_factory.mktemp("model"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from gptkit.data.tokenizers import train_tokenizer
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.run_files import MANIFEST, directory_name, record_of
+from gptkit.system.run_layout import MANIFEST, directory_name, record_of
+from gptkit.text.tokenizers.loading import train_tokenizer
 from gptkit.training.manifests import render_manifest
 
 TEXT = "First Citizen: before we proceed any further, hear me speak \x1b[1m\n" * 30

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.processor import cpu_has_bf16
+from gptkit.system.processor import cpu_has_bf16
 
 SIZES: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 3, "n_head": 4}
 FAMILIES = [True, False]  # pre_norm: GPT-2, GPT-1

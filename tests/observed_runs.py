@@ -26,10 +26,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from gptkit.cli import main
-from gptkit.commands import finetune, pretrain
-from gptkit.finetuning import objective as finetuning_objective
-from gptkit.pretraining import objective as pretraining_objective
+from gptkit.cli.main import main
+from gptkit.finetune import command as finetune_command
+from gptkit.finetune import objective as finetuning_objective
+from gptkit.pretrain import command as pretrain_command
+from gptkit.pretrain import objective as pretraining_objective
 from gptkit.training.batches import Batch, Share, StepWork
 from gptkit.training.step import Machinery
 
@@ -109,7 +110,7 @@ def watch_evaluation() -> None:
 
     pretraining_objective._validation_batches = noted_windows
     finetuning_objective.predict = noted_predict
-    finetune.plan.predict = noted_predict
+    finetune_command.plan.predict = noted_predict
 
 
 class Seen(dict[str, Tensor]):
@@ -144,7 +145,7 @@ def run(notes_of: Path, name: str, words: list[str], spoil: Mapping[str, Any] | 
 def work(notes_of: Path, runs: list[dict[str, Any]]) -> None:
     watch_training()
     watch_evaluation()
-    pretrain.draw_loss = finetune.draw_loss = lambda *_, **__: None  # it takes as long as a run
+    finetune_command.draw_loss = pretrain_command.draw_loss = lambda *_, **__: None  # it takes as long as a run
     sys.addaudithook(watch_writing)
     for one in runs:
         run(notes_of, **one)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gptkit.console import Console
 from gptkit.progress import PlainProgress, PlainTally, Progress
-from gptkit.terminal import safe_text
+from gptkit.system.terminal import safe_text
 
 BIDI = "".join(map(chr, [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 INVISIBLE = "".join(map(chr, [0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)]))

@@ -1,4 +1,4 @@
-"""Imports point one way: cli -> commands -> (training, generation, ...) -> model -> data -> options, errors."""
+"""Imports point one way, from the command line down to the errors."""
 
 from __future__ import annotations
 
@@ -15,63 +15,49 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {
-    *("errors", "options", "option_values", "recipe_files", "run_files", "network", "strict_json", "plain_yaml"),
-    "lock_files",
-}
-CORE = BASE | {"data", "model", "model_files", "processor"}
-ABOVE = CORE | {"training", "generation", "evaluation", "reporting"}
+BASE = {"errors", "options", "option_values", "recipe_files", "system"}
+SCREEN = {"console", "progress"}
+MODEL = BASE | {"text", "model", "model_files"}
+CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
+# Each part, and what of the others it may import: cli -> verbs -> tasks -> (decoding, scoring, training, report) ->
+# (model, text) -> errors. No verb imports another.
 MAY_IMPORT = {
     "errors": set(),
-    "ranks": {"errors"},
-    "signals": set(),
-    "lock_files": set(),
-    "processor": {"errors"},
     "options": set(),
-    "strict_json": {"errors"},
-    "plain_yaml": {"errors"},
-    "option_values": {"errors", "options", "plain_yaml"},
+    "option_values": {"errors", "options", "system"},
     "recipe_files": {"errors"},
-    "network": {"errors"},
-    "run_files": set(),
-    "model_files": {"errors", "recipe_files", "run_files", "network", "strict_json"},
-    # data: to register and to read what tokenizers say
-    "model": {"errors", "model_files", "run_files", "strict_json", "data"},
-    "data": BASE,
-    # training knows no task, no model class and no screen
-    "training": BASE | {"model_files", "ranks", "signals", "processor"},
-    "generation": CORE,
-    "evaluation": CORE,
-    "reporting": CORE,
-    "pretraining": ABOVE,
-    "finetuning": ABOVE,
-    "terminal": set(),
-    "progress": {"terminal"},
-    "console": {"terminal", "progress"},
-    "commands": ABOVE | {"pretraining", "finetuning", "console", "progress", "ranks", "signals"},
-    "failures": {"errors", "recipe_files", "refusals"},
-    "refusals": {"errors"},
-    "help_text": {"option_values", "options", "terminal"},
-    "command_line": BASE,
-    "command_table": {"options"},
-    "cli": BASE
-    | {"ranks", "signals", "console", "terminal", "failures", "refusals", "help_text", "command_line", "command_table"},
+    "system": {"errors", "recipe_files"},
+    "progress": {"system"},
+    "console": {"system", "progress"},
+    "text": BASE,
+    "model_files": {"errors", "recipe_files", "system"},
+    "model": BASE | {"text", "model_files"},
+    "decoding": MODEL,
+    "scoring": MODEL,
+    "training": MODEL | SCREEN,
+    "report": MODEL | SCREEN | {"training"},
+    "tasks": MODEL | {"scoring"},
+    **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
+    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training"},
     "__main__": {"cli"},
 }
-STANDARD_LIBRARY_ALONE = {
-    *("errors", "options", "recipe_files", "network", "failures", "help_text", "command_line", "command_table"),
-    *("terminal", "ranks", "signals", "lock_files", "run_files", "strict_json", "refusals"),
+# What still points upward while the house is rebuilt, docs/house.md: this set only shrinks.
+STILL_UPWARD = {
+    ("evaluate", "finetune"),
+    ("scoring", "evaluate"),
+    ("scoring", "tasks"),
+    ("tasks", "finetune"),
 }
+STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
 THIRD_PARTY = {
+    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
-    "processor": {"torch"},
     "option_values": {"yaml"},
-    "plain_yaml": {"yaml"},
     "console": {"rich"},
     "progress": {"rich"},
-    "cli": {"typer"},
+    "cli": {"typer", "torch"},
     "__main__": set(),
 } | {name: set() for name in STANDARD_LIBRARY_ALONE}
 
@@ -108,6 +94,8 @@ def test_imports_point_one_way() -> None:
         target = rest[0] if rest else ""
         is_module = (PACKAGE / target).is_dir() or (PACKAGE / f"{target}.py").is_file()
         if top == "gptkit" and target and is_module and target != part and target not in MAY_IMPORT.get(part, set()):
+            if (part, target) in STILL_UPWARD:
+                continue
             wrong.append(f"{file} imports {name}")
     assert not wrong
 

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import atexit, sys, threading, time
-from gptkit import cli
+from gptkit.cli import main as cli
 from gptkit.__main__ import main
 
 class Freed:

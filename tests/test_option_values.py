@@ -11,12 +11,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.command_table import COMMANDS
+from gptkit.cli.commands import COMMANDS
 from gptkit.errors import UsageError
 from gptkit.option_values import FLAGS_ONLY, kinds_of, parse_value, read_recipe
 from gptkit.options import PretrainOptions, fields_of
-from gptkit.plain_yaml import MAX_BYTES
 from gptkit.recipe_files import RecipeFile, recipes_of
+from gptkit.system.yaml_files import MAX_BYTES
 
 OPTIONS = [row.options for row in COMMANDS]
 

@@ -14,7 +14,7 @@ def main() -> None:
     # Registered before the libraries register theirs, this runs last. The interpreter would go on to free some
     # hundred thousand objects of torch and transformers one by one, for seconds.
     atexit.register(lambda: _leave(code))
-    from gptkit import cli
+    from gptkit.cli import main as cli
 
     code = cli.main()
     sys.exit(code)

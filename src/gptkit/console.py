@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gptkit.progress import LiveProgress, LiveTally, PlainProgress, PlainTally, Progress, Tally
-from gptkit.terminal import has_colour, is_live, json_line, safe_text
+from gptkit.system.terminal import has_colour, is_live, json_line, safe_text
 
 if TYPE_CHECKING:
     import rich.console

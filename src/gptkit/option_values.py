@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from gptkit.errors import UsageError, suggest
 from gptkit.options import fields_of
-from gptkit.plain_yaml import plain_events, read_text, refused
+from gptkit.system.yaml_files import plain_events, read_text, refused
 
 if TYPE_CHECKING:
     import yaml

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gptkit.terminal import safe_text
+from gptkit.system.terminal import safe_text
 
 if TYPE_CHECKING:
     import rich.console

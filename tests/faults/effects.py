@@ -28,7 +28,7 @@ Act = Callable[[int, str, str], None]  # number (from 1), kind, path
 
 def watch(root: Path, act: Act) -> None:
     """Call `act` before every effect on files below `root`, from now on."""
-    from gptkit.training import files
+    from gptkit.system import files
 
     number = 0
     write, fsync = files.write, os.fsync

@@ -15,7 +15,7 @@ from typing import Any
 from children import command
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
-from gptkit.signals import HANDLED
+from gptkit.system.signals import HANDLED
 
 Prepare = Callable[[int], None]  # given the rank, in its process
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gptkit.cli import main
+from gptkit.cli.main import main
 
 LONGEST_LINE = 3000  # an error quotes what was found, never all of it
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -109,8 +109,8 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
 
 
 def _many_evaluation_batches() -> None:
-    from gptkit.finetuning import plan
-    from gptkit.pretraining import objective
+    from gptkit.finetune import plan
+    from gptkit.pretrain import objective
 
     objective.VALIDATION_TOKENS = plan.PREDICTION_TOKENS = 16
 
@@ -138,14 +138,17 @@ def _aim(shot: Shot, note: Path) -> None:
 
 def _calls_of(phase: str) -> Iterator[tuple[Any, str, Callable[..., bool]]]:
     """Yield what a phase calls, and which of these calls are meant, by their arguments."""
-    from gptkit.commands import finetune, pretrain
-    from gptkit.data import encoded_examples, token_blocks
+    from gptkit.finetune import command as finetune
     from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
     from gptkit.model.modeling_gpt import GPTForCausalLM
-    from gptkit.training import files, loop, step
+    from gptkit.pretrain import command as pretrain
+    from gptkit.system import files
+    from gptkit.tasks import encoding
+    from gptkit.text import blocks
+    from gptkit.training import loop, step
 
     if phase == "tokenisation":
-        for owner in (token_blocks, encoded_examples):
+        for owner in (blocks, encoding):
             yield owner, "encode_documents", _always
     elif phase == "step":
         yield step, "update", _always

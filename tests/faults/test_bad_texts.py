@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from bad_texts import KINDS, Case, Read
 from in_process import complaints, gptkit
 
-from gptkit.data.readers import read_pieces
+from gptkit.text.readers import read_pieces
 
 SEED = 19
 SLOWEST = 30.0  # seconds
@@ -112,7 +112,7 @@ def test_a_line_of_100_mb_takes_bounded_memory_and_time(tmp_path: Path, count: A
 
 MEASURED = r"""
 import re, resource, sys
-from gptkit.cli import main
+from gptkit.cli.main import main
 code = main(sys.argv[1:])
 peak = re.search(r"VmHWM:\s+([0-9]+)", open("/proc/self/status").read()).group(1)  # rusage would count the parent's
 usage = resource.getrusage(resource.RUSAGE_SELF)

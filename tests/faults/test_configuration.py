@@ -20,13 +20,13 @@ import yaml
 from in_process import LONGEST_LINE, complaints, gptkit
 
 from generation_toy import write_model
-from gptkit import cli
-from gptkit.command_table import COMMANDS, Command
+from gptkit.cli import main as cli
+from gptkit.cli.commands import COMMANDS, Command
+from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
-from gptkit.failures import as_gptkit_error
 from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
-from gptkit.plain_yaml import DEEPEST, MAX_BYTES
+from gptkit.system.yaml_files import DEEPEST, MAX_BYTES
 
 SEED = 21
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
@@ -332,8 +332,8 @@ TREES: dict[str, Any] = {
 
 
 def test_every_key_of_other_files_is_taken_or_refused_in_its_line(tmp_path: Path, count: Any, figure: Any) -> None:
-    from gptkit.data.task_yaml import read_task
-    from gptkit.evaluation.gating.suites import read_suite
+    from gptkit.evaluate.gate.suites import read_suite
+    from gptkit.tasks.own import read_task
     from gptkit.training.launch_config import read_launch_config
 
     readers: dict[str, Callable[[Path], object]] = {

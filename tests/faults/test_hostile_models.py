@@ -38,7 +38,7 @@ WATCHED = (
 )
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
 # What gptkit and its libraries do with a good directory too: they ask for the processor, and compile the decoder once.
-OURS = re.compile(r"^\(None,\)$|'uname'|gptkit/generation/native/gpt\.c|/native/[0-9a-f]{32}\.so'|libc\.so")
+OURS = re.compile(r"^\(None,\)$|'uname'|gptkit/decoding/native/gpt\.c|/native/[0-9a-f]{32}\.so'|libc\.so")
 
 
 # --- the process that is attacked ---
@@ -57,7 +57,7 @@ def attacked(words: Sequence[str], folder: str, hostile: str, record: str) -> No
         elif event == "open" and _writes(facts) and not _may_be_written(str(facts[0]), folder):
             happened.append(f"wrote {facts[0]}")
 
-    from gptkit.cli import main
+    from gptkit.cli.main import main
 
     sys.addaudithook(listen)
     began = time.monotonic()

@@ -21,12 +21,12 @@ from small_runs import SmallRuns, checkpoints_of, rows_of
 from torch import Tensor, nn
 
 from figures import Count, Report
-from gptkit.data.token_blocks import TrainingBlocks
 from gptkit.errors import Diverged
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import TrainingOptions
-from gptkit.pretraining.objective import language_modeling_loss, pretraining_batches
+from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches
+from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.loop import train
@@ -380,7 +380,7 @@ def test_a_gpu_short_of_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str
     if not torch.cuda.is_available():
         figure("R17", fault, 0, "not run: no GPU")
         pytest.skip("needs a CUDA device")
-    from gptkit.cli import main
+    from gptkit.cli.main import main
 
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(20_000)))

@@ -18,13 +18,13 @@ from in_process import CONTROL, gptkit
 from markdown_it import MarkdownIt
 from small_runs import SmallRuns
 
-from gptkit.data.task_yaml import read_task
-from gptkit.reporting.clean_text import one_line
-from gptkit.reporting.junit import junit_xml
-from gptkit.reporting.loss_plot import draw_loss
-from gptkit.reporting.model_card import ModelCard
-from gptkit.reporting.summary import annotation, summary_markdown
-from gptkit.reporting.zero_shot_plot import Curve, draw_zero_shot
+from gptkit.evaluate.along_plot import Curve, draw_zero_shot
+from gptkit.evaluate.gate.junit import junit_xml
+from gptkit.evaluate.gate.summary import annotation, summary_markdown
+from gptkit.report.loss_plot import draw_loss
+from gptkit.report.model_card import ModelCard
+from gptkit.report.text import one_line
+from gptkit.tasks.own import read_task
 
 HTML = [
     "<script>alert(1)</script>",

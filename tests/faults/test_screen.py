@@ -67,7 +67,7 @@ def on_terminal(lines: Sequence[Sequence[str]], name: str, folder: str, typed: s
         os.dup2(one, number)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.chdir(folder)
-    from gptkit.cli import main
+    from gptkit.cli.main import main
 
     for words in lines:
         main(list(words))

@@ -127,7 +127,7 @@ def test_a_trial_that_commits_nothing_would_be_noticed(small: SmallRuns, tmp_pat
 
 
 def _ignoring(words: list[str]) -> None:
-    from gptkit import signals
+    from gptkit.system import signals
 
     signals.StopRequest._receive = lambda self, number, frame: None  # type: ignore[method-assign]
     interrupted(words, Shot("step", "SIGTERM", 3, True), f"{words[-1]}.note")

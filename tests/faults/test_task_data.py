@@ -12,8 +12,8 @@ from bad_tables import FAULTS, FIELDS, Table, written
 from in_process import Ended, complaints, gptkit
 
 from generation_toy import write_model
-from gptkit.data.task_data import load_examples
-from gptkit.data.tasks import TASKS
+from gptkit.tasks.reading import load_examples
+from gptkit.tasks.table import TASKS
 
 SEED = 20
 

@@ -24,11 +24,11 @@ from signalled import SIGNALS, Shot, faults_of, shoot, whole
 from small_runs import SmallRuns, checkpoints_of, identical, rows_of
 
 from figures import Count, Report
-from gptkit.data.encoded_examples import EncodedExamples
-from gptkit.data.token_blocks import TrainingBlocks
-from gptkit.finetuning.batches import finetuning_batches
-from gptkit.pretraining.objective import pretraining_batches
-from gptkit.processor import cpu_has_bf16
+from gptkit.finetune.batches import finetuning_batches
+from gptkit.pretrain.objective import pretraining_batches
+from gptkit.system.processor import cpu_has_bf16
+from gptkit.tasks.encoding import EncodedExamples
+from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batches, StepWork, loaded, prefetched, work_of
 
 SEED, STEPS = 14, 12

@@ -16,10 +16,10 @@ from transformers import (
 
 import gptkit.model  # noqa: F401 - registers the Auto classes
 from gpt_toy import toy
-from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
-from gptkit.data.tokenizers import load_tokenizer, train_tokenizer
 from gptkit.model.interop import write_gptkit
 from gptkit.model.special_tokens import set_special_tokens
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["<unk>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "he", "ar</w>", "hear</w>", "\n</w>"]

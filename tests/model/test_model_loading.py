@@ -144,7 +144,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("gptkit.network.require_hub", calls.append)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", calls.append)
     return calls
 
 
@@ -156,7 +156,7 @@ def test_a_hub_name_is_probed_then_fetched(hub: list[Any]) -> None:
 
 
 def test_a_hub_name_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptkit.network.require_hub", lambda what: None)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", lambda what: None)
     with pytest.raises(InputError, match="cannot be fetched") as caught:
         load_model("hf:no/such/name")
     assert caught.value.where == "hf:no/such/name"

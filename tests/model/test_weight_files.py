@@ -21,12 +21,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, OpenAIGPTConfig
 
 from gpt_toy import FAMILIES, SIZES, shaken, toy
 from gptkit.errors import InputError
+from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.config_files import OWN_KEYS, parse_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
 from gptkit.model.loading import load_model
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model.transfer import NewHead, to_double_heads
 from gptkit.model_files.config_json import HOUSE, KNOWN, SILENT_KEYS, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.weights import map_weights
@@ -272,7 +272,7 @@ def test_sizes_of_theirs_are_what_the_configuration_says(kind: str, changes: dic
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; import gptkit.model_files.weights, gptkit.model_files.directories, gptkit.commands.newest_model;"
+        "import sys; import gptkit.model_files.weights, gptkit.model_files.directories, gptkit.training.finished_runs;"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

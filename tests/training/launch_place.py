@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 import gptkit
-from gptkit import ranks
+from gptkit.system import ranks
 
 TINY = ["pretrain", "text.txt", "--model", "shape.json", "--tokenizer", "char", "--compile", "off", "--device", "cpu"]
 SIZES = ["--steps", "4", "--tokens-per-step", "64", "--sequence-length", "16", "--out", "run"]

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from gptkit import ranks
 from gptkit.errors import Interrupted, OtherRankFailed, UsageError
+from gptkit.system import ranks
 
 SHOWN = ("OMP_NUM_THREADS", "ACCELERATE_USE_FSDP", "FSDP_VERSION")
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from training_toy import bits_equal, everything, toy, toy_loss, toy_train
 
 from gptkit.errors import InputError, Interrupted
-from gptkit.run_files import all_steps
-from gptkit.signals import StopRequest
+from gptkit.system.run_layout import all_steps
+from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch
 from gptkit.training.checkpoints import load_weights, newest_committed, read_state
 from gptkit.training.events import Event, FinishEvent

@@ -16,8 +16,9 @@ from training_toy import bits_equal, everything, toy, toy_train
 
 import gptkit
 from gptkit.errors import GptkitError, InputError, OutOfResources, UsageError
-from gptkit.run_files import MANIFEST, all_steps, record_of, with_digest
-from gptkit.training import checkpoints, files
+from gptkit.system import files
+from gptkit.system.run_layout import MANIFEST, all_steps, record_of, with_digest
+from gptkit.training import checkpoints
 from gptkit.training.checkpoints import Trained, TrainingState, newest_committed, set_aside
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator

@@ -16,14 +16,14 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from launch_place import ended, start, wait_for, wait_until_nothing_is_left, watched
 
 import gptkit
-from gptkit import ranks
-from gptkit.commands.launch import config_path, run
+from gptkit.cli.launch import config_path, run
 from gptkit.console import Console
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions
-from gptkit.pretraining.inputs import prepare_inputs
+from gptkit.pretrain.inputs import prepare_inputs
 from gptkit.recipe_files import recipes_root
+from gptkit.system import ranks
 from gptkit.training.launch_config import FSDP2, LaunchConfig, read_launch_config
 from gptkit.training.launching import Launch, launch, plan_launch
 

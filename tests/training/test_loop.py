@@ -28,7 +28,7 @@ from training_toy import (
 )
 
 from gptkit.errors import Diverged, GptkitError, Interrupted
-from gptkit.signals import StopRequest
+from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, MicroBatch
 from gptkit.training.checkpoints import newest_committed, read_state
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent

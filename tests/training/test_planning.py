@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.commands.dry_run import shape_of
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.options import PretrainOptions
+from gptkit.report.dry_run import shape_of
 from gptkit.training import planning
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.planning import Memory, Pass, Scoring

@@ -13,7 +13,7 @@ import torch
 from toy_processes import run_pair, start
 from training_toy import bits_equal, everything, step_rows, supervised, toy_train
 
-from gptkit.run_files import all_steps
+from gptkit.system.run_layout import all_steps
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.plans import Plan
 

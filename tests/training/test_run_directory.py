@@ -18,8 +18,8 @@ from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.option_values import read_recipe
 from gptkit.options import FinetuneOptions, PretrainOptions, fields_of
 from gptkit.training.events import Event, StepEvent
+from gptkit.training.finished_runs import lost_result, newest_finished
 from gptkit.training.plans import Plan, make_plan
-from gptkit.training.results import lost_result, newest_finished
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run, identity_values, open_run
@@ -155,7 +155,7 @@ def test_a_full_disk_says_that_the_same_directory_will_do(tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gptkit.training.files.write", full)
+    monkeypatch.setattr("gptkit.system.files.write", full)
     with pytest.raises(OutOfResources, match="free some space; then give the same command again") as caught:
         opened(PretrainOptions(out=tmp_path / "run"))
     assert "--out" not in str(caught.value)

@@ -16,7 +16,7 @@ from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 from gptkit.errors import UsageError
 from gptkit.model.interop import read_safetensors
 from gptkit.options import TrainingOptions
-from gptkit.run_files import directory_name
+from gptkit.system.run_layout import directory_name
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import Plan

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from gptkit.data.encoded_examples import EncodedExamples
-from gptkit.finetuning.batches import finetuning_batches
-from gptkit.finetuning.objective import double_heads_loss
+from gptkit.finetune.batches import finetuning_batches
+from gptkit.finetune.objective import double_heads_loss
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.options import TrainingOptions
-from gptkit.pretraining.objective import language_modeling_loss
+from gptkit.pretrain.objective import language_modeling_loss
+from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import train

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from gptkit.errors import GptkitError
 from gptkit.options import TrainingOptions
-from gptkit.signals import StopRequest
+from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.events import Event, StepEvent

@@ -3,9 +3,9 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gptkit.data.tokenizer_gpt1 import GPT1Tokenizer
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
 AutoConfig.register("gptkit", GPTConfig, exist_ok=True)
 AutoModel.register(GPTConfig, GPTModel, exist_ok=True)

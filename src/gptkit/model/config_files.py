@@ -23,7 +23,7 @@ from gptkit.model_files.config_json import (
     foreign_ids,
     model_type,
 )
-from gptkit.strict_json import read_json_object
+from gptkit.system.json_files import read_json_object
 
 OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
     f.name for f in dataclasses.fields(PreTrainedConfig)

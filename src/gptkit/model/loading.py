@@ -16,8 +16,8 @@ from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats, source_directory
 from gptkit.model_files.sizes import MARKER_FIELDS
-from gptkit.run_files import described_in
-from gptkit.strict_json import read_json_object
+from gptkit.system.json_files import read_json_object
+from gptkit.system.run_layout import described_in
 
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
 

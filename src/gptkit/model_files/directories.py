@@ -61,7 +61,7 @@ def refuse_other_formats(path: Path) -> None:
 def _snapshot(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    from gptkit.network import require_hub
+    from gptkit.system.hub import require_hub
 
     require_hub(name)
     try:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import gptkit
 from gptkit.errors import AGAIN, GptkitError, InputError, UsageError
-from gptkit.run_files import (
+from gptkit.system import files
+from gptkit.system.run_layout import (
     MANIFEST,
     WEIGHTS,
     FileRecord,
@@ -35,9 +36,7 @@ from gptkit.run_files import (
     recorded_names,
     written_by,
 )
-from gptkit.training import files
-from gptkit.training.committing import begin, commit, discard, remove_discarded, remove_leftovers
-from gptkit.training.manifests import rows_beside
+from gptkit.training.manifests import begin, commit, discard, remove_discarded, remove_leftovers, rows_beside
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import on_every_process, on_main_process
 from gptkit.training.sharding import Sharding

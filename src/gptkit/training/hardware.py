@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gptkit.processor import cpu_has_bf16, refuse_emulated_bf16
+from gptkit.system.processor import cpu_has_bf16, refuse_emulated_bf16
 
 # Dense FLOP/s with fp32 accumulation as NVIDIA's data sheets state them, most specific name first:
 # (part of the device's name, bf16 or fp16, fp32 without TF32).

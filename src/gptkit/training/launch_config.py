@@ -12,7 +12,7 @@ from accelerate.commands.config import config_args
 from accelerate.commands.launch import launch_command_parser
 
 from gptkit.errors import UsageError, suggest
-from gptkit.plain_yaml import plain_events, read_text
+from gptkit.system.yaml_files import plain_events, read_text
 
 DEFAULT = Path(config_args.default_config_file)
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")

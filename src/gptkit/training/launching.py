@@ -24,9 +24,9 @@ from torch.distributed import run as elastic
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from gptkit import ranks, signals
 from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError
 from gptkit.options import TrainingOptions
+from gptkit.system import ranks, signals
 from gptkit.training.launch_config import LaunchConfig
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gptkit.errors import AGAIN, Diverged, GptkitError, Interrupted
-from gptkit.signals import StopRequest
+from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints, snapshots
 from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState

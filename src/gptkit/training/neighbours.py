@@ -18,8 +18,8 @@ import psutil
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from gptkit import ranks
 from gptkit.errors import AGAIN, OutOfResources
+from gptkit.system import ranks
 
 PATIENCE = 20.0  # seconds that a process may stand still
 LOOK = 1.0  # seconds between two looks

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptkit.errors import UsageError
-from gptkit.processor import emulated_bf16_error
+from gptkit.system.processor import emulated_bf16_error
 from gptkit.training.hardware import Hardware
 
 # Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.

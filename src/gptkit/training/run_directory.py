@@ -21,9 +21,9 @@ from typing import Any, Self
 
 from gptkit.errors import AGAIN, Diverged, InputError
 from gptkit.recipe_files import CONFIG
-from gptkit.run_files import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed
-from gptkit.strict_json import json_object
-from gptkit.training import files
+from gptkit.system import files
+from gptkit.system.json_files import json_object
+from gptkit.system.run_layout import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
     DECAYED,
@@ -36,8 +36,8 @@ from gptkit.training.checkpoints import (
     set_aside,
 )
 from gptkit.training.events import StepEvent
+from gptkit.training.finished_runs import lost_result, read_result
 from gptkit.training.manifests import METRICS, rows_defect
-from gptkit.training.results import lost_result, read_result
 from gptkit.training.run_lock import RunLock
 from gptkit.training.snapshots import drop_after
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gptkit.errors import InputError
-from gptkit.lock_files import open_lock_file
+from gptkit.system.locks import open_lock_file
 
 if sys.platform == "win32":
     import msvcrt

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from gptkit.errors import AGAIN, GptkitError
-from gptkit.run_files import WEIGHTS, all_steps, directory_name, is_committed, step_of
-from gptkit.training import files
+from gptkit.system import files
+from gptkit.system.run_layout import WEIGHTS, all_steps, directory_name, is_committed, step_of
 from gptkit.training.checkpoints import model_tensors
-from gptkit.training.committing import begin, commit, discard, remove_discarded, remove_leftovers
+from gptkit.training.manifests import begin, commit, discard, remove_discarded, remove_leftovers
 from gptkit.training.processes import on_main_process
 from gptkit.training.tensor_files import safetensors_chunks
 

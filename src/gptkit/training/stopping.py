@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from gptkit.signals import StopRequest
+from gptkit.system.signals import StopRequest
 from gptkit.training.processes import all_reduce
 
 ShouldStop = Callable[[], bool]

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from gptkit.training.files import Chunk
+from gptkit.system.files import Chunk
 
 DTYPES = {
     torch.float64: "F64",

@@ -1,0 +1,194 @@
+"""The table of commands: what each is called, takes, does, and what to try after it.
+
+To add a command, write its options in options.py, `run(options, console) -> dict | None` in commands/, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptkit import options as opt
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table.
+
+    `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
+    is what --json prints. `next` is the command to try next, or what makes it of that dict ("" = none); it is filled
+    from the dict, `{free:NAME}` with a name that no file has yet. Where no --recipe is named, the one named like the
+    value of the option `recipe_by` (`laptop` without it) gives the defaults. `about` follows `help` on its own page.
+    """
+
+    name: str
+    help: str
+    options: type[opt.OutputOptions]
+    function: str
+    examples: tuple[str, ...]
+    next: str | Callable[[Mapping[str, Any]], str]
+    recipe_by: str | None = None
+    about: str = ""
+
+
+def _after_finetune(result: Mapping[str, Any]) -> str:
+    if "variants" in result:
+        return "gptkit finetune --resume {run_dir} --predict dev"
+    return "gptkit finetune --recipe {run_dir}/config.yaml --study ablation --seeds 5"
+
+
+def _after_convert(result: Mapping[str, Any]) -> str:
+    return "gptkit generate --model {destination}" if result["tokenizer"] else ""
+
+
+def _after_eval(result: Mapping[str, Any]) -> str:
+    if "verdict" in result or "checkpoints" in result:
+        return ""
+    if result.get("output"):
+        return "gptkit eval --model {model} --baseline {output}"
+    return "gptkit eval --model {model} --output {free:baseline.json}"
+
+
+COMMANDS = (
+    Command(
+        "pretrain",
+        "Train a GPT-1 or GPT-2 model from scratch on raw text, or go on from a model directory.",
+        opt.PretrainOptions,
+        "gptkit.pretrain.command:run",
+        (
+            "gptkit pretrain                                  # the embedded corpus, half a minute to three minutes",
+            "gptkit pretrain book.txt --out runs/book         # the same line again goes on where it stopped",
+            "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
+            "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
+        ),
+        "gptkit generate --top-k 40 --model {model_dir}",
+        recipe_by="model",
+    ),
+    Command(
+        "finetune",
+        "Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.",
+        opt.FinetuneOptions,
+        "gptkit.finetune.command:run",
+        (
+            "gptkit finetune --task demo-classification       # from the newest pretrain run under ./runs",
+            "gptkit finetune --task rte --data glue/RTE --model runs/demo/model",
+            "gptkit finetune --task demo-cloze --study ablation --seeds 5",
+            "gptkit finetune --task rte --data glue/RTE --layer-decay 0.38 --unfreeze gradual --schedule slanted",
+        ),
+        _after_finetune,
+        recipe_by="task",
+        about="The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py) and "
+        "the classifier's state is dropped with probability 0.1 (its paper, 4.1).",
+    ),
+    Command(
+        "tasks",
+        "List the tasks to fine-tune on: format, metric, sizes, and where the data comes from.",
+        opt.TasksOptions,
+        "gptkit.manage.tasks:run",
+        ("gptkit tasks", "gptkit tasks --json"),
+        "gptkit finetune --task demo-classification",
+    ),
+    Command(
+        "generate",
+        "Generate text with a model: unconditional, from a prompt, from many, or in a dialogue.",
+        opt.GenerateOptions,
+        "gptkit.generate.command:run",
+        (
+            "gptkit generate --top-k 40                       # from the newest run under ./runs",
+            'gptkit generate "The function returns" --num-samples 3 --temperature 0.8 --show-probs',
+            "gptkit generate --interactive --top-k 40 --model runs/demo/model",
+            "cat article.txt | gptkit generate - --recipe tldr --model runs/demo/model",
+            "gptkit generate --prompts questions.txt --recipe question-answering --quantize int8",
+        ),
+        "gptkit convert {model} {free:exported} --to hf",
+    ),
+    Command(
+        "eval",
+        "Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.",
+        opt.EvalOptions,
+        "gptkit.evaluate.command:run",
+        (
+            "gptkit eval                                      # the newest run under ./runs, by its own task",
+            "gptkit eval --task lambada --data lambada_test.jsonl --output baseline.json",
+            "gptkit eval --suite ci.yaml --baseline baseline.json --junit out.xml --summary out.md",
+            "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
+        ),
+        _after_eval,
+        about="Names: texts (perplexity, wikitext2, wikitext103, ptb, 1bw, enwik8, text8), choices (lambada, cbt-cn, "
+        "cbt-ne, cbt-v, cbt-p, winograd, hellaswag, story-cloze, race, copa, blimp, cola, sst2, demo-cloze), written "
+        "answers (cnn-dm, wmt14-en-fr, wmt14-fr-en, coqa, natural-questions), and all of gptkit tasks for a model that "
+        "was fine-tuned on it. Exit 0: passed, or too few items to tell; 3: worse than the baseline; 4: nothing to "
+        "compare.",
+    ),
+    Command(
+        "convert",
+        "Import a model's weights from another format, or export them.",
+        opt.ConvertOptions,
+        "gptkit.convert.command:run",
+        (
+            "gptkit convert runs/demo/model exported --to hf  # a directory that plain transformers loads",
+            "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
+        ),
+        _after_convert,
+    ),
+    Command(
+        "tokenizer train",
+        "Train a tokenizer on the text that pretrain would train on.",
+        opt.TokenizerTrainOptions,
+        "gptkit.manage.tokenizer:run_train",
+        (
+            "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
+            "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
+        ),
+        "gptkit pretrain --tokenizer {tokenizer_dir}",
+    ),
+    Command(
+        "tokenizer compare",
+        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
+        opt.TokenizerCompareOptions,
+        "gptkit.manage.tokenizer:run_compare",
+        (
+            "gptkit tokenizer compare char bpe:4096",
+            "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
+        ),
+        "gptkit pretrain --tokenizer {fewest_tokens}",
+    ),
+    Command(
+        "recipes ls",
+        "List the model presets and the recipes.",
+        opt.RecipesListOptions,
+        "gptkit.manage.recipes:run_list",
+        ("gptkit recipes ls",),
+        "gptkit recipes show laptop",
+    ),
+    Command(
+        "recipes show",
+        "Show a preset or a recipe, with every key that it leaves at its default.",
+        opt.RecipesShowOptions,
+        "gptkit.manage.recipes:run_show",
+        ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
+        "gptkit recipes cp {kind}/{name}",
+    ),
+    Command(
+        "recipes cp",
+        "Copy a preset or a recipe, to change it.",
+        opt.RecipesCopyOptions,
+        "gptkit.manage.recipes:run_copy",
+        ("gptkit recipes cp laptop mine.yaml",),
+        "gptkit {command} {flag} {path}",
+    ),
+    Command(
+        "env",
+        "Show versions, processor, GPUs, compiler and folders.",
+        opt.EnvOptions,
+        "gptkit.manage.env:run",
+        ("gptkit env", "gptkit env --json"),
+        "gptkit pretrain",
+    ),
+)
+GROUPS = {
+    "": "gptkit: pre-train, fine-tune, sample and evaluate GPT-1 and GPT-2 from the command line.",
+    "recipes": "Model presets and recipes: list, show, copy.",
+    "tokenizer": "Tokenizers: train one, or compare two.",
+}

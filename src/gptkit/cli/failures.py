@@ -1,0 +1,120 @@
+"""From any exception to the one error line, exit code and log file that the user gets."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+import shutil
+import signal
+import tempfile
+import traceback
+from pathlib import Path
+
+import gptkit
+from gptkit.errors import (
+    AGAIN,
+    GptkitError,
+    InputError,
+    Interrupted,
+    OtherRankFailed,
+    OutOfResources,
+    Reported,
+    UsageError,
+)
+from gptkit.recipe_files import CONFIG
+from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, refusal
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+MAIN_MEMORY = "main memory"
+FULL_WORDS = ("No space left on device", NO_TEMPORARY_FILES)
+# What gloo and NCCL say where another process is no longer there.
+LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+
+
+def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
+    """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
+    # A library may have been interrupted, and have raised an error of its own from that.
+    error = next((one for one in chain(error) if isinstance(one, KeyboardInterrupt | Interrupted)), error)
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
+    go_on = _how_to_go_on(run_directory, command_line)
+    if isinstance(error, GptkitError) and error.fix is not None:
+        error.fix = error.fix.replace(AGAIN, go_on)
+    if isinstance(error, InputError | UsageError) and (refused := refusal(error, go_on)):
+        return refused
+    if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
+        return error
+    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
+        context = getattr(error, "ctx", None)
+        message = error.format_message().rstrip(".")
+        path = context.command_path if context else "gptkit"
+        return UsageError(message[:1].lower() + message[1:], where=path, fix=f"see {path} --help")
+    if any(words in str(error) for words in LOST_PEER):
+        return OtherRankFailed("another process of the run ended", fix="see what it said")
+    if _is_out_of_memory(error):
+        return _out_of_memory(_device(error), _what_to_lower(command_line))
+    if refused := refusal(error, go_on):
+        return refused
+    if (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in FULL_WORDS):
+        fix = f"free some space; then {go_on}"
+        return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = (error.strerror or type(error).__name__).lower()
+        return InputError(reason, where=str(error.filename), fix="check the path and its permissions")
+    log = _write_log(error, run_directory, command_line)
+    fix = f"a bug in gptkit: please report it with {log}" if log else "a bug in gptkit: please report it"
+    return GptkitError(f"{type(error).__name__}: {error}", where=str(log) if log else None, fix=fix)
+
+
+def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
+    if run_directory is None or not (run_directory / CONFIG).is_file():
+        return AGAIN
+    command = shlex.split(command_line)[1]
+    return f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out; torch's errors are known by their text, since torch may not be there."""
+    text = str(error)
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return of_torch or isinstance(error, MemoryError)
+
+
+def _out_of_memory(device: str, fix: str) -> GptkitError:
+    limited = refusal(MemoryError(), fix) if device == MAIN_MEMORY and bound_of("RLIMIT_AS") is not None else None
+    return limited or OutOfResources("out of memory", where=device, fix=fix)
+
+
+def _what_to_lower(command_line: str) -> str:
+    command = [*shlex.split(command_line)[1:], ""][0]
+    flags = {"generate": "--num-samples, --max-new-tokens", "eval": "--batch-size"}
+    return f"lower {flags.get(command, '--micro-batch, --sequence-length')} or the model's size"
+
+
+def _device(error: BaseException) -> str:
+    return "the GPU" if "out of memory" in str(error) else MAIN_MEMORY
+
+
+def _write_log(error: BaseException, run_directory: Path | None, command_line: str) -> Path | None:
+    text = "".join(traceback.format_exception(error))
+    content = f"gptkit {gptkit.__version__}\n{command_line}\n\n{text}"
+    for place in (run_directory, None):
+        with contextlib.suppress(OSError):
+            folder = place or Path(tempfile.gettempdir())
+            if folder.is_dir():
+                with tempfile.NamedTemporaryFile(
+                    "w",
+                    prefix="gptkit-error-",
+                    suffix=".log",
+                    dir=folder,
+                    delete=False,
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                ) as file:
+                    file.write(content)
+                if folder == run_directory:  # a group may share it, but tempfile creates with mode 600
+                    with contextlib.suppress(OSError):
+                        shutil.copymode(folder / CONFIG, file.name)
+                return Path(file.name)
+    return None

@@ -1,1 +1,0 @@
-"""One file a command: each composes what the other packages compute, and computes nothing itself."""

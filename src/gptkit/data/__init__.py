@@ -1,1 +1,0 @@
-"""Text: corpora, tokenizers, and the token blocks that models train on."""

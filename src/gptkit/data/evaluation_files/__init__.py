@@ -1,1 +1,0 @@
-"""The files of evaluations as their authors distribute them, read and checked row by row."""

@@ -1,0 +1,287 @@
+"""Decoding with a cache: prefill once, then one token a step, for prompts of unequal length and any number of them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from gptkit.decoding.arrays import Array, array_namespace
+from gptkit.decoding.engine import Engine, Piece
+from gptkit.decoding.sampling import SamplingRules, choose
+from gptkit.decoding.token_report import TokenReport, report_tokens
+from gptkit.errors import UsageError
+from gptkit.model_files.weights import not_finite
+
+FinishReason = Literal["length", "stop"]
+PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The continuation of prompt number `prompt`: its new tokens without the stop token, and why it ended."""
+
+    prompt: int
+    token_ids: list[int]
+    finish_reason: FinishReason
+
+
+class Step(NamedTuple):
+    """One token of one row (None where a stop id ended it); `finish_reason` comes with the row's last step.
+
+    `report` tells of the token that was chosen, the stop token too, when the decoder explains.
+    """
+
+    row: int
+    token_id: int | None
+    finish_reason: FinishReason | None
+    report: TokenReport | None = None
+
+
+@dataclass
+class _Row:
+    number: int  # of the prompt
+    index: int  # of the sample, for its random numbers
+    prompt_length: int
+    tokens: list[int]  # prompt and continuation
+    place: int = -1  # of the engine's rows
+    window_start: int = 0  # tokens before it have left the context
+    in_cache: int = 0  # tokens of the window that the engine holds
+    finish_reason: FinishReason | None = None
+
+    @property
+    def window(self) -> list[int]:
+        return self.tokens[self.window_start :]
+
+
+@dataclass
+class _Batch:
+    """The rows that are decoded together, the places they take, and the prompts that wait for one."""
+
+    waiting: deque[_Row]
+    size: int
+    live: list[_Row] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+
+    def leave(self) -> None:
+        """Give back the places of finished rows."""
+        self.free += [row.place for row in self.live if row.finish_reason is not None]
+        self.live = [row for row in self.live if row.finish_reason is None]
+
+    def enter(self) -> None:
+        """Let waiting rows in once a quarter of the places is free: prefilling a few at a time would stall the rest."""
+        if 4 * len(self.free) < self.size and self.live:
+            return
+        while self.free and self.waiting:
+            row = self.waiting.popleft()
+            if row.finish_reason is None:
+                row.place = self.free.pop()
+                self.live.append(row)
+
+
+class Decoder:
+    """Decodes prompts once: iterate over its steps, then read `samples` and the seconds they took.
+
+    A row's text depends on its prompt, the seed and its entry of `indices` (0, 1, ... unless given), not on the rows
+    beside it: random numbers are drawn by (seed, index, position in the whole sequence), and each row's window slides
+    by its own length. Past the context the window is cropped to its newer half and prefilled again; `on_slide` is told
+    once, with the tokens kept. At most `batch_size` rows are decoded together, unless given as many as `rows_at_once`
+    finds memory for; places of finished rows go to the prompts that wait, in their order. With `explain` n each step
+    reports its token's probability, rank and the n likeliest tokens.
+
+    Raises UsageError for a prompt that is empty, longer than the context or outside the vocabulary, InputError for a
+    model whose logits are not finite.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt_ids: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        rules: SamplingRules,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        stop_ids: Collection[int] = (),
+        forbidden_ids: Collection[int] = (),
+        on_slide: Callable[[int], None] | None = None,
+        batch_size: int | None = None,
+        explain: int = 0,
+    ) -> None:
+        self.prefill_seconds = 0.0
+        self.decode_seconds = 0.0
+        for ids in prompt_ids:
+            check_prompt(ids, engine.n_positions, engine.vocab_size)
+        if len(set(forbidden_ids)) == engine.vocab_size:
+            raise ValueError("every token is forbidden")
+        indices = range(len(prompt_ids)) if indices is None else indices
+        self._rows = [
+            _Row(number, index, len(ids), list(ids))
+            for number, (index, ids) in enumerate(zip(indices, prompt_ids, strict=True))
+        ]
+        self._engine = engine
+        self._max_new_tokens = max_new_tokens
+        self._rules = rules
+        self._seed = seed
+        self._stop_ids = frozenset(stop_ids)
+        self._forbidden = _marked(forbidden_ids, engine.vocab_size) if forbidden_ids else None
+        self._on_slide = on_slide
+        self._longest = max((len(row.tokens) for row in self._rows), default=0) + max_new_tokens
+        self._batch_size = min(batch_size or rows_at_once(engine, self._longest), max(1, len(self._rows)))
+        self._explain = explain
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The finished samples, in the order of their prompts."""
+        samples = (self.sample(row.number) for row in self._rows)
+        return [sample for sample in samples if sample is not None]
+
+    def sample(self, row: int) -> Sample | None:
+        """Return the sample of prompt number `row`, None before it is finished."""
+        one = self._rows[row]
+        if one.finish_reason is None:
+            return None
+        return Sample(row, one.tokens[one.prompt_length :], one.finish_reason)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """All samples' new tokens over the seconds of decoding."""
+        return sum(len(row.tokens) - row.prompt_length for row in self._rows) / max(self.decode_seconds, 1e-9)
+
+    def finish(self, row: int, reason: FinishReason = "stop") -> None:
+        """End a row between two steps, or before its first; nothing changes for one that is finished."""
+        self._rows[row].finish_reason = self._rows[row].finish_reason or reason
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield the steps, token after token over the rows that are decoded together; may be iterated once."""
+        batch = _Batch(deque(self._rows), self._batch_size, free=list(reversed(range(self._batch_size))))
+        self._engine.open(self._batch_size, min(self._longest, self._engine.n_positions))
+        while True:
+            batch.leave()
+            batch.enter()
+            if not batch.live:
+                return
+            yield from self._step(batch.live)
+
+    def _step(self, live: list[_Row]) -> list[Step]:
+        """Bring the engine's rows up to date, then choose a token for each."""
+        began = time.perf_counter()
+        self._slide(live)
+        new = [row for row in live if row.in_cache == 0]
+        going_on = [row for row in live if row.in_cache > 0]
+        logits = [self._forward(group) for group in _groups(new)]
+        filled = time.perf_counter()
+        compiled = self._engine.compile_seconds
+        if going_on:
+            logits.append(self._forward(going_on))
+        steps = self._accept_all([*new, *going_on], logits)
+        self.prefill_seconds += filled - began
+        compiled = self._engine.compile_seconds - compiled
+        self.decode_seconds += time.perf_counter() - filled - compiled
+        return sorted(steps, key=lambda step: step.row)
+
+    def _slide(self, live: list[_Row]) -> None:
+        """Crop the windows that the context cannot hold to their newer half, to be prefilled again."""
+        kept = max(1, self._engine.n_positions // 2)
+        full = [row for row in live if len(row.window) > self._engine.n_positions]
+        for row in full:
+            row.window_start = len(row.tokens) - kept
+            row.in_cache = 0
+        if full and self._on_slide is not None:
+            self._on_slide(kept)
+            self._on_slide = None
+
+    def _forward(self, rows: list[_Row]) -> Array:
+        """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
+        logits = self._engine.forward([Piece(row.place, row.in_cache, row.window[row.in_cache :]) for row in rows])
+        for row in rows:
+            row.in_cache = len(row.window)
+        return logits
+
+    def _accept_all(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
+        xp = array_namespace(groups[0])
+        logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
+        if not bool(xp.all(xp.isfinite(logits))):
+            raise not_finite("the model's logits are")
+        if self._forbidden is not None:
+            self._forbidden = xp.asarray(self._forbidden, device=logits.device)
+        chosen = self._choose(logits, rows)
+        reports: Sequence[TokenReport | None] = [None] * len(rows)
+        if self._explain:
+            reports = report_tokens(logits, chosen, self._explain, self._forbidden)
+        return [self._accept(*each) for each in zip(rows, chosen, reports, strict=True)]
+
+    def _choose(self, logits: Array, rows: list[_Row]) -> list[int]:
+        xp = array_namespace(logits)
+
+        def beside(values: Any) -> Array:
+            return xp.asarray(np.asarray(values), device=logits.device)
+
+        penalised = self._rules.repetition_penalty != 1
+        chosen = choose(
+            logits,
+            self._rules,
+            seed=self._seed,
+            indices=beside([row.index for row in rows]),
+            positions=beside([len(row.tokens) for row in rows]),
+            forbidden=self._forbidden,
+            seen=beside([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalised else None,
+        )
+        return [int(token) for token in chosen.tolist()]
+
+    def _accept(self, row: _Row, token: int, report: TokenReport | None) -> Step:
+        if token in self._stop_ids:
+            row.finish_reason = "stop"
+            return Step(row.number, None, "stop", report)
+        row.tokens.append(token)
+        if len(row.tokens) - row.prompt_length == self._max_new_tokens:
+            row.finish_reason = "length"
+        return Step(row.number, token, row.finish_reason, report)
+
+
+def rows_at_once(engine: Engine, longest: int, *, most: int = 64, cache_bytes: int = 2 * 2**30) -> int:
+    """Return how many rows of `longest` tokens to decode together, so that their cache fits in `cache_bytes`."""
+    row_bytes = engine.cache_bytes * min(longest, engine.n_positions)
+    return max(1, min(most, cache_bytes // row_bytes))
+
+
+def _groups(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Cut the rows into groups of at most PREFILL_TOKENS tokens, each row padded to its group's longest window."""
+    group: list[_Row] = []
+    width = 0
+    for row in rows:
+        width = max(width, len(row.window))
+        if group and (len(group) + 1) * width > PREFILL_TOKENS:
+            yield group
+            group, width = [], len(row.window)
+        group.append(row)
+    if group:
+        yield group
+
+
+def _marked(ids: Collection[int], vocab_size: int) -> Array:
+    marks = np.zeros(vocab_size, dtype=np.bool_)
+    marks[list(ids)] = True
+    return marks
+
+
+def check_prompt(ids: Sequence[int], n_positions: int, vocab_size: int) -> None:
+    """Raise UsageError for a prompt that is empty, longer than the context or outside the vocabulary."""
+    if not ids:
+        raise UsageError("the prompt holds no token", where="PROMPT", fix="leave it out for unconditional text")
+    if len(ids) > n_positions:
+        raise UsageError(
+            f"the prompt has {len(ids)} tokens, the model's learned positions end at {n_positions}",
+            where="PROMPT",
+            fix=f"shorten it to {n_positions} tokens",
+        )
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise UsageError(
+            f"the prompt has token id {max(ids)}, the model's vocabulary ends at {vocab_size - 1}",
+            where="PROMPT",
+            fix="use the tokenizer that the model was trained with",
+        )

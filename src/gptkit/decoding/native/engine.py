@@ -1,0 +1,244 @@
+"""The engine for CPUs: one call of compiled C a step, over weights that are mapped from their file or quantised."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from gptkit.decoding.engine import Piece
+from gptkit.decoding.native.library import FORMATS, Buffers, Cache, CPiece, Layer, Matrix, Model, native_library
+from gptkit.model_files.sizes import Sizes
+from gptkit.model_files.weights import not_finite
+
+WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
+MOST_TOKENS = 256  # of one call: longer prompts are cut
+BLOCK = 128  # gpt.c pads the inputs of products to a multiple of it
+INT4_GROUP = 32
+TILE = 16
+
+
+class NativeEngine:
+    """A GPT whose products read `weight_format`, with activations and cache in fp32, or in bf16 with `bf16`.
+
+    `weights` has the names and shapes of GPTForCausalLM.state_dict(): float32, or uint16 for the bits of bf16. Those of
+    fp32 are read where they lie. A row's logits are the same bits in any batch, but for bf16 on processors with matrix
+    tiles. Raises NativeUnavailableError where no C compiler is at hand, InputError for weights that are not finite, as
+    far as they are looked at: all that is quantised, and vectors.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        weights: Mapping[str, np.ndarray],
+        *,
+        weight_format: WeightFormat = "fp32",
+        bf16: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self._library, self.compile_seconds = native_library()
+        self.n_positions = sizes.n_positions
+        self.vocab_size = sizes.vocab_size
+        self.cache_bytes = 2 * sizes.n_layer * sizes.n_embd * (2 if bf16 else 4)
+        self.weight_bytes = 0  # that the products of one token read
+        self._sizes = sizes
+        self._bf16 = bf16
+        self._threads = threads or available_processors()
+        self._kept: list[np.ndarray] = []  # what C holds pointers to
+        self._model = self._describe(weights, weight_format)
+        self._cache, self._buffers = Cache(), Buffers()  # `open` makes them
+        self._cache_arrays: list[np.ndarray] = []
+        self._buffer_arrays: list[np.ndarray] = []
+        self._tokens = 0
+
+    def open(self, rows: int, length: int) -> None:
+        """Make room for `rows` empty rows of up to `length` tokens each."""
+        sizes, capacity = self._sizes, _padded(length, TILE)
+        head_width = _padded(sizes.head_dim, TILE)
+        dtype = np.uint16 if self._bf16 else np.float32
+        per_head = sizes.n_layer * rows * sizes.n_head * capacity
+        keys, values = np.zeros(per_head * sizes.head_dim, dtype), np.zeros(per_head * head_width, dtype)
+        self._cache_arrays = [keys, values]
+        self._cache = Cache(rows, capacity, _address(keys), _address(values))
+        self._tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
+        self._buffers, self._buffer_arrays = self._make_buffers(self._tokens, capacity)
+
+    def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
+        """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
+        logits = np.empty((len(pieces), self.vocab_size), np.float32)
+        batch: list[tuple[CPiece, Sequence[int]]] = []
+        done = count = 0
+        for piece in pieces:
+            for start in range(0, len(piece.token_ids), self._tokens):
+                ids = piece.token_ids[start : start + self._tokens]
+                if count + len(ids) > self._tokens:
+                    done += self._call(batch, logits[done:])
+                    batch, count = [], 0
+                wanted = start + len(ids) == len(piece.token_ids)
+                batch.append((CPiece(piece.row, piece.start + start, len(ids), wanted), ids))
+                count += len(ids)
+        self._call(batch, logits[done:])
+        return logits
+
+    def _call(self, batch: list[tuple[CPiece, Sequence[int]]], logits: np.ndarray) -> int:
+        """Run one call of C; return how many rows of `logits` it wrote."""
+        pieces = (CPiece * len(batch))(*(piece for piece, _ in batch))
+        ids = np.fromiter((one for _, ids in batch for one in ids), np.int32)
+        self._library.gpt_forward(
+            self._model, self._cache, self._buffers, pieces, len(batch), _address(ids), _address(logits)
+        )
+        return sum(piece.wanted for piece, _ in batch)
+
+    def _describe(self, weights: Mapping[str, np.ndarray], weight_format: WeightFormat) -> Model:
+        sizes = self._sizes
+        layers = (Layer * sizes.n_layer)()
+        for number in range(sizes.n_layer):
+            name = f"transformer.h.{number}."
+            for field, part in LAYER_PARTS.items():
+                bias = self._vector(weights, f"{name}{part}.bias")
+                if field.startswith("norm"):
+                    setattr(layers[number], field, self._vector(weights, f"{name}{part}.weight"))
+                    setattr(layers[number], f"{field}_bias", bias)
+                else:
+                    matrix = self._matrix(weights, f"{name}{part}.weight", weight_format)
+                    matrix.bias = bias
+                    setattr(layers[number], field, matrix)
+        final = "transformer.ln_f."
+        return Model(
+            n_layer=sizes.n_layer,
+            n_head=sizes.n_head,
+            n_embd=sizes.n_embd,
+            n_inner=sizes.n_inner,
+            vocab_size=sizes.vocab_size,
+            pre_norm=sizes.pre_norm,
+            erf_gelu=sizes.activation_function == "gelu",
+            bf16=self._bf16,
+            threads=self._threads,
+            epsilon=sizes.layer_norm_epsilon,
+            tokens=self._table(weights["transformer.wte.weight"]),
+            positions=self._table(weights["transformer.wpe.weight"]),
+            head=self._matrix(weights, "lm_head.weight", weight_format),
+            layers=layers,
+            norm=self._vector(weights, f"{final}weight") if sizes.pre_norm else None,
+            norm_bias=self._vector(weights, f"{final}bias") if sizes.pre_norm else None,
+        )
+
+    def _matrix(self, weights: Mapping[str, np.ndarray], name: str, weight_format: WeightFormat) -> Matrix:
+        """Return a weight (outputs, inputs) in its format; its bias is set apart.
+
+        InputError where quantising would make a number of NaN or infinity; elsewhere they reach the logits.
+        """
+        outputs, inputs = weights[name].shape
+        matrix = Matrix(FORMATS[weight_format], outputs, inputs)
+        stored, scales = self._stored(weights[name], weight_format)
+        if scales is not None and not _is_finite(scales):
+            raise not_finite(f"tensor {name} is")
+        matrix.weights = self._keep(stored)
+        matrix.scales = self._keep(scales) if scales is not None else None
+        self.weight_bytes += stored.nbytes + (scales.nbytes if scales is not None else 0)
+        return matrix
+
+    def _stored(self, weight: np.ndarray, weight_format: WeightFormat) -> tuple[np.ndarray, np.ndarray | None]:
+        outputs, inputs = weight.shape
+        if weight_format == "bf16" and weight.dtype == np.uint16:
+            return weight, None
+        weight = to_float(weight)
+        if weight_format == "fp32":
+            return weight, None
+        if weight_format == "bf16":
+            halves = np.empty(weight.shape, np.uint16)
+            self._library.gpt_to_bf16(_address(weight), weight.size, _address(halves), self._threads)
+            return halves, None
+        if weight_format == "int8":
+            codes, scales = np.empty(weight.shape, np.int8), np.empty(outputs, np.float32)
+            quantise = self._library.gpt_to_int8
+        else:
+            width = _padded(inputs, BLOCK)
+            codes, scales = (
+                np.empty((outputs, width // 2), np.uint8),
+                np.empty((outputs, width // INT4_GROUP), np.uint16),
+            )
+            quantise = self._library.gpt_to_int4
+        quantise(_address(weight), outputs, inputs, _address(codes), _address(scales), self._threads)
+        return codes, scales
+
+    def _table(self, weight: np.ndarray) -> Matrix:
+        """Return embeddings, whose rows are looked up as they lie in the file."""
+        outputs, inputs = weight.shape
+        weight_format = "bf16" if weight.dtype == np.uint16 else "fp32"
+        return Matrix(FORMATS[weight_format], outputs, inputs, self._keep(weight), None, None)
+
+    def _vector(self, weights: Mapping[str, np.ndarray], name: str) -> int:
+        vector = to_float(weights[name])
+        if not _is_finite(vector):
+            raise not_finite(f"tensor {name} is")
+        return self._keep(vector)
+
+    def _keep(self, array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        self._kept.append(array)
+        return _address(array)
+
+    def _make_buffers(self, tokens: int, capacity: int) -> tuple[Buffers, list[np.ndarray]]:
+        sizes = self._sizes
+        widths = [_padded(width, BLOCK) for width in (sizes.n_embd, 3 * sizes.n_embd, sizes.n_embd, sizes.n_inner)]
+        floats = [np.zeros(tokens * width, np.float32) for width in (sizes.n_embd, *widths)]
+        tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
+        scratch_size = self._library.gpt_scratch_size(self._model, capacity)
+        scratch = np.zeros(self._threads * scratch_size, np.float32)
+        arrays: list[np.ndarray] = [*floats, tiles, scratch]
+        return Buffers(*map(_address, arrays), scratch_size), arrays
+
+
+LAYER_PARTS = {  # fields of the C struct and the modules of a block
+    "attention": "attn.c_attn",
+    "attention_out": "attn.c_proj",
+    "mlp": "mlp.c_fc",
+    "mlp_out": "mlp.c_proj",
+    "norm_1": "ln_1",
+    "norm_2": "ln_2",
+}
+
+
+def available_processors() -> int:
+    """Return how many threads to use: the processors that this process may use, OMP_NUM_THREADS at most."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
+    return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
+
+
+def read_bandwidth(megabytes: int = 512, rounds: int = 7) -> float:
+    """Return how many bytes per second all threads read from memory, the best of `rounds`."""
+    library, _ = native_library()
+    values = np.ones(megabytes << 18, np.float32)
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        library.gpt_read_all(_address(values), values.size, available_processors())
+        seconds.append(time.perf_counter() - began)
+    return values.nbytes / min(seconds)
+
+
+def to_float(array: np.ndarray) -> np.ndarray:
+    """Return float32 values; uint16 are the bits of bf16."""
+    if array.dtype != np.uint16:
+        return np.ascontiguousarray(array, np.float32)
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Return whether all of float32, or of the bits of bf16, is finite."""
+    if array.dtype == np.uint16:
+        return not bool(((array & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(array).all())
+
+
+def _padded(width: int, unit: int) -> int:
+    return -(-width // unit) * unit
+
+
+def _address(array: np.ndarray) -> int:
+    return array.ctypes.data

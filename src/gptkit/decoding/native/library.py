@@ -1,0 +1,192 @@
+"""The C half of the native engine: compiled once for this machine, kept in the cache, called through ctypes.
+
+Only the C compiler is needed: no header of Python's or torch's, two seconds once, and nothing of it at the next start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import GptkitError
+from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+
+FOLDER = Path(__file__).parent
+SOURCE = FOLDER / "gpt.c"  # includes the others
+# No -ffast-math: sums keep their order, which makes a row's logits the same in any batch.
+FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
+NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
+FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+
+
+class NativeUnavailableError(Exception):
+    """The native engine cannot be had on this machine; the text says why."""
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int32) for name in ("format", "outputs", "inputs")],
+        *[(name, c_void_p) for name in ("weights", "scales", "bias")],
+    ]
+
+
+class Layer(ctypes.Structure):
+    _fields_ = [
+        *[(name, Matrix) for name in ("attention", "attention_out", "mlp", "mlp_out")],
+        *[(name, c_void_p) for name in ("norm_1", "norm_1_bias", "norm_2", "norm_2_bias")],
+    ]
+
+
+class Model(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int32) for name in ("n_layer", "n_head", "n_embd", "n_inner", "vocab_size")],
+        *[(name, c_int32) for name in ("pre_norm", "erf_gelu", "bf16", "threads")],
+        ("epsilon", c_float),
+        *[(name, Matrix) for name in ("tokens", "positions", "head")],
+        ("layers", POINTER(Layer)),
+        *[(name, c_void_p) for name in ("norm", "norm_bias")],
+    ]
+
+
+class Cache(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int32) for name in ("rows", "capacity")],
+        *[(name, c_void_p) for name in ("keys", "values")],
+    ]
+
+
+class CPiece(ctypes.Structure):
+    _fields_ = [(name, c_int32) for name in ("row", "start", "length", "wanted")]
+
+
+class Buffers(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_void_p) for name in ("hidden", "normed", "attention", "attended", "inner", "tiles", "scratch")],
+        ("scratch_size", c_int64),
+    ]
+
+
+STRUCTS = (POINTER(Model), POINTER(Cache), POINTER(Buffers), POINTER(CPiece))
+SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the arguments'
+    "gpt_forward": (None, *STRUCTS, c_int32, c_void_p, c_void_p),
+    "gpt_scratch_size": (c_int64, POINTER(Model), c_int64),
+    "gpt_to_bf16": (None, c_void_p, c_int64, c_void_p, c_int32),
+    "gpt_to_int8": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
+    "gpt_to_int4": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
+    "gpt_read_all": (c_float, c_void_p, c_int64, c_int32),
+}
+
+
+def native_library() -> tuple[ctypes.CDLL, float]:
+    """Return the library and the seconds that compiling it took, 0 where the cache had it.
+
+    Where the cache cannot be used it is compiled for this process alone. Raises NativeUnavailableError without a C
+    compiler, or where it or the loader fails.
+    """
+    compiler = find_c_compiler()
+    if compiler is None:
+        raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)")
+    seconds = 0.0
+
+    def write(file: CacheWriter) -> dict[str, Any]:
+        nonlocal seconds
+        began = time.perf_counter()
+        file.write(_compile(compiler))
+        seconds = time.perf_counter() - began
+        return {"compiler": compiler}
+
+    path = cache_directory() / "native" / f"{_key(compiler)}.so"
+    try:
+        cached_file(path, write, need=lambda file: file.size)
+        return _load(path), seconds
+    except GptkitError:
+        began = time.perf_counter()
+        return _load_once(_compile(compiler)), time.perf_counter() - began
+    except FileNotFoundError as error:  # of tempfile
+        raise NativeUnavailableError(f"no place to compile in: {error}") from None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeUnavailableError(f"the compiled library cannot be loaded: {error}") from None
+    for name, (result, *arguments) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _load_once(content: bytes) -> ctypes.CDLL:
+    """Load a library from a file that is gone afterwards."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="gptkit-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "gpt.so"
+            path.write_bytes(content)
+            return _load(path)
+    except OSError as error:
+        raise NativeUnavailableError(f"no place for the compiled library: {error}") from None
+
+
+def find_c_compiler() -> list[str] | None:
+    """Return the command of the C compiler: CC, else the first of cc, gcc and clang that is here."""
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NativeUnavailableError(f"CC cannot be read: {error}") from None
+    candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
+    for command in candidates:
+        if path := shutil.which(command[0]):
+            return [path, *command[1:]]
+    return None
+
+
+def _key(compiler: list[str]) -> str:
+    """Return a name for what this compiler makes of the source on this processor."""
+    stat = os.stat(os.path.realpath(compiler[0]))
+    sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]"))]
+    facts = [sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _processor() -> list[str]:
+    """Return what tells processors with other instructions apart; a cache may lie on a disk that several share."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return [platform.machine(), platform.processor()]
+    return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+
+
+def _names_processor(compiler: list[str]) -> bool:
+    """Return whether CC says by itself for which processor to compile; -mno-avx2 and its kin hold beside ours."""
+    return any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
+
+
+def _compile(compiler: list[str]) -> bytes:
+    """Return the compiled library; with OpenMP where the compiler has it, else for one thread."""
+    native = [] if _names_processor(compiler) else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
+    with tempfile.TemporaryDirectory(prefix="gptkit-") as folder:
+        output = Path(folder) / "gpt.so"
+        for openmp in (["-fopenmp"], []):
+            command = [*compiler, *FLAGS, *native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise NativeUnavailableError(f"{compiler[0]} cannot be run: {error}") from None
+            if done.returncode == 0 and output.exists():
+                return output.read_bytes()
+        reasons = [line for line in done.stderr.splitlines() if "error" in line]
+        reason = reasons[0] if reasons else f"it wrote nothing (exit {done.returncode})"
+        raise NativeUnavailableError(f"{compiler[0]} cannot compile the decoder: {reason}")

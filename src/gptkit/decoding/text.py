@@ -1,0 +1,167 @@
+"""Between tokens and text: which ids end a text or never come, whole characters as they come, where a text is cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN
+from gptkit.text.tokenizers.light import AnyTokenizer
+from gptkit.text.tokenizers.separator import separator_id
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# What ends a sentence and, once white space follows, the quotes and brackets that close with it.
+_SENTENCE_END = re.compile(r"""[.!?\u2026]["'\u2019\u201d\u00bb)\]]*(?=\s)""")
+
+
+def stop_ids(tokenizer: AnyTokenizer) -> frozenset[int]:
+    """Return the ids that end a text: the separator of documents, but not GPT-1's newline, which ends lines too."""
+    separator = separator_id(tokenizer)
+    ends_lines = tokenizer.convert_ids_to_tokens(separator) == NEWLINE_TOKEN
+    return frozenset() if ends_lines else frozenset([separator])
+
+
+def never_sampled(tokenizer: AnyTokenizer, vocab_size: int) -> frozenset[int]:
+    """Return the ids below `vocab_size` that say nothing: those without a token, and special ones but the separator."""
+    tokens = frozenset(tokenizer.get_vocab().values()) - frozenset(tokenizer.all_special_ids)
+    return frozenset(range(vocab_size)) - tokens - {separator_id(tokenizer)}
+
+
+class TextStream:
+    """Turns the tokens that follow `context` into text, piece by piece; the pieces add up to the whole.
+
+    A byte-level token may end inside a character: what it says waits until later tokens complete it, or until `end`.
+    """
+
+    def __init__(self, tokenizer: AnyTokenizer, context: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._ids = list(context)  # the newest told tokens, which bear on the next ones' spaces; then those that wait
+        self._waiting = len(self._ids)  # where in _ids the waiting ones begin
+        self._told = self._decode()  # the text of those before
+
+    def add(self, token_id: int) -> None:
+        """Take a token whose text is not asked for yet."""
+        self._ids.append(token_id)
+
+    def push(self, token_id: int) -> str:
+        """Return the text that this token made whole; often none."""
+        self.add(token_id)
+        decoded = self._decode()
+        if decoded.endswith(_REPLACEMENT) or not decoded.startswith(self._told):
+            return ""
+        piece = decoded[len(self._told) :]
+        self._ids = self._ids[self._waiting :]
+        self._waiting = len(self._ids)
+        self._told = self._decode()
+        return piece
+
+    def end(self) -> str:
+        """Return what still waits, with U+FFFD in place of bytes that are no character."""
+        piece = self._decode()[len(self._told) :]
+        self._told += piece
+        return piece
+
+    def _decode(self) -> str:
+        return str(self._tokenizer.decode(self._ids, clean_up_tokenization_spaces=False))
+
+
+class Continuation:
+    """The text that follows a prompt, as far as it is told: it ends before the first of the `stops`, and after as many
+    `sentences`, if not 0 (they end in . ! or ? before white space).
+
+    What may be the beginning of a stop string waits until more is known. `live` tells pieces as they come; without it
+    all is told at the end, and found out earlier only where a cut may come.
+    """
+
+    def __init__(
+        self,
+        tokenizer: AnyTokenizer,
+        context: Sequence[int] = (),
+        *,
+        stops: Sequence[str] = (),
+        sentences: int = 0,
+        live: bool = True,
+    ) -> None:
+        self.text = ""  # what has been told
+        self.is_cut = False  # nothing follows any more
+        self._stream = TextStream(tokenizer, context)
+        self._stops = stops
+        self._sentences = sentences
+        self._reads = live or bool(stops) or sentences > 0
+        self._held = ""  # decoded, not told
+
+    def push(self, token_id: int) -> str:
+        """Return the piece of text to tell after this token; often none."""
+        if not self._reads:
+            self._stream.add(token_id)
+            return ""
+        return self._tell(self._stream.push(token_id), len(self._stops) > 0)
+
+    def end(self) -> str:
+        """Return the rest."""
+        return self._tell(self._stream.end(), False)
+
+    def _tell(self, piece: str, more_may_come: bool) -> str:
+        if self.is_cut:
+            return ""
+        self._held += piece
+        cut = self._cut()
+        self.is_cut = cut is not None
+        if cut is None:
+            cut = len(self._held) - (self._begun_stop() if more_may_come else 0)
+        told, self._held = self._held[:cut], self._held[cut:]
+        self.text += told
+        return told
+
+    def _cut(self) -> int | None:
+        """Return where in the held text the continuation ends, None if it goes on."""
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if self._sentences:
+            # All told text lies before the cut: a sentence ends for good with the white space after it.
+            ends = [match.end() for match in _SENTENCE_END.finditer(self.text + self._held)]
+            places += [place - len(self.text) for place in ends[self._sentences - 1 : self._sentences]]
+        return min(places, default=None)
+
+    def _begun_stop(self) -> int:
+        """Return the length of the longest end of the held text that begins a stop string."""
+        lengths = range(min(len(self._held), max(map(len, self._stops)) - 1), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
+
+
+class Transcript:
+    """Tells samples that are decoded together in their order: the first as it comes, each other once it is its turn.
+
+    A sample is its opening (such as the prompt) and its continuation; before each stands a heading where there are
+    several. Without `live` each is told when it is whole.
+    """
+
+    def __init__(self, openings: Sequence[str], continuations: Sequence[Continuation], *, live: bool = True) -> None:
+        self._openings = openings
+        self._continuations = continuations
+        self._live = live
+        self._finished = [False] * len(continuations)
+        self._turn = 0
+
+    def open(self) -> str:
+        """Return the text before the first token."""
+        return self._opening() if self._live else ""
+
+    def add(self, row: int, piece: str, finished: bool) -> str:
+        """Return the text to tell after this piece of one sample's continuation, `finished` with its last."""
+        self._finished[row] = finished
+        if row != self._turn:
+            return ""
+        return (piece if self._live else "") + self._next_turns()
+
+    def _next_turns(self) -> str:
+        told = ""
+        while self._turn < len(self._continuations) and self._finished[self._turn]:
+            told += "\n" if self._live else f"{self._opening()}{self._continuations[self._turn].text}\n"
+            self._turn += 1
+            if self._live and self._turn < len(self._continuations):
+                told += self._opening() + self._continuations[self._turn].text
+        return told
+
+    def _opening(self) -> str:
+        heading = f"{f' sample {self._turn + 1} ':=^80}\n" if len(self._continuations) > 1 else ""
+        return heading + self._openings[self._turn]

@@ -1,0 +1,189 @@
+"""Text in, text out: a model with its tokenizer, and one decoding of some prompts as pieces of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gptkit.decoding.decodings import Decoding, Job, Sampler, Searcher
+from gptkit.decoding.loop import FinishReason, Step, check_prompt
+from gptkit.decoding.text import Continuation, never_sampled, stop_ids
+from gptkit.decoding.text_options import check_vocabulary, full_prompt, stop_strings
+from gptkit.decoding.token_report import TokenReport
+from gptkit.options import GenerateOptions
+from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.light import AnyTokenizer, light_tokenizer
+from gptkit.text.tokenizers.separator import separator_id
+
+
+class Prompt(NamedTuple):
+    """What a sample follows: the user's text (None = nothing), the ids that the model reads, and how many of them are
+    unknown to the tokenizer."""
+
+    text: str | None
+    ids: list[int]
+    unknown: int = 0
+
+
+class Told(NamedTuple):
+    """A piece of text, often empty, of sample number `row`; `finished` comes with its last."""
+
+    row: int
+    piece: str
+    finished: bool
+
+
+@dataclass
+class Draft:
+    """A sample under way."""
+
+    prompt: str
+    continuation: Continuation
+    token_ids: list[int] = field(default_factory=list)  # those of a stop string included, a stop id not
+    reports: list[TokenReport] = field(default_factory=list)  # one a token, if asked for
+    finish_reason: FinishReason | None = None
+
+    def take(self, step: Step) -> str:
+        """Return the piece of text that a step adds; the sample is finished where its text is cut."""
+        piece = ""
+        if step.token_id is not None:
+            self.token_ids.append(step.token_id)
+            if step.report is not None:
+                self.reports.append(step.report)
+            piece = self.continuation.push(step.token_id)
+        if step.finish_reason is not None:
+            piece += self.continuation.end()
+        self.finish_reason = "stop" if self.continuation.is_cut else step.finish_reason
+        return piece
+
+
+class Generation:
+    """One decoding: iterate once over what is told, then read `drafts`, `slides` and the seconds it took."""
+
+    def __init__(self, decoding: Decoding, drafts: Sequence[Draft], slides: Sequence[int]) -> None:
+        self.drafts = drafts
+        self.slides = slides  # the tokens kept when the first window slid, if one did
+        self._decoding = decoding
+
+    def __iter__(self) -> Iterator[Told]:
+        for step in self._decoding:
+            draft = self.drafts[step.row]
+            piece = draft.take(step)
+            if draft.finish_reason is not None and step.finish_reason is None:
+                self._decoding.finish(step.row, draft.finish_reason)
+            yield Told(step.row, piece, draft.finish_reason is not None)
+
+    @property
+    def prefill_seconds(self) -> float:
+        return self._decoding.prefill_seconds
+
+    @property
+    def decode_seconds(self) -> float:
+        return self._decoding.decode_seconds
+
+    @property
+    def num_tokens(self) -> int:
+        """All samples' new tokens."""
+        return sum(len(draft.token_ids) for draft in self.drafts)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """All samples' new tokens over the seconds of decoding."""
+        return self.num_tokens / max(self.decode_seconds, 1e-9)
+
+
+class TextModel:
+    """A model directory, opened with the options' device, precision, quantize, compile and beams.
+
+    `tokens` is how many new ones are expected in all, by which compile auto decides; `tell` is told why it is off.
+    Raises InputError or UsageError for a directory that holds no model with a tokenizer, and for options that do not
+    suit it.
+    """
+
+    def __init__(self, directory: Path, options: GenerateOptions, *, tokens: int, tell: Callable[[str], None]) -> None:
+        self._source = Searcher(directory, options) if options.beams > 1 else Sampler(directory, options, tokens, tell)
+        self.n_positions = self._source.n_positions
+        self.vocab_size = self._source.vocab_size
+        check_vocabulary(options, self.vocab_size)
+        self.tokenizer = _tokenizer(directory)
+        self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
+        self._separator = separator_id(self.tokenizer)
+
+    @property
+    def compile_seconds(self) -> float:
+        return self._source.compile_seconds
+
+    def read(self, prompt: str | None, options: GenerateOptions) -> Prompt:
+        """Return a prompt as the model reads it; unconditional text begins with the separator of documents.
+
+        Raises UsageError for one that is empty or longer than the context.
+        """
+        if prompt is None:
+            return Prompt(None, [self._separator])
+        ids: list[int] = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])[0].tolist()
+        check_prompt(ids, self.n_positions, self.vocab_size)
+        return Prompt(prompt, ids, sum(one == self.tokenizer.unk_token_id for one in ids))
+
+    def generate(
+        self, prompts: Sequence[Prompt], indices: Sequence[int], options: GenerateOptions, *, live: bool
+    ) -> Generation:
+        """Return the generation of one sample a prompt; `live` asks for pieces of text as they come.
+
+        A sample's text depends on its prompt, the options and its entry of `indices`.
+        """
+        slides: list[int] = []
+        ends = stop_ids(self.tokenizer)
+        job = Job(
+            prompt_ids=[one.ids for one in prompts],
+            indices=indices,
+            stop_ids=frozenset() if options.ignore_eos else ends,
+            forbidden_ids=self._forbidden | (ends if options.ignore_eos else frozenset()),
+            on_slide=slides.append,
+        )
+        drafts = [Draft(one.text or "", self._continuation(one, options, live)) for one in prompts]
+        return Generation(self._source.decode(job, options), drafts, slides)
+
+    def facts(self, draft: Draft) -> dict[str, Any]:
+        """Return a finished sample as scripts read it."""
+        facts = {
+            "prompt": draft.prompt,
+            "text": draft.continuation.text,
+            "token_ids": draft.token_ids,
+            "num_tokens": len(draft.token_ids),
+            "finish_reason": draft.finish_reason,
+        }
+        return facts | ({"tokens": self._explained(draft)} if draft.reports else {})
+
+    def _continuation(self, prompt: Prompt, options: GenerateOptions, live: bool) -> Continuation:
+        context = [] if prompt.text is None else prompt.ids  # the separator is no text
+        stops = stop_strings(options)
+        return Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
+
+    def _explained(self, draft: Draft) -> list[dict[str, Any]]:
+        return [
+            {
+                "token_id": token_id,
+                "text": self._text_of(token_id),
+                "probability": report.probability,
+                "rank": report.rank,
+                "alternatives": [
+                    {"token_id": other, "text": self._text_of(other), "probability": probability}
+                    for other, probability in report.alternatives
+                ],
+            }
+            for token_id, report in zip(draft.token_ids, draft.reports, strict=True)
+        ]
+
+    def _text_of(self, token_id: int) -> str:
+        return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+
+
+def _tokenizer(directory: Path) -> AnyTokenizer:
+    light = light_tokenizer(directory)
+    if light is not None:
+        return light
+    from gptkit.text.tokenizers.loading import tokenizer_in
+
+    return tokenizer_in(directory)

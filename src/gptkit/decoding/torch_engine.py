@@ -1,0 +1,247 @@
+"""Logits from a torch model: one preallocated cache, in which each row is as long as its text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from gptkit.decoding.engine import Piece
+from gptkit.decoding.loop import Decoder, Sample
+from gptkit.decoding.quantisation import has_quantised
+from gptkit.decoding.sampling import SamplingRules, TopPRule
+
+
+class _Target:
+    """Where the forward pass under way writes its keys and values, and how much it reads."""
+
+    slots: Tensor  # (batch, 1)
+    positions: Tensor  # (batch, query)
+    window: int  # keys to read, of the first `batch` slots; 0 = the pass's own alone
+
+
+class _Layer(CacheLayerMixin):
+    """A layer's keys and values: the last position of each slot takes what nobody reads."""
+
+    is_sliding = False
+
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor, target: _Target) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stored = like.new_zeros((2, *shape))  # (keys and values, slot, head, position, head_dim)
+        self.is_initialized = True
+        self.target = target
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: __init__ did it."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Store (batch, head, query, head_dim); return what the queries may read, (batch, head, key, head_dim)."""
+        where = (self.target.slots, slice(None), self.target.positions)
+        keys, values = self.stored
+        keys[where] = key_states.transpose(1, 2)
+        values[where] = value_states.transpose(1, 2)
+        if not self.target.window:
+            return key_states, value_states
+        read = (slice(len(key_states)), slice(None), slice(self.target.window))
+        return keys[read], values[read]
+
+    def get_seq_length(self) -> int:
+        return self.target.window
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.target.window or query_length, 0
+
+    def get_max_length(self) -> int:
+        return int(self.stored.shape[3]) - 1
+
+
+class TorchEngine:
+    """Runs a causal language model of transformers' form (`transformer`, `lm_head`, learned positions), in eval mode.
+
+    Rows of unequal length stand side by side, each from position 0: so a new row is prefilled without touching the
+    others. A step reads the filled part of the cache alone, without a mask where all rows are equally long. With
+    `static` it runs over all rows and the whole cache, which keeps every shape, as CUDA graphs want; `compile` compiles
+    that step.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, static: bool = False, compile: bool = False) -> None:
+        config = model.config
+        self.n_positions: int = config.n_positions
+        self.vocab_size: int = config.vocab_size
+        self.cache_bytes: int = 2 * config.n_layer * config.n_embd * model.dtype.itemsize
+        self.compile_seconds = 0.0
+        self._model: Any = model
+        self._static = static or compile
+        # Their products are exact for each row, and a row's text is to be the same in any batch: so no padding either,
+        # which bfloat16 attention would not survive bit by bit.
+        self._equal_lengths = not self._static and has_quantised(model) and model.dtype == torch.bfloat16
+        self._eager: Callable[..., Tensor] = self._hidden
+        self._step = self._eager
+        self._compiled: set[tuple[int, int]] = set()  # the rows and lengths that a compiled step was made for
+        if compile:
+            self._step = torch.compile(self._eager, mode="reduce-overhead", dynamic=False)
+        self._target = _Target()
+        self._layers: list[_Layer] = []
+        self._cache: Cache | None = None
+        self._slots: list[int] = []  # of each row
+        self._length = 0
+
+    def open(self, rows: int, length: int) -> None:
+        """Make room for `rows` empty rows of up to `length` tokens; ValueError beyond n_positions."""
+        if length > self.n_positions:
+            raise ValueError(f"rows of {length} tokens, the model's positions end at {self.n_positions}")
+        config = self._model.config
+        shape = (rows, config.n_head, length + 1, config.n_embd // config.n_head)
+        like = self._model.transformer.wpe.weight.detach()
+        self._layers = [_Layer(shape, like, self._target) for _ in range(config.n_layer)]
+        if self._step is not self._eager:
+            for layer in self._layers:
+                torch._dynamo.mark_static_address(layer.stored)
+        self._cache = Cache(layers=[*self._layers])
+        self._slots = list(range(rows))
+        self._length = length
+
+    @torch.inference_mode()
+    def forward(self, pieces: Sequence[Piece]) -> Tensor:
+        """Append the pieces; return float32 logits (len(pieces), vocab_size) after each one's last token."""
+        if any(piece.start + len(piece.token_ids) > self._length for piece in pieces):
+            raise ValueError(f"a row grows beyond the {self._length} tokens that it was opened for")
+        if self._static and all(len(piece.token_ids) == 1 for piece in pieces):
+            return self._step_all(pieces)
+        if not self._equal_lengths:
+            return self._forward_together(pieces)
+        groups = list(by_length(pieces).values())
+        logits = torch.cat([self._forward_together([pieces[number] for number in group]) for group in groups])
+        return logits[self._tensor([number for group in groups for number in group]).argsort()]
+
+    def _forward_together(self, pieces: Sequence[Piece]) -> Tensor:
+        first = all(piece.start == 0 for piece in pieces)
+        if not first:
+            self._bring_to_front([piece.row for piece in pieces])
+        order = sorted(range(len(pieces)), key=lambda number: self._slots[pieces[number].row])
+        hidden = self._forward_in_order([pieces[number] for number in order], first)  # (batch, n_embd)
+        return self._logits(hidden)[torch.tensor(order, device=hidden.device).argsort()]
+
+    def _forward_in_order(self, pieces: list[Piece], first: bool) -> Tensor:
+        """Return the last hidden states of pieces that are sorted by slot; `first` where all of them begin a row."""
+        width = max(len(piece.token_ids) for piece in pieces)
+        ids = self._tensor([[*piece.token_ids, *[0] * (width - len(piece.token_ids))] for piece in pieces])
+        ends = self._tensor([len(piece.token_ids) for piece in pieces])
+        starts = self._tensor([piece.start for piece in pieces])
+        offsets = torch.arange(width, device=ids.device)
+        positions = starts[:, None] + offsets  # (batch, query)
+        target = self._target
+        target.slots = self._tensor([[self._slots[piece.row]] for piece in pieces])
+        target.positions = torch.where(offsets < ends[:, None], positions, self._length)  # pads: where nobody reads
+        target.window = 0 if first else max(piece.start + len(piece.token_ids) for piece in pieces)
+        equal = width == 1 and len({piece.start for piece in pieces}) == 1
+        mask = None if first or equal else self._mask(positions)  # causality hides pads on the right from the others
+        hidden = self._hidden(ids, positions.clamp(max=self.n_positions - 1), mask)
+        return hidden[torch.arange(len(pieces), device=ids.device), ends - 1]
+
+    def _step_all(self, pieces: Sequence[Piece]) -> Tensor:
+        """Run one token a row over every row there is: those without a piece write where nobody reads."""
+        rows = len(self._slots)
+        ids, positions = [0] * rows, [self._length] * rows
+        for piece in pieces:
+            slot = self._slots[piece.row]
+            ids[slot], positions[slot] = piece.token_ids[0], piece.start
+        target = self._target
+        target.slots = torch.arange(rows, device=self._model.device)[:, None]
+        target.positions = self._tensor(positions)[:, None]
+        target.window = self._length
+        began = time.perf_counter()
+        arguments = self._tensor(ids)[:, None], target.positions.clamp(max=self.n_positions - 1)
+        hidden = self._step(*arguments, self._mask(target.positions))
+        shape = rows, self._length
+        if self._step is not self._eager and shape not in self._compiled:
+            self._compiled.add(shape)
+            self.compile_seconds += time.perf_counter() - began
+        return self._logits(hidden[self._tensor([self._slots[piece.row] for piece in pieces]), 0])
+
+    def _hidden(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the hidden states (batch, query, n_embd) of ids and positions (batch, query)."""
+        output = self._model.transformer(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._model.lm_head(hidden)
+        return logits.float()
+
+    def _mask(self, positions: Tensor) -> Tensor:
+        """Return what is added to the scores, (batch, 1, query, key): a query reads keys up to its own position."""
+        keys = torch.arange(self._target.window, device=positions.device)
+        hidden = keys > positions[:, None, :, None]
+        zeros = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
+        return zeros.masked_fill(hidden, torch.finfo(zeros.dtype).min)
+
+    def _bring_to_front(self, rows: list[int]) -> None:
+        """Move the rows to the first slots, so that a step reads them as one view; most often they are there."""
+        wanted = set(rows)
+        outside = [row for row in rows if self._slots[row] >= len(rows)]
+        in_the_way = [row for row, slot in enumerate(self._slots) if slot < len(rows) and row not in wanted]
+        if not outside:
+            return
+        pairs = list(zip(outside, in_the_way, strict=True))
+        there = self._tensor([self._slots[row] for pair in pairs for row in pair])
+        back = self._tensor([self._slots[row] for one, other in pairs for row in (other, one)])
+        for layer in self._layers:
+            layer.stored[:, there] = layer.stored[:, back]
+        for one, other in pairs:
+            self._slots[one], self._slots[other] = self._slots[other], self._slots[one]
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.tensor(values, device=self._model.device)
+
+
+def by_length(pieces: Sequence[Piece]) -> dict[tuple[int, int], list[int]]:
+    """Return the numbers of the pieces that start and end together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, piece in enumerate(pieces):
+        groups.setdefault((piece.start, len(piece.token_ids)), []).append(number)
+    return groups
+
+
+def generate(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    top_p_rule: TopPRule = "hf",
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+    stop_ids: Collection[int] = (),
+    forbidden_ids: Collection[int] = (),
+    on_slide: Callable[[int], None] | None = None,
+) -> list[Sample]:
+    """Return one sample a prompt, in order; see `Decoder`. The model's training mode is left as it was."""
+    decoder = Decoder(
+        TorchEngine(model),
+        prompt_ids,
+        max_new_tokens=max_new_tokens,
+        rules=SamplingRules(temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule),
+        seed=seed,
+        indices=indices,
+        stop_ids=stop_ids,
+        forbidden_ids=forbidden_ids,
+        on_slide=on_slide,
+    )
+    training = model.training
+    model.eval()
+    try:
+        for _ in decoder:
+            pass
+    finally:
+        model.train(training)
+    return decoder.samples

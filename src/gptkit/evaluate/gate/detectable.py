@@ -1,0 +1,175 @@
+"""The smallest true drop that a gate finds with 80% power, given how much two runs disagree anyway.
+
+The disagreement is itself an estimate from n items: it enters at its upper 80% limit, and the power aimed at is 85%.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.evaluate.gate.paired_tests import Floats
+from gptkit.scoring.resampling import resampled, uniform
+
+_AIM = 0.85
+_CONFIDENCE = 0.8
+_PLANTED = 200  # resamples for each planted share
+_SHARES = 12
+_HALVINGS = 13
+
+RowMetric = Callable[[NDArray[np.float64], NDArray[np.float64]], Floats]  # (..., item) twice -> (...)
+
+
+class Detectable(NamedTuple):
+    """The smallest drop found by significance alone, and by significance and floor; None: none is found so often."""
+
+    by_test: float | None
+    by_gate: float | None
+
+
+@lru_cache(maxsize=4096)
+def accuracy_drop(n: int, flips: int, accuracy: float, *, level: float, floor: float) -> Detectable:
+    """Return the smallest drop of an accuracy, where `flips` of n items changed between right and wrong.
+
+    The drop comes on top of flips that go either way alike: items turn right at rate noise / 2, wrong at rate
+    noise / 2 + drop. noise is Clopper and Pearson's upper limit (Biometrika 26, 1934). No drop exceeds the accuracy.
+    """
+    from scipy.stats import beta
+
+    noise = float(beta.ppf(_CONFIDENCE, flips + 1, n - flips)) if flips < n else 1.0
+
+    def smallest(floor: float) -> float | None:
+        def found(drop: float) -> bool:
+            return mcnemar_power(n, noise, drop, level=level, floor=floor) >= _AIM
+
+        return _bisect(found, min(accuracy, 1 - noise))
+
+    return Detectable(smallest(0.0), smallest(floor))
+
+
+def mcnemar_power(n: int, noise: float, drop: float, *, level: float, floor: float) -> float:
+    """Return the exact power, summed over the number of flips: enough of them turn wrong for the test and the floor."""
+    from scipy.stats import binom
+
+    rate = noise + drop
+    spread = 8 * math.sqrt(n * rate) + 8
+    flips = np.arange(max(0, math.floor(n * rate - spread)), min(n, math.ceil(n * rate + spread)) + 1)
+    by_test = binom.isf(level, flips, 0.5) + 1  # the fewest turned wrong that are significant
+    by_floor = np.ceil((flips + math.ceil(floor * n - 1e-9)) / 2)
+    lost = np.maximum(by_test, by_floor)
+    return float((binom.pmf(flips, n, rate) * binom.sf(lost - 1, flips, (noise / 2 + drop) / rate)).sum())
+
+
+def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
+    """Return the smallest drop of a mean, from the drops of two or more items (item,).
+
+    With the quantiles c of the level and b of the power, a drop is found when it exceeds c standard errors (and the
+    floor) by b more. A drop seldom hits all items alike: it adds as much to the spread over the items as to their mean.
+    """
+    n = len(drops)
+    if not _reachable(n, level):
+        return Detectable(None, None)
+    critical, margin = _quantiles(n, level)
+    variance = float(drops.var(ddof=1)) * _variance_limit(n)
+
+    def smallest(floor: float) -> float | None:
+        def found(drop: float) -> bool:
+            error = math.sqrt((variance + drop * drop) / n)
+            return drop >= max(critical * error, floor) + margin * error
+
+        return _bisect(found, _most(floor, variance, n, critical + margin))
+
+    return Detectable(smallest(0.0), smallest(floor))
+
+
+def metric_drop(
+    metric: RowMetric,
+    present: Floats,
+    references: Floats,
+    baseline: Floats,
+    *,
+    level: float,
+    floor: float,
+) -> Detectable:
+    """Return the smallest drop of a metric of all items that is better when higher.
+
+    Drops are planted in resampled items: a share of them gets the prediction of another item. What that takes from the
+    metric on average is the drop; the standard deviation over the resamples is its standard error.
+    """
+    n = len(references)
+    if not _reachable(n, level):
+        return Detectable(None, None)
+    critical, margin = _quantiles(n, level)
+    drops, errors = _planted(metric, present, references, baseline)
+    errors = errors * math.sqrt(_variance_limit(n) * n / (n - 1))
+
+    def smallest(floor: float) -> float | None:
+        excess = drops - np.maximum(critical * errors, floor) - margin * errors
+        if not (excess >= 0).any():
+            return None
+        first = int((excess >= 0).argmax())
+        if first == 0:
+            return float(drops[0])
+        near = slice(first - 1, first + 1)
+        return float(np.interp(0.0, excess[near], drops[near]))
+
+    return Detectable(smallest(0.0), smallest(floor))
+
+
+def _planted(metric: RowMetric, present: Floats, references: Floats, baseline: Floats) -> tuple[Floats, Floats]:
+    """Return means and standard deviations (share,) of the drops that growing shares of foreign predictions make."""
+    n = len(references)
+    chosen = np.concatenate(list(resampled(n, _PLANTED, stream=1)))  # (resample, item)
+    foreign = np.concatenate(list(resampled(n, _PLANTED, stream=2)))
+    ranks = uniform(_PLANTED * n, stream=3).reshape(_PLANTED, n)
+    true = references[chosen]
+    before = metric(baseline[chosen], true)  # (resample,)
+    own, others = present[chosen], present[foreign]
+    unplanted = np.nanmean(metric(own, true))
+    drops, errors = [], []
+    for share in np.geomspace(1 / n, 1, _SHARES):
+        after = metric(np.where(ranks < share, others, own), true)
+        drops.append(unplanted - np.nanmean(after))
+        errors.append(np.nanstd(before - after))
+    return np.array(drops), np.array(errors)
+
+
+def _reachable(n: int, level: float) -> bool:
+    """Return whether n items that all turn worse are significant."""
+    return bool(0.5**n <= level)
+
+
+def _quantiles(n: int, level: float) -> tuple[float, float]:
+    """Return Student's quantiles of level and power."""
+    from scipy.stats import t
+
+    return float(t.isf(level, n - 1)), float(t.ppf(_AIM, n - 1))
+
+
+def _variance_limit(n: int) -> float:
+    """Return the upper limit of a variance over its estimate, for normal values."""
+    from scipy.stats import chi2
+
+    return float((n - 1) / chi2.ppf(1 - _CONFIDENCE, n - 1))
+
+
+def _most(floor: float, variance: float, n: int, quantiles: float) -> float:
+    """Return a drop of a mean that is found if any is."""
+    slack = 1 - quantiles / math.sqrt(n)
+    return 1.01 * (floor + quantiles * math.sqrt(variance / n)) / slack if slack > 0 else 0.0
+
+
+def _bisect(found: Callable[[float], bool], most: float) -> float | None:
+    """Return the smallest drop that is found, to 1 / 2 ** 13 of the largest there may be; None if not even that is."""
+    if not found(most):
+        return None
+    least = 0.0
+    for _ in range(_HALVINGS):
+        middle = (least + most) / 2
+        least, most = (least, middle) if found(middle) else (middle, most)
+    return most

@@ -1,0 +1,178 @@
+"""What a run's gate says: the verdict on its measures against a baseline and on its minimums, as JSON and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gptkit.evaluate.gate.gate import Comparison, Verdict, gate
+from gptkit.evaluate.gate.paired_tests import RESAMPLES
+from gptkit.evaluate.gate.pairing import Asked, left_out, paired
+from gptkit.evaluate.results import EvaluatedRun
+from gptkit.scoring.measures import MEASURES, Measure
+
+_NAMED = 3  # regressions in the first line
+HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "could find", "verdict")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One verdict: of "task/protocol.measure" against the baseline, or on its minimum.
+
+    `message` tells it in a line; `severity` orders the worst first; `cells` are those of a table under HEADER;
+    `properties` are its figures by name.
+    """
+
+    task: str
+    measure: str
+    verdict: Verdict
+    message: str
+    severity: float
+    cells: tuple[str, ...]
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """An absolute bound on a measure, from below when higher is better, else from above."""
+
+    minimum: float
+    value: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on a run; `rows` are in the order of what was asked, `warnings` are for the user."""
+
+    verdict: Verdict
+    comparison: Mapping[str, Comparison]
+    minimums: Mapping[str, Minimum]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def headline(self) -> str:
+        """The first line: the verdict, and what it rests on, the worst first."""
+        if self.verdict == "pass":
+            return f"pass: {_count(len(self.comparison), len(self.minimums))}"
+        worst = sorted((row for row in self.rows if row.verdict == self.verdict), key=lambda row: -row.severity)
+        named = "; ".join(row.message for row in worst[:_NAMED])
+        more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
+        return f"{self.verdict}: {named}{more}"
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return rows of cells, the header first."""
+        return [HEADER, *(row.cells for row in self.rows)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that the gate adds to a run's JSON."""
+        return {
+            "comparison": {key: asdict(one) for key, one in self.comparison.items()},
+            "minimums": {key: asdict(one) for key, one in self.minimums.items()},
+            "warnings": list(self.warnings),
+            "verdict": self.verdict,
+        }
+
+
+def compare(
+    present: EvaluatedRun, baseline: EvaluatedRun | None, asked: Sequence[Asked], *, resamples: int = RESAMPLES
+) -> Outcome:
+    """Return the outcome against a baseline, if there is one, and of the minimums.
+
+    NothingComparable and InputError as pairing.paired raises them.
+    """
+    comparison: dict[str, Comparison] = {}
+    rows, warnings = [], []
+    if baseline is not None:
+        pairs = paired(present, baseline, asked)
+        result = gate({key: pair.scores(key) for key, pair in pairs.items()}, resamples=resamples)
+        comparison = {key: pairs[key].in_unit(found) for key, found in result.comparison.items()}
+        rows = [_compared(key, pairs[key].measure, one, pairs[key].floor) for key, one in comparison.items()]
+        warnings = list(left_out(present, baseline))
+    minimums = {f"{task.name}/{_first(task)}": _minimum(present, task) for task in asked if task.minimum is not None}
+    rows += [_bounded(key, one) for key, one in minimums.items()]
+    verdicts = {row.verdict for row in rows}
+    verdict: Verdict = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+    return Outcome(verdict, comparison, minimums, tuple(rows), tuple(warnings))
+
+
+def _first(task: Asked) -> str:
+    return f"{task.protocols[0].name}.{task.protocols[0].measures[0]}"
+
+
+def _minimum(present: EvaluatedRun, task: Asked) -> Minimum:
+    protocol = task.protocols[0]
+    name = protocol.measures[0]
+    value = float(present.scores[f"{task.name}/{protocol.name}"].metrics[name]["value"])
+    assert task.minimum is not None
+    better = value >= task.minimum if MEASURES[name].higher_is_better else value <= task.minimum
+    holds = better or math.isclose(value, task.minimum, rel_tol=1e-9)
+    return Minimum(task.minimum, value, "pass" if holds else "fail")
+
+
+def _compared(key: str, measure: Measure, one: Comparison, floor: float) -> Row:
+    digits = _digits(measure, one.difference)
+    before, after = f"{one.baseline:.{digits}f}", f"{one.value:.{digits}f}"
+    change, found = f"{one.difference:+.{digits}f}", _found(one.minimum_detectable)
+    figures = f"{change}; p {one.p_value:.2g}, floor {floor:.3g}, {_power(one)}"
+    drop = -one.difference if measure.higher_is_better else one.difference
+    task, name = key.rsplit(".", 1)
+    return Row(
+        task,
+        name,
+        one.verdict,
+        f"{key} {before} -> {after} ({figures})",
+        drop / floor if floor > 0 else math.inf,
+        (key, before, after, change, f"{one.p_value:.2g}", f"{floor:.3g}", found, one.verdict),
+        {
+            "baseline": repr(one.baseline),
+            "value": repr(one.value),
+            "difference": repr(one.difference),
+            "p_value": repr(one.p_value),
+            "floor": repr(floor),
+            "minimum_detectable": "none" if one.minimum_detectable is None else repr(one.minimum_detectable),
+        },
+    )
+
+
+def _bounded(key: str, one: Minimum) -> Row:
+    task, name = key.rsplit(".", 1)
+    measure = MEASURES[name]
+    digits = _digits(measure, one.value - one.minimum)
+    value, bound = f"{one.value:.{digits}f}", f"{one.minimum:.{digits}f}"
+    side = "at least" if measure.higher_is_better else "at most"
+    message = f"{key} {value}, asked for {side} {bound}"
+    short = abs(one.value - one.minimum) / (measure.floor_below(one.minimum) if measure.floor else 1.0)
+    cells = (key, "", value, "", "", f"{side} {bound}", "", one.verdict)
+    return Row(task, name, one.verdict, message, short, cells, {"value": repr(one.value), "minimum": repr(one.minimum)})
+
+
+def _digits(measure: Measure, difference: float) -> int:
+    """Return how many decimals show a difference by two digits, within reason."""
+    least = 2 if measure.unit in ("perplexity", "points") else 3
+    if difference == 0:
+        return least
+    return min(6, max(least, 1 - math.floor(math.log10(abs(difference)))))
+
+
+def _power(one: Comparison) -> str:
+    """Return in words the smallest difference that would be found four times in five."""
+    if one.minimum_detectable is not None:
+        return f"could have found {_found(one.minimum_detectable)}"
+    return "more items would find smaller ones" if one.verdict == "fail" else "too few items to find any surely"
+
+
+def _found(minimum: float | None) -> str:
+    return "none" if minimum is None else f"{minimum:.2g}"
+
+
+def _count(compared: int, minimums: int) -> str:
+    parts = []
+    if compared:
+        parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none worse by its floor")
+    if minimums:
+        parts.append(f"{minimums} minimum{'s' * (minimums > 1)} kept")
+    return ", ".join(parts) or "nothing was asked"

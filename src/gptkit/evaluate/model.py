@@ -1,0 +1,157 @@
+"""A model as evaluations ask it: for log-probabilities, for a fine-tuned head's answers, or for texts."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from gptkit.console import Console
+from gptkit.decoding.text_model import TextModel
+from gptkit.evaluate.writing import Written, write_texts, writing_options
+from gptkit.finetune.inputs import weights_sha256
+from gptkit.finetune.plan import answers_of
+from gptkit.model.config_files import read_config
+from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import EvalOptions, GenerateOptions
+from gptkit.scoring.encoder import Encoder
+from gptkit.scoring.protocols import GeneratedProtocol, Items
+from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.scorer import Processes, Scorer
+from gptkit.system.run_layout import described_in
+from gptkit.tasks.carried_task import carried_task
+from gptkit.tasks.encoding import encode_examples
+from gptkit.tasks.formats import Markers
+from gptkit.tasks.heads import head_difference, head_fits, head_labels, items_of_logits, own_task
+from gptkit.tasks.table import TASKS
+from gptkit.tasks.task import Task
+from gptkit.text.examples import Example
+from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
+from gptkit.training.step import autocast
+
+
+class EvaluatedModel:
+    """A model directory, opened as the options say; what each kind of question needs is read once, when it is asked."""
+
+    def __init__(self, directory: Path, options: EvalOptions, accelerator: Accelerator, console: Console) -> None:
+        self.directory = directory
+        self.options = options
+        self.accelerator = accelerator
+        self.console = console
+        self.config = read_config(described_in(directory) / "config.json")
+        self.tokenizer = tokenizer_in(directory)
+        self.encoder = Encoder(self.tokenizer, self.config.n_positions)
+        self._told: set[str] = set()
+
+    def tell_once(self, line: str) -> None:
+        """Warn of what was not told yet; what is wrong with the data is so for the weights of every step."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.warn(line)
+
+    def with_weights(self, directory: Path) -> EvaluatedModel:
+        """Return this model with the weights of another step of its run; tokens are made once for both."""
+        other = copy.copy(self)
+        other.directory = directory
+        for name in ("model_sha256", "_scorer", "_head"):  # what was made of other weights
+            other.__dict__.pop(name, None)
+        return other
+
+    @functools.cached_property
+    def model_sha256(self) -> str:
+        return weights_sha256(self.directory)
+
+    @functools.cached_property
+    def tokenizer_sha256(self) -> str:
+        return fingerprint(self.tokenizer)
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        return self.config.format is not None
+
+    @functools.cached_property
+    def own_task(self) -> Task:
+        """The task that the model was fine-tuned on; see scores.own_task for what it raises."""
+        return own_task(self.directory, self.config)
+
+    def has_head_for(self, task: Task) -> bool:
+        """Return whether the model was fine-tuned on this task, or on one with the same outputs.
+
+        That is one out of the same folder (RACE's three), or one that this task, for evaluation alone, was made for.
+        """
+        config = self.config
+        fits = head_fits(task, config.task, config.format, head_labels(config))
+        return fits and self.difference_from(task) is None
+
+    def difference_from(self, task: Task) -> str | None:
+        """Return in words how a task differs from what the model's head answers, None if it does not."""
+        trained_on = None
+        if task.target == "score":
+            trained_on = carried_task(self.directory) or TASKS.get(self.config.task or "")
+        score_range = None if trained_on is None else trained_on.score_range
+        return head_difference(task, self.config.format, head_labels(self.config), score_range)
+
+    def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
+        """Answer groups of requests, showing how far it is."""
+        unknown, tokens = self.encoder.count_unknown(groups)
+        if unknown:
+            self.tell_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
+        total = sum(map(len, groups))
+        with self.console.tally(total, noun="requests") as tally:
+            return self._scorer.score(groups, banned, tally.reach)
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        model = load_model(self.directory)
+        processes = Processes(
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            lambda own: list(gather_object([own])),
+        )
+        return Scorer(
+            model.to(self.accelerator.device).eval(),
+            device=self.accelerator.device,
+            precision=self.options.precision,
+            batch_size=self.options.batch_size,
+            processes=processes,
+        )
+
+    def classify(self, task: Task, examples: Sequence[Example]) -> Items:
+        """Return what the fine-tuned head says of labelled examples."""
+        markers = Markers(*marker_ids(self.directory, len(self.tokenizer)))
+        limit = self.config.n_positions
+        encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
+        if encoded.n_truncated:
+            self.tell_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
+        with autocast(self.accelerator.device.type, self.options.precision):
+            logits = answers_of(self._head, encoded)
+        return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
+
+    @functools.cached_property
+    def _head(self) -> GPTDoubleHeadsModel:
+        model = load_model(self.directory, head=GPTDoubleHeadsModel)
+        model.to(self.accelerator.device).eval()
+        return model
+
+    def write(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> Written:
+        """Return the texts that the model writes to a protocol's prompts."""
+        options = writing_options(protocol, self._writing)
+        model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
+        with self.console.tally(len(examples), noun="texts") as tally:
+            written = write_texts(model, examples, protocol, options, told=tally.add)
+        for note in written.notes:
+            self.console.warn(note)
+        return written
+
+    @functools.cached_property
+    def _writing(self) -> GenerateOptions:
+        options = self.options
+        return GenerateOptions(
+            seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
+        )

@@ -1,1 +1,0 @@
-"""How good a model is, by measures that the literature defines."""

@@ -1,1 +1,0 @@
-"""The rows of the table of evaluations: each with its protocols, pure functions over log-probabilities or texts."""

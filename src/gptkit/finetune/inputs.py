@@ -1,0 +1,183 @@
+"""What a fine-tuning run begins with: a task's examples as tokens, and the pre-trained model they are for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptkit.errors import UsageError
+from gptkit.finetune.transfer import NewHead, layers_kept, to_double_heads
+from gptkit.model.config_files import read_config
+from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.special_tokens import set_special_tokens
+from gptkit.model_files.directories import model_directory
+from gptkit.model_files.weights import weight_files
+from gptkit.options import FinetuneOptions
+from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, encode_examples
+from gptkit.tasks.formats import Markers
+from gptkit.tasks.reading import Loaded, load_examples
+from gptkit.tasks.table import Task, find_task
+from gptkit.text.examples import Example
+from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a task: its examples as they stand in the files, and as tokens."""
+
+    examples: tuple[Example, ...]
+    encoded: EncodedExamples
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every run of one command shares, whatever its seed; models are made from it one by one."""
+
+    task: Task
+    model_name: str  # as the user names it
+    pretrained: GPTForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    head: NewHead
+    splits: Mapping[str, Split]  # train, dev and the one to predict
+    identity: Mapping[str, str]  # the hashes that a resumed run must find again
+
+    @property
+    def train(self) -> EncodedExamples:
+        return self.splits["train"].encoded
+
+    @property
+    def dev(self) -> EncodedExamples:
+        return self.splits["dev"].encoded
+
+    def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
+        """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
+        model = to_double_heads(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
+        if options.dropout is not None:
+            model.set_dropout(options.dropout)
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_enable()
+        return model
+
+
+def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
+    """Read and check the model, then every split that the run needs; `say` what was read, dropped and cut.
+
+    What cannot be used is a UsageError or an InputError, before anything is trained or written.
+    """
+    assert options.model is not None
+    task = find_task(options.task)
+    needed = _needed(task, options)
+    directory = model_directory(options.model)
+    tokenizer = tokenizer_in(directory)
+    head = _head(task, marker_ids(directory, len(tokenizer)), options)
+    pretrained = load_model(directory)
+    set_special_tokens(pretrained, tokenizer)
+    layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
+    limit = pretrained.config.n_positions
+    loaded = {split: _load(task, split, options, say) for split in needed}
+    splits = {split: _encode(task, split, one, tokenizer, head.markers, limit, say) for split, one in loaded.items()}
+    data = "".join(loaded[split].sha256 for split in ("train", "dev"))
+    identity = {
+        "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "model_sha256": weights_sha256(directory),
+    }
+    return Inputs(task, options.model, pretrained, tokenizer, head, splits, identity)
+
+
+def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say: Say) -> Mapping[str, Split]:
+    """Read and check the splits that the fine-tuned model in `directory` is to predict."""
+    _refuse_unusable(task, options)
+    tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
+    markers = marker_ids(directory, len(tokenizer))
+    loaded = {split: _load(task, split, options, say) for split in predicted_splits(task, options)}
+    return {split: _encode(task, split, one, tokenizer, markers, limit, say) for split, one in loaded.items()}
+
+
+def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -> NewHead:
+    return NewHead(
+        task=task.name,
+        format=task.format,
+        labels=output_labels(task),
+        markers=markers,
+        classifier_dropout=options.classifier_dropout,
+    )
+
+
+def output_labels(task: Task) -> tuple[str, ...]:
+    """Return the names of a model's outputs: its classes, whole scores, or the one score of a text or a choice."""
+    if task.target == "class":
+        return task.labels
+    if task.target == "soft-score":
+        return tuple(str(score) for score in range(HIGHEST_SCORE + 1))
+    return ("score",)
+
+
+def weights_sha256(directory: Path) -> str:
+    """Return the sha256 over the weight files of a model directory, by name."""
+    digest = hashlib.sha256()
+    for path in weight_files(directory):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _needed(task: Task, options: FinetuneOptions) -> list[str]:
+    """Return the splits to read; UsageError for a task that is not trained on, has no such split, or no files."""
+    if "train" not in task.splits:
+        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
+    _refuse_unusable(task, options)
+    return list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
+
+
+def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
+    if task.is_demo and options.data is not None:
+        raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
+    wanted = options.predict
+    if wanted is not None and wanted not in task.splits:
+        known = ", ".join(task.splits)
+        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
+
+
+def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
+    """Return the splits to predict: MNLI's mismatched side comes with its matched one."""
+    wanted = options.predict
+    if wanted is None:
+        return []
+    return [split for split in (wanted, f"{wanted}-mismatched") if split in task.splits]
+
+
+def _load(task: Task, split: str, options: FinetuneOptions, say: Say) -> Loaded:
+    loaded = load_examples(task, split, options.data)
+    for note in loaded.notes:
+        say(f"{split}: {note}")
+    return loaded
+
+
+def _encode(
+    task: Task,
+    split: str,
+    loaded: Loaded,
+    tokenizer: PreTrainedTokenizerBase,
+    markers: tuple[int, int, int],
+    limit: int,
+    say: Say,
+) -> Split:
+    encoded = encode_examples(tokenizer, task.format, loaded.examples, Markers(*markers), limit, target=task.target)
+    mean = encoded.tokens.mean()
+    line = f"{split}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
+    if encoded.n_truncated:
+        fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
+        line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
+    say(line)
+    return Split(loaded.examples, encoded)

@@ -1,0 +1,163 @@
+"""What fine-tuning tells: results of seeds and studies as tables, and the files for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gptkit
+from gptkit.finetune.inputs import Inputs
+from gptkit.finetune.plan import length_of
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import FinetuneOptions
+from gptkit.report.model_card import ModelCard, made_with, shape_of
+from gptkit.tasks.carried_task import TASK_FILE
+from gptkit.tasks.formats import FORMAT_FIELDS
+from gptkit.tasks.table import Task
+from gptkit.text.embedded import LICENCE
+from gptkit.training.events import FinishEvent
+from gptkit.training.rules import Choices
+
+# The rows of the paper's table 5.
+PAPER_ROWS = {
+    "full": "full (aux LM)",
+    "no_aux": "no aux LM",
+    "no_pretraining": "no pre-training",
+}
+
+Row = tuple[str, ...]
+
+
+def run_result(
+    options: FinetuneOptions,
+    inputs: Inputs,
+    run: Path,
+    best: Mapping[str, Any],
+    finish: FinishEvent,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what one run came to; `best` is the row of its best step, which is the one that the model keeps."""
+    assert finish.best_step is not None
+    return {
+        "run_dir": str(run),
+        "model_dir": str(run / "model"),
+        "task": inputs.task.name,
+        "model": inputs.model_name,
+        "metrics": {name: best[name] for name in inputs.task.metrics},
+        "val_loss": best["val_loss"],
+        "best_step": finish.best_step,
+        "best_epoch": length_of(options, inputs).epoch_of(finish.best_step),
+        "lm_coef": options.lm_coef,
+        "transfer_layers": options.transfer_layers,
+        "n_train": len(inputs.train),
+        "n_eval": len(inputs.dev),
+        "steps": finish.step,
+        "tokens": finish.tokens,
+        "tokens_per_second": finish.tokens_per_second,
+        "train_seconds": finish.train_seconds,
+        **more,
+        "data_sha256": inputs.identity["data_sha256"],
+        "seed": options.seed,
+        "version": gptkit.__version__,
+    }
+
+
+def result_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+    """Return (metric, dev value, standard deviation, interval, published value) of a result, in percent."""
+    return [
+        (
+            name,
+            shown(result["metrics"][name], 100),
+            shown(result.get("std", {}).get(name), 100),
+            shown_interval(result.get("interval", {}).get(name), 100),
+            published(task, name),
+        )
+        for name in task.metrics
+    ]
+
+
+def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+    """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
+    metric = task.metrics[0]
+    rows: list[Row] = []
+    for variant, one in result["variants"].items():
+        gain = result["full_minus"].get(variant, {})
+        rows.append(
+            (
+                PAPER_ROWS[variant],
+                shown(getattr(task.published, variant, None)),
+                shown(one["metrics"][metric], 100),
+                shown(one.get("std", {}).get(metric), 100),
+                shown_interval(one.get("interval", {}).get(metric), 100),
+                shown(gain.get("mean"), 100),
+                shown_interval(gain.get("interval"), 100),
+            )
+        )
+    return rows
+
+
+def published(task: Task, metric: str) -> str:
+    """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
+    if task.published is None or task.published.metric != metric:
+        return "n/a"
+    facts = [task.published.source, *filter(None, [task.published.note])]
+    return f"{task.published.value:g} ({'; '.join(facts)})"
+
+
+def shown(value: float | None, scale: float = 1.0) -> str:
+    return "n/a" if value is None else f"{scale * value:.4g}"
+
+
+def shown_interval(interval: Sequence[float] | None, scale: float = 1.0) -> str:
+    return "n/a" if interval is None else " to ".join(shown(end, scale) for end in interval)
+
+
+def _task_facts(task: Task) -> dict[str, str]:
+    """Return what a fine-tuned model reads and answers, in words."""
+    score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
+    answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
+    return {
+        "name": task.name,
+        "format": task.format,
+        "reads": ", ".join(FORMAT_FIELDS[task.format]),
+        "answers": answers.get(task.target, score),
+        "metrics": ", ".join(task.metrics),
+        "described by": TASK_FILE if task.is_own else "gptkit tasks",
+    }
+
+
+def model_card(
+    options: FinetuneOptions,
+    inputs: Inputs,
+    model: GPTDoubleHeadsModel,
+    choices: Choices,
+    result: Mapping[str, Any],
+    *,
+    command: str,
+) -> ModelCard:
+    """Return the card of a fine-tuned model."""
+    task, config = inputs.task, model.config
+    start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
+    metrics = {f"dev {name}": shown(value) for name, value in result["metrics"].items()}
+    return ModelCard(
+        name=Path(str(result["run_dir"])).name,
+        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
+        kind="text-classification",
+        parameters=model.num_parameters(),
+        shape=shape_of(config),
+        data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
+        data_sha256=inputs.identity["data_sha256"],
+        licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
+        tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
+        command=command,
+        use="gptkit eval --model ." + " --data DIR" * (not task.is_demo),
+        task=_task_facts(task),
+        limits="It knows what its training examples show: measure it on yours before you trust it.",
+        measured={
+            **metrics,
+            "best epoch": f"{result['best_epoch']} of {options.epochs}",
+            "seconds of training": shown(result["train_seconds"]),
+        },
+        versions=made_with(choices.facts()),
+    )

@@ -1,0 +1,102 @@
+"""`gptkit generate`: text from a model, unconditional or from one prompt; many prompts and dialogues lie beside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptkit.console import Console
+from gptkit.decoding.text_model import TextModel
+from gptkit.decoding.text_options import check_settings
+from gptkit.errors import UsageError
+from gptkit.generate.interactive import converse
+from gptkit.generate.prompts_file import generate_file
+from gptkit.generate.show import say_notices, tell
+from gptkit.model_files.directories import model_directory
+from gptkit.options import GenerateOptions
+from gptkit.training.finished_runs import newest_model, readable_model
+
+
+def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
+    """Print samples as they come, or write those of a prompts file, or hold a dialogue; return what --json prints."""
+    _check_sources(options)
+    check_settings(options)
+    prompt = _read_prompt(options.prompt, console)
+    if prompt is None and options.template is not None and options.prompts is None and not options.interactive:
+        raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
+    name, directory = _model(options, console)
+    if options.interactive:
+        converse(directory, options, console)
+        return {"model": name}
+    if options.prompts is not None:
+        return {"model": name} | generate_file(options.prompts, directory, options, console)
+    return {"model": name} | _generate(prompt, directory, options, console)
+
+
+def _check_sources(options: GenerateOptions) -> None:
+    for is_there, flags, message in _clashes(options):
+        if is_there:
+            raise UsageError(message, where=flags, fix="leave one of them out")
+    if sys.stdin is None and (options.prompt == "-" or options.interactive):
+        raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
+    if options.output is not None and options.prompts is None:
+        fix = "leave it out, or name the prompts: --prompts FILE"
+        raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)
+
+
+def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
+    file, dialogue = "--prompts brings the prompts", "--interactive asks for the prompts"
+    many, asks = options.prompts is not None, options.interactive
+    yield many and options.prompt is not None, "PROMPT, --prompts", file
+    yield many and asks, "--prompts, --interactive", f"{file}, {dialogue}"
+    yield many and bool(options.stream), "--prompts, --stream", "--prompts writes its samples to a file"
+    yield asks and options.prompt is not None, "PROMPT, --interactive", dialogue
+    yield asks and options.json, "--interactive, --json", "a dialogue is no JSON object"
+    yield asks and options.beams > 1, "--interactive, --beams", "a dialogue draws its replies"
+    yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
+
+
+def _model(options: GenerateOptions, console: Console) -> tuple[str, Path]:
+    """Return what the model is called and where it lies."""
+    name = readable_model(options.model, console) if options.model else newest_model(console)
+    directory = model_directory(name)
+    return (name if name.startswith("hf:") else str(directory)), directory
+
+
+def _read_prompt(prompt: str | None, console: Console) -> str | None:
+    """Return the text to continue, of stdin for `-` less its last line break; None for unconditional text."""
+    if prompt is None:
+        return None
+    try:
+        if prompt == "-":
+            if sys.stdin.isatty():
+                console.say("reading the prompt up to the end of input (Ctrl-D)")
+            prompt = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+        prompt.encode("utf-8")  # an argument's stray bytes have become surrogates
+    except UnicodeError:
+        raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
+    if not prompt:
+        fix = "give some text, or leave the argument out for unconditional text"
+        raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
+    return prompt
+
+
+def _generate(prompt: str | None, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
+    model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, tell=console.say)
+    read = model.read(prompt, options)
+    if read.unknown:
+        console.warn(f"{read.unknown} of the prompt's {len(read.ids)} tokens are unknown to the tokenizer")
+    live = console.is_watched if options.stream is None else options.stream
+    generation = model.generate([read] * options.num_samples, range(options.num_samples), options, live=live)
+    opening = "" if prompt is None or options.template is not None else prompt
+    tell(generation, opening, console, live=live)
+    say_notices(generation, model, console)
+    return {
+        "samples": [model.facts(draft) for draft in generation.drafts],
+        "compile_seconds": model.compile_seconds,
+        "prefill_seconds": generation.prefill_seconds,
+        "decode_seconds": generation.decode_seconds,
+        "tokens_per_second": generation.tokens_per_second,
+    }

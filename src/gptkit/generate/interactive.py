@@ -1,0 +1,189 @@
+"""`gptkit generate --interactive`: prompt after prompt, each continued by itself, with commands that begin with !."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptkit.console import Console
+from gptkit.decoding.text_model import TextModel
+from gptkit.decoding.text_options import SETTINGS, check_settings, check_vocabulary
+from gptkit.errors import InputError, UsageError, suggest
+from gptkit.generate.show import say_notices, tell
+from gptkit.option_values import kinds_of, parse_value
+from gptkit.options import GenerateOptions, fields_of
+from gptkit.system import signals
+
+MARK = "> "
+NONE = "none"
+EXPECTED_REPLIES = 20  # by which compile auto judges a dialogue
+SETTABLE = (*SETTINGS, "stream")
+HELP = """!help            this list
+!seed N          the next reply is that of seed N; !seed tells the present one
+!set NAME VALUE  as the flag does: !set top_k 40; !set alone lists names and values
+!save FILE       write what was said to a new file
+Ctrl-C stops a reply, Ctrl-D ends"""
+
+
+def converse(directory: Path, options: GenerateOptions, console: Console) -> None:
+    """Continue each line of stdin until its end; on a terminal, mistakes and Ctrl-C end nothing."""
+    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, tell=console.say)
+    dialogue = Dialogue(model, options, console)
+    attended = sys.stdin.isatty()
+    if attended:
+        console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
+    with signals.unwatched() if attended else contextlib.nullcontext():
+        _talk(dialogue, console, attended=attended)
+
+
+def _talk(dialogue: Dialogue, console: Console, *, attended: bool) -> None:
+    for line in _typed_lines(console) if attended else _piped_lines():
+        try:
+            dialogue.take(line)
+        except KeyboardInterrupt:
+            if not attended:
+                raise
+            console.say("stopped")
+        except (UsageError, InputError) as error:
+            if not attended:
+                raise
+            console.error(str(error))
+
+
+def _typed_lines(console: Console) -> Iterator[str]:
+    with contextlib.suppress(ImportError):  # Windows has none; where there is one, input() keeps a history by it
+        import readline  # noqa: F401
+    while True:
+        try:
+            if not console.is_watched:  # the mark is no result
+                print(MARK, end="", file=sys.stderr, flush=True)
+            line = input(MARK if console.is_watched else "")
+            line.encode("utf-8")  # stray bytes may have become surrogates
+            yield line
+        except EOFError:
+            console.say("")
+            return
+        except KeyboardInterrupt:
+            console.say("\nCtrl-D ends")
+        except UnicodeError:
+            console.error("the line is not UTF-8")
+
+
+def _piped_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise InputError("the line is not UTF-8", where=f"stdin:{number}", fix="convert it to UTF-8") from None
+
+
+class Dialogue:
+    """The state of a dialogue: the settings, the number of the next reply under the seed, and what was said.
+
+    The first reply after a seed is that of `gptkit generate PROMPT --seed N`; later ones have their own random numbers.
+    """
+
+    def __init__(self, model: TextModel, options: GenerateOptions, console: Console) -> None:
+        self.options = options
+        self.said: list[str] = []
+        self._model = model
+        self._console = console
+        self._replies = 0
+        self._saved: set[Path] = set()
+
+    def take(self, line: str) -> None:
+        """Reply to a prompt or do what a command says; UsageError or InputError for what cannot be done."""
+        if not line:
+            return
+        if not line.startswith("!"):
+            self._reply(line)
+            return
+        word, _, rest = line[1:].partition(" ")
+        commands = {"help": self._help, "seed": self._seed, "set": self._set, "save": self._save}
+        if word not in commands:
+            raise UsageError(f"unknown command {f'!{word}'!r}", where=line, fix=suggest(word, commands))
+        commands[word](rest.strip())
+
+    def _reply(self, text: str) -> None:
+        options, count = self.options, self.options.num_samples
+        prompt = self._model.read(text, options)
+        live = self._console.is_watched if options.stream is None else options.stream
+        indices = range(self._replies * count, (self._replies + 1) * count)
+        generation = self._model.generate([prompt] * count, indices, options, live=live)
+        self._replies += 1
+        try:
+            tell(generation, "", self._console, live=live)
+            say_notices(generation, self._model, self._console)
+        finally:
+            texts = [draft.continuation.text for draft in generation.drafts]
+            self.said += [f"{MARK}{text}", *texts]
+
+    def _help(self, rest: str) -> None:
+        self._console.say(HELP)
+
+    def _seed(self, rest: str) -> None:
+        if not rest:
+            self._console.say(f"seed {self.options.seed}, reply {self._replies + 1}")
+            return
+        self._change("seed", rest)
+
+    def _set(self, rest: str) -> None:
+        name, _, value = rest.partition(" ")
+        name = name.replace("-", "_")
+        if not name:
+            for one in SETTABLE:
+                self._console.say(f"{one} {_shown(getattr(self.options, one))}")
+        elif name not in SETTABLE:
+            raise UsageError(f"{name!r} cannot be set here", where="!set", fix=suggest(name, SETTABLE))
+        elif not value:
+            self._console.say(f"{name} {_shown(getattr(self.options, name))}")
+        else:
+            self._change(name, value.strip())
+
+    def _change(self, name: str, text: str) -> None:
+        kind, field = kinds_of(GenerateOptions)[name], fields_of(GenerateOptions)[name]
+        where = f"!set {name}"
+        value: Any = () if kind.many else None
+        if text != NONE or not (kind.many or kind.optional):
+            values = tuple(parse_value(word, kind, field, where) for word in _words(text, kind.many, where))
+            value = values if kind.many else values[0]
+        options = dataclasses.replace(self.options, **{name: value})
+        check_settings(options)
+        check_vocabulary(options, self._model.vocab_size)
+        self.options = options
+        self.said.append(f"{MARK}!set {name} {text}")
+        if name in ("seed", "num_samples"):
+            self._replies = 0
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise UsageError("no file is named", where="!save", fix="write !save FILE")
+        path = Path(rest).expanduser()
+        if path.exists() and path not in self._saved:
+            raise InputError("the file is there already", where=str(path), fix="name another one")
+        try:
+            path.write_text("".join(f"{one}\n" for one in self.said), encoding="utf-8")
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise InputError(reason, where=str(path), fix="name another file") from None
+        self._saved.add(path)
+        self._console.say(f"saved to {path}")
+
+
+def _words(text: str, many: bool, where: str) -> list[str]:
+    try:
+        return shlex.split(text) if many else [text]
+    except ValueError:
+        raise UsageError("unclosed quotes", where=where, fix="close them") from None
+
+
+def _shown(value: object) -> str:
+    """Return a value as !set takes it."""
+    if isinstance(value, tuple):
+        return " ".join(map(shlex.quote, value)) or NONE
+    return NONE if value is None else str(value).lower() if isinstance(value, bool) else str(value)

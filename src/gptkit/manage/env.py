@@ -1,0 +1,88 @@
+"""`gptkit env`: what a report of a bug or of a speed should say about the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import gptkit
+from gptkit.console import Console
+from gptkit.decoding.native.library import NativeUnavailableError, find_c_compiler
+from gptkit.options import EnvOptions
+from gptkit.recipe_files import recipes_root
+from gptkit.system.cache import cache_directory
+from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
+from gptkit.training.hardware import cpu_name, find_compiler
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "safetensors", "evaluate", "numpy")
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # of instructions
+EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+def run(options: EnvOptions, console: Console) -> dict[str, Any]:
+    """Print a table of versions, processor, GPUs, compiler and folders."""
+    facts = {
+        "gptkit": gptkit.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "extras": {name: _version(name) for name in EXTRAS},
+        "processor": cpu_name(),
+        "cores": _cores(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "limits": " ".join(f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)) or "none",
+        "amx": cpu_has_amx(),
+        "bf16": cpu_has_bf16(),
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "compiler": find_compiler(),
+        "c_compiler": _c_compiler(),
+        "cache": cache_directory(),
+        "recipes": recipes_root(),
+    }
+    console.table("", ("what", "value"), _rows(facts))
+    return facts
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    machine = {key: value for key, value in facts.items() if key not in ("packages", "extras", "gpus")}
+    extras = {
+        name: found or f"not installed: pip install 'gptkit[{EXTRAS[name]}]'" for name, found in facts["extras"].items()
+    }
+    gpus = {
+        f"gpu {index}": f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB" for index, gpu in enumerate(facts["gpus"])
+    }
+    rows = machine | (gpus or {"gpus": "none"}) | facts["packages"] | extras
+    words = {None: "not found", True: "yes", False: "no"}
+    return [
+        (key, words[value] if value is None or isinstance(value, bool) else str(value)) for key, value in rows.items()
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _c_compiler() -> str | None:
+    """Return the command that compiles the decoder of `generate`, with the flags that CC gives it."""
+    try:
+        return shlex.join(find_c_compiler() or ()) or None
+    except NativeUnavailableError:
+        return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    return {"name": properties.name, "memory": properties.total_memory}

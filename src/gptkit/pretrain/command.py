@@ -1,0 +1,242 @@
+"""`gptkit pretrain`: raw text in, a run directory with a model out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+import gptkit
+from gptkit.console import Console
+from gptkit.errors import AGAIN
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.quiet import quiet_transformers
+from gptkit.model_files.directories import model_presets
+from gptkit.options import PretrainOptions
+from gptkit.pretrain import report
+from gptkit.pretrain.dry_run import plan_pretrain
+from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
+from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
+from gptkit.report.loss_plot import draw_loss
+from gptkit.report.model_directory import write_model, write_start
+from gptkit.system.files import failures_told, new_directory
+from gptkit.text.blocks import TrainingBlocks
+from gptkit.text.tokenizers.loading import fingerprint
+from gptkit.training import raising, rules
+from gptkit.training.batches import Batches
+from gptkit.training.finished_runs import read_result, readable_model
+from gptkit.training.fitting import Cutting
+from gptkit.training.hardware import Hardware, hardware_of
+from gptkit.training.loop import Evaluate
+from gptkit.training.memory import keep_freed_memory
+from gptkit.training.optimizers import build_optimizer
+from gptkit.training.plans import Plan, make_plan, make_schedule
+from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
+from gptkit.training.rules import Choices
+from gptkit.training.run import Job, Sample, Trained, finish_run, open_on_main, train_run
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.schedules import steps_before_decay
+from gptkit.training.step import uncompiled
+from gptkit.training.trackers import check_tracker
+
+
+def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
+    """Train, validate and save as the options say; return what `--json` prints."""
+    accelerator = make_accelerator(options.device)
+    if options.resume == "auto" and _is_finished(options):
+        return _finished(options, accelerator, console)
+    keep_freed_memory()
+    hardware = hardware_of(accelerator.device)
+    on_main_process(accelerator, lambda: _check(options, hardware))
+    reading = on_main_process(accelerator, lambda: _with_readable_model(options, console))
+    if options.dry_run:
+        return plan_pretrain(reading, accelerator, hardware, console)
+    inputs = main_process_first(
+        accelerator, lambda: prepare_inputs(reading, console.say, console.recipe_note)
+    )  # others find a full cache
+    total_flops = inputs.flops_per_token * options.tokens_per_step * options.steps
+    choices = rules.choose(options.precision, options.compile, hardware, total_flops=total_flops)
+    name = Path(options.model or DEFAULT_MODEL).stem
+    with open_on_main(options, accelerator, command="pretrain", name=name) as directory:
+        console.run_directory = directory.path
+        return _train(options, inputs, choices, hardware, directory, accelerator, console)
+
+
+def _check(options: PretrainOptions, hardware: Hardware) -> None:
+    """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
+    check_run(options, command="pretrain")
+    check_tracker(options.report_to)
+    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+
+
+def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
+    """Return the options with the newest weights of an unfinished run in place of its name."""
+    if options.model is None or options.model in model_presets():
+        return options
+    return dataclasses.replace(options, model=readable_model(options.model, console))
+
+
+def _is_finished(options: PretrainOptions) -> bool:
+    """Say whether a run has all the steps that are asked for."""
+    result = None if options.out is None else read_result(options.out)
+    return result is not None and not raising.is_raised(options, result.get("steps"))
+
+
+def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
+    """Return the result of a run that is over, after the check that these are its options."""
+
+    def read() -> dict[str, Any]:
+        with open_run(options, command="pretrain", name="") as directory:
+            assert directory.result is not None
+            return directory.result
+
+    result = on_main_process(accelerator, read)
+    console.say(f"{result['run_dir']} is finished; this is its result")
+    _tell(result, console)
+    return result
+
+
+def _train(
+    options: PretrainOptions,
+    inputs: Inputs,
+    choices: Choices,
+    hardware: Hardware,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    console: Console,
+) -> dict[str, Any]:
+    model = inputs.model.to(accelerator.device)
+    whole = _cutting(options, inputs, hardware)
+    processes = options.num_processes or 1
+    if note := rules.idle_note(len(whole.batches(1)), processes, rows=inputs.rows_per_step):
+        console.warn(note)
+    draws_note = rules.draws_note(whole.micro_batch, inputs.rows_per_step, processes)
+    if draws_note and whole.has_dropout and options.micro_batch is None:
+        console.say(draws_note)
+
+    def make_job(choices: Choices) -> Job:
+        if choices.compile:
+            model.compile_blocks()
+        return Job(
+            model=model,
+            cutting=whole if choices.micro_batch is None else _cutting(options, inputs, hardware, choices.micro_batch),
+            loss_function=language_modeling_loss,
+            optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
+            schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
+            plan=_plan(options, inputs, choices, directory),
+            evaluate=_evaluation(inputs, model),
+            flops_per_token=inputs.flops_per_token,
+            write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
+            sample=_sample(options, inputs, choices),
+        )
+
+    trained = train_run(make_job, options, choices, hardware, directory, accelerator, console)
+    with quiet_transformers():
+        result = on_main_process(accelerator, lambda: _write(options, inputs, trained, directory, console))
+    if trained.sample is not None:
+        console.result(trained.sample)
+    _tell(result, console)
+    return result
+
+
+def _cutting(options: PretrainOptions, inputs: Inputs, hardware: Hardware, most: int | None = None) -> Cutting:
+    """Return how the batches are cut: into passes of at most `most` rows, if memory allows no more."""
+    config = inputs.model.config
+    micro_batch = options.micro_batch or rules.choose_micro_batch(
+        hardware,
+        rows=rules.micro_batch_rows(inputs.rows_per_step, options.num_processes or 1),
+        sequence_length=inputs.sequence_length,
+        parameters=inputs.model.num_parameters(),
+        n_layer=config.n_layer,
+        n_embd=config.n_embd,
+    )
+    blocks = TrainingBlocks(inputs.text.train.ids, inputs.sequence_length, options.seed)
+
+    def cut(rows: int) -> Batches:
+        length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
+        return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
+
+    return Cutting(
+        micro_batch=min(micro_batch, inputs.rows_per_step, most or micro_batch),
+        cut=cut,
+        fullest=lambda rows: cut(rows)(1)[:1],
+        has_dropout=inputs.model.has_dropout,
+    )
+
+
+def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory: RunDirectory) -> Plan:
+    return make_plan(
+        options,
+        choices,
+        steps=options.steps,
+        eval_every=max(10, options.steps // 10),
+        parameters=inputs.model.num_parameters(),
+        decay_start=steps_before_decay(options.schedule, options.steps, options.decay_steps) or None,
+        identity={
+            "data_sha256": inputs.corpus.data_sha256,
+            "split_sha256": inputs.corpus.split_sha256,
+            "tokenizer_sha256": fingerprint(inputs.tokenizer),
+        },
+    )
+
+
+def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
+    return lambda should_stop: validate(
+        model,
+        inputs.text.validation.ids,
+        sequence_length=inputs.sequence_length,
+        utf8_bytes=inputs.corpus.validation_bytes,
+        should_stop=should_stop,
+    )
+
+
+def _sample(options: PretrainOptions, inputs: Inputs, choices: Choices) -> Sample | None:
+    if not options.sample_tokens:
+        return None
+
+    def sample() -> str:
+        with uncompiled(choices.compile):
+            return report.sample_text(inputs.model, inputs.tokenizer, tokens=options.sample_tokens, seed=options.seed)
+
+    return sample
+
+
+def _write(
+    options: PretrainOptions, inputs: Inputs, trained: Trained, directory: RunDirectory, console: Console
+) -> dict[str, Any]:
+    """Write model, card, curve and, last, the result, which is returned."""
+    rows, finish = directory.rows(), trained.finish
+    figures = ("val_loss", "val_perplexity", "bits_per_byte")
+    last = directory.row_of(finish.step, figures)
+    result = {
+        "run_dir": str(directory.path),
+        "model_dir": str(directory.path / "model"),
+        "steps": finish.step,
+        "tokens": finish.tokens,
+        "train_loss": last["loss"],
+        **{name: last[name] for name in figures},
+        "tokens_per_second": finish.tokens_per_second,
+        "mfu": trained.mfu,
+        "train_seconds": finish.train_seconds,
+        "compile_seconds": finish.compile_seconds,
+        "resumed_from": trained.resumed_from,
+        "data_sha256": inputs.corpus.data_sha256,
+        "split_sha256": inputs.corpus.split_sha256,
+        "seed": options.seed,
+        "version": gptkit.__version__,
+    }
+    card = report.model_card(
+        options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
+    )
+    with failures_told("writing the model", fix=AGAIN):
+        with new_directory(directory.path / "model") as folder:
+            write_model(folder, inputs.model, inputs.tokenizer, card)
+        draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
+    return finish_run(directory, result)
+
+
+def _tell(result: dict[str, Any], console: Console) -> None:
+    console.table(str(result["run_dir"]), ("figure", "value"), report.result_rows(result))

@@ -1,0 +1,220 @@
+"""What a pre-training run begins with: text as tokens, and a model that has not taken a step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from gptkit.errors import UsageError
+from gptkit.model.loading import config_from, load_model
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.special_tokens import set_special_tokens
+from gptkit.model_files.directories import model_directory, model_presets
+from gptkit.options import PretrainOptions
+from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
+from gptkit.text.corpora import Corpus, open_corpus
+from gptkit.text.tokenizers.cached import cached_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer, needs_training, separator_id, tokenizer_in, training_note
+from gptkit.training import rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedTokenizerBase
+
+DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
+READ_AT_ONCE = 50_000_000  # bytes of text that a plan still makes tokens of, in seconds
+BYTES_PER_TOKEN = 4  # about, of English in byte-level BPE with 50,257 entries
+HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer makes of English, so that an hf: data set is read far enough
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run trains: text as tokens, and the model before its first step."""
+
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerBase
+    text: PreparedText
+    model: GPTForCausalLM
+    sequence_length: int
+    rows_per_step: int
+
+    @property
+    def flops_per_token(self) -> float:
+        return flops_per_token(self.model, self.sequence_length)
+
+
+def flops_per_token(model: GPTForCausalLM, sequence_length: int) -> float:
+    """Return the FLOPs of a step for each token; position embeddings are looked up, not multiplied."""
+    config = model.config
+    return rules.flops_per_token(
+        int(model.num_parameters() - model.transformer.wpe.weight.numel()),
+        n_layer=config.n_layer,
+        n_embd=config.n_embd,
+        sequence_length=sequence_length,
+    )
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan knows of a run's inputs; `model` has shapes and no memory.
+
+    `is_read` says whether vocabulary and tokens are the text's own, or what its bytes and the options let expect.
+    """
+
+    corpus: Corpus
+    model: GPTForCausalLM
+    vocabulary: int
+    train_tokens: int
+    validation_tokens: int
+    is_read: bool
+    sequence_length: int
+    rows_per_step: int
+
+
+def outline_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Outline:
+    """Return what `prepare_inputs` would, without its weights, and without tokens where the text is large.
+
+    Raises what `prepare_inputs` raises, but for what only the tokens of a large text could tell.
+    """
+    given = _given(options)
+    sequence_length = _sequence_length(options, given.n_positions)
+    rows_per_step = _rows_per_step(options, sequence_length)
+    corpus = _corpus(options, say, opening)
+    spec = options.tokenizer or DEFAULT_TOKENIZER
+    is_read = corpus.train_bytes <= READ_AT_ONCE
+    tokenizer = given.tokenizer
+    if tokenizer is None and (is_read or not spec.startswith("bpe:")):
+        tokenizer = _trained_tokenizer(spec, corpus, say)
+    vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
+    sides = corpus.train_bytes // BYTES_PER_TOKEN, corpus.validation_bytes // BYTES_PER_TOKEN
+    if is_read:
+        assert tokenizer is not None
+        text = prepare(corpus, tokenizer)
+        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+        sides = len(text.train), len(text.validation)
+    with torch.device("meta"):
+        model = given.model.to("meta") if given.model else _fresh_model(options, vocabulary)  # type: ignore[arg-type]
+    if tokenizer is not None:
+        _refuse_more_entries(tokenizer, model)
+    _set_up(model, options)
+    return Outline(corpus, model, vocabulary, *sides, is_read, sequence_length, rows_per_step)
+
+
+def prepare_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Inputs:
+    """Return what the options name: first the model's shape and all that needs no text, then the text; `say` each.
+
+    `opening`, if not empty, is the line to say first, once the options are known to be good.
+
+    What cannot be used is a UsageError or an InputError, before anything is trained or written.
+    """
+    given = _given(options)
+    sequence_length = _sequence_length(options, given.n_positions)
+    rows_per_step = _rows_per_step(options, sequence_length)
+    corpus = _corpus(options, say, opening)
+    tokenizer = given.tokenizer or _trained_tokenizer(options.tokenizer or DEFAULT_TOKENIZER, corpus, say)
+    text = prepare(corpus, tokenizer)
+    for note in text.notes:
+        say(note)
+    TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+    model = given.model or _fresh_model(options, len(tokenizer))
+    _refuse_more_entries(tokenizer, model)
+    set_special_tokens(model, tokenizer)
+    _set_up(model, options)
+    return Inputs(corpus, tokenizer, text, model, sequence_length, rows_per_step)
+
+
+class _Given(NamedTuple):
+    """What is there before any text is read."""
+
+    n_positions: int
+    tokenizer: PreTrainedTokenizerBase | None  # None: it is trained on the text
+    model: GPTForCausalLM | None  # None: it starts from fresh weights, as large as the tokenizer asks
+
+
+def _given(options: PretrainOptions) -> _Given:
+    """Load what --model and --tokenizer name; what is wrong with either shows here, unless it hangs on the text."""
+    name = options.model or DEFAULT_MODEL
+    if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
+        tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
+        entries = len(tokenizer) if tokenizer else 1  # a tokenizer still to be trained has at least one
+        return _Given(config_from(name, vocab_size=entries).n_positions, tokenizer, None)
+    directory = model_directory(name)
+    tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
+    model = load_model(directory)
+    if tokenizer is not None:
+        _refuse_more_entries(tokenizer, model)
+    return _Given(model.config.n_positions, tokenizer, model)
+
+
+def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
+    if needs_training(spec):
+        return None
+    tokenizer = load_tokenizer(spec)
+    separator_id(tokenizer)  # says now if nothing can stand between documents
+    return tokenizer
+
+
+def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausalLM) -> None:
+    if len(tokenizer) <= model.config.vocab_size:
+        return
+    message = f"the tokenizer has {len(tokenizer):,} entries, the model {model.config.vocab_size:,}"
+    raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
+
+
+def _corpus(options: PretrainOptions, say: Callable[[str], None], opening: str) -> Corpus:
+    characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
+    corpus = open_corpus(options.data, options.validation, hub_characters=characters)
+    if opening:
+        say(opening)
+    say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
+    for note in corpus.notes:
+        say(note)
+    return corpus
+
+
+def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrainedTokenizerBase:
+    started = time.perf_counter()
+    tokenizer, was_cached = cached_tokenizer(spec, corpus.train)
+    how = "from the cache" if was_cached else f"trained in {time.perf_counter() - started:.1f} s"
+    say(f"tokenizer {spec}: {len(tokenizer):,} entries, {how}")
+    if note := training_note(spec, tokenizer):
+        say(note)
+    return tokenizer
+
+
+def _fresh_model(options: PretrainOptions, vocabulary: int) -> GPTForCausalLM:
+    config = config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
+    torch.manual_seed(options.seed)
+    return GPTForCausalLM(config)
+
+
+def _set_up(model: GPTForCausalLM, options: PretrainOptions) -> None:
+    if options.dropout is not None:
+        model.set_dropout(options.dropout)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+
+
+def _sequence_length(options: PretrainOptions, n_positions: int) -> int:
+    length = options.sequence_length or n_positions
+    if length > n_positions:
+        message = f"{length} tokens are more than the model's {n_positions} positions"
+        raise UsageError(message, where="--sequence-length", fix=f"give {n_positions} or less")
+    return length
+
+
+def _rows_per_step(options: PretrainOptions, sequence_length: int) -> int:
+    rows, rest = divmod(options.tokens_per_step, sequence_length)
+    if rest or not rows:
+        nearest = max(1, round(options.tokens_per_step / sequence_length)) * sequence_length
+        message = f"{options.tokens_per_step} is not a multiple of the sequence length {sequence_length}"
+        raise UsageError(message, where="--tokens-per-step", fix=f"give {nearest}")
+    processes = options.num_processes or 1
+    fix = f"give --tokens-per-step {processes * sequence_length}, or --num-processes {rows}"
+    rules.refuse_too_many_processes(rows, processes, where="--num-processes", fix=fix)
+    return rows

@@ -1,1 +1,0 @@
-"""Pre-training put together: its inputs, its objective and its report; the loop itself is in gptkit.training."""

@@ -1,0 +1,125 @@
+"""From examples to scored items: what all protocols of an evaluation ask is asked once, and each gets its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from gptkit.scoring.encoder import Encoder
+from gptkit.scoring.protocols import Items, ScoredProtocol
+from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.windows import windows
+from gptkit.text.examples import Example
+
+NAMED = 3  # texts that a line names
+Score = Callable[[Sequence[Group], Sequence[int]], list[tuple[Answer, ...]]]
+
+
+def score_protocols(
+    protocols: Sequence[ScoredProtocol],
+    examples: Sequence[Example],
+    encoder: Encoder,
+    score: Score,
+    banned: Sequence[int] = (),
+    *,
+    tell: Callable[[str], object] = lambda line: None,
+) -> list[Items]:
+    """Return the items of each protocol; `score` answers groups of requests, none of whose tops may be `banned`.
+
+    Requests of one example with the same tokens are asked once, from the first token on that any of them scores; those
+    that the model cannot see at once in disjoint windows. `tell` hears of what the model could not see whole.
+    """
+    asked = [protocol.requests(examples, encoder) for protocol in protocols]  # (protocol, example)
+    for line in _notes(asked, examples, encoder.n_positions):
+        tell(line)
+    pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
+    answers = _in_windows([tuple(pool.values()) for pool in pooled], encoder.n_positions, score, banned)
+    found = [
+        {key: (request.start, answer) for (key, request), answer in zip(pool.items(), group, strict=True)}
+        for pool, group in zip(pooled, answers, strict=True)
+    ]
+    items = [
+        protocol.items(
+            examples,
+            [tuple(_own(request, known) for request in group) for group, known in zip(groups, found, strict=True)],
+            encoder,
+        )
+        for protocol, groups in zip(protocols, asked, strict=True)
+    ]
+    return [_counted(one, groups) for one, groups in zip(items, asked, strict=True)]
+
+
+def _in_windows(
+    groups: Sequence[Group], n_positions: int, score: Score, banned: Sequence[int]
+) -> list[tuple[Answer, ...]]:
+    """Return the answers to requests of any length."""
+    parts = [[_parts(request, n_positions) for request in group] for group in groups]
+    answers = score([tuple(part for whole in group for part in whole) for group in parts], banned)
+    found = []
+    for group, given in zip(parts, answers, strict=True):
+        rest = iter(given)
+        found.append(tuple(_joined(tuple(islice(rest, len(whole)))) for whole in group))
+    return found
+
+
+def _parts(request: Request, n_positions: int) -> list[Request]:
+    """Return requests that the model can see at once, and that score the same tokens in the same order."""
+    if len(request.ids) <= n_positions + 1:
+        return [request]
+    return [part for _, part in windows(request.ids[request.start - 1 :], window=n_positions, stride=n_positions)]
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    if len(answers) == 1:
+        return answers[0]
+    names = ("log_probs", "top", "top_allowed")
+    return Answer(*(np.concatenate([getattr(one, name) for one in answers]) for name in names))
+
+
+def _counted(items: Items, groups: Sequence[Group]) -> Items:
+    """Return the items with the number of examples that were cut and of texts that could not be scored, in all and
+    in a column where there are any."""
+    impossible = np.array([sum(bool(request.impossible) for request in group) for group in groups], np.float64)
+    columns = {**items.columns, "impossible": impossible} if impossible.any() else items.columns
+    return replace(items, columns=columns, cut=sum(map(_is_cut, groups)), impossible=int(impossible.sum()))
+
+
+def _is_cut(group: Group) -> bool:
+    return any(request.cut for request in group)
+
+
+def _notes(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_positions: int) -> Iterator[str]:
+    """Yield a line on examples that were cut and one on texts that cannot be scored, over all protocols."""
+    if cut := sum(any(map(_is_cut, groups)) for groups in zip(*asked, strict=True)):
+        of = f"{cut:,} of {len(examples):,} examples do not fit into the model's {n_positions:,} positions"
+        yield f"{of}: contexts are cut at the left, longer choices are scored in windows"
+    unscored = dict.fromkeys(
+        f"{request.impossible} ({example.where})"
+        for groups in asked
+        for example, group in zip(examples, groups, strict=True)
+        for request in group
+        if request.impossible
+    )
+    if unscored:
+        named = "; ".join([*unscored][:NAMED]) + "; ..." * (len(unscored) > NAMED)
+        yield f"{len(unscored):,} texts cannot be scored and are never chosen: {named}"
+
+
+def _pooled(groups: Sequence[Group]) -> dict[bytes, Request]:
+    """Return the different requests of one example by their tokens."""
+    pool: dict[bytes, Request] = {}
+    for request in (one for group in groups for one in group):
+        key = request.ids.tobytes()
+        if key not in pool or request.start < pool[key].start:
+            pool[key] = request
+    return pool
+
+
+def _own(request: Request, known: dict[bytes, tuple[int, Answer]]) -> Answer:
+    """Return the part of a pooled answer that the request asked for."""
+    start, answer = known[request.ids.tobytes()]
+    own = slice(request.start - start, None)
+    return Answer(answer.log_probs[own], answer.top[own], answer.top_allowed[own])

@@ -1,0 +1,125 @@
+"""What the table of evaluations is made of: an evaluation, its data, and its protocols: how each number is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.scoring.requests import Answer, Group
+from gptkit.tasks.reading import Loaded
+from gptkit.text.examples import Example
+
+if TYPE_CHECKING:
+    from gptkit.scoring.encoder import Encoder
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The scores of a protocol's items, in the order of the data: all that measures and paired tests are made of.
+
+    `ids` name the items (item,), each once; `columns` are arrays (item,), see measures.py; `groups` sort the items into
+    named parts ("phenomenon" -> (item,)), whose measures are told beside those of all items. `cut` counts the items of
+    which the model did not see all, `impossible` the texts that could not be scored.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, Column]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cut: int = 0
+    impossible: int = 0
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that somebody reports for this protocol, in the measure's own unit."""
+
+    model: str
+    measure: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Exactly how a number is computed.
+
+    `about` says it in a sentence. `measures` are names of measures.MEASURES; the first `gated` of them are what a gate
+    tests. `per_token`: numbers of two tokenizers cannot be compared. `chance`: what guessing gets of the first measure.
+    `version` goes up when the same answers give other numbers than before: runs of two versions cannot be compared.
+    """
+
+    name: str
+    about: str
+    measures: tuple[str, ...]
+    gated: int = 1
+    published: tuple[Published, ...] = ()
+    per_token: bool = False
+    chance: float | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ScoredProtocol(Protocol):
+    """A protocol over log-probabilities: pure functions from examples to requests, and from answers to items.
+
+    `requests`: a group for each example. `items` gets the answers in the same shape. `settings` is what of the model or
+    tokenizer enters the number ("window": 1024): where it differs, two runs cannot be compared.
+    """
+
+    requests: Callable[[Sequence[Example], Encoder], list[Group]] = field(kw_only=True)
+    items: Callable[[Sequence[Example], Sequence[tuple[Answer, ...]], Encoder], Items] = field(kw_only=True)
+    settings: Callable[[Encoder], Mapping[str, Any]] = field(kw_only=True, default=lambda encoder: {})
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A text that the model wrote, without its prompt, and the mean probability (geometric) of its tokens.
+
+    `confidence` is NaN unless the protocol's options ask for it (`show_probs`).
+    """
+
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class GeneratedProtocol(Protocol):
+    """A protocol over texts that the model writes after `prompt`; `options` are GenerateOptions by name.
+
+    `items` cuts out of a text what `about` says before it scores that.
+    """
+
+    prompt: Callable[[Example], str] = field(kw_only=True)
+    items: Callable[[Sequence[Example], Sequence[Generated]], Items] = field(kw_only=True)
+    options: Mapping[str, Any] = field(kw_only=True, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RuleProtocol(Protocol):
+    """What a rule gets that asks no model: a figure to see models beside."""
+
+    items: Callable[[Sequence[Example]], Items] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of the table. `load` reads and checks what --data names (None: nothing was given).
+
+    `banned` are tokens that `Answer.top_allowed` may not be. `size` is the number of examples as published. `texts` are
+    the texts of an example that are looked for in a training corpus, all of its fields by default.
+    """
+
+    name: str
+    about: str
+    data: str
+    load: Callable[[str | None], Loaded]
+    protocols: tuple[Protocol, ...]
+    size: int | None = None
+    banned: Callable[[Encoder], Sequence[int]] | None = None
+    texts: Callable[[Example], tuple[str, ...]] | None = None

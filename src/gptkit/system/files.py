@@ -1,0 +1,159 @@
+"""Files that survive a crash: every write, sync and rename of a run goes through the first six functions here.
+
+A test makes each of them fail in turn. Directories cannot be synced on Windows; there the rename alone commits.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from gptkit.errors import InputError, OutOfResources
+from gptkit.system.run_layout import FileRecord
+
+Chunk = bytes | memoryview
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+
+
+def write(handle: BinaryIO, chunk: Chunk) -> None:
+    """Write a whole chunk to an unbuffered file; one system call may take only a part."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[handle.write(rest) :]
+
+
+def sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory with all in it; of a link to one the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it that are not there, each of them durable in the one above."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_directory(one.parent)
+
+
+def sync_all(directory: Path) -> None:
+    """Make durable what libraries wrote anywhere below a directory."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            if not Path(folder, name).is_file():  # somebody else's: a FIFO would be waited for
+                continue
+            descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+            try:
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(folder))
+
+
+def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
+    """Write a new file, sync it, and return what identifies its content."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb", buffering=0) as handle:
+        for chunk in chunks:
+            write(handle, chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        sync(handle.fileno())
+    return FileRecord(path.name, size, digest.hexdigest())
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file in one move: a reader, or a crash, sees all of the old content or all of the new."""
+    temporary = path.with_name(path.name + ".tmp")
+    remove_file(temporary)
+    write_durably(temporary, [content.encode() if isinstance(content, str) else content])
+    rename(temporary, path)
+    sync_directory(path.parent)
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write what a user named: a link's target is replaced in one move, a pipe or a device is written to."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+    else:
+        write_atomically(target, text)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a directory to fill, which takes the place of `path` in one rename when it is whole, or vanishes."""
+    temporary = path.with_name(path.name + ".tmp")
+    if temporary.is_symlink() or temporary.exists():
+        remove_directory(temporary)
+    make_directory(temporary)
+    try:
+        yield temporary
+        sync_all(temporary)
+        if path.is_symlink() or path.exists():
+            remove_directory(path)
+        rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the regular files of a directory, whose first failure is raised; shutil.copytree raises a list."""
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+
+
+@contextmanager
+def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
+    """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
+
+    `fix_when_full` is what to do once there is space again, where that is not `fix`.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename) if error.filename else None
+        if error.errno in NO_SPACE:
+            cure = f"free some space; then {fix_when_full or fix}"
+            raise OutOfResources(f"no space left while {doing}", where=where, fix=cure) from error
+        if error.errno in IN_THE_WAY:
+            fix = f"move it away; then {fix}"
+        raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error

@@ -1,0 +1,203 @@
+"""A user's own task, written down in YAML:
+
+    name: reviews                        # left out: the file's name
+    format: classification               # classification, entailment, similarity or multiple-choice
+    labels: [negative, positive]         # or, where the labels are scores, score_range: [0, 5]
+    metrics: [accuracy, f1]              # the first one chooses the best epoch; left out: accuracy, or pearson
+    splits:                              # left out: train.*, dev.* and test.* of .jsonl, .csv, .tsv or .parquet
+      train: reviews-train.csv
+      dev: reviews-dev.csv
+    columns:                             # left out: named like the format's fields, and label
+      text: review
+      label: stars
+    hub: NAME:CONFIG                     # what --data hf: means; may be left out
+    data: where it comes from            # may be left out
+
+Without --data the files lie beside the YAML file. A multiple-choice task has no labels (a label is the index of a
+choice) but may say how many `choices` there are; its `columns` may list several, `choices: [ending1, ending2]`.
+`target: soft-score` trains scores from 0 to 5 as a distribution over 0 to 5. Nothing in the file is executed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import cast
+
+from gptkit.errors import UsageError, suggest
+from gptkit.recipe_files import SAFE_NAME
+from gptkit.system.yaml_files import Entry, read_entries
+from gptkit.tasks.formats import FORMAT_FIELDS
+from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+
+KEYS = (
+    "name",
+    "format",
+    "labels",
+    "score_range",
+    "target",
+    "metrics",
+    "choices",
+    "splits",
+    "columns",
+    "hub",
+    "data",
+)
+CLASS_METRICS = ("accuracy", "f1", "matthews")
+SCORE_METRICS = ("pearson", "spearman")
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+NO_FILE = "name a YAML file (gptkit tasks lists the tasks that need none)"
+
+
+def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) -> Task:
+    """Return the task that a YAML file describes; UsageError with file:line for whatever is wrong in it.
+
+    Its name may not be one of `taken`; `fix` is the cure where the file as a whole cannot be read.
+    """
+    root = read_entries(path, what="a task", fix=fix, content="format: and labels:")
+    entries = root.entries("a task", KEYS)
+    format = cast(Format, _choice(entries, "format", tuple(FORMAT_FIELDS), root))
+    labels = entries["labels"].words("labels") if "labels" in entries else ()
+    score_range = _score_range(entries)
+    target = _target(format, labels, score_range, entries, root)
+    columns = _columns(format, entries.get("columns"))
+    name = entries["name"].word("name") if "name" in entries else path.stem
+    _check_name(name, entries.get("name", root), taken)
+    return Task(
+        name,
+        format,
+        labels,
+        target,
+        _metrics(target, labels, entries),
+        _splits(columns, entries.get("splits")),
+        entries["data"].word("data") if "data" in entries else path.name,
+        score_range=(0.0, 5.0) if target == "soft-score" else score_range,
+        choices=_count(entries["choices"]) if "choices" in entries else None,
+        hub=_hub(entries.get("hub"), columns),
+        is_own=True,
+        folder=path.resolve().parent,
+    )
+
+
+def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
+    if not SAFE_NAME.fullmatch(name):
+        fix = "use letters, digits, dots, dashes and underscores (name: ...)"
+        raise UsageError(f"{name[:60]!r} cannot name a task", where=entry.where, fix=fix)
+    if name in taken:
+        raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
+
+
+def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Entry) -> str:
+    if key not in entries:
+        raise UsageError(f"no {key!r} in the task", where=root.where, fix=f"write {key}: {' or '.join(known)}")
+    word = entries[key].word(key)
+    if word not in known:
+        raise UsageError(f"unknown {key} {word[:60]!r}", where=entries[key].where, fix=suggest(word[:60], known))
+    return word
+
+
+def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
+    if "score_range" not in entries:
+        return None
+    entry = entries["score_range"]
+    try:
+        low, high = map(float, entry.words("score_range"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError("score_range is not a lower and an upper number", where=entry.where, fix="write [0, 5]")
+    return low, high
+
+
+def _target(
+    format: Format,
+    labels: tuple[str, ...],
+    score_range: tuple[float, float] | None,
+    entries: dict[str, Entry],
+    root: Entry,
+) -> Target:
+    choice = format == "multiple-choice"
+    fits: tuple[Target, ...] = ("choice",) if choice else ("class",) if labels else ("score", "soft-score")
+    target = cast(Target, _choice(entries, "target", fits, root)) if "target" in entries else fits[0]
+    if choice and (labels or score_range):
+        key = "labels" if labels else "score_range"
+        fix = "leave it out: the label is the index of a choice"
+        raise UsageError(f"a multiple-choice task has no {key}", where=entries[key].where, fix=fix)
+    if target == "class" and (score_range or len(labels) < 2):
+        key = "score_range" if score_range else "labels"
+        fix = "give two labels or more, or a score_range: not both"
+        raise UsageError("classes need labels alone, two or more", where=entries[key].where, fix=fix)
+    if target == "score" and score_range is None:
+        raise UsageError("neither labels nor a score_range", where=root.where, fix="write labels: [no, yes]")
+    if target == "soft-score" and score_range not in (None, (0.0, 5.0)):
+        raise UsageError("soft scores go from 0 to 5", where=entries["score_range"].where, fix="write [0, 5]")
+    return target
+
+
+def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, Entry]) -> tuple[str, ...]:
+    fits = SCORE_METRICS if "score" in target else ("accuracy",) if target == "choice" else CLASS_METRICS
+    known = [name for name in fits if name != "f1" or len(labels) == 2]
+    if "metrics" not in entries:
+        return SCORE_METRICS if "score" in target else ("accuracy",)
+    for name in (names := entries["metrics"].words("metrics")):
+        if name not in known:
+            fix = f"this task can have {', '.join(known)}"
+            raise UsageError(f"the metric {name[:60]!r} does not fit", where=entries["metrics"].where, fix=fix)
+    return names
+
+
+def _columns(format: Format, entry: Entry | None) -> Columns | None:
+    if entry is None:
+        return None
+    fields = FORMAT_FIELDS[format]
+    entries = entry.entries("columns", (*fields, "label", "index"))
+    for name in fields:
+        if name not in entries and name != "question":
+            raise UsageError(f"columns names none for {name!r}", where=entry.where, fix=f"write {name}: COLUMN")
+
+    def column(name: str) -> Column | tuple[Column, ...]:
+        if name not in entries:
+            return ()
+        return entries[name].words(name) if entries[name].is_list() else entries[name].word(name)
+
+    label = entries["label"].word("label") if "label" in entries else "label"
+    index = entries["index"].word("index") if "index" in entries else None
+    return Columns(tuple(column(name) for name in fields), label, identifier=index)
+
+
+def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Source, ...]]:
+    if entry is None:
+        return {
+            split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS)
+            for split in ("train", "dev", "test")
+        }
+    splits: dict[str, tuple[Source, ...]] = {}
+    for split, one in entry.entries("splits", ()).items():
+        file = one.word("a split's file")
+        kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
+        if not kinds:
+            fix = f"name a file in {', '.join(f'.{kind}' for kind in KINDS)}"
+            raise UsageError(f"{file[:60]!r} is not a kind of file that is read", where=one.where, fix=fix)
+        if not SAFE_NAME.fullmatch(split):
+            raise UsageError(f"{split[:60]!r} cannot name a split", where=one.where, fix="write train, dev or test")
+        splits[split] = (Source((file,), kinds[0], columns),)
+    if not splits:
+        raise UsageError("splits is empty", where=entry.where, fix="write train: FILE and dev: FILE")
+    return splits
+
+
+def _count(entry: Entry) -> int:
+    word = entry.word("choices")
+    if not (word.isascii() and word.isdigit() and len(word) < 4 and int(word) >= 2):
+        raise UsageError("choices is not a number of at least 2", where=entry.where, fix="write choices: 4")
+    return int(word)
+
+
+def _hub(entry: Entry | None, columns: Columns | None) -> HubSource | None:
+    if entry is None:
+        return None
+    name, _, configuration = entry.word("hub").removeprefix("hf:").partition(":")
+    if not name:
+        raise UsageError("no data set named", where=entry.where, fix="write hub: NAME or NAME:CONFIG")
+    return HubSource(name, configuration or None, HUB_SPLITS, columns)

@@ -1,0 +1,186 @@
+"""The embedded corpus: the documentation that every Python brings along, about 2 MB of English.
+
+Its texts are the entries of pydoc_data.topics and the docstrings of the standard library's modules, read from the
+source files with `ast`: nothing is imported, so nothing is executed. A text that stands in several places counts once,
+where it comes first.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import hashlib
+import inspect
+import json
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import GptkitError, InputError
+from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+
+FORMAT = 1
+LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
+
+# Tests and programs speak to their own developers; the codecs' tables are source without documentation.
+_SKIPPED_PACKAGES = {"test", "idlelib", "lib2to3", "turtledemo", "pydoc_data"}
+_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "__pycache__"}
+_TOPICS = "pydoc_data.topics"
+
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class EmbeddedDocument:
+    """One docstring, or one topic of the language reference (package pydoc_data, its name as qualname)."""
+
+    text: str
+    package: str  # asyncio
+    module: str  # asyncio.events
+    qualname: str  # Handle.cancel; "" for the module's own docstring
+
+    @property
+    def group(self) -> str:
+        """The unit that is never torn between train and validation: the module, or the topic."""
+        return f"topic:{self.qualname}" if self.module == _TOPICS else f"module:{self.module}"
+
+
+@dataclass(frozen=True)
+class EmbeddedText:
+    """A training document: a topic, or a module's docstrings in the order of its source, each headed by its name."""
+
+    group: str
+    text: str
+
+
+@cache
+def embedded_documents() -> tuple[EmbeddedDocument, ...]:
+    """Return all docstrings and topics, topics first, modules by name, in the order of the source.
+
+    The first call parses the standard library in some seconds and caches what it found under the build of Python.
+    """
+    build = json.dumps([FORMAT, sys.version, platform.platform(), str(_library())])
+    path = cache_directory() / "embedded" / f"{hashlib.sha256(build.encode()).hexdigest()[:32]}.json"
+    found: list[EmbeddedDocument] = []
+
+    def write(file: CacheWriter) -> dict[str, Any]:
+        found.extend(_distinct())
+        file.write(json.dumps([asdict(document) for document in found]).encode())
+        return {"documents": len(found)}
+
+    with contextlib.suppress(GptkitError):  # an unusable cache costs time here, no more
+        cached_file(path, write, need=lambda file: file.size)
+        if not found:
+            found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
+    found = found or _distinct()
+    if not found:
+        message = "this Python comes without the sources of its standard library"
+        raise InputError(message, where=str(_library()), fix="name a text: gptkit pretrain FILE")
+    return tuple(found)
+
+
+def embedded_texts() -> list[EmbeddedText]:
+    """Return the documents that a model trains on, one a group."""
+    texts = []
+    for group, members in groupby(embedded_documents(), key=lambda document: document.group):
+        texts.append(EmbeddedText(group, "\n\n".join(map(_headed, members)) + "\n"))
+    return texts
+
+
+def _headed(document: EmbeddedDocument) -> str:
+    if document.module == _TOPICS:
+        return document.text
+    return f"{document.qualname or document.module}\n\n{document.text}"
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _read_all() -> Iterator[EmbeddedDocument]:
+    yield from _topics(_library() / "pydoc_data" / "topics.py")
+    for name in sorted(sys.stdlib_module_names - _SKIPPED_PACKAGES):
+        for path in _sources(_library(), name):
+            yield from _docstrings(path)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Spare the many nodes of syntax trees the search for cycles; there are none, and a large process makes it slow."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _distinct() -> list[EmbeddedDocument]:
+    """Return the first document of each text."""
+    by_text: dict[str, EmbeddedDocument] = {}
+    with _no_garbage_collection():
+        for document in _read_all():
+            by_text.setdefault(document.text, document)
+    return list(by_text.values())
+
+
+def _sources(library: Path, name: str) -> list[Path]:
+    if (library / f"{name}.py").is_file():
+        return [library / f"{name}.py"]
+    if name == "encodings":
+        return [library / name / "__init__.py"]
+    paths = (library / name).rglob("*.py")
+    return sorted(path for path in paths if not _SKIPPED_FOLDERS & set(path.relative_to(library).parts))
+
+
+def _parsed(path: Path) -> ast.Module | None:
+    """Return the syntax tree; None for what this Python does not take for its own source."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _topics(path: Path) -> Iterator[EmbeddedDocument]:
+    tree = _parsed(path)
+    for statement in tree.body if tree else []:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            topics = ast.literal_eval(statement.value)
+            for name in sorted(topics):
+                yield from _usable(topics[name], "pydoc_data", _TOPICS, name)
+
+
+def _docstrings(path: Path) -> Iterator[EmbeddedDocument]:
+    tree = _parsed(path)
+    parts = path.relative_to(_library()).with_suffix("").parts
+    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    for qualname, node in _documented(tree, "") if tree else ():
+        docstring = ast.get_docstring(node, clean=False)
+        if docstring is not None:
+            yield from _usable(docstring, parts[0], module, qualname)
+
+
+def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Documented]]:
+    """Yield what may carry a docstring, outermost first, also below `if` and `try`."""
+    yield qualname, node
+    inside: list[ast.AST] = list(node.body)
+    while inside:
+        statement = inside.pop(0)
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(statement, f"{qualname}.{statement.name}".lstrip("."))
+        elif isinstance(statement, ast.If | ast.Try | ast.With):
+            inside[:0] = statement.body + getattr(statement, "orelse", [])
+
+
+def _usable(text: str, package: str, module: str, qualname: str) -> Iterator[EmbeddedDocument]:
+    text = inspect.cleandoc(text).strip()
+    if text and "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text):
+        yield EmbeddedDocument(text, package, module, qualname)

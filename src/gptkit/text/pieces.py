@@ -1,0 +1,107 @@
+"""Long texts in parts that a tokenizer encodes as it would the whole."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+TARGET_CHARACTERS = 1 << 16  # small enough that a batch of pieces keeps every core busy
+LIMIT_CHARACTERS = 1 << 20  # the most a piece may hold while no line ends
+
+# Only white space that every regular-expression engine knows as such, and only where it follows a non-space: there a
+# pre-tokenizer always starts anew, and no look-ahead (`\s+(?!\S)`) reaches across.
+_LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
+_SPACE = re.compile(r"(?<=\S)[ \t\r\v\f\n]")
+_SEARCH_WINDOW = 1 << 8
+
+
+class Piece(NamedTuple):
+    """A document, or one of the parts that joined in order give it back."""
+
+    text: str
+    document: int  # number of the document within the corpus
+    source: str  # where it comes from: a file, file:line or a module
+
+
+def cut(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield the text that `chunks` join to in pieces; they depend on that text alone, not on its chunks.
+
+    A piece ends before the last line end within 65,536 characters, else before the first one within 1,048,576; a line
+    longer than that is cut before its last space there, and a run of so many characters without any white space after
+    exactly 1,048,576: the one case in which tokens may differ from those of the whole. An empty text is one piece.
+    """
+    buffer, start = "", 0
+    for chunk in chunks:
+        buffer, start = buffer[start:] + chunk, 0
+        while len(buffer) - start > LIMIT_CHARACTERS:
+            end = _next_cut(buffer, start)
+            yield buffer[start:end]
+            start = end
+    while len(buffer) - start > TARGET_CHARACTERS:
+        end = _next_cut(buffer, start)
+        yield buffer[start:end]
+        start = end
+    if start < len(buffer) or not buffer:
+        yield buffer[start:]
+
+
+def _next_cut(buffer: str, start: int) -> int:
+    """Return where the piece that begins at `start` ends."""
+    target, limit = min(start + TARGET_CHARACTERS, len(buffer)), min(start + LIMIT_CHARACTERS, len(buffer))
+    if buffer.find("\n", start + 1, limit) > 0:  # a find is fifty times as fast as a search in vain
+        line_end = _last(_LINE_END, buffer, start + 1, target)
+        if line_end is not None:
+            return line_end
+        first = _LINE_END.search(buffer, start + 1, limit)
+        if first is not None:
+            return first.start()
+    if limit == len(buffer):
+        return limit
+    space = _last(_SPACE, buffer, start + 1, limit)
+    return limit if space is None else space
+
+
+def _last(pattern: re.Pattern[str], buffer: str, start: int, end: int) -> int | None:
+    """Return the start of the last match within `start` and `end`, looking at the end first: it is mostly there."""
+    window = _SEARCH_WINDOW
+    while True:
+        begin = max(start, end - window)
+        found = deque(pattern.finditer(buffer, begin, end), maxlen=1)
+        if found:
+            return found[0].start()
+        if begin == start:
+            return None
+        window *= 16
+
+
+PASSAGE_BYTES = 2048
+
+
+def passages(text: str, *, within_lines: bool) -> Iterator[str]:
+    """Yield the parts that join to a text, none of them white space alone unless the text is.
+
+    A passage is as many lines as go into 2,048 bytes; the end of its last line stands at the beginning of the next one.
+    A longer line is cut before a space, or with `within_lines` false stays whole, as does what has no space.
+    """
+    start, content_end = 0, len(text.rstrip())
+    while start < len(text):
+        end = _end(text, start, within_lines)
+        end = len(text) if end >= content_end else end
+        yield text[start:end]
+        start = end
+
+
+def _end(text: str, start: int, within_lines: bool) -> int:
+    """Return where the passage that begins at `start` ends."""
+    window = text[start : start + PASSAGE_BYTES]
+    limit = start + len(window.encode()[:PASSAGE_BYTES].decode(errors="ignore"))
+    if limit == len(text):
+        return limit
+    for pattern in (_LINE_END, _SPACE) if within_lines else (_LINE_END,):
+        found = [match.start() for match in pattern.finditer(text, start + 1, limit)]
+        if found:
+            return found[-1]
+    following = (_SPACE if within_lines else _LINE_END).search(text, max(start + 1, limit - 1))
+    return following.start() if following else len(text)

@@ -1,0 +1,226 @@
+"""Documents out of files: .txt, .jsonl (both also .gz) and .parquet, streamed in pieces of flat memory.
+
+    kind       a document is         its text
+    .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
+    .jsonl     a line                the string "text", exactly; blank lines are passed over
+    .parquet   a row                 the string column "text", exactly
+
+Nothing is guessed: what cannot be read is an InputError that names file, line and byte.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gptkit.errors import InputError
+from gptkit.system.json_files import json_name, json_object
+from gptkit.system.reading import badly_encoded, faults_named, parquet_faults_named, require_regular
+from gptkit.text.pieces import Piece, cut
+
+CHUNK_BYTES = 1 << 20
+LONGEST_JSON_LINE = 1 << 28
+KINDS = ".txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_UNICODE = (  # UTF-32's little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def is_readable_kind(path: Path) -> bool:
+    """Tell whether the name ends like a kind of file that gptkit reads."""
+    return _reader(path) is not None
+
+
+def read_pieces(path: Path) -> Iterator[Piece]:
+    """Yield the pieces of all documents of a file; documents are numbered from 0, an empty one is one empty piece."""
+    reader = _reader(path)
+    if reader is None:
+        raise InputError(
+            f"gptkit does not read this kind of file: {path.name}",
+            where=str(path),
+            fix=f"use {KINDS}; a plain text under another name: rename it to end in .txt",
+        )
+    with faults_named(path):
+        require_regular(path)
+        yield from reader(path)
+
+
+def read_plain_text(path: Path) -> Iterator[Piece]:
+    """Yield the pieces of a text file, whatever its name ends in."""
+    with faults_named(path):
+        require_regular(path)
+        yield from _read_text(path)
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".txt"):
+        return _read_text
+    if name.endswith(".jsonl"):
+        return _read_json_lines
+    return _read_parquet if path.name.lower().endswith(".parquet") else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain or gzip file for reading bytes, just behind a byte order mark of UTF-8."""
+    with open(path, "rb") as raw:
+        compressed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        named_gzip = path.name.lower().endswith(".gz")
+        if compressed and not named_gzip:
+            fix = f"rename it to {path.name}.gz"
+            raise InputError("compressed by gzip, but not named .gz", where=str(path), fix=fix)
+        if named_gzip and not compressed and os.fstat(raw.fileno()).st_size > 0:
+            fix = f"rename it to {path.name[:-3]}"
+            raise InputError("named .gz, but not compressed by gzip", where=str(path), fix=fix)
+        file = io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK_BYTES) if compressed else raw
+        start = file.peek(4)
+        for mark, encoding in _OTHER_UNICODE:
+            if start.startswith(mark):
+                fix = f"convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+                raise InputError(f"{encoding} text, where UTF-8 is needed", where=f"{path}:1, byte 0", fix=fix)
+        if start.startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+        yield file
+
+
+def _read_text(path: Path) -> Iterator[Piece]:
+    with _opened(path) as file:
+        for text in cut(_decoded(path, file)):
+            yield Piece(text, 0, str(path))
+
+
+def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Yield a file's text, its line ends all LF."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    while True:
+        pending = len(decoder.getstate()[0])
+        position = file.tell() - pending
+        chunk = file.read(CHUNK_BYTES)
+        nul = chunk.find(b"\0")
+        if nul >= 0:
+            raise _binary(_place(path, position + pending + nul))
+        try:
+            yield decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise badly_encoded(_place(path, position + error.start), error) from None
+        if not chunk:
+            return
+
+
+def _place(path: Path, offset: int) -> str:
+    """Return file:line and byte of an offset into the (decompressed) file."""
+    with open(path, "rb") as raw:
+        file: BinaryIO = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw  # type: ignore[assignment]
+        line, left = 1, offset
+        while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
+            line += chunk.count(b"\n")
+            left -= len(chunk)
+    return f"{path}:{line}, byte {offset}"
+
+
+def _binary(where: str) -> InputError:
+    fix = "leave the file out; UTF-16 without a mark: convert it to UTF-8"
+    return InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix=fix)
+
+
+def _read_json_lines(path: Path) -> Iterator[Piece]:
+    line = document = 0
+    with _opened(path) as file:
+        while True:
+            offset, line = file.tell(), line + 1
+            raw = file.readline(LONGEST_JSON_LINE + 1)
+            if not raw:
+                return
+            if raw.isspace():
+                continue
+            source = f"{path}:{line}"
+            text = json_text(_line_decoded(raw, source, offset), source)
+            del raw  # a line may be as large as the file
+            for part in cut([text]):
+                yield Piece(part, document, source)
+            document += 1
+
+
+def _line_decoded(raw: bytes, source: str, offset: int) -> str:
+    if len(raw) > LONGEST_JSON_LINE:
+        message = f"a line of more than {LONGEST_JSON_LINE >> 20} MiB"
+        raise InputError(message, where=source, fix="write one JSON object a line; a huge text: as a .txt file")
+    if b"\0" in raw:
+        raise _binary(f"{source}, byte {offset + raw.index(0)}")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise badly_encoded(f"{source}, byte {offset + error.start}", error) from None
+
+
+def json_text(line: str, source: str) -> str:
+    """Return the string "text" of a JSON object; `source` (file:line) is named in the InputError of a bad one."""
+    fix = 'each line must be one JSON object such as {"text": "..."}'
+    row = json_object(line, source, fix)
+    if "text" not in row:
+        keys = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f'no "text" in this line (keys: {keys})', where=source, fix="rename the text's key to text")
+    text = row["text"]
+    if not isinstance(text, str):
+        raise InputError(f'"text" is a JSON {json_name(text)}, not a string', where=source, fix=fix)
+    if "\0" in text:
+        raise InputError('"text" holds a NUL character', where=source, fix="mend or drop the line")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"\\u{ord(text[error.start]):04x}"
+        message = f'"text" holds a lone surrogate ({found})'
+        raise InputError(message, where=source, fix="mend or drop the line") from None
+    return text
+
+
+def _read_parquet(path: Path) -> Iterator[Piece]:
+    import pyarrow.parquet as pq
+
+    row = 0
+    with parquet_faults_named(str(path)):
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
+        _require_text_column(path, file.schema_arrow)
+        for batch in file.iter_batches(batch_size=64, columns=["text"], use_threads=False):
+            for value in batch.column(0):
+                row += 1
+                for text in cut([_parquet_text(value, f"{path}, row {row}")]):
+                    yield Piece(text, row - 1, f"{path}, row {row}")
+
+
+def _require_text_column(path: Path, schema: Any) -> None:
+    import pyarrow as pa
+
+    if "text" not in schema.names:
+        columns = ", ".join(map(repr, schema.names[:8])) or "none"
+        message = f'no column "text" (columns: {columns})'
+        raise InputError(message, where=str(path), fix="rename the text's column to text")
+    kind = schema.field("text").type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise InputError(f'column "text" holds {kind}, not strings', where=str(path), fix="cast it to string")
+
+
+def _parquet_text(value: Any, where: str) -> str:
+    try:
+        text = value.as_py()
+    except UnicodeDecodeError as error:
+        raise badly_encoded(where, error) from None
+    if text is None:
+        raise InputError('"text" is null, not a string', where=where, fix="drop the row")
+    if "\0" in text:
+        raise InputError('"text" holds a NUL character', where=where, fix="mend or drop the row")
+    return str(text)

@@ -1,0 +1,150 @@
+"""Choose the validation text: whole documents in the order of their hashes, or the tail of a long one.
+
+Hashes are of the normal form of a document (see `scanning`), so that near copies stay together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.errors import UsageError
+from gptkit.text.pieces import Piece
+from gptkit.text.scan import Scan
+
+
+def name_hash(name: str) -> int:
+    """Return the 64 bits that decide the side of a group of documents known by name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def fraction_of(validation: str) -> float | None:
+    """Return the FRACTION that `validation` says, None when it is the name of a file; UsageError out of (0, 1)."""
+    try:
+        fraction = float(validation)
+    except ValueError:
+        return None
+    if not (math.isfinite(fraction) and 0 < fraction < 1):
+        message = f"a validation fraction of {validation} is not between 0 and 1"
+        raise UsageError(message, where="--validation", fix="0.1 holds out a tenth of the text; or name a file")
+    return fraction
+
+
+@dataclass(frozen=True)
+class Split:
+    """The validation documents, and the one that is cut, if any; masks of shape (documents,)."""
+
+    validation: NDArray[np.bool_]
+    cut: NDArray[np.bool_]  # every copy of the document that is cut
+    cut_at: int = 0  # characters of its normal form that are training text
+
+
+def choose_split(found: Scan, fraction: float) -> Split:
+    """Split a corpus with text in it; validation is empty only if no document is long enough to be cut.
+
+    Whole documents are held out if they make up at least half of the fraction. Otherwise the longest document is cut,
+    and its tail makes up the difference.
+    """
+    kept = ~found.blank
+    validation = kept & held_out(found.hashes, np.where(kept, found.utf8_bytes, 0), fraction)
+    total, taken = (int(found.utf8_bytes[side].sum()) for side in (kept, validation))
+    copies = kept & (found.hashes == np.uint64(found.longest.hash))
+    if taken >= fraction * total / 2 or validation[copies].any() or found.longest.characters < 2:
+        return Split(validation, cut=np.zeros_like(kept))
+    size = int(found.utf8_bytes[copies].sum())
+    missing = fraction * (total / size) - taken / size  # exactly `fraction` if it is the only document
+    return Split(validation, copies, cut_point(found.longest.characters, missing))
+
+
+def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """Select documents in the order of their hashes until they hold `fraction` of all bytes.
+
+    One that would take them over `max_fraction` is skipped. Documents with the same hash are selected together.
+    """
+    order = np.argsort(hashes)
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of the copies of each text
+    sizes: NDArray[np.int64] = np.add.reduceat(utf8_bytes[order], starts)
+    chosen = np.zeros(len(starts), np.bool_)
+    total = int(utf8_bytes.sum())
+    enough, limit, taken = fraction * total, max_fraction(fraction) * total, 0
+    for number, size in enumerate(sizes.data):
+        if taken >= enough:
+            break
+        if taken + size <= limit:
+            chosen[number] = True
+            taken += size
+    mask = np.zeros(len(hashes), np.bool_)
+    mask[order] = np.repeat(chosen, np.diff(starts, append=len(hashes)))
+    return mask
+
+
+def max_fraction(fraction: float) -> float:
+    """Return how much may be held out when `fraction` is asked for: half of the smaller side more."""
+    return fraction + min(fraction, 1 - fraction) / 2
+
+
+def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Select the hashes below `fraction` of 2^64; of at least two different ones, always one and never all."""
+    mask: NDArray[np.bool_] = hashes < np.uint64(fraction * 2**64)
+    if not mask.any():
+        mask = hashes == hashes.min()
+    if mask.all():
+        mask = hashes != hashes.max()
+    return mask
+
+
+def cut_point(characters: int, fraction: float) -> int:
+    """Return how many of a document's characters (in normal form, at least two) are training text.
+
+    For a text file, which has a line end after them, this is nanoGPT's int(n * (1 - fraction)).
+    """
+    return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
+
+
+def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
+    """Yield the pieces; keep only the first `at` characters, in normal form, of documents where `cut` is true."""
+    for piece, index in _cut_indices(pieces, cut, at):
+        if index is None:
+            yield piece
+        elif index:
+            yield piece._replace(text=piece.text[:index])
+
+
+def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
+    """Yield the pieces; drop the first `at` characters, in normal form, of documents where `cut` is true."""
+    for piece, index in _cut_indices(pieces, cut, at):
+        if index is None:
+            yield piece
+        elif index < len(piece.text):
+            yield piece._replace(text=piece.text[index:])
+
+
+def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple[Piece, int | None]]:
+    """Yield each piece and the index in it that the cut falls on; None if its document is not cut."""
+    document, start = -1, 0  # where the piece starts in the normal form of its document
+    for piece in pieces:
+        if not cut[piece.document]:
+            yield piece, None
+            continue
+        if piece.document != document:
+            document, start = piece.document, 0
+        text = piece.text
+        margin = 0 if start else len(text) - len(text.lstrip())
+        length = len(text) - margin - text.count("\r\n", margin)
+        yield piece, len(text) if start + length <= at else _index(text, margin, at - start)
+        start += length
+
+
+def _index(text: str, begin: int, characters: int) -> int:
+    """Return the index after `characters` characters from `begin` on, counting CR LF as one."""
+    if characters <= 0:
+        return 0
+    match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, begin)
+    assert match is not None
+    return match.end()

@@ -1,0 +1,135 @@
+"""Text to token ids as arrays, fast: no special tokens added, and none read out of the text."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gptkit.text.pieces import Piece
+from gptkit.text.tokenizers.char import char_encoder, is_char
+from gptkit.text.tokenizers.gpt1_documents import encode_in_order
+from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder
+from gptkit.text.tokenizers.light import AnyTokenizer, LightTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
+Encode = Callable[[Sequence[str]], list[TokenIds]]
+
+# A backend's encodings take some hundred bytes a token until their ids are taken out, so this bounds the memory.
+_BATCH_CHARACTERS = 1 << 20
+_BATCHES_IN_FLIGHT = 3  # while two are encoded, the consumer works on the last
+
+
+def ids_dtype(tokenizer: AnyTokenizer) -> np.dtype[Any]:
+    """Return the smallest type that holds every id of the tokenizer."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+
+
+def encode_pieces(tokenizer: AnyTokenizer, pieces: Sequence[str]) -> list[TokenIds]:
+    """Return the ids (tokens,) of each text, in parallel; threads may call this at once.
+
+    Each is taken as a whole text: for parts of one, see `encode_documents`. A literal `<|endoftext|>` is text here.
+    """
+    return _encoder(tokenizer)(pieces)
+
+
+def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterator[tuple[int, TokenIds]]:
+    """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
+
+    `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
+    BPE never has a token across (characters neither). GPT-1's rules hold for any cut, see `gpt1_documents`. Memory
+    stays flat, and the next texts are read and encoded while the caller works.
+    """
+    if gpt1 := _gpt1_encoder(tokenizer):
+        dtype = ids_dtype(tokenizer)
+        for document, ids in encode_in_order(gpt1, pieces, workers=_processors()):
+            yield document, ids.astype(dtype)
+        return
+    encode = _encoder(tokenizer)
+    waiting: deque[tuple[list[Piece], Future[list[TokenIds]]]] = deque()
+    with ThreadPoolExecutor(_BATCHES_IN_FLIGHT - 1) as pool:
+        for batch in _batches(pieces):
+            waiting.append((batch, pool.submit(encode, [piece.text for piece in batch])))
+            if len(waiting) >= _BATCHES_IN_FLIGHT:
+                yield from _numbered(*waiting.popleft())
+        while waiting:
+            yield from _numbered(*waiting.popleft())
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    limit = _BATCH_CHARACTERS * max(1, _processors() // 8)
+    batch: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= limit:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _numbered(batch: list[Piece], encoded: Future[list[TokenIds]]) -> Iterator[tuple[int, TokenIds]]:
+    for piece, ids in zip(batch, encoded.result(), strict=True):
+        yield piece.document, ids
+
+
+_encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyDictionary()
+_encoders_lock = threading.Lock()
+
+
+def _encoder(tokenizer: AnyTokenizer) -> Encode:
+    """Return the tokenizer's fast path, made once for each size that it has."""
+    with _encoders_lock:
+        size, encode = _encoders.get(tokenizer, (0, None))
+        if encode is None or size != len(tokenizer):
+            encode = _fast_path(tokenizer)
+            _encoders[tokenizer] = len(tokenizer), encode
+        return encode
+
+
+def _fast_path(tokenizer: AnyTokenizer) -> Encode:
+    dtype = ids_dtype(tokenizer)
+    if gpt1 := _gpt1_encoder(tokenizer):
+        return lambda texts: [gpt1.encode(text).astype(dtype) for text in texts]
+    if is_char(tokenizer):
+        encode = char_encoder(tokenizer, dtype)
+        return lambda texts: [encode(text) for text in texts]
+    backend = tokenizer.backend_tokenizer if isinstance(tokenizer, LightTokenizer) else _set_apart(tokenizer)
+
+    def encode_batch(texts: Sequence[str]) -> list[TokenIds]:
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.fromiter(encoding.ids, dtype, len(encoding)) for encoding in encodings]
+
+    return encode_batch
+
+
+def _set_apart(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Return a copy of the backend: its own padding, truncation and special tokens stay as its other users set them."""
+    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _gpt1_encoder(tokenizer: AnyTokenizer) -> GPT1Encoder | None:
+    encoder = getattr(tokenizer, "encoder", None)
+    return encoder if isinstance(encoder, GPT1Encoder) else None
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,186 @@
+"""The tokenizer that the user means, its separator of documents, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.system.json_files import read_json
+from gptkit.text.tokenizers.byte_level import SMALLEST, byte_level, train_byte_level
+from gptkit.text.tokenizers.char import train_char
+from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
+from gptkit.text.tokenizers.files import BESIDE, LAYOUTS, find_files, saved_config, tokenizer_files
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
+from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN, library_versions
+from gptkit.text.tokenizers.light import id_beyond
+from gptkit.text.tokenizers.separator import END_OF_TEXT, separator_id
+from gptkit.text.tokenizers.vocabulary_files import checked_merges, checked_vocabulary, read_merges, read_vocabulary
+
+__all__ = [
+    "encode_documents",
+    "encode_pieces",
+    "fingerprint",
+    "ids_dtype",
+    "load_tokenizer",
+    "needs_training",
+    "separator_id",
+    "tokenizer_in",
+    "train_tokenizer",
+    "training_note",
+]
+
+
+def needs_training(spec: str) -> bool:
+    """Tell whether `spec` is char or bpe:N, which are made from the training text; UsageError if N does not do."""
+    return spec == "char" or _bpe_entries(spec) is not None
+
+
+def train_tokenizer(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that char or bpe:N makes of `texts`; the same texts in the same order give the same one."""
+    if spec == "char":
+        return train_char(texts)
+    entries = _bpe_entries(spec)
+    if entries is None:
+        raise UsageError(f"{spec!r} is not trained", where="--tokenizer", fix="write char or bpe:N, such as bpe:4096")
+    return train_byte_level(entries, texts)
+
+
+def training_note(spec: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return a line for the log when the text yielded fewer entries than `spec` asked for."""
+    entries = _bpe_entries(spec)
+    if entries is None or len(tokenizer) >= entries:
+        return None
+    return f"{spec}: the text yields {len(tokenizer):,} entries only (no pair of pieces is left that occurs twice)"
+
+
+def _bpe_entries(spec: str) -> int | None:
+    if not spec.startswith("bpe:"):
+        return None
+    size = spec.removeprefix("bpe:")
+    if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
+        message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
+        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
+    return int(size)
+
+
+def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that --tokenizer names: a directory (a run's, a model's, a tokenizer's) or hf:NAME."""
+    if needs_training(spec):
+        fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
+        raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
+    return tokenizer_in(_from_hub(spec) if spec.startswith("hf:") else _directory(spec), shown=spec)
+
+
+def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer whose files lie in a directory, a run's, a model's or one of its own.
+
+    Files of any layout in LAYOUTS do; nothing in them is executed. InputError names the directory, as `shown` where
+    the user called it otherwise, and says what was looked for.
+    """
+    directory, layout = find_files(directory, shown or str(directory))
+    tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
+    tokenizer = _of_layout(directory, layout)
+    if beyond := id_beyond(tokenizer):
+        message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
+        raise InputError(message, where=str(directory), fix="fetch or save its files again")
+    return tokenizer
+
+
+def _of_layout(directory: Path, layout: tuple[str, ...]) -> PreTrainedTokenizerBase:
+    saved = saved_config(directory)
+    if layout == LAYOUTS[0]:
+        return _from_tokenizer_json(directory)
+    vocabulary_file, merges_file = (directory / name for name in layout)
+    vocabulary = read_vocabulary(vocabulary_file)
+    if NEWLINE_TOKEN not in vocabulary:
+        return byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
+    if saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
+        return _from_pretrained(GPT1Tokenizer, directory)
+    return GPT1Tokenizer(vocabulary, read_merges(merges_file))
+
+
+def _directory(spec: str) -> Path:
+    directory = Path(spec).expanduser()
+    if not directory.is_dir():
+        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
+        hub = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
+        fix = f"write char, bpe:N, a directory, or {hub} for the hub"
+        raise InputError(what, where=spec, fix=fix)
+    return directory
+
+
+def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
+    path = directory / "tokenizer.json"
+    description = read_json(path)
+    model = description.get("model") if isinstance(description, dict) else None
+    if not isinstance(model, dict):
+        raise InputError("not a tokenizer file: it has no model", where=str(path), fix="fetch or save it again")
+    entries = model.get("vocab")
+    if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
+        tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
+        if (
+            tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab()
+        ):  # GPT-2's files on the hub do not say so
+            tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
+        return tokenizer
+    vocabulary = checked_vocabulary(entries, path)
+    tokenizer = GPT1Tokenizer(vocabulary, checked_merges(model.get("merges"), path))
+    try:
+        added = sorted((int(token["id"]), str(token["content"])) for token in description.get("added_tokens") or ())
+    except (TypeError, KeyError, ValueError):
+        raise InputError("added_tokens are damaged", where=str(path), fix="fetch or save it again") from None
+    tokenizer.add_tokens([token for id, token in added if id >= len(vocabulary)], special_tokens=True)
+    return tokenizer
+
+
+def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(str(directory))
+        return tokenizer
+    except GptkitError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself, transformers whatever its parsing meets
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        fix = "fetch or save its files again"
+        raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
+
+
+def _from_hub(spec: str) -> Path:
+    """Fetch the tokenizer's files and return the folder that they lie in."""
+    from gptkit.system.hub import require_hub
+
+    if spec == "hf:":
+        raise InputError(
+            "no tokenizer named in 'hf:'", where="--tokenizer", fix="write for instance hf:openai-community/gpt2"
+        )
+    require_hub(spec)
+    from huggingface_hub import snapshot_download
+
+    patterns = [name for names in (*LAYOUTS, BESIDE) for name in names]
+    try:
+        return Path(snapshot_download(spec.removeprefix("hf:"), allow_patterns=patterns))
+    except Exception as error:  # the library raises some twenty kinds, from its own to those of its HTTP client
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        fix = "check the name and the network; a gated one needs HF_TOKEN"
+        raise InputError(f"the tokenizer cannot be fetched: {reason}", where=spec, fix=fix) from error
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the sha256 of all that determines the ids: vocabulary, rules, and GPT-1's versions of ftfy and spaCy."""
+    if isinstance(tokenizer, GPT1Tokenizer):
+        content = {
+            "gpt1": tokenizer.vocabulary,
+            "merges": tokenizer.merges,
+            "added": tokenizer.added_tokens_encoder,
+            "libraries": library_versions(),
+        }
+    else:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content = {key: value for key, value in content.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""What a finished run returned, and which of several finished last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from gptkit.console import Console
+from gptkit.errors import InputError, UsageError
+from gptkit.model_files.weights import model_files
+from gptkit.system.json_files import read_json_object
+from gptkit.system.run_layout import (
+    MODEL,
+    RESULT,
+    START,
+    WEIGHTS,
+    defect,
+    is_committed,
+    is_undescribed,
+    is_unfinished,
+    newest_weights,
+    step_of,
+)
+
+NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # as they are saved
+NEEDED_OF = {"finetune": {"task", "model", "metrics", "per_seed"}}
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return a finished run's result, None for one that is not finished, or has lost its model or what it says.
+
+    Its paths are those of today: a run may be moved.
+    """
+    try:
+        return _whole_result(path)
+    except InputError:
+        return None
+
+
+def lost_result(path: Path) -> str | None:
+    """Return what a run that was finished has lost since, None for any other."""
+    try:
+        if os.path.exists(path / RESULT):  # False for a directory that others keep to themselves
+            _whole_result(path)
+    except InputError as error:
+        return f"{error.message} ({error.where})"
+    return None
+
+
+def _whole_result(path: Path) -> dict[str, Any]:
+    result = read_json_object(path / RESULT)
+    missing = (NEEDED | NEEDED_OF.get(str(result.get("command")), set())) - result.keys()
+    if missing:
+        raise InputError(f"{min(missing)} is missing", where=str(path / RESULT))
+    if not any(all((path / MODEL / name).is_file() for name in names) for names in TOKENIZERS):
+        raise InputError("no tokenizer in it", where=str(path / MODEL))
+    for file in model_files(path / MODEL)[1:]:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass  # its header says how long the file must be
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"damaged: {error}", where=str(file)) from None
+    return result | {"run_dir": str(path), "model_dir": str(path / MODEL)}
+
+
+def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: Callable[[str], object]) -> Path | None:
+    """Return the run directly under `root` whose result suits that finished last, by its own `finished_at`.
+
+    `warn` is told of each run that was finished and is damaged now.
+    """
+    finished: list[tuple[datetime, Path]] = []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        result = read_result(path) or {}
+        if not result and (reason := lost_result(path)):
+            warn(f"{path} is not used: {reason}")
+        try:
+            at = datetime.fromisoformat(str(result.get("finished_at")))
+        except ValueError:
+            continue
+        if at.tzinfo is not None and suits(result):
+            finished.append((at, path))
+    return max(finished)[1] if finished else None
+
+
+RUNS = Path("runs")
+
+
+def newest_model(console: Console) -> str:
+    """Return the newest finished pretrain run under ./runs and say which; UsageError without one."""
+    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", console.warn)
+    if newest is None:
+        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
+        raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
+    console.say(f"model {newest}: the newest finished pretrain run under ./{RUNS}")
+    return str(newest)
+
+
+def newest_model_for(can_do: Callable[[dict[str, Any]], bool], what: str, console: Console) -> str:
+    """Return the newest finished run under ./runs whose result says that it can do it; UsageError without one."""
+    newest = newest_finished(RUNS, can_do, console.warn)
+    if newest is None:
+        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
+        raise UsageError(f"no finished run under ./{RUNS} can do {what}", where="--model", fix=fix)
+    console.say(f"model {newest}: the newest finished run under ./{RUNS} that can do {what}")
+    return str(newest)
+
+
+def _refuse_unfinished_seeds(path: Path) -> None:
+    """Raise InputError for a fine-tuning run of several seeds whose model has not been chosen yet."""
+    seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
+    if seeds and not (path / MODEL).is_dir():
+        fix = f"let it finish, or name one of its seeds: --model {seeds[0]}"
+        raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
+
+
+def _refuse_lost_model(path: Path) -> None:
+    """Raise InputError for a finished run whose model/ somebody removed."""
+    is_there = any((folder / "config.json").exists() for folder in (path, path / MODEL))
+    if (path / RESULT).exists() and (path / START).is_dir() and not is_there:
+        fix = "give the run's command again, or name one of its checkpoints or snapshots"
+        raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
+
+
+def _without_start(name: str) -> InputError:
+    message = f"the run is unfinished and has no {START}/, written by later versions"
+    return InputError(message, where=name, fix="finish it with the version that began it, then name its directory")
+
+
+def readable_model(name: str, console: Console) -> str:
+    """Return what to read for a named model: of an unfinished run its newest whole weights, saying so, else the name.
+
+    InputError where the run has none yet, or none that are whole, and for a checkpoint or snapshot that is damaged.
+    """
+    path = Path(name)
+    if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
+        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of its run")
+    if name.startswith("hf:"):
+        return name
+    if is_undescribed(path):
+        raise _without_start(name)
+    if not is_unfinished(path):
+        _refuse_unfinished_seeds(path)
+        _refuse_lost_model(path)
+        return name
+    newest, damaged = newest_weights(path)
+    for line in damaged:
+        console.warn(line)
+    if newest is None and damaged:
+        fix = "restore a checkpoint, or name another model"
+        raise InputError("none of the weights that the run saved are whole", where=name, fix=fix)
+    if newest is None:
+        raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
+    if is_undescribed(newest):
+        raise _without_start(name)
+    console.say(f"model {name}: the run is unfinished, taking its weights of step {step_of(newest):,} ({newest})")
+    return str(newest)

@@ -1,0 +1,210 @@
+"""One training run of any command: begun or taken up again, followed on the screen and in its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import nn
+
+from gptkit.console import Console
+from gptkit.errors import Diverged, InputError
+from gptkit.options import TrainingOptions
+from gptkit.progress import Progress
+from gptkit.system import ranks
+from gptkit.system.run_layout import RESULT
+from gptkit.system.signals import StopRequest
+from gptkit.training import raising, rules, sharding
+from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
+from gptkit.training.finished_runs import lost_result
+from gptkit.training.fitting import Cutting
+from gptkit.training.hardware import Hardware, known_peak, measured_peak
+from gptkit.training.loop import Evaluate, train
+from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.plans import Plan
+from gptkit.training.processes import on_main_process
+from gptkit.training.rules import Choices
+from gptkit.training.run_directory import RunDirectory
+from gptkit.training.run_opening import open_run
+from gptkit.training.schedules import Schedule
+from gptkit.training.step import LossFunction
+from gptkit.training.trackers import Tracker
+
+Sample = Callable[[], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run trains; made when its arithmetic is chosen, for both depend on that."""
+
+    model: nn.Module
+    cutting: Cutting
+    loss_function: LossFunction
+    optimizer: OptimizerSet
+    schedule: Schedule
+    plan: Plan
+    evaluate: Evaluate
+    flops_per_token: float
+    write_start: Callable[[Path], None]  # config.json and tokenizer, into an empty directory
+    sample: Sample | None = None  # text of the model at an evaluation, asked of the main process alone
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to; `sample` is the last one."""
+
+    finish: FinishEvent
+    choices: Choices
+    resumed_from: int | None
+    mfu: float | None
+    sample: str | None
+
+
+def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command: str, name: str) -> RunDirectory:
+    """Open the run on the main process, which alone holds its lock; the others get its path."""
+    opened: list[RunDirectory] = []
+
+    def open_here() -> Path:
+        opened.append(open_run(options, command=command, name=name))
+        ranks.hand_over_run(opened[0].path)
+        return opened[0].path
+
+    path = on_main_process(accelerator, open_here)
+    return opened[0] if opened else RunDirectory(path, command, lock=None)
+
+
+def finish_run(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Write result.json with the seconds of the whole process, and return it."""
+    return directory.finish({**result, "elapsed_seconds": time.time() - psutil.Process().create_time()})
+
+
+def train_run(
+    make_job: Callable[[Choices], Job],
+    options: TrainingOptions,
+    choices: Choices,
+    hardware: Hardware,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    console: Console,
+) -> Trained:
+    """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
+    found, state = on_main_process(
+        accelerator, lambda: directory.newest(lambda state: raising.continues(state, options))
+    )
+    if found.path is not None:
+        choices = rules.reuse(state.choices, choices, hardware)
+    elif lost := lost_result(directory.path):
+        fix = f"restore it from a copy, or remove {directory.path / RESULT} to train from scratch"
+        raise InputError(
+            f"the run was finished, but {lost}, and it has no checkpoint", where=str(directory.path), fix=fix
+        )
+    for note in choices.notes:
+        console.say(note)
+    job = make_job(choices)
+
+    def rewind() -> list[str]:
+        identity = raising.identity_before(job.plan.identity, state, options)
+        keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
+        lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
+        directory.write_start(job.write_start)
+        return lines
+
+    for line in on_main_process(accelerator, rewind):
+        console.warn(line)
+    if found.path is not None:
+        console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
+    with ExitStack() as stack:
+        tracker = None
+        if options.report_to != "none" and accelerator.is_main_process:
+            tracker = Tracker(options.report_to, directory.path, dataclasses.asdict(options))
+            stack.callback(tracker.close)
+        events = train(
+            job.model,
+            job.cutting.batches,
+            job.loss_function,
+            job.optimizer,
+            job.schedule,
+            job.plan,
+            accelerator=accelerator,
+            evaluate=job.evaluate,
+            checkpoint_directory=directory.checkpoints,
+            snapshot_directory=directory.snapshots,
+            resume_from=found.path,
+            stop=stack.enter_context(StopRequest(console.say)),
+            shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
+            cutting=job.cutting,
+        )
+        following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision))
+        try:
+            finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))
+        except Diverged as error:
+            directory.note_divergence(error, job.cutting.batches(error.step))
+            raise
+    resumed_from = state.step if found.path is not None else None
+    return Trained(finish, choices, resumed_from, following.mfu(finish.tokens_per_second), following.sample)
+
+
+def peak_flops(hardware: Hardware, precision: str) -> float | None:
+    """Return the FLOP/s that MFU is a share of: a GPU's published peak, a CPU's measured one, else None."""
+    if hardware.kind == "cpu":
+        return measured_peak(precision)
+    return known_peak(hardware, precision)
+
+
+@dataclass
+class _Following:
+    """The events of a run as they come: written to its directory, shown, sent to a tracker."""
+
+    job: Job
+    directory: RunDirectory
+    accelerator: Accelerator
+    tracker: Tracker | None
+    peak: float | None
+    sample: str | None = None
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        if self.peak is None:
+            return None
+        peak: float = self.peak * self.accelerator.num_processes
+        return tokens_per_second * self.job.flops_per_token / peak
+
+    def follow(self, events: Iterator[Event], progress: Progress) -> FinishEvent:
+        """Take in every event; a run that comes to its end closes with its FinishEvent."""
+        for event in events:
+            if isinstance(event, StepEvent):
+                self._step(event, progress)
+            elif isinstance(event, EvalEvent):
+                self._evaluation(event.step, event.metrics, progress)
+            elif isinstance(event, CheckpointEvent):
+                progress.checkpoint(event.step)
+            elif isinstance(event, NoticeEvent):
+                progress.notice(event.message)
+            else:
+                finish = event
+        return finish
+
+    def _step(self, event: StepEvent, progress: Progress) -> None:
+        progress.step(
+            event.step,
+            loss=event.loss,
+            learning_rate=event.learning_rate,
+            tokens_per_second=event.tokens_per_second,
+            mfu=self.mfu(event.tokens_per_second),
+        )
+        if self.accelerator.is_main_process:
+            self.directory.append(event)
+            if self.tracker is not None:
+                self.tracker.log(event)
+
+    def _evaluation(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
+        if self.job.sample is not None and self.accelerator.is_main_process:
+            self.sample = self.job.sample()
+        progress.evaluation(step, metrics, sample=self.sample)

@@ -1,0 +1,222 @@
+"""`gptkit convert` goes there and back bit for bit, proves what it wrote, and leaves nothing behind when it fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from gptkit.console import Console
+from gptkit.convert import command
+from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.finetune.transfer import NewHead, to_double_heads
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import load_model
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.options import ConvertOptions
+from gptkit.tasks.carried_task import write_task
+from gptkit.tasks.table import find_task
+from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer, train_tokenizer
+
+TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 30
+VOCABULARY = 300
+
+
+def write_model(
+    folder: Path, tokenizer_spec: str | None = None, dtype: torch.dtype = torch.float32, **sizes: Any
+) -> Path:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, **sizes}
+    model = GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2)).to(dtype)
+    write_gptkit(model, folder)
+    if tokenizer_spec is not None:
+        train_tokenizer(tokenizer_spec, [TEXT]).save_pretrained(folder)
+    return folder
+
+
+def converted(source: Path, destination: Path, **options: Any) -> tuple[dict[str, Any], str, str]:
+    """Return the result, stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    given = ConvertOptions(source=str(source), destination=destination, **options)
+    return command.run(given, Console(stdout=out, stderr=err, environment={})), out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", dtype=dtype, pre_norm=pre_norm)
+    there, out, err = converted(source, tmp_path / "new" / "there", to="hf")
+    back, back_out, _ = converted(tmp_path / "new" / "there", tmp_path / "back", to="gptkit")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+        assert (tmp_path / "back" / name).stat().st_mode == (tmp_path / "back" / "config.json").stat().st_mode
+    parameters = sum(tensor.numel() for tensor in GPTForCausalLM.from_pretrained(source).parameters())
+    for result in (there, back):
+        assert result["parameters"] == parameters
+        assert result["dtype"] == str(dtype).removeprefix("torch.")
+        assert 0 <= result["max_logit_difference"] < 1e-4
+    assert there["to"] == "hf"
+    assert there["destination"] == str(tmp_path / "new" / "there")
+    assert f"{parameters:,} parameters" in out
+    assert re.search(r"transformer\.h\.N\.mlp\.c_fc\.weight\W+16 x 64 ", out)  # (in, out), as transformers has it
+    assert re.search(r"transformer\.h\.N\.mlp\.c_fc\.weight\W+64 x 16 ", back_out)
+    assert ("tokens_embed" in out) == (not pre_norm)
+    assert "no tokenizer" in err
+    assert not there["tokenizer"]
+
+
+def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:
+    markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
+    head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
+    pretrained = load_model(write_model(tmp_path / "pretrained"))
+    write_gptkit(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
+    (tmp_path / "mine.yaml").write_text("name: rte-2\nformat: entailment\nlabels: [yes, no]\n")
+    write_task(tmp_path / "tuned", find_task(str(tmp_path / "mine.yaml")))
+    _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
+    assert "head" not in err
+    for name in ("model.safetensors", "config.json", "task.yaml"):
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "tuned" / name).read_bytes()
+    result, _, err = converted(tmp_path / "tuned", tmp_path / "theirs", to="hf")
+    assert "the head for rte is dropped" in err
+    assert "task.yaml" in err
+    assert not (tmp_path / "theirs" / "task.yaml").exists()
+    assert result["max_logit_difference"] < 1e-4
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    assert type(theirs).__name__ == "GPT2LMHeadModel"
+    assert theirs.config.vocab_size == VOCABULARY + 3
+
+
+@pytest.mark.parametrize("tokenizer_spec", ["char", "bpe:280"])
+def test_plain_transformers_loads_what_is_exported(tokenizer_spec: str, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", tokenizer_spec)
+    result, _, _ = converted(source, tmp_path / "exported", to="hf")
+    assert result["tokenizer"]
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "exported")).__name__ == "GPT2LMHeadModel"
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    for name in ("config.json", "generation_config.json"):
+        said = json.loads((tmp_path / "exported" / name).read_text())
+        assert said["bos_token_id"] == said["eos_token_id"] == theirs.eos_token_id
+    text = "hear, me  speak\n"
+    (ids,) = encode_pieces(load_tokenizer(str(source)), [text])
+    assert theirs.encode(text) == ids.tolist()
+    assert theirs.decode(ids.tolist()) == text
+
+
+def test_a_run_directory_and_an_empty_destination_do(tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "model", "char")
+    (tmp_path / "exported").mkdir()
+    result, _, _ = converted(tmp_path / "run", tmp_path / "exported", to="hf")
+    assert result["tokenizer"]
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
+
+def test_nanogpt_is_imported_with_a_tokenizer_from_elsewhere(tmp_path: Path) -> None:
+    model = GPTForCausalLM(
+        GPTConfig(vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=1, n_head=2, activation_function="gelu")
+    )
+    arguments = {"vocab_size": VOCABULARY, "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 8, "bias": True}
+    torch.save({"model": model.state_dict(), "model_args": arguments}, tmp_path / "ckpt.pt")
+    train_tokenizer("char", [TEXT]).save_pretrained(tmp_path / "tokenizer")
+    result, _, err = converted(tmp_path / "ckpt.pt", tmp_path / "imported", tokenizer=str(tmp_path / "tokenizer"))
+    assert result["max_logit_difference"] == 0
+    assert "no tokenizer" not in err
+    assert (
+        load_tokenizer(str(tmp_path / "imported")).get_vocab()
+        == load_tokenizer(str(tmp_path / "tokenizer")).get_vocab()
+    )
+
+
+def test_pytorch_model_bin_is_imported_and_compared_with_transformers(tmp_path: Path) -> None:
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=1, n_head=2))
+    theirs.config.save_pretrained(tmp_path / "source")
+    torch.save(theirs.state_dict(), tmp_path / "source" / "pytorch_model.bin")
+    train_tokenizer("char", [TEXT]).save_pretrained(tmp_path / "source")
+    result, _, _ = converted(tmp_path / "source", tmp_path / "imported")
+    assert result["max_logit_difference"] < 1e-4
+    assert torch.equal(load_model(tmp_path / "imported").transformer.wpe.weight, theirs.transformer.wpe.weight)
+    ended = load_model(tmp_path / "imported").config.eos_token_id
+    assert ended == load_tokenizer(str(tmp_path / "imported")).eos_token_id
+
+
+def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy")
+    pytest.importorskip("spacy")
+    from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["<unk>", *letters, *(f"{letter}</w>" for letter in letters), "he", "hear</w>", "\n</w>"]
+    merges = [("h", "e"), ("a", "r</w>"), ("he", "ar</w>")]
+    pieces.insert(-1, "ar</w>")
+    source = write_model(tmp_path / "source", pre_norm=False)
+    GPT1Tokenizer({piece: id for id, piece in enumerate(pieces)}, merges).save_pretrained(source)
+    _, _, err = converted(source, tmp_path / "exported", to="hf")
+    assert "ids differ" in err
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "exported").config.eos_token_id == pieces.index("\n</w>")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    assert type(theirs).__name__ == "OpenAIGPTTokenizer"
+    assert theirs.encode("Hear a") == [pieces.index("hear</w>"), pieces.index("a</w>")]
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "exported")).__name__ == "OpenAIGPTLMHeadModel"
+    _, _, err = converted(tmp_path / "exported", tmp_path / "back")
+    assert err == ""
+    assert isinstance(load_tokenizer(str(tmp_path / "back")), GPT1Tokenizer)
+
+
+def test_a_destination_that_holds_something_is_refused(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source")
+    with pytest.raises(UsageError, match="there already"):
+        converted(source, source, to="hf")
+    with pytest.raises(UsageError, match="there already"):
+        converted(source, source / "config.json", to="hf")
+
+
+def other_weights(model: GPTForCausalLM, folder: Path) -> None:
+    """A writer with a fault: one number of one tensor."""
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] += 0.1
+    write_gptkit(model, folder)
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] -= 0.1
+
+
+def not_finite(folder: Path) -> None:
+    model = GPTForCausalLM.from_pretrained(folder)
+    torch.nn.init.constant_(model.transformer.h[0].ln_1.bias, float("nan"))
+    write_gptkit(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "error", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), {}, InputError, "model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), {}, InputError, "no model"),
+        (not_finite, {}, InputError, r"tensor transformer\.h\.0\.ln_1\.bias is not finite"),
+        (lambda folder: train_tokenizer("bpe:280", [TEXT]).save_pretrained(folder), {}, InputError, "entries"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), {}, InputError, "JSON"),
+        (lambda folder: None, {"tokenizer": "nowhere"}, InputError, "no such tokenizer directory"),
+        (None, {}, GptkitError, "logits differ"),
+    ],
+)
+def test_a_failure_leaves_nothing_behind(
+    damage: Callable[[Path], object] | None,
+    options: dict[str, Any],
+    error: type[GptkitError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write_model(tmp_path / "source", vocab_size=260)
+    if damage is None:
+        monkeypatch.setitem(command.WRITERS, "gptkit", other_weights)
+    else:
+        damage(source)
+    with pytest.raises(error, match=message):
+        converted(source, tmp_path / "new", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -1,0 +1,62 @@
+"""An engine is opened for a directory; whether a GPU may be there is seen without torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptkit.decoding import placement
+from gptkit.decoding.engine import Piece
+from gptkit.decoding.engines import open_engine
+from gptkit.errors import UsageError
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.system.processor import cpu_has_bf16
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's GPU is built in")
+def test_a_gpu_needs_a_driver_and_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        assert placement.gpu_may_be_there()
+    monkeypatch.setattr(placement, "torch_built_for_gpu", lambda: True)
+    monkeypatch.setattr(placement, "GPU_FILES", [str(tmp_path / "driver")])
+    monkeypatch.setattr(placement, "WINDOWS_DRIVERS", [str(tmp_path / "driver")])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not placement.gpu_may_be_there()
+    (tmp_path / "driver").touch()
+    assert placement.gpu_may_be_there()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not placement.gpu_may_be_there()
+
+
+def test_the_build_is_read_from_torchs_version_file() -> None:
+    built = torch.version.cuda is not None or torch.version.hip is not None
+    assert placement.torch_built_for_gpu() == built
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no cuda device"):
+        open_engine(tmp_path, device="cuda", tokens=1)
+
+
+def test_formats_of_one_model_agree(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 61, "n_positions": 24, "n_embd": 64, "n_layer": 2, "n_head": 4}
+    model = GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.1)).eval()
+    model.save_pretrained(tmp_path)
+    ids = [1, 2, 3, 4, 5]
+    expected = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    for quantize, precision, error in [
+        ("none", "fp32", 1e-5),
+        *([("none", "bf16", 0.03)] if cpu_has_bf16() else []),
+        ("int8", "auto", 0.03),
+        ("int4", "auto", 0.25),
+    ]:
+        engine = open_engine(tmp_path, device="cpu", precision=precision, quantize=quantize, compile="off", tokens=1)
+        engine.open(1, 24)
+        logits = torch.as_tensor(engine.forward([Piece(0, 0, ids)]))
+        assert (logits[0] - expected).norm() / expected.norm() < error

@@ -1,0 +1,141 @@
+"""Streamed pieces are whole characters and add up to the decoded text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from gptkit.decoding.text import Continuation, TextStream, Transcript
+
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, in GPT-2's alphabet."""
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(ALPHABET)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words, joined by spaces: a token's text depends on the one before, as with GPT-1's."""
+    tokenizer = Tokenizer(models.WordLevel({"to": 0, "be": 1, "or": 2, "not": 3}, unk_token="not"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+BYTES = byte_tokenizer()
+WORDS = word_tokenizer()
+
+
+def ids_of(text: str) -> list[int]:
+    return list(BYTES.encode(text, add_special_tokens=False))
+
+
+def told(continuation: Continuation, text: str) -> list[str]:
+    """Return the pieces told for a text, token by token, until it is cut."""
+    pieces = []
+    for token in ids_of(text):
+        pieces.append(continuation.push(token))
+        if continuation.is_cut:
+            return pieces
+    return [*pieces, continuation.end()]
+
+
+def test_a_character_is_told_when_its_last_byte_came() -> None:
+    stream = TextStream(BYTES)
+    assert [stream.push(token) for token in ids_of("aé€")] == ["a", "", "é", "", "", "€"]
+    assert [stream.push(token) for token in ids_of("\U0001f600")] == ["", "", "", "\U0001f600"]
+    assert stream.end() == ""
+
+
+@given(st.text(max_size=20), st.lists(st.integers(0, 255), max_size=40), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_pieces_add_up_whatever_the_bytes(prompt: str, ids: list[int], live: bool) -> None:
+    continuation = Continuation(BYTES, ids_of(prompt), live=live)
+    pieces = [continuation.push(token) for token in ids]
+    assert live or not any(pieces)
+    pieces.append(continuation.end())
+    assert "".join(pieces) == continuation.text == BYTES.decode(ids)
+
+
+def test_words_are_parted_as_in_the_whole() -> None:
+    stream = TextStream(WORDS, [0, 1])
+    assert [stream.push(token) for token in [2, 3, 0, 1]] == [" or", " not", " to", " be"]
+
+
+@given(
+    st.text(alphabet="ab\n€", max_size=30),
+    st.lists(st.text(alphabet="ab\n€", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_text_ends_before_the_first_stop_string(text: str, stops: list[str], live: bool) -> None:
+    continuation = Continuation(BYTES, stops=stops, live=live)
+    pieces = told(continuation, text)
+    complete = [at + len(stop) for stop in stops if (at := text.find(stop)) >= 0]
+    assert continuation.is_cut == bool(complete)
+    read = text[: min(complete)] if complete else text  # no token is asked for beyond the first stop that is whole
+    places = [at for stop in stops if (at := read.find(stop)) >= 0]
+    assert continuation.text == "".join(pieces) == text[: min(places, default=None)]
+
+
+def test_what_may_begin_a_stop_string_waits() -> None:
+    assert told(Continuation(BYTES, stops=["END", "\n\n"]), "a\nEN\n") == ["a", "", "\n", "", "EN", "\n"]
+    assert told(Continuation(BYTES, stops=["END"]), "EEND of it") == ["", "E", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences", "kept"),
+    [
+        (" One. Two! Three? Four.", 3, " One. Two! Three?"),
+        ('He said "No." And (so.) it was... Then', 3, 'He said "No." And (so.) it was...'),
+        ("3.5 is e.g. a number.", 1, "3.5 is e.g."),
+        ("No end", 1, "No end"),
+        ("At the end.", 1, "At the end."),
+        ("A.\nB.\n", 1, "A."),
+    ],
+)
+def test_sentences_are_counted_at_white_space(text: str, sentences: int, kept: str) -> None:
+    continuation = Continuation(BYTES, sentences=sentences)
+    assert "".join(told(continuation, text)) == continuation.text == kept
+    assert continuation.is_cut == (kept != text)
+
+
+def told_by(transcript: Transcript, continuations: list[Continuation], row: int, token: int | None, last: bool) -> str:
+    piece = continuations[row].push(token) if token is not None else ""
+    return transcript.add(row, piece + (continuations[row].end() if last else ""), last)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_several_samples_are_told_in_order(live: bool) -> None:
+    prompts = ["x", "y", ""]
+    texts = [Continuation(BYTES, ids_of(prompt), live=live) for prompt in prompts]
+    transcript = Transcript(prompts, texts, live=live)
+    a, b, c, half = (*ids_of("abc"), ids_of("é")[0])
+    pieces = [
+        transcript.open(),
+        told_by(transcript, texts, 0, a, False),
+        told_by(transcript, texts, 1, b, False),
+        told_by(transcript, texts, 2, c, True),
+        told_by(transcript, texts, 0, half, True),  # ends inside a character; then it is the second one's turn
+        told_by(transcript, texts, 1, None, True),
+    ]
+    one, two, three = (f"{f' sample {number} ':=^80}\n" for number in (1, 2, 3))
+    if live:
+        assert pieces == [one + "x", "a", "", "", f"\ufffd\n{two}yb", f"\n{three}c\n"]
+    else:
+        assert pieces == ["", "", "", "", f"{one}xa\ufffd\n", f"{two}yb\n{three}c\n"]
+    assert [text.text for text in texts] == ["a\ufffd", "b", "c"]
+
+
+@pytest.mark.parametrize("prompt", ["", "once"])
+def test_one_sample_has_no_heading(prompt: str) -> None:
+    texts = [Continuation(BYTES, ids_of(prompt))]
+    transcript = Transcript([prompt], texts)
+    pieces = [transcript.open(), told_by(transcript, texts, 0, *ids_of("!"), False), transcript.add(0, "", True)]
+    assert "".join(pieces) == f"{prompt}!\n"

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptkit.errors import GptkitError, InputError, NothingComparable
+from gptkit.evaluate.gate.baseline import read_baseline
+from gptkit.evaluate.gate.pairing import Asked
+from gptkit.evaluate.gate.verdicts import compare
+from gptkit.evaluate.results import EvaluatedRun, Scored, eval_text, scored
+from gptkit.scoring.protocols import Items, Protocol
+
+WORDS = Protocol("words", "per word", ("accuracy", "word_perplexity"), gated=2)
+TOKENS = Protocol("tokens", "per token", ("token_perplexity",), per_token=True)
+N = 1000
+
+
+def columns(wrong: int, nats: float) -> dict[str, Any]:
+    right = (np.arange(N) % 10 < 6) * 1.0
+    right[np.flatnonzero(right)[:wrong]] = 0.0
+    noise = np.random.default_rng(7).normal(0, 0.1, N)
+    return {"correct": right, "nll": 30 + noise + nats * 10, "words": np.full(N, 10.0), "tokens": np.full(N, 12.0)}
+
+
+def a_run(
+    wrong: int = 0, nats: float = 0.0, *protocols: Protocol, tasks: tuple[str, ...] = ("lambada",)
+) -> EvaluatedRun:
+    items = Items(tuple(f"item {place}" for place in range(N)), columns(wrong, nats))
+    scores = {
+        f"{task}/{one.name}": scored(one, items, "d" * 64, {"window": 64})
+        for task in tasks
+        for one in protocols or (WORDS,)
+    }
+    return EvaluatedRun("model", "m" * 64, "t" * 64, scores)
+
+
+ASKED = [Asked("lambada", (WORDS,))]
+
+
+def test_a_drop_fails_and_the_first_line_says_which_and_by_how_much_the_worst_first() -> None:
+    found = compare(a_run(30, 0.05), a_run(), ASKED, resamples=100)
+    assert found.verdict == "fail"
+    first, second = found.headline.split("; lambada")
+    assert first.startswith("fail: lambada/words.word_perplexity 20.07 -> 21.10 (+1.03; p ")
+    assert first.endswith(")")
+    assert "floor 0.201" in first
+    assert second.startswith("/words.accuracy 0.600 -> 0.570 (-0.030; p 9.3e-10, floor 0.02, could have found ")
+    accuracy = found.comparison["lambada/words.accuracy"]
+    assert accuracy.p_value == pytest.approx(0.5**30)
+    assert [row.verdict for row in found.rows] == ["fail", "fail"]
+    assert {len(row) for row in found.table()} == {8}
+
+
+def test_the_same_items_pass_in_any_order_and_whatever_n() -> None:
+    run = a_run()
+    for n in (1, 2, N):
+        some = np.arange(n)[::-1]
+        items = run.scores["lambada/words"].items
+        assert items is not None
+        ids = tuple(items.ids[place] for place in some)
+        before = scored(WORDS, Items(items.ids[:n], {k: v[:n] for k, v in items.columns.items()}), "d", {})
+        after = scored(WORDS, Items(ids, {k: v[some] for k, v in items.columns.items()}), "d", {})
+        sides = [replace(run, scores={"lambada/words": one}) for one in (after, before)]
+        found = compare(sides[0], sides[1], ASKED, resamples=50)
+        assert found.headline == "pass: 2 measures compared, none worse by its floor"
+
+
+def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_have_been_found() -> None:
+    found = compare(a_run(3), a_run(), [Asked("lambada", (replace(WORDS, gated=1),), floor=0.002)], resamples=50)
+    assert found.verdict == "inconclusive"
+    assert found.headline.startswith(
+        "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, could"
+    )
+
+
+def test_minimums_need_no_baseline() -> None:
+    assert compare(a_run(), None, [Asked("lambada", (WORDS,), minimum=0.6)]).headline == "pass: 1 minimum kept"
+    found = compare(a_run(30), None, [Asked("lambada", (WORDS,), minimum=0.6)])
+    assert found.headline == "fail: lambada/words.accuracy 0.570, asked for at least 0.600"
+    assert found.as_json()["minimums"] == {"lambada/words.accuracy": {"minimum": 0.6, "value": 0.57, "verdict": "fail"}}
+    below = [Asked("lambada", (replace(WORDS, measures=("word_perplexity",), gated=1),), minimum=20.0)]
+    assert (
+        compare(a_run(), None, below).headline == "fail: lambada/words.word_perplexity 20.071, asked for at most 20.000"
+    )
+    both = compare(a_run(30), a_run(30), [Asked("lambada", (WORDS,), minimum=0.6)], resamples=50)
+    assert both.verdict == "fail"
+    assert len(both.rows) == 3
+
+
+def without(run: EvaluatedRun, **changes: Any) -> EvaluatedRun:
+    return replace(run, scores={key: replace(one, **changes) for key, one in run.scores.items()})
+
+
+def other_items(run: EvaluatedRun, change: Callable[[Items], Items]) -> EvaluatedRun:
+    def changed(one: Scored) -> Scored:
+        assert one.items is not None
+        return replace(one, items=change(one.items))
+
+    return replace(run, scores={key: changed(one) for key, one in run.scores.items()})
+
+
+RENAMED = other_items(a_run(), lambda items: Items(("other", *items.ids[1:]), items.columns))
+REWORDED = other_items(a_run(), lambda items: Items(items.ids, {**items.columns, "words": items.columns["words"] + 1}))
+UNCOUNTED = other_items(a_run(), lambda items: Items(items.ids, {"correct": items.columns["correct"]}))
+
+
+V2 = {"window": 64, "protocol_version": 2}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "kind", "message"),
+    [
+        (replace(a_run(), scores={}), NothingComparable, "the baseline has no lambada"),
+        (a_run(tasks=("blimp",)), NothingComparable, "the baseline has no lambada"),
+        (a_run(0, 0.0, TOKENS), NothingComparable, "the baseline has no lambada/words"),
+        (without(a_run(), data_sha256="e" * 64), NothingComparable, r"lambada/words: .* other data \(eeeeeeeeeeee"),
+        (without(a_run(), settings={"window": 32}), NothingComparable, "window is 64, in the baseline 32"),
+        (without(a_run(), settings={}), NothingComparable, "window is 64, in the baseline None"),
+        (without(a_run(), settings=V2), NothingComparable, "protocol_version is 1, in the baseline 2"),
+        (without(a_run(), items=None), NothingComparable, "no items.* - name the file that --output wrote"),
+        (REWORDED, NothingComparable, r"lambada/words.word_perplexity: the items' 'words' are others"),
+        (UNCOUNTED, NothingComparable, "the baseline's items have no 'nll'"),
+        (RENAMED, InputError, "the data are the same, but item 'item 0' is in one run alone"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(baseline: EvaluatedRun, kind: type[GptkitError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        compare(a_run(), baseline, ASKED)
+
+
+def test_a_baseline_that_names_no_version_of_a_protocol_is_of_the_first() -> None:
+    first = {**V2, "protocol_version": 1}
+    assert compare(without(a_run(), settings=first), a_run(), ASKED, resamples=50).verdict == "pass"
+    assert compare(without(a_run(), settings=V2), without(a_run(), settings=V2), ASKED, resamples=50).verdict == "pass"
+    with pytest.raises(NothingComparable, match="lambada/words: protocol_version is 2, in the baseline 1"):
+        compare(without(a_run(), settings=V2), a_run(), ASKED)
+
+
+def test_another_tokenizer_is_no_obstacle_to_what_counts_words() -> None:
+    other = replace(a_run(0, 0.0, WORDS, TOKENS), tokenizer_sha256="u" * 64)
+    assert compare(a_run(), other, ASKED, resamples=50).verdict == "pass"
+    with pytest.raises(NothingComparable, match=r"lambada/tokens.token_perplexity counts tokens"):
+        compare(a_run(0, 0.0, WORDS, TOKENS), other, [Asked("lambada", (WORDS, TOKENS))])
+
+
+def test_what_the_present_run_leaves_out_is_told() -> None:
+    baseline = a_run(0, 0.0, WORDS, TOKENS, tasks=("lambada", "blimp"))
+    assert compare(a_run(), baseline, ASKED, resamples=50).warnings == (
+        "blimp of the baseline was not evaluated",
+        "lambada/tokens of the baseline was not evaluated",
+    )
+
+
+def test_a_run_is_written_and_read_back_as_it_was(tmp_path: Path) -> None:
+    run = a_run(3, 0.01, WORDS, TOKENS)
+    text = eval_text(run, compare(run, run, ASKED, resamples=50).as_json())
+    assert text == eval_text(run, compare(run, run, ASKED, resamples=50).as_json())
+    assert "NaN" not in text
+    path = tmp_path / "baseline.json"
+    path.write_text(text, encoding="utf-8")
+    again = read_baseline(path)
+    assert again.as_json(items=True) == json.loads(json.dumps(run.as_json(items=True)))
+    assert compare(run, again, ASKED, resamples=50).comparison["lambada/words.word_perplexity"].difference == 0.0
+    assert "items" not in run.as_json()
+
+
+def hostile(change: Callable[[dict[str, Any]], object]) -> str:
+    written = json.loads(eval_text(a_run()))
+    for one in written["items"].values():
+        one["ids"] = one["ids"][:3]
+        one["columns"] = {name: column[:3] for name, column in one["columns"].items()}
+    written["results"]["lambada/words"] |= {"n": 3, "metrics": {}}
+    change(written)
+    return json.dumps(written)
+
+
+def of_items(change: Callable[[dict[str, Any]], object]) -> str:
+    return hostile(lambda written: change(written["items"]["lambada/words"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "a JSON array"),
+        ("[" * 100_000, "nested too deeply"),
+        (eval_text(a_run())[:-200], "not valid JSON"),
+        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"schema": "x", "schema": "y"}', "duplicate key"),
+        ("{}", "no schema, where gptkit.eval/1"),
+        ('{"schema": "gptkit.eval/2"}', "schema 'gptkit.eval/2'"),
+        ('{"schema": "gptkit.eval/1"}', "no 'results'"),
+        ('{"schema": "gptkit.eval/1", "results": []}', "'results' is a JSON array, where an object"),
+        (hostile(lambda one: one["results"]["lambada/words"].update(n="3")), "'n' is a JSON string"),
+        (hostile(lambda one: one["results"]["lambada/words"].update(n=True)), "'n' is a JSON boolean"),
+        (hostile(lambda one: one["results"].update(x=None)), "results.x"),
+        (hostile(lambda one: one["items"].update(x={})), "items of 'x' without results"),
+        (of_items(lambda one: one.update(ids=["a", "b"])), "2 ids, where n is 3"),
+        (of_items(lambda one: one.update(ids=["a", "b", "a"])), "the id 'a' is there twice"),
+        (of_items(lambda one: one.update(ids=["a", "b", 1])), "an id is not a string"),
+        (of_items(lambda one: one["columns"].update(correct=[1, 0])), "2 values for 3 items"),
+        (of_items(lambda one: one["columns"].update(correct=[1, 0, 0.5])), r"item 2: .* is not 0 or 1"),
+        (of_items(lambda one: one["columns"].update(correct=[1, True, 0])), r"item 1: .* is not a number"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, None])), r"item 2: .* is not a number"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, -5])), r"item 2: .* is not a number from -0.001"),
+        (of_items(lambda one: one["columns"].update(nll=[1, 2, 10**400])), r"item 2: .* is not a number"),
+        (
+            of_items(lambda one: one["columns"].update(nll=[1, 2, 9])).replace(" 9]", " 1e999]"),
+            r"item 2: .* is not a number",
+        ),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_an_error_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as found:
+        read_baseline(path)
+    assert "baseline.json" in str(found.value)
+    assert found.value.exit_code == 2
+
+
+def test_a_path_that_is_no_baseline(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff{}")
+    for name, message in (("missing", "not found"), ("", "not a regular file"), ("bytes", "byte 0 is not UTF-8")):
+        with pytest.raises(InputError, match=message):
+            read_baseline(tmp_path / name)

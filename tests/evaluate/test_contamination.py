@@ -1,0 +1,116 @@
+"""8-grams shared with a corpus are found exactly, however its text is cut, and in flat memory."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptkit.evaluate import ngram_hashes
+from gptkit.evaluate.contamination import corpus_pieces, overlap, texts_of
+from gptkit.text.examples import Example
+from gptkit.text.pieces import Piece
+
+DOCUMENT = st.text(st.sampled_from("aaabB é\u0130_-'\n .\u201d\U0001f600"), max_size=120)
+
+
+def naive(documents: list[str], items: list[list[str]]) -> tuple[int, int, list[float]]:
+    """Return 8-grams, those found, and the share of each item, by sets of words."""
+
+    def ngrams(text: str) -> list[tuple[str, ...]]:
+        words = re.findall(r"[^\W_]+", text.lower())
+        return [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
+
+    corpus = {one for text in documents for one in ngrams(text)}
+    shares = []
+    for texts in items:
+        every = [one for text in dict.fromkeys(texts) for one in ngrams(text)]
+        shares.append(sum(one in corpus for one in every) / max(1, len(every)))
+    distinct = [one for text in dict.fromkeys(text for texts in items for text in texts) for one in ngrams(text)]
+    return len(distinct), sum(one in corpus for one in distinct), shares
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(DOCUMENT, min_size=1, max_size=4),
+    st.lists(st.lists(DOCUMENT, max_size=3), max_size=4),
+    st.integers(1, 40),
+    st.integers(2, 7),
+)
+def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[str]], cut: int, width: int) -> None:
+    items = [*items, [documents[0][3:]], documents[:2]]
+    pieces = [
+        Piece(text[begin : begin + cut], number, "corpus")
+        for number, text in enumerate(documents)
+        for begin in range(0, max(1, len(text)), cut)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngram_hashes, "CHUNK_BYTES", 1 << width + 8)  # longer than any word, or many to a document
+        found = overlap(pieces, {"set": items, "other": [["a b a b a b a b"]]})["set"]
+    ngrams, hits, shares = naive(documents, items)
+    assert (found.ngrams, found.found) == (ngrams, hits)
+    assert found.shares == pytest.approx(shares)
+    assert found.items.tolist() == [share > 0 for share in shares]
+
+
+def words(random: np.random.Generator, count: int) -> list[str]:
+    return [f"w{number:x}" for number in random.integers(0, 1 << 40, count)]
+
+
+def test_planted_passages_are_found_and_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    items = [words(random, 40) for _ in range(200)]
+    corpus = words(random, 200_000)
+    corpus[150_000:150_012] = [word.upper() for word in items[7][5:17]]  # 12 words: 5 of its 33 8-grams
+    corpus[3_000:3_007] = items[9][:7]  # too short to count
+    corpus[100_000:100_008] = items[11][-8:]
+    pieces = [Piece(" ".join(corpus), 0, "corpus")]
+    sets = {"all": [[" ".join(one)] for one in items], "none": [[" ".join(words(random, 30))], ["seven words"], []]}
+    found = overlap(pieces, sets)
+    assert (found["all"].ngrams, found["all"].found) == (200 * 33, 6)
+    assert found["all"].share == pytest.approx(6 / 6600)
+    assert np.flatnonzero(found["all"].items).tolist() == [7, 11]
+    assert found["all"].shares[7] == pytest.approx(5 / 33)
+    assert (found["none"].found, found["none"].items_with_overlap) == (0, 0)
+    assert overlap(pieces, {"empty": []})["empty"].share == 0
+
+
+def test_no_8_gram_goes_across_documents_or_texts() -> None:
+    pieces = [Piece("a b c d", 0, "x"), Piece(" e f g h", 0, "x"), Piece("i j k l m n o", 1, "x"), Piece("p", 0, "y")]
+    texts = ["a b c d e f g h", "b c d e f g h i", "i j k l m n o p"]
+    assert overlap(pieces, {"set": [[text] for text in texts]})["set"].items.tolist() == [True, False, False]
+    assert overlap(pieces, {"set": [["a b c d", "e f g h"]]})["set"].ngrams == 0
+
+
+def test_memory_does_not_grow_with_the_corpus() -> None:
+    text = " ".join(words(np.random.default_rng(1), 6_000))  # 65,536 bytes or so
+
+    def peak(megabytes: int) -> int:
+        tracemalloc.start()
+        try:
+            pieces = (Piece(text, number, "corpus") for number in range(16 * megabytes))
+            overlap(pieces, {"set": [["one two three four five six seven eight"]]})
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(12) < 1.1 * peak(3) < 100e6
+
+
+def test_all_texts_of_an_example_are_looked_for() -> None:
+    example = Example(("a context", "a question", ("one", "two")), 1, "x:1", "0")
+    assert texts_of(example) == ("a context a question", "one", "two")
+
+
+def test_files_of_one_document_each_are_kept_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b c d")
+    (tmp_path / "b.txt").write_text("e f g h")
+    (tmp_path / "c.jsonl").write_text('{"text": "a b c d e f g h"}\n')
+    items = {"set": [["a b c d e f g h"]]}
+    assert overlap(corpus_pieces([str(tmp_path / "*.txt")]), items)["set"].found == 0
+    assert overlap(corpus_pieces([str(tmp_path)]), items)["set"].found == 1

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gptkit.finetune.statistics import bootstrap_interval, mean_std, paired_interval
+
+
+def coverage(n: int, studies: int = 600) -> float:
+    """Return how often the interval of n normal values covers their planted mean."""
+    random = np.random.default_rng(7)
+    found = [bootstrap_interval(random.normal(0.3, 2.0, n).tolist(), resamples=1000) for _ in range(studies)]
+    return float(np.mean([low <= 0.3 <= high for low, high in found]))
+
+
+def test_mean_and_sample_standard_deviation_by_hand() -> None:
+    assert mean_std([2.0, 4.0, 9.0]) == (5.0, math.sqrt((9 + 1 + 16) / 2))
+    mean, std = mean_std([0.7])
+    assert mean == 0.7
+    assert math.isnan(std)
+
+
+def test_thirty_seeds_cover_a_planted_effect_as_often_as_promised() -> None:
+    assert 0.93 < coverage(30) < 0.97
+
+
+def test_five_seeds_cover_it_nearly_as_often() -> None:
+    assert 0.89 < coverage(5) < 0.95
+
+
+def test_the_interval_is_a_pure_function_that_moves_and_scales_with_the_values() -> None:
+    values = [0.61, 0.64, 0.6, 0.66, 0.63]
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(values)
+    assert min(values) <= low < np.mean(values) < high <= max(values)
+    assert bootstrap_interval([10 * value + 1 for value in values]) == pytest.approx((10 * low + 1, 10 * high + 1))
+    assert bootstrap_interval([0.5] * 5) == pytest.approx((0.5, 0.5))
+
+
+def test_many_values_agree_with_the_normal_interval() -> None:
+    values = np.random.default_rng(3).normal(size=400)
+    low, high = bootstrap_interval(values.tolist())
+    half = 1.96 * values.std(ddof=1) / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+
+
+def test_pairing_removes_what_the_seeds_share() -> None:
+    seeds = np.random.default_rng(5).normal(size=30)
+    ours, theirs = seeds + 0.1, seeds + np.random.default_rng(6).normal(0, 0.01, 30)
+    low, high = paired_interval(ours.tolist(), theirs.tolist())
+    assert 0 < low < 0.1 < high < 0.12
+    assert high - low < 0.05 * np.subtract(*bootstrap_interval(ours.tolist())[::-1])
+
+
+def test_too_few_values_and_unpaired_seeds_are_errors() -> None:
+    with pytest.raises(ValueError, match="two values"):
+        bootstrap_interval([0.5])
+    with pytest.raises(ValueError, match="shorter"):
+        paired_interval([0.5, 0.6], [0.5])

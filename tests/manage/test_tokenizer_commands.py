@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from gptkit.console import Console
+from gptkit.errors import InputError, UsageError
+from gptkit.manage.tokenizer import run_compare, run_train
+from gptkit.manage.tokenizer_comparison import compare, take
+from gptkit.options import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.text.corpora import open_corpus
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, train_tokenizer
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(stdout=io.StringIO(), stderr=io.StringIO(), environment={})
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> str:
+    (tmp_path / "book.txt").write_text("the low lower lowest of the low\n" * 40)
+    return str(tmp_path / "book.txt")
+
+
+def test_a_trained_tokenizer_is_the_one_that_pretrain_trains(book: str, tmp_path: Path, console: Console) -> None:
+    options = TokenizerTrainOptions(data=(book,), tokenizer="bpe:265", out=tmp_path / "new")
+    facts = run_train(options, console)
+    corpus = open_corpus([book], "0.1")
+    expected = train_tokenizer("bpe:265", (piece.text for piece in corpus.train_pieces()))
+    assert facts["sha256"] == fingerprint(expected) == fingerprint(load_tokenizer(str(tmp_path / "new")))
+    assert (facts["entries"], facts["training_bytes"]) == (265, corpus.train_bytes)
+    with pytest.raises(UsageError, match="something already"):
+        run_train(options, console)
+
+
+def test_training_warns_when_the_text_is_too_little(book: str, tmp_path: Path) -> None:
+    log = io.StringIO()
+    console = Console(stdout=io.StringIO(), stderr=log, environment={})
+    facts = run_train(TokenizerTrainOptions(data=(book,), tokenizer="bpe:9999", out=tmp_path / "new"), console)
+    assert f"warning: bpe:9999: the text yields {facts['entries']} entries only" in log.getvalue()
+
+
+def test_training_refuses_what_is_not_trained(tmp_path: Path, console: Console) -> None:
+    with pytest.raises(UsageError, match="'gpt2-files' is not trained"):
+        run_train(TokenizerTrainOptions(tokenizer="gpt2-files", out=tmp_path / "new"), console)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="something already"):
+        run_train(TokenizerTrainOptions(tokenizer="char", out=tmp_path / "file"), console)
+
+
+def test_comparing_counts_by_hand(book: str) -> None:
+    """char makes 32 tokens of a line; bytes alone as many, with other ids."""
+    texts = ["the low lower lowest of the low\n"]
+    char, bpe = train_tokenizer("char", texts), train_tokenizer("bpe:257", texts)
+    pieces = take(open_corpus([book], "0.1").train_pieces(), 10**6)
+    found = compare(char, bpe, pieces)
+    assert (found.first.tokens, found.second.tokens) == (found.text_bytes, found.text_bytes)
+    assert found.first.tokens_per_byte == 1
+    assert found.first.tokens_per_word == pytest.approx(32 / 7, rel=0.01)
+    assert found.shared_entries == len(set(texts[0]) - {" "}) + 2  # the space as "", and the end of text
+    assert not found.same_ids
+    assert found.difference is not None
+    assert (found.difference.token, found.difference.source) == (0, book)
+    assert found.difference.first_text == "the low " == found.difference.second_text
+
+
+def test_equal_ids_and_the_first_difference(book: str) -> None:
+    pieces = take(open_corpus([book], "0.1").train_pieces(), 10**6)
+    text = "the low lower lowest of the low\n" * 40
+    small, same = train_tokenizer("bpe:262", [text]), train_tokenizer("bpe:262", [text])
+    assert compare(small, same, pieces).same_ids
+    same.add_tokens(["est"])
+    difference = compare(small, same, pieces).difference
+    assert difference is not None
+    assert "est of" in difference.second_text
+
+
+def test_the_report(book: str, console: Console) -> None:
+    result = run_compare(TokenizerCompareOptions(first="char", second="bpe:260", data=(book,)), console)
+    assert result["tokenizers"] == ["char", "bpe:260"]
+    assert result["fewest_tokens"] == "bpe:260"
+    assert result["first"]["entries"] == 13
+    json.dumps(result)
+    with pytest.raises(InputError, match="no such tokenizer directory"):
+        run_compare(TokenizerCompareOptions(first="nowhere", second="char", data=(book,)), console)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptkit.errors import UsageError
+from gptkit.scoring.asking import score_protocols
+from gptkit.scoring.encoder import Encoder
+from gptkit.scoring.measures import MEASURES, measure
+from gptkit.scoring.passage_encoding import encode_passages
+from gptkit.scoring.protocols import Items, ScoredProtocol
+from gptkit.scoring.requests import Answer, Request
+from gptkit.scoring.running_text import Reading, items_of, requests_of
+from gptkit.tasks.text_corpora import any_text, articles
+from gptkit.tasks.text_rows import TEXT_ROWS, sliding_protocol, with_stride
+from gptkit.tasks.wikitext import joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
+from gptkit.text import pieces
+from gptkit.text.examples import Example
+from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+
+ROWS = {row.name: row for row in TEXT_ROWS}
+CHARACTERS = train_tokenizer("char", ["ab \n"])
+V = len(CHARACTERS)
+A, B, SPACE, LINE_END = CHARACTERS.convert_tokens_to_ids(["a", "b", " ", "\n"])
+
+LogProbs = Callable[[Request], Sequence[float]]
+
+
+def uniform(request: Request) -> Sequence[float]:
+    return [-math.log(V)] * (len(request.ids) - request.start)
+
+
+def score(protocol: ScoredProtocol, examples: Sequence[Example], encoder: Encoder, log_probs: LogProbs) -> Items:
+    def answer(request: Request) -> Answer:
+        scored = request.ids[request.start :]
+        return Answer(np.array(log_probs(request), np.float64), scored, scored)
+
+    def scorer(groups: Sequence[tuple[Request, ...]], banned: Sequence[int]) -> list[tuple[Answer, ...]]:
+        return [tuple(map(answer, group)) for group in groups]
+
+    [items] = score_protocols([protocol], examples, encoder, scorer)
+    return items
+
+
+def of(*documents: Sequence[str]) -> list[Example]:
+    """Return examples, given the passages of each document."""
+    names = [(f"{one}:{two}", text) for one, parts in enumerate(documents) for two, text in enumerate(parts)]
+    return [Example((text,), None, "here", name) for name, text in names]
+
+
+def protocol_of(row: str, name: str) -> ScoredProtocol:
+    [found] = [one for one in ROWS[row].protocols if one.name == name]
+    assert isinstance(found, ScoredProtocol)
+    return found
+
+
+DOCUMENTS = st.lists(
+    st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=5).map(
+        lambda words: [words[0], *(f" {word}" for word in words[1:])]
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60)
+@given(DOCUMENTS, st.integers(1, 9), st.integers(1, 9))
+def test_a_uniform_model_gives_the_closed_form_of_every_measure(
+    documents: list[list[str]], window: int, stride: int
+) -> None:
+    examples, encoder = of(*documents), Encoder(CHARACTERS, window)
+    texts = [str(one.fields[0]) for one in examples]
+    characters, words = sum(map(len, texts)), sum(len(text.split()) for text in texts)
+    tokens = characters + len(documents) - 1  # the separators between documents
+    items = score(sliding_protocol(min(stride, window)), examples, encoder, uniform)
+    found = {name: entry["value"] for name, entry in measure(ROWS["perplexity"].protocols[0].measures, items).items()}
+    assert found["token_perplexity"] == pytest.approx(V)
+    assert found["word_perplexity"] == pytest.approx(V ** (tokens / words))
+    assert found["bits_per_byte"] == pytest.approx(math.log2(V) * tokens / characters)
+    assert found["bits_per_character"] == found["bits_per_byte"]
+    assert items.columns["tokens"].sum() == tokens
+    assert items.ids == tuple(one.identifier for one in examples)
+
+
+BIGRAMS = {(A, A): 0.25, (A, B): 0.5, (B, A): 0.125, (B, B): 0.0625, (B, SPACE): 0.5, (SPACE, A): 0.5, (SPACE, B): 0.25}
+
+
+def bigram(request: Request) -> list[float]:
+    pairs = zip(request.ids[request.start - 1 :].tolist(), request.ids[request.start :].tolist(), strict=False)
+    return [math.log(BIGRAMS.get(pair, 0.125)) for pair in pairs]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, None])
+def test_the_nll_of_a_bigram_table_by_hand_and_whatever_the_stride(stride: int | None) -> None:
+    """ab|␣ba and aa: log2 of sep-a, a-b, then b-␣, ␣-b, b-a; then a-sep, sep-a, a-a."""
+    items = score(sliding_protocol(stride), of(["ab", " ba"], ["aa"]), Encoder(CHARACTERS, 3), bigram)
+    bits = [3 + 1, 1 + 2 + 3, 3 + 3 + 2]
+    np.testing.assert_allclose(items.columns["nll"], np.multiply(bits, math.log(2)))
+    assert items.columns["tokens"].tolist() == [2, 3, 3]
+    assert items.columns["words"].tolist() == [1, 1, 1]
+
+
+def test_documents_alone_begin_behind_the_separator() -> None:
+    examples, encoder = of(["ab", " ba"], ["aa"]), Encoder(CHARACTERS, 4)
+    groups = protocol_of("perplexity", "documents").requests(examples, encoder)
+    ids = [[one.ids.tolist() for one in group] for group in groups]
+    separator = encoder.separator
+    assert ids == [[[separator, A, B, SPACE, B]], [[A, B, SPACE, B, A]], [[separator, A, A]]]
+    assert [[one.start for one in group] for group in groups] == [[1], [4], [1]]
+
+
+def test_a_group_may_be_empty_and_the_first_passages_score_as_in_the_whole() -> None:
+    documents = [["ab", " ba", " b", " aab"], ["aa", " bb"]]
+    encoder = Encoder(CHARACTERS, 6)
+    whole = score(sliding_protocol(2), of(*documents), encoder, bigram)
+    groups = sliding_protocol(2).requests(of(*documents), encoder)
+    assert () in groups
+    for limit in range(1, 6):
+        part = score(sliding_protocol(2), of(*documents)[:limit], encoder, bigram)
+        assert part.ids == whole.ids[:limit]
+        np.testing.assert_allclose(part.columns["nll"], whole.columns["nll"][:limit])
+
+
+def test_characters_and_bytes_are_counted_in_the_original_text() -> None:
+    reading = Reading("as they are", render=lambda texts: ["b"] * len(texts), words=lambda texts: [7] * len(texts))
+    examples, encoder = of(["é a", " ü"]), Encoder(CHARACTERS, 8)
+    answers = [
+        tuple(Answer(np.zeros(len(one.ids) - one.start), one.ids, one.ids) for one in group)
+        for group in requests_of(reading, lambda n_positions: n_positions, examples, encoder)
+    ]
+    columns = items_of(reading, examples, answers, encoder).columns
+    assert {name: columns[name].tolist() for name in ("bytes", "characters", "words", "tokens")} == {
+        "bytes": [4, 3],
+        "characters": [3, 2],
+        "words": [7, 7],
+        "tokens": [1, 1],
+    }
+
+
+def test_a_stride_that_leaves_tokens_out_is_refused() -> None:
+    encoder = Encoder(CHARACTERS, 8)
+    for stride in (0, 9):
+        for ask in (lambda one: one.requests(of(["ab"]), encoder), lambda one: one.settings(encoder)):
+            with pytest.raises(UsageError, match=r"--stride.*give 1 to 8"):
+                ask(sliding_protocol(stride))
+    assert sliding_protocol(None).settings(encoder) == {"window": 8, "stride": 8}
+    assert protocol_of("text8", "sliding-half").settings(encoder) == {"window": 8, "stride": 4}
+
+
+def test_every_row_keeps_its_names() -> None:
+    assert set(ROWS) == {"perplexity", "wikitext2", "wikitext103", "ptb", "1bw", "enwik8", "text8"}
+    first = {"perplexity": "bits_per_byte", "enwik8": "bits_per_byte", "text8": "bits_per_character"}
+    for name, row in ROWS.items():
+        assert len({one.name for one in row.protocols}) == len(row.protocols)
+        for protocol in row.protocols:
+            assert protocol.measures[0] == first.get(name, "word_perplexity")
+            assert set(protocol.measures) <= set(MEASURES)
+            assert all(one.measure in protocol.measures for one in protocol.published)
+        assert [one.name for one in with_stride(row, 32).protocols] == ["sliding-32"]
+
+
+# How others read WikiText.
+
+
+def test_joined_lines_are_hugging_faces_join() -> None:
+    text = " \n = A = \n \n one \n two \n \n"
+    rows = [line if line.strip() else "" for line in text.splitlines(keepends=True)]
+    for cuts in ([], [1], [8], [10, 14], [8, 10, 14, 20]):
+        passages_ = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert "".join(joined_lines(passages_)) == "\n\n".join(rows)
+
+
+def test_lm_eval_pages_by_hand() -> None:
+    passages_ = ['\n = A = \n \n He said : "', " I 'm 5 @.@ 4 ; old \" ( or 1 @,@ 000 ) .", "\n It 's N here \n "]
+    page = lm_eval_page(passages_)
+    assert page[0] == ' = A = \n \n He said : "'
+    assert lm_eval_words(page) == [8, 15, 5]  # an empty word at either end of the page
+    assert lm_eval_text(page) == [' = A =\n\nHe said: "', "I 'm 5.4; old\" (or 1,000) .", "\nIt's 1 here\n"]
+
+
+def test_the_published_count_of_wikitext_2(test_data: Path) -> None:
+    documents = articles(test_data / "corpora" / "wikitext2-valid.txt")
+    examples = of(*(list(pieces.passages(document.text, within_lines=False)) for document in documents))
+    words = ROWS["wikitext2"].protocols[0].items.args[0].words  # type: ignore[attr-defined]
+    assert sum(words([str(one.fields[0]) for one in examples])) == 217_646
+    assert len({one.identifier.partition(":")[0] for one in examples}) == 60
+
+
+@pytest.mark.parametrize("name", ["bpe", pytest.param("gpt1", marks=pytest.mark.slow)])
+def test_the_ids_of_passages_are_those_of_the_text(test_data: Path, name: str) -> None:
+    union = any_text(str(test_data / "corpora" / "state_union.txt")).examples[:20]
+    wikitext = (test_data / "corpora" / "wikitext2-valid.txt").read_text(encoding="utf-8")[:20_000]
+    one_line = " ".join(str(one.fields[0]) for one in union).replace("\n", " ")
+    page = lm_eval_page(list(pieces.passages(wikitext, within_lines=False)))
+    texts = [str(one.fields[0]) for one in union]
+    if name == "bpe":
+        tokenizer = train_tokenizer("bpe:400", texts)
+    else:
+        pytest.importorskip("spacy")
+        tokenizer = load_tokenizer(str(test_data / "tokenizers" / name))
+    encoder = Encoder(tokenizer, 512)
+    documents = [texts, list(pieces.passages(one_line, within_lines=True)), joined_lines(page), lm_eval_text(page)]
+    for document, parts in zip(documents, encode_passages(tokenizer, documents), strict=True):
+        [whole] = encoder.encode(["".join(document)])
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        if name != "gpt1":
+            assert [tokenizer.decode(ids).strip() for ids in parts] == [text.strip() for text in document]
+
+
+def test_where_no_white_space_parts_two_passages_a_token_across_counts_with_the_second() -> None:
+    tokenizer = train_tokenizer("bpe:259", ["abab abab ab ab"])
+    [parts] = encode_passages(tokenizer, [["b", "a", "b", " a"]])
+    assert tokenizer.convert_ids_to_tokens(np.concatenate(parts).tolist()) == ["b", "ab", "Ġ", "a"]
+    assert list(map(len, parts)) == [1, 0, 1, 2]

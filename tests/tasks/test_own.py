@@ -1,0 +1,129 @@
+"""A user's own task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gptkit.errors import InputError, UsageError
+from gptkit.tasks import own
+from gptkit.tasks.reading import load_examples
+from gptkit.tasks.table import find_task
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_the_example_of_the_docstring(tmp_path: Path) -> None:
+    shown = str(own.__doc__).partition("\n\n")[2].partition("\n\nWithout")[0]
+    task = find_task(write(tmp_path, shown))
+    assert (task.name, task.format, task.labels) == ("reviews", "classification", ("negative", "positive"))
+    assert (task.target, task.metrics, list(task.splits)) == ("class", ("accuracy", "f1"), ["train", "dev"])
+    (tmp_path / "reviews-train.csv").write_text("review,stars,more\ngood,positive,1\nbad,0,2\n")
+    loaded = load_examples(task, "train", None)
+    assert [(one.fields, one.label) for one in loaded.examples] == [(("good",), 1), (("bad",), 0)]
+    elsewhere = tmp_path / "data"
+    elsewhere.mkdir()
+    with pytest.raises(InputError, match=r"looked for reviews-train\.csv"):
+        load_examples(task, "train", elsewhere)
+    (elsewhere / "reviews-train.csv").write_text("review\ngood\n")
+    with pytest.raises(InputError, match=r"no column 'stars' .*reviews-train\.csv:1"):
+        load_examples(task, "train", elsewhere)
+
+
+def test_scores_and_choices(tmp_path: Path) -> None:
+    scores = find_task(write(tmp_path, "format: similarity\nscore_range: [-1, 1]\n"))
+    assert (scores.name, scores.target, scores.metrics) == ("mine", "score", ("pearson", "spearman"))
+    (tmp_path / "train.tsv").write_text("first\tsecond\tlabel\na\tb\t-0.5\n")
+    assert load_examples(scores, "train", None).examples[0].label == -0.5
+    soft = find_task(write(tmp_path, "format: entailment\nscore_range: [0, 5]\ntarget: soft-score\n"))
+    assert (soft.target, soft.score_range) == ("soft-score", (0.0, 5.0))
+    text = "format: multiple-choice\ncolumns:\n  context: [one, two]\n  choices: [right, wrong]\n  label: gold\n"
+    choices = find_task(write(tmp_path, text))
+    (tmp_path / "train.csv").write_text("one,two,right,wrong,gold\na,b,c,d,0\n")
+    (tmp_path / "train.tsv").unlink()
+    assert load_examples(choices, "train", None).examples[0].fields == ("a b", "", ("c", "d"))
+    (tmp_path / "train.csv").write_text("one,two,right,wrong,gold\na,b,c,d,0\na,b,c,d,2\n")
+    with pytest.raises(InputError, match=r"unknown label 2 .*train\.csv:3"):
+        load_examples(choices, "train", None)
+
+
+@pytest.mark.parametrize("labels", ["[false, true]", "[True, False]", "['0', true, false]"])
+def test_booleans_are_the_labels_true_and_false(tmp_path: Path, labels: str) -> None:
+    task = find_task(write(tmp_path, f"format: classification\nlabels: {labels}\n"))
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": false}\n{"text": "b", "label": true}\n')
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [False, True]}), tmp_path / "dev.parquet")
+    for split in ("train", "dev"):
+        examples = load_examples(task, split, None).examples
+        assert [task.labels[int(one.label or 0)].lower() for one in examples] == ["false", "true"]
+    other = find_task(write(tmp_path, "format: classification\nlabels: [no, yes]\n"))
+    with pytest.raises(InputError, match=r"unknown label False .* write one of no, yes"):
+        load_examples(other, "train", None)
+
+
+FAULTS: list[tuple[str, int, str]] = [
+    ("format: clasification\n", 1, "did you mean 'classification'"),
+    ("# mine\nformat: entailment\nlabel: [a, b]\n", 3, "did you mean 'labels'"),
+    ("format: entailment\nformat: entailment\n", 2, "there twice"),
+    ("labels: [a, b]\n", 1, "no 'format'"),
+    ("format: entailment\n", 1, "neither labels nor a score_range"),
+    ("format: entailment\nlabels: [a]\n", 2, "two or more"),
+    ("format: entailment\nlabels: [a, a]\n", 2, "one value twice"),
+    ("format: entailment\nlabels: a\n", 2, "not a list"),
+    ("format: entailment\nlabels: [a, [b]]\n", 2, "not one word"),
+    ("format: entailment\nlabels: [a, b]\nscore_range: [0, 1]\n", 3, "labels alone"),
+    ("format: similarity\nscore_range: [1, 0]\n", 2, "a lower and an upper number"),
+    ("format: similarity\nscore_range: [0, .inf]\n", 2, "a lower and an upper number"),
+    ("format: similarity\nscore_range: [0, 4]\ntarget: soft-score\n", 2, "from 0 to 5"),
+    ("format: multiple-choice\nlabels: [a, b]\n", 2, "has no labels"),
+    ("format: multiple-choice\nchoices: 1\n", 2, "at least 2"),
+    ("format: entailment\nlabels: [a, b, c]\nmetrics: [f1]\n", 3, "accuracy, matthews"),
+    ("format: entailment\nlabels: [a, b]\ncolumns:\n  premise: p\n", 4, "none for 'hypothesis'"),
+    ("format: entailment\nlabels: [a, b]\ncolumns:\n  premis: p\n", 4, "did you mean 'premise'"),
+    ("format: entailment\nlabels: [a, b]\nsplits:\n  train: a.txt\n", 4, "not a kind of file"),
+    ("format: entailment\nlabels: [a, b]\nsplits: train.csv\n", 3, "no `key: value` lines"),
+    ("format: entailment\nlabels: [a, b]\nname: rte\n", 3, "gptkit's own"),
+    ("format: entailment\nlabels: [a, b]\nname: ../x\n", 3, "cannot name a task"),
+    ("format: entailment\nlabels: [a, b\n", 3, "not YAML"),
+    ("- a\n", 1, "no `key: value` lines"),
+    ("", 1, "the file is empty"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "part"), FAULTS)
+def test_a_fault_is_named_by_file_and_line(tmp_path: Path, text: str, line: int, part: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        find_task(write(tmp_path, text))
+    assert refusal.value.where == f"{tmp_path}/mine.yaml:{line}"
+    assert part in str(refusal.value)
+
+
+def test_a_task_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        find_task(str(tmp_path / "none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes(b"format: entailment\nname: caf\xe9\n")
+    with pytest.raises(UsageError, match=r"not UTF-8 .*latin\.yaml:2"):
+        find_task(str(tmp_path / "latin.yaml"))
+
+
+WORDS = st.sampled_from([*own.KEYS, ": ", "\n", "  ", "[", "]", "- ", "a", "0", "entailment", "&x", "*x", "!!int"])
+
+
+@given(
+    content=st.one_of(st.binary(max_size=100), st.lists(WORDS, max_size=30).map(lambda words: "".join(words).encode()))
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_a_task_or_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "any.yaml").write_bytes(content)
+    try:
+        found = find_task(str(tmp_path / "any.yaml")).format
+    except UsageError as error:
+        found = error.fix or ""
+    assert found
