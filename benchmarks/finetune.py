@@ -94,11 +94,11 @@ def gptkit_step(precision: str) -> Callable[[], object]:
 
     from gptkit.finetune.batches import finetuning_batches
     from gptkit.finetune.objective import double_heads_loss
+    from gptkit.finetune.options import FinetuneOptions
     from gptkit.finetune.plan import CPU_TOKENS
     from gptkit.finetune.transfer import NewHead, to_double_heads
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
-    from gptkit.options import FinetuneOptions
     from gptkit.training.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -14,9 +14,9 @@ import torch
 from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
-from gptkit.options import PretrainOptions
 from gptkit.pretrain.inputs import flops_per_token
 from gptkit.pretrain.objective import VALIDATION_TOKENS
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import chosen_rows, shape_of
 from gptkit.report.planned_tables import duration, size
 from gptkit.training import planning

@@ -15,8 +15,8 @@ from gptkit.cli.main import main
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import PretrainOptions
 from gptkit.pretrain.objective import language_modeling_loss
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.training.batches import MicroBatch
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer

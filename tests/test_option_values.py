@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gptkit.cli.commands import COMMANDS
 from gptkit.errors import UsageError
 from gptkit.option_values import FLAGS_ONLY, kinds_of, parse_value, read_recipe
-from gptkit.options import PretrainOptions, fields_of
+from gptkit.options import fields_of
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import RecipeFile, recipes_of
 from gptkit.system.yaml_files import MAX_BYTES
 

@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from gptkit.console import Console
 from gptkit.convert import command
+from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import ConvertOptions
 from gptkit.tasks.carried_task import write_task
 from gptkit.tasks.table import find_task
 from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer, train_tokenizer

@@ -17,8 +17,11 @@ from children import run_command
 from in_process import Ended, complaints, gptkit
 from small_runs import SmallRuns
 
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.option_values import Kind, kinds_of, read_recipe
-from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions, fields_of
+from gptkit.options import fields_of
+from gptkit.pretrain.options import PretrainOptions
+from gptkit.training.options import TrainingOptions
 
 KINDS: dict[str, type[TrainingOptions]] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions}
 OUTSIDE = {"json", "resume", "dry_run", "out"}  # how a command is given, not how it is run

@@ -24,13 +24,13 @@ from figures import Count, Report
 from gptkit.errors import Diverged
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import TrainingOptions
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 

@@ -14,7 +14,7 @@ from small_runs import SmallRuns
 
 from figures import Count, Report
 from gptkit.option_values import read_recipe
-from gptkit.options import PretrainOptions
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import recipes_root
 
 BOUND, SECONDS = 0.05, 10

@@ -6,8 +6,8 @@ import torch
 from gptkit.finetune.layers import layers
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import TrainingOptions
 from gptkit.training.optimizers import Layer, Rate, build_optimizer
+from gptkit.training.options import TrainingOptions
 
 
 def test_hand_worked_layers_of_two_blocks() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gptkit.cli.main import main
 from gptkit.option_values import read_recipe, recipe_keys
-from gptkit.options import PretrainOptions
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import all_recipes
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.options import PretrainOptions
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.tasks import text_corpora
 from gptkit.tasks.text_corpora import TextCorpus, any_text, articles, last_twentieth, one_document, sentences
 from gptkit.text import embedded

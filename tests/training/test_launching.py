@@ -19,13 +19,15 @@ import gptkit
 from gptkit.cli.launch import config_path, run
 from gptkit.console import Console
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import FinetuneOptions, PretrainOptions, TrainingOptions
 from gptkit.pretrain.inputs import prepare_inputs
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import recipes_root
 from gptkit.system import ranks
 from gptkit.training.launch_config import FSDP2, LaunchConfig, read_launch_config
 from gptkit.training.launching import Launch, launch, plan_launch
+from gptkit.training.options import TrainingOptions
 
 README = Path(__file__).parents[2] / "README.md"
 LAUNCHER = """

@@ -11,7 +11,7 @@ from torch import Tensor
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
-from gptkit.options import PretrainOptions
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import shape_of
 from gptkit.training import planning
 from gptkit.training.optimizers import build_optimizer

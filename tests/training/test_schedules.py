@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from gptkit.options import ScheduleName
+from gptkit.training.options import ScheduleName
 from gptkit.training.schedules import learning_rate_factor, steps_before_decay
 
 

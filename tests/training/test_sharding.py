@@ -15,10 +15,10 @@ from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 
 from gptkit.errors import UsageError
 from gptkit.model.interop import read_safetensors
-from gptkit.options import TrainingOptions
 from gptkit.system.run_layout import directory_name
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.sharding import Sharding, is_asked, rows_of
 

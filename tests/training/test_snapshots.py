@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from training_toy import bits_equal, toy, toy_loss, toy_train
 
 from gptkit.errors import Interrupted, OutOfResources
-from gptkit.options import TrainingOptions
 from gptkit.system import files
 from gptkit.system.run_layout import defect
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch
 from gptkit.training.checkpoints import newest_committed
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan, snapshots_of
 from gptkit.training.snapshots import drop_after
 

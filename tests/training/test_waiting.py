@@ -19,13 +19,13 @@ from gptkit.finetune.objective import double_heads_loss
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import TrainingOptions
 from gptkit.pretrain.objective import language_modeling_loss
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.events import StepEvent
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.step import LossFunction

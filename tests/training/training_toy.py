@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptkit.errors import GptkitError
-from gptkit.options import TrainingOptions
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.schedules import learning_rate_factor

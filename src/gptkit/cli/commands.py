@@ -1,6 +1,6 @@
 """The table of commands: what each is called, takes, does, and what to try after it.
 
-To add a command, write its options in options.py, `run(options, console) -> dict | None` in commands/, and a row here.
+To add a command, write a file with its options and `run(options, console) -> dict | None`, and a row here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptkit import options as opt
+from gptkit.convert.options import ConvertOptions
+from gptkit.evaluate.options import EvalOptions
+from gptkit.finetune.options import FinetuneOptions
+from gptkit.manage.options import (
+    EnvOptions,
+    RecipesCopyOptions,
+    RecipesListOptions,
+    RecipesShowOptions,
+    TasksOptions,
+    TokenizerCompareOptions,
+    TokenizerTrainOptions,
+)
+from gptkit.options import GenerateOptions, OutputOptions
+from gptkit.pretrain.options import PretrainOptions
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Command:
 
     name: str
     help: str
-    options: type[opt.OutputOptions]
+    options: type[OutputOptions]
     function: str
     examples: tuple[str, ...]
     next: str | Callable[[Mapping[str, Any]], str]
@@ -54,7 +67,7 @@ COMMANDS = (
     Command(
         "pretrain",
         "Train a GPT-1 or GPT-2 model from scratch on raw text, or go on from a model directory.",
-        opt.PretrainOptions,
+        PretrainOptions,
         "gptkit.pretrain.command:run",
         (
             "gptkit pretrain                                  # the embedded corpus, half a minute to three minutes",
@@ -68,7 +81,7 @@ COMMANDS = (
     Command(
         "finetune",
         "Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.",
-        opt.FinetuneOptions,
+        FinetuneOptions,
         "gptkit.finetune.command:run",
         (
             "gptkit finetune --task demo-classification       # from the newest pretrain run under ./runs",
@@ -84,7 +97,7 @@ COMMANDS = (
     Command(
         "tasks",
         "List the tasks to fine-tune on: format, metric, sizes, and where the data comes from.",
-        opt.TasksOptions,
+        TasksOptions,
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
         "gptkit finetune --task demo-classification",
@@ -92,7 +105,7 @@ COMMANDS = (
     Command(
         "generate",
         "Generate text with a model: unconditional, from a prompt, from many, or in a dialogue.",
-        opt.GenerateOptions,
+        GenerateOptions,
         "gptkit.generate.command:run",
         (
             "gptkit generate --top-k 40                       # from the newest run under ./runs",
@@ -106,7 +119,7 @@ COMMANDS = (
     Command(
         "eval",
         "Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.",
-        opt.EvalOptions,
+        EvalOptions,
         "gptkit.evaluate.command:run",
         (
             "gptkit eval                                      # the newest run under ./runs, by its own task",
@@ -124,7 +137,7 @@ COMMANDS = (
     Command(
         "convert",
         "Import a model's weights from another format, or export them.",
-        opt.ConvertOptions,
+        ConvertOptions,
         "gptkit.convert.command:run",
         (
             "gptkit convert runs/demo/model exported --to hf  # a directory that plain transformers loads",
@@ -135,7 +148,7 @@ COMMANDS = (
     Command(
         "tokenizer train",
         "Train a tokenizer on the text that pretrain would train on.",
-        opt.TokenizerTrainOptions,
+        TokenizerTrainOptions,
         "gptkit.manage.tokenizer:run_train",
         (
             "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
@@ -146,7 +159,7 @@ COMMANDS = (
     Command(
         "tokenizer compare",
         "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
-        opt.TokenizerCompareOptions,
+        TokenizerCompareOptions,
         "gptkit.manage.tokenizer:run_compare",
         (
             "gptkit tokenizer compare char bpe:4096",
@@ -157,7 +170,7 @@ COMMANDS = (
     Command(
         "recipes ls",
         "List the model presets and the recipes.",
-        opt.RecipesListOptions,
+        RecipesListOptions,
         "gptkit.manage.recipes:run_list",
         ("gptkit recipes ls",),
         "gptkit recipes show laptop",
@@ -165,7 +178,7 @@ COMMANDS = (
     Command(
         "recipes show",
         "Show a preset or a recipe, with every key that it leaves at its default.",
-        opt.RecipesShowOptions,
+        RecipesShowOptions,
         "gptkit.manage.recipes:run_show",
         ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
         "gptkit recipes cp {kind}/{name}",
@@ -173,7 +186,7 @@ COMMANDS = (
     Command(
         "recipes cp",
         "Copy a preset or a recipe, to change it.",
-        opt.RecipesCopyOptions,
+        RecipesCopyOptions,
         "gptkit.manage.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
         "gptkit {command} {flag} {path}",
@@ -181,7 +194,7 @@ COMMANDS = (
     Command(
         "env",
         "Show versions, processor, GPUs, compiler and folders.",
-        opt.EnvOptions,
+        EnvOptions,
         "gptkit.manage.env:run",
         ("gptkit env", "gptkit env --json"),
         "gptkit pretrain",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptkit.console import Console
 from gptkit.errors import UsageError, suggest
-from gptkit.options import TrainingOptions
 from gptkit.recipe_files import recipes_root
 from gptkit.system import ranks
+from gptkit.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from gptkit.training.launch_config import LaunchConfig

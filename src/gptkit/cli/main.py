@@ -23,7 +23,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gptkit
-from gptkit import options as opt
 from gptkit.cli.command_line import HELP_FLAGS, RECIPE_FLAGS, Flag, RecipeValues, flags_of, recipe_values, scan
 from gptkit.cli.commands import COMMANDS, GROUPS, Command
 from gptkit.cli.failures import as_gptkit_error
@@ -31,10 +30,12 @@ from gptkit.cli.help_text import HELP_ROW, Page, command_page
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
 from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
+from gptkit.options import OutputOptions, fields_of
 from gptkit.system import ranks
 from gptkit.system.limits import guard_limits
 from gptkit.system.signals import Watch
 from gptkit.system.terminal import has_colour, is_live, open_standard_streams
+from gptkit.training.options import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Request:
     """A command line that was understood."""
 
     command: Command
-    options: opt.OutputOptions
+    options: OutputOptions
     recipe_note: str
 
 
@@ -117,7 +118,7 @@ def _interrupt(number: int) -> None:
 
 def _has_run_directory(request: Request | int | None) -> bool:
     """Say whether a command leaves its result in a run directory, and so can do without stdout."""
-    if not isinstance(request, Request) or not isinstance(request.options, opt.TrainingOptions):
+    if not isinstance(request, Request) or not isinstance(request.options, TrainingOptions):
         return False
     return not request.options.dry_run
 
@@ -140,7 +141,7 @@ def _result(request: Request, arguments: Sequence[str], console: Console) -> dic
         module, name = request.command.function.split(":")
         return getattr(importlib.import_module(module), name)(options, console)
 
-    if isinstance(request.options, opt.TrainingOptions):  # which may be work for several processes
+    if isinstance(request.options, TrainingOptions):  # which may be work for several processes
         run = importlib.import_module("gptkit.cli.launch").run
         return run(function, request.options, arguments, console) or {}
     return function(request.options, console) or {}
@@ -211,7 +212,7 @@ def _signature(command: Command) -> Callable[..., dict[str, Any]]:
 
     hints, kinds = get_type_hints(command.options), kinds_of(command.options)
     parameters = [
-        _parameter(name, hints[name], kinds[name], field) for name, field in opt.fields_of(command.options).items()
+        _parameter(name, hints[name], kinds[name], field) for name, field in fields_of(command.options).items()
     ]
     if recipe_keys(command.options):
         recipe = Annotated[str | None, typer.Option(*RECIPE_FLAGS)]
@@ -251,7 +252,7 @@ class _Row(TyperCommand):
     row: ClassVar[Command]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        row, fields = self.row, opt.fields_of(self.row.options)
+        row, fields = self.row, fields_of(self.row.options)
         knobs = [name for name, field in fields.items() if not field.metadata["flag"]]
         given = scan(args, flags_of(row.options), knobs, ctx.command_path)
         ctx.obj = recipe_values(row.name, row.options, given, recipe_by=row.recipe_by)

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from gptkit.console import Console
+from gptkit.convert.options import ConvertOptions
 from gptkit.convert.proof import logits_on_random_ids, same_logits
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.config_files import foreign_config
@@ -33,7 +34,6 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.directories import source_directory
-from gptkit.options import ConvertOptions
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task

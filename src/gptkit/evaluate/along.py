@@ -16,9 +16,9 @@ from gptkit.evaluate.along_plot import Curve, draw_zero_shot
 from gptkit.evaluate.gate.suites import SuiteTask
 from gptkit.evaluate.jobs import Job, evaluate_job, prepare_job, tasks_of
 from gptkit.evaluate.model import EvaluatedModel
+from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import SCHEMA, EvaluatedRun
 from gptkit.evaluate.tables import shown
-from gptkit.options import EvalOptions
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import ScoredProtocol
 from gptkit.system import files

@@ -9,9 +9,9 @@ from pathlib import Path
 from gptkit.errors import UsageError, nearest
 from gptkit.evaluate.gate.suites import SuiteTask, read_suite
 from gptkit.evaluate.model import EvaluatedModel
+from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.recorded_data import recorded_data
 from gptkit.evaluate.results import VERSION, Scored, scored
-from gptkit.options import EvalOptions
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import Evaluation, GeneratedProtocol, Items, Protocol, RuleProtocol, ScoredProtocol
 from gptkit.tasks.carried_task import TASK_FILE

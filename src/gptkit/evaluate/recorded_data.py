@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gptkit.errors import UsageError
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.option_values import read_recipe
-from gptkit.options import FinetuneOptions
 from gptkit.recipe_files import CONFIG
 from gptkit.system.run_layout import MODEL
 

@@ -15,6 +15,7 @@ from gptkit.finetune import plan, report
 from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
 from gptkit.finetune.objective import double_heads_loss
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import metrics_of, write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
 from gptkit.model.config_files import read_config
@@ -22,7 +23,6 @@ from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.option_values import read_recipe
-from gptkit.options import FinetuneOptions
 from gptkit.recipe_files import CONFIG
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start

@@ -12,9 +12,9 @@ from gptkit.finetune import plan
 from gptkit.finetune.batches import evaluation_batches
 from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.objective import double_heads_loss, predict
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.options import FinetuneOptions
 from gptkit.report.dry_run import COMPUTED, Subject, tell
 from gptkit.training import rules
 from gptkit.training.hardware import Hardware

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, marker_ids
@@ -17,7 +18,6 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.directories import model_directory
 from gptkit.model_files.weights import weight_files
-from gptkit.options import FinetuneOptions
 from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.reading import Loaded, load_examples

@@ -15,10 +15,10 @@ from gptkit.finetune.batches import evaluation_batches, finetuning_batches, full
 from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.layers import layers
 from gptkit.finetune.objective import SplitLogits, predict
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import metrics_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files.weights import not_finite
-from gptkit.options import FinetuneOptions
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.table import Task
 from gptkit.training import rules

@@ -8,9 +8,9 @@ from typing import Any
 
 import gptkit
 from gptkit.finetune.inputs import Inputs
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.plan import length_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.options import FinetuneOptions
 from gptkit.report.model_card import ModelCard, made_with, shape_of
 from gptkit.tasks.carried_task import TASK_FILE
 from gptkit.tasks.formats import FORMAT_FIELDS

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.options import TasksOptions
+from gptkit.manage.options import TasksOptions
 from gptkit.tasks.demo import demo_examples
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task

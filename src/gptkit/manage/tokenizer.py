@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
+from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
 from gptkit.manage.tokenizer_comparison import Comparison, compare, take
-from gptkit.options import TokenizerCompareOptions, TokenizerTrainOptions
 from gptkit.text.corpora import Corpus, open_corpus
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, needs_training, train_tokenizer, training_note
 

@@ -14,11 +14,11 @@ from gptkit.errors import AGAIN
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.directories import model_presets
-from gptkit.options import PretrainOptions
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
 from gptkit.system.files import failures_told, new_directory

@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from gptkit.console import Console
-from gptkit.options import PretrainOptions
 from gptkit.pretrain.inputs import Outline, flops_per_token, outline_inputs
 from gptkit.pretrain.objective import VALIDATION_TOKENS, language_modeling_loss, validate
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, Subject, chosen_rows, fresh_on, tell
 from gptkit.training import rules
 from gptkit.training.batches import Batch, MicroBatch, cut

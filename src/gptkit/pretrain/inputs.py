@@ -14,7 +14,7 @@ from gptkit.model.loading import config_from, load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.directories import model_directory, model_presets
-from gptkit.options import PretrainOptions
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, open_corpus
 from gptkit.text.tokenizers.cached import cached_tokenizer

@@ -12,8 +12,8 @@ import gptkit
 from gptkit.decoding.text import never_sampled, stop_ids
 from gptkit.decoding.torch_engine import generate
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.options import PretrainOptions
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, made_with, shape_of
 from gptkit.text.tokenizers.loading import separator_id
 from gptkit.training.rules import Choices

@@ -34,13 +34,13 @@ from torch import nn
 from gptkit.console import Console
 from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.modeling_gpt import DENSE_LENGTH
-from gptkit.options import TrainingOptions
 from gptkit.report import planned_tables
 from gptkit.training import planning, rules
 from gptkit.training.checkpoints import model_tensors
 from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE, Device
 from gptkit.training.hardware import Hardware, known_peak
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.options import TrainingOptions
 from gptkit.training.planning import STRATEGIES, Memory, Pass, Scoring, Shape
 from gptkit.training.probing import Probe
 from gptkit.training.rules import Choices

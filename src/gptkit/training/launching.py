@@ -25,9 +25,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError
-from gptkit.options import TrainingOptions
 from gptkit.system import ranks, signals
 from gptkit.training.launch_config import LaunchConfig
+from gptkit.training.options import TrainingOptions
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
 CROWD = 4  # processes a core, at most: each loads its libraries, for seconds and hundreds of MB

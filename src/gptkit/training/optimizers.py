@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gptkit.options import TrainingOptions
 from gptkit.training.muon import Muon
 from gptkit.training.openai_adam import OpenAIAdam
+from gptkit.training.options import TrainingOptions
 
 Groups = list[dict[str, Any]]
 

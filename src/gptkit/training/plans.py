@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gptkit.options import TrainingOptions
+from gptkit.training.options import TrainingOptions
 from gptkit.training.rules import Choices
 from gptkit.training.run_opening import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gptkit.options import TrainingOptions
 from gptkit.training.checkpoints import TrainingState
+from gptkit.training.options import TrainingOptions
 from gptkit.training.schedules import steps_before_decay
 
 STEPS = "steps"

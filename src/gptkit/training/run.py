@@ -17,7 +17,6 @@ from torch import nn
 
 from gptkit.console import Console
 from gptkit.errors import Diverged, InputError
-from gptkit.options import TrainingOptions
 from gptkit.progress import Progress
 from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
@@ -29,6 +28,7 @@ from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
 from gptkit.training.loop import Evaluate, train
 from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
 from gptkit.training.rules import Choices

@@ -13,13 +13,14 @@ import yaml
 
 from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.option_values import FLAGS_ONLY, read_recipe
-from gptkit.options import TrainingOptions, fields_of
+from gptkit.options import fields_of
 from gptkit.recipe_files import CONFIG, CONFIG_HEADER, refuse_foreign_config
 from gptkit.system import files
 from gptkit.system.run_layout import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, START, described_in
 from gptkit.training import raising
 from gptkit.training.checkpoints import DAMAGED
 from gptkit.training.manifests import METRICS
+from gptkit.training.options import TrainingOptions
 from gptkit.training.run_directory import DIVERGED, RunDirectory
 from gptkit.training.run_lock import LOCK, RunLock
 

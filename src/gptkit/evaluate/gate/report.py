@@ -16,8 +16,8 @@ from gptkit.evaluate.gate.pairing import Asked, require_comparable
 from gptkit.evaluate.gate.summary import annotation, summary_markdown
 from gptkit.evaluate.gate.verdicts import HEADER, Outcome, compare
 from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvaluatedRun
-from gptkit.options import EvalOptions
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
 

@@ -1,0 +1,30 @@
+"""The options of `gptkit convert`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gptkit.options import OutputOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(OutputOptions):
+    """Import or export a model's weights."""
+
+    source: str = option(
+        None,
+        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's numpy GPT-1 params.",
+        argument=True,
+        metavar="SRC",
+    )
+    destination: Path = option(
+        None, "The directory to write; it must not exist or be empty.", argument=True, metavar="DST"
+    )
+    to: Literal["gptkit", "hf"] = option("gptkit", "gptkit, or hf: a directory that plain transformers loads.")
+    tokenizer: str | None = option(
+        None,
+        "Tokenizer to put beside the weights: a directory or hf:NAME [default: the source's own].",
+        short="-t",
+    )

@@ -1,0 +1,103 @@
+"""The options of `gptkit finetune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gptkit.options import CompileChoice, DeviceName, amended, knob, option
+from gptkit.training.options import OptimizerName, PrecisionName, ScheduleName, TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TrainingOptions):
+    """Fine-tune a pre-trained model on a labelled task, as GPT-1 did it."""
+
+    task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
+    data: str | None = option(
+        None,
+        "Folder of the task's files, or of one folder per task; hf: = its own hub data set. Demo tasks need none.",
+        metavar="DIR|hf:[NAME[:CONFIG]]",
+    )
+    model: str | None = amended(
+        TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
+    )
+    lm_coef: float = option(
+        0.5, "Weight of the auxiliary language-model loss; 0 = without it (GPT-1 paper, 4.1).", minimum=0
+    )
+    epochs: int = option(3, "Passes over the training examples (GPT-1 paper, 4.1).", minimum=1)
+    batch_size: int = option(
+        32, "Examples of one update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
+    )
+    learning_rate: float = amended(
+        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
+    )
+    optimizer: OptimizerName = amended(
+        TrainingOptions,
+        "optimizer",
+        default="openai-adam",
+        help="GPT-1's own openai-adam (its train.py), adamw, or muon (matrices by Muon, the rest by AdamW).",
+    )
+    schedule: ScheduleName = amended(
+        TrainingOptions,
+        "schedule",
+        default="openai-linear",
+        help="Learning-rate schedule: GPT-1's own is openai-linear (GPT-1 paper, 4.1); slanted = ULMFiT's triangle.",
+    )
+    warmup_steps: float | None = option(
+        None,
+        "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
+        minimum=0,
+        panel="More",
+    )
+    weight_decay: float = amended(
+        TrainingOptions,
+        "weight_decay",
+        default=0.01,
+        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
+    )
+    layer_decay: float = option(
+        1.0, "Factor on the learning rate for each layer further down; 0.38 = ULMFiT's (its 3.2).", minimum=0, maximum=1
+    )
+    unfreeze: Literal["all", "gradual"] = option(
+        "all", "gradual = the head alone in epoch 1, then one layer more each epoch (ULMFiT, 3.3)."
+    )
+    transfer_layers: str | None = option(
+        None,
+        "Keep embeddings and the first N blocks, draw the rest anew; none = all anew [default: keep all].",
+        metavar="none|N",
+    )
+    seeds: int = option(
+        1, "Runs with seed, seed + 1, ...; the best by the dev metric becomes model/.", conduct=True, minimum=1
+    )
+    study: Literal["none", "ablation"] = option(
+        "none", "ablation = also without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
+    )
+    predict: str | None = option(None, "Write predictions for this split, e.g. test.", conduct=True, metavar="SPLIT")
+
+    precision: PrecisionName = amended(TrainingOptions, "precision", panel="More")
+    device: DeviceName = amended(TrainingOptions, "device", panel="More")
+    compile: CompileChoice = amended(TrainingOptions, "compile", panel="More")
+    micro_batch: int | None = amended(
+        TrainingOptions,
+        "micro_batch",
+        help="Most examples of one forward pass [default: chosen by length].",
+        panel="More",
+    )
+    log_every: int = amended(TrainingOptions, "log_every", panel="More")
+    eval_every: int | None = amended(
+        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="More"
+    )
+
+    keep_checkpoints: int = amended(
+        TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest, and the best besides."
+    )
+    beta2: float = amended(
+        TrainingOptions, "beta2", default=0.999, help="Adam's decay of the square (GPT-1's train.py)."
+    )
+    clip_norm: float = amended(
+        TrainingOptions, "clip_norm", help="Largest global gradient norm; 0 = no clipping (GPT-1's train.py)."
+    )
+    classifier_dropout: float = knob(
+        0.1, "Dropout of the state that the classifier reads (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
+    )

@@ -1,0 +1,34 @@
+"""The options of `gptkit pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gptkit.options import knob, option
+from gptkit.training.options import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(TrainingOptions):
+    """Train a GPT-1 or GPT-2 model from scratch on raw text."""
+
+    data: tuple[str, ...] = option(
+        (),
+        "Files, folders, globs of .txt, .txt.gz, .jsonl, .parquet; or hf:NAME[:CONFIG]; none = the embedded corpus.",
+        argument=True,
+        metavar="[DATA]...",
+    )
+    validation: str = option(
+        "0.1", "A file, or the fraction of the text held out; a single document is cut once.", metavar="FILE|FRACTION"
+    )
+    tokenizer: str | None = option(
+        None,
+        "char, bpe:N (trained on the training text), a directory or hf:NAME [default: the model's own, else bpe:4096].",
+        short="-t",
+        metavar="TOKENIZER",
+    )
+    steps: int = option(1000, "Optimizer updates.", minimum=1)
+    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="More")
+    tokens_per_step: int = option(8192, "Tokens of one update, over all micro-batches and processes.", minimum=1)
+    sequence_length: int | None = option(None, "Tokens of a block [default: the model's n_positions].", minimum=1)
+    sample_tokens: int = knob(64, "Tokens of the text sample at each validation; 0 = none.", conduct=True, minimum=0)
