@@ -22,7 +22,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import write_gptkit
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.tasks.carried_task import write_task
+from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
 from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer, train_tokenizer
 

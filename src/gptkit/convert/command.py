@@ -36,7 +36,7 @@ from gptkit.model_files.config_json import model_type
 from gptkit.model_files.directories import source_directory
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task
+from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in

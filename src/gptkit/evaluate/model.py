@@ -26,10 +26,10 @@ from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.scoring.requests import Answer, Group
 from gptkit.scoring.scorer import Processes, Scorer
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import carried_task
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import head_difference, head_fits, head_labels, items_of_logits, own_task
+from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example

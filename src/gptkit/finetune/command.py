@@ -28,8 +28,8 @@ from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
 from gptkit.system import files
 from gptkit.system.run_layout import directory_name
-from gptkit.tasks.carried_task import carried_task, write_task
 from gptkit.tasks.heads import head_difference, head_labels
+from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, Task, find_task
 from gptkit.training import checkpoints, manifests
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model

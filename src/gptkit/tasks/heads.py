@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from gptkit.finetune.predictions import predictions_of, probabilities_of
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.protocols import Items, Protocol, Published
-from gptkit.tasks.carried_task import TASK_FILE, carried_task
-from gptkit.tasks.evaluations import find_evaluation
-from gptkit.tasks.table import TASKS
+from gptkit.tasks.own import TASK_FILE, carried_task
+from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 
@@ -81,7 +81,7 @@ def head_protocol(task: Task, split: str) -> Protocol:
     published: tuple[Published, ...] = ()
     if task.published is not None:
         source = f"{task.published.source}, on test"
-        published = (Published("GPT-1", task.published.metric, task.published.value / 100, source),)
+        published = (replace(task.published, source=source),)
     return Protocol(
         "fine-tuned",
         f"the answers of the model's own head to the {split} split",

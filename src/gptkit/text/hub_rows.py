@@ -40,12 +40,37 @@ def materialise(
     path = cache_directory() / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
 
     def write(file: CacheWriter) -> dict[str, Any]:
-        (probe or _probe)(name)
-        rows = _stream(name, dataset, configuration or None, load or _load_dataset)
+        rows = open_dataset(name, split="train", streaming=True, load=load, probe=probe)
+        columns = getattr(rows, "column_names", None)
+        if columns is not None and "text" not in columns:
+            message = f'no column "text" (columns: {", ".join(columns)})'
+            raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
         return _write_rows(name, rows, characters, file)
 
     facts = cached_file(path, write, need=lambda file: max(file.size, characters or 0))
     return HubText(path, facts["licence"], facts["left_out"])
+
+
+def open_dataset(
+    name: str,
+    *,
+    split: str,
+    streaming: bool = False,
+    load: Callable[..., Any] | None = None,
+    probe: Callable[[str], None] | None = None,
+) -> Any:
+    """Return a split of hf:NAME[:CONFIG]; InputError where it cannot be read.
+
+    `load` and `probe` stand in for datasets.load_dataset and the hub's probe.
+    """
+    (probe or _probe)(name)
+    dataset, _, configuration = name.removeprefix("hf:").partition(":")
+    try:
+        return (load or _load_dataset)(dataset, configuration or None, split=split, streaming=streaming)
+    except GptkitError:
+        raise
+    except Exception as error:  # the library raises some twenty kinds, from its own to those of three HTTP clients
+        raise _failed(name, error) from error
 
 
 def _probe(name: str) -> None:
@@ -58,20 +83,6 @@ def _load_dataset(*arguments: Any, **options: Any) -> Any:
     from datasets import load_dataset
 
     return load_dataset(*arguments, **options)
-
-
-def _stream(name: str, dataset: str, configuration: str | None, load: Callable[..., Any]) -> Any:
-    try:
-        rows = load(dataset, configuration, split="train", streaming=True)
-    except GptkitError:
-        raise
-    except Exception as error:  # the library raises some twenty kinds, from its own to those of three HTTP clients
-        raise _failed(name, error) from error
-    columns = getattr(rows, "column_names", None)
-    if columns is not None and "text" not in columns:
-        message = f'no column "text" (columns: {", ".join(columns)})'
-        raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
-    return rows
 
 
 def _write_rows(name: str, rows: Any, characters: int | None, file: CacheWriter) -> dict[str, Any]:
