@@ -12,10 +12,10 @@ import dataclasses
 import math
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.options import fields_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import yaml
 
 CONFIG = "config.yaml"
+DEFAULT_RECIPE = "laptop"
 CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -273,3 +274,47 @@ def _line(event: Any) -> int:
 
 def _not_flat(path: Path, event: yaml.Event, problem: str) -> UsageError:
     return refused(path, event, f"{problem} in a recipe", _CURE)
+
+
+class RecipeValues(NamedTuple):
+    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
+
+    values: dict[str, Any]
+    default_name: str | None = None
+
+
+def recipe_behind(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
+    """Return the values of the recipe behind a command line, converted.
+
+    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
+    the value of the option `recipe_by`, `laptop` without it, if there is one.
+    """
+    resume = given.get("resume", "auto")
+    if resume not in ("auto", "never"):
+        if "recipe" in given:
+            raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
+        if "out" in given:
+            raise UsageError("--resume DIR goes on in DIR itself", where="--out", fix="leave --out out")
+        config = Path(resume) / CONFIG
+        if not config.is_file():
+            raise UsageError(
+                f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
+            )
+        refuse_foreign_config(config, command)
+        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
+    if "recipe" in given:
+        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
+    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
+    path = recipes_of(command).get(name) if name else None
+    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
+
+
+def _recipe_path(command: str, name: str) -> Path:
+    known = recipes_of(command)
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    fix = suggest(name, known) if known else "name a YAML file"
+    raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)

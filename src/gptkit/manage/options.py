@@ -31,7 +31,7 @@ class RecipesCopyOptions(OutputOptions):
 
     name: str = option(None, "A name of gptkit recipes ls: NAME or KIND/NAME.", argument=True, metavar="NAME")
     destination: Path = option(
-        Path(), "The folder or the new file to copy to [default: here].", argument=True, metavar="[DST]"
+        Path(), "The folder or the new file to copy to [default: here].", argument=True, metavar="DST"
     )
 
 
@@ -45,7 +45,7 @@ class TokenizerTrainOptions(OutputOptions):
     """Make the tokenizer that pretrain would make of the same text."""
 
     data: tuple[str, ...] = option(
-        (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="[DATA]..."
+        (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
     )
     validation: str = option(
         "0.1", "What pretrain will hold out: the tokenizer is not trained on it.", metavar="FILE|FRACTION"
@@ -65,6 +65,6 @@ class TokenizerCompareOptions(OutputOptions):
     )
     second: str = option(None, "The other one.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
-        (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="[DATA]..."
+        (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
     )
     megabytes: float = option(10.0, "Compare on this much of the text at most.", minimum=0.001)
