@@ -243,7 +243,7 @@ class _Work:
         more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
         result = report.run_result(options, inputs, directory.path, best, finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
-        with files.failures_told("writing the model", fix=AGAIN):
+        with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
@@ -259,7 +259,7 @@ class _Work:
             if lost := lost_result(directory.path):
                 self.console.warn(f"the run was finished, but {lost}: its model and result are made again")
             doing = "copying the best model"
-            with files.failures_told(doing, fix=AGAIN), files.new_directory(model) as folder:
+            with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 

@@ -16,7 +16,7 @@ from gptkit.evaluate.results import SCHEMA, EvaluatedRun, Scored
 from gptkit.scoring.measures import MEASURES, value_of
 from gptkit.scoring.protocols import Column, Items
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import faults_named, require_regular
+from gptkit.system.reading import require_regular, translate_read_errors
 from gptkit.tasks.bleu import COLUMNS as BLEU_COLUMNS
 
 MAX_BYTES = 1 << 30
@@ -54,7 +54,7 @@ def read_baseline(path: Path) -> EvaluatedRun:
 
 def read_text(path: Path, where: str) -> str:
     """Return a file's text; InputError where it cannot be read, is none, or is larger than a gigabyte."""
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         if path.stat().st_size > MAX_BYTES:
             raise InputError("a baseline of over 1 GB", where=where, fix=_FIX)

@@ -23,7 +23,7 @@ from gptkit.evaluate.gate.lm_eval_tasks import Asked, Task, task_of
 from gptkit.evaluate.results import SCHEMA, EvaluatedRun, Scored
 from gptkit.scoring.protocols import Items
 from gptkit.system.json_files import json_object
-from gptkit.system.reading import faults_named
+from gptkit.system.reading import translate_read_errors
 from gptkit.text.examples import Example
 
 _FIX = "name the folder or results_*.json that lm-eval wrote with --log_samples"
@@ -77,7 +77,7 @@ def _results_file(path: Path) -> Path:
     """Return the newest results of a folder, or of the folder of one model inside it; a file stands for itself."""
     if not path.is_dir():
         return path
-    with faults_named(path):
+    with translate_read_errors(path):
         found = [*path.glob("results_*.json"), *path.glob("*/results_*.json")]
     if not found:
         raise InputError("no results_*.json", where=f"--baseline {path}", fix=_FIX)
@@ -98,7 +98,7 @@ def _samples(results: Path, name: str, task: Task) -> Iterator[tuple[str, _Sampl
     """Yield the document and the sample of every line of the newest file of a task."""
     safe = re.sub(r"\W", "_", name)
     pattern = re.compile(rf"samples_(?:{re.escape(name)}|{safe})_\d{{4}}-.*\.jsonl")
-    with faults_named(results.parent):
+    with translate_read_errors(results.parent):
         files = [one for one in results.parent.iterdir() if pattern.fullmatch(one.name)]
     if not files:
         message = f"lm-eval left no samples of {name}, and paired tests need them"

@@ -92,7 +92,7 @@ class Gate:
     def _write(self, outcome: Outcome, name: str) -> None:
         options = self.options
         summary = summary_markdown(outcome.headline, outcome.table(), (name, *outcome.warnings))
-        with files.failures_told("writing the verdicts", fix="name another file"):
+        with files.translate_os_errors("writing the verdicts", fix="name another file"):
             if options.junit is not None:
                 files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:
