@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from side_by_side import spread
 
-LM_EXAMPLES, STEPS, PASSAGES = 480, 30, 48
+LM_EXAMPLES, STEPS, PASSAGES = 480, 30, 160
 REQUESTS = re.compile(r"([\d.,]+) requests/s")
 
 
