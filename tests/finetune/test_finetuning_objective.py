@@ -16,7 +16,7 @@ from torch import Tensor
 from gptkit.finetune.objective import EvaluationBatch, SplitLogits, double_heads_loss, predict
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.training.batches import Batch
+from gptkit.training.batches import Batch, StopEvaluation
 
 VOCABULARY, LONGEST, EXAMPLES = 23, 12, 6
 TARGETS: dict[str, tuple[str, int, int]] = {  # format, outputs, sequences of an example
@@ -153,4 +153,5 @@ def test_processes_share_the_batches(processes: int, monkeypatch: pytest.MonkeyP
 
 def test_predicting_stops_when_asked() -> None:
     examples = examples_of("entailment")
-    assert predict(model_for("entailment").eval(), batches_of(examples), EXAMPLES, should_stop=lambda: True) is None
+    with pytest.raises(StopEvaluation):
+        predict(model_for("entailment").eval(), batches_of(examples), EXAMPLES, should_stop=lambda: True)

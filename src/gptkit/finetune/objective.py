@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptkit.training.batches import Batch
-from gptkit.training.step import LossFunction
+from gptkit.training.batches import Batch, ShouldStop, StopEvaluation
+from gptkit.training.job import LossFunction
 
 EvaluationBatch = tuple[npt.NDArray[np.integer[Any]], Callable[[], Batch]]  # which examples, and their tensors
 
@@ -42,9 +42,9 @@ def predict(
     batches: Sequence[EvaluationBatch],
     n: int,
     *,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> SplitLogits | None:
-    """Return what the model says to each of `n` examples, each once; None if `should_stop()` came true.
+    should_stop: ShouldStop = lambda: False,
+) -> SplitLogits:
+    """Return what the model says to each of `n` examples, each once; StopEvaluation where `should_stop()` comes true.
 
     A score is one output, a choice one for each. Processes take whole batches, so their number changes nothing but the
     order of the loss's last sum; all ask `should_stop` once for each turn, so that they can agree. The model should be
@@ -57,7 +57,7 @@ def predict(
     is_labelled = False
     for index, (indices, load) in enumerate(batches):
         if index % processes == 0 and should_stop():
-            return None
+            raise StopEvaluation
         is_own = index % processes == process
         # A process without a batch of its own runs the first one, to learn how wide the table is.
         if not is_own and (index or process < len(batches)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +21,9 @@ from gptkit.model_files.weights import not_finite
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.table import Task
 from gptkit.training import rules
-from gptkit.training.batches import Batches
-from gptkit.training.fitting import Cutting
+from gptkit.training.batches import Batches, ShouldStop
 from gptkit.training.hardware import Hardware
-from gptkit.training.loop import Evaluate
+from gptkit.training.job import Evaluate, MicroBatching
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.rules import Choices
@@ -59,26 +57,20 @@ def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
-def cutting(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    model: GPTDoubleHeadsModel,
-    hardware: Hardware,
-    most: int | None = None,
-) -> Cutting:
-    """Return how the batches are cut: into passes of at most `most` examples, if memory allows no more."""
+def cutting(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> MicroBatching:
+    """Return how the batches are split, unless memory runs out."""
     padded, size = padded_tokens(options, inputs, model, hardware), options.batch_size
     micro_batch = options.micro_batch or rules.micro_batch_rows(size, options.num_processes or 1)
 
-    def cut(examples: int) -> Batches:
+    def batches_of(examples: int) -> Batches:
         return finetuning_batches(
             inputs.train, batch_size=size, seed=options.seed, micro_batch=examples, padded_tokens=padded
         )
 
-    return Cutting(
-        micro_batch=min(micro_batch, size, most or micro_batch),
-        cut=cut,
-        fullest=lambda examples: fullest_passes(
+    return MicroBatching(
+        micro_batch=min(micro_batch, size),
+        batches_of=batches_of,
+        largest=lambda examples: fullest_passes(
             inputs.train, batch_size=size, micro_batch=examples, padded_tokens=padded
         ),
         has_dropout=model.has_dropout,
@@ -170,10 +162,8 @@ def plan(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, a
 def evaluation(task: Task, model: nn.Module, dev: EncodedExamples) -> Evaluate:
     """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float] | None:
+    def evaluate(should_stop: ShouldStop) -> dict[str, float]:
         found = predict_split(model, dev, should_stop=should_stop)
-        if found is None:
-            return None
         assert found.loss is not None
         return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
 
@@ -181,9 +171,9 @@ def evaluation(task: Task, model: nn.Module, dev: EncodedExamples) -> Evaluate:
 
 
 def predict_split(
-    model: nn.Module, examples: EncodedExamples, *, should_stop: Callable[[], bool] = lambda: False
-) -> SplitLogits | None:
-    """Return the logits of every example, None if `should_stop()` came true; the model should be in eval mode."""
+    model: nn.Module, examples: EncodedExamples, *, should_stop: ShouldStop = lambda: False
+) -> SplitLogits:
+    """Return the logits of every example; StopEvaluation if `should_stop()` comes true. Put the model in eval mode."""
     pieces = evaluation_batches(examples, padded_tokens=PREDICTION_TOKENS)
     return predict(model, pieces, len(examples), should_stop=should_stop)
 
@@ -191,7 +181,6 @@ def predict_split(
 def answers_of(model: nn.Module, examples: EncodedExamples) -> NDArray[Any]:
     """Return the logits of every example (example, output); InputError where they are not finite."""
     found = predict_split(model, examples)
-    assert found is not None
     if not np.isfinite(found.logits).all():
         raise not_finite("the model's logits are")
     return found.logits
