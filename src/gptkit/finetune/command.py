@@ -34,10 +34,11 @@ from gptkit.tasks.table import TASKS, Task, find_task
 from gptkit.training import checkpoints, manifests
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of
+from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run import Job, Trained, finish_run, open_on_main, train_run
+from gptkit.training.run import TrainResult, finish_run, open_on_main, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run
 from gptkit.training.step import autocast
@@ -198,16 +199,25 @@ class _Work:
         inputs = self.inputs
         model = inputs.model(options).to(self.accelerator.device)
 
-        def make_job(choices: Choices) -> Job:
+        def make_job(choices: Choices) -> TrainingJob:
             return self._job(options, model, choices)
 
-        trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
+        trained = train_run(
+            make_job,
+            options,
+            self.choices,
+            self.hardware,
+            directory,
+            self.accelerator,
+            self.console,
+            write_start=lambda folder: self._write_start(folder, model),
+        )
         assert trained.finish.best_step is not None
         checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), model)
         with quiet_transformers():
             on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
 
-    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> Job:
+    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> TrainingJob:
         inputs = self.inputs
         if choices.compile:
             model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
@@ -216,16 +226,15 @@ class _Work:
             if line not in self.told:  # they are those of every seed and variant
                 self.told.add(line)
                 self.console.say(line)
-        return Job(
+        return TrainingJob(
             model=model,
-            cutting=plan.cutting(options, inputs, model, self.hardware, choices.micro_batch),
+            micro_batching=plan.cutting(options, inputs, model, self.hardware).at_most(choices.micro_batch),
             loss_function=double_heads_loss(options.lm_coef),
             optimizer=optimizer,
             schedule=plan.schedule(options, inputs),
             plan=plan.plan(options, inputs, model, choices),
             evaluate=plan.evaluation(inputs.task, model, inputs.dev),
             flops_per_token=plan.flops_per_token(options, inputs, model),
-            write_start=lambda folder: self._write_start(folder, model),
         )
 
     def _write_start(self, folder: Path, model: GPTDoubleHeadsModel) -> None:
@@ -233,7 +242,7 @@ class _Work:
         write_task(folder, self.inputs.task)
 
     def _write(
-        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: Trained, directory: RunDirectory
+        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: TrainResult, directory: RunDirectory
     ) -> None:
         """Write model, card, curve and, last, the result."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
