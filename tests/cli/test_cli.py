@@ -28,10 +28,9 @@ from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import recipe_keys
 from gptkit.options import GenerateOptions, fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import CONFIG_HEADER
+from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")

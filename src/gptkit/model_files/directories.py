@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from gptkit.errors import InputError, UsageError
-from gptkit.recipe_files import recipes_of
+from gptkit.recipes import recipes_of
 
 CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import cast
 
 from gptkit.errors import UsageError, suggest
-from gptkit.recipe_files import SAFE_NAME
+from gptkit.recipes import SAFE_NAME
 from gptkit.system.yaml_files import Entry, read_entries
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
