@@ -52,7 +52,7 @@ STILL_UPWARD = {
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
 THIRD_PARTY = {
-    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
+    "system": {"yaml", "torch", "pyarrow", "filelock"},  # inside the functions that need them
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.files import HashedFile
 
 FORMAT = 1
 LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
@@ -70,7 +71,7 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     path = cache_directory() / "embedded" / f"{hashlib.sha256(build.encode()).hexdigest()[:32]}.json"
     found: list[EmbeddedDocument] = []
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         found.extend(_distinct())
         file.write(json.dumps([asdict(document) for document in found]).encode())
         return {"documents": len(found)}

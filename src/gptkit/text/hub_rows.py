@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.files import HashedFile
 
 FORMAT = 1
 
@@ -39,7 +40,7 @@ def materialise(
     key = json.dumps([FORMAT, dataset, configuration, characters])
     path = cache_directory() / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         (probe or _probe)(name)
         rows = _stream(name, dataset, configuration or None, load or _load_dataset)
         return _write_rows(name, rows, characters, file)
@@ -74,7 +75,7 @@ def _stream(name: str, dataset: str, configuration: str | None, load: Callable[.
     return rows
 
 
-def _write_rows(name: str, rows: Any, characters: int | None, file: CacheWriter) -> dict[str, Any]:
+def _write_rows(name: str, rows: Any, characters: int | None, file: HashedFile) -> dict[str, Any]:
     written = documents = left_out = 0
     for text in _texts(name, rows):
         if text is None:

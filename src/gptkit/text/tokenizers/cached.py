@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.files import HashedFile
 from gptkit.text.tokenizers.loading import train_tokenizer
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def cached_tokenizer(spec: str, text: TextPart) -> tuple[PreTrainedTokenizerBase
     path = cache_directory() / "tokenizers" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.bin"
     was_cached = True
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         nonlocal was_cached
         was_cached = False
         trained = train_tokenizer(spec, (piece.text for piece in text.pieces()))
