@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.system.cache import cache_directory
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
 
@@ -42,7 +43,8 @@ def test_documents_know_where_they_stand() -> None:
 
 def test_nothing_of_the_library_is_imported_to_read_it() -> None:
     code = (
-        "import sys; from gptkit.text import embedded; embedded.embedded_documents();"
+        "import sys; from gptkit.system.cache import cache_directory
+from gptkit.text import embedded; embedded.embedded_documents();"
         "print([name for name in ('this', 'antigravity', 'tkinter', 'pydoc_data.topics') if name in sys.modules])"
     )
     assert json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) == []
@@ -70,7 +72,7 @@ def test_the_library_is_read_once_and_again_when_the_cache_is_damaged(monkeypatc
     embedded.embedded_documents.cache_clear()
     assert embedded.embedded_documents() == first
     assert not readings
-    [facts] = (embedded.cache_directory() / "embedded").glob("*.json.json")
+    [facts] = (cache_directory() / "embedded").glob("*.json.json")
     data = facts.with_suffix("")
     data.write_bytes(data.read_bytes().replace(b"wrap", b"WRAP"))
     embedded.embedded_documents.cache_clear()

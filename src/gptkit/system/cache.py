@@ -32,6 +32,12 @@ def cache_directory() -> Path:
     return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "gptkit"
 
 
+def cache_path(kind: str, suffix: str, *key: object) -> Path:
+    """Return where a file of a `kind` lies, named by the hash of all that determines its content."""
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return cache_directory() / kind / f"{name}{suffix}"
+
+
 def cached_file(
     path: Path, write: Callable[[HashedFile], dict[str, Any]], *, need: Callable[[HashedFile], int]
 ) -> dict[str, Any]:

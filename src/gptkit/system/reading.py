@@ -89,3 +89,14 @@ def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
         where=where,
         fix="convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes",
     )
+
+
+def unusable_character(text: str) -> str | None:
+    """Return what a text holds that no UTF-8 text file does, in words: a NUL character or a lone surrogate."""
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"a lone surrogate (\\u{ord(text[error.start]):04x})"
+    return None

@@ -7,7 +7,6 @@ each token but a stream's first is predicted exactly once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.loading import encode_documents, fingerprint, ids_dtype, separator_id
@@ -77,8 +76,7 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: P
     A full disk is OutOfResources, a cache directory that cannot be written InputError; neither leaves a file behind.
     """
     dtype, separator = ids_dtype(tokenizer), separator_id(tokenizer)
-    settings = json.dumps([FORMAT, part.key, fingerprint(tokenizer), separator, dtype.str])
-    path = cache_directory() / "tokens" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.bin"
+    path = cache_path("tokens", ".bin", FORMAT, part.key, fingerprint(tokenizer), separator, dtype.str)
     done = 0
 
     def counted() -> Iterator[Piece]:

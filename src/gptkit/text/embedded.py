@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
-import hashlib
 import inspect
 import json
 import platform
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 
 FORMAT = 1
@@ -67,8 +66,7 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
 
     The first call parses the standard library in some seconds and caches what it found under the build of Python.
     """
-    build = json.dumps([FORMAT, sys.version, platform.platform(), str(_library())])
-    path = cache_directory() / "embedded" / f"{hashlib.sha256(build.encode()).hexdigest()[:32]}.json"
+    path = cache_path("embedded", ".json", FORMAT, sys.version, platform.platform(), str(_library()))
     found: list[EmbeddedDocument] = []
 
     def write(file: HashedFile) -> dict[str, Any]:
