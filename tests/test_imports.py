@@ -48,7 +48,6 @@ STILL_UPWARD = {
     ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
-    ("tasks", "finetune"),
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
 THIRD_PARTY = {

@@ -129,7 +129,7 @@ def _refuse_changes(config: Path, options: TrainingOptions, command: str) -> boo
     Return whether the one that does is `steps`, raised as the schedule allows.
     """
     refuse_foreign_config(config, command)
-    fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["conduct"]}
+    fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["resumable"]}
     stored: dict[str, Any] = fixed | read_recipe(config, type(options))
     given: dict[str, Any] = fixed | _config_values(options)
     changed = [name for name in fixed if stored[name] != given[name]]
@@ -167,7 +167,7 @@ def identity_values(options: TrainingOptions) -> dict[str, str]:
     return {
         name: _kept(values.get(name, one.default), name)
         for name, one in fields_of(type(options)).items()
-        if not one.metadata["conduct"] and name != "data"
+        if not one.metadata["resumable"] and name != "data"
     }
 
 
