@@ -50,7 +50,14 @@ STILL_UPWARD = {
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options"}
 THIRD_PARTY = {
-    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
+    "system": {
+        "yaml",
+        "torch",
+        "pyarrow",
+        "filelock",
+        "datasets",
+        "huggingface_hub",
+    },  # inside the functions that need them
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
