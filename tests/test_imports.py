@@ -47,11 +47,17 @@ STILL_UPWARD = {
     ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
-    ("tasks", "finetune"),
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options"}
 THIRD_PARTY = {
-    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
+    "system": {
+        "yaml",
+        "torch",
+        "pyarrow",
+        "filelock",
+        "datasets",
+        "huggingface_hub",
+    },  # inside the functions that need them
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},

@@ -192,7 +192,7 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["--prompts", "p.txt"], "p.txt:2"),
         (["--recipe", "tldr"], "the template wants a prompt"),
         (["h", "--model", "nowhere"], "no such model directory"),
-        (["h", "--model", "empty"], "cannot be read"),
+        (["h", "--model", "empty"], "file not found"),
         (["h", "--model", "broken"], "damaged"),
     ],
 )

@@ -38,7 +38,7 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
     empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
     holder when another process has it.
     """
-    with files.failures_told("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+    with files.translate_os_errors("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         if options.out is None:
             path = _make_new(root, command, name)
         else:
@@ -62,7 +62,7 @@ def check_run(options: TrainingOptions, *, command: str) -> None:
     """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
     if options.out is None:
         return
-    with files.failures_told("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+    with files.translate_os_errors("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         _refuse_unusable(options.out, options.resume)
         if (options.out / CONFIG).exists():
             _refuse_changes(options.out / CONFIG, options, command)
