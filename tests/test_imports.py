@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "scoring": MODEL,
     "training": MODEL | SCREEN,
     "report": MODEL | SCREEN | {"training"},
-    "tasks": MODEL | {"scoring"},
+    "tasks": MODEL | {"scoring", "training"},
     **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
     "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training"},
     "__main__": {"cli"},
@@ -48,7 +48,6 @@ STILL_UPWARD = {
     ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
-    ("tasks", "finetune"),
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
 THIRD_PARTY = {

@@ -29,7 +29,7 @@ from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.option_values import recipe_keys
-from gptkit.options import GenerateOptions, fields_of, knob, option
+from gptkit.options import GenerateOptions, fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import CONFIG_HEADER
 from gptkit.training.options import TrainingOptions
@@ -44,7 +44,7 @@ class ToyOptions(TrainingOptions):
     data: tuple[str, ...] = option((), "Texts.", argument=True, metavar="[DATA]...")
     steps: int = option(5, "Steps.", minimum=1)
     shuffle: bool = option(True, "Shuffle.")
-    noise: float = knob(0.0, "Noise.", minimum=0, maximum=1)
+    noise: float = recipe_only(0.0, "Noise.", minimum=0, maximum=1)
 
 
 class Toy:
@@ -189,7 +189,7 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     for name, field in fields_of(row.options).items():
-        if field.metadata["flag"] and not field.metadata["argument"]:
+        if not field.metadata["recipe_only"] and not field.metadata["argument"]:
             assert re.search(rf"--{name.replace('_', '-')}\b", out)
         elif not field.metadata["argument"]:
             assert name in out
@@ -468,7 +468,7 @@ def test_options_of_finetune_are_those_that_scripts_rely_on() -> None:
     shared = fields_of(TrainingOptions)
     for name, field in fields_of(FinetuneOptions).items():
         if name in shared:
-            assert field.metadata["conduct"] == shared[name].metadata["conduct"]
+            assert field.metadata["resumable"] == shared[name].metadata["resumable"]
             assert field.metadata["minimum"] == shared[name].metadata["minimum"]
     assert [name for name in fields_of(FinetuneOptions) if name in shared] == list(shared)  # the order is kept
 

@@ -109,10 +109,10 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
 
 
 def _many_evaluation_batches() -> None:
-    from gptkit.finetune import plan
     from gptkit.pretrain import objective
+    from gptkit.tasks import heads
 
-    objective.VALIDATION_TOKENS = plan.PREDICTION_TOKENS = 16
+    objective.VALIDATION_TOKENS = heads.PREDICTION_TOKENS = 16
 
 
 def _aim(shot: Shot, note: Path) -> None:

@@ -144,7 +144,7 @@ def test_every_flag_is_taken_as_written_or_refused(count: Any, figure: Any) -> N
     for row in COMMANDS:
         for key, field in fields_of(row.options).items():
             kind = kinds_of(row.options)[key]
-            if field.metadata["argument"] or not field.metadata["flag"] or kind.type is bool or key == "resume":
+            if field.metadata["argument"] or field.metadata["recipe_only"] or kind.type is bool or key == "resume":
                 continue
             flag = f"--{key.replace('_', '-')}"
             for text in values_for(kind, field, random_)[: count(1, 50)]:

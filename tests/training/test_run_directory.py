@@ -96,7 +96,9 @@ def other_value(value: Any, name: str) -> Any:
 
 
 IDENTITY = [
-    name for name, one in fields_of(PretrainOptions).items() if not one.metadata["conduct"] and name not in ("dropout",)
+    name
+    for name, one in fields_of(PretrainOptions).items()
+    if not one.metadata["resumable"] and name not in ("dropout",)
 ]
 
 
@@ -112,7 +114,7 @@ def test_a_changed_identity_option_is_refused_naming_key_old_and_new(name: str, 
     assert caught.value.where == str(tmp_path / "run" / "config.yaml")
 
 
-def test_conduct_options_may_change(tmp_path: Path) -> None:
+def test_resumable_options_may_change(tmp_path: Path) -> None:
     options = PretrainOptions(out=tmp_path / "run")
     opened(options).close()
     opened(dataclasses.replace(options, micro_batch=2, log_every=3, eval_every=5, save_every=5, json=True)).close()

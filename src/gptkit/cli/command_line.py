@@ -37,7 +37,7 @@ def flags_of(options: type) -> dict[str, Flag]:
     if recipe_keys(options):
         flags |= {flag: Flag("recipe", True) for flag in RECIPE_FLAGS}
     for name, field in fields_of(options).items():
-        if field.metadata["argument"] or not field.metadata["flag"]:
+        if field.metadata["argument"] or field.metadata["recipe_only"]:
             continue
         is_switch = kinds[name].type is bool
         stem = name.replace("_", "-")

@@ -253,7 +253,7 @@ class _Row(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         row, fields = self.row, fields_of(self.row.options)
-        knobs = [name for name, field in fields.items() if not field.metadata["flag"]]
+        knobs = [name for name, field in fields.items() if field.metadata["recipe_only"]]
         given = scan(args, flags_of(row.options), knobs, ctx.command_path)
         ctx.obj = recipe_values(row.name, row.options, given, recipe_by=row.recipe_by)
         ctx.default_map = ctx.obj.values

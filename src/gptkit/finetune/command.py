@@ -16,7 +16,7 @@ from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
 from gptkit.finetune.objective import double_heads_loss
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.predictions import metrics_of, write_predictions
+from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model
@@ -29,7 +29,7 @@ from gptkit.report.model_directory import write_model, write_start
 from gptkit.system import files
 from gptkit.system.run_layout import directory_name
 from gptkit.tasks.carried_task import carried_task, write_task
-from gptkit.tasks.heads import head_difference, head_labels
+from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
 from gptkit.tasks.table import TASKS, Task, find_task
 from gptkit.training import checkpoints, manifests
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
@@ -252,7 +252,7 @@ class _Work:
         more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
         result = report.run_result(options, inputs, directory.path, best, finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
-        with files.failures_told("writing the model", fix=AGAIN):
+        with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
@@ -268,7 +268,7 @@ class _Work:
             if lost := lost_result(directory.path):
                 self.console.warn(f"the run was finished, but {lost}: its model and result are made again")
             doing = "copying the best model"
-            with files.failures_told(doing, fix=AGAIN), files.new_directory(model) as folder:
+            with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
@@ -285,7 +285,7 @@ def _predict(
     """Write the predictions of a split by a finished run's model."""
     model = load_model(run / "model", head=GPTDoubleHeadsModel).to(accelerator.device)
     with autocast(accelerator.device.type, choices.precision):
-        logits = plan.answers_of(model, split.encoded)
+        logits = logits_of(model, split.encoded)
     for path in on_main_process(accelerator, lambda: write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
 from gptkit.errors import UsageError
-from gptkit.finetune.batches import evaluation_batches, finetuning_batches, fullest_passes, steps_per_epoch
+from gptkit.finetune.batches import finetuning_batches, fullest_passes, steps_per_epoch
 from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.layers import layers
-from gptkit.finetune.objective import SplitLogits, predict
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.predictions import metrics_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.weights import not_finite
 from gptkit.tasks.encoding import EncodedExamples
+from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.tasks.table import Task
 from gptkit.training import rules
 from gptkit.training.batches import Batches, ShouldStop
@@ -32,7 +25,6 @@ from gptkit.training.schedules import Schedule
 WARMUP_SHARE = 0.002  # of all updates: GPT-1 paper, 4.1
 CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
 NARROW, NARROW_TOKENS = 512, 2048  # narrower models have products too small for the cores, and pay for more padding
-PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
 
 
 @dataclass(frozen=True)
@@ -159,31 +151,15 @@ def plan(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, a
     )
 
 
-def evaluation(task: Task, model: nn.Module, dev: EncodedExamples) -> Evaluate:
+def evaluation(task: Task, model: GPTDoubleHeadsModel, dev: EncodedExamples) -> Evaluate:
     """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
 
     def evaluate(should_stop: ShouldStop) -> dict[str, float]:
-        found = predict_split(model, dev, should_stop=should_stop)
+        found = evaluate_head(model, dev, should_stop=should_stop)
         assert found.loss is not None
         return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
 
     return evaluate
-
-
-def predict_split(
-    model: nn.Module, examples: EncodedExamples, *, should_stop: ShouldStop = lambda: False
-) -> SplitLogits:
-    """Return the logits of every example; StopEvaluation if `should_stop()` comes true. Put the model in eval mode."""
-    pieces = evaluation_batches(examples, padded_tokens=PREDICTION_TOKENS)
-    return predict(model, pieces, len(examples), should_stop=should_stop)
-
-
-def answers_of(model: nn.Module, examples: EncodedExamples) -> NDArray[Any]:
-    """Return the logits of every example (example, output); InputError where they are not finite."""
-    found = predict_split(model, examples)
-    if not np.isfinite(found.logits).all():
-        raise not_finite("the model's logits are")
-    return found.logits
 
 
 def flops_per_token(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel) -> float:

@@ -21,7 +21,7 @@ from gptkit.pretrain.objective import language_modeling_loss, pretraining_batche
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
-from gptkit.system.files import failures_told, new_directory
+from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import raising, rules
@@ -235,7 +235,7 @@ def _write(
     card = report.model_card(
         options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
     )
-    with failures_told("writing the model", fix=AGAIN):
+    with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)

@@ -142,7 +142,7 @@ def copy_files(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
+def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
     """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
 
     `fix_when_full` is what to do once there is space again, where that is not `fix`.

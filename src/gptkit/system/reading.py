@@ -14,7 +14,7 @@ from gptkit.errors import InputError
 
 
 @contextmanager
-def faults_named(path: Path) -> Iterator[None]:
+def translate_read_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system and gzip raise while reading into an InputError."""
     where = str(path)
     try:
@@ -31,7 +31,7 @@ def faults_named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def parquet_faults_named(where: str) -> Iterator[None]:
+def translate_parquet_errors(where: str) -> Iterator[None]:
     """Turn what pyarrow raises over a file's content into an InputError."""
     import pyarrow as pa
 
@@ -51,7 +51,7 @@ def require_regular(path: Path) -> None:
         raise InputError("not a regular file", where=str(path), fix="save the text to a file and name that")
 
 
-def badly_encoded(where: str, error: UnicodeDecodeError) -> InputError:
+def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
     """Return the error of bytes that are not UTF-8, with the bytes."""
     found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
     return InputError(

@@ -123,7 +123,7 @@ def write(
     """
     path = directory / directory_name(state.step)
     writes = accelerator.is_main_process or train_state.sharding is not None
-    with files.failures_told(f"saving {path.name}", fix=AGAIN):
+    with files.translate_os_errors(f"saving {path.name}", fix=AGAIN):
         on_main_process(accelerator, lambda: begin(path))
         try:
             parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
