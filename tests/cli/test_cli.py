@@ -28,10 +28,9 @@ from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import recipe_keys
 from gptkit.options import GenerateOptions, fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import CONFIG_HEADER
+from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
@@ -234,8 +233,8 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),
-        ("toy -r none.yaml", "no such file (none.yaml)"),
-        ("toy -r .", "a recipe is a file"),
+        ("toy -r none.yaml", "file not found (none.yaml)"),
+        ("toy -r .", "not a regular file (.)"),
         ("toy -r wrong.yaml", "(wrong.yaml:2) - did you mean 'steps'?"),
         ("toy -r wrong.yaml --help", "(wrong.yaml:2)"),
         ("env extra", "unexpected extra argument"),

@@ -24,8 +24,8 @@ from gptkit.cli import main as cli
 from gptkit.cli.commands import COMMANDS, Command
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
-from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.recipes import Kind, kinds_of, recipe_keys
 from gptkit.system.yaml_files import DEEPEST, MAX_BYTES
 
 SEED = 21

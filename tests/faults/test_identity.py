@@ -18,9 +18,9 @@ from in_process import Ended, complaints, gptkit
 from small_runs import SmallRuns
 
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import Kind, kinds_of, read_recipe
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.recipes import Kind, kinds_of, read_recipe
 from gptkit.training.options import TrainingOptions
 
 KINDS: dict[str, type[TrainingOptions]] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions}

@@ -16,9 +16,9 @@ from training_toy import toy_train
 from generation_toy import write_model
 from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import read_recipe
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.recipes import read_recipe
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.finished_runs import lost_result, newest_finished
 from gptkit.training.plans import Plan, make_plan

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.recipes import Kind, kinds_of, recipe_keys
 from gptkit.system.terminal import safe_text
 
 PANELS = ("Common", "Gate", "Analysis", "Speed", "Run")

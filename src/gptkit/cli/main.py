@@ -29,8 +29,8 @@ from gptkit.cli.failures import as_gptkit_error
 from gptkit.cli.help_text import HELP_ROW, Page, command_page
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
-from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
 from gptkit.options import OutputOptions, fields_of
+from gptkit.recipes import Kind, kinds_of, parse_value, recipe_keys
 from gptkit.system import ranks
 from gptkit.system.limits import guard_limits
 from gptkit.system.signals import Watch

@@ -22,8 +22,7 @@ from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.option_values import read_recipe
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
 from gptkit.system import files

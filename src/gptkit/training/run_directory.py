@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptkit.errors import AGAIN, Diverged, InputError
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG
 from gptkit.system import files
 from gptkit.system.json_files import json_object
 from gptkit.system.run_layout import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed

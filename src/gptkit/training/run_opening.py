@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 
 from gptkit.errors import AGAIN, InputError, UsageError
-from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import fields_of
-from gptkit.recipe_files import CONFIG, CONFIG_HEADER, refuse_foreign_config
+from gptkit.recipes import CONFIG, CONFIG_HEADER, FLAGS_ONLY, read_recipe, refuse_foreign_config
 from gptkit.system import files
 from gptkit.system.run_layout import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, START, described_in
 from gptkit.training import raising
