@@ -15,7 +15,7 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "system"}
+BASE = {"errors", "options", "recipes", "system"}
 SCREEN = {"console", "progress"}
 MODEL = BASE | {"text", "model", "model_files"}
 CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
@@ -24,39 +24,42 @@ CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
 MAY_IMPORT = {
     "errors": set(),
     "options": set(),
-    "option_values": {"errors", "options", "system"},
-    "recipe_files": {"errors"},
-    "system": {"errors", "recipe_files"},
+    "recipes": {"errors", "options", "system"},
+    "system": {"errors"},
     "progress": {"system"},
     "console": {"system", "progress"},
     "text": BASE,
-    "model_files": {"errors", "recipe_files", "system"},
+    "model_files": {"errors", "recipes", "system"},
     "model": BASE | {"text", "model_files"},
     "decoding": MODEL,
     "scoring": MODEL,
     "training": MODEL | SCREEN,
     "report": MODEL | SCREEN | {"training"},
-    "tasks": MODEL | {"scoring"},
+    "tasks": MODEL | {"scoring", "training"},
     **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
-    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training"},
+    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
     "__main__": {"cli"},
 }
 # What still points upward while the house is rebuilt, docs/house.md: this set only shrinks.
 STILL_UPWARD = {
     ("evaluate", "finetune"),
-    ("manage", "finetune"),
-    ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
-    ("tasks", "finetune"),
 }
-STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
+STANDARD_LIBRARY_ALONE = {"errors", "options"}
 THIRD_PARTY = {
-    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
+    "system": {
+        "yaml",
+        "torch",
+        "pyarrow",
+        "filelock",
+        "datasets",
+        "huggingface_hub",
+    },  # inside the functions that need them
     "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
-    "option_values": {"yaml"},
+    "recipes": {"yaml"},
     "console": {"rich"},
     "progress": {"rich"},
     "cli": {"typer", "torch"},

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from in_process import LONGEST_LINE, complaints, gptkit
 
 from generation_toy import write_model
-from gptkit.cli import main as cli
+from gptkit.cli import app
 from gptkit.cli.commands import COMMANDS, Command
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
-from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.recipes import Kind, kinds_of, recipe_keys
 from gptkit.system.yaml_files import DEEPEST, MAX_BYTES
 
 SEED = 21
@@ -35,14 +34,14 @@ ODD += ["a\nb", "\x1b[2J", "\u202egpj", "--seed", "*", "&a", "!!int 1", "{a: 1}"
 
 
 @functools.cache
-def parser() -> Any:
-    return typer.main.get_command(cli._app())
+def program() -> Any:
+    return app.make_app()
 
 
 def understood(words: list[str]) -> Any:
     """Return what a command line asks of its command, or the error that the user gets for it."""
     try:
-        return parser().main(words, prog_name="gptkit", standalone_mode=False).options
+        return program().main(words, prog_name="gptkit", standalone_mode=False).options
     except Exception as error:
         return as_gptkit_error(error, None, "gptkit")
 
@@ -144,7 +143,7 @@ def test_every_flag_is_taken_as_written_or_refused(count: Any, figure: Any) -> N
     for row in COMMANDS:
         for key, field in fields_of(row.options).items():
             kind = kinds_of(row.options)[key]
-            if field.metadata["argument"] or not field.metadata["flag"] or kind.type is bool or key == "resume":
+            if field.metadata["argument"] or field.metadata["recipe_only"] or kind.type is bool or key == "resume":
                 continue
             flag = f"--{key.replace('_', '-')}"
             for text in values_for(kind, field, random_)[: count(1, 50)]:

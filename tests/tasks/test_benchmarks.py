@@ -13,7 +13,7 @@ from gptkit.scoring.measures import MEASURES
 from gptkit.tasks.table import EVALUATIONS, TASKS, names_by_kind
 from gptkit.tasks.task import Evaluation
 
-TOY = '''
+TOY = """
 from gptkit.scoring.choices import ChoiceProtocol, ending_pairs, total
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import Columns, Source, Task
@@ -22,18 +22,18 @@ COLUMNS = Columns(("story", (), ("left", "right")), "answer", ("l", "r"))
 TOY = Task("toy", "multiple-choice", "nowhere", {"test": (Source(("toy.tsv",), "tsv", COLUMNS),)}, choices=2)
 SUM = ChoiceProtocol("sum", "the sum", chance=1 / 2, pairs=ending_pairs, score=total)
 BENCHMARKS = (TOY, zero_shot(TOY, "test", "which ending", SUM))
-'''
+"""
 # Run in a process of its own, for the table is made once.
 ASK = """
 import json, sys
 from gptkit.tasks import benchmarks
 benchmarks.__path__.append(sys.argv[1])
-from gptkit.tasks.table import TASKS, find_evaluation, find_task, names, names_by_kind
+from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_by_kind, names_of_evaluations
 row = find_evaluation("toy/sum")
 examples = row.load(sys.argv[1]).examples
 heavy = [name for name in ("torch", "transformers", "tokenizers", "datasets", "pyarrow") if name in sys.modules]
 print(json.dumps([
-    find_task("toy").name, [*TASKS].index("toy") - [*TASKS].index("breaking-nli"), "toy/sum" in names(),
+    find_task("toy").name, [*TASKS].index("toy") - [*TASKS].index("breaking-nli"), "toy/sum" in names_of_evaluations(),
     "toy" in names_by_kind()["choices"], [one.label for one in examples], examples[0].fields, heavy,
 ]))
 """

@@ -13,7 +13,6 @@ from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.reading import hub_examples, load_examples
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
-from gptkit.text import hub_rows
 from gptkit.text.examples import Example
 
 
@@ -112,15 +111,15 @@ def test_the_hub_gives_the_same_examples(tmp_path: Path, monkeypatch: pytest.Mon
     Dataset.from_dict(rows).to_parquet(tmp_path / "rte.parquet")
     asked = []
 
-    def load(*named: object, split: str, streaming: bool) -> object:
-        asked.append((*named, split, streaming))
+    def load(*named: object, split: str) -> object:
+        asked.append((*named, split))
         return load_dataset("parquet", data_files=str(tmp_path / "rte.parquet"), split="train", cache_dir=str(tmp_path))
 
     probed: list[str] = []
-    monkeypatch.setattr(hub_rows, "_load_dataset", load)
-    monkeypatch.setattr(hub_rows, "_probe", probed.append)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", probed.append)
+    monkeypatch.setattr("datasets.load_dataset", load)
     examples, notes = hub_examples(TASKS["rte"], "dev", "hf:")
-    assert asked == [("nyu-mll/glue", "rte", "validation", False)]
+    assert asked == [("nyu-mll/glue", "rte", "validation")]
     assert probed == ["hf:nyu-mll/glue:rte"]
     assert [(one.fields, one.label, one.identifier) for one in examples] == [(("a", "b"), 0, "7"), (("c", "d"), 1, "8")]
     assert examples[1].where == "hf:nyu-mll/glue:rte validation:2"
@@ -129,7 +128,7 @@ def test_the_hub_gives_the_same_examples(tmp_path: Path, monkeypatch: pytest.Mon
     def broken(*_: object, **__: object) -> object:
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(hub_rows, "_load_dataset", broken)
+    monkeypatch.setattr("datasets.load_dataset", broken)
     with pytest.raises(InputError, match="cannot be read: no route") as refusal:
         hub_examples(TASKS["rte"], "dev", "hf:my/rte")
     assert refusal.value.where == "hf:my/rte"

@@ -17,7 +17,7 @@ from gptkit.scoring.protocols import GeneratedProtocol, Items, Protocol, RulePro
 from gptkit.tasks.heads import head_protocol
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
-from gptkit.tasks.table import TASKS, find_evaluation, find_task, names, with_stride
+from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
 from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
 from gptkit.text.examples import Example
 
@@ -39,7 +39,7 @@ class Job:
 
 def known_names() -> list[str]:
     """Return every name that --task takes."""
-    return [*dict.fromkeys([*names(), *TASKS])]
+    return [*dict.fromkeys([*names_of_evaluations(), *TASKS])]
 
 
 def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:

@@ -14,7 +14,7 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.report.model_card import ModelCard, made_with, shape_of
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 from gptkit.text.embedded import LICENCE
 from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices

@@ -34,7 +34,8 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import model_type
 from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
 from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, not_finite, row_parts, weight_files
-from gptkit.system.json_files import read_json, read_json_object, require_regular
+from gptkit.system.json_files import read_json, read_json_object
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import described_in
 
 State = dict[str, Tensor]

@@ -56,14 +56,16 @@ def table_examples(
     for number, (where, cells) in enumerate(rows, first):
         if cells is None or (source.skip_broken and not all(map(str.strip, cells.values()))):
             broken.append(where)
-        elif columns.unlabelled is not None and cells.get(columns.label or "") == columns.unlabelled:
+            continue
+        label = None if columns.label is None else cells[columns.label]
+        if columns.unlabelled is not None and label == columns.unlabelled:
             unlabelled += 1
-        else:
-            choices = task.choices or (len(examples[0].fields[-1]) if examples else None)
-            fields = _fields(task, columns, cells, where, choices)
-            label = None if columns.label is None else label_of(cells[columns.label], where)
-            identifier = " ".join([str(cells[name]) for name in identifiers])
-            examples.append(Example(fields, label, where, identifier or str(number)))
+            continue
+        choices = task.choices or (len(examples[0].fields[-1]) if examples else None)
+        fields = _fields(task, columns, cells, where, choices)
+        value = None if columns.label is None else label_of(label, where)
+        identifier = " ".join([str(cells[name]) for name in identifiers])
+        examples.append(Example(fields, value, where, identifier or str(number)))
     _check_split(task, examples, table)
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
     return examples, notes + [f"dropped {len(broken):,} row(s) broken (the first: {where})" for where in broken[:1]]

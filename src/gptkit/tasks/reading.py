@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gptkit.errors import InputError, UsageError
 from gptkit.scoring.protocols import Protocol
+from gptkit.system.hub import load_dataset
 from gptkit.tasks.files import first_whole, not_found, require_folder, roots
 from gptkit.tasks.labelled import read_examples, table_examples
 from gptkit.tasks.rows import Table, arrow_rows
@@ -84,14 +85,12 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like the task's own or like
     the format's fields.
     """
-    from gptkit.text.hub_rows import open_dataset
-
     hub = _hub_source(task, name)
     if split not in hub.splits:
         fix = f"it has {', '.join(hub.splits)}"
         raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
     shown = f"hf:{hub.path}" + (f":{hub.configuration}" if hub.configuration else "")
-    rows = open_dataset(shown, split=hub.splits[split])
+    rows = load_dataset(shown, split=hub.splits[split])
     place = f"{shown} {hub.splits[split]}"
     batches = rows.with_format("arrow").iter(batch_size=4096)
     table = Table(tuple(rows.column_names), f"{place}:1", arrow_rows(place, batches), keyed=True)

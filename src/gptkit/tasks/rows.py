@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError
 from gptkit.system.json_files import json_object
-from gptkit.system.reading import badly_encoded, faults_named, parquet_faults_named, require_regular
+from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
 from gptkit.tasks.task import KeyedRows, Kind
 from gptkit.text.examples import Example
 
@@ -137,7 +137,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file; what is wrong with it is an InputError."""
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         with open(path, "rb") as file:
             yield file
@@ -150,7 +150,7 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(where, error) from None
+        raise invalid_utf8(where, error) from None
 
 
 def _empty(where: str) -> InputError:
@@ -187,7 +187,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with opened(path), parquet_faults_named(f"{path}:1"):  # opened for its own faults
+    with opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
     refuse_repeated(names, f"{path}:1")
@@ -197,7 +197,7 @@ def _parquet(path: Path) -> Table:
 def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of Arrow's record batches, placed as "NAME:row"."""
     number = 0
-    with parquet_faults_named(f"{name}:1"):
+    with translate_parquet_errors(f"{name}:1"):
         for batch in batches:
             for row in batch.to_pylist():
                 number += 1

@@ -57,7 +57,7 @@ def find_evaluation(name: str) -> Evaluation | None:
     return replace(row, protocols=protocols) if protocols else None
 
 
-def names() -> list[str]:
+def names_of_evaluations() -> list[str]:
     """Return every name that find_evaluation knows."""
     rows = [*EVALUATIONS.values(), *map(blimp_set, PHENOMENON_OF)]
     return [name for row in rows for name in (row.name, *(f"{row.name}/{one.name}" for one in row.protocols))]

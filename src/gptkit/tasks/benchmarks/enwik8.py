@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptkit.errors import InputError
-from gptkit.system.reading import badly_encoded
+from gptkit.system.reading import invalid_utf8
 from gptkit.tasks.rows import opened
 from gptkit.tasks.text_corpora import (
     AS_IT_IS,
@@ -36,7 +36,7 @@ def last_twentieth(path: Path) -> Iterator[Document]:
     try:
         text = raw[torn:].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(f"{path}, byte {first + torn + error.start}", error) from None
+        raise invalid_utf8(f"{path}, byte {first + torn + error.start}", error) from None
     if "\0" in text:
         where = f"{path}, byte {first + raw.index(0)}"
         raise InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix="fetch it again")

@@ -1,0 +1,262 @@
+"""Recipes: where they lie, and from their text, or a flag's, to the values of options, by one rule.
+
+recipes/models/NAME.json are model presets, recipes/COMMAND/NAME.yaml recipes; a run's config.yaml is one of its own.
+A recipe is flat YAML, `key: value` or `key: [value, ...]`. Its scalars are read as the text they are written in, so
+that `compile: off` is the word and `1e-4` a number, exactly as after a flag. Standard library alone, but for YAML's
+parser, imported where a file is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from gptkit.errors import InputError, UsageError, suggest
+from gptkit.options import fields_of
+from gptkit.system.yaml_files import Entry, read_yaml
+
+CONFIG = "config.yaml"
+DEFAULT_RECIPE = "laptop"
+CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
+SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FLAGS_ONLY = frozenset({"json", "resume", "dry_run"})
+_CURE = "write flat `key: value` lines"
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A named file: `kind` is its folder under recipes/, `name` its file name without the suffix."""
+
+    kind: str
+    name: str
+    path: Path
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def first_comment(self) -> str:
+        """Return the first comment of a YAML recipe without its mark, or "" when it has none."""
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("#"):
+                return line.lstrip("# ").rstrip()
+        return ""
+
+
+def recipes_root() -> Path:
+    """Return the recipes folder: inside the package (a wheel), else the repository's (an editable install)."""
+    package = Path(__file__).resolve().parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parents[1] / "recipes"
+
+
+def recipes_of(kind: str) -> dict[str, Path]:
+    """Return the files of one kind by name, in alphabetical order; a kind without a folder has none."""
+    folder = recipes_root() / kind
+    files = sorted(folder.glob(f"*{SUFFIXES[kind]}")) if kind in SUFFIXES else []
+    return {path.stem: path for path in files if SAFE_NAME.fullmatch(path.stem)}
+
+
+def all_recipes() -> Iterator[RecipeFile]:
+    """Yield every preset and recipe, model presets first."""
+    for kind in SUFFIXES:
+        for name, path in recipes_of(kind).items():
+            yield RecipeFile(kind, name, path)
+
+
+def find_recipe(name: str) -> RecipeFile:
+    """Return the file that KIND/NAME or NAME means; of several kinds a recipe comes before a model preset.
+
+    Raises UsageError with the nearest known name.
+    """
+    known = sorted(all_recipes(), key=lambda one: one.kind == "models")
+    for one in known:
+        if name in (one.full_name, one.name):
+            return one
+    names = [one.full_name for one in known] if "/" in name else [one.name for one in known]
+    raise UsageError(f"no recipe is called {name!r}", where="NAME", fix=suggest(name, set(names)))
+
+
+def refuse_foreign_config(config: Path, command: str) -> None:
+    """Raise for the config.yaml of another command's run, and for one that was cut off."""
+    text = config.read_bytes().decode(errors="replace")
+    for other in {"pretrain", "finetune"} - {command}:
+        if text.startswith(CONFIG_HEADER.format(command=other)):
+            fix = f"give it to gptkit {other}, or choose another --out"
+            raise UsageError(f"it is a run of gptkit {other}", where=str(config.parent), fix=fix)
+    if not text.strip() or not text.endswith("\n"):
+        fix = "remove it, then give the run's own command, all options and --out: its checkpoints know them"
+        raise InputError(f"{CONFIG} is damaged: it was cut off", where=str(config), fix=fix)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option holds: one value or `many`, of `type`, of `choices` alone if there are any; None if `optional`."""
+
+    type: type
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    many: bool = False
+
+
+def kinds_of(options: type) -> dict[str, Kind]:
+    """Return the kind of every option of a class, from its type hints."""
+    hints = get_type_hints(options)
+    return {name: _kind(hints[name]) for name in fields_of(options)}
+
+
+def _kind(hint: Any) -> Kind:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        [inner] = [one for one in arguments if one is not type(None)]
+        return dataclasses.replace(_kind(inner), optional=True)
+    if origin is Literal:
+        return Kind(str, choices=arguments)
+    if origin is tuple:
+        return Kind(arguments[0], many=True)
+    return Kind(hint)
+
+
+def recipe_keys(options: type) -> list[str]:
+    """Return the options that a recipe may set; a command whose only options are arguments takes no recipe."""
+    fields = fields_of(options)
+    keys = [name for name in fields if name not in FLAGS_ONLY]
+    return keys if any(not fields[name].metadata["argument"] for name in keys) else []
+
+
+def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
+    """Return the one value that `text` means.
+
+    Raises UsageError naming `where` (a flag, or file:line and key) and what would do.
+    """
+    shown = _shown(text)
+    if "\0" in text:
+        raise UsageError(f"{shown} contains a NUL character", where=where, fix="leave it out")
+    if kind.choices:
+        if text not in kind.choices:
+            raise UsageError(f"{shown} is not a choice", where=where, fix=suggest(text, kind.choices))
+        return text
+    if kind.type is bool:
+        if text.lower() not in _BOOLEANS:
+            raise UsageError(f"{shown} is neither true nor false", where=where, fix="write true or false")
+        return _BOOLEANS[text.lower()]
+    if kind.type in (int, float):
+        return _parse_number(text, shown, kind, field, where)
+    if not text and not field.metadata["argument"]:
+        raise UsageError("the value is empty", where=where, fix="give one, or leave the option out")
+    return Path(text).expanduser() if kind.type is Path else text
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> int | float:
+    minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
+    noun = "a whole number" if kind.type is int else "a number"
+    fix = f"give {noun}{_range(minimum, maximum)}"
+    try:
+        number: int | float = kind.type(text if text.isascii() and text == text.strip() else "")
+    except ValueError:
+        raise UsageError(f"{shown} is not {noun}", where=where, fix=fix) from None
+    if not math.isfinite(number):
+        raise UsageError(f"{shown} is not finite", where=where, fix=fix)
+    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
+        raise UsageError(f"{shown} is out of range", where=where, fix=fix)
+    return number
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" between {minimum} and {maximum}"
+    if minimum is not None:
+        return f" of at least {minimum}"
+    return f" of at most {maximum}" if maximum is not None else ""
+
+
+def read_recipe(path: Path, options: type) -> dict[str, Any]:
+    """Return the values that a recipe sets, converted and checked against an options class.
+
+    Raises UsageError with file:line for what is not flat YAML, unknown, twice there, or no value of its option.
+    """
+    fields, kinds = fields_of(options), kinds_of(options)
+    values: dict[str, Any] = {}
+    recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_CURE)
+    for entry, value in recipe.pairs("a recipe"):
+        key, where = entry.word("a key"), entry.where
+        if key not in fields:
+            raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
+        if key in FLAGS_ONLY:
+            fix = f"give the flag --{key.replace('_', '-')}"
+            raise UsageError(f"{key!r} is not a recipe key", where=where, fix=fix)
+        if key in values:
+            raise UsageError(f"the key {key!r} is there twice", where=where, fix="keep one of them")
+        values[key] = _recipe_value(value, kinds[key], fields[key], f"{where}, {key}")
+    return values
+
+
+def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
+    if value.is_list():
+        texts = [Entry(item, value.path).scalar() for item in value.node.value]
+        if not kind.many:
+            raise UsageError("a list where one value belongs", where=where, fix="give one value")
+    elif (text := value.scalar()) is None:
+        if not kind.optional and not kind.many:
+            raise UsageError("the value is empty", where=where, fix="give one, or leave the key out")
+        return () if kind.many else None
+    else:
+        texts = [text]
+    parsed = tuple(parse_value(text or "", kind, field, where) for text in texts)
+    return parsed if kind.many else parsed[0]
+
+
+class RecipeValues(NamedTuple):
+    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
+
+    values: dict[str, Any]
+    default_name: str | None = None
+
+
+def recipe_behind(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
+    """Return the values of the recipe behind a command line, converted.
+
+    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
+    the value of the option `recipe_by`, `laptop` without it, if there is one.
+    """
+    resume = given.get("resume", "auto")
+    if resume not in ("auto", "never"):
+        if "recipe" in given:
+            raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
+        if "out" in given:
+            raise UsageError("--resume DIR goes on in DIR itself", where="--out", fix="leave --out out")
+        config = Path(resume) / CONFIG
+        if not config.is_file():
+            raise UsageError(
+                f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
+            )
+        refuse_foreign_config(config, command)
+        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
+    if "recipe" in given:
+        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
+    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
+    path = recipes_of(command).get(name) if name else None
+    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
+
+
+def _recipe_path(command: str, name: str) -> Path:
+    known = recipes_of(command)
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    fix = suggest(name, known) if known else "name a YAML file"
+    raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
