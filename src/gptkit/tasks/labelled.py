@@ -17,14 +17,14 @@ from typing import Any
 from gptkit.errors import InputError, nearest
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.rows import Table, checked_text, open_table, quoted, refuse_repeated
-from gptkit.tasks.task import Column, Columns, Source, Task
+from gptkit.tasks.task import Column, Columns, KeyedRows, Source, Task
 from gptkit.text.examples import Example
 
 IDENTIFIERS = ("index", "idx", "id")
 Label = int | float | None
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 Text = str | tuple[str, ...]
-Cells = dict[Column, Any]  # of a row, those that are read
+Places = dict[Column, Column]  # of the columns that are read in a row: their names or numbers
 
 
 def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path]) -> tuple[list[Example], list[str]]:
@@ -48,82 +48,83 @@ def table_examples(
     columns, is_generic = _columns(task, split, source, table)
     wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
     identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
-    needed = [*dict.fromkeys([*_required(columns), *identifiers])]
-    rows = _keyed_cells(table, needed, is_generic) if table.keyed else _listed_cells(source, table, needed, is_generic)
+    needed = [*_required(columns), *identifiers]
+    by_key = table.keyed or (source.width > 0 and not is_generic)
+    at: Places = {column: column if by_key else table.names.index(str(column)) for column in needed}
+    rows = _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
+    fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
     examples: list[Example] = []
-    unlabelled, broken = 0, []
-    for number, (where, cells) in enumerate(rows, first):
-        if cells is None or (source.skip_broken and not all(map(str.strip, cells.values()))):
+    choices, unlabelled, broken = task.choices, 0, []
+    for number, (where, row) in enumerate(rows, first):
+        if row is None:
             broken.append(where)
             continue
-        label = None if columns.label is None else cells[columns.label]
+        label = None if columns.label is None else row[at[columns.label]]
         if columns.unlabelled is not None and label == columns.unlabelled:
             unlabelled += 1
             continue
-        choices = task.choices or (len(examples[0].fields[-1]) if examples else None)
-        fields = _fields(task, columns, cells, where, choices)
+        texts = tuple([_field(name, column, columns, row, at, where, choices) for name, column in fields])
+        identifier = " ".join([str(row[at[name]]) for name in identifiers])
         value = None if columns.label is None else label_of(label, where)
-        identifier = " ".join([str(cells[name]) for name in identifiers])
-        examples.append(Example(fields, value, where, identifier or str(number)))
+        examples.append(Example(texts, value, where, identifier or str(number)))
+        choices = choices or len(texts[-1])  # as many as the first example has
     _check_split(task, examples, table)
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
     return examples, notes + [f"dropped {len(broken):,} row(s) broken (the first: {where})" for where in broken[:1]]
 
 
-def _keyed_cells(table: Table, needed: Sequence[Column], is_generic: bool) -> Iterator[tuple[str, Cells]]:
-    """Yield the needed cells of each row; a generic file may have no others."""
-    known = set(map(str, needed))
+def _keyed_rows(table: Table, at: Places, is_generic: bool) -> KeyedRows:
+    """Yield rows that have all that is needed; those of a generic file may have nothing else."""
+    known = set(map(str, at))
     for where, row in table.rows:
         if is_generic and not row.keys() <= known:
             raise _extra(next(name for name in row if name not in known), where, sorted(known))
-        try:
-            yield where, {column: row[column] for column in needed}
-        except KeyError as error:
+        if not row.keys() >= known:
             fix = "every row needs the columns of the first one"
-            raise InputError(f"no {error.args[0]!r} in this row", where=where, fix=fix) from None
+            raise InputError(f"no {next(name for name in at if name not in row)!r} in this row", where=where, fix=fix)
+        yield where, row
 
 
-def _listed_cells(
-    source: Source, table: Table, needed: Sequence[Column], is_generic: bool
-) -> Iterator[tuple[str, Cells | None]]:
-    """Yield the needed cells of each row, None for a broken one that may be dropped."""
+def _listed_rows(source: Source, table: Table, at: Places, is_generic: bool) -> Iterator[tuple[str, list[str] | None]]:
+    """Yield rows that have as many columns as belong, None for a broken one that may be dropped."""
     for name in table.names:
-        if is_generic and name not in needed:
-            raise _extra(name, table.names_at, list(map(str, needed)))
+        if is_generic and name not in at:
+            raise _extra(name, table.names_at, list(map(str, at)))
     rows, width = table.rows, len(table.names)
     if source.width and not is_generic:  # without a header
         rows, width = chain([(table.names_at, list(table.names))], rows), source.width
-    places = {column: column if isinstance(column, int) else table.names.index(column) for column in needed}
-    least = 1 + max(places.values()) if source.ragged else width
+    least = 1 + max(map(int, at.values())) if source.ragged else width
     for where, row in rows:
-        if len(row) == width or (source.ragged and len(row) >= least):
-            yield where, {column: row[place] for column, place in places.items()}
-        elif source.skip_broken:
+        is_whole = len(row) == width or (source.ragged and len(row) >= least)
+        if source.skip_broken and not (is_whole and all(row[int(place)].strip() for place in at.values())):
             yield where, None
+        elif is_whole:
+            yield where, row
         else:
-            fix = (
-                "a tab or comma in a text must go, or be quoted in a .csv" if len(row) > width else "fill in the cells"
-            )
+            too_many = "a tab or comma in a text must go, or be quoted in a .csv"
+            fix = too_many if len(row) > width else "fill in the cells"
             raise InputError(f"a row of {len(row)} column(s), where {width} belong", where=where, fix=fix)
 
 
-def _fields(task: Task, columns: Columns, cells: Cells, where: str, choices: int | None) -> tuple[Text, ...]:
-    """Return the texts of the format's fields; `choices` is how many there must be, None for any number."""
-    fields: list[Text] = []
-    for name, column in zip(FORMAT_FIELDS[task.format], columns.fields, strict=True):
-        if column == ():
-            fields.append("")
-        elif isinstance(column, tuple):
-            texts = [checked_text(cells[part], str(part), where) for part in column]
-            fields.append(tuple(texts) if name == "choices" else " ".join(texts))
-        elif name == "choices":
-            fields.append(_choices(cells[column], column, where, choices))
-        else:
-            shown = column if isinstance(column, str) else name
-            text = checked_text(cells[column], shown, where)
-            fields.append(_replaced(text, shown, columns, where) if name == "question" and columns.replace else text)
-    return tuple(fields)
+def _field(
+    name: str,
+    column: Column | tuple[Column, ...],
+    columns: Columns,
+    row: Any,
+    at: Places,
+    where: str,
+    choices: int | None,
+) -> Text:
+    """Return the text of a field, or the texts of its choices, of which there must be so many (None: any number)."""
+    if isinstance(column, tuple):
+        texts = [checked_text(row[at[part]], str(part), where) for part in column]
+        return tuple(texts) if name == "choices" else " ".join(texts)
+    if name == "choices":
+        return _choices(row[at[column]], column, where, choices)
+    shown = column if isinstance(column, str) else name
+    text = checked_text(row[at[column]], shown, where)
+    return _replaced(text, shown, columns, where) if name == "question" and columns.replace else text
 
 
 def _choices(found: Any, column: Column, where: str, expected: int | None) -> tuple[str, ...]:
