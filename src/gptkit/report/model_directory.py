@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.report.model_card import ModelCard
 
@@ -24,6 +24,6 @@ def write_model(
     directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
 ) -> None:
     """Write the files into an empty directory."""
-    write_gptkit(model, directory)
+    save_model(model, directory)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
