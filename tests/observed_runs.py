@@ -33,7 +33,7 @@ from gptkit.pretrain import command as pretrain_command
 from gptkit.pretrain import objective as pretraining_objective
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batch, Share, StepWork
-from gptkit.training.step import Machinery
+from gptkit.training.step import Trainer
 
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
@@ -54,9 +54,9 @@ def digest(*tensors: Tensor) -> str:
 
 def watch_training() -> None:
     """Note each micro-batch with what it drew from the generator, and the all-reduces of gradients until its end."""
-    backward, prepare_model = Machinery.backward, Accelerator.prepare_model
+    backward, prepare_model = Trainer.backward, Accelerator.prepare_model
 
-    def noted(self: Machinery, work: StepWork, share: Share, batch: Batch) -> Tensor:
+    def noted(self: Trainer, work: StepWork, share: Share, batch: Batch) -> Tensor:
         if spoilt and (spoilt["rank"], spoilt["step"]) == (rank(), work.step):
             raise getattr(torch, spoilt["error"])(spoilt["message"])
         before = len(notes["all_reduces"])
@@ -82,7 +82,7 @@ def watch_training() -> None:
             prepared.register_comm_hook(None, count_all_reduce)
         return prepared
 
-    Machinery.backward = noted  # type: ignore[method-assign]
+    Trainer.backward = noted  # type: ignore[method-assign]
     Accelerator.prepare_model = hooked  # type: ignore[method-assign]
 
 

@@ -1,7 +1,7 @@
-"""Every option of every command, once: its name, type, default and help.
+"""How an option is written, once: its name, type, default and help; and the options that every command has.
 
-The dataclass is the command's signature: `cli.py` turns fields into flags, recipes set the same names,
-and a run's config.yaml is written back from them. This file knows the standard library alone.
+A dataclass of options is a command's signature: `parameters.py` turns its fields into flags, recipes set the same
+names, and a run's config.yaml is written back from them. This file knows the standard library alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "More"]
+# In the order of the help. `Advanced` and `Recipe keys` are shown by --help-all alone.
+Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "Advanced", "Recipe keys"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
 
@@ -21,8 +22,7 @@ def option(
     help: str,
     *,
     panel: Panel = "Common",
-    flag: bool = True,
-    conduct: bool = False,
+    resumable: bool = False,
     argument: bool = False,
     short: str | None = None,
     metavar: str | None = None,
@@ -31,15 +31,13 @@ def option(
 ) -> Any:
     """Return a dataclass field whose metadata is all that the command line needs to know.
 
-    `flag=False` makes a rare knob that only recipes set; the panel `More` a flag that the help names without
-    explaining. `conduct` options may change when a run is resumed; all others are identity and may not. `minimum`
-    and `maximum` are inclusive.
+    A `resumable` option may change when a run is resumed, any other may not. `minimum` and `maximum` are inclusive.
     """
     metadata = {
         "help": help,
         "panel": panel,
-        "flag": flag,
-        "conduct": conduct,
+        "recipe_only": panel == "Recipe keys",
+        "resumable": resumable,
         "argument": argument,
         "short": short,
         "metavar": metavar,
@@ -49,17 +47,17 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def knob(default: Any, help: str, **more: Any) -> Any:
+def recipe_only(default: Any, help: str, **more: Any) -> Any:
     """Return an `option` that only recipes set."""
-    return option(default, help, flag=False, **more)
+    return option(default, help, panel="Recipe keys", **more)
 
 
 def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
     """Return the fields of an options class by name, in order of definition."""
-    return {one.name: one for one in dataclasses.fields(options)}
+    return {field.name: field for field in dataclasses.fields(options)}
 
 
-def amended(options: type, name: str, **changes: Any) -> Any:
+def override(options: type, name: str, **changes: Any) -> Any:
     """Return an inherited field again, for a subclass to keep in its place with another default or metadata."""
     inherited = fields_of(options)[name]
     default = changes.pop("default", inherited.default)
@@ -70,7 +68,7 @@ def amended(options: type, name: str, **changes: Any) -> Any:
 class OutputOptions:
     """What every command shares."""
 
-    json: bool = option(False, "Print one JSON object on stdout.", panel="Run", conduct=True)
+    json: bool = option(False, "Print one JSON object on stdout.", panel="Run", resumable=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ class GenerateOptions(OutputOptions):
     top_p_rule: Literal["hf", "openai"] = option(
         "hf",
         "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
-        panel="More",
+        panel="Advanced",
     )
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
     greedy: bool = option(False, "Always take the likeliest token.")
@@ -112,7 +110,7 @@ class GenerateOptions(OutputOptions):
     stop: tuple[str, ...] = option(
         (), "End a text before this string; may be given again; \\n is a line break.", metavar="TEXT"
     )
-    ignore_eos: bool = option(False, "Go on past the end of a document: its token is never drawn.", panel="More")
+    ignore_eos: bool = option(False, "Go on past the end of a document: its token is never drawn.", panel="Advanced")
     interactive: bool = option(False, "Ask for prompts one by one; !help lists the commands.")
     show_probs: bool = option(False, "Show each token's probability, rank and likeliest alternatives.")
 
@@ -125,7 +123,7 @@ class GenerateOptions(OutputOptions):
     compile: CompileChoice = option(
         "auto", "The compiled decoder; auto = on a CPU with a C compiler, on a GPU for long jobs.", panel="Speed"
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="More")
+    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
 
     stream: bool | None = option(
         None,
@@ -133,10 +131,10 @@ class GenerateOptions(OutputOptions):
         panel="Run",
     )
 
-    template: str | None = knob(
+    template: str | None = recipe_only(
         None, "What the model reads, {prompt} in it standing for the prompt; prints answers alone."
     )
-    sentences: int = knob(
+    sentences: int = recipe_only(
         0, "End a text after this many sentences: . ! or ? before white space; 0 = do not count.", minimum=0
     )
-    batch_size: int | None = knob(None, "Most samples decoded together [default: chosen by memory].", minimum=1)
+    batch_size: int | None = recipe_only(None, "Most samples decoded together [default: chosen by memory].", minimum=1)

@@ -153,7 +153,7 @@ def _calls_of(phase: str) -> Iterator[tuple[Any, str, Callable[..., bool]]]:
     elif phase == "step":
         yield step, "update", _always
     elif phase == "accumulation":
-        yield step.Machinery, "backward", lambda self, work, share, batch: not share.is_last
+        yield step.Trainer, "backward", lambda self, work, share, batch: not share.is_last
     elif phase == "evaluation":
         for model in (GPTForCausalLM, GPTDoubleHeadsModel):
             yield model, "forward", lambda self, *_, **__: not self.training

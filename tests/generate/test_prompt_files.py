@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from generation_toy import write_model
+from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError
 from gptkit.generate.prompt_files import FilePrompt, SamplesFile, read_prompts, settings_hash
+from gptkit.options import GenerateOptions
 
 PROMPTS = [FilePrompt(1, "a"), FilePrompt(3, "b\x1b")]
 
@@ -148,6 +150,29 @@ def test_the_settings_hash_knows_the_models_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content + b" ")
         assert settings_hash({"seed": 0}, tmp_path) != before, name
         (tmp_path / name).write_bytes(content)
+
+
+WRITTEN: dict[str, dict[str, Any]] = {
+    "cff82d3b4c790bd4": {},
+    "017d96af4fdec16a": {"beams": 4},
+    "70a794c9bd190781": {
+        **{"greedy": True, "stop": ("\\n", "end"), "template": "Q: {prompt} A:", "sentences": 3, "show_probs": True},
+        **{"num_samples": 4, "max_new_tokens": 7, "ignore_eos": True},
+    },
+    "77bd2c1437b9332b": {
+        **{"temperature": 0.7, "top_k": 40, "top_p": 0.9, "top_p_rule": "openai", "repetition_penalty": 1.2},
+        **{"seed": 5, "quantize": "int4", "precision": "bf16"},
+    },
+}
+
+
+@pytest.mark.parametrize(("written", "options"), WRITTEN.items(), ids=WRITTEN)
+def test_samples_of_gptkit_1_0_are_resumed(written: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """The hashes that it wrote into samples files."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(8) + b"weights")
+    assert settings_hash(what_texts_depend_on(GenerateOptions(**options)), tmp_path) == written
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "added_tokens.json"])

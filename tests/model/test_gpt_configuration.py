@@ -70,6 +70,15 @@ def test_a_saved_configuration_is_read_back(tmp_path: Path) -> None:
     assert read_config(tmp_path / "config.json").to_dict() == config.to_dict()
 
 
+def test_a_language_models_config_json_says_nothing_of_a_head(tmp_path: Path) -> None:
+    """The keys that gptkit 1.0 wrote, in its order."""
+    GPTConfig().save_pretrained(tmp_path)
+    keys = "activation_function attn_pdrop bos_token_id embd_pdrop eos_token_id initializer_range layer_norm_epsilon "
+    keys += "model_type n_embd n_head n_inner n_layer n_positions pad_token_id position_initializer_range pre_norm "
+    keys += "resid_pdrop tie_word_embeddings transformers_version use_cache vocab_size"
+    assert list(json.loads((tmp_path / "config.json").read_text())) == keys.split()
+
+
 def test_transformers_configurations_are_read_and_written() -> None:
     gpt2 = GPT2Config(n_layer=3, n_inner=100, activation_function="gelu", resid_pdrop=0.3)
     ours = parse_config(gpt2.to_dict(), "config.json")

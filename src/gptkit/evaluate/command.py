@@ -165,6 +165,6 @@ def _tell(
 
 
 def _write(path: Path, text: str, console: Console) -> None:
-    with files.failures_told("writing the results", fix="name another --output"):
+    with files.translate_os_errors("writing the results", fix="name another --output"):
         files.write_report(path, text)
     console.say(f"results and items: {path}")

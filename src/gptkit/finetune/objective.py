@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gptkit.training.batches import Batch
-from gptkit.training.step import LossFunction
+from gptkit.training.job import LossFunction
 
 
 def double_heads_loss(lm_coef: float) -> LossFunction:

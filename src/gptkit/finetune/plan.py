@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptkit.errors import UsageError
@@ -15,10 +14,9 @@ from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.tasks.table import Task
 from gptkit.training import rules
-from gptkit.training.batches import Batches
-from gptkit.training.fitting import Cutting
+from gptkit.training.batches import Batches, ShouldStop, StopEvaluation
 from gptkit.training.hardware import Hardware
-from gptkit.training.loop import Evaluate
+from gptkit.training.job import Evaluate, MicroBatching
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.rules import Choices
@@ -51,26 +49,20 @@ def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
-def cutting(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    model: GPTDoubleHeadsModel,
-    hardware: Hardware,
-    most: int | None = None,
-) -> Cutting:
-    """Return how the batches are cut: into passes of at most `most` examples, if memory allows no more."""
+def cutting(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> MicroBatching:
+    """Return how the batches are split, unless memory runs out."""
     padded, size = padded_tokens(options, inputs, model, hardware), options.batch_size
     micro_batch = options.micro_batch or rules.micro_batch_rows(size, options.num_processes or 1)
 
-    def cut(examples: int) -> Batches:
+    def batches_of(examples: int) -> Batches:
         return finetuning_batches(
             inputs.train, batch_size=size, seed=options.seed, micro_batch=examples, padded_tokens=padded
         )
 
-    return Cutting(
-        micro_batch=min(micro_batch, size, most or micro_batch),
-        cut=cut,
-        fullest=lambda examples: fullest_passes(
+    return MicroBatching(
+        micro_batch=min(micro_batch, size),
+        batches_of=batches_of,
+        largest=lambda examples: fullest_passes(
             inputs.train, batch_size=size, micro_batch=examples, padded_tokens=padded
         ),
         has_dropout=model.has_dropout,
@@ -159,22 +151,15 @@ def plan(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, a
     )
 
 
-class _Stop(Exception):
-    """A stop was asked for in the middle of an evaluation."""
-
-
 def evaluation(task: Task, model: GPTDoubleHeadsModel, dev: EncodedExamples) -> Evaluate:
     """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float] | None:
+    def evaluate(should_stop: ShouldStop) -> dict[str, float]:
         def stop_if_asked() -> None:
             if should_stop():
-                raise _Stop
+                raise StopEvaluation
 
-        try:
-            found = evaluate_head(model, dev, before_round=stop_if_asked)
-        except _Stop:
-            return None
+        found = evaluate_head(model, dev, before_round=stop_if_asked)
         assert found.loss is not None
         return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
 

@@ -29,7 +29,7 @@ def write_predictions(
         # MNLI's two test sets are two files.
         name = task.glue_file.replace("-m.", "-mm.") if split.endswith("mismatched") else task.glue_file
         texts[directory / name] = _glue_text(task, examples, logits)
-    with files.failures_told("writing predictions", fix="run the command again"):
+    with files.translate_os_errors("writing predictions", fix="run the command again"):
         for path, text in texts.items():
             files.write_atomically(path, text)
     return tuple(texts)

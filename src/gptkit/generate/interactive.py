@@ -15,8 +15,8 @@ from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import SETTINGS, check_settings, check_vocabulary
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.generate.show import say_notices, tell
-from gptkit.option_values import kinds_of, parse_value
 from gptkit.options import GenerateOptions, fields_of
+from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
 
 MARK = "> "

@@ -17,7 +17,8 @@ from gptkit.errors import InputError
 from gptkit.model_files.config_json import model_type, sizes_of
 from gptkit.model_files.sizes import Sizes
 from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name, tensor_shapes
-from gptkit.system.json_files import read_json_object, require_regular
+from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import WEIGHTS, described_in, is_committed
 
 Arrays = dict[str, NDArray[Any]]

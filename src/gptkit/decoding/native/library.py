@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.files import HashedFile
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "gpt.c"  # includes the others
@@ -99,7 +100,7 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)")
     seconds = 0.0
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
         began = time.perf_counter()
         file.write(_compile(compiler))
