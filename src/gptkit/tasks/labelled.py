@@ -51,7 +51,9 @@ def table_examples(
     needed = [*_required(columns), *identifiers]
     by_key = table.keyed or (source.width > 0 and not is_generic)
     at: Places = {column: column if by_key else table.names.index(str(column)) for column in needed}
-    rows = _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
+    rows: Iterator[tuple[str, Any]] = (
+        _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
+    )
     fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
     examples: list[Example] = []
