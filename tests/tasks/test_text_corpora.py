@@ -7,6 +7,7 @@ import pytest
 
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.scoring.running_text import Reading
 from gptkit.tasks.benchmarks import enwik8
 from gptkit.tasks.benchmarks.enwik8 import last_twentieth
 from gptkit.tasks.benchmarks.one_billion_words import sentences
@@ -14,17 +15,18 @@ from gptkit.tasks.benchmarks.perplexity import any_text
 from gptkit.tasks.benchmarks.ptb import one_document
 from gptkit.tasks.benchmarks.wikitext import articles
 from gptkit.tasks.task import Loaded
-from gptkit.tasks.text_corpora import Corpus
+from gptkit.tasks.text_corpora import PER_BYTE, Stream, corpus_row
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
 from gptkit.text.embedded import EmbeddedText
 
+STREAM = Stream(Reading("as they are"), "as it is", PER_BYTE)
 WIKITEXT = " \n = First = \n \n one two \n = = Part = = \n \n = not a title \n \n = Second = \n \n three \n"
 
 
 def load(name: str, documents: object, data: Path | None, *files: str) -> Loaded:
-    corpus = Corpus([(file,) for file in files], "its authors", documents)  # type: ignore[arg-type]
-    return corpus.load(name, None if data is None else str(data))
+    row = corpus_row(name, "about", "data", files, "its authors", documents, STREAM)  # type: ignore[arg-type]
+    return row.load(None if data is None else str(data))
 
 
 def texts(name: str, documents: object, path: Path) -> list[tuple[str, str]]:

@@ -51,15 +51,17 @@ def scores_of(score: Score, group: Group, answers: Answers) -> NDArray[np.float6
 class ChoiceProtocol(ScoredProtocol):
     """The protocol that takes the choice with the largest score of its (context, continuation).
 
-    `chance` is 1 / choices. Of choices with equal scores the first is taken, or with `ties` "wrong" one that is not
-    right. A choice that cannot be scored is never taken; the answer to an example without any other is -1, and wrong.
-    The confidence is the winner's share of the exponentials of all scores.
+    The score is the log-probability, and `chance` that of two choices, unless said otherwise. Of choices with equal
+    scores the first is taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never
+    taken; the answer to an example without any other is -1, and wrong. The confidence is the winner's share of the
+    exponentials of all scores.
     """
 
     measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
+    chance: float | None = 1 / 2
     version: int = 2  # 1 scored a part of choices that do not fit, and called all ties wrong
     pairs: Pairs = field(kw_only=True)
-    score: Score = field(kw_only=True)
+    score: Score = total
     ties: Ties = "wrong"
     groups: Groups | None = None
 

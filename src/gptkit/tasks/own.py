@@ -37,6 +37,9 @@ from gptkit.system.yaml_files import Entry, read_yaml
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
+Entries = Mapping[str, Entry]
+Range = tuple[float, float]
+
 KEYS = (
     *("name", "format", "labels", "score_range", "target", "metrics"),
     *("choices", "splits", "columns", "hub", "data"),
@@ -85,7 +88,7 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
     )
 
 
-def _word(entries: Mapping[str, Entry], key: str, default: str) -> str:
+def _word(entries: Entries, key: str, default: str) -> str:
     return entries[key].word(key) if key in entries else default
 
 
@@ -97,7 +100,7 @@ def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
         raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
 
 
-def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Entry) -> str:
+def _choice(entries: Entries, key: str, known: Sequence[str], root: Entry) -> str:
     if key not in entries:
         raise UsageError(f"no {key!r} in the task", where=root.where, fix=f"write {key}: {' or '.join(known)}")
     word = entries[key].word(key)
@@ -106,7 +109,7 @@ def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Ent
     return word
 
 
-def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
+def _score_range(entries: Entries) -> Range | None:
     if "score_range" not in entries:
         return None
     entry = entries["score_range"]
@@ -120,11 +123,7 @@ def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
 
 
 def _target(
-    format: Format,
-    labels: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    entries: dict[str, Entry],
-    root: Entry,
+    format: Format, labels: tuple[str, ...], score_range: Range | None, entries: Entries, root: Entry
 ) -> Target:
     choice = format == "multiple-choice"
     fits: tuple[Target, ...] = ("choice",) if choice else ("class",) if labels else ("score", "soft-score")
@@ -144,7 +143,7 @@ def _target(
     return target
 
 
-def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, Entry]) -> tuple[str, ...]:
+def _metrics(target: Target, labels: tuple[str, ...], entries: Entries) -> tuple[str, ...]:
     fits = SCORE_METRICS if "score" in target else ("accuracy",) if target == "choice" else CLASS_METRICS
     known = [name for name in fits if name != "f1" or len(labels) == 2]
     if "metrics" not in entries:

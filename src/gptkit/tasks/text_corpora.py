@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Published, ScoredProtocol
 from gptkit.scoring.running_text import Reading, Stride, TextProtocol, Texts, count_words_and_line_ends, whole_window
-from gptkit.tasks.files import FileSet, find_files
+from gptkit.tasks.files import find_files
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 from gptkit.text.pieces import passages
@@ -54,21 +53,6 @@ def whole_text(path: Path) -> str:
     if is_blank(text):
         raise InputError("no text in this file", where=f"{path}:1", fix="fetch or unpack it again")
     return text
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A test file: the names that its authors give it, where it comes from, and how it falls into documents."""
-
-    sets: Sequence[FileSet]
-    source: str
-    documents: Callable[[Path], Iterable[Document]]
-    within_lines: bool = False
-
-    def load(self, name: str, data: str | None) -> Loaded:
-        """Return the passages; UsageError without data, InputError with file and line for what cannot be read."""
-        [path] = find_files(name, data, self.sets, source=self.source)
-        return load_passages(self.documents(path), within_lines=self.within_lines)
 
 
 @dataclass(frozen=True)
@@ -129,12 +113,23 @@ def corpus_row(
     name: str,
     about: str,
     data: str,
-    corpus: Corpus,
+    files: Sequence[str],
+    source: str,
+    documents: Callable[[Path], Iterable[Document]],
     stream: Stream,
     *protocols: ScoredProtocol,
-    overlap: tuple[float, float],
+    overlap: tuple[float, float] | None = None,
+    within_lines: bool = False,
 ) -> Evaluation:
-    """Return the evaluation of a corpus; `overlap` is that of GPT-2's table 6, see Evaluation."""
+    """Return the evaluation of a test file: the names it may have, its source, and how it falls into documents.
+
+    For `overlap` see Evaluation, for `within_lines` load_passages.
+    """
+
+    def load(given: str | None) -> Loaded:
+        """Return the passages; UsageError without data, InputError with file and line for what cannot be read."""
+        [path] = find_files(name, given, [(file,) for file in files], source=source)
+        return load_passages(documents(path), within_lines=within_lines)
+
     about = f"{about}; an item is a passage of about 2 KB"
-    load = partial(corpus.load, name)
     return Evaluation(name, about, data, load, protocols, sliding=stream.with_stride, overlap=overlap)

@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from gptkit.errors import InputError, UsageError
-from gptkit.scoring.choices import ChoiceProtocol, Pair, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.scoring.protocols import Published
 from gptkit.tasks.files import find, not_found, require_folder, roots
 from gptkit.tasks.rows import open_table, text_cell
@@ -141,17 +141,13 @@ _SUM = ChoiceProtocol(
     "sum",
     "the whole sentence after the separator of documents, the sum over its tokens; a tie is wrong (7 pairs are alike)",
     published=_PUBLISHED,
-    chance=1 / 2,
     pairs=sentence_pairs,
-    score=total,
     groups=_groups,
 )
 _HARNESS = ChoiceProtocol(
     "harness",
     "the same with a space before the sentence, and a tie is right, as in lm-eval's blimp",
-    chance=1 / 2,
     pairs=harness_pairs,
-    score=total,
     ties="first",
     groups=_groups,
 )

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gptkit.errors import InputError
-from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
 from gptkit.scoring.protocols import Published
 from gptkit.tasks.detokenizers import TREEBANK
 from gptkit.tasks.files import find_files
@@ -127,8 +127,8 @@ def _row(words: str) -> Evaluation:
         f"cbtest_{words}_valid_2000ex.txt of CBTest.tgz (research.facebook.com)",
         partial(cbt, words=words),
         (
-            ChoiceProtocol("gpt2", about, published=published, chance=1 / 10, pairs=written, score=total),
-            ChoiceProtocol("raw", raw_about, chance=1 / 10, pairs=raw, score=total),
+            ChoiceProtocol("gpt2", about, published=published, chance=1 / 10, pairs=written),
+            ChoiceProtocol("raw", raw_about, chance=1 / 10, pairs=raw),
         ),
         size=2000,
         texts=_whole,

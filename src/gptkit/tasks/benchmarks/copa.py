@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptkit.errors import InputError
-from gptkit.scoring.choices import ChoiceProtocol, Pair, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import BINARY, Columns, HubSource, Source, Task, counts
 from gptkit.text.examples import Example
@@ -47,9 +47,7 @@ def copa_pairs(example: Example) -> list[Pair]:
 _LM_EVAL = ChoiceProtocol(
     "lm-eval",
     "the choice after the premise and because or therefore, the sum over its tokens, the first of a tie (lm-eval)",
-    chance=1 / 2,
     pairs=copa_pairs,
-    score=total,
     ties="first",
 )
 

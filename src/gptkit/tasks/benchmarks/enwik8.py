@@ -11,16 +11,7 @@ from pathlib import Path
 from gptkit.errors import InputError
 from gptkit.system.reading import invalid_utf8
 from gptkit.tasks.rows import opened
-from gptkit.tasks.text_corpora import (
-    AS_IT_IS,
-    PER_BYTE,
-    PER_CHARACTER,
-    Corpus,
-    Document,
-    Stream,
-    corpus_row,
-    table_3,
-)
+from gptkit.tasks.text_corpora import AS_IT_IS, PER_BYTE, PER_CHARACTER, Document, Stream, corpus_row, table_3
 
 HUTTER_BYTES = 100_000_000
 HUTTER_TEST_BYTES = 5_000_000
@@ -81,20 +72,26 @@ BENCHMARKS = (
         "enwik8",
         "the last 5,000,000 bytes of enwik8",
         "enwik8 or enwik8.zip",
-        Corpus((("enwik8",), ("enwik8.zip",)), "mattmahoney.net/dc/enwik8.zip", last_twentieth, within_lines=True),
+        ("enwik8", "enwik8.zip"),
+        "mattmahoney.net/dc/enwik8.zip",
+        last_twentieth,
         _BYTES,
         _BYTES.sliding(*table_3("bits_per_byte", 1.16, 1.01, 0.97, 0.93)),
         _BYTES.sliding_half(),
         overlap=(0.0750, 0.0631),
+        within_lines=True,
     ),
     corpus_row(
         "text8",
         "the last 5,000,000 characters of text8",
         "text8 or text8.zip",
-        Corpus((("text8",), ("text8.zip",)), "mattmahoney.net/dc/text8.zip", last_twentieth, within_lines=True),
+        ("text8", "text8.zip"),
+        "mattmahoney.net/dc/text8.zip",
+        last_twentieth,
         _CHARACTERS,
         _CHARACTERS.sliding(*table_3("bits_per_character", 1.17, 1.06, 1.02, 0.98)),
         _CHARACTERS.sliding_half(),
         overlap=(0.0234, 0.0394),
+        within_lines=True,
     ),
 )

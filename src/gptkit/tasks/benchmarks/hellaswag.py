@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from gptkit.errors import InputError
-from gptkit.scoring.choices import ChoiceProtocol, Pair, per_character, per_token, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair, per_character, per_token
 from gptkit.scoring.protocols import Published
 from gptkit.tasks.files import find_files
 from gptkit.tasks.rows import cell, checked_text, open_table, text_cell
@@ -79,7 +79,6 @@ _PROTOCOLS = (
         f"{_CLEANED}the sum over the ending, the first of a tie (acc)",
         chance=1 / 4,
         pairs=harness_pairs,
-        score=total,
         ties="first",
     ),
     ChoiceProtocol(

@@ -8,16 +8,7 @@ from pathlib import Path
 from gptkit.scoring.running_text import Reading, TextProtocol
 from gptkit.tasks.benchmarks.wikitext import lm_eval_page
 from gptkit.tasks.detokenizers import ONE_BILLION_WORDS
-from gptkit.tasks.text_corpora import (
-    BY_WORDS,
-    PER_WORD,
-    Corpus,
-    Document,
-    Stream,
-    corpus_row,
-    paper_protocol,
-    whole_text,
-)
+from gptkit.tasks.text_corpora import BY_WORDS, PER_WORD, Document, Stream, corpus_row, paper_protocol, whole_text
 
 _TEST = "news.en.heldout-00000-of-00050"
 _FOLDER = "heldout-monolingual.tokenized.shuffled"
@@ -32,11 +23,6 @@ def sentences(path: Path) -> Iterator[Document]:
 
 
 _STREAM = Stream(BY_WORDS, "the file as it is", PER_WORD)
-_CORPUS = Corpus(
-    ((_TEST,), (f"{_FOLDER}/{_TEST}",), (f"{_ARCHIVE}/{_FOLDER}/{_TEST}",)),
-    f"{_ARCHIVE}.tar.gz of statmt.org/lm-benchmark",
-    sentences,
-)
 _DOCUMENTS = TextProtocol(
     "documents",
     "each sentence alone behind the separator, as distributed; per word, without ends of lines",
@@ -49,7 +35,9 @@ BENCHMARKS = (
         "1bw",
         "the shuffled sentences of the One Billion Word Benchmark, each a document and an item",
         f"{_TEST} of {_FOLDER}",
-        _CORPUS,
+        (_TEST, f"{_FOLDER}/{_TEST}", f"{_ARCHIVE}/{_FOLDER}/{_TEST}"),
+        f"{_ARCHIVE}.tar.gz of statmt.org/lm-benchmark",
+        sentences,
         _STREAM,
         paper_protocol(ONE_BILLION_WORDS.detokenize, 75.20, 55.72, 44.575, 42.16),
         _DOCUMENTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptkit.scoring.choices import ChoiceProtocol, Pair, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.scoring.protocols import best_before_gpt1
 from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_tsv
 from gptkit.tasks.reading import zero_shot
@@ -40,9 +40,7 @@ _GPT1 = ChoiceProtocol(
     "gpt1",
     "positive or negative, whichever is likelier after the sentence and the word very",
     published=best_before_gpt1(0.932, "GPT-1 paper, table 4"),
-    chance=1 / 2,
     pairs=sentiment_pairs,
-    score=total,
 )
 
 BENCHMARKS = (SST2, zero_shot(SST2, "dev", "is a sentence of a film review positive", _GPT1))

@@ -64,7 +64,7 @@ def ending_protocols(published: tuple[Published, ...] = ()) -> tuple[ChoiceProto
 
     def protocol(name: str, score: Score) -> ChoiceProtocol:
         about = f"the ending after the story, the {name} over its tokens"
-        return ChoiceProtocol(name, about, published=published, chance=1 / 2, pairs=ending_pairs, score=score)
+        return ChoiceProtocol(name, about, published=published, pairs=ending_pairs, score=score)
 
     return protocol("sum", total), protocol("mean", per_token)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
 from gptkit.tasks.detokenizers import WIKITEXT
-from gptkit.tasks.text_corpora import PER_WORD, Corpus, Document, Stream, corpus_row, paper_protocol, whole_text
+from gptkit.tasks.text_corpora import PER_WORD, Document, Stream, corpus_row, paper_protocol, whole_text
 from gptkit.text.scan import is_blank
 
 # A line between single = signs is the title of an article; headings within one have more of them.
@@ -124,15 +124,15 @@ _STREAM = Stream(
     "lines joined by two line ends as in Hugging Face's recipe (which leaves the first token of each window out)",
     PER_WORD,
 )
-_FILES_2 = ("wiki.test.raw", "wiki.test.tokens", "wikitext-2-raw/wiki.test.raw", "wikitext-2/wiki.test.tokens")
-_FILES_103 = ("wiki.test.tokens", "wiki.test.raw", "wikitext-103/wiki.test.tokens", "wikitext-103-raw/wiki.test.raw")
 
 BENCHMARKS = (
     corpus_row(
         "wikitext2",
         "the test articles of WikiText-2",
         "wiki.test.raw or wiki.test.tokens of WikiText-2",
-        Corpus([(file,) for file in _FILES_2], "Merity et al. 2016: wikitext-2-raw-v1 or wikitext-2-v1", articles),
+        ("wiki.test.raw", "wiki.test.tokens", "wikitext-2-raw/wiki.test.raw", "wikitext-2/wiki.test.tokens"),
+        "Merity et al. 2016: wikitext-2-raw-v1 or wikitext-2-v1",
+        articles,
         _STREAM,
         paper_protocol(WIKITEXT.detokenize, 29.41, 22.76, 19.93, 18.34),
         _lm_eval(Published("GPT-2 117M", "word_perplexity", 37.37, "lm-eval's task wikitext")),
@@ -144,9 +144,9 @@ BENCHMARKS = (
         "wikitext103",
         "the test articles of WikiText-103",
         "wiki.test.tokens or wiki.test.raw of WikiText-103",
-        Corpus(
-            [(file,) for file in _FILES_103], "Merity et al. 2016: wikitext-103-v1 or wikitext-103-raw-v1", articles
-        ),
+        ("wiki.test.tokens", "wiki.test.raw", "wikitext-103/wiki.test.tokens", "wikitext-103-raw/wiki.test.raw"),
+        "Merity et al. 2016: wikitext-103-v1 or wikitext-103-raw-v1",
+        articles,
         _STREAM,
         paper_protocol(WIKITEXT.detokenize, 37.50, 26.37, 22.05, 17.48),
         _lm_eval(),

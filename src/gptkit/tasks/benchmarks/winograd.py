@@ -12,7 +12,7 @@ from typing import Any
 from xml.parsers import expat
 
 from gptkit.errors import InputError
-from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token, total
+from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
 from gptkit.scoring.protocols import Published, best_before_gpt1
 from gptkit.tasks.files import find_files
 from gptkit.tasks.rows import cell, checked_text, open_table, opened, text_cell
@@ -173,25 +173,13 @@ def full_pairs(example: Example) -> list[Pair]:
 
 _ROW = "with the referent in the pronoun's place, the sum over "
 _PARTIAL = ChoiceProtocol(
-    "partial",
-    f"{_ROW}what follows it (Trinh and Le; GPT-2)",
-    published=_GPT2,
-    chance=1 / 2,
-    pairs=partial_pairs,
-    score=total,
+    "partial", f"{_ROW}what follows it (Trinh and Le; GPT-2)", published=_GPT2, pairs=partial_pairs
 )
-_FULL = ChoiceProtocol(
-    "full",
-    f"{_ROW}it and what follows it (Trinh and Le)",
-    chance=1 / 2,
-    pairs=full_pairs,
-    score=total,
-)
+_FULL = ChoiceProtocol("full", f"{_ROW}it and what follows it (Trinh and Le)", pairs=full_pairs)
 _GPT1 = ChoiceProtocol(
     "gpt1",
     "with the referent in the pronoun's place, the mean over the tokens of what follows it (GPT-1, section 5; "
     "its figure 2 is on another set, Rahman and Ng's)",
-    chance=1 / 2,
     pairs=partial_pairs,
     score=per_token,
 )

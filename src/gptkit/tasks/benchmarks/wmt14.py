@@ -157,7 +157,4 @@ def _evaluation(source: str, target: str, languages: str, bleu: float) -> Evalua
     )
 
 
-BENCHMARKS = (
-    _evaluation("en", "fr", "English into French", 5.0),
-    _evaluation("fr", "en", "French into English", 11.5),
-)
+BENCHMARKS = (_evaluation("en", "fr", "English into French", 5.0), _evaluation("fr", "en", "French into English", 11.5))
