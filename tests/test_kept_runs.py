@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gptkit.cli.main import main
-from gptkit.text.tokenizers.loading import load_tokenizer
 from gptkit.model.loading import load_model
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 KEPT = Path(__file__).parent / "kept_runs"
 FIGURES = json.loads((KEPT / "figures.json").read_text())

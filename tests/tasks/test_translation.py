@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
-from gptkit.tasks.bleu import COLUMNS, bleu_columns
+from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.tasks.bleu import bleu_columns
 from gptkit.tasks.wmt14 import WMT14_EN_FR
 from gptkit.text.examples import Example
 
 
 def row(translation: str, reference: str) -> list[float]:
     columns = bleu_columns([translation], [reference])
-    return [float(columns[name][0]) for name in COLUMNS]
+    return [float(columns[name][0]) for name in BLEU_COLUMNS]
 
 
 def test_statistics_by_hand() -> None:

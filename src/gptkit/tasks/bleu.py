@@ -8,13 +8,7 @@ import numpy as np
 
 from gptkit.scoring.libraries import import_extra
 from gptkit.scoring.protocols import Column
-
-ORDERS = (1, 2, 3, 4)
-COLUMNS = (
-    *(f"bleu_matches_{n}" for n in ORDERS),
-    *(f"bleu_totals_{n}" for n in ORDERS),
-    *("bleu_length", "bleu_reference_length"),
-)
+from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
 
 
 def bleu_columns(translations: Sequence[str], references: Sequence[str]) -> dict[str, Column]:
@@ -24,5 +18,5 @@ def bleu_columns(translations: Sequence[str], references: Sequence[str]) -> dict
     for translation, reference in zip(translations, references, strict=True):
         found = scorer.corpus_score([translation], [[reference]])
         rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
-    table = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))  # (item, statistic)
-    return dict(zip(COLUMNS, table.T, strict=True))
+    table = np.array(rows, dtype=np.float64).reshape(-1, len(BLEU_COLUMNS))  # (item, statistic)
+    return dict(zip(BLEU_COLUMNS, table.T, strict=True))
