@@ -19,6 +19,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 
 from gptkit.errors import AGAIN, Diverged, Interrupted
+from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints, snapshots
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
@@ -27,7 +28,6 @@ from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEven
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
 from gptkit.training.loss_scale import LossScale
-from gptkit.training.memory import out_of_memory_told
 from gptkit.training.processes import all_reduce
 from gptkit.training.spikes import History, is_hopeless
 from gptkit.training.step import NEVER, Outcome, Trainer, take_step, uncompiled, warm_up
@@ -61,7 +61,7 @@ def train(
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
         run.resume(resume_from)
-    with out_of_memory_told():
+    with translate_out_of_memory(f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"):
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)
