@@ -25,7 +25,7 @@ class Items:
     """The scores of a protocol's items, in the order of the data: all that measures and paired tests are made of.
 
     `ids` name the items (item,), each once; `columns` are arrays (item,), see measures.py; `groups` sort the items into
-    named parts ("phenomenon" -> (item,)), whose measures are told beside those of all items. `cut` counts the items of
+    named parts ("phenomenon" -> (item,)), whose measures stand beside those of all. `cut` counts the items of
     which the model did not see all, `impossible` the texts that could not be scored.
     """
 

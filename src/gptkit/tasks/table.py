@@ -60,7 +60,7 @@ def find_evaluation(name: str) -> Evaluation | None:
 def names_of_evaluations() -> list[str]:
     """Return every name that find_evaluation knows."""
     rows = [*EVALUATIONS.values(), *map(blimp_set, PHENOMENON_OF)]
-    return [name for row in rows for name in (row.name, *(f"{row.name}/{one.name}" for one in row.protocols))]
+    return [name for row in rows for name in (row.name, *(f"{row.name}/{protocol.name}" for protocol in row.protocols))]
 
 
 def names_by_kind() -> dict[str, list[str]]:

@@ -129,7 +129,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A split, whole and checked; `notes` tell what was dropped, `sha256` is over the texts and labels."""
+    """A split, whole and checked; `notes` say what was dropped, `sha256` is over the texts and labels."""
 
     examples: tuple[Example, ...]
     notes: tuple[str, ...]

@@ -9,7 +9,7 @@ from gptkit.tasks.task import Evaluation, Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Document, Stream, load_passages
 from gptkit.text.corpora import open_corpus, open_text
 
-HELD_OUT = "0.1"  # what `gptkit pretrain` holds out unless told otherwise
+HELD_OUT = "0.1"  # what `gptkit pretrain` holds out by default
 
 
 def any_text(data: str | None) -> Loaded:
