@@ -45,6 +45,7 @@ MAY_IMPORT = {
 STILL_UPWARD = {
     ("evaluate", "finetune"),
     ("manage", "finetune"),
+    ("manage", "generate"),
     ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
@@ -53,7 +54,7 @@ STILL_UPWARD = {
 STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
 THIRD_PARTY = {
     "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
-    "model_files": {"safetensors", "numpy", "huggingface_hub"},
+    "model_files": {"huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
     "option_values": {"yaml"},

@@ -28,8 +28,9 @@ from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
+from gptkit.generate.options import GenerateOptions
 from gptkit.option_values import recipe_keys
-from gptkit.options import GenerateOptions, fields_of, knob, option
+from gptkit.options import fields_of, knob, option
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import CONFIG_HEADER
 from gptkit.training.options import TrainingOptions

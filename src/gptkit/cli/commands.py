@@ -12,6 +12,7 @@ from typing import Any
 from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
+from gptkit.generate.options import GenerateOptions
 from gptkit.manage.options import (
     EnvOptions,
     RecipesCopyOptions,
@@ -21,7 +22,7 @@ from gptkit.manage.options import (
     TokenizerCompareOptions,
     TokenizerTrainOptions,
 )
-from gptkit.options import GenerateOptions, OutputOptions
+from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
 

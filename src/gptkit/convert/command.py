@@ -32,8 +32,8 @@ from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.config_json import model_type
-from gptkit.model_files.directories import source_directory
+from gptkit.model_files.files import source_directory
+from gptkit.model_files.shape import model_type
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task

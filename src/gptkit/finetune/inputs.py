@@ -16,8 +16,7 @@ from gptkit.model.loading import load_model, marker_ids
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.directories import model_directory
-from gptkit.model_files.weights import weight_files
+from gptkit.model_files.files import model_directory, weight_files
 from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.reading import Loaded, load_examples

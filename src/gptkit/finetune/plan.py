@@ -18,7 +18,7 @@ from gptkit.finetune.objective import SplitLogits, predict
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import metrics_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.table import Task
 from gptkit.training import rules

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 import gptkit
 from gptkit.console import Console
-from gptkit.decoding.native.library import NativeUnavailableError, find_c_compiler
+from gptkit.decoding.engines import native_decoder
 from gptkit.manage.options import EnvOptions
 from gptkit.recipe_files import recipes_root
 from gptkit.system.cache import cache_directory
@@ -26,6 +25,7 @@ EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb"
 
 def run(options: EnvOptions, console: Console) -> dict[str, Any]:
     """Print a table of versions, processor, GPUs, compiler and folders."""
+    native = native_decoder()
     facts = {
         "gptkit": gptkit.__version__,
         "python": platform.python_version(),
@@ -41,7 +41,7 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "bf16": cpu_has_bf16(),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
         "compiler": find_compiler(),
-        "c_compiler": _c_compiler(),
+        "c_compiler": native and native.c_compiler(),
         "cache": cache_directory(),
         "recipes": recipes_root(),
     }
@@ -68,14 +68,6 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
-
-
-def _c_compiler() -> str | None:
-    """Return the command that compiles the decoder of `generate`, with the flags that CC gives it."""
-    try:
-        return shlex.join(find_c_compiler() or ()) or None
-    except NativeUnavailableError:
         return None
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from gptkit.console import Console
 from gptkit.errors import InputError
 from gptkit.finetune.options import FinetuneOptions
+from gptkit.generate.options import GenerateOptions
 from gptkit.manage.options import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
 from gptkit.option_values import read_recipe, recipe_keys
-from gptkit.options import GenerateOptions, OutputOptions, fields_of
+from gptkit.options import OutputOptions, fields_of
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipe_files import RecipeFile, all_recipes, find_recipe
 

@@ -31,9 +31,20 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import model_type
-from gptkit.model_files.tensor_names import BUFFER, EMBEDDINGS, LAYER, MATRIX, own_name
-from gptkit.model_files.weights import PYTORCH_BIN, SAFETENSORS, files_named, not_finite, row_parts, weight_files
+from gptkit.model_files.files import (
+    BUFFER,
+    EMBEDDINGS,
+    LAYER,
+    MATRIX,
+    PYTORCH_BIN,
+    SAFETENSORS,
+    files_named,
+    not_finite,
+    own_name,
+    row_parts,
+    weight_files,
+)
+from gptkit.model_files.shape import model_type
 from gptkit.system.json_files import read_json, read_json_object, require_regular
 from gptkit.system.run_layout import described_in
 

@@ -14,8 +14,8 @@ from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats, source_directory
-from gptkit.model_files.sizes import MARKER_FIELDS
+from gptkit.model_files.files import model_directory, model_presets, refuse_other_formats, source_directory
+from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
 
