@@ -73,15 +73,21 @@ def gptkit_steps(
     model: Any, batches: Any, loss_function: Any, options: Any, precision: str, device: str = "cpu"
 ) -> Step:
     """Return gptkit's own step, at the full learning rate: its loop, its optimizer."""
+    from gptkit.training.job import MicroBatching, TrainingJob
     from gptkit.training.loop import train
     from gptkit.training.optimizers import build_optimizer
     from gptkit.training.plans import Plan
     from gptkit.training.processes import make_accelerator
 
-    optimizer = build_optimizer(model.named_parameters(), options, precision=precision)
-    plan = Plan(steps=10**6, log_every=1, precision=precision)
-    accelerator = make_accelerator(device)
-    events = train(model, batches, loss_function, optimizer, lambda step: 1.0, plan, accelerator=accelerator)
+    job = TrainingJob(
+        model=model,
+        loss_function=loss_function,
+        micro_batching=MicroBatching(batches_of=lambda rows: batches),
+        optimizer=build_optimizer(model.named_parameters(), options, precision=precision),
+        schedule=lambda step: 1.0,
+        plan=Plan(steps=10**6, log_every=1, precision=precision),
+    )
+    events = train(job, make_accelerator(device))
     return lambda: next(events)
 
 

@@ -13,7 +13,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gptkit.cli.main import main
 from gptkit.finetune import command as finetune_command
-from gptkit.finetune import objective as finetuning_objective
 from gptkit.pretrain import command as pretrain_command
 from gptkit.pretrain import objective as pretraining_objective
+from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batch, Share, StepWork
-from gptkit.training.step import Machinery
+from gptkit.training.step import Trainer
 
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
@@ -53,9 +54,9 @@ def digest(*tensors: Tensor) -> str:
 
 def watch_training() -> None:
     """Note each micro-batch with what it drew from the generator, and the all-reduces of gradients until its end."""
-    backward, prepare_model = Machinery.backward, Accelerator.prepare_model
+    backward, prepare_model = Trainer.backward, Accelerator.prepare_model
 
-    def noted(self: Machinery, work: StepWork, share: Share, batch: Batch) -> Tensor:
+    def noted(self: Trainer, work: StepWork, share: Share, batch: Batch) -> Tensor:
         if spoilt and (spoilt["rank"], spoilt["step"]) == (rank(), work.step):
             raise getattr(torch, spoilt["error"])(spoilt["message"])
         before = len(notes["all_reduces"])
@@ -81,7 +82,7 @@ def watch_training() -> None:
             prepared.register_comm_hook(None, count_all_reduce)
         return prepared
 
-    Machinery.backward = noted  # type: ignore[method-assign]
+    Trainer.backward = noted  # type: ignore[method-assign]
     Accelerator.prepare_model = hooked  # type: ignore[method-assign]
 
 
@@ -92,25 +93,27 @@ def count_all_reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch reads 
 
 def watch_evaluation() -> None:
     """Note every window and every example that this rank evaluates."""
-    windows, predict = pretraining_objective._validation_batches, finetuning_objective.predict
+    windows, evaluate_head = pretraining_objective._validation_batches, finetune_command.plan.evaluate_head
 
     def noted_windows(*arguments: Any) -> Iterator[Batch]:
         for batch in windows(*arguments):
             yield Seen(batch)
 
-    def noted_predict(model: nn.Module, batches: Sequence[Any], n: int, **named: Any) -> Any:
-        return predict(model, [(indices, loads(indices, load)) for indices, load in batches], n, **named)
-
-    def loads(indices: Any, load: Callable[[], Batch]) -> Callable[[], Batch]:
-        def loading() -> Batch:
-            notes["predicted"].append(indices.tolist())
-            return load()
-
-        return loading
+    def noted_evaluation(model: nn.Module, examples: EncodedExamples, **named: Any) -> Any:
+        return evaluate_head(
+            model, Noted(**{field.name: getattr(examples, field.name) for field in fields(examples)}), **named
+        )
 
     pretraining_objective._validation_batches = noted_windows
-    finetuning_objective.predict = noted_predict
-    finetune_command.plan.predict = noted_predict
+    finetune_command.plan.evaluate_head = noted_evaluation
+
+
+class Noted(EncodedExamples):
+    """Examples that note which of them are taken."""
+
+    def select(self, indices: Any) -> Any:
+        notes["predicted"].append(indices.tolist())
+        return super().select(indices)
 
 
 class Seen(dict[str, Tensor]):

@@ -18,6 +18,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.objective import language_modeling_loss
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.training.batches import MicroBatch
+from gptkit.training.job import MicroBatching, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import Plan
@@ -67,16 +68,15 @@ def waits(optimizer: str, *, log_every: int) -> int:
     optimizers = build_optimizer(ours.named_parameters(), options, precision="bf16")
     plan = Plan(steps=100, log_every=log_every, precision="bf16")
     micro_batches = [MicroBatch(0, 256, lambda: batch), MicroBatch(4, 256, lambda: batch)]
-    accelerator = make_accelerator("cuda")
-    events = train(
-        ours,
-        lambda step: micro_batches,
-        language_modeling_loss,
-        optimizers,
-        lambda step: 1.0,
-        plan,
-        accelerator=accelerator,
+    job = TrainingJob(
+        model=ours,
+        loss_function=language_modeling_loss,
+        micro_batching=MicroBatching(batches_of=lambda rows: lambda step: micro_batches),
+        optimizer=optimizers,
+        schedule=lambda step: 1.0,
+        plan=plan,
     )
+    events = train(job, make_accelerator("cuda"))
     next(events)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -15,7 +15,7 @@ import gptkit
 
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-BASE = {"errors", "options", "option_values", "recipe_files", "system"}
+BASE = {"errors", "options", "recipes", "system"}
 SCREEN = {"console", "progress"}
 MODEL = BASE | {"text", "model", "model_files"}
 CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
@@ -24,13 +24,12 @@ CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
 MAY_IMPORT = {
     "errors": set(),
     "options": set(),
-    "option_values": {"errors", "options", "system"},
-    "recipe_files": {"errors"},
-    "system": {"errors", "recipe_files"},
+    "recipes": {"errors", "options", "system"},
+    "system": {"errors"},
     "progress": {"system"},
     "console": {"system", "progress"},
     "text": BASE,
-    "model_files": {"errors", "recipe_files", "system"},
+    "model_files": {"errors", "recipes", "system"},
     "model": BASE | {"text", "model_files"},
     "decoding": MODEL,
     "scoring": MODEL,
@@ -49,15 +48,20 @@ STILL_UPWARD = {
     ("manage", "pretrain"),
     ("scoring", "evaluate"),
     ("scoring", "tasks"),
-    ("tasks", "finetune"),
 }
-STANDARD_LIBRARY_ALONE = {"errors", "options", "recipe_files"}
+STANDARD_LIBRARY_ALONE = {"errors", "options"}
 THIRD_PARTY = {
-    "system": {"yaml", "torch", "pyarrow"},  # inside the functions that need them
-    "model_files": {"huggingface_hub"},
+    "system": {
+        "yaml",
+        "torch",
+        "pyarrow",
+        "filelock",
+        "datasets",
+        "huggingface_hub",
+    },  # inside the functions that need them
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
-    "option_values": {"yaml"},
+    "recipes": {"yaml"},
     "console": {"rich"},
     "progress": {"rich"},
     "cli": {"typer", "torch"},

@@ -1,7 +1,7 @@
-"""Every option of every command, once: its name, type, default and help.
+"""How an option is written, once: its name, type, default and help; and the options that every command has.
 
-The dataclass is the command's signature: `cli.py` turns fields into flags, recipes set the same names,
-and a run's config.yaml is written back from them. This file knows the standard library alone.
+A dataclass of options is a command's signature: `parameters.py` turns its fields into flags, recipes set the same
+names, and a run's config.yaml is written back from them. This file knows the standard library alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "More"]
+# In the order of the help. `Advanced` and `Recipe keys` are shown by --help-all alone.
+Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "Advanced", "Recipe keys"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
 
@@ -20,8 +21,7 @@ def option(
     help: str,
     *,
     panel: Panel = "Common",
-    flag: bool = True,
-    conduct: bool = False,
+    resumable: bool = False,
     argument: bool = False,
     short: str | None = None,
     metavar: str | None = None,
@@ -30,15 +30,13 @@ def option(
 ) -> Any:
     """Return a dataclass field whose metadata is all that the command line needs to know.
 
-    `flag=False` makes a rare knob that only recipes set; the panel `More` a flag that the help names without
-    explaining. `conduct` options may change when a run is resumed; all others are identity and may not. `minimum`
-    and `maximum` are inclusive.
+    A `resumable` option may change when a run is resumed, any other may not. `minimum` and `maximum` are inclusive.
     """
     metadata = {
         "help": help,
         "panel": panel,
-        "flag": flag,
-        "conduct": conduct,
+        "recipe_only": panel == "Recipe keys",
+        "resumable": resumable,
         "argument": argument,
         "short": short,
         "metavar": metavar,
@@ -48,17 +46,17 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def knob(default: Any, help: str, **more: Any) -> Any:
+def recipe_only(default: Any, help: str, **more: Any) -> Any:
     """Return an `option` that only recipes set."""
-    return option(default, help, flag=False, **more)
+    return option(default, help, panel="Recipe keys", **more)
 
 
 def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
     """Return the fields of an options class by name, in order of definition."""
-    return {one.name: one for one in dataclasses.fields(options)}
+    return {field.name: field for field in dataclasses.fields(options)}
 
 
-def amended(options: type, name: str, **changes: Any) -> Any:
+def override(options: type, name: str, **changes: Any) -> Any:
     """Return an inherited field again, for a subclass to keep in its place with another default or metadata."""
     inherited = fields_of(options)[name]
     default = changes.pop("default", inherited.default)
@@ -69,4 +67,4 @@ def amended(options: type, name: str, **changes: Any) -> Any:
 class OutputOptions:
     """What every command shares."""
 
-    json: bool = option(False, "Print one JSON object on stdout.", panel="Run", conduct=True)
+    json: bool = option(False, "Print one JSON object on stdout.", panel="Run", resumable=True)

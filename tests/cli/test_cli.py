@@ -29,10 +29,9 @@ from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
-from gptkit.option_values import recipe_keys
-from gptkit.options import fields_of, knob, option
+from gptkit.options import fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import CONFIG_HEADER
+from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
@@ -45,7 +44,7 @@ class ToyOptions(TrainingOptions):
     data: tuple[str, ...] = option((), "Texts.", argument=True, metavar="[DATA]...")
     steps: int = option(5, "Steps.", minimum=1)
     shuffle: bool = option(True, "Shuffle.")
-    noise: float = knob(0.0, "Noise.", minimum=0, maximum=1)
+    noise: float = recipe_only(0.0, "Noise.", minimum=0, maximum=1)
 
 
 class Toy:
@@ -190,7 +189,7 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     for name, field in fields_of(row.options).items():
-        if field.metadata["flag"] and not field.metadata["argument"]:
+        if not field.metadata["recipe_only"] and not field.metadata["argument"]:
             assert re.search(rf"--{name.replace('_', '-')}\b", out)
         elif not field.metadata["argument"]:
             assert name in out
@@ -235,8 +234,8 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),
-        ("toy -r none.yaml", "no such file (none.yaml)"),
-        ("toy -r .", "a recipe is a file"),
+        ("toy -r none.yaml", "file not found (none.yaml)"),
+        ("toy -r .", "not a regular file (.)"),
         ("toy -r wrong.yaml", "(wrong.yaml:2) - did you mean 'steps'?"),
         ("toy -r wrong.yaml --help", "(wrong.yaml:2)"),
         ("env extra", "unexpected extra argument"),
@@ -469,7 +468,7 @@ def test_options_of_finetune_are_those_that_scripts_rely_on() -> None:
     shared = fields_of(TrainingOptions)
     for name, field in fields_of(FinetuneOptions).items():
         if name in shared:
-            assert field.metadata["conduct"] == shared[name].metadata["conduct"]
+            assert field.metadata["resumable"] == shared[name].metadata["resumable"]
             assert field.metadata["minimum"] == shared[name].metadata["minimum"]
     assert [name for name in fields_of(FinetuneOptions) if name in shared] == list(shared)  # the order is kept
 

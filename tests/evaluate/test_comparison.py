@@ -180,6 +180,9 @@ def hostile(change: Callable[[dict[str, Any]], object]) -> str:
     return json.dumps(written)
 
 
+LM_EVAL = '{"results": {"lambada": {"acc,none": 0.3, "acc_stderr,none": 0.01}}, "lm_eval_version": "0.4.13"}'
+
+
 def of_items(change: Callable[[dict[str, Any]], object]) -> str:
     return hostile(lambda written: change(written["items"]["lambada/words"]))
 
@@ -194,6 +197,8 @@ def of_items(change: Callable[[dict[str, Any]], object]) -> str:
         ('{"a": NaN}', "NaN is no JSON number"),
         ('{"schema": "x", "schema": "y"}', "duplicate key"),
         ("{}", "no schema, where gptkit.eval/1"),
+        (LM_EVAL, "no schema, .* - write the baseline with `gptkit eval --output FILE`"),
+        (LM_EVAL.replace("0.01", "NaN"), "NaN is no JSON number .* - write the baseline with"),
         ('{"schema": "gptkit.eval/2"}', "schema 'gptkit.eval/2'"),
         ('{"schema": "gptkit.eval/1"}', "no 'results'"),
         ('{"schema": "gptkit.eval/1", "results": []}', "'results' is a JSON array, where an object"),
@@ -227,6 +232,7 @@ def test_a_file_that_is_no_baseline_is_an_error_with_its_place(tmp_path: Path, t
 
 def test_a_path_that_is_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff{}")
-    for name, message in (("missing", "not found"), ("", "not a regular file"), ("bytes", "byte 0 is not UTF-8")):
+    folder = "not a regular file .* - write the baseline with `gptkit eval --output FILE`"
+    for name, message in (("missing", "not found"), ("", folder), ("bytes", "byte 0 is not UTF-8")):
         with pytest.raises(InputError, match=message):
             read_baseline(tmp_path / name)

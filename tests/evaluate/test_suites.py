@@ -28,7 +28,7 @@ def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("", 1, "the file is empty"),
+        ("", 1, "no 'tasks' in the suite"),
         ("- lambada", 1, "a suite has no `key: value` lines"),
         ("task: lambada", 1, r"unknown key 'task' in a suite .* did you mean 'tasks'"),
         ("tasks: lambada", 1, "tasks is not a list"),
@@ -61,6 +61,6 @@ def test_whatever_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str,
 
 def test_files_that_are_no_suite(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"#" * 1_000_001)
-    for name, message in (("missing", "no such file"), ("", "this is none"), ("large", "a suite of over 1 MB")):
+    for name, message in (("missing", "file not found"), ("", "not a regular file"), ("large", "a suite of over 1 MB")):
         with pytest.raises(UsageError, match=message):
             read_suite(tmp_path / name)

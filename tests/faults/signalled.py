@@ -109,10 +109,10 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
 
 
 def _many_evaluation_batches() -> None:
-    from gptkit.finetune import plan
     from gptkit.pretrain import objective
+    from gptkit.tasks import heads
 
-    objective.VALIDATION_TOKENS = plan.PREDICTION_TOKENS = 16
+    objective.VALIDATION_TOKENS = heads.PREDICTION_TOKENS = 16
 
 
 def _aim(shot: Shot, note: Path) -> None:
@@ -153,7 +153,7 @@ def _calls_of(phase: str) -> Iterator[tuple[Any, str, Callable[..., bool]]]:
     elif phase == "step":
         yield step, "update", _always
     elif phase == "accumulation":
-        yield step.Machinery, "backward", lambda self, work, share, batch: not share.is_last
+        yield step.Trainer, "backward", lambda self, work, share, batch: not share.is_last
     elif phase == "evaluation":
         for model in (GPTForCausalLM, GPTDoubleHeadsModel):
             yield model, "forward", lambda self, *_, **__: not self.training

@@ -24,8 +24,8 @@ from gptkit.cli import main as cli
 from gptkit.cli.commands import COMMANDS, Command
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
-from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.recipes import Kind, kinds_of, recipe_keys
 from gptkit.system.yaml_files import DEEPEST, MAX_BYTES
 
 SEED = 21
@@ -144,7 +144,7 @@ def test_every_flag_is_taken_as_written_or_refused(count: Any, figure: Any) -> N
     for row in COMMANDS:
         for key, field in fields_of(row.options).items():
             kind = kinds_of(row.options)[key]
-            if field.metadata["argument"] or not field.metadata["flag"] or kind.type is bool or key == "resume":
+            if field.metadata["argument"] or field.metadata["recipe_only"] or kind.type is bool or key == "resume":
                 continue
             flag = f"--{key.replace('_', '-')}"
             for text in values_for(kind, field, random_)[: count(1, 50)]:

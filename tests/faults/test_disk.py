@@ -18,7 +18,7 @@ from small_runs import Reference, SmallRuns, checkpoints_of, identical
 
 from figures import Count, Report
 from gptkit.errors import AGAIN
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG
 from gptkit.system.run_layout import defect
 
 KINDS = ["pretrain", "finetune"]

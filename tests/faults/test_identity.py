@@ -18,9 +18,9 @@ from in_process import Ended, complaints, gptkit
 from small_runs import SmallRuns
 
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import Kind, kinds_of, read_recipe
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.recipes import Kind, kinds_of, read_recipe
 from gptkit.training.options import TrainingOptions
 
 KINDS: dict[str, type[TrainingOptions]] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions}
@@ -43,7 +43,7 @@ CONDUCT = {"micro_batch": 4, "log_every": 3, "eval_every": 7, "save_every": 5, "
 
 
 def identity_keys(kind: str) -> list[str]:
-    return [name for name, one in fields_of(KINDS[kind]).items() if not one.metadata["conduct"]]
+    return [name for name, one in fields_of(KINDS[kind]).items() if not one.metadata["resumable"]]
 
 
 def another(kind: str, name: str, now: Any, folder: Path) -> Any:
@@ -140,7 +140,7 @@ def _asking(small: SmallRuns, kind: str, run: Path, key: str, value: Any) -> Ite
     """Yield the run's own command line with one option changed: by its flag, or by a recipe that sets it."""
     if fields_of(KINDS[kind])[key].metadata["argument"]:
         yield from (value[0] if word == str(small.folder / "text.txt") else word for word in small.words(kind, run))
-    elif fields_of(KINDS[kind])[key].metadata["flag"]:
+    elif not fields_of(KINDS[kind])[key].metadata["recipe_only"]:
         yield from small.words(kind, run, **{key: value})
     else:
         recipe = run.parent / "recipe.yaml"
@@ -234,7 +234,7 @@ def test_other_content_under_the_same_name_is_refused(small: SmallRuns, begun: A
     assert not failures, "\n".join(failures)
 
 
-def test_what_is_conduct_may_change(small: SmallRuns, begun: Any, reference: Any, count: Any, figure: Any) -> None:
+def test_what_is_resumable_may_change(small: SmallRuns, begun: Any, reference: Any, count: Any, figure: Any) -> None:
     """The weights at the end are those of the run that nobody interrupted, whatever was logged and saved on the way."""
     done, failures = 0, []
     for kind in KINDS:
@@ -249,7 +249,7 @@ def test_what_is_conduct_may_change(small: SmallRuns, begun: Any, reference: Any
                 failures.append(f"{kind} {key}: other weights")
     figure(
         "R12",
-        "another value of a conduct option, on resuming",
+        "another value of a resumable option, on resuming",
         done,
         f"{done - len(failures)} went on, to the same bits",
     )

@@ -28,6 +28,7 @@ from gptkit.pretrain.objective import language_modeling_loss, pretraining_batche
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
 from gptkit.training.events import Event, StepEvent
+from gptkit.training.job import MicroBatching, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions
@@ -66,8 +67,15 @@ class Run:
         ids = np.random.default_rng(self.seed).integers(0, 17, 2000).astype(np.uint16)
         blocks = TrainingBlocks(ids, LENGTH, self.seed)
         batches = pretraining_batches(blocks, sequence_length=LENGTH, rows_per_step=ROWS, micro_batch=2)
-        ours = (self.model, batches, self.loss, self.optimizer, self.rate, self.plan)
-        return train(*ours, accelerator=make_accelerator("cpu"), **more)
+        job = TrainingJob(
+            model=self.model,
+            loss_function=self.loss,
+            micro_batching=MicroBatching(batches_of=lambda rows: batches),
+            optimizer=self.optimizer,
+            schedule=self.rate,
+            plan=self.plan,
+        )
+        return train(job, make_accelerator("cpu"), **more)
 
     def rate(self, step: int) -> float:
         self.step, self.micro_batch = step, 0
@@ -204,18 +212,18 @@ def poisoning(words: list[str], rank: int, step: int) -> NoReturn:
     """Be a launcher of two processes, one of which gets a loss that is no number."""
 
     def prepare(mine: int) -> None:
-        from gptkit.training.step import Machinery
+        from gptkit.training.step import Trainer
 
-        backward = Machinery.backward
+        backward = Trainer.backward
 
-        def spoilt(self: Machinery, work: Any, share: Any, batch: Any) -> Tensor:
+        def spoilt(self: Trainer, work: Any, share: Any, batch: Any) -> Tensor:
             is_bad = mine == rank and work.step == step
             objective, self.objective = self.objective, _Bad(self.objective) if is_bad else self.objective
             loss = backward(self, work, share, batch)
             self.objective = objective
             return loss
 
-        Machinery.backward = spoilt  # type: ignore[method-assign]
+        Trainer.backward = spoilt  # type: ignore[method-assign]
 
     fork_ranks(prepare)
     command(words)
@@ -328,16 +336,16 @@ def short_and_interrupted(words: list[str], most: int, shot: Shot, note: str) ->
 
 def _shorten_memory(most: int) -> None:
     from gptkit.training import loop
-    from gptkit.training.step import Machinery
+    from gptkit.training.step import Trainer
 
-    backward = Machinery.backward
+    backward = Trainer.backward
 
-    def refusing(self: Machinery, work: Any, share: Any, batch: Batch) -> Tensor:
+    def refusing(self: Trainer, work: Any, share: Any, batch: Batch) -> Tensor:
         if len(batch["input_ids"]) > most:
             raise torch.OutOfMemoryError(f"no memory for {len(batch['input_ids'])} rows")
         return backward(self, work, share, batch)
 
-    Machinery.backward = refusing  # type: ignore[method-assign]
+    Trainer.backward = refusing  # type: ignore[method-assign]
     loop.may_run_out = lambda device: True
 
 

@@ -13,9 +13,8 @@ from children import command, run_command, start
 from small_runs import SmallRuns
 
 from figures import Count, Report
-from gptkit.option_values import read_recipe
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import recipes_root
+from gptkit.recipes import read_recipe, recipes_root
 
 BOUND, SECONDS = 0.05, 10
 

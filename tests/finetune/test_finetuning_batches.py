@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.finetune.batches import evaluation_batches, finetuning_batches, steps_per_epoch
+from gptkit.finetune.batches import finetuning_batches, steps_per_epoch
+from gptkit.tasks import heads
 from gptkit.tasks.encoding import EncodedExamples
+from gptkit.tasks.heads import evaluation_pieces
 from gptkit.training.batches import MicroBatch
 
 START, EXTRACT = 7, 9
@@ -101,20 +105,20 @@ def test_micro_batches_keep_both_limits_and_count_what_they_hold(
 @given(MANY, st.integers(1, 300), st.integers(1, 3))
 def test_evaluation_covers_each_example_once(n: int, padded_tokens: int, sequences: int) -> None:
     examples = examples_of(n, sequences)
-    seen: list[int] = []
-    for indices, load in evaluation_batches(examples, padded_tokens=padded_tokens):
-        batch = load()
+    with patch.object(heads, "PREDICTION_TOKENS", padded_tokens):
+        pieces = evaluation_pieces(examples)
+    for indices in pieces:
+        batch = examples.select(indices)
         assert batch["labels"].tolist() == indices.tolist()
-        assert len(indices) == 1 or batch["input_ids"].numel() <= padded_tokens
-        seen += indices.tolist()
-    assert sorted(seen) == list(range(n))
+        assert len(indices) == 1 or batch["input_ids"].size <= padded_tokens
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(n))
 
 
 def test_tensors_are_what_the_model_takes() -> None:
-    (_, load), *_ = evaluation_batches(examples_of(3), padded_tokens=10**6)
-    batch = load()
-    assert {name: (tensor.dtype, tensor.dim()) for name, tensor in batch.items()} == {
+    batches = finetuning_batches(examples_of(3), batch_size=3, seed=0, micro_batch=3, padded_tokens=10**6)
+    assert {name: (tensor.dtype, tensor.dim()) for name, tensor in batches(1)[0].load().items()} == {
         "input_ids": (torch.int64, 3),
         "extract": (torch.int64, 2),
         "labels": (torch.int64, 1),
+        "lm_positions": (torch.int64, 1),
     }

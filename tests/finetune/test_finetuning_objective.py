@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gptkit.finetune.objective import EvaluationBatch, SplitLogits, double_heads_loss, predict
+from gptkit.finetune.objective import double_heads_loss
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.tasks.encoding import EncodedExamples
+from gptkit.tasks.heads import evaluate_head, logits_of
 from gptkit.training.batches import Batch
 
 VOCABULARY, LONGEST, EXAMPLES = 23, 12, 6
@@ -96,22 +98,20 @@ def test_any_cut_of_a_step_gives_the_same_gradient(target: str, lm_coef: float) 
 # --- the logits of a split ---
 
 
-def batches_of(examples: list[tuple[list[Tensor], Any]], *, labelled: bool = True) -> list[EvaluationBatch]:
-    """Return three batches out of order, as sorting by length makes them."""
+PIECES = [np.array(piece) for piece in ([5, 1], [0, 3, 4], [2])]  # out of order, as sorting by length makes them
 
-    def load(indices: Any) -> Batch:
-        batch = batch_of([examples[i] for i in indices])
-        return batch if labelled else {name: batch[name] for name in ("input_ids", "extract")}
 
-    parts = [np.array(part) for part in ([5, 1], [0, 3, 4], [2])]
-    return [(part, lambda part=part: load(part)) for part in parts]
+def encoded(examples: list[tuple[list[Tensor], Any]], *, labelled: bool = True) -> EncodedExamples:
+    sequences = [one.numpy() for sequences, _ in examples for one in sequences]
+    labels = torch.tensor([label for _, label in examples]).numpy() if labelled else None
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return EncodedExamples(np.concatenate(sequences).astype(np.int32), offsets, len(examples[0][0]), labels, {}, 0)
 
 
 @targets
 def test_predictions_are_in_the_examples_order(target: str) -> None:
     model, examples = model_for(target).eval(), examples_of(target)
-    found = predict(model, batches_of(examples), EXAMPLES)
-    assert found is not None
+    found = evaluate_head(model, encoded(examples), PIECES)
     assert found.logits.dtype == np.float32
     losses = []
     for row, example in zip(found.logits, examples, strict=True):
@@ -119,38 +119,38 @@ def test_predictions_are_in_the_examples_order(target: str) -> None:
         losses.append(output.loss.item())
         np.testing.assert_allclose(row, output.logits.detach().numpy().reshape(-1), rtol=1e-5, atol=1e-6)
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-6)
-    unlabelled = predict(model, batches_of(examples, labelled=False), EXAMPLES)
-    assert unlabelled is not None
+    unlabelled = evaluate_head(model, encoded(examples, labelled=False), PIECES)
     assert unlabelled.loss is None
     assert np.array_equal(unlabelled.logits, found.logits)
+    np.testing.assert_allclose(logits_of(model, encoded(examples)), found.logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("processes", [2, 5])
 def test_processes_share_the_batches(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, examples = model_for("multiple-choice").eval(), examples_of("multiple-choice")
-    alone = predict(model, batches_of(examples), EXAMPLES)
-    assert alone is not None
+    model, examples = model_for("multiple-choice").eval(), encoded(examples_of("multiple-choice"))
+    alone = evaluate_head(model, examples, PIECES)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: processes)
     sent: list[list[Tensor]] = []
-    asked = [0] * processes
+    rounds = [0] * processes
     for process in range(processes):
 
-        def is_stop_asked(process: int = process) -> bool:
-            asked[process] += 1
-            return False
+        def count(process: int = process) -> None:
+            rounds[process] += 1
 
         sent.append([])
         monkeypatch.setattr(dist, "get_rank", lambda process=process: process)
         monkeypatch.setattr(dist, "all_reduce", lambda tensor: sent[-1].append(tensor.clone()))
-        part = predict(model, batches_of(examples), EXAMPLES, should_stop=is_stop_asked)
-        assert isinstance(part, SplitLogits)
-    assert len(set(asked)) == 1  # else they could not agree
+        evaluate_head(model, examples, PIECES, before_round=count)
+    assert len(set(rounds)) == 1  # else they could not agree
     tables, losses = zip(*sent, strict=True)
     assert np.array_equal(torch.stack(tables).sum(0).numpy(), alone.logits)
     assert torch.stack(losses).sum().item() / EXAMPLES == pytest.approx(alone.loss, rel=1e-9)
 
 
 def test_predicting_stops_when_asked() -> None:
-    examples = examples_of("entailment")
-    assert predict(model_for("entailment").eval(), batches_of(examples), EXAMPLES, should_stop=lambda: True) is None
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_head(model_for("entailment").eval(), encoded(examples_of("entailment")), PIECES, before_round=stop)

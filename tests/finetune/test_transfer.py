@@ -15,9 +15,10 @@ from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from gptkit.errors import InputError, UsageError
 from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_model, load_source, marker_ids
+from gptkit.model.loading import load_model, load_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.tasks.heads import marker_ids
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 

@@ -24,8 +24,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
 from gptkit.generate.options import GenerateOptions
 from gptkit.model.loading import load_model
-from gptkit.option_values import read_recipe
-from gptkit.recipe_files import find_recipe
+from gptkit.recipes import find_recipe, read_recipe
 from gptkit.text.tokenizers.loading import load_tokenizer, separator_id
 from gptkit.training.finished_runs import NEEDED
 
@@ -192,7 +191,7 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["--prompts", "p.txt"], "p.txt:2"),
         (["--recipe", "tldr"], "the template wants a prompt"),
         (["h", "--model", "nowhere"], "no such model directory"),
-        (["h", "--model", "empty"], "cannot be read"),
+        (["h", "--model", "empty"], "file not found"),
         (["h", "--model", "broken"], "damaged"),
     ],
 )

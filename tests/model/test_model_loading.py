@@ -175,7 +175,7 @@ def refused(directory: Path, pattern: str) -> None:
 
 def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "no such model directory")
-    refused(tmp_path, "cannot be read")
+    refused(tmp_path, "file not found")
     toy().config.save_pretrained(tmp_path)
     refused(tmp_path, "no model.safetensors")
     (tmp_path / "weights.bin").write_bytes(pickle.dumps({}))

@@ -14,6 +14,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain import objective
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.text.blocks import TrainingBlocks
+from gptkit.training.batches import StopEvaluation
 
 LENGTH = 5
 
@@ -47,7 +48,8 @@ def test_validation_is_the_sum_over_disjoint_windows_of_a_plain_loop(
 
 def test_validation_stops_when_asked(model: GPTForCausalLM) -> None:
     ids = np.zeros(40, np.uint16)
-    assert validate(model, ids, sequence_length=LENGTH, utf8_bytes=1, should_stop=lambda: True) is None
+    with pytest.raises(StopEvaluation):
+        validate(model, ids, sequence_length=LENGTH, utf8_bytes=1, should_stop=lambda: True)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 7])

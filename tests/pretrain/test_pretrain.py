@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gptkit.cli.main import main
 from gptkit.model.loading import load_model
-from gptkit.recipe_files import CONFIG_HEADER
+from gptkit.recipes import CONFIG_HEADER
 from gptkit.text.corpora import open_corpus
 from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from gptkit.errors import InputError, OutOfResources
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file, verified_facts
+from gptkit.system import files
+from gptkit.system.cache import cache_directory, cached_file, verified_facts
+from gptkit.system.files import HashedFile
 
 
 def build(path: Path, content: bytes = b"content") -> dict[str, Any]:
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         file.write(content)
         return {"note": 1}
 
@@ -54,12 +56,12 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
     assert verified_facts(path)
 
 
-@pytest.mark.parametrize("failing", ["write", "commit"])
+@pytest.mark.parametrize("failing", ["write", "sync"])
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(CacheWriter, failing, full)
+    monkeypatch.setattr(files, failing, full)
     with pytest.raises(OutOfResources, match=r"needs about 5\.0 MB") as refusal:
         build(tmp_path / "x.bin")
     assert refusal.value.where == str(tmp_path / "x.bin")
@@ -67,7 +69,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
-    def interrupted(file: CacheWriter) -> dict[str, Any]:
+    def interrupted(file: HashedFile) -> dict[str, Any]:
         file.write(b"part")
         raise KeyboardInterrupt
 
@@ -85,7 +87,9 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 BUILDER = """
 import os, sys, time
 from pathlib import Path
+from gptkit.system import files
 from gptkit.system.cache import cached_file
+from gptkit.system.files import HashedFile
 def write(file):
     print("building", flush=True)
     file.write(b"half")

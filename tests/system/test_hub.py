@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 
@@ -78,3 +79,27 @@ def test_a_user_who_forbids_the_network_is_obeyed(
     with pytest.raises(InputError, match=f"unset {switch}"):
         require_hub("hf:gpt2")
     assert connections.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (OSError("401 Client Error.\nRepository Not Found"), InputError),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), InputError),
+        (RuntimeError(), InputError),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+    ],
+)
+def test_only_what_the_hub_did_is_told_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type[Exception]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hub, "require_hub", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing)
+    monkeypatch.setattr("datasets.load_dataset", failing)
+    for fetch in (lambda: hub.load_dataset("hf:some/data:config"), lambda: hub.snapshot("hf:x", ["*"], what="a model")):
+        with pytest.raises(becomes) as caught:
+            fetch()
+        assert "\n" not in str(caught.value)

@@ -27,7 +27,7 @@ from pathlib import Path
 from gptkit.system.cache import cached_file
 from gptkit.errors import GptkitError
 from gptkit.training.run_lock import RunLock
-import encodings.idna
+import encodings.idna, filelock
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})
@@ -91,7 +91,7 @@ def test_what_another_user_left_in_a_shared_cache_stops_nobody(folder: Path) -> 
     is_sticky = bool(folder.stat().st_mode & stat.S_ISVTX)
     make_anothers(folder / "data.lock")
     if not is_sticky:  # where each removes only their own files, this one is in the way for good
-        make_anothers(folder / "data.part")
+        make_anothers(folder / "data.tmp")
     build = "cached_file(Path(sys.argv[1]), lambda file: file.write(b'made') or {}, need=lambda file: 4); print('done')"
     assert as_another(build, folder / "data") == "done"
     assert (folder / "data").read_bytes() == b"made"

@@ -104,9 +104,9 @@ def test_a_strangers_file_is_refused_in_one_line(tmp_path: Path, line: str, says
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / TASK_FILE).mkdir()
-    with pytest.raises(UsageError, match="this is none"):
+    with pytest.raises(UsageError, match="not a regular file"):
         carried_task(tmp_path)
     (tmp_path / TASK_FILE).rmdir()
     (tmp_path / TASK_FILE).symlink_to(tmp_path / "gone")
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="file not found"):
         carried_task(tmp_path)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.finetune.inputs import output_labels
-from gptkit.tasks.heads import head_fits
+from gptkit.tasks.heads import head_fits, output_labels
 from gptkit.tasks.table import find_task
 
 

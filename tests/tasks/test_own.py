@@ -93,7 +93,7 @@ FAULTS: list[tuple[str, int, str]] = [
     ("format: entailment\nlabels: [a, b]\nname: ../x\n", 3, "cannot name a task"),
     ("format: entailment\nlabels: [a, b\n", 3, "not YAML"),
     ("- a\n", 1, "no `key: value` lines"),
-    ("", 1, "the file is empty"),
+    ("", 1, "no 'format' in the task"),
 ]
 
 
@@ -106,7 +106,7 @@ def test_a_fault_is_named_by_file_and_line(tmp_path: Path, text: str, line: int,
 
 
 def test_a_task_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="file not found"):
         find_task(str(tmp_path / "none.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"format: entailment\nname: caf\xe9\n")
     with pytest.raises(UsageError, match=r"not UTF-8 .*latin\.yaml:2"):

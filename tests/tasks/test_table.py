@@ -111,7 +111,7 @@ def test_demo_tasks_need_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("demo-cloze", "dev")]
 
 
-def test_the_hub_gives_the_same_examples(tmp_path: Path) -> None:
+def test_the_hub_gives_the_same_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import Dataset, load_dataset
 
     rows = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [0, 1], "idx": [7, 8]}
@@ -123,7 +123,9 @@ def test_the_hub_gives_the_same_examples(tmp_path: Path) -> None:
         return load_dataset("parquet", data_files=str(tmp_path / "rte.parquet"), split="train", cache_dir=str(tmp_path))
 
     probed: list[str] = []
-    examples, notes = hub_examples(TASKS["rte"], "dev", "hf:", load=load, probe=probed.append)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", probed.append)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    examples, notes = hub_examples(TASKS["rte"], "dev", "hf:")
     assert asked == [("nyu-mll/glue", "rte", "validation")]
     assert probed == ["hf:nyu-mll/glue:rte"]
     assert [(one.fields, one.label, one.identifier) for one in examples] == [(("a", "b"), 0, "7"), (("c", "d"), 1, "8")]
@@ -133,6 +135,7 @@ def test_the_hub_gives_the_same_examples(tmp_path: Path) -> None:
     def broken(*_: object, **__: object) -> object:
         raise ConnectionError("no route\nto host")
 
+    monkeypatch.setattr("datasets.load_dataset", broken)
     with pytest.raises(InputError, match="cannot be read: no route") as refusal:
-        hub_examples(TASKS["rte"], "dev", "hf:my/rte", load=broken, probe=probed.append)
+        hub_examples(TASKS["rte"], "dev", "hf:my/rte")
     assert refusal.value.where == "hf:my/rte"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptkit.errors import InputError, OutOfResources
-from gptkit.system.cache import CacheWriter
+from gptkit.system.files import HashedFile
 from gptkit.text import blocks as token_blocks
 from gptkit.text.blocks import TrainingBlocks, open_stream, prepare, validation_windows
 from gptkit.text.corpora import open_corpus
@@ -92,14 +92,14 @@ def test_a_full_disk_names_path_and_need(
     size = whole.train.ids.nbytes
     for path in own_cache.iterdir():
         path.unlink()
-    write = CacheWriter.write
+    write = HashedFile.write
 
-    def filling(self: CacheWriter, data: Any) -> None:
+    def filling(self: HashedFile, data: Any) -> None:
         if self.size > size // 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, data)
 
-    monkeypatch.setattr(CacheWriter, "write", filling)
+    monkeypatch.setattr(HashedFile, "write", filling)
     with pytest.raises(OutOfResources, match="needs about") as refusal:
         prepare(open_corpus([rows], "0.1"), tokenizer)
     assert str(own_cache) in (refusal.value.where or "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.system.cache import cache_directory
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
 
@@ -70,7 +71,7 @@ def test_the_library_is_read_once_and_again_when_the_cache_is_damaged(monkeypatc
     embedded.embedded_documents.cache_clear()
     assert embedded.embedded_documents() == first
     assert not readings
-    [facts] = (embedded.cache_directory() / "embedded").glob("*.json.json")
+    [facts] = (cache_directory() / "embedded").glob("*.json.json")
     data = facts.with_suffix("")
     data.write_bytes(data.read_bytes().replace(b"wrap", b"WRAP"))
     embedded.embedded_documents.cache_clear()

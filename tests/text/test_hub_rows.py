@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 
 from gptkit.errors import InputError, OutOfResources
-from gptkit.text import corpora, hub_rows
+from gptkit.text import corpora
 from gptkit.text.corpora import open_corpus
-from gptkit.text.hub_rows import materialise
+from gptkit.text.hub_rows import download_text
 
 
 @pytest.fixture(autouse=True)
@@ -31,39 +32,49 @@ class Rows:
             yield row
 
 
-def load_of(rows: Any) -> Callable[..., Any]:
-    return lambda name, configuration, *, split, streaming: rows
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let rows stand in for the data set that is fetched, or a function for what fetches it."""
+    monkeypatch.setattr("gptkit.system.hub.require_hub", lambda name: None)
+
+    def serve(rows: Any) -> None:
+        load = rows if callable(rows) else lambda name, configuration, *, split, streaming: rows
+        monkeypatch.setattr("datasets.load_dataset", load)
+
+    return serve
 
 
 def texts(path: Path) -> list[str]:
     return [json.loads(line)["text"] for line in path.read_text().splitlines()]
 
 
-def no_probe(name: str) -> None:
-    return None
-
-
-def test_only_as_much_is_read_as_is_needed_and_only_once() -> None:
+def test_only_as_much_is_read_as_is_needed_and_only_once(
+    hub: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = Rows([{"text": f"row {i:04}"} for i in range(1000)])
-    first = materialise("hf:some/data:config", characters=80, load=load_of(rows), probe=no_probe)
+    hub(rows)
+    first = download_text("hf:some/data:config", characters=80)
     assert rows.read == 10
     assert texts(first.path) == [f"row {i:04}" for i in range(10)]
+
+    assert download_text("hf:some/data", characters=80).path != first.path
 
     def offline(name: str) -> None:
         raise AssertionError("what is in the cache needs no network")
 
-    assert materialise("hf:some/data:config", characters=80, probe=offline) == first
-    assert materialise("hf:some/data", characters=80, load=load_of(rows), probe=no_probe).path != first.path
+    monkeypatch.setattr("gptkit.system.hub.require_hub", offline)
+    assert download_text("hf:some/data:config", characters=80) == first
 
 
-def test_rows_without_usable_text_are_left_out() -> None:
+def test_rows_without_usable_text_are_left_out(hub: Callable[..., None]) -> None:
     rows = Rows([{"text": text} for text in ("a", None, " ", "\0", "\ud800", 5, "caf\u00e9")])
-    text = materialise("hf:x", characters=None, load=load_of(rows), probe=no_probe)
+    hub(rows)
+    text = download_text("hf:x", characters=None)
     assert texts(text.path) == ["a", "caf\u00e9"]
     assert text.left_out == 5
 
 
-def test_a_real_streaming_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_streaming_data_set(tmp_path: Path, hub: Callable[..., None]) -> None:
     from datasets import load_dataset
 
     source = tmp_path / "source.jsonl"
@@ -73,16 +84,15 @@ def test_a_real_streaming_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert (name, configuration) == ("some/data", "config")
         return load_dataset("json", data_files=str(source), cache_dir=str(tmp_path / "hf"), **options)
 
-    monkeypatch.setattr(hub_rows, "_load_dataset", load)
-    monkeypatch.setattr(hub_rows, "_probe", no_probe)
+    hub(load)
     corpus = open_corpus(["hf:some/data:config"], "0.1", hub_characters=500)
     pieces = sorted([*corpus.train_pieces(), *corpus.validation_pieces()], key=lambda piece: piece.document)
     assert [piece.text for piece in pieces] == [f"document {i}" for i in range(47)]
-    assert corpus.kind == "hub"
+    assert corpus.description == "hf:some/data:config"
     assert corpora.open_corpus(["hf:some/data:config"], "0.2", hub_characters=500).data_sha256 == corpus.data_sha256
 
 
-def test_what_goes_wrong_is_told_in_one_line() -> None:
+def test_what_goes_wrong_is_told_in_one_line(hub: Callable[..., None]) -> None:
     def broken(*_: object, **__: object) -> Any:
         raise ConnectionError("no route\nto host")
 
@@ -91,21 +101,23 @@ def test_what_goes_wrong_is_told_in_one_line() -> None:
             yield from self.rows
             raise ConnectionError("reset")
 
-    def full(name: str) -> None:
-        raise OutOfResources("full")
+    def full(*_: object, **__: object) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     row: dict[str, object] = {"text": "a"}
-    for load, message in (
+    for rows, message in (
         (broken, "cannot be read: no route"),
-        (load_of(Breaking([row])), "cannot be read: reset"),
-        (load_of(Rows([{"content": "a"}])), 'no column "text" .columns: content'),
-        (load_of(Rows([{"text": ""}])), "no text in this data set"),
+        (Breaking([row]), "cannot be read: reset"),
+        (Rows([{"content": "a"}]), 'no column "text" .columns: content'),
+        (Rows([{"text": ""}]), "no text in this data set"),
     ):
+        hub(rows)
         with pytest.raises(InputError, match=message) as refusal:
-            materialise("hf:x", characters=None, load=load, probe=no_probe)
+            download_text("hf:x", characters=None)
         assert refusal.value.where == "hf:x"
         assert "\n" not in str(refusal.value)
+    hub(full)
     with pytest.raises(OutOfResources):
-        materialise("hf:x", characters=None, load=load_of(Rows([row])), probe=full)
+        download_text("hf:x", characters=None)
     with pytest.raises(InputError, match="no data set named"):
-        materialise("hf:", characters=None)
+        download_text("hf:", characters=None)

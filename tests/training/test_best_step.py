@@ -15,7 +15,7 @@ from training_toy import bits_equal, everything, toy, toy_loss, toy_train
 from gptkit.errors import InputError, Interrupted
 from gptkit.system.run_layout import all_steps
 from gptkit.system.signals import StopRequest
-from gptkit.training.batches import Batch
+from gptkit.training.batches import Batch, StopEvaluation
 from gptkit.training.checkpoints import load_weights, newest_committed, read_state
 from gptkit.training.events import Event, FinishEvent
 from gptkit.training.plans import Plan
@@ -27,11 +27,11 @@ def scripted(stop: StopRequest | None = None, cut_at: int = -1) -> Callable[[Cal
     """An evaluation that returns VALUES one after another; at `cut_at` a signal comes and it leaves off."""
     steps = iter(VALUES)
 
-    def evaluate(should_stop: Callable[[], bool]) -> Mapping[str, float] | None:
+    def evaluate(should_stop: Callable[[], bool]) -> Mapping[str, float]:
         step = next(steps)
         if step == cut_at and stop is not None:
             stop.ask(signal.SIGTERM)
-            return None
+            raise StopEvaluation
         return {"val_loss": 1.0, "accuracy": VALUES[step]}
 
     return evaluate

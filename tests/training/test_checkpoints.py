@@ -19,7 +19,7 @@ from gptkit.errors import GptkitError, InputError, OutOfResources, UsageError
 from gptkit.system import files
 from gptkit.system.run_layout import MANIFEST, all_steps, record_of, with_digest
 from gptkit.training import checkpoints
-from gptkit.training.checkpoints import Trained, TrainingState, newest_committed, set_aside
+from gptkit.training.checkpoints import TrainingState, TrainState, newest_committed, set_aside
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.tensor_files import safetensors_chunks
@@ -156,7 +156,7 @@ def test_an_older_one_without_a_manifest_is_damage_even_where_it_is_not_needed(c
 def test_a_step_of_seven_digits_is_no_older_than_one_of_six(tmp_path: Path) -> None:
     model, optimizer, _ = small_state(0)
     (tmp_path / "step-999999").mkdir()
-    path = checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=1_000_000), accelerator=ALONE)
+    path = checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=1_000_000), accelerator=ALONE)
     found = newest_committed(tmp_path)
     assert (found.path, [one.name for one, _ in found.rejected]) == (path, ["step-999999"])
 
@@ -177,11 +177,11 @@ def small_state(step: int) -> tuple[nn.Module, Any, TrainingState]:
 def test_a_committed_checkpoint_is_never_written_again_and_the_newest_are_kept(tmp_path: Path) -> None:
     model, optimizer, _ = small_state(0)
     for step in (1, 2, 3, 4):
-        checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=step), accelerator=ALONE, keep=2)
+        checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=step), accelerator=ALONE, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
     before = (tmp_path / "step-000004" / MANIFEST).read_bytes()
     with pytest.raises(GptkitError, match="never written again"):
-        checkpoints.write(tmp_path, Trained(model, optimizer), TrainingState(step=4), accelerator=ALONE)
+        checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=4), accelerator=ALONE)
     assert (tmp_path / "step-000004" / MANIFEST).read_bytes() == before
 
 
@@ -223,7 +223,7 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
         with monkeypatch.context() as patch:
             called = failing_at(patch, turn, error)
             try:
-                checkpoints.write(trial, Trained(model, optimizer), state, accelerator=ALONE, keep=2)
+                checkpoints.write(trial, TrainState(model, optimizer), state, accelerator=ALONE, keep=2)
             except (Crash, OutOfResources) as failure:
                 raised = type(failure)
             else:
@@ -235,7 +235,7 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
         outcomes.add(found.path.name)
         set_aside(found)
         if found.path.name != "step-000006":
-            checkpoints.write(trial, Trained(model, optimizer), state, accelerator=ALONE, keep=2)
+            checkpoints.write(trial, TrainState(model, optimizer), state, accelerator=ALONE, keep=2)
         else:
             checkpoints.prune(trial, 2)
         assert [path.name for path in all_steps(trial)] == ["step-000006", "step-000004"]
@@ -248,4 +248,4 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
 def test_another_models_tensors_are_refused(saved: Path) -> None:
     _, optimizer, _ = small_state(1)
     with pytest.raises(InputError, match="not this model's"):
-        checkpoints.load(saved / "step-000004", Trained(nn.Linear(2, 2), optimizer))
+        checkpoints.load(saved / "step-000004", TrainState(nn.Linear(2, 2), optimizer))

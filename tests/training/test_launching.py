@@ -23,7 +23,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import recipes_root
+from gptkit.recipes import recipes_root
 from gptkit.system import ranks
 from gptkit.training.launch_config import FSDP2, LaunchConfig, read_launch_config
 from gptkit.training.launching import Launch, launch, plan_launch

@@ -16,9 +16,9 @@ from training_toy import toy_train
 from generation_toy import write_model
 from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import read_recipe
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.recipes import read_recipe
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.finished_runs import lost_result, newest_finished
 from gptkit.training.plans import Plan, make_plan
@@ -96,7 +96,9 @@ def other_value(value: Any, name: str) -> Any:
 
 
 IDENTITY = [
-    name for name, one in fields_of(PretrainOptions).items() if not one.metadata["conduct"] and name not in ("dropout",)
+    name
+    for name, one in fields_of(PretrainOptions).items()
+    if not one.metadata["resumable"] and name not in ("dropout",)
 ]
 
 
@@ -112,7 +114,7 @@ def test_a_changed_identity_option_is_refused_naming_key_old_and_new(name: str, 
     assert caught.value.where == str(tmp_path / "run" / "config.yaml")
 
 
-def test_conduct_options_may_change(tmp_path: Path) -> None:
+def test_resumable_options_may_change(tmp_path: Path) -> None:
     options = PretrainOptions(out=tmp_path / "run")
     opened(options).close()
     opened(dataclasses.replace(options, micro_batch=2, log_every=3, eval_every=5, save_every=5, json=True)).close()

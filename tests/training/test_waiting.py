@@ -23,12 +23,12 @@ from gptkit.pretrain.objective import language_modeling_loss
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.events import StepEvent
+from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
-from gptkit.training.step import LossFunction
 
 SHAPE: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 2}
 MARKERS = {"start_token_id": 58, "delimiter_token_id": 59, "extract_token_id": 60}
@@ -101,8 +101,15 @@ def test_values_are_read_at_rows_alone(objective: Any, optimizer: Any, monkeypat
         return [dataclasses.replace(one, load=partial(dict, batch)) for one, batch in loaded]
 
     optimizers = build_optimizer(model.named_parameters(), TrainingOptions(optimizer=optimizer))
-    plan = Plan(steps=12, log_every=6)
-    events = train(model, noted, loss, optimizers, lambda step: 1.0, plan, accelerator=make_accelerator("cpu"))
+    job = TrainingJob(
+        model=model,
+        loss_function=loss,
+        micro_batching=MicroBatching(batches_of=lambda rows: noted),
+        optimizer=optimizers,
+        schedule=lambda step: 1.0,
+        plan=Plan(steps=12, log_every=6),
+    )
+    events = train(job, make_accelerator("cpu"))
     with waits.watching(monkeypatch):
         rows = [event.step for event in events if isinstance(event, StepEvent)]
     assert rows == [1, 6, 12]

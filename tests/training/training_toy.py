@@ -23,6 +23,7 @@ from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.events import Event, StepEvent
+from gptkit.training.job import Evaluate, MicroBatching, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions
@@ -96,6 +97,21 @@ def options(**changes: Any) -> TrainingOptions:
     return TrainingOptions(**({"learning_rate": 1e-3, "weight_decay": 0.1} | changes))
 
 
+def toy_job(
+    plan: Plan, model: nn.Module, optimizer: OptimizerSet, *, micro_batch: int = 4, **changes: Any
+) -> TrainingJob:
+    """The toy's job; `changes` are fields of it."""
+    fields: dict[str, Any] = {
+        "model": model,
+        "loss_function": toy_loss,
+        "micro_batching": MicroBatching(batches_of=toy_batches, micro_batch=micro_batch),
+        "optimizer": optimizer,
+        "schedule": toy_schedule(plan.steps),
+        "plan": plan,
+    }
+    return TrainingJob(**(fields | changes))
+
+
 def toy_train(
     plan: Plan,
     *,
@@ -106,16 +122,15 @@ def toy_train(
     loss: Callable[[nn.Module, Batch, Tensor], Tensor] = toy_loss,
     choice: str = "adamw",
     take: Callable[[Event], object] = lambda event: None,
+    evaluate: Evaluate | None = None,
     **more: Any,
 ) -> tuple[nn.Module, OptimizerSet, list[Event]]:
     """Run the loop on the toy to its end; `take` is given each event as it comes."""
     model = model or toy()
     optimizer = optimizer or build_optimizer(model.named_parameters(), options(optimizer=choice))
-    accelerator = accelerator or make_accelerator("cpu")
-    schedule = toy_schedule(plan.steps)
-    events = train(model, toy_batches(micro_batch), loss, optimizer, schedule, plan, accelerator=accelerator, **more)
+    job = toy_job(plan, model, optimizer, micro_batch=micro_batch, loss_function=loss, evaluate=evaluate)
     taken = []
-    for event in events:
+    for event in train(job, accelerator or make_accelerator("cpu"), **more):
         take(event)
         taken.append(event)
     return model, optimizer, taken
@@ -154,17 +169,13 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
     plan = Plan(**({"steps": 6, "log_every": 1} | settings))
     model = toy()
     optimizer = build_optimizer(model.named_parameters(), options())
-    rank, schedule = accelerator.process_index, toy_schedule(plan.steps)
+    job = toy_job(plan, model, optimizer, micro_batch=micro_batch, loss_function=slow_loss)
+    rank = accelerator.process_index
     try:
         with StopRequest() as stop, open(directory / f"rows-{rank}.jsonl", "w", buffering=1) as file:
             for event in train(
-                model,
-                toy_batches(micro_batch),
-                slow_loss,
-                optimizer,
-                schedule,
-                plan,
-                accelerator=accelerator,
+                job,
+                accelerator,
                 checkpoint_directory=checkpoints,
                 snapshot_directory=directory / "snapshots",
                 resume_from=newest_committed(checkpoints).path,

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptkit.errors import UsageError, nearest, suggest
-from gptkit.option_values import kinds_of, read_recipe, recipe_keys
 from gptkit.options import fields_of
-from gptkit.recipe_files import CONFIG, recipes_of, refuse_foreign_config
+from gptkit.recipes import CONFIG, kinds_of, read_recipe, recipe_keys, recipes_of, refuse_foreign_config
 
 HELP_FLAGS = ("-h", "--help")
 RECIPE_FLAGS = ("-r", "--recipe")
@@ -37,7 +36,7 @@ def flags_of(options: type) -> dict[str, Flag]:
     if recipe_keys(options):
         flags |= {flag: Flag("recipe", True) for flag in RECIPE_FLAGS}
     for name, field in fields_of(options).items():
-        if field.metadata["argument"] or not field.metadata["flag"]:
+        if field.metadata["argument"] or field.metadata["recipe_only"]:
             continue
         is_switch = kinds[name].type is bool
         stem = name.replace("_", "-")

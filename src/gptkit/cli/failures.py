@@ -22,7 +22,7 @@ from gptkit.errors import (
     Reported,
     UsageError,
 )
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG
 from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

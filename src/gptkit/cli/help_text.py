@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptkit.option_values import Kind, kinds_of, recipe_keys
 from gptkit.options import fields_of
+from gptkit.recipes import Kind, kinds_of, recipe_keys
 from gptkit.system.terminal import safe_text
 
 PANELS = ("Common", "Gate", "Analysis", "Speed", "Run")
@@ -57,7 +57,7 @@ def command_page(path: str, summary: str, options: type, defaults: Mapping[str, 
         for name, one in fields.items()
     }
     arguments = [rows[name] for name, one in fields.items() if one.metadata["argument"]]
-    flags = [name for name, one in fields.items() if one.metadata["flag"] and not one.metadata["argument"]]
+    flags = [name for name, one in fields.items() if not one.metadata["recipe_only"] and not one.metadata["argument"]]
     required = [name for name in flags if fields[name].default is None and not kinds[name].optional]
     # Options with a short name are the ones used most.
     flags.sort(key=lambda name: (name not in required, fields[name].metadata["short"] is None))
@@ -65,8 +65,8 @@ def command_page(path: str, summary: str, options: type, defaults: Mapping[str, 
     if recipe_keys(options):
         panels["Common"].insert(0, RECIPE_ROW)
     panels["Run"].append(HELP_ROW)
-    more = ["--" + name.replace("_", "-") for name in flags if fields[name].metadata["panel"] == "More"]
-    knobs = [name for name, one in fields.items() if not one.metadata["flag"]]
+    more = ["--" + name.replace("_", "-") for name in flags if fields[name].metadata["panel"] == "Advanced"]
+    knobs = [name for name, one in fields.items() if one.metadata["recipe_only"]]
     notes = [
         f"Also flags: {', '.join(more)}." if more else "",
         f"Keys for recipes alone: {', '.join(knobs)}." if knobs else "",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptkit.console import Console
 from gptkit.errors import UsageError, suggest
-from gptkit.recipe_files import recipes_root
+from gptkit.recipes import recipes_root
 from gptkit.system import ranks
 from gptkit.training.options import TrainingOptions
 

@@ -29,8 +29,8 @@ from gptkit.cli.failures import as_gptkit_error
 from gptkit.cli.help_text import HELP_ROW, Page, command_page
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError, suggest
-from gptkit.option_values import Kind, kinds_of, parse_value, recipe_keys
 from gptkit.options import OutputOptions, fields_of
+from gptkit.recipes import Kind, kinds_of, parse_value, recipe_keys
 from gptkit.system import ranks
 from gptkit.system.limits import guard_limits
 from gptkit.system.signals import Watch
@@ -253,7 +253,7 @@ class _Row(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         row, fields = self.row, fields_of(self.row.options)
-        knobs = [name for name, field in fields.items() if not field.metadata["flag"]]
+        knobs = [name for name, field in fields.items() if field.metadata["recipe_only"]]
         given = scan(args, flags_of(row.options), knobs, ctx.command_path)
         ctx.obj = recipe_values(row.name, row.options, given, recipe_by=row.recipe_by)
         ctx.default_map = ctx.obj.values

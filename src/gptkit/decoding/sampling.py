@@ -34,7 +34,7 @@ class SamplingRules:
     top_p_rule: TopPRule = option(
         "hf",
         "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
-        panel="More",
+        panel="Advanced",
     )
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
     greedy: bool = option(False, "Always take the likeliest token.")

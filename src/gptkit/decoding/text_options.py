@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gptkit.decoding.engines import Quantize
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
-from gptkit.options import CompileChoice, DeviceName, knob, option
+from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 
 PLACE = "{prompt}"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
@@ -27,12 +27,12 @@ class TextOptions(SamplingRules):
     stop: tuple[str, ...] = option(
         (), "End a text before this string; may be given again; \\n is a line break.", metavar="TEXT"
     )
-    ignore_eos: bool = option(False, "Go on past the end of a document: its token is never drawn.", panel="More")
+    ignore_eos: bool = option(False, "Go on past the end of a document: its token is never drawn.", panel="Advanced")
     show_probs: bool = option(False, "Show each token's probability, rank and likeliest alternatives.")
-    template: str | None = knob(
+    template: str | None = recipe_only(
         None, "What the model reads, {prompt} in it standing for the prompt; prints answers alone."
     )
-    sentences: int = knob(
+    sentences: int = recipe_only(
         0, "End a text after this many sentences: . ! or ? before white space; 0 = do not count.", minimum=0
     )
 
@@ -59,8 +59,8 @@ class TextModelOptions(DecodingOptions):
     compile: CompileChoice = option(
         "auto", "The compiled decoder; auto = on a CPU with a C compiler, on a GPU for long jobs.", panel="Speed"
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="More")
-    batch_size: int | None = knob(None, "Most samples decoded together [default: chosen by memory].", minimum=1)
+    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
+    batch_size: int | None = recipe_only(None, "Most samples decoded together [default: chosen by memory].", minimum=1)
 
 
 # The first that samples files were hashed by. A younger one counts where it is not its default, so that the files that

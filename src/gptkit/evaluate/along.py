@@ -86,14 +86,14 @@ def _tell(
         "checkpoints": [{"step": step, **each.as_json()} for step, each in zip(steps, runs, strict=True)],
     }
     if curves := _curves(jobs, runs, steps, measures):
-        with files.failures_told("drawing the scores", fix="make the run directory writable"):
+        with files.translate_os_errors("drawing the scores", fix="make the run directory writable"):
             draw_zero_shot(curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"picture: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
         result["normalised"] = {one.name: list(one.scores) for one in curves}
     else:
         console.say("no picture: none of these tasks has a chance level to draw it from")
-    with files.failures_told("writing the scores", fix="make the run directory writable"):
+    with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
         files.write_report(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
     return result
 

@@ -70,10 +70,10 @@ def texts_of(example: Example) -> tuple[str, ...]:
 
 def corpus_pieces(arguments: Sequence[str]) -> Iterator[Piece]:
     """Yield the text of files, folders, globs and hf:NAME; InputError for what cannot be read."""
-    from gptkit.text.hub_rows import materialise
+    from gptkit.text.hub_rows import download_text
 
     paths: list[Path] = [file.path for file in find_files([one for one in arguments if not one.startswith("hf:")])[0]]
-    paths += [materialise(one, characters=None).path for one in arguments if one.startswith("hf:")]
+    paths += [download_text(one, characters=None).path for one in arguments if one.startswith("hf:")]
     for path in paths:
         yield from read_pieces(path)
 

@@ -16,10 +16,8 @@ from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.writing import Written, write_texts, writing_options
-from gptkit.finetune.inputs import weights_sha256
-from gptkit.finetune.plan import answers_of
 from gptkit.model.config_files import read_config
-from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import GeneratedProtocol, Items
@@ -28,8 +26,15 @@ from gptkit.scoring.scorer import Processes, Scorer
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.carried_task import carried_task
 from gptkit.tasks.encoding import encode_examples
-from gptkit.tasks.formats import Markers
-from gptkit.tasks.heads import head_difference, head_fits, head_labels, items_of_logits, own_task
+from gptkit.tasks.heads import (
+    head_difference,
+    head_fits,
+    head_labels,
+    items_of_logits,
+    logits_of,
+    marker_ids,
+    own_task,
+)
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
@@ -125,13 +130,13 @@ class EvaluatedModel:
 
     def classify(self, task: Task, examples: Sequence[Example]) -> Items:
         """Return what the fine-tuned head says of labelled examples."""
-        markers = Markers(*marker_ids(self.directory, len(self.tokenizer)))
+        markers = marker_ids(self.directory, len(self.tokenizer))
         limit = self.config.n_positions
         encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
         if encoded.n_truncated:
             self.tell_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
         with autocast(self.accelerator.device.type, self.options.precision):
-            logits = answers_of(self._head, encoded)
+            logits = logits_of(self._head, encoded)
         return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
 
     @functools.cached_property

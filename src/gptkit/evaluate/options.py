@@ -38,7 +38,7 @@ class EvalOptions(OutputOptions):
 
     baseline: Path | None = option(
         None,
-        "Compare with this --output file of an earlier run, or with lm-eval's results.",
+        "Compare with this --output file of an earlier run.",
         panel="Gate",
         metavar="FILE",
     )

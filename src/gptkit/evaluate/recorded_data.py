@@ -6,8 +6,7 @@ from pathlib import Path
 
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.option_values import read_recipe
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG, read_recipe
 from gptkit.system.run_layout import MODEL
 
 

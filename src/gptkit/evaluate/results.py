@@ -44,16 +44,12 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRun:
-    """A model's scores by "task/protocol"; a hash that is not known is None.
-
-    `partial`: another program's, which has not every protocol of a task; those that it has not are passed over.
-    """
+    """A model's scores by "task/protocol"; a hash that is not known is None."""
 
     model: str
     model_sha256: str | None
     tokenizer_sha256: str | None
     scores: Mapping[str, Scored]
-    partial: bool = False
 
     def as_json(self, *, items: bool = False) -> dict[str, Any]:
         """Return the object that `--json` prints, or with the items the one of the file."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gptkit.model.modeling_double_heads import predicting_positions
-from gptkit.tasks.encoding import EncodedExamples
+from gptkit.tasks.encoding import EncodedExamples, Indices
 from gptkit.text.blocks import block_order
 from gptkit.training.batches import Batch, Batches, MicroBatch
-
-Indices = NDArray[np.int64]
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -43,7 +39,7 @@ def finetuning_batches(
                 partial(_training_batch, examples, indices),
                 int(examples.tokens[indices].sum()),
             )
-            for start, indices in _cut_by_length(examples, chosen, micro_batch, padded_tokens)
+            for start, indices in examples.cut_by_length(chosen, micro_batch, padded_tokens)
         ]
 
     return batches
@@ -56,40 +52,10 @@ def fullest_passes(
     longest = np.argsort(-examples.lengths, kind="stable")[:batch_size]
     return [
         MicroBatch(start, len(indices), partial(_training_batch, examples, indices))
-        for start, indices in _cut_by_length(examples, longest, micro_batch, padded_tokens)
+        for start, indices in examples.cut_by_length(longest, micro_batch, padded_tokens)
     ]
-
-
-def evaluation_batches(examples: EncodedExamples, *, padded_tokens: int) -> list[tuple[Indices, Callable[[], Batch]]]:
-    """Return each example once, longest first: (indices, what loads them) of at most `padded_tokens`, or one alone."""
-    everything = np.arange(len(examples))
-    return [
-        (indices, partial(_batch, examples, indices))
-        for _, indices in _cut_by_length(examples, everything, len(examples), padded_tokens)
-    ]
-
-
-def _cut_by_length(
-    examples: EncodedExamples, chosen: Indices, most: int, padded_tokens: int
-) -> Iterator[tuple[int, Indices]]:
-    """Yield (start, indices) of each piece: its first example is its longest, so that says how many it may have.
-
-    That number is a power of two: with lengths in multiples of 8 a run meets some hundred shapes, not a new one a step.
-    """
-    by_length = chosen[np.argsort(-examples.lengths[chosen], kind="stable")]
-    start = 0
-    while start < len(by_length):
-        padded = examples.padded(int(examples.lengths[by_length[start]])) * examples.sequences_per_example
-        fitting = max(1, min(most, padded_tokens // padded, len(by_length) - start))
-        rows = 2 ** (fitting.bit_length() - 1)
-        yield start, by_length[start : start + rows]
-        start += rows
 
 
 def _training_batch(examples: EncodedExamples, indices: Indices) -> Batch:
-    batch = _batch(examples, indices)
+    batch = {name: torch.from_numpy(array) for name, array in examples.select(indices).items()}
     return batch | {"lm_positions": predicting_positions(batch["extract"], batch["input_ids"].shape[-1])}
-
-
-def _batch(examples: EncodedExamples, indices: Indices) -> Batch:
-    return {name: torch.from_numpy(array) for name, array in examples.select(indices).items()}

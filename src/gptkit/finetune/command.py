@@ -16,28 +16,28 @@ from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
 from gptkit.finetune.objective import double_heads_loss
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.predictions import metrics_of, write_predictions
+from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.option_values import read_recipe
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
 from gptkit.system import files
 from gptkit.system.run_layout import directory_name
 from gptkit.tasks.carried_task import carried_task, write_task
-from gptkit.tasks.heads import head_difference, head_labels
+from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
 from gptkit.tasks.table import TASKS, Task, find_task
 from gptkit.training import checkpoints, manifests
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of
+from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run import Job, Trained, finish_run, open_on_main, train_run
+from gptkit.training.run import TrainResult, finish_run, open_on_main, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run
 from gptkit.training.step import autocast
@@ -198,16 +198,25 @@ class _Work:
         inputs = self.inputs
         model = inputs.model(options).to(self.accelerator.device)
 
-        def make_job(choices: Choices) -> Job:
+        def make_job(choices: Choices) -> TrainingJob:
             return self._job(options, model, choices)
 
-        trained = train_run(make_job, options, self.choices, self.hardware, directory, self.accelerator, self.console)
+        trained = train_run(
+            make_job,
+            options,
+            self.choices,
+            self.hardware,
+            directory,
+            self.accelerator,
+            self.console,
+            write_start=lambda folder: self._write_start(folder, model),
+        )
         assert trained.finish.best_step is not None
         checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), model)
         with quiet_transformers():
             on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
 
-    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> Job:
+    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> TrainingJob:
         inputs = self.inputs
         if choices.compile:
             model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
@@ -216,16 +225,15 @@ class _Work:
             if line not in self.told:  # they are those of every seed and variant
                 self.told.add(line)
                 self.console.say(line)
-        return Job(
+        return TrainingJob(
             model=model,
-            cutting=plan.cutting(options, inputs, model, self.hardware, choices.micro_batch),
+            micro_batching=plan.cutting(options, inputs, model, self.hardware).at_most(choices.micro_batch),
             loss_function=double_heads_loss(options.lm_coef),
             optimizer=optimizer,
             schedule=plan.schedule(options, inputs),
             plan=plan.plan(options, inputs, model, choices),
             evaluate=plan.evaluation(inputs.task, model, inputs.dev),
             flops_per_token=plan.flops_per_token(options, inputs, model),
-            write_start=lambda folder: self._write_start(folder, model),
         )
 
     def _write_start(self, folder: Path, model: GPTDoubleHeadsModel) -> None:
@@ -233,7 +241,7 @@ class _Work:
         write_task(folder, self.inputs.task)
 
     def _write(
-        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: Trained, directory: RunDirectory
+        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: TrainResult, directory: RunDirectory
     ) -> None:
         """Write model, card, curve and, last, the result."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
@@ -243,7 +251,7 @@ class _Work:
         more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
         result = report.run_result(options, inputs, directory.path, best, finish, **more)
         card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
-        with files.failures_told("writing the model", fix=AGAIN):
+        with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
@@ -259,7 +267,7 @@ class _Work:
             if lost := lost_result(directory.path):
                 self.console.warn(f"the run was finished, but {lost}: its model and result are made again")
             doing = "copying the best model"
-            with files.failures_told(doing, fix=AGAIN), files.new_directory(model) as folder:
+            with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
@@ -276,7 +284,7 @@ def _predict(
     """Write the predictions of a split by a finished run's model."""
     model = load_model(run / "model", head=GPTDoubleHeadsModel).to(accelerator.device)
     with autocast(accelerator.device.type, choices.precision):
-        logits = plan.answers_of(model, split.encoded)
+        logits = logits_of(model, split.encoded)
     for path in on_main_process(accelerator, lambda: write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():

@@ -9,13 +9,13 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.finetune import plan
-from gptkit.finetune.batches import evaluation_batches
 from gptkit.finetune.inputs import Inputs
-from gptkit.finetune.objective import double_heads_loss, predict
+from gptkit.finetune.objective import double_heads_loss
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.report.dry_run import COMPUTED, Subject, tell
+from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_pieces
 from gptkit.training import rules
 from gptkit.training.hardware import Hardware
 from gptkit.training.memory import own_memory
@@ -52,7 +52,7 @@ def plan_finetune(
         rows_per_step=options.batch_size,
         rows_on=lambda where: _rows(options, inputs, tuned, where, longest),
         micro_batches_on=lambda where: len(plan.cutting(options, inputs, tuned, where).batches(1)),
-        scoring=Scoring(tokens=plan.PREDICTION_TOKENS, has_head=False),
+        scoring=Scoring(tokens=PREDICTION_TOKENS, has_head=False),
         library=library,
         steps=length.steps * runs,
         tokens=_tokens(options, inputs) * length.steps * runs,
@@ -123,8 +123,8 @@ def _probe(
     model.train()
     if choices.compile:
         model.compile_blocks(dynamic=True)
-    pieces = evaluation_batches(inputs.dev, padded_tokens=plan.PREDICTION_TOKENS)
-    tokens = sum(int(inputs.dev.tokens[indices].sum()) for indices, _ in pieces[:EVALUATED])
+    pieces = evaluation_pieces(inputs.dev)[:EVALUATED]
+    tokens = sum(int(inputs.dev.tokens[indices].sum()) for indices in pieces)
     speed = rules.EAGER_FLOPS.get((choices.device, "fp32" if choices.precision == "fp32" else "bf16"), 1e12)
     found = probe(
         model,
@@ -133,7 +133,7 @@ def _probe(
         plan.optimizer(options, inputs, model, choices.precision),
         plan.plan(options, inputs, model, choices),
         accelerator=accelerator,
-        evaluate=lambda: predict(model, pieces[:EVALUATED], len(inputs.dev)),
+        evaluate=lambda: evaluate_head(model, inputs.dev, pieces),
         nominal_seconds=_tokens(options, inputs) * plan.flops_per_token(options, inputs, model) / speed,
     )
     return found.with_evaluation_of(float(inputs.dev.tokens.sum()) / tokens)

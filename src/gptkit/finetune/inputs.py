@@ -12,13 +12,14 @@ from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.transfer import NewHead, layers_kept, to_double_heads
 from gptkit.model.config_files import read_config
-from gptkit.model.loading import load_model, marker_ids
+from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.files import model_directory, weight_files
-from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, encode_examples
+from gptkit.model_files.files import model_directory
+from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
+from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import Loaded, load_examples
 from gptkit.tasks.table import Task, find_task
 from gptkit.text.examples import Example
@@ -103,7 +104,7 @@ def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say
     return {split: _encode(task, split, one, tokenizer, markers, limit, say) for split, one in loaded.items()}
 
 
-def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -> NewHead:
+def _head(task: Task, markers: Markers, options: FinetuneOptions) -> NewHead:
     return NewHead(
         task=task.name,
         format=task.format,
@@ -111,24 +112,6 @@ def _head(task: Task, markers: tuple[int, int, int], options: FinetuneOptions) -
         markers=markers,
         classifier_dropout=options.classifier_dropout,
     )
-
-
-def output_labels(task: Task) -> tuple[str, ...]:
-    """Return the names of a model's outputs: its classes, whole scores, or the one score of a text or a choice."""
-    if task.target == "class":
-        return task.labels
-    if task.target == "soft-score":
-        return tuple(str(score) for score in range(HIGHEST_SCORE + 1))
-    return ("score",)
-
-
-def weights_sha256(directory: Path) -> str:
-    """Return the sha256 over the weight files of a model directory, by name."""
-    digest = hashlib.sha256()
-    for path in weight_files(directory):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _needed(task: Task, options: FinetuneOptions) -> list[str]:
@@ -168,11 +151,11 @@ def _encode(
     split: str,
     loaded: Loaded,
     tokenizer: PreTrainedTokenizerBase,
-    markers: tuple[int, int, int],
+    markers: Markers,
     limit: int,
     say: Say,
 ) -> Split:
-    encoded = encode_examples(tokenizer, task.format, loaded.examples, Markers(*markers), limit, target=task.target)
+    encoded = encode_examples(tokenizer, task.format, loaded.examples, markers, limit, target=task.target)
     mean = encoded.tokens.mean()
     line = f"{split}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
     if encoded.n_truncated:

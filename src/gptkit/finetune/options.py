@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gptkit.options import CompileChoice, DeviceName, amended, knob, option
+from gptkit.options import CompileChoice, DeviceName, option, override, recipe_only
 from gptkit.training.options import OptimizerName, PrecisionName, ScheduleName, TrainingOptions
 
 
@@ -19,7 +19,7 @@ class FinetuneOptions(TrainingOptions):
         "Folder of the task's files, or of one folder per task; hf: = its own hub data set. Demo tasks need none.",
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
-    model: str | None = amended(
+    model: str | None = override(
         TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
     )
     lm_coef: float = option(
@@ -29,16 +29,16 @@ class FinetuneOptions(TrainingOptions):
     batch_size: int = option(
         32, "Examples of one update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
     )
-    learning_rate: float = amended(
+    learning_rate: float = override(
         TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
     )
-    optimizer: OptimizerName = amended(
+    optimizer: OptimizerName = override(
         TrainingOptions,
         "optimizer",
         default="openai-adam",
         help="GPT-1's own openai-adam (its train.py), adamw, or muon (matrices by Muon, the rest by AdamW).",
     )
-    schedule: ScheduleName = amended(
+    schedule: ScheduleName = override(
         TrainingOptions,
         "schedule",
         default="openai-linear",
@@ -48,9 +48,9 @@ class FinetuneOptions(TrainingOptions):
         None,
         "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
         minimum=0,
-        panel="More",
+        panel="Advanced",
     )
-    weight_decay: float = amended(
+    weight_decay: float = override(
         TrainingOptions,
         "weight_decay",
         default=0.01,
@@ -68,36 +68,36 @@ class FinetuneOptions(TrainingOptions):
         metavar="none|N",
     )
     seeds: int = option(
-        1, "Runs with seed, seed + 1, ...; the best by the dev metric becomes model/.", conduct=True, minimum=1
+        1, "Runs with seed, seed + 1, ...; the best by the dev metric becomes model/.", resumable=True, minimum=1
     )
     study: Literal["none", "ablation"] = option(
         "none", "ablation = also without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
     )
-    predict: str | None = option(None, "Write predictions for this split, e.g. test.", conduct=True, metavar="SPLIT")
+    predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
 
-    precision: PrecisionName = amended(TrainingOptions, "precision", panel="More")
-    device: DeviceName = amended(TrainingOptions, "device", panel="More")
-    compile: CompileChoice = amended(TrainingOptions, "compile", panel="More")
-    micro_batch: int | None = amended(
+    precision: PrecisionName = override(TrainingOptions, "precision", panel="Advanced")
+    device: DeviceName = override(TrainingOptions, "device", panel="Advanced")
+    compile: CompileChoice = override(TrainingOptions, "compile", panel="Advanced")
+    micro_batch: int | None = override(
         TrainingOptions,
         "micro_batch",
         help="Most examples of one forward pass [default: chosen by length].",
-        panel="More",
+        panel="Advanced",
     )
-    log_every: int = amended(TrainingOptions, "log_every", panel="More")
-    eval_every: int | None = amended(
-        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="More"
+    log_every: int = override(TrainingOptions, "log_every", panel="Advanced")
+    eval_every: int | None = override(
+        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="Advanced"
     )
 
-    keep_checkpoints: int = amended(
+    keep_checkpoints: int = override(
         TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest, and the best besides."
     )
-    beta2: float = amended(
+    beta2: float = override(
         TrainingOptions, "beta2", default=0.999, help="Adam's decay of the square (GPT-1's train.py)."
     )
-    clip_norm: float = amended(
+    clip_norm: float = override(
         TrainingOptions, "clip_norm", help="Largest global gradient norm; 0 = no clipping (GPT-1's train.py)."
     )
-    classifier_dropout: float = knob(
+    classifier_dropout: float = recipe_only(
         0.1, "Dropout of the state that the classifier reads (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
     )

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
 from gptkit.errors import UsageError
-from gptkit.finetune.batches import evaluation_batches, finetuning_batches, fullest_passes, steps_per_epoch
+from gptkit.finetune.batches import finetuning_batches, fullest_passes, steps_per_epoch
 from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.layers import layers
-from gptkit.finetune.objective import SplitLogits, predict
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.predictions import metrics_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.files import not_finite
 from gptkit.tasks.encoding import EncodedExamples
+from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.tasks.table import Task
 from gptkit.training import rules
-from gptkit.training.batches import Batches
-from gptkit.training.fitting import Cutting
+from gptkit.training.batches import Batches, ShouldStop, StopEvaluation
 from gptkit.training.hardware import Hardware
-from gptkit.training.loop import Evaluate
+from gptkit.training.job import Evaluate, MicroBatching
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.rules import Choices
@@ -34,7 +25,6 @@ from gptkit.training.schedules import Schedule
 WARMUP_SHARE = 0.002  # of all updates: GPT-1 paper, 4.1
 CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
 NARROW, NARROW_TOKENS = 512, 2048  # narrower models have products too small for the cores, and pay for more padding
-PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
 
 
 @dataclass(frozen=True)
@@ -59,26 +49,20 @@ def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
 
 
-def cutting(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    model: GPTDoubleHeadsModel,
-    hardware: Hardware,
-    most: int | None = None,
-) -> Cutting:
-    """Return how the batches are cut: into passes of at most `most` examples, if memory allows no more."""
+def cutting(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> MicroBatching:
+    """Return how the batches are split, unless memory runs out."""
     padded, size = padded_tokens(options, inputs, model, hardware), options.batch_size
     micro_batch = options.micro_batch or rules.micro_batch_rows(size, options.num_processes or 1)
 
-    def cut(examples: int) -> Batches:
+    def batches_of(examples: int) -> Batches:
         return finetuning_batches(
             inputs.train, batch_size=size, seed=options.seed, micro_batch=examples, padded_tokens=padded
         )
 
-    return Cutting(
-        micro_batch=min(micro_batch, size, most or micro_batch),
-        cut=cut,
-        fullest=lambda examples: fullest_passes(
+    return MicroBatching(
+        micro_batch=min(micro_batch, size),
+        batches_of=batches_of,
+        largest=lambda examples: fullest_passes(
             inputs.train, batch_size=size, micro_batch=examples, padded_tokens=padded
         ),
         has_dropout=model.has_dropout,
@@ -167,34 +151,19 @@ def plan(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, a
     )
 
 
-def evaluation(task: Task, model: nn.Module, dev: EncodedExamples) -> Evaluate:
+def evaluation(task: Task, model: GPTDoubleHeadsModel, dev: EncodedExamples) -> Evaluate:
     """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float] | None:
-        found = predict_split(model, dev, should_stop=should_stop)
-        if found is None:
-            return None
+    def evaluate(should_stop: ShouldStop) -> dict[str, float]:
+        def stop_if_asked() -> None:
+            if should_stop():
+                raise StopEvaluation
+
+        found = evaluate_head(model, dev, before_round=stop_if_asked)
         assert found.loss is not None
         return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
 
     return evaluate
-
-
-def predict_split(
-    model: nn.Module, examples: EncodedExamples, *, should_stop: Callable[[], bool] = lambda: False
-) -> SplitLogits | None:
-    """Return the logits of every example, None if `should_stop()` came true; the model should be in eval mode."""
-    pieces = evaluation_batches(examples, padded_tokens=PREDICTION_TOKENS)
-    return predict(model, pieces, len(examples), should_stop=should_stop)
-
-
-def answers_of(model: nn.Module, examples: EncodedExamples) -> NDArray[Any]:
-    """Return the logits of every example (example, output); InputError where they are not finite."""
-    found = predict_split(model, examples)
-    assert found is not None
-    if not np.isfinite(found.logits).all():
-        raise not_finite("the model's logits are")
-    return found.logits
 
 
 def flops_per_token(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel) -> float:

@@ -1,4 +1,4 @@
-"""From logits to predictions, to the task's metrics, and to the files that carry them."""
+"""The files that carry a model's predictions of a split: our lines, and what the GLUE server takes."""
 
 from __future__ import annotations
 
@@ -7,44 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.scoring.metrics import METRICS
 from gptkit.system import files
+from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
-
-
-def predictions_of(task: Task, logits: NDArray[Any]) -> NDArray[Any]:
-    """Return a prediction for each row of `logits` (example, output): the index of a class or choice, or a score.
-
-    A score stays in the task's range; of soft scores it is the mean of the distribution.
-    """
-    if task.target in ("class", "choice"):
-        chosen: NDArray[Any] = logits.argmax(axis=1)
-        return chosen
-    scores = _mean_scores(probabilities_of(logits)) if task.target == "soft-score" else logits[:, 0].astype(np.float64)
-    return scores if task.score_range is None else scores.clip(*task.score_range)
-
-
-def probabilities_of(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the softmax of each row of (example, output)."""
-    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return shares
-
-
-def metrics_of(task: Task, logits: NDArray[Any], targets: NDArray[Any] | None) -> dict[str, float]:
-    """Return the task's metrics by name, none of them without targets.
-
-    `targets` are what the model was trained on: classes, choices or scores (example,), soft scores (example, score).
-    """
-    if targets is None:
-        return {}
-    references = _mean_scores(targets) if task.target == "soft-score" else targets
-    predictions = predictions_of(task, logits)
-    return {name: METRICS[name](predictions, references) for name in task.metrics}
 
 
 def write_predictions(
@@ -61,15 +29,10 @@ def write_predictions(
         # MNLI's two test sets are two files.
         name = task.glue_file.replace("-m.", "-mm.") if split.endswith("mismatched") else task.glue_file
         texts[directory / name] = _glue_text(task, examples, logits)
-    with files.failures_told("writing predictions", fix="run the command again"):
+    with files.translate_os_errors("writing predictions", fix="run the command again"):
         for path, text in texts.items():
             files.write_atomically(path, text)
     return tuple(texts)
-
-
-def _mean_scores(distributions: NDArray[Any]) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = distributions.astype(np.float64) @ np.arange(distributions.shape[1])
-    return scores
 
 
 def _rows(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> list[dict[str, Any]]:

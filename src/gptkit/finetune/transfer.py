@@ -13,6 +13,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.shape import MARKER_FIELDS
+from gptkit.tasks.formats import Markers
 
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
@@ -29,7 +30,7 @@ class NewHead:
     task: str
     format: str
     labels: tuple[str, ...]
-    markers: tuple[int, int, int]
+    markers: Markers
     classifier_dropout: float = 0.1
 
 
@@ -90,7 +91,7 @@ def _is_kept(name: str, kept: int | None, n_layer: int) -> bool:
     return name.startswith(EMBEDDINGS) or kept == n_layer
 
 
-def _draw_markers(model: GPTDoubleHeadsModel, markers: tuple[int, int, int]) -> None:
+def _draw_markers(model: GPTDoubleHeadsModel, markers: Markers) -> None:
     """Draw the markers' rows of the embedding and, where it is another tensor, of the LM head."""
     for table in {id(table): table for table in (model.transformer.wte.weight, model.lm_head.weight)}.values():
         rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD

@@ -16,8 +16,8 @@ from gptkit.decoding.text_options import TextOptions, check_settings, check_voca
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import print_samples, print_summary
-from gptkit.option_values import kinds_of, parse_value
 from gptkit.options import fields_of
+from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
 
 MARK = "> "

@@ -25,7 +25,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.model_files.files import model_files
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import badly_encoded, faults_named, require_regular
+from gptkit.system.reading import invalid_utf8, require_regular, translate_read_errors
 from gptkit.text.tokenizers.files import tokenizer_files
 
 try:
@@ -142,7 +142,7 @@ def read_prompts(path: Path) -> list[FilePrompt]:
     if path.suffix not in SUFFIXES:
         fix = 'name a .txt of a prompt a line, or a .jsonl of {"prompt": ...}'
         raise InputError("neither .txt nor .jsonl", where=str(path), fix=fix)
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     prompts = []
@@ -161,7 +161,7 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(f"{where}, byte {error.start}", error) from None
+        raise invalid_utf8(f"{where}, byte {error.start}", error) from None
 
 
 def _prompt_of(line: str, where: str) -> str:
@@ -188,7 +188,7 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
     """Return a hash of all that texts depend on but the prompt: the settings, the files of model and tokenizer."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted([*model_files(model), *tokenizer_files(model)]):
-        with faults_named(path), open(path, "rb") as file:
+        with translate_read_errors(path), open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
@@ -206,7 +206,7 @@ class SamplesFile:
         self.outdated = 0
         self._settings = settings
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
-        with faults_named(path):
+        with translate_read_errors(path):
             if path.exists():
                 require_regular(path)
             self._file = open(path, "a+b")  # noqa: SIM115  closed by __exit__

@@ -13,7 +13,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.decoding.engines import native_decoder
 from gptkit.manage.options import EnvOptions
-from gptkit.recipe_files import recipes_root
+from gptkit.recipes import recipes_root
 from gptkit.system.cache import cache_directory
 from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
 from gptkit.training.hardware import cpu_name, find_compiler

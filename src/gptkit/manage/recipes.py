@@ -12,10 +12,9 @@ from gptkit.errors import InputError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.manage.options import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
-from gptkit.option_values import read_recipe, recipe_keys
 from gptkit.options import OutputOptions, fields_of
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import RecipeFile, all_recipes, find_recipe
+from gptkit.recipes import RecipeFile, all_recipes, find_recipe, read_recipe, recipe_keys
 
 OPTIONS: dict[str, type[OutputOptions]] = {
     "pretrain": PretrainOptions,

@@ -45,7 +45,8 @@ from gptkit.model_files.files import (
     weight_files,
 )
 from gptkit.model_files.shape import model_type
-from gptkit.system.json_files import read_json, read_json_object, require_regular
+from gptkit.system.json_files import read_json, read_json_object
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import described_in
 
 State = dict[str, Tensor]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.model.config_files import parse_config, read_config
+from gptkit.model.config_files import parse_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.files import model_directory, model_presets, refuse_other_formats, source_directory
-from gptkit.model_files.shape import MARKER_FIELDS
+from gptkit.model_files.files import (
+    model_directory,
+    model_presets,
+    refuse_other_formats,
+    source_directory,
+    weight_files,
+)
 from gptkit.system.json_files import read_json_object
-from gptkit.system.run_layout import described_in
 
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
 
@@ -59,13 +64,13 @@ def load_model(
     return _built(*read_directory(model_directory(model), head), dtype, head)
 
 
-def marker_ids(directory: Path, tokenizer_size: int) -> tuple[int, int, int]:
-    """Return the ids of start, delimiter and extract: a fine-tuned model's own, else the first beyond the tokenizer."""
-    config = read_config(described_in(directory) / "config.json")
-    if config.format is None:
-        return tokenizer_size, tokenizer_size + 1, tokenizer_size + 2
-    start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
-    return start, delimiter, extract
+def weights_sha256(directory: Path) -> str:
+    """Return the sha256 over the weight files of a model directory, by name."""
+    digest = hashlib.sha256()
+    for path in weight_files(directory):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load_source(source: str | Path) -> GPTForCausalLM | GPTDoubleHeadsModel:

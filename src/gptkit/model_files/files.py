@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from gptkit.errors import InputError, UsageError
-from gptkit.recipe_files import recipes_of
-from gptkit.system.json_files import read_json_object, require_regular
+from gptkit.recipes import recipes_of
+from gptkit.system import hub
+from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import WEIGHTS, described_in, is_committed
 
 CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors
@@ -39,7 +41,7 @@ def model_directory(model: str | Path) -> Path:
 def source_directory(model: str | Path) -> Path:
     """Return the directory that holds the model: `model` itself, a run's model/, or the snapshot that hf:NAME names."""
     if str(model).startswith("hf:"):
-        return _snapshot(str(model))
+        return hub.snapshot(str(model), SNAPSHOT_FILES, what="the hub model")
     path = Path(model)
     if not (path / "config.json").exists() and (path / "model" / "config.json").exists():
         return path / "model"  # a run directory
@@ -68,22 +70,6 @@ def refuse_other_formats(path: Path) -> None:
         if name.endswith(".gguf"):
             fix = "gptkit convert reads no GGUF either: give it the safetensors or pytorch_model.bin it was made from"
             raise InputError(f"{name} is GGUF, which gptkit does not read", where=str(path), fix=fix)
-
-
-def _snapshot(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    from gptkit.system.hub import require_hub
-
-    require_hub(name)
-    try:
-        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=SNAPSHOT_FILES))
-    except Exception as error:  # the library's own kinds, and those of its HTTP client
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk is not the hub's fault
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        fix = "check the name and the network; a gated model needs HF_TOKEN"
-        raise InputError(f"the hub model cannot be fetched: {reason}", where=name, fix=fix) from error
 
 
 # --- weights ---

@@ -21,25 +21,23 @@ from gptkit.pretrain.objective import language_modeling_loss, pretraining_batche
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_directory import write_model, write_start
-from gptkit.system.files import failures_told, new_directory
+from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import raising, rules
 from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
-from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, hardware_of
-from gptkit.training.loop import Evaluate
+from gptkit.training.job import Evaluate, MicroBatching, TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run import Job, Sample, Trained, finish_run, open_on_main, train_run
+from gptkit.training.run import Sample, TrainResult, finish_run, open_on_main, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import check_run, open_run
 from gptkit.training.schedules import steps_before_decay
-from gptkit.training.step import uncompiled
 from gptkit.training.trackers import check_tracker
 
 
@@ -109,7 +107,7 @@ def _train(
     console: Console,
 ) -> dict[str, Any]:
     model = inputs.model.to(accelerator.device)
-    whole = _cutting(options, inputs, hardware)
+    whole = _micro_batching(options, inputs, hardware)
     processes = options.num_processes or 1
     if note := rules.idle_note(len(whole.batches(1)), processes, rows=inputs.rows_per_step):
         console.warn(note)
@@ -117,23 +115,31 @@ def _train(
     if draws_note and whole.has_dropout and options.micro_batch is None:
         console.say(draws_note)
 
-    def make_job(choices: Choices) -> Job:
+    def make_job(choices: Choices) -> TrainingJob:
         if choices.compile:
             model.compile_blocks()
-        return Job(
+        return TrainingJob(
             model=model,
-            cutting=whole if choices.micro_batch is None else _cutting(options, inputs, hardware, choices.micro_batch),
+            micro_batching=whole.at_most(choices.micro_batch),
             loss_function=language_modeling_loss,
             optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
             schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
             plan=_plan(options, inputs, choices, directory),
             evaluate=_evaluation(inputs, model),
             flops_per_token=inputs.flops_per_token,
-            write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
-            sample=_sample(options, inputs, choices),
         )
 
-    trained = train_run(make_job, options, choices, hardware, directory, accelerator, console)
+    trained = train_run(
+        make_job,
+        options,
+        choices,
+        hardware,
+        directory,
+        accelerator,
+        console,
+        write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
+        sample=_sample(options, inputs),
+    )
     with quiet_transformers():
         result = on_main_process(accelerator, lambda: _write(options, inputs, trained, directory, console))
     if trained.sample is not None:
@@ -142,8 +148,7 @@ def _train(
     return result
 
 
-def _cutting(options: PretrainOptions, inputs: Inputs, hardware: Hardware, most: int | None = None) -> Cutting:
-    """Return how the batches are cut: into passes of at most `most` rows, if memory allows no more."""
+def _micro_batching(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> MicroBatching:
     config = inputs.model.config
     micro_batch = options.micro_batch or rules.choose_micro_batch(
         hardware,
@@ -155,14 +160,14 @@ def _cutting(options: PretrainOptions, inputs: Inputs, hardware: Hardware, most:
     )
     blocks = TrainingBlocks(inputs.text.train.ids, inputs.sequence_length, options.seed)
 
-    def cut(rows: int) -> Batches:
+    def batches_of(rows: int) -> Batches:
         length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
         return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
 
-    return Cutting(
-        micro_batch=min(micro_batch, inputs.rows_per_step, most or micro_batch),
-        cut=cut,
-        fullest=lambda rows: cut(rows)(1)[:1],
+    return MicroBatching(
+        micro_batch=min(micro_batch, inputs.rows_per_step),
+        batches_of=batches_of,
+        largest=lambda rows: batches_of(rows)(1)[:1],
         has_dropout=inputs.model.has_dropout,
     )
 
@@ -193,19 +198,18 @@ def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
     )
 
 
-def _sample(options: PretrainOptions, inputs: Inputs, choices: Choices) -> Sample | None:
+def _sample(options: PretrainOptions, inputs: Inputs) -> Sample | None:
     if not options.sample_tokens:
         return None
 
     def sample() -> str:
-        with uncompiled(choices.compile):
-            return report.sample_text(inputs.model, inputs.tokenizer, tokens=options.sample_tokens, seed=options.seed)
+        return report.sample_text(inputs.model, inputs.tokenizer, tokens=options.sample_tokens, seed=options.seed)
 
     return sample
 
 
 def _write(
-    options: PretrainOptions, inputs: Inputs, trained: Trained, directory: RunDirectory, console: Console
+    options: PretrainOptions, inputs: Inputs, trained: TrainResult, directory: RunDirectory, console: Console
 ) -> dict[str, Any]:
     """Write model, card, curve and, last, the result, which is returned."""
     rows, finish = directory.rows(), trained.finish
@@ -231,7 +235,7 @@ def _write(
     card = report.model_card(
         options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
     )
-    with failures_told("writing the model", fix=AGAIN):
+    with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)

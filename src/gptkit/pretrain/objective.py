@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gptkit.text.blocks import TokenIds, TrainingBlocks, validation_windows
-from gptkit.training.batches import Batch, Batches, MicroBatch, cut
+from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
 
 VALIDATION_TOKENS = 4096  # of one forward pass
 
@@ -54,25 +54,20 @@ def validate(
     *,
     sequence_length: int,
     utf8_bytes: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-    """Score every token but the first once, in disjoint windows; None if `should_stop()` came true.
+    should_stop: ShouldStop = lambda: False,
+) -> dict[str, float]:
+    """Score every token but the first once, in disjoint windows; StopEvaluation where `should_stop()` comes true.
 
     val_loss in nats per token, val_perplexity its exponential, bits_per_byte = total NLL / ln 2 / UTF-8 bytes of the
     text. Processes take whole batches of windows, so their number changes nothing but the order of the last sum; all
     ask `should_stop` once for each turn, so that they can agree.
     """
     device = next(model.parameters()).device
-    process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     nll = torch.zeros((), dtype=torch.float64, device=device)
-    for index, batch in enumerate(_validation_batches(tokens, sequence_length)):
-        if index % processes == 0 and should_stop():
-            return None
-        if index % processes != process:
-            continue
+    for _, batch in own_batches(_validation_batches(tokens, sequence_length), should_stop):
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         nll += language_modeling_loss(model, moved, 1).double()
-    if processes > 1:
+    if dist.is_initialized():
         dist.all_reduce(nll)
     loss = nll.item() / (len(tokens) - 1)
     return {

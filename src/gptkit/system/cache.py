@@ -1,8 +1,8 @@
 """The cache on disk: files that appear whole or not at all, each beside a small JSON that vouches for it.
 
-    NAME        the data, under the hash of all that determines it; made in NAME.part
+    NAME        the data, under the hash of all that determines it; made in NAME.tmp
     NAME.json   {"size", "sha256", ...}, written last: without it, or when it disagrees, NAME is made again
-    NAME.lock   flock of the one process that makes NAME; the kernel frees it when that process dies
+    NAME.lock   locked by the one process that makes NAME; the kernel frees it when that process dies
 
 The sha256 is checked at every use: nothing else tells a flipped bit, and hashing tokens is little beside reading text.
 """
@@ -10,22 +10,17 @@ The sha256 is checked at every use: nothing else tells a flipped bit, and hashin
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gptkit.errors import GptkitError, InputError, OutOfResources
+from gptkit.system.files import NO_SPACE, HashedFile, replacing, write_atomically
 from gptkit.system.locks import open_lock_file
-
-try:
-    import fcntl
-except ImportError:  # Windows: two builders do the work twice, and the last one's equal file stays
-    fcntl = None  # type: ignore[assignment]
 
 
 def cache_directory() -> Path:
@@ -37,28 +32,14 @@ def cache_directory() -> Path:
     return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "gptkit"
 
 
-class CacheWriter:
-    """A binary file under construction, hashed as it is written; it counts its bytes in `size`."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self.size += memoryview(data).nbytes
-
-    def commit(self) -> str:
-        """Bring everything to the disk and return the sha256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._hash.hexdigest()
+def cache_path(kind: str, suffix: str, *key: object) -> Path:
+    """Return where a file of a `kind` lies, named by the hash of all that determines its content."""
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return cache_directory() / kind / f"{name}{suffix}"
 
 
 def cached_file(
-    path: Path, write: Callable[[CacheWriter], dict[str, Any]], *, need: Callable[[CacheWriter], int]
+    path: Path, write: Callable[[HashedFile], dict[str, Any]], *, need: Callable[[HashedFile], int]
 ) -> dict[str, Any]:
     """Make sure that `path` is whole, calling `write` if it is not, and return the facts that `write` returned.
 
@@ -68,24 +49,20 @@ def cached_file(
     facts = verified_facts(path)
     if facts is not None:
         return facts
-    writer = None
+    file = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _sole_builder(path):
             facts = verified_facts(path)  # another process may have made it meanwhile
             if facts is not None:
                 return facts
-            with _replacing(path) as file:
-                writer = CacheWriter(file)
-                facts = write(writer)
-                facts |= {"size": writer.size, "sha256": writer.commit()}
-            with _replacing(path.with_name(path.name + ".json")) as file:
-                file.write(json.dumps(facts, sort_keys=True).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            with replacing(path) as file:
+                facts = write(file)
+            facts |= {"size": file.size, "sha256": file.sha256}
+            write_atomically(path.with_name(path.name + ".json"), json.dumps(facts, sort_keys=True))
             return facts
     except OSError as error:
-        raise _unusable(path, error, need(writer) if writer else None) from error
+        raise _unusable(path, error, need(file) if file else None) from error
 
 
 def verified_facts(path: Path) -> dict[str, Any] | None:
@@ -102,31 +79,15 @@ def verified_facts(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes the place of `path` in one step at the end, or vanishes if an error comes first."""
-    unfinished = path.with_name(path.name + (".part" if fcntl else f".{os.getpid()}.part"))
-    try:
-        unfinished.unlink(missing_ok=True)  # perhaps left by another user, and not writable
-        with open(unfinished, "wb") as file:
-            yield file
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
 def _sole_builder(path: Path) -> Iterator[None]:
     """Wait until no other process builds `path`."""
-    if fcntl is None:
-        yield
-        return
+    from filelock import lock_descriptor
+
     lock = path.with_name(path.name + ".lock")
     while True:
         descriptor = open_lock_file(lock)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock_descriptor(descriptor)
             if not _is_still(lock, descriptor):
                 continue  # the builder before us removed this lock file; another may hold the new one
             try:
@@ -148,7 +109,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 def _unusable(path: Path, error: OSError, need: int | None) -> GptkitError:
     directory = path.parent
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in NO_SPACE:
         message = f"the cache cannot be used: {error.strerror or error}"
         return InputError(message, where=str(directory), fix="set GPTKIT_CACHE to a directory that you can write")
     needs = f": needs about {megabytes(need)}" if need else ""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,11 +65,11 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and those above it that are not there, each of them durable in the one above."""
-    missing = [one for one in (path, *path.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        sync_directory(one.parent)
+    """Create a directory and its missing parents, each made durable in the one above."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
 
 
 def sync_all(directory: Path) -> None:
@@ -86,25 +86,60 @@ def sync_all(directory: Path) -> None:
         sync_directory(Path(folder))
 
 
+class HashedFile:
+    """A file under construction, hashed and counted as it is written."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunk: Chunk) -> None:
+        write(self._handle, chunk)
+        self._hash.update(chunk)
+        self.size += memoryview(chunk).nbytes
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[HashedFile]:
+    """Create a file to fill, and sync it at the end."""
+    with open(path, "xb", buffering=0) as handle:
+        yield HashedFile(handle)
+        sync(handle.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[HashedFile]:
+    """Create a file that takes the place of `path` in one rename once it is whole, or vanishes."""
+    temporary = path.with_name(path.name + ".tmp")
+    remove_file(temporary)
+    try:
+        with durable_file(temporary) as file:
+            yield file
+        rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            remove_file(temporary)
+        raise
+    sync_directory(path.parent)
+
+
 def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
     """Write a new file, sync it, and return what identifies its content."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "xb", buffering=0) as handle:
+    with durable_file(path) as file:
         for chunk in chunks:
-            write(handle, chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        sync(handle.fileno())
-    return FileRecord(path.name, size, digest.hexdigest())
+            file.write(chunk)
+    return FileRecord(path.name, file.size, file.sha256)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file in one move: a reader, or a crash, sees all of the old content or all of the new."""
-    temporary = path.with_name(path.name + ".tmp")
-    remove_file(temporary)
-    write_durably(temporary, [content.encode() if isinstance(content, str) else content])
-    rename(temporary, path)
-    sync_directory(path.parent)
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_report(path: Path, text: str) -> None:
@@ -117,21 +152,31 @@ def write_report(path: Path, text: str) -> None:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Give a directory to fill, which takes the place of `path` in one rename when it is whole, or vanishes."""
-    temporary = path.with_name(path.name + ".tmp")
-    if temporary.is_symlink() or temporary.exists():
-        remove_directory(temporary)
+def new_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Create a directory to fill, which takes the place of `path` in one rename once it is whole, or vanishes.
+
+    Without `replace`, which is for a path among a user's own files, nothing makes way for it but an empty directory.
+    """
+    temporary = path.with_name(f"{path.name}.tmp" if replace else f".{path.name}.{os.getpid()}.tmp")
+    if replace:
+        _remove_any(temporary)
     make_directory(temporary)
     try:
         yield temporary
         sync_all(temporary)
-        if path.is_symlink() or path.exists():
-            remove_directory(path)
+        if replace:
+            _remove_any(path)
+        elif path.is_dir():
+            path.rmdir()  # Windows does not rename onto a directory
         rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _remove_any(path: Path) -> None:
+    if path.is_symlink() or path.exists():
+        remove_directory(path)
 
 
 def copy_files(source: Path, target: Path) -> None:
@@ -142,7 +187,7 @@ def copy_files(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def failures_told(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
+def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
     """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
 
     `fix_when_full` is what to do once there is space again, where that is not `fix`.

@@ -1,16 +1,63 @@
-"""Whether the Hugging Face hub can be reached; asked only when something `hf:` was named. Standard library alone."""
+"""What is fetched from the Hugging Face hub, and only when something `hf:` was named: data sets and snapshots."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from gptkit.errors import InputError
+from gptkit.errors import GptkitError, InputError
 
 PROBE_SECONDS = 2.0
+NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
 OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def snapshot(name: str, patterns: Sequence[str], *, what: str) -> Path:
+    """Return the folder with those files of hf:NAME that match `patterns`; `what` they make ("a tokenizer")."""
+    require_hub(name)
+    from huggingface_hub import snapshot_download
+
+    with translate_hub_errors(name, f"{what} cannot be fetched", fix="check the name and the network"):
+        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=list(patterns)))
+
+
+def load_dataset(name: str, **options: Any) -> Any:
+    """Return the data set hf:NAME[:CONFIG] as `datasets.load_dataset` does."""
+    require_hub(name)
+    import datasets
+
+    path, _, configuration = name.removeprefix("hf:").partition(":")
+    with translate_dataset_errors(name):
+        return datasets.load_dataset(path, configuration or None, **options)
+
+
+@contextmanager
+def translate_hub_errors(name: str, problem: str, *, fix: str) -> Iterator[None]:
+    """Turn what a library of the hub raises into an InputError at `name`; errors of the system's own pass.
+
+    The libraries raise some twenty kinds, from their own to those of three HTTP clients.
+    """
+    try:
+        yield
+    except GptkitError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, NETWORK_ERRORS):
+            raise  # a full disk is not the hub's fault
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{problem}: {reason}", where=name, fix=f"{fix}; a gated one needs HF_TOKEN") from error
+
+
+def translate_dataset_errors(name: str) -> AbstractContextManager[None]:
+    """Do the same while a data set is opened or read."""
+    fix = "check the name, its :CONFIG and the network"
+    return translate_hub_errors(name, "the hub data set cannot be read", fix=fix)
 
 
 def require_hub(what: str = "hf:", *, seconds: float = PROBE_SECONDS) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
+from gptkit.system.reading import read_text
 
 LARGEST_FILE = 1 << 28
 _MEND = "mend the file, or fetch it again"
@@ -17,12 +16,7 @@ _MEND = "mend the file, or fetch it again"
 
 def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
     """Return the object that `text` holds; InputError at `where` (file:line) for anything else."""
-    try:
-        row = _DECODER.decode(text)
-    except RecursionError:
-        raise InputError("not valid JSON: nested too deeply", where=where, fix=fix) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=where, fix=fix) from None
+    row = _parsed(text, where, fix)
     if not isinstance(row, dict):
         raise InputError(f"a JSON {json_name(row)}, where an object is needed", where=where, fix=fix)
     return row
@@ -30,15 +24,7 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds; InputError, with its line, for what is no file of valid JSON in UTF-8."""
-    text = _text_of(path)
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise InputError("not valid JSON: nested too deeply", where=str(path), fix=_MEND) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=_MEND) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=str(path), fix=_MEND) from None
+    return _parsed(read_text(path, "a JSON file", most=LARGEST_FILE, fix=_MEND), str(path), _MEND, is_file=True)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -55,27 +41,17 @@ def json_name(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def require_regular(path: Path, fix: str = _MEND) -> int:
-    """Return the size of a file; InputError for what is none, or not regular: opening a FIFO would wait for ever."""
+def _parsed(text: str, where: str, fix: str, *, is_file: bool = False) -> Any:
     try:
-        status = os.stat(path)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError("not a regular file", where=str(path), fix=fix)
-    return status.st_size
-
-
-def _text_of(path: Path) -> str:
-    where = str(path)
-    if require_regular(path) > LARGEST_FILE:
-        raise InputError(f"a JSON file of over {LARGEST_FILE >> 20} MiB", where=where, fix=_MEND)
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=where, fix="check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not valid JSON: byte {error.start} is not UTF-8", where=where, fix=_MEND) from None
+        return _DECODER.decode(text)
+    except RecursionError:
+        problem = "nested too deeply"
+    except json.JSONDecodeError as error:
+        problem = error.msg if is_file else str(error)
+        where = f"{where}:{error.lineno}" if is_file else where
+    except ValueError as error:
+        problem = str(error)
+    raise InputError(f"not valid JSON: {problem}", where=where, fix=fix)
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with any file that is read, as one InputError each."""
+"""What can be wrong with any file that is read, as one error each."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gptkit.errors import InputError
+from gptkit.errors import GptkitError, InputError
 
 
 @contextmanager
-def faults_named(path: Path) -> Iterator[None]:
-    """Turn what the operating system and gzip raise while reading into an InputError."""
+def translate_read_errors(
+    path: Path, *, fix: str = "check the path", error: type[GptkitError] = InputError
+) -> Iterator[None]:
+    """Turn what the operating system and gzip raise while reading into one error; `fix` is for a missing file."""
     where = str(path)
     try:
         yield
     except FileNotFoundError:
-        raise InputError("file not found", where=where, fix="check the path") from None
+        raise error("file not found", where=where, fix=fix) from None
     except PermissionError:
-        raise InputError("file cannot be read: permission denied", where=where, fix="chmod +r it") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        message = f"damaged or truncated gzip file: {error}"
-        raise InputError(message, where=where, fix="fetch or compress it again") from None
-    except OSError as error:
-        raise InputError(f"file cannot be read: {error.strerror or error}", where=where, fix="check the path") from None
+        raise error("file cannot be read: permission denied", where=where, fix="chmod +r it") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+        message = f"damaged or truncated gzip file: {problem}"
+        raise error(message, where=where, fix="fetch or compress it again") from None
+    except OSError as problem:
+        raise error(f"file cannot be read: {problem.strerror or problem}", where=where, fix=fix) from None
 
 
 @contextmanager
-def parquet_faults_named(where: str) -> Iterator[None]:
+def translate_parquet_errors(where: str) -> Iterator[None]:
     """Turn what pyarrow raises over a file's content into an InputError."""
     import pyarrow as pa
 
@@ -45,17 +47,56 @@ def parquet_faults_named(where: str) -> Iterator[None]:
         raise InputError(message, where=where, fix="write or fetch it again") from None
 
 
-def require_regular(path: Path) -> None:
-    """Refuse directories, FIFOs, sockets and devices: opening a FIFO would wait for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise InputError("not a regular file", where=str(path), fix="save the text to a file and name that")
+def require_regular(
+    path: Path, fix: str = "save the text to a file and name that", error: type[GptkitError] = InputError
+) -> int:
+    """Return the size of a file; refuse directories, FIFOs, sockets and devices: opening a FIFO would wait forever."""
+    with translate_read_errors(path, error=error):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise error("not a regular file", where=str(path), fix=fix)
+    return status.st_size
 
 
-def badly_encoded(where: str, error: UnicodeDecodeError) -> InputError:
-    """Return the error of bytes that are not UTF-8, with the bytes."""
+def read_text(path: Path, what: str, *, most: int, fix: str, error: type[GptkitError] = InputError) -> str:
+    """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes."""
+    with translate_read_errors(path, fix=fix, error=error):
+        if require_regular(path, fix, error) > most:
+            raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
+        raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = raw.count(b"\n", 0, problem.start) + 1
+        message = f"byte {problem.start} is not UTF-8"
+        raise error(message, where=f"{path}:{line}", fix="save it as UTF-8") from None
+
+
+def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
+    """Return UTF-8 as text; the InputError for what is not names the byte too if `first_byte` says where `raw` lies."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = where if first_byte is None else f"{where}, byte {first_byte + error.start}"
+        raise invalid_utf8(place, error) from None
+
+
+def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
+    """Return the error for bytes that are not UTF-8, with the bytes."""
     found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
     return InputError(
         f"not valid UTF-8: {found} ({error.reason})",
         where=where,
         fix="convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes",
     )
+
+
+def unusable_character(text: str) -> str | None:
+    """Return what a text holds that no UTF-8 text file does, in words: a NUL character or a lone surrogate."""
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"a lone surrogate (\\u{ord(text[error.start]):04x})"
+    return None

@@ -1,13 +1,13 @@
-"""YAML that can do no more than say words: its parser's events, never an object; no anchor, alias, tag or huge file."""
+"""YAML that can do no more than say words: no object, anchor, alias, tag, second document or huge file."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import UsageError, suggest
+from gptkit.system import reading
 
 if TYPE_CHECKING:
     import yaml
@@ -18,26 +18,127 @@ DEEPEST = 20  # a list in a list in a list ...
 CURE = "write `key: value` lines"
 
 
-def read_text(path: Path, *, what: str, fix: str) -> str:
-    """Return the text of a file that should hold `what` ("a recipe"); UsageError, with `fix`, for what is no such file.
+def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
+    """Return the top of a YAML file, an empty mapping for an empty file; UsageError with file:line for what is no YAML.
 
-    That is: nothing, no regular file, over 1 MB, not UTF-8.
+    `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
     """
-    where = str(path)
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            nests = isinstance(event, yaml.CollectionStartEvent)
+            self.depth += nests
+            problem = None
+            if getattr(event, "anchor", None):  # an alias has one too
+                problem = "an anchor or alias"
+            elif getattr(event, "tag", None):
+                problem = "a tag"
+            elif self.depth > DEEPEST:
+                problem = "a value nested too deeply"
+            if problem:
+                where = f"{path}:{event.start_mark.line + 1}"
+                raise UsageError(f"{problem} in {what}", where=where, fix=fix)
+            node = super().compose_node(parent, index)
+            self.depth -= nests
+            return node
+
+    text = reading.read_text(path, what, most=MAX_BYTES, fix=missing, error=UsageError)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            raise UsageError(f"{what} is a file, this is none", where=where, fix=fix)
-        if status.st_size > MAX_BYTES:
-            raise UsageError(f"{what} of over 1 MB", where=where, fix=fix)
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError("no such file", where=where, fix=fix) from None
-    except OSError as error:
-        raise UsageError((error.strerror or "unreadable").lower(), where=where, fix=fix) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"byte {error.start} is not UTF-8", where=f"{path}:{line}", fix="save it as UTF-8") from None
+        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose("{}")
+        assert node is not None
+        return Entry(node, path)
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        problem = str(error.problem).removeprefix("but ")  # "but found another document"
+        raise UsageError(f"not YAML: {problem}", where=where, fix=fix) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"not YAML: {error}", where=str(path), fix=fix) from None
+
+
+class Entry:
+    """A value of the file: a word, a list of words, or a mapping of entries; `where` is file:line."""
+
+    def __init__(self, node: yaml.Node, path: Path) -> None:
+        self.node = node
+        self.path = path
+        self.where = f"{path}:{node.start_mark.line + 1}"
+
+    def word(self, what: str) -> str:
+        import yaml
+
+        if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
+            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
+        if "\0" in self.node.value:
+            raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
+        return str(self.node.value)
+
+    def items(self, what: str) -> tuple[Entry, ...]:
+        import yaml
+
+        if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
+            raise UsageError(f"{what} is not a list", where=self.where, fix=f"write {what}: [one, another]")
+        return tuple(Entry(node, self.path) for node in self.node.value)
+
+    def words(self, what: str) -> tuple[str, ...]:
+        words = tuple(entry.word(what) for entry in self.items(what))
+        if len(set(words)) < len(words):
+            raise UsageError(f"{what} holds one value twice", where=self.where, fix="keep one of them")
+        return words
+
+    def is_list(self) -> bool:
+        import yaml
+
+        return isinstance(self.node, yaml.SequenceNode)
+
+    def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
+        """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
+        found: dict[str, Entry] = {}
+        for key, value in self.pairs(what):
+            name = key.word("a key")
+            if known and name not in known:
+                raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
+            if name in found:
+                raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
+            found[name] = value
+        return found
+
+    def pairs(self, what: str) -> Iterator[tuple[Entry, Entry]]:
+        """Yield a mapping's keys and values as they are written, be a key there twice."""
+        import yaml
+
+        if not isinstance(self.node, yaml.MappingNode):
+            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE)
+        for key, value in self.node.value:
+            yield Entry(key, self.path), Entry(value, self.path)
+
+    def plain(self) -> Any:
+        """Return the value as YAML means it: None, booleans, numbers, dates, text, and lists and dicts of them."""
+        import yaml
+
+        try:
+            return yaml.SafeLoader("").construct_document(self.node)
+        except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"not YAML: {reason}", where=str(self.path), fix=CURE) from None
+
+    def scalar(self) -> str | None:
+        """Return a word as it is written, None for YAML's null; UsageError for a list or a mapping."""
+        import yaml
+
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise UsageError("a nested value", where=self.where, fix=CURE)
+        return None if self.node.tag.endswith(":null") else str(self.node.value)
+
+
+# Until option_values and launch_config call read_yaml.
+
+
+def read_text(path: Path, *, what: str, fix: str) -> str:
+    return reading.read_text(path, what, most=MAX_BYTES, fix=fix, error=UsageError)
 
 
 def plain_events(path: Path, text: str, *, what: str, fix: str = CURE) -> Iterator[yaml.Event]:
@@ -70,73 +171,3 @@ def refused(path: Path, event: yaml.Event, problem: str, fix: str = CURE) -> Usa
     """Return the error of what stands at an event."""
     mark = event.start_mark
     return UsageError(problem, where=f"{path}:{mark.line + 1}" if mark else str(path), fix=fix)
-
-
-class Entry:
-    """A value of the file: a word, a list of words, or a mapping of entries; `where` is file:line."""
-
-    def __init__(self, node: yaml.Node, path: Path) -> None:
-        self.node = node
-        self.path = path
-        self.where = f"{path}:{node.start_mark.line + 1}"
-
-    def word(self, what: str) -> str:
-        import yaml
-
-        if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
-            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
-        if "\0" in self.node.value:
-            raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
-        return str(self.node.value)
-
-    def items(self, what: str) -> tuple[Entry, ...]:
-        import yaml
-
-        if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
-            raise UsageError(f"{what} is not a list", where=self.where, fix=f"write {what}: [one, another]")
-        return tuple(Entry(one, self.path) for one in self.node.value)
-
-    def words(self, what: str) -> tuple[str, ...]:
-        words = tuple(one.word(what) for one in self.items(what))
-        if len(set(words)) < len(words):
-            raise UsageError(f"{what} holds one value twice", where=self.where, fix="keep one of them")
-        return words
-
-    def is_list(self) -> bool:
-        import yaml
-
-        return isinstance(self.node, yaml.SequenceNode)
-
-    def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
-        """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
-        import yaml
-
-        if not isinstance(self.node, yaml.MappingNode):
-            fix = "write `key: value` lines"
-            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=fix)
-        found: dict[str, Entry] = {}
-        for key_node, value in self.node.value:
-            key = Entry(key_node, self.path)
-            name = key.word("a key")
-            if known and name not in known:
-                raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
-            if name in found:
-                raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
-            found[name] = Entry(value, self.path)
-        return found
-
-
-def read_entries(path: Path, *, what: str, fix: str, content: str) -> Entry:
-    """Return the top of a YAML file; UsageError with file:line for whatever is no YAML.
-
-    `what` the file holds ("a task"), `fix` what to name instead of it, `content` what an empty one lacks.
-    """
-    import yaml
-
-    text = read_text(path, what=what, fix=fix)
-    for _ in plain_events(path, text, what=what):
-        pass  # it refuses what is more than words
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    if node is None:
-        raise UsageError("the file is empty", where=f"{path}:1", fix=f"write at least {content}")
-    return Entry(node, path)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Target = Literal["class", "choice", "score", "soft-score"]
 Targets = NDArray[np.int64] | NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 HIGHEST_SCORE = 5  # of STS-B, whose soft scores are distributions over 0 to 5
 PADDING_ID = 0
@@ -65,7 +66,21 @@ class EncodedExamples:
         """Return how long a batch is whose longest sequence has `length` tokens."""
         return min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, int(self.lengths.max()))
 
-    def select(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def cut_by_length(self, chosen: Indices, most: int, padded_tokens: int) -> Iterator[tuple[int, Indices]]:
+        """Yield (start, indices) of each piece: its first example is its longest, so that says how many it may have.
+
+        That is a power of two: with lengths in multiples of 8 a run meets some hundred shapes, not a new one a step.
+        """
+        by_length = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
+        start = 0
+        while start < len(by_length):
+            padded = self.padded(int(self.lengths[by_length[start]])) * self.sequences_per_example
+            fitting = max(1, min(most, padded_tokens // padded, len(by_length) - start))
+            rows = 2 ** (fitting.bit_length() - 1)
+            yield start, by_length[start : start + rows]
+            start += rows
+
+    def select(self, indices: Indices) -> dict[str, NDArray[Any]]:
         """Return the examples of `indices` as a batch.
 
         input_ids (example, sequence, length), padded at the right; extract (example, sequence), the position of the
@@ -178,7 +193,7 @@ def soft_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _refuse_entries(markers: Markers, tokenizer: PreTrainedTokenizerBase) -> None:
-    taken = {markers.start, markers.delimiter, markers.extract} & set(tokenizer.get_vocab().values())
+    taken = {*markers} & set(tokenizer.get_vocab().values())
     if taken:
         raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
 

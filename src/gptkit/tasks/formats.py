@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Ids = list[int]
 
@@ -25,8 +25,7 @@ FORMAT_FIELDS = {
 }
 
 
-@dataclass(frozen=True)
-class Markers:
+class Markers(NamedTuple):
     """Ids of the tokens that fine-tuning adds; no text spells them."""
 
     start: int

@@ -1,27 +1,147 @@
-"""Which tasks a fine-tuned model answers, and what its answers are worth, item by item."""
+"""A fine-tuned model's head: which tasks it answers, its logits, and the predictions and metrics that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, UsageError
-from gptkit.finetune.inputs import output_labels
-from gptkit.finetune.predictions import predictions_of, probabilities_of
+from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model_files.files import not_finite
+from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
+from gptkit.scoring.metrics import METRICS
 from gptkit.scoring.protocols import Items, Protocol, Published
+from gptkit.system.run_layout import described_in
 from gptkit.tasks.carried_task import TASK_FILE, carried_task
+from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices
 from gptkit.tasks.evaluations import find_evaluation
+from gptkit.tasks.formats import Markers
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
+PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
+
+
+def output_labels(task: Task) -> tuple[str, ...]:
+    """Return the names of a model's outputs: its classes, whole scores, or the one score of a text or a choice."""
+    if task.target == "class":
+        return task.labels
+    if task.target == "soft-score":
+        return tuple(str(score) for score in range(HIGHEST_SCORE + 1))
+    return ("score",)
+
+
+def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
+    """Return the ids of the markers: a fine-tuned model's own, else the first beyond the tokenizer."""
+    config = read_config(described_in(directory) / "config.json")
+    if config.format is None:
+        return Markers(tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
+    return Markers(*(getattr(config, name) for name in MARKER_FIELDS))
+
+
+class HeadOutput(NamedTuple):
+    """Logits (example, output) in the examples' order, and the mean classifier loss if the examples are labelled."""
+
+    logits: NDArray[np.float32]
+    loss: float | None
+
+
+def evaluation_pieces(examples: EncodedExamples) -> list[Indices]:
+    """Return the indices of each batch of an evaluation, the longest examples first."""
+    everything = np.arange(len(examples))
+    return [indices for _, indices in examples.cut_by_length(everything, len(examples), PREDICTION_TOKENS)]
+
+
+@torch.no_grad()
+def evaluate_head(
+    model: GPTDoubleHeadsModel,
+    examples: EncodedExamples,
+    pieces: Sequence[Indices] | None = None,
+    *,
+    before_round: Callable[[], object] = lambda: None,
+) -> HeadOutput:
+    """Return what the model, in eval mode, says of the examples: a score is one output, a choice one for each.
+
+    Processes take whole pieces in turn, so their number changes nothing but the order of the loss's last sum; all call
+    `before_round` before each round of turns, so that they can agree to stop by raising. Examples in none of the pieces
+    (by default all of `evaluation_pieces`) have logits of 0.
+    """
+    pieces = evaluation_pieces(examples) if pieces is None else pieces
+    device = next(model.parameters()).device
+    process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    is_choice = model.config.format == "multiple-choice"
+    outputs = examples.sequences_per_example if is_choice else model.score.out_features
+    table = torch.zeros(len(examples), outputs, device=device)  # zero where another process answers
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for index, indices in enumerate(pieces):
+        if index % processes == 0:
+            before_round()
+        if index % processes != process:
+            continue
+        batch = {name: torch.from_numpy(array).to(device) for name, array in examples.select(indices).items()}
+        output = model(**batch, num_items_in_batch=1)
+        table[torch.as_tensor(indices, device=device)] = output.logits.view(len(indices), -1)
+        if output.loss is not None:
+            loss += output.loss.double()
+    if processes > 1:
+        dist.all_reduce(table)
+        dist.all_reduce(loss)
+    return HeadOutput(table.cpu().numpy(), None if examples.targets is None else loss.item() / len(examples))
+
+
+def logits_of(model: GPTDoubleHeadsModel, examples: EncodedExamples) -> NDArray[np.float32]:
+    """Return the logits of every example (example, output); InputError where they are not finite."""
+    logits = evaluate_head(model, examples).logits
+    if not np.isfinite(logits).all():
+        raise not_finite("the model's logits are")
+    return logits
+
+
+def predictions_of(task: Task, logits: NDArray[Any]) -> NDArray[Any]:
+    """Return a prediction for each row of `logits` (example, output): the index of a class or choice, or a score.
+
+    A score stays in the task's range; of soft scores it is the mean of the distribution.
+    """
+    if task.target in ("class", "choice"):
+        chosen: NDArray[Any] = logits.argmax(axis=1)
+        return chosen
+    scores = _mean_scores(probabilities_of(logits)) if task.target == "soft-score" else logits[:, 0].astype(np.float64)
+    return scores if task.score_range is None else scores.clip(*task.score_range)
+
+
+def probabilities_of(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the softmax of each row of (example, output)."""
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return shares
+
+
+def metrics_of(task: Task, logits: NDArray[Any], targets: NDArray[Any] | None) -> dict[str, float]:
+    """Return the task's metrics by name, none of them without targets.
+
+    `targets` are what the model was trained on: classes, choices or scores (example,), soft scores (example, score).
+    """
+    if targets is None:
+        return {}
+    references = _mean_scores(targets) if task.target == "soft-score" else targets
+    predictions = predictions_of(task, logits)
+    return {name: METRICS[name](predictions, references) for name in task.metrics}
+
+
+def _mean_scores(distributions: NDArray[Any]) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = distributions.astype(np.float64) @ np.arange(distributions.shape[1])
+    return scores
 
 
 def own_task(directory: Path, config: GPTConfig) -> Task:

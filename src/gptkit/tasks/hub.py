@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import UsageError
+from gptkit.system.hub import load_dataset
 from gptkit.tasks.labelled import table_examples
 from gptkit.tasks.rows import Table, arrow_rows
 from gptkit.tasks.task import HubSource, Source, Task
@@ -15,31 +14,18 @@ from gptkit.text.examples import Example
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
-def hub_examples(
-    task: Task,
-    split: str,
-    name: str,
-    *,
-    load: Callable[..., Any] | None = None,
-    probe: Callable[[str], None] | None = None,
-) -> tuple[list[Example], list[str]]:
+def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list[str]]:
     """Return the examples of a split, and notes on dropped rows.
 
     `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like the task's own or like
-    the format's fields. `load` and `probe` stand in for datasets.load_dataset and the hub's probe.
+    the format's fields.
     """
     hub = _source(task, name)
     if split not in hub.splits:
         fix = f"it has {', '.join(hub.splits)}"
         raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
     shown = f"hf:{hub.path}" + (f":{hub.configuration}" if hub.configuration else "")
-    (probe or _probe)(shown)
-    try:
-        rows = (load or _load_dataset)(hub.path, hub.configuration, split=hub.splits[split])
-    except Exception as error:  # the library raises some twenty kinds, from its own to those of three HTTP clients
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        fix = "check the name, its :CONFIG and the network; a gated one needs HF_TOKEN"
-        raise InputError(f"the hub data set cannot be read: {reason}", where=shown, fix=fix) from error
+    rows = load_dataset(shown, split=hub.splits[split])
     place = f"{shown} {hub.splits[split]}"
     batches = rows.with_format("arrow").iter(batch_size=4096)
     table = Table(tuple(rows.column_names), f"{place}:1", arrow_rows(place, batches), keyed=True)
@@ -56,15 +42,3 @@ def _source(task: Task, name: str) -> HubSource:
         fix = f"give --data DIR with its files from {task.data}"
         raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
     return task.hub
-
-
-def _probe(name: str) -> None:
-    from gptkit.system.hub import require_hub
-
-    require_hub(name)
-
-
-def _load_dataset(*arguments: Any, **options: Any) -> Any:
-    from datasets import load_dataset
-
-    return load_dataset(*arguments, **options)

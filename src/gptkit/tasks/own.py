@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import cast
 
 from gptkit.errors import UsageError, suggest
-from gptkit.recipe_files import SAFE_NAME
-from gptkit.system.yaml_files import Entry, read_entries
+from gptkit.recipes import SAFE_NAME
+from gptkit.system.yaml_files import Entry, read_yaml
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
@@ -55,7 +55,7 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
 
     Its name may not be one of `taken`; `fix` is the cure where the file as a whole cannot be read.
     """
-    root = read_entries(path, what="a task", fix=fix, content="format: and labels:")
+    root = read_yaml(path, "a task", missing=fix)
     entries = root.entries("a task", KEYS)
     format = cast(Format, _choice(entries, "format", tuple(FORMAT_FIELDS), root))
     labels = entries["labels"].words("labels") if "labels" in entries else ()

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError
 from gptkit.system.json_files import json_object
-from gptkit.system.reading import badly_encoded, faults_named, parquet_faults_named, require_regular
+from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
 from gptkit.tasks.task import Kind
 
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
@@ -84,7 +84,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         with open(path, "rb") as file:
             yield file
@@ -97,7 +97,7 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(where, error) from None
+        raise invalid_utf8(where, error) from None
 
 
 def _empty(where: str) -> InputError:
@@ -134,7 +134,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with _opened(path), parquet_faults_named(f"{path}:1"):  # opened for its own faults
+    with _opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
     refuse_repeated(names, f"{path}:1")
@@ -144,7 +144,7 @@ def _parquet(path: Path) -> Table:
 def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of Arrow's record batches, placed as "NAME:row"."""
     number = 0
-    with parquet_faults_named(f"{name}:1"):
+    with translate_parquet_errors(f"{name}:1"):
         for batch in batches:
             for row in batch.to_pylist():
                 number += 1

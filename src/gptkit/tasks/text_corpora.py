@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptkit.errors import InputError
-from gptkit.system.reading import badly_encoded, faults_named, require_regular
+from gptkit.system.reading import invalid_utf8, require_regular, translate_read_errors
 from gptkit.tasks.forms import Form, find_form
 from gptkit.tasks.reading import Loaded, loaded
 from gptkit.text.corpora import open_corpus, open_text
@@ -100,7 +100,7 @@ def last_twentieth(path: Path) -> Iterator[Document]:
     try:
         text = raw[torn:].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(f"{path}, byte {first + torn + error.start}", error) from None
+        raise invalid_utf8(f"{path}, byte {first + torn + error.start}", error) from None
     if "\0" in text:
         where = f"{path}, byte {first + raw.index(0)}"
         raise InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix="fetch it again")
@@ -115,7 +115,7 @@ def _whole_text(path: Path) -> str:
 
 
 def _last_bytes(path: Path) -> bytes:
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         with path.open("rb") as file:
             if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:

@@ -8,7 +8,7 @@ from typing import Any
 from xml.parsers import expat
 
 from gptkit.errors import InputError
-from gptkit.system.reading import faults_named, require_regular
+from gptkit.system.reading import require_regular, translate_read_errors
 from gptkit.tasks.cells import text_of
 from gptkit.tasks.forms import cell, find_form, text_cell
 from gptkit.tasks.reading import Loaded, loaded
@@ -76,7 +76,7 @@ def _only(schema: Schema, name: str, where: str) -> str:
 def _schemas(path: Path) -> list[tuple[str, Schema]]:
     """Return the texts of each schema, white space made single, with the line where it begins."""
     collector = _Collector(path)
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         content = path.read_bytes()
     try:

@@ -7,7 +7,6 @@ each token but a stream's first is predicted exactly once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
+from gptkit.system.files import HashedFile
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.loading import encode_documents, fingerprint, ids_dtype, separator_id
 
@@ -76,8 +76,7 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: P
     A full disk is OutOfResources, a cache directory that cannot be written InputError; neither leaves a file behind.
     """
     dtype, separator = ids_dtype(tokenizer), separator_id(tokenizer)
-    settings = json.dumps([FORMAT, part.key, fingerprint(tokenizer), separator, dtype.str])
-    path = cache_directory() / "tokens" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.bin"
+    path = cache_path("tokens", ".bin", FORMAT, part.key, fingerprint(tokenizer), separator, dtype.str)
     done = 0
 
     def counted() -> Iterator[Piece]:
@@ -86,7 +85,7 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: P
             done += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
             yield piece
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         encoded = encode_documents(tokenizer, counted())
         for ids in _with_separators(encoded, np.array([separator], dtype)):
             file.write(ids.view(np.uint8).data)
@@ -96,7 +95,7 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: P
             raise InputError("the text changed while it was read", where="DATA", fix="run the command again")
         return {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": part.utf8_bytes}
 
-    def need(file: CacheWriter) -> int:
+    def need(file: HashedFile) -> int:
         most = (part.utf8_bytes + part.documents) * dtype.itemsize  # a token a byte
         return min(most, file.size * part.utf8_bytes // max(done - _READ_AHEAD_BYTES, 1)) or most
 

@@ -19,7 +19,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.system.cache import megabytes
 from gptkit.text import embedded
 from gptkit.text.find_files import FoundFile, absolute, find_files
-from gptkit.text.hub_rows import materialise
+from gptkit.text.hub_rows import download_text
 from gptkit.text.pieces import Piece, cut
 from gptkit.text.readers import read_pieces
 from gptkit.text.scan import Scan, is_blank, scan
@@ -156,7 +156,7 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
     files, notes = find_files(paths)
     licences = ["the files' own, which gptkit does not know"] if files else []
     for name in names:
-        text = materialise(name, characters=hub_characters)
+        text = download_text(name, characters=hub_characters)
         files.append(FoundFile(text.path, named=True))
         licences.append(f"{text.licence or 'see the card of'} {name}")
         notes += [f"{name}: left out {text.left_out:,} rows without usable text"] if text.left_out else []

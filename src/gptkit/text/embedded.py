@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
-import hashlib
 import inspect
 import json
 import platform
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
+from gptkit.system.files import HashedFile
 
 FORMAT = 1
 LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
@@ -66,11 +66,10 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
 
     The first call parses the standard library in some seconds and caches what it found under the build of Python.
     """
-    build = json.dumps([FORMAT, sys.version, platform.platform(), str(_library())])
-    path = cache_directory() / "embedded" / f"{hashlib.sha256(build.encode()).hexdigest()[:32]}.json"
+    path = cache_path("embedded", ".json", FORMAT, sys.version, platform.platform(), str(_library()))
     found: list[EmbeddedDocument] = []
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         found.extend(_distinct())
         file.write(json.dumps([asdict(document) for document in found]).encode())
         return {"documents": len(found)}

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import badly_encoded, faults_named, parquet_faults_named, require_regular
+from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
 from gptkit.text.pieces import Piece, cut
 
 CHUNK_BYTES = 1 << 20
@@ -51,14 +51,14 @@ def read_pieces(path: Path) -> Iterator[Piece]:
             where=str(path),
             fix=f"use {KINDS}; a plain text under another name: rename it to end in .txt",
         )
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         yield from reader(path)
 
 
 def read_plain_text(path: Path) -> Iterator[Piece]:
     """Yield the pieces of a text file, whatever its name ends in."""
-    with faults_named(path):
+    with translate_read_errors(path):
         require_regular(path)
         yield from _read_text(path)
 
@@ -115,7 +115,7 @@ def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
         try:
             yield decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            raise badly_encoded(_place(path, position + error.start), error) from None
+            raise invalid_utf8(_place(path, position + error.start), error) from None
         if not chunk:
             return
 
@@ -163,7 +163,7 @@ def _line_decoded(raw: bytes, source: str, offset: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise badly_encoded(f"{source}, byte {offset + error.start}", error) from None
+        raise invalid_utf8(f"{source}, byte {offset + error.start}", error) from None
 
 
 def json_text(line: str, source: str) -> str:
@@ -191,7 +191,7 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
     import pyarrow.parquet as pq
 
     row = 0
-    with parquet_faults_named(str(path)):
+    with translate_parquet_errors(str(path)):
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
         _require_text_column(path, file.schema_arrow)
         for batch in file.iter_batches(batch_size=64, columns=["text"], use_threads=False):
@@ -218,7 +218,7 @@ def _parquet_text(value: Any, where: str) -> str:
     try:
         text = value.as_py()
     except UnicodeDecodeError as error:
-        raise badly_encoded(where, error) from None
+        raise invalid_utf8(where, error) from None
     if text is None:
         raise InputError('"text" is null, not a string', where=where, fix="drop the row")
     if "\0" in text:

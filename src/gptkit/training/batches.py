@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
+
 Batch = dict[str, Tensor]
+ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,23 @@ def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes:
     )
     tokens = sum(one.count if one.tokens is None else one.tokens for one in micro_batches)
     return StepWork(step, sum(one.count for one in micro_batches), tokens, shares)
+
+
+class StopEvaluation(Exception):
+    """An evaluation that was told to stop before its end."""
+
+
+def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -> Iterator[tuple[int, T]]:
+    """Yield (index, batch) of this process's batches of an evaluation: processes take whole ones in turn.
+
+    All processes ask `should_stop` once a turn, so that they can agree, and raise StopEvaluation where it comes true.
+    """
+    process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    for index, batch in enumerate(batches):
+        if index % processes == 0 and should_stop():
+            raise StopEvaluation
+        if index % processes == process:
+            yield index, batch
 
 
 def dropout_seed(seed: int, step: int, first_row: int) -> int:

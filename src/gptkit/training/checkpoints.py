@@ -91,7 +91,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainState:
     """What a process has of weights and moments: all of them, or its rows where they are sharded."""
 
     model: nn.Module
@@ -109,7 +109,7 @@ class Trained:
 
 def write(
     directory: Path,
-    trained: Trained,
+    train_state: TrainState,
     state: TrainingState,
     *,
     accelerator: Accelerator,
@@ -122,11 +122,11 @@ def write(
     space runs out, InputError when the directory cannot be written; committed checkpoints are untouched then.
     """
     path = directory / directory_name(state.step)
-    writes = accelerator.is_main_process or trained.sharding is not None
-    with files.failures_told(f"saving {path.name}", fix=AGAIN):
+    writes = accelerator.is_main_process or train_state.sharding is not None
+    with files.translate_os_errors(f"saving {path.name}", fix=AGAIN):
         on_main_process(accelerator, lambda: begin(path))
         try:
-            parts = on_every_process(accelerator, lambda: _write_part(path, trained) if writes else [])
+            parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
             records = [record for part in parts for record in part]
             on_main_process(accelerator, lambda: _commit(path, state, records))
         except (OSError, GptkitError):
@@ -137,10 +137,11 @@ def write(
     return path
 
 
-def _write_part(path: Path, trained: Trained) -> list[FileRecord]:
-    tensors = {WEIGHTS: trained.weights(), OPTIMIZER: trained.optimizer.state_tensors()}
+def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
+    tensors = {WEIGHTS: train_state.weights(), OPTIMIZER: train_state.optimizer.state_tensors()}
     return [
-        files.write_durably(path / trained.file_name(stem), safetensors_chunks(some)) for stem, some in tensors.items()
+        files.write_durably(path / train_state.file_name(stem), safetensors_chunks(named))
+        for stem, named in tensors.items()
     ]
 
 
@@ -262,16 +263,16 @@ def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
         raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", where=str(path), fix=fix)
 
 
-def load(path: Path, trained: Trained) -> TrainingState:
+def load(path: Path, train_state: TrainState) -> TrainingState:
     """Take weights, moments and scalars from a verified checkpoint.
 
     Raises InputError when its tensors are not the model's.
     """
-    _take_weights(path, trained.weights(), trained.sharding)
+    _take_weights(path, train_state.weights(), train_state.sharding)
     saved = SavedTensors(tensor_paths(path, OPTIMIZER))
     try:
-        moments = {key: _own_rows(saved, key, key.rpartition("/")[0], trained.sharding) for key in saved}
-        trained.optimizer.load_state_tensors(moments)
+        moments = {key: _own_rows(saved, key, key.rpartition("/")[0], train_state.sharding) for key in saved}
+        train_state.optimizer.load_state_tensors(moments)
     except KeyError as error:
         raise InputError(
             f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"

@@ -10,83 +10,66 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch import nn
 
-from gptkit.errors import AGAIN, Diverged, GptkitError, Interrupted
+from gptkit.errors import AGAIN, Diverged, Interrupted
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints, snapshots
-from gptkit.training.batches import Batch, Batches, Share, StepWork, loaded, prefetched, work_of
+from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.fitting import Cutting, fitting_micro_batch, may_run_out
+from gptkit.training.fitting import fitting_micro_batch, may_run_out
+from gptkit.training.job import TrainingJob
 from gptkit.training.loss_scale import LossScale
 from gptkit.training.memory import out_of_memory_told
-from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.plans import Plan
 from gptkit.training.processes import all_reduce
-from gptkit.training.schedules import Schedule
 from gptkit.training.spikes import History, is_hopeless
-from gptkit.training.step import NEVER, LossFunction, Machinery, Objective, Outcome, take_step, uncompiled, warm_up
-from gptkit.training.stopping import AgreedStop, ShouldStop
-
-Evaluate = Callable[[ShouldStop], Mapping[str, float] | None]
+from gptkit.training.step import NEVER, Outcome, Trainer, take_step, uncompiled, warm_up
+from gptkit.training.stopping import AgreedStop
 
 DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(
-    model: nn.Module,
-    batches: Batches,
-    loss_function: LossFunction,
-    optimizer: OptimizerSet,
-    schedule: Schedule,
-    plan: Plan,
-    *,
+    job: TrainingJob,
     accelerator: Accelerator,
-    evaluate: Evaluate | None = None,
+    *,
     checkpoint_directory: Path | None = None,
     snapshot_directory: Path | None = None,
     resume_from: Path | None = None,
     stop: StopRequest | None = None,
     shards: bool = False,
-    cutting: Cutting | None = None,
 ) -> Iterator[Event]:
-    """Train `model` in place up to `plan.steps`, yielding events; every process runs this and yields the same.
+    """Train the job's model in place up to `plan.steps`, yielding events; every process runs this and yields the same.
 
-    `loss_function(model, batch, count)` returns the sum of a micro-batch's losses over the count of the whole step (a
-    float32 scalar on the device), so that gradients of micro-batches and processes add up.
-    `evaluate(should_stop)` runs on every process in eval mode, without gradients, at each `eval_every` and after the
-    last step; it returns its metrics, or None if it left off because `should_stop()`. Checkpoints are saved at each
-    `save_every`, after the last step, at a new best and on a stop; snapshots where the plan says. `resume_from` is a
-    verified checkpoint of this plan's identity. `shards` spreads weights, gradients and moments over the processes; the
-    model then has its weights from an evaluation to the next step, and in the end. `cutting` says how `batches` are cut
-    and lets a GPU without the memory for it cut them finer: what it came to is `micro_batch` among the checkpoints'
-    choices.
+    The job is evaluated at each `eval_every` and after the last step. Checkpoints are saved at each `save_every`, after
+    the last step, at a new best and on a stop; snapshots where the plan says. `resume_from` is a verified checkpoint of
+    this plan's identity. `shards` spreads weights, gradients and moments over the processes; the model then has its
+    weights from an evaluation to the next step, and in the end. A GPU without the memory for the job's micro-batches
+    gets smaller ones: what they came to is `micro_batch` among the checkpoints' choices.
 
     Raises Diverged at the first log step after a loss or gradient was not finite (weights and moments were left alone)
     or too many spikes came in a row, and at an evaluation or a save that finds something not finite, Interrupted when a
     checkpoint is committed after `stop` was asked for, OutOfResources without disk or memory.
     """
-    objective = Objective(model, loss_function)
-    run = _Run(objective, optimizer, schedule, plan, accelerator, evaluate, checkpoint_directory, stop or StopRequest())
-    run.prepare(resume_from, shards=shards)
+    run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
+    if resume_from is not None:
+        run.resume(resume_from)
     with out_of_memory_told():
         yield from run.finish_evaluation()
-        if cutting is not None and run.may_run_out():
-            batches = yield from run.fit(batches, cutting)
+        batches = yield from run.fit()
         yield from run.compile(batches)
         with closing(run.stream(batches)) as stream:
-            for step in range(run.state.step + 1, plan.steps + 1):
+            for step in range(run.state.step + 1, job.plan.steps + 1):
                 run.advance(step, stream)
                 yield from run.report(step)
-                if snapshot_directory is not None and plan.is_snapshot_due(step):
+                if snapshot_directory is not None and job.plan.is_snapshot_due(step):
                     run.take_snapshot(snapshot_directory)
                 yield from run.save_or_stop(step)
     yield run.finish()
@@ -95,33 +78,13 @@ def train(
 class _Run:
     """The state of one call of `train`."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        optimizer: OptimizerSet,
-        schedule: Schedule,
-        plan: Plan,
-        accelerator: Accelerator,
-        evaluate: Evaluate | None,
-        directory: Path | None,
-        stop: StopRequest,
-    ) -> None:
-        self.model, self.schedule, self.plan, self.evaluate = objective.model, schedule, plan, evaluate
-        self.accelerator, self.directory = accelerator, directory
-        self.stop = AgreedStop(stop, accelerator)
+    def __init__(self, trainer: Trainer, directory: Path | None, stop: StopRequest) -> None:
+        self.trainer, self.directory = trainer, directory
+        self.job, self.plan, self.accelerator = trainer.job, trainer.job.plan, trainer.accelerator
+        self.model, self.sharding = trainer.job.model, trainer.sharding
+        self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
-        self.state = TrainingState(identity=dict(plan.identity), choices=dict(plan.choices))
-        self.machinery = Machinery(
-            objective=objective,
-            optimizer=optimizer,
-            accelerator=accelerator,
-            loss_scale=LossScale(accelerator.device, dynamic=plan.precision == "fp16"),
-            precision=plan.precision,
-            clip_norm=plan.clip_norm,
-            seed=plan.seed,
-            first_bad_step=torch.tensor(NEVER, device=accelerator.device),
-            spikes=History.empty(accelerator.device) if plan.skip_spikes else None,
-        )
+        self.state = TrainingState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.outcome: Outcome | None = None
         self.row: StepEvent | None = None
         self.saved_step = 0
@@ -129,27 +92,16 @@ class _Run:
         self.row_tokens = self.row_seconds = 0.0  # of the last row
         self.data_seconds = 0.0  # since then
 
-    def prepare(self, resume_from: Path | None, *, shards: bool) -> None:
-        """Spread the model over the processes, and take over a checkpoint."""
-        machinery = self.machinery
-        if shards:
-            machinery.shard()
-        elif self.accelerator.num_processes > 1:
-            machinery.objective = self.accelerator.prepare_model(machinery.objective)
-        if resume_from is None:
-            return
-        saved = checkpoints.load(resume_from, self._trained())
+    def resume(self, checkpoint: Path) -> None:
+        """Take over a checkpoint."""
+        trainer, device = self.trainer, self.accelerator.device
+        saved = checkpoints.load(checkpoint, trainer.state)
         self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
-        machinery.loss_scale = LossScale(
-            self.accelerator.device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale
-        )
-        if saved.spikes is not None and machinery.spikes is not None:
-            machinery.spikes = History.from_numbers(saved.spikes, self.accelerator.device)
-
-    def _trained(self) -> checkpoints.Trained:
-        return checkpoints.Trained(self.model, self.machinery.optimizer, self.machinery.sharding)
+        trainer.loss_scale = LossScale(device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale)
+        if saved.spikes is not None and trainer.spikes is not None:
+            trainer.spikes = History.from_numbers(saved.spikes, device)
 
     def finish_evaluation(self) -> Iterator[Event]:
         """Make up for an evaluation that a signal cut short."""
@@ -158,20 +110,18 @@ class _Run:
             yield from self._evaluate_and_tell(self.state.step)
             yield from self.save_or_stop(self.state.step)
 
-    def may_run_out(self) -> bool:
-        """Say whether to try the memory out; with shards, which every pass exchanges, no process can alone."""
-        has_steps = self.state.step < self.plan.steps
-        return has_steps and self.machinery.sharding is None and may_run_out(self.accelerator.device)
-
-    def fit(self, batches: Batches, cutting: Cutting) -> Generator[Event, None, Batches]:
-        """Return the batches cut as finely as memory asks for."""
+    def fit(self) -> Generator[Event, None, Batches]:
+        """Return the batches, split as finely as memory asks for; shards, which every pass exchanges, cannot try."""
+        micro_batching, has_steps = self.job.micro_batching, self.state.step < self.plan.steps
+        is_tried = micro_batching.largest is not None and may_run_out(self.accelerator.device)
+        if not (is_tried and has_steps and self.sharding is None):
+            return micro_batching.batches
         self.model.train()
-        size = fitting_micro_batch(self.machinery, cutting, self.state.step + 1)
-        if size == cutting.micro_batch:
-            return batches
-        self.state = dataclasses.replace(self.state, choices={**self.state.choices, "micro_batch": size})
-        yield NoticeEvent(cutting.notice(size))
-        return cutting.cut(size)
+        size = fitting_micro_batch(self.trainer, self.state.step + 1)
+        if size < micro_batching.micro_batch:
+            self.state = dataclasses.replace(self.state, choices={**self.state.choices, "micro_batch": size})
+            yield NoticeEvent(micro_batching.shrink_notice(size))
+        return micro_batching.batches_of(size)
 
     def compile(self, batches: Batches) -> Iterator[Event]:
         if not self.plan.compile or self.state.step == self.plan.steps:
@@ -180,7 +130,7 @@ class _Run:
         self.model.train()
         micro_batches = batches(step)
         try:
-            warm_up(self.machinery, step, sum(one.count for one in micro_batches), micro_batches)
+            warm_up(self.trainer, step, sum(one.count for one in micro_batches), micro_batches)
         except Exception as error:
             if number := self.stop.stop.signal_number:  # a signal to the process group also ends the compiler
                 raise self._interrupted(number) from error
@@ -201,14 +151,14 @@ class _Run:
     def advance(self, step: int, stream: Iterator[tuple[StepWork, Share, Batch]]) -> None:
         """Take one step; wait for its numbers only where a row is due."""
         start = time.perf_counter()
-        if self.machinery.sharding is not None:
-            self.machinery.sharding.release()
+        if self.sharding is not None:
+            self.sharding.release()
         if not self.model.training:
             self.model.train()
-        outcome = take_step(self.machinery, stream, self.schedule(step))
+        outcome = take_step(self.trainer, stream, self.job.schedule(step))
         self.outcome, self.row = outcome, None
         self.data_seconds += outcome.data_seconds
-        has_row = self.plan.is_log_due(step) or (self.evaluate is not None and self.plan.is_eval_due(step))
+        has_row = self.plan.is_log_due(step) or (self.job.evaluate is not None and self.plan.is_eval_due(step))
         loss = self._checked_loss() if has_row else 0.0
         self.state = dataclasses.replace(
             self.state,
@@ -222,7 +172,7 @@ class _Run:
 
     def report(self, step: int) -> Iterator[Event]:
         """Evaluate where that is due, and yield the row that was due."""
-        if self.evaluate is not None and self.plan.is_eval_due(step):
+        if self.job.evaluate is not None and self.plan.is_eval_due(step):
             yield from self._evaluate_and_tell(step)
         elif self.row is not None:
             yield self.row
@@ -230,8 +180,6 @@ class _Run:
     def save_or_stop(self, step: int) -> Iterator[Event]:
         """Commit a checkpoint where one is due or a stop was asked for; then stop."""
         signal_number = self._signal_number(step)
-        if self.state.unfinished_row and not signal_number:
-            raise GptkitError("the evaluation returned None although no stop was asked for", where=f"step {step}")
         is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
         if self.directory is not None and step != self.saved_step and is_due:
             yield self._save(self.directory)
@@ -260,7 +208,7 @@ class _Run:
 
     def _checked_loss(self) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
-        outcome, spikes = self.outcome, self.machinery.spikes
+        outcome, spikes = self.outcome, self.trainer.spikes
         assert outcome is not None
         self._refuse_bad_step()
         if spikes is not None and is_hopeless(spikes):
@@ -269,12 +217,12 @@ class _Run:
         return float(all_reduce(self.accelerator, outcome.loss.clone(), dist.ReduceOp.SUM))
 
     def _refuse_bad_step(self) -> None:
-        first_bad = int(all_reduce(self.accelerator, self.machinery.first_bad_step.clone(), dist.ReduceOp.MIN))
+        first_bad = int(all_reduce(self.accelerator, self.trainer.first_bad_step.clone(), dist.ReduceOp.MIN))
         if first_bad != NEVER:
             raise _diverged("the loss, its gradient or the weights stopped being finite", first_bad)
 
     def _refuse_bad_state(self) -> None:
-        self.machinery.note_bad_state(self.state.step, self._trained().weights().values())
+        self.trainer.note_bad_state(self.state.step)
         self._refuse_bad_step()
 
     def _row_of(self, loss: float, grad_norm: float) -> StepEvent:
@@ -282,8 +230,8 @@ class _Run:
         rate = (tokens - self.row_tokens) / (seconds - self.row_seconds)
         self.row_tokens, self.row_seconds = tokens, seconds
         data_seconds, self.data_seconds = self.data_seconds, 0.0
-        learning_rate = self.machinery.optimizer.learning_rate * self.schedule(self.state.step)
-        skipped = None if self.machinery.spikes is None else int(self.machinery.spikes.skipped)
+        learning_rate = self.trainer.optimizer.learning_rate * self.job.schedule(self.state.step)
+        skipped = None if self.trainer.spikes is None else int(self.trainer.spikes.skipped)
         return StepEvent(
             self.state.step,
             tokens,
@@ -298,14 +246,15 @@ class _Run:
 
     def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""
-        assert self.evaluate is not None
         assert self.row is not None
+        assert self.job.evaluate is not None
         start = time.perf_counter()
         self.make_whole()
         self.model.eval()
-        with torch.no_grad(), self.machinery.autocast(), uncompiled(self.plan.compile):
-            metrics = self.evaluate(self.stop.for_evaluation())
-        if metrics is None:
+        try:
+            with torch.no_grad(), self.trainer.autocast(), uncompiled(self.plan.compile):
+                metrics = self.job.evaluate(self.stop.for_evaluation())
+        except StopEvaluation:
             row = {name: value for name, value in dataclasses.asdict(self.row).items() if name != "evaluation"}
             self.state = dataclasses.replace(self.state, unfinished_row=row)
             return
@@ -319,8 +268,8 @@ class _Run:
 
     def make_whole(self) -> None:
         """Give the model its weights, if they are sharded; every process must call it."""
-        if self.machinery.sharding is not None and not self.machinery.sharding.is_whole:
-            self.machinery.sharding.make_whole()
+        if self.sharding is not None and not self.sharding.is_whole:
+            self.sharding.make_whole()
 
     def _note_best(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.plan.best_by is None:
@@ -343,17 +292,17 @@ class _Run:
 
     def _save(self, directory: Path) -> CheckpointEvent:
         """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
-        start, machinery = time.perf_counter(), self.machinery
+        start, trainer = time.perf_counter(), self.trainer
         self._refuse_bad_state()
         numbers = {
-            "loss_scale": machinery.loss_scale.as_numbers(),
-            "spikes": machinery.spikes.as_numbers() if machinery.spikes is not None else None,
+            "loss_scale": trainer.loss_scale.as_numbers(),
+            "spikes": trainer.spikes.as_numbers() if trainer.spikes is not None else None,
         }
         self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), **numbers)  # type: ignore[arg-type]
         state, plan = self.state, self.plan
         path = checkpoints.write(
             directory,
-            self._trained(),
+            trainer.state,
             state,
             accelerator=self.accelerator,
             keep=plan.keep_checkpoints,

@@ -14,11 +14,11 @@ from torch import nn
 
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.events import EvalEvent, Event, StepEvent
+from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.memory import PeakMemory
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.plans import Plan
-from gptkit.training.step import LossFunction
 
 STEPS = 20
 SECONDS = 60.0  # after which no further step begins, once there was an evaluation
@@ -73,17 +73,16 @@ def probe(
         return {}
 
     with PeakMemory(accelerator.device) as memory:
-        events = train(
-            model,
-            some,
-            loss_function,
-            optimizer,
-            lambda step: 0.0,
-            short_plan,
-            accelerator=accelerator,
+        job = TrainingJob(
+            model=model,
+            loss_function=loss_function,
+            micro_batching=MicroBatching(batches_of=lambda rows: some),
+            optimizer=optimizer,
+            schedule=lambda step: 0.0,
+            plan=short_plan,
             evaluate=evaluated,
         )
-        steps, evaluations = _timed(events)
+        steps, evaluations = _timed(train(job, accelerator))
     step_seconds, token_seconds = _line(steps[1:]) if is_long else (0.0, _rate(steps[1:]))
     return Probe(
         steps=len(steps),

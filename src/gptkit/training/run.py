@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch import nn
 
 from gptkit.console import Console
 from gptkit.errors import Diverged, InputError
@@ -24,41 +23,22 @@ from gptkit.system.signals import StopRequest
 from gptkit.training import raising, rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.finished_runs import lost_result
-from gptkit.training.fitting import Cutting
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
-from gptkit.training.loop import Evaluate, train
-from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.job import TrainingJob
+from gptkit.training.loop import train
 from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan
 from gptkit.training.processes import on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_opening import open_run
-from gptkit.training.schedules import Schedule
-from gptkit.training.step import LossFunction
+from gptkit.training.step import uncompiled
 from gptkit.training.trackers import Tracker
 
-Sample = Callable[[], str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a run trains; made when its arithmetic is chosen, for both depend on that."""
-
-    model: nn.Module
-    cutting: Cutting
-    loss_function: LossFunction
-    optimizer: OptimizerSet
-    schedule: Schedule
-    plan: Plan
-    evaluate: Evaluate
-    flops_per_token: float
-    write_start: Callable[[Path], None]  # config.json and tokenizer, into an empty directory
-    sample: Sample | None = None  # text of the model at an evaluation, asked of the main process alone
+Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of the main process alone
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What a run came to; `sample` is the last one."""
 
     finish: FinishEvent
@@ -87,15 +67,21 @@ def finish_run(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, 
 
 
 def train_run(
-    make_job: Callable[[Choices], Job],
+    make_job: Callable[[Choices], TrainingJob],
     options: TrainingOptions,
     choices: Choices,
     hardware: Hardware,
     directory: RunDirectory,
     accelerator: Accelerator,
     console: Console,
-) -> Trained:
-    """Train from the newest whole checkpoint of the directory, or from the start, to the end."""
+    *,
+    write_start: Callable[[Path], None],
+    sample: Sample | None = None,
+) -> TrainResult:
+    """Train from the newest whole checkpoint of the directory, or from the start, to the end.
+
+    `write_start` writes config.json and tokenizer into an empty directory.
+    """
     found, state = on_main_process(
         accelerator, lambda: directory.newest(lambda state: raising.continues(state, options))
     )
@@ -114,7 +100,7 @@ def train_run(
         identity = raising.identity_before(job.plan.identity, state, options)
         keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
         lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
-        directory.write_start(job.write_start)
+        directory.write_start(write_start)
         return lines
 
     for line in on_main_process(accelerator, rewind):
@@ -127,29 +113,22 @@ def train_run(
             tracker = Tracker(options.report_to, directory.path, dataclasses.asdict(options))
             stack.callback(tracker.close)
         events = train(
-            job.model,
-            job.cutting.batches,
-            job.loss_function,
-            job.optimizer,
-            job.schedule,
-            job.plan,
-            accelerator=accelerator,
-            evaluate=job.evaluate,
+            job,
+            accelerator,
             checkpoint_directory=directory.checkpoints,
             snapshot_directory=directory.snapshots,
             resume_from=found.path,
             stop=stack.enter_context(StopRequest(console.say)),
             shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
-            cutting=job.cutting,
         )
-        following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision))
+        following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision), sample)
         try:
             finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))
         except Diverged as error:
-            directory.note_divergence(error, job.cutting.batches(error.step))
+            directory.note_divergence(error, job.micro_batching.batches(error.step))
             raise
     resumed_from = state.step if found.path is not None else None
-    return Trained(finish, choices, resumed_from, following.mfu(finish.tokens_per_second), following.sample)
+    return TrainResult(finish, choices, resumed_from, following.mfu(finish.tokens_per_second), following.text)
 
 
 def peak_flops(hardware: Hardware, precision: str) -> float | None:
@@ -163,12 +142,13 @@ def peak_flops(hardware: Hardware, precision: str) -> float | None:
 class _Following:
     """The events of a run as they come: written to its directory, shown, sent to a tracker."""
 
-    job: Job
+    job: TrainingJob
     directory: RunDirectory
     accelerator: Accelerator
     tracker: Tracker | None
     peak: float | None
-    sample: str | None = None
+    sample: Sample | None
+    text: str | None = None  # of the last sample
 
     def mfu(self, tokens_per_second: float) -> float | None:
         if self.peak is None:
@@ -205,6 +185,7 @@ class _Following:
                 self.tracker.log(event)
 
     def _evaluation(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
-        if self.job.sample is not None and self.accelerator.is_main_process:
-            self.sample = self.job.sample()
-        progress.evaluation(step, metrics, sample=self.sample)
+        if self.sample is not None and self.accelerator.is_main_process:
+            with uncompiled(self.job.plan.compile):
+                self.text = self.sample()
+        progress.evaluation(step, metrics, sample=self.text)

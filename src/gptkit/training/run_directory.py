@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptkit.errors import AGAIN, Diverged, InputError
-from gptkit.recipe_files import CONFIG
+from gptkit.recipes import CONFIG
 from gptkit.system import files
 from gptkit.system.json_files import json_object
 from gptkit.system.run_layout import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed
@@ -78,7 +78,7 @@ class RunDirectory:
             return
         text = json.dumps(event.as_row(), allow_nan=False) + "\n"
         with (
-            files.failures_told(f"writing {METRICS}", fix=AGAIN),
+            files.translate_os_errors(f"writing {METRICS}", fix=AGAIN),
             open(self.path / METRICS, "ab", buffering=0) as handle,
         ):
             files.write(handle, text.encode())
@@ -89,7 +89,7 @@ class RunDirectory:
 
         Raises InputError when it is not there: somebody removed the run.
         """
-        with files.failures_told(f"reading {METRICS}", fix=AGAIN):
+        with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
             return [row for _, row in _lines_of(self.path / METRICS) if row is not None]
 
     def row_of(self, step: int, figures: Collection[str]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class RunDirectory:
     def drop_rows_after(self, step: int) -> None:
         """Make metrics.jsonl what it was when the row of `step` was its last one."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        with files.failures_told(f"writing {METRICS}", fix=AGAIN):
+        with files.translate_os_errors(f"writing {METRICS}", fix=AGAIN):
             files.write_atomically(self.path / METRICS, "".join(kept))
 
     def set_rows_aside(self) -> list[str]:
@@ -116,7 +116,7 @@ class RunDirectory:
         What a kill cut off is no damage, and is not kept.
         """
         damaged = self.path / f"{METRICS}.damaged"
-        with files.failures_told(f"writing {damaged.name}", fix=AGAIN):
+        with files.translate_os_errors(f"writing {damaged.name}", fix=AGAIN):
             lines = [line for line, row in _lines_of(self.path / METRICS) if row is None]
             if lines:
                 before = damaged.read_bytes() if damaged.is_file() else b""
@@ -157,7 +157,7 @@ class RunDirectory:
                 lines.append(f"{problem}: the curve is not to be trusted; weights and moments are whole")
         if any(reason == DECAYED for _, reason in found.rejected):
             lines.append(f"rows, checkpoints and snapshots after step {state.step} are dropped")
-        with files.failures_told("going back to the newest checkpoint", fix=AGAIN):
+        with files.translate_os_errors("going back to the newest checkpoint", fix=AGAIN):
             self._reopen()
             set_aside(found)
             prune(self.checkpoints, keep, keep_step)
@@ -180,7 +180,7 @@ class RunDirectory:
         start, unfinished = self.path / START, self.path / f"{START}.tmp"
         if start.exists():
             return
-        with files.failures_told(f"writing {START}", fix=AGAIN):
+        with files.translate_os_errors(f"writing {START}", fix=AGAIN):
             if unfinished.exists():
                 files.remove_directory(unfinished)
             files.make_directory(unfinished)
@@ -201,14 +201,14 @@ class RunDirectory:
             "supervised": [one.count for one in micro_batches],
             "newest_checkpoint": newest.name if newest else None,
         }
-        with files.failures_told(f"writing {DIVERGED}", fix=AGAIN):
+        with files.translate_os_errors(f"writing {DIVERGED}", fix=AGAIN):
             files.write_atomically(self.path / DIVERGED, json.dumps(note, indent=1) + "\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, with the command and `finished_at` added, and return it."""
         finished = datetime.now(UTC).isoformat(timespec="microseconds")
         self.result = {"command": self.command, **result, "finished_at": finished}
-        with files.failures_told(f"writing {RESULT}", fix=AGAIN):
+        with files.translate_os_errors(f"writing {RESULT}", fix=AGAIN):
             files.sync_all(self.path)  # what the result vouches for
             files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         return self.result

@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 
 from gptkit.errors import AGAIN, InputError, UsageError
-from gptkit.option_values import FLAGS_ONLY, read_recipe
 from gptkit.options import fields_of
-from gptkit.recipe_files import CONFIG, CONFIG_HEADER, refuse_foreign_config
+from gptkit.recipes import CONFIG, CONFIG_HEADER, FLAGS_ONLY, read_recipe, refuse_foreign_config
 from gptkit.system import files
 from gptkit.system.run_layout import CHECKPOINTS, MODEL, RESULT, SNAPSHOTS, START, described_in
 from gptkit.training import raising
@@ -39,7 +38,7 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
     empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
     holder when another process has it.
     """
-    with files.failures_told("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+    with files.translate_os_errors("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         if options.out is None:
             path = _make_new(root, command, name)
         else:
@@ -63,7 +62,7 @@ def check_run(options: TrainingOptions, *, command: str) -> None:
     """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
     if options.out is None:
         return
-    with files.failures_told("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+    with files.translate_os_errors("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         _refuse_unusable(options.out, options.resume)
         if (options.out / CONFIG).exists():
             _refuse_changes(options.out / CONFIG, options, command)
@@ -129,7 +128,7 @@ def _refuse_changes(config: Path, options: TrainingOptions, command: str) -> boo
     Return whether the one that does is `steps`, raised as the schedule allows.
     """
     refuse_foreign_config(config, command)
-    fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["conduct"]}
+    fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["resumable"]}
     stored: dict[str, Any] = fixed | read_recipe(config, type(options))
     given: dict[str, Any] = fixed | _config_values(options)
     changed = [name for name in fixed if stored[name] != given[name]]
@@ -167,7 +166,7 @@ def identity_values(options: TrainingOptions) -> dict[str, str]:
     return {
         name: _kept(values.get(name, one.default), name)
         for name, one in fields_of(type(options)).items()
-        if not one.metadata["conduct"] and name != "data"
+        if not one.metadata["resumable"] and name != "data"
     }
 
 

@@ -26,7 +26,7 @@ def write(directory: Path, model: nn.Module, step: int, *, accelerator: Accelera
     Raises OutOfResources when space runs out, InputError when the directory cannot be written.
     """
     path = directory / directory_name(step)
-    with files.failures_told(f"saving {directory.name}/{path.name}", fix=AGAIN):
+    with files.translate_os_errors(f"saving {directory.name}/{path.name}", fix=AGAIN):
         on_main_process(accelerator, lambda: _write(path, model, step))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gptkit.training.batches import Batch, MicroBatch, Share, StepWork, dropout_seed
+from gptkit.training.checkpoints import TrainState
+from gptkit.training.job import LossFunction, TrainingJob
 from gptkit.training.loss_scale import LossScale
-from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import all_reduce
 from gptkit.training.sharding import Sharding
 from gptkit.training.spikes import History, judge
-
-LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NEVER = 2**62
@@ -57,35 +56,29 @@ class Objective(nn.Module):
         return self.loss_function(self.model, batch, count)
 
 
-@dataclass(kw_only=True)
-class Machinery:
-    """What a step works with; `first_bad_step` lives on the device and is NEVER until something was not finite.
+class Trainer:
+    """A job as one process trains it; `first_bad_step` lives on the device, NEVER until something was not finite.
 
-    With `sharding` each process has its rows of the gradient alone: `backward` adds up over the processes each time.
-    With `spikes`, the losses and norms so far, a step that leaps above them is not taken.
+    With `shards` each process has its rows of weights, gradients and moments alone: `backward` adds up the gradients
+    over the processes each time. With `spikes`, the losses and norms so far, a step that leaps above them is not taken.
     """
 
-    objective: nn.Module
-    optimizer: OptimizerSet
-    sharding: Sharding | None = None
-    accelerator: Accelerator
-    loss_scale: LossScale
-    precision: str
-    clip_norm: float
-    seed: int
-    first_bad_step: Tensor
-    spikes: History | None = None
-
-    def shard(self) -> None:
-        """Spread weights, gradients and moments over the processes."""
-        objective, accelerator = self.objective, self.accelerator
-        assert isinstance(objective, Objective)
-        self.sharding = Sharding(objective.model, self.optimizer, accelerator.device, accelerator.num_processes)
-        self.objective = Objective(self.sharding.trained, objective.loss_function)
+    def __init__(self, job: TrainingJob, accelerator: Accelerator, *, shards: bool = False) -> None:
+        device, plan = accelerator.device, job.plan
+        self.job, self.accelerator, self.optimizer = job, accelerator, job.optimizer
+        self.sharding = Sharding(job.model, job.optimizer, device, accelerator.num_processes) if shards else None
+        model = job.model if self.sharding is None else self.sharding.trained
+        self.objective: nn.Module = Objective(model, job.loss_function)
+        if accelerator.num_processes > 1 and not shards:
+            self.objective = accelerator.prepare_model(self.objective)
+        self.state = TrainState(job.model, job.optimizer, self.sharding)
+        self.loss_scale = LossScale(device, dynamic=plan.precision == "fp16")
+        self.spikes = History.empty(device) if plan.skip_spikes else None
+        self.first_bad_step = torch.tensor(NEVER, device=device)
 
     def autocast(self) -> Any:
         """Return the context of a forward pass."""
-        return autocast(self.accelerator.device.type, self.precision)
+        return autocast(self.accelerator.device.type, self.job.plan.precision)
 
     def backward(self, work: StepWork, share: Share, batch: Batch) -> Tensor:
         """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
@@ -93,7 +86,7 @@ class Machinery:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         # A tensor, as a compiler would take a number for a constant; filled, as copying it would wait.
         count = torch.full((), float(work.count), device=device)
-        seed_generator(device, dropout_seed(self.seed, work.step, share.micro_batch.first_row))
+        seed_generator(device, dropout_seed(self.job.plan.seed, work.step, share.micro_batch.first_row))
         with nullcontext() if share.is_last else self.accelerator.no_sync(self.objective):
             with self.autocast():
                 loss = self.objective(moved, count)
@@ -122,9 +115,10 @@ class Machinery:
         """Remember the first step that was bad."""
         self.first_bad_step = torch.where(is_bad, self.first_bad_step.clamp(max=step), self.first_bad_step)
 
-    def note_bad_state(self, step: int, weights: Iterable[Tensor]) -> None:
+    def note_bad_state(self, step: int) -> None:
         """Note a step after which a weight or moment is not finite."""
-        tensors = [one for one in (*weights, *self.optimizer.state_tensors().values()) if one.numel()]
+        state = (*self.state.weights().values(), *self.optimizer.state_tensors().values())
+        tensors = [tensor for tensor in state if tensor.numel()]
         self.note_bad(step, ~nn.utils.get_total_norm(tensors, math.inf).isfinite())
 
     def drop_gradients(self) -> None:
@@ -156,7 +150,7 @@ class Outcome:
 
 
 def take_step(
-    machinery: Machinery, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float
+    trainer: Trainer, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float
 ) -> Outcome:
     """Run this process's micro-batches of the next step and update the weights, unless the gradient is not finite."""
     losses, data_seconds, is_last = [], 0.0, False
@@ -164,36 +158,36 @@ def take_step(
         start = time.perf_counter()
         work, share, batch = next(stream)
         data_seconds += time.perf_counter() - start
-        losses.append(machinery.backward(work, share, batch))
+        losses.append(trainer.backward(work, share, batch))
         is_last = share.is_last
     loss = torch.stack(losses).sum()
-    grad_norm = update(machinery, loss, work.step, learning_rate_factor)
+    grad_norm = update(trainer, loss, work.step, learning_rate_factor)
     return Outcome(loss, grad_norm, work.tokens, data_seconds)
 
 
 @torch.no_grad()
-def update(machinery: Machinery, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
+def update(trainer: Trainer, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
     """Clip by the global norm, step where all is finite and no spike, note a bad step; return the norm as it was."""
-    optimizer, scale = machinery.optimizer, machinery.loss_scale
-    if machinery.sharding is not None:
-        machinery.sharding.hand_over_gradients()
+    optimizer, scale, clip_norm = trainer.optimizer, trainer.loss_scale, trainer.job.plan.clip_norm
+    if trainer.sharding is not None:
+        trainer.sharding.hand_over_gradients()
     optimizer.drop_frozen(step)
-    norm = machinery.grad_norm() / scale.scale
+    norm = trainer.grad_norm() / scale.scale
     overflowed = ~norm.isfinite()
     is_held = overflowed | ~loss.isfinite()
-    if machinery.spikes is not None:
-        is_held = is_held | machinery.is_spike(loss, norm)
-    divisor = scale.scale * (norm / machinery.clip_norm).clamp(min=1.0) if machinery.clip_norm else scale.scale
+    if trainer.spikes is not None:
+        is_held = is_held | trainer.is_spike(loss, norm)
+    divisor = scale.scale * (norm / clip_norm).clamp(min=1.0) if clip_norm else scale.scale
     optimizer.set_learning_rate(learning_rate_factor)
     optimizer.step(divisor, is_held.float())
     optimizer.zero_grad()
-    machinery.note_bad(step, ~loss.isfinite() | (overflowed & scale.is_exhausted()))
+    trainer.note_bad(step, ~loss.isfinite() | (overflowed & scale.is_exhausted()))
     scale.update(overflowed.float())
     return norm
 
 
 def warm_up(
-    machinery: Machinery, step: int, count: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False
+    trainer: Trainer, step: int, count: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False
 ) -> None:
     """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed.
 
@@ -206,9 +200,9 @@ def warm_up(
         if shape not in shapes:
             shapes.add(shape)
             work = StepWork(step, count, 0, ())
-            machinery.backward(work, Share(one, 1.0, is_last=False), batch)
+            trainer.backward(work, Share(one, 1.0, is_last=False), batch)
     if with_optimizer:
-        held = torch.ones((), device=machinery.accelerator.device)
-        machinery.optimizer.drop_frozen(step)
-        machinery.optimizer.step(held, held)
-    machinery.drop_gradients()
+        held = torch.ones((), device=trainer.accelerator.device)
+        trainer.optimizer.drop_frozen(step)
+        trainer.optimizer.step(held, held)
+    trainer.drop_gradients()

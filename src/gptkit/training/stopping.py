@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
 from gptkit.system.signals import StopRequest
+from gptkit.training.batches import ShouldStop
 from gptkit.training.processes import all_reduce
-
-ShouldStop = Callable[[], bool]
 
 BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to answer it
 

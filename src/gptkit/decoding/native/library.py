@@ -23,7 +23,8 @@ from typing import Any
 
 from gptkit.decoding.engines import NativeUnavailableError
 from gptkit.errors import GptkitError
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.files import HashedFile
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "gpt.c"  # includes the others
@@ -97,7 +98,7 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)")
     seconds = 0.0
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
         began = time.perf_counter()
         with _compiled(compiler) as library:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from gptkit.evaluate.results import SCHEMA, EvaluatedRun, Scored
 from gptkit.scoring.measures import MEASURES, value_of
 from gptkit.scoring.protocols import Column, Items
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import faults_named, require_regular
+from gptkit.system.reading import translate_read_errors
 from gptkit.tasks.bleu import COLUMNS as BLEU_COLUMNS
 
 MAX_BYTES = 1 << 30
@@ -34,7 +35,7 @@ _Kind = TypeVar("_Kind")
 def read_baseline(path: Path) -> EvaluatedRun:
     """Return the run of an `--output` file; InputError, with file and key, for anything else."""
     where = f"--baseline {path}"
-    root = json_object(read_text(path, where), where, _FIX)
+    root = json_object(_read_text(path, where), where, _FIX)
     schema = root.get("schema")
     if schema != SCHEMA:
         found = f"schema {schema[:60]!r}" if isinstance(schema, str) else "no schema"
@@ -52,10 +53,11 @@ def read_baseline(path: Path) -> EvaluatedRun:
     )
 
 
-def read_text(path: Path, where: str) -> str:
+def _read_text(path: Path, where: str) -> str:
     """Return a file's text; InputError where it cannot be read, is none, or is larger than a gigabyte."""
-    with faults_named(path):
-        require_regular(path)
+    with translate_read_errors(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("not a regular file", where=where, fix=_FIX)
         if path.stat().st_size > MAX_BYTES:
             raise InputError("a baseline of over 1 GB", where=where, fix=_FIX)
         raw = path.read_bytes()
@@ -114,14 +116,10 @@ def _items(entry: Mapping[str, Any], n: int, place: str) -> Items:
 
 
 def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column:
-    values = _field(columns, name, list, place)
-    if len(values) != n:
-        raise InputError(f"{len(values)} values for {n} items", where=f"{place}.{name[:60]}", fix=_FIX)
-    return checked_column(name, values, f"{place}.{name[:60]}")
-
-
-def checked_column(name: str, values: Sequence[Any], where: str) -> Column:
     """Return a column of numbers that its name may hold; InputError for anything else."""
+    values, where = _field(columns, name, list, place), f"{place}.{name[:60]}"
+    if len(values) != n:
+        raise InputError(f"{len(values)} values for {n} items", where=where, fix=_FIX)
     low, high = RANGES.get(name, (-LARGEST, LARGEST))
     for index, value in enumerate(values):
         # Not a number fails the comparison; a boolean is one in Python alone.

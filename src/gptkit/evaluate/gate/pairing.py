@@ -85,8 +85,6 @@ def require_comparable(present: EvaluatedRun, baseline: EvaluatedRun, asked: Seq
     for task in asked:
         _require_task(baseline, task)
         for key, protocol in ((f"{task.name}/{one.name}", one) for one in task.protocols):
-            if baseline.partial and key not in baseline.scores:
-                continue
             _same(key, baseline, present)
             for name in protocol.measures[: protocol.gated]:
                 _require_tokenizer(f"{key}.{name}", protocol, present, baseline)
@@ -108,16 +106,12 @@ def _pairs(present: EvaluatedRun, baseline: EvaluatedRun, task: Asked) -> Iterat
     _require_task(baseline, task)
     for protocol in task.protocols:
         key = f"{task.name}/{protocol.name}"
-        if baseline.partial and key not in baseline.scores:
-            continue
         before, after = _same(key, baseline, present)
         order = _order(key, before, after)
         assert after.items is not None
         for index, name in enumerate(protocol.measures[: protocol.gated]):
             full = f"{key}.{name}"
             measure = MEASURES[name]
-            if baseline.partial and not _is_known(measure, before):
-                continue
             _require_tokenizer(full, protocol, present, baseline)
             columns = _columns(full, measure, before, order)
             _require_same_questions(full, measure, columns, after.items.columns)
@@ -125,10 +119,6 @@ def _pairs(present: EvaluatedRun, baseline: EvaluatedRun, task: Asked) -> Iterat
             if floor is None:
                 floor = measure.floor_below(value_of(measure, columns))
             yield full, Pair(measure, columns, after.items.columns, floor)
-
-
-def _is_known(measure: Measure, one: Scored) -> bool:
-    return one.items is not None and set(measure.statistic.columns) <= set(one.items.columns)
 
 
 def _same(key: str, baseline: EvaluatedRun, present: EvaluatedRun) -> tuple[Scored, Scored]:

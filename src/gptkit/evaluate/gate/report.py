@@ -11,7 +11,6 @@ from gptkit.console import Console
 from gptkit.errors import GateFailed, GptkitError, UsageError
 from gptkit.evaluate.gate.baseline import read_baseline
 from gptkit.evaluate.gate.junit import junit_xml
-from gptkit.evaluate.gate.lm_eval_baseline import is_lm_eval, read_lm_eval
 from gptkit.evaluate.gate.pairing import Asked, require_comparable
 from gptkit.evaluate.gate.summary import annotation, summary_markdown
 from gptkit.evaluate.gate.verdicts import HEADER, Outcome, compare
@@ -33,9 +32,7 @@ class Gate:
 
     def __init__(self, options: EvalOptions) -> None:
         self.options = options
-        self._of_lm_eval = options.baseline is not None and is_lm_eval(options.baseline)
-        is_own = options.baseline is not None and not self._of_lm_eval
-        self._baseline = read_baseline(options.baseline) if is_own and options.baseline is not None else None
+        self._baseline = None if options.baseline is None else read_baseline(options.baseline)
 
     def check(self, unscored: EvaluatedRun, jobs: Sequence[Job]) -> None:
         """Refuse, before anything is scored, bounds in the wrong unit, reports of nothing, and another evaluation.
@@ -62,11 +59,7 @@ class Gate:
         """Return the outcome, None where nothing was asked; NothingComparable where it cannot be told."""
         if not self._is_asked(jobs):
             return None
-        baseline = self._baseline
-        if self._of_lm_eval and self.options.baseline is not None:
-            examples = {job.name: job.examples.examples for job in jobs}
-            baseline, present = read_lm_eval(self.options.baseline, present, examples)
-        return compare(present, baseline, self._asked(jobs))
+        return compare(present, self._baseline, self._asked(jobs))
 
     def tell(self, outcome: Outcome, present: EvaluatedRun, console: Console) -> None:
         """Say the verdict first, then what it rests on; write the reports that were asked for.
@@ -92,7 +85,7 @@ class Gate:
     def _write(self, outcome: Outcome, name: str) -> None:
         options = self.options
         summary = summary_markdown(outcome.headline, outcome.table(), (name, *outcome.warnings))
-        with files.failures_told("writing the verdicts", fix="name another file"):
+        with files.translate_os_errors("writing the verdicts", fix="name another file"):
             if options.junit is not None:
                 files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:

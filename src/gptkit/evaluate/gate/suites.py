@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.errors import UsageError
-from gptkit.system.yaml_files import Entry, read_entries
+from gptkit.system.yaml_files import Entry, read_yaml
 
 KEYS = ("task", "data", "limit", "floor", "minimum")
 _YAML = (".yaml", ".yml")
@@ -39,9 +39,7 @@ class SuiteTask:
 
 def read_suite(path: Path) -> tuple[SuiteTask, ...]:
     """Return the tasks of a suite; UsageError with file:line for whatever is wrong, but names are not checked."""
-    root = read_entries(
-        path, what="a suite", fix="name a YAML file with a list of tasks", content="tasks: [{task: lambada}]"
-    )
+    root = read_yaml(path, "a suite", missing="name a YAML file with a list of tasks")
     top = root.entries("a suite", ("tasks",))
     if "tasks" not in top:
         raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from gptkit.system.cache import CacheWriter, cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
+from gptkit.system.files import HashedFile
 from gptkit.text.tokenizers.loading import train_tokenizer
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ def cached_tokenizer(spec: str, text: TextPart) -> tuple[PreTrainedTokenizerBase
 
     Its key is the sha256 of text, spec and library version. Errors are those of `cached_file`.
     """
-    settings = json.dumps([FORMAT, text.key, spec, tokenizers.__version__])
-    path = cache_directory() / "tokenizers" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.bin"
+    path = cache_path("tokenizers", ".bin", FORMAT, text.key, spec, tokenizers.__version__)
     was_cached = True
 
-    def write(file: CacheWriter) -> dict[str, Any]:
+    def write(file: HashedFile) -> dict[str, Any]:
         nonlocal was_cached
         was_cached = False
         trained = train_tokenizer(spec, (piece.text for piece in text.pieces()))

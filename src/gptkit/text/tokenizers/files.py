@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import LARGEST_FILE, read_json, require_regular
+from gptkit.system.json_files import LARGEST_FILE, read_json
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import MODEL, START, described_in
 
 LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tokenizers import AddedToken, Tokenizer
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import LARGEST_FILE, require_regular
+from gptkit.system.json_files import LARGEST_FILE
+from gptkit.system.reading import require_regular
 from gptkit.text.tokenizers.files import LAYOUTS, find_files, saved_config
 from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN
 from gptkit.text.tokenizers.separator import END_OF_TEXT

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.system import hub
 from gptkit.system.json_files import read_json
 from gptkit.text.tokenizers.byte_level import SMALLEST, byte_level, train_byte_level
 from gptkit.text.tokenizers.char import train_char
@@ -153,22 +154,10 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
 
 def _from_hub(spec: str) -> Path:
     """Fetch the tokenizer's files and return the folder that they lie in."""
-    from gptkit.system.hub import require_hub
-
     if spec == "hf:":
-        raise InputError(
-            "no tokenizer named in 'hf:'", where="--tokenizer", fix="write for instance hf:openai-community/gpt2"
-        )
-    require_hub(spec)
-    from huggingface_hub import snapshot_download
-
-    patterns = [name for names in (*LAYOUTS, BESIDE) for name in names]
-    try:
-        return Path(snapshot_download(spec.removeprefix("hf:"), allow_patterns=patterns))
-    except Exception as error:  # the library raises some twenty kinds, from its own to those of its HTTP client
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        fix = "check the name and the network; a gated one needs HF_TOKEN"
-        raise InputError(f"the tokenizer cannot be fetched: {reason}", where=spec, fix=fix) from error
+        fix = "write for instance hf:openai-community/gpt2"
+        raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
+    return hub.snapshot(spec, [name for names in (*LAYOUTS, BESIDE) for name in names], what="the tokenizer")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from gptkit.cli.main import main
-from gptkit.option_values import read_recipe, recipe_keys
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import all_recipes
+from gptkit.recipes import all_recipes, read_recipe, recipe_keys
 
 
 def test_ls_lists_every_file_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptkit import recipes
 from gptkit.cli.commands import COMMANDS
 from gptkit.errors import UsageError
-from gptkit.option_values import FLAGS_ONLY, kinds_of, parse_value, read_recipe
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipe_files import RecipeFile, recipes_of
+from gptkit.recipes import (
+    FLAGS_ONLY,
+    RecipeFile,
+    all_recipes,
+    find_recipe,
+    kinds_of,
+    parse_value,
+    read_recipe,
+    recipes_of,
+    recipes_root,
+)
 from gptkit.system.yaml_files import MAX_BYTES
 
 OPTIONS = [row.options for row in COMMANDS]
@@ -115,9 +126,9 @@ def test_binary_recipes_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_huge_missing_and_odd_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
-    for path, part in ((tmp_path / "huge.yaml", "1 MB"), (tmp_path / "none.yaml", "no such"), (tmp_path, "a file")):
+    for name, part in (("huge.yaml", "1 MB"), ("none.yaml", "not found"), ("", "not a regular file")):
         with pytest.raises(UsageError, match=part):
-            read_recipe(path, PretrainOptions)
+            read_recipe(tmp_path / name, PretrainOptions)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -148,3 +159,38 @@ def test_every_recipe_of_the_repository_parses() -> None:
             defaults = {key: field.default for key, field in fields_of(row.options).items()}
             restated = [key for key, value in values.items() if value == defaults[key]]
             assert not restated, f"{name} restates defaults"
+
+
+def test_the_repository_has_presets() -> None:
+    assert {"gpt1", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"} <= set(recipes_of("models"))
+    assert all(one.path.is_file() and one.path.is_relative_to(recipes_root()) for one in all_recipes())
+
+
+def test_a_name_means_a_recipe_before_a_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for file in ("models/small.json", "pretrain/small.yaml", "models/big.json", "models/-x.json", "pretrain/no.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    monkeypatch.setattr(recipes, "recipes_root", lambda: tmp_path)
+    assert [one.full_name for one in all_recipes()] == ["models/big", "models/small", "pretrain/small"]
+    assert find_recipe("small").kind == "pretrain"
+    assert find_recipe("models/small").path == tmp_path / "models/small.json"
+    assert find_recipe("big").kind == "models"
+
+
+@pytest.mark.parametrize("name", ["../models/gpt1", "/etc/passwd", "", ".", "models/../models/gpt1", "gpt1.json", "*"])
+def test_a_path_is_no_name(name: str) -> None:
+    with pytest.raises(UsageError):
+        find_recipe(name)
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'gpt2-small'"):
+        find_recipe("gpt2-smal")
+    with pytest.raises(UsageError, match="did you mean 'models/gpt2-xl'"):
+        find_recipe("model/gpt2-xl")
+
+
+def test_a_wheel_has_its_recipes_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(recipes_root(), tmp_path / "gptkit" / "recipes")
+    monkeypatch.setattr(recipes, "__file__", str(tmp_path / "gptkit" / "recipes.py"))
+    assert recipes_root() == tmp_path / "gptkit" / "recipes"
