@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import Engine, choose_device, choose_dtype, open_engine
+from gptkit.decoding.engines import Engine, choose_device, choose_dtype, native_decoder, open_engine
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
 from gptkit.decoding.text_options import TextModelOptions, check_vocabulary, full_prompt, stop_strings
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.light import AnyTokenizer, light_tokenizer
-from gptkit.text.tokenizers.separator import separator_id
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.decoding.beams import BeamSearch
@@ -229,9 +228,10 @@ def _torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
 
 
 def _tokenizer(directory: Path) -> AnyTokenizer:
-    light = light_tokenizer(directory)
-    if light is not None:
-        return light
+    native = native_decoder()
+    tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
+    if tokenizer is not None:
+        return tokenizer
     from gptkit.text.tokenizers.loading import tokenizer_in
 
     return tokenizer_in(directory)

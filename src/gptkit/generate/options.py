@@ -14,7 +14,7 @@ class SourceOptions(OutputOptions):
     """Where the prompts, the model and the samples lie; of their own, so that the help names them first."""
 
     prompt: str | None = option(
-        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="[PROMPT]"
+        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="PROMPT"
     )
     prompts: Path | None = option(
         None,

@@ -12,7 +12,10 @@ from pathlib import Path
 from gptkit.decoding.engines import NativeUnavailableError
 from gptkit.decoding.native.engine import NativeEngine, WeightFormat
 from gptkit.decoding.native.library import find_c_compiler
+from gptkit.decoding.native.tokenizer import read_tokenizer
 from gptkit.decoding.native.weights import map_weights
+
+__all__ = ["c_compiler", "open_engine", "read_tokenizer"]
 
 
 def open_engine(directory: Path, precision: str, quantize: str) -> NativeEngine | None:
