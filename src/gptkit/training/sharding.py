@@ -61,7 +61,7 @@ class Sharding:
         }
         self.rows = {name: rows_of(one.shape[0], self.index, self.count) for name, one in self._sharded.items()}
         self.shapes = {name: one.shape for name, one in self._sharded.items()}
-        optimizer.replace(self.locals)
+        optimizer.replace(self.locals, self.rows)
         self.is_whole = True
         self.release()
 

@@ -171,7 +171,7 @@ def update(trainer: Trainer, loss: Tensor, step: int, learning_rate_factor: floa
     optimizer, scale, clip_norm = trainer.optimizer, trainer.loss_scale, trainer.job.plan.clip_norm
     if trainer.sharding is not None:
         trainer.sharding.hand_over_gradients()
-    optimizer.drop_frozen(step)
+    optimizer.drop_frozen_gradients(step)
     norm = trainer.grad_norm() / scale.scale
     overflowed = ~norm.isfinite()
     is_held = overflowed | ~loss.isfinite()
@@ -203,6 +203,6 @@ def warm_up(
             trainer.backward(work, Share(one, 1.0, is_last=False), batch)
     if with_optimizer:
         held = torch.ones((), device=trainer.accelerator.device)
-        trainer.optimizer.drop_frozen(step)
+        trainer.optimizer.drop_frozen_gradients(step)
         trainer.optimizer.step(held, held)
     trainer.drop_gradients()
