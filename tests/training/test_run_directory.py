@@ -28,7 +28,17 @@ from gptkit.training.run_opening import check_run, identity_values, open_run
 
 
 def row(step: int, **more: float) -> StepEvent:
-    return StepEvent(step, step * 10, 1.0 / step, 1e-3, 0.5, 100.0, 1.5, 0.25, evaluation=more)
+    return StepEvent(
+        step=step,
+        tokens=step * 10,
+        loss=1.0 / step,
+        learning_rate=1e-3,
+        grad_norm=0.5,
+        tokens_per_second=100.0,
+        elapsed_seconds=1.5,
+        data_seconds=0.25,
+        evaluation=more,
+    )
 
 
 def opened(options: PretrainOptions, root: Path | None = None) -> RunDirectory:

@@ -49,13 +49,14 @@ CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 DECAYED = "its learning rate had begun to decay for fewer --steps"
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingState:
-    """The scalars of a checkpoint; seconds and tokens count from the run's start over all attempts.
+    """The numbers of a checkpoint; seconds and tokens count from the run's start over all attempts.
 
-    `loss_scale` is fp16's scale and its clean steps; `unfinished_row` the row of `step` whose evaluation a signal cut
-    short; `spikes` is what the next spikes are known by. `best_step` is the step of the best evaluation so far,
-    `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up again.
+    `unfinished_row` is the row of `step` whose evaluation a signal cut short; `best_step` the step of the best
+    evaluation so far, `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up
+    again. `parts` are the trainer's, by name, beside these in state.json. All have defaults: a checkpoint of an older
+    version lacks what was added since.
     """
 
     step: int = 0
@@ -63,13 +64,12 @@ class TrainingState:
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
     elapsed_seconds: float = 0.0
-    loss_scale: tuple[float, float] | None = None
     unfinished_row: dict[str, float] | None = None
-    spikes: dict[str, Any] | None = None
     best_step: int | None = None
     best_value: float | None = None
     identity: dict[str, str] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def last_row(self) -> int:
@@ -146,7 +146,8 @@ def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
 
 
 def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None:
-    content = {"schema": STATE_SCHEMA, **dataclasses.asdict(state)}
+    numbers = dataclasses.asdict(state)
+    content = {"schema": STATE_SCHEMA, **numbers.pop("parts"), **numbers}
     state_text = json.dumps(content, indent=1, sort_keys=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     rows = rows_beside(path)
@@ -233,9 +234,10 @@ def read_state(path: Path) -> TrainingState:
         values = json.loads((path / STATE).read_text())
         schema = values.pop("schema", STATE_SCHEMA)
         if schema == STATE_SCHEMA:
-            scale = values["loss_scale"]
-            return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            own = {field.name for field in dataclasses.fields(TrainingState)}
+            parts = {name: value for name, value in values.items() if name not in own}
+            return TrainingState(**{name: value for name, value in values.items() if name in own}, parts=parts)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
     raise _other_version(path, schema)
 
