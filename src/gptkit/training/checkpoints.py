@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json, written last.
+"""Checkpoints and snapshots that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json.
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-What the manifest vouches for: see run_files.py. Where processes shard the weights, each writes the rows that it keeps,
-model-00001-of-00002.safetensors and so on; any number of processes reads them again.
+What the manifest vouches for: see system/run_layout.py. Where processes shard the weights, each writes the rows that it
+keeps, model-00001-of-00002.safetensors and so on; any number of processes reads them again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from gptkit.system.run_layout import (
     all_steps,
     defect,
     directory_name,
+    foreign_schema,
     is_committed,
-    is_foreign,
-    manifest_of,
     record_of,
     recorded_names,
+    step_of,
     written_by,
 )
 from gptkit.training.manifests import begin, commit, discard, remove_discarded, remove_leftovers, rows_beside
@@ -154,6 +154,38 @@ def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None
     commit(path, state.step, records, record_of(rows) if rows.exists() else None)
 
 
+def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator: Accelerator) -> None:
+    """Commit the whole weights of `model` as the snapshot of `step`; every process calls this, the main one writes.
+
+    It comes before the checkpoint of its step: a run that resumes has all snapshots up to its checkpoint, and writes
+    the later ones again. They are never pruned. Raises OutOfResources when space runs out, InputError when the
+    directory cannot be written.
+    """
+    path = directory / directory_name(step)
+
+    def write_here() -> None:
+        if is_committed(path):  # an earlier attempt wrote the same weights
+            return
+        begin(path)
+        try:
+            weights = safetensors_chunks(model_tensors(model))
+            commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
+        except (OSError, GptkitError):
+            remove_leftovers(path)
+            raise
+
+    with files.translate_os_errors(f"saving {directory.name}/{path.name}", fix=AGAIN):
+        on_main_process(accelerator, write_here)
+
+
+def drop_snapshots_after(directory: Path, step: int) -> None:
+    """Remove the snapshots after `step` and what is left of removals."""
+    remove_discarded(directory)
+    for path in all_steps(directory):
+        if step_of(path) > step:
+            discard(path)
+
+
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return weights and persistent buffers by name, tied ones once under their first name."""
     first_names: dict[int, str] = {}
@@ -175,8 +207,8 @@ def newest_committed(directory: Path, continues: Callable[[TrainingState], bool]
     for number, path in enumerate(candidates, 1):
         if not is_committed(path):
             rejected.append((path, f"{MANIFEST} is missing" if rejected else CUT_OFF))
-        elif is_foreign(path):
-            raise _other_version(path, str((manifest_of(path) or {}).get("schema")))
+        elif schema := foreign_schema(path):
+            raise _other_version(path, schema)
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
         elif not continues(read_state(path)):

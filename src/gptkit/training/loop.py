@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gptkit.errors import AGAIN, Diverged, Interrupted
 from gptkit.system.signals import StopRequest
-from gptkit.training import checkpoints, snapshots
+from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
@@ -275,7 +275,7 @@ class _Run:
         """Commit the whole weights of the step just taken, before its checkpoint."""
         self._refuse_bad_state()
         self.gather_weights()
-        snapshots.write(directory, self.model, self.state.step, accelerator=self.accelerator)
+        checkpoints.write_snapshot(directory, self.model, self.state.step, accelerator=self.accelerator)
 
     def _save(self, directory: Path) -> CheckpointEvent:
         """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
