@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "scoring": MODEL,
     "training": MODEL | SCREEN,
     "report": MODEL | SCREEN | {"training"},
-    "tasks": MODEL | {"scoring"},
+    "tasks": MODEL | {"scoring", "training"},
     **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
     "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
     "__main__": {"cli"},
