@@ -73,7 +73,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(OutputOptions):
-    """Generate text with a model."""
+    """Generate text with a model: unconditional, from a prompt, from many, or in a dialogue."""
 
     prompt: str | None = option(
         None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="PROMPT"

@@ -65,12 +65,19 @@ def make_app() -> Any:
             groups[group] = typer.Typer(cls=_Group)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         command = type("_Command", (_Command,), {"row": row})
-        text = f"{row.help}\n\n{row.about}"
-        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
+        groups[group].command(name, cls=command, help=_help(row.options), epilog=_examples(row.examples))(
+            _signature(row)
+        )
     program = typer.main.get_command(app)
     for option in program.params:
         option.default = False  # as None, the flags of completion would import pydantic
     return program
+
+
+def _help(options: type) -> str:
+    """Return the docstring of a command's options, a paragraph a line."""
+    paragraphs = (inspect.getdoc(options) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _show_version(value: bool) -> None:
