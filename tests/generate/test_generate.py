@@ -24,7 +24,8 @@ from gptkit.generate.command import run
 from gptkit.model.loading import load_model
 from gptkit.options import GenerateOptions
 from gptkit.recipes import find_recipe, read_recipe
-from gptkit.text.tokenizers.loading import load_tokenizer, separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.loading import load_tokenizer
 from gptkit.training.finished_runs import NEEDED
 
 

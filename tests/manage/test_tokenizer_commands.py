@@ -12,7 +12,8 @@ from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
 from gptkit.manage.tokenizer import run_compare, run_train
 from gptkit.manage.tokenizer_comparison import compare, take
 from gptkit.text.corpora import open_corpus
-from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 
 @pytest.fixture

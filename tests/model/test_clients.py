@@ -26,7 +26,7 @@ from gpt_toy import FAMILIES, SIZES, ids, toy
 from gptkit.model.interop import to_hf, write_gptkit
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.text.tokenizers.loading import train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])

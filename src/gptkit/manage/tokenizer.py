@@ -13,7 +13,8 @@ from gptkit.errors import InputError, UsageError
 from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
 from gptkit.manage.tokenizer_comparison import Comparison, compare, take
 from gptkit.text.corpora import Corpus, open_corpus
-from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, needs_training, train_tokenizer, training_note
+from gptkit.text.tokenizers.kinds import needs_training, train_tokenizer, training_note
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:

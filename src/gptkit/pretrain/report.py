@@ -15,7 +15,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, made_with, shape_of
-from gptkit.text.tokenizers.loading import separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40

@@ -101,6 +101,11 @@ def bound_of(name: str) -> int | None:
     return None if bound == resource.RLIM_INFINITY else bound
 
 
+def usable_processors() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Guard(MetaPathFinder):
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "torch._C":
