@@ -22,7 +22,8 @@ from gptkit.tasks.text_rows import TEXT_ROWS, sliding_protocol, with_stride
 from gptkit.tasks.wikitext import joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
 from gptkit.text import pieces
 from gptkit.text.examples import Example
-from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 ROWS = {row.name: row for row in TEXT_ROWS}
 CHARACTERS = train_tokenizer("char", ["ab \n"])

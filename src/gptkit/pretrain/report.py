@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.text.tokenizers.loading import separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.commands.config import config_args
 from accelerate.commands.launch import launch_command_parser
 
 from gptkit.errors import UsageError, suggest
-from gptkit.system.yaml_files import plain_events, read_text
+from gptkit.system.yaml_files import read_yaml
 
 DEFAULT = Path(config_args.default_config_file)
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")
@@ -68,7 +67,9 @@ class LaunchConfig:
 
 def read_launch_config(path: Path) -> LaunchConfig:
     """Return what a file says; raise UsageError for what is no such file, an unknown key or what gptkit cannot do."""
-    values = _values(path)
+    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX).plain()
+    if not isinstance(values, dict) or not values:
+        raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
     _refuse_unknown(values, [one.name for one in dataclasses.fields(config_args.ClusterConfig)], path)
     kind = str(values.get("distributed_type", "NO"))
     if kind not in KINDS:
@@ -87,19 +88,6 @@ def read_launch_config(path: Path) -> LaunchConfig:
         use_cpu=values.get("use_cpu") is True,
         unused=_overruled(values, sharding),
     )
-
-
-def _values(path: Path) -> dict[str, Any]:
-    text = read_text(path, what="a configuration of accelerate", fix=FIX)
-    for _ in plain_events(path, text, what="a configuration of accelerate", fix=FIX):  # JSON is YAML
-        pass  # it refuses what is more than words
-    try:
-        values = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
-        raise UsageError(f"not YAML: {str(error).splitlines()[0]}", where=str(path), fix=FIX) from None
-    if not isinstance(values, dict):
-        raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
-    return values
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
