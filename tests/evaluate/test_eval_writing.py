@@ -11,7 +11,7 @@ from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings
 from gptkit.evaluate.writing import Written, write_texts, writing_options
 from gptkit.scoring.protocols import GeneratedProtocol, Items
-from gptkit.tasks.generated_rows import GENERATED_ROWS
+from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example
 
 NEW = 6
@@ -76,7 +76,7 @@ def test_confidence_is_the_geometric_mean_of_the_tokens(model: TextModel) -> Non
 
 
 def test_every_row_s_options_go_together() -> None:
-    for row in GENERATED_ROWS:
+    for row in EVALUATIONS.values():
         for one in row.protocols:
             if isinstance(one, GeneratedProtocol):
                 check_settings(writing_options(one, BASE))

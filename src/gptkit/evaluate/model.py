@@ -24,7 +24,6 @@ from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.scoring.requests import Answer, Group
 from gptkit.scoring.scorer import Processes, Scorer
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import carried_task
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.heads import (
     head_difference,
@@ -35,6 +34,7 @@ from gptkit.tasks.heads import (
     marker_ids,
     own_task,
 )
+from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
