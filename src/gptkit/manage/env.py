@@ -16,6 +16,7 @@ from gptkit.decoding.native.library import NativeUnavailableError, find_c_compil
 from gptkit.manage.options import EnvOptions
 from gptkit.recipes import recipes_root
 from gptkit.system.cache import cache_directory
+from gptkit.system.limits import usable_processors
 from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
 from gptkit.training.hardware import cpu_name, find_compiler
 
@@ -33,7 +34,7 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "extras": {name: _version(name) for name in EXTRAS},
         "processor": cpu_name(),
-        "cores": _cores(),
+        "cores": usable_processors(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "limits": " ".join(f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)) or "none",
@@ -77,10 +78,6 @@ def _c_compiler() -> str | None:
         return shlex.join(find_c_compiler() or ()) or None
     except NativeUnavailableError:
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpu(index: int) -> dict[str, Any]:

@@ -93,6 +93,11 @@ def _try_threads(count: int) -> None:
                 thread.join()
 
 
+def usable_processors() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def bound_of(name: str) -> int | None:
     """Return a limit of this process as `resource` names it, None where there is none."""
     if resource is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 import weakref
 from collections import deque
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.char import char_encoder, is_char
 from gptkit.text.tokenizers.gpt1_documents import encode_in_order
@@ -54,7 +54,7 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
     """
     if gpt1 := _gpt1_encoder(tokenizer):
         dtype = ids_dtype(tokenizer)
-        for document, ids in encode_in_order(gpt1, pieces, workers=_processors()):
+        for document, ids in encode_in_order(gpt1, pieces, workers=usable_processors()):
             yield document, ids.astype(dtype)
         return
     encode = _encoder(tokenizer)
@@ -69,7 +69,7 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    limit = _BATCH_CHARACTERS * max(1, _processors() // 8)
+    limit = _BATCH_CHARACTERS * max(1, usable_processors() // 8)
     batch: list[Piece] = []
     characters = 0
     for piece in pieces:
@@ -129,7 +129,3 @@ def _set_apart(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 def _gpt1_encoder(tokenizer: AnyTokenizer) -> GPT1Encoder | None:
     encoder = getattr(tokenizer, "encoder", None)
     return encoder if isinstance(encoder, GPT1Encoder) else None
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
