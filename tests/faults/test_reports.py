@@ -21,8 +21,8 @@ from small_runs import SmallRuns
 from gptkit.evaluate.along_plot import Curve, draw_zero_shot
 from gptkit.evaluate.gate.junit import junit_xml
 from gptkit.evaluate.gate.summary import annotation, summary_markdown
-from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_card import ModelCard
+from gptkit.report.plots import draw_loss
 from gptkit.report.text import one_line
 from gptkit.tasks.own import read_task
 

@@ -20,8 +20,8 @@ import torch
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
+from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError, OutOfResources
-from gptkit.model.interop import write_hf
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
 from gptkit.scoring import scorer

@@ -23,7 +23,7 @@ from gptkit.errors import (
     UsageError,
 )
 from gptkit.recipes import CONFIG
-from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, refusal
+from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, is_out_of_memory, refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MAIN_MEMORY = "main memory"
@@ -52,7 +52,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         return UsageError(message[:1].lower() + message[1:], where=path, fix=f"see {path} --help")
     if any(words in str(error) for words in LOST_PEER):
         return OtherRankFailed("another process of the run ended", fix="see what it said")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return _out_of_memory(_device(error), _what_to_lower(command_line))
     if refused := refusal(error, go_on):
         return refused
@@ -72,13 +72,6 @@ def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
         return AGAIN
     command = shlex.split(command_line)[1]
     return f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out; torch's errors are known by their text, since torch may not be there."""
-    text = str(error)
-    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    return of_torch or isinstance(error, MemoryError)
 
 
 def _out_of_memory(device: str, fix: str) -> GptkitError:

@@ -78,11 +78,10 @@ def _config(options: TrainingOptions, console: Console) -> LaunchConfig | None:
     """Return the file that is named, else the user's default, if there is one; say what comes from it."""
     from gptkit.training.launch_config import DEFAULT, config_path, read_launch_config
 
-    if options.accelerate_config is None and not DEFAULT.is_file():
+    named = options.accelerate_config
+    if named is None and not DEFAULT.is_file():
         return None
-    config = read_launch_config(
-        DEFAULT if options.accelerate_config is None else config_path(options.accelerate_config)
-    )
+    config = read_launch_config(DEFAULT if named is None else config_path(named))
     if options.num_processes is not None:
         config = dataclasses.replace(config, num_processes=None)  # the option beats it
     console.say(config.summary())

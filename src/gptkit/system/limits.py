@@ -93,11 +93,6 @@ def _try_threads(count: int) -> None:
                 thread.join()
 
 
-def usable_processors() -> int:
-    """Return how many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def bound_of(name: str) -> int | None:
     """Return a limit of this process as `resource` names it, None where there is none."""
     if resource is None:
@@ -140,3 +135,15 @@ def _told(number: int, where: object, fix: str) -> OutOfResources:
     raised = f"raise {limit.command}, which allows {bound:,} {limit.unit}" if bound is not None else ""
     at = str(where) if where is not None else limit.command if raised else None
     return OutOfResources(limit.message, where=at, fix="; ".join(filter(None, [raised, fix])) or "free some of them")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; torch's errors are known by their text, since torch may not be there."""
+    text = str(error)
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return of_torch or isinstance(error, MemoryError)
+
+
+def usable_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

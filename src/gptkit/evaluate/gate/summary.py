@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from gptkit.report.model_card import plain
-from gptkit.report.text import one_line
+from gptkit.report.text import escape_markdown, one_line
 
 
 def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Sequence[str] = ()) -> str:
@@ -37,4 +36,4 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _shown(text: str) -> str:
-    return plain(one_line(text))
+    return escape_markdown(one_line(text))
