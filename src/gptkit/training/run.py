@@ -54,7 +54,7 @@ def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command:
 
     def open_here() -> Path:
         opened.append(open_run(options, command=command, name=name))
-        ranks.hand_over_run(opened[0].path)
+        ranks.report_run(opened[0].path)
         return opened[0].path
 
     path = on_main_process(accelerator, open_here)
