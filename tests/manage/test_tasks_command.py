@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
+from gptkit.tasks.evaluations import EVALUATIONS
 
 from gptkit.cli.main import main
-from gptkit.tasks.evaluations import EVALUATIONS
 from gptkit.tasks.table import TASKS
 
 

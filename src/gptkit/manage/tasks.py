@@ -19,8 +19,7 @@ class TasksOptions(OutputOptions):
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:
     """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
-    from gptkit.tasks.evaluations import EVALUATIONS
-    from gptkit.tasks.table import TASKS
+    from gptkit.tasks.table import EVALUATIONS, TASKS
 
     columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
     console.table("", columns, [_row(task) for task in TASKS.values()])
