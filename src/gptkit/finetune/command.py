@@ -27,9 +27,10 @@ from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system import files
 from gptkit.system.run_layout import METRICS, directory_name
-from gptkit.tasks.carried_task import carried_task, write_task
 from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
-from gptkit.tasks.table import TASKS, Task, find_task
+from gptkit.tasks.own import carried_task, write_task
+from gptkit.tasks.table import TASKS, find_task
+from gptkit.tasks.task import Task
 from gptkit.training import checkpoints
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of

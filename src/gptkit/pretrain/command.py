@@ -13,7 +13,7 @@ from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_presets
+from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs

@@ -43,6 +43,14 @@ class StepEvent:
         values |= values.pop("evaluation")
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
+    def figures(self) -> dict[str, str]:
+        """Return what a display of progress shows of it."""
+        return {
+            "loss": f"{self.loss:.4f}",
+            "lr": f"{self.learning_rate:.2e}",
+            "tokens/s": f"{self.tokens_per_second:,.0f}",
+        }
+
 
 @dataclass(frozen=True)
 class EvalEvent:

@@ -54,7 +54,7 @@ def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command:
 
     def open_here() -> Path:
         opened.append(open_run(options, command=command, name=name))
-        ranks.hand_over_run(opened[0].path)
+        ranks.report_run(opened[0].path)
         return opened[0].path
 
     path = on_main_process(accelerator, open_here)
@@ -170,13 +170,8 @@ class _Following:
         return finish
 
     def _step(self, event: StepEvent, progress: Progress) -> None:
-        progress.step(
-            event.step,
-            loss=event.loss,
-            learning_rate=event.learning_rate,
-            tokens_per_second=event.tokens_per_second,
-            mfu=self.mfu(event.tokens_per_second),
-        )
+        mfu = self.mfu(event.tokens_per_second)
+        progress.step(event.step, {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"})
         if self.accelerator.is_main_process:
             self.directory.append(event)
             if self.tracker is not None:
