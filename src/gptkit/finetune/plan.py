@@ -46,7 +46,7 @@ def length_of(options: FinetuneOptions, inputs: Inputs) -> Length:
 
 def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     """Return the run's arithmetic; auto never compiles here, where nearly every batch has a length of its own."""
-    return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    return rules.choose(options.precision, options.compile, hardware)
 
 
 def cutting(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> MicroBatching:

@@ -67,7 +67,7 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
-    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    rules.choose(options.precision, options.compile, hardware)
 
 
 def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:

@@ -28,9 +28,8 @@ from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEven
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import out_of_memory_told
-from gptkit.training.processes import all_reduce
+from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
-from gptkit.training.stopping import AgreedStop
 
 DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
