@@ -21,7 +21,7 @@ from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.tasks.carried_task import write_task
+from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.kinds import train_tokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -172,7 +171,7 @@ def test_any_text_is_formatted_as_its_ids_and_spells_no_marker(
 
 def test_markers_that_are_entries_of_the_tokenizer_are_refused() -> None:
     with pytest.raises(ValueError, match=r"entries \[6\]"):
-        encode_examples(CHAR, "classification", [example("a")], replace(MARKERS, extract=6), 8, target="class")
+        encode_examples(CHAR, "classification", [example("a")], MARKERS._replace(extract=6), 8, target="class")
 
 
 @settings(deadline=None)

@@ -12,7 +12,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluate_head, metrics_of
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 from gptkit.training import rules
 from gptkit.training.batches import Batches, ShouldStop
 from gptkit.training.hardware import Hardware

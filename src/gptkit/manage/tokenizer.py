@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrainOptions(OutputOptions):
-    """Make the tokenizer that pretrain would make of the same text."""
+    """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
         (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
