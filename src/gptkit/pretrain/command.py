@@ -193,7 +193,7 @@ def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
         model,
         inputs.text.validation.ids,
         sequence_length=inputs.sequence_length,
-        utf8_bytes=inputs.corpus.validation_bytes,
+        utf8_bytes=inputs.text.validation.utf8_bytes,
         should_stop=should_stop,
     )
 

@@ -87,17 +87,18 @@ def outline_inputs(options: PretrainOptions, say: Callable[[str], None], opening
     rows_per_step = _rows_per_step(options, sequence_length)
     corpus = _corpus(options, say, opening)
     spec = options.tokenizer or DEFAULT_TOKENIZER
-    is_read = corpus.train_bytes <= READ_AT_ONCE
+    is_read = corpus.train.about_bytes <= READ_AT_ONCE
     tokenizer = given.tokenizer
     if tokenizer is None and (is_read or not spec.startswith("bpe:")):
         tokenizer = _trained_tokenizer(spec, corpus, say)
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
-    sides = corpus.train_bytes // BYTES_PER_TOKEN, corpus.validation_bytes // BYTES_PER_TOKEN
     if is_read:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
         sides = len(text.train), len(text.validation)
+    else:
+        sides = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     with torch.device("meta"):
         model = given.model.to("meta") if given.model else _fresh_model(options, vocabulary)  # type: ignore[arg-type]
     if tokenizer is not None:
@@ -172,7 +173,7 @@ def _corpus(options: PretrainOptions, say: Callable[[str], None], opening: str) 
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     if opening:
         say(opening)
-    say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
+    say(f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)
     return corpus

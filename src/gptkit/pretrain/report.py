@@ -82,8 +82,8 @@ def model_card(
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
         shape=describe_shape(config),
-        data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
-        f"{inputs.corpus.validation_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {inputs.text.train.utf8_bytes:,} bytes to train on, "
+        f"{inputs.text.validation.utf8_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
