@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group, Request
-from gptkit.scoring.scorer import Processes, Scorer
+from gptkit.scoring.scorer import Scorer
 
 CPU = torch.device("cpu")
 VOCABULARY, POSITIONS = SIZES["vocab_size"], SIZES["n_positions"]
@@ -210,14 +210,22 @@ def score_in_two(model: GPTForCausalLM, groups: Sequence[Group], banned: Sequenc
     meeting = threading.Barrier(2, timeout=60)
 
     def on_rank(rank: int) -> Any:
-        def gather(own: object) -> list[Any]:
+        def everywhere(work: Callable[[], Any]) -> list[Any]:
+            try:
+                own: Any = work()
+            except InputError as error:
+                own = error
             sent[rank] = pickle.dumps(own)
             meeting.wait()
-            return [pickle.loads(part) for part in sent]
+            parts = [pickle.loads(part) for part in sent]
+            for part in parts:
+                if isinstance(part, InputError):
+                    raise part
+            return parts
 
-        processes = Processes(rank, 2, gather)
+        scorer = Scorer(model, device=CPU, batch_size=4, rank=rank, count=2, everywhere=everywhere)
         try:
-            return Scorer(model, device=CPU, batch_size=4, processes=processes).score(groups, banned)
+            return scorer.score(groups, banned)
         except InputError as error:
             return error
 
@@ -245,16 +253,17 @@ def test_two_processes_share_the_work_and_an_error(monkeypatch: pytest.MonkeyPat
 SCRIPT = """
 import sys
 import torch.distributed as dist
-from test_scorer import CPU, Processes, Scorer, assert_same, random_groups, scores, toy
+from test_scorer import CPU, Scorer, assert_same, random_groups, scores, toy
 
-def gather(own):
+def everywhere(work):
     parts = [None, None]
-    dist.all_gather_object(parts, own)
+    dist.all_gather_object(parts, work())
     return parts
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
-both = Scorer(toy(), device=CPU, batch_size=4, processes=Processes(rank, 2, gather)).score(random_groups(30), [5])
+scorer = Scorer(toy(), device=CPU, batch_size=4, rank=rank, count=2, everywhere=everywhere)
+both = scorer.score(random_groups(30), [5])
 assert_same([answer for group in both for answer in group], scores(toy(), random_groups(30), [5]))
 dist.destroy_process_group()
 """
