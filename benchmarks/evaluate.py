@@ -146,8 +146,9 @@ def make_files(directory: Path) -> None:
     import yaml
     from transformers.utils import logging
 
+    from gptkit.convert.hf import write as write_hf
     from gptkit.model.configuration_gpt import GPTConfig
-    from gptkit.model.interop import write_gptkit, write_hf
+    from gptkit.model.loading import save_model
     from gptkit.model.modeling_gpt import GPTForCausalLM
     from gptkit.text.tokenizers.loading import tokenizer_in
 
@@ -155,7 +156,7 @@ def make_files(directory: Path) -> None:
     torch.manual_seed(0)
     model = GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)).eval()
     tokenizer = tokenizer_in(test_data() / "tokenizers" / "gpt2")
-    write_gptkit(model, directory / GPTKIT)
+    save_model(model, directory / GPTKIT)
     write_hf(model, directory / HF)
     for name in (GPTKIT, HF):
         tokenizer.save_pretrained(directory / name)

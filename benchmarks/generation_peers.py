@@ -33,15 +33,16 @@ def make_models(directory: Path) -> None:
     from ctranslate2.converters import TransformersConverter
     from transformers.utils import logging
 
+    from gptkit.convert.hf import write as write_hf
     from gptkit.model.configuration_gpt import GPTConfig
-    from gptkit.model.interop import write_gptkit, write_hf
+    from gptkit.model.loading import save_model
     from gptkit.model.modeling_gpt import GPTForCausalLM
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
     model = GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)).eval()
     tokenizer = make_tokenizer()
-    write_gptkit(model, directory / GPTKIT)
+    save_model(model, directory / GPTKIT)
     tokenizer.save_pretrained(directory / GPTKIT)
     write_hf(model, directory / HF)
     tokenizer.unk_token = START_TOKEN  # as in GPT-2's own; CTranslate2 asks for one

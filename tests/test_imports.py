@@ -35,17 +35,13 @@ MAY_IMPORT = {
     "scoring": MODEL,
     "training": MODEL | SCREEN,
     "report": MODEL | SCREEN | {"training"},
-    "tasks": MODEL | {"scoring"},
+    "tasks": MODEL | {"scoring", "training"},
     **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
-    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training"},
+    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
     "__main__": {"cli"},
 }
 # What still points upward while the house is rebuilt, docs/house.md: this set only shrinks.
 STILL_UPWARD = {
-    ("evaluate", "finetune"),
-    ("manage", "finetune"),
-    ("manage", "pretrain"),
-    ("scoring", "evaluate"),
     ("scoring", "tasks"),
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options"}

@@ -76,7 +76,7 @@ class GenerateOptions(OutputOptions):
     """Generate text with a model."""
 
     prompt: str | None = option(
-        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="[PROMPT]"
+        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="PROMPT"
     )
     prompts: Path | None = option(
         None,

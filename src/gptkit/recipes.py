@@ -12,19 +12,17 @@ import dataclasses
 import math
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.options import fields_of
-from gptkit.system.yaml_files import plain_events, read_text, refused
-
-if TYPE_CHECKING:
-    import yaml
+from gptkit.system.yaml_files import Entry, read_yaml
 
 CONFIG = "config.yaml"
+DEFAULT_RECIPE = "laptop"
 CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -191,85 +189,74 @@ def read_recipe(path: Path, options: type) -> dict[str, Any]:
     """
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
-    text = read_text(path, what="a recipe", fix="see gptkit recipes ls, or name a YAML file")
-    for key, line, items, is_list in _entries(path, text):
-        where = f"{path}:{line}"
+    recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_CURE)
+    for entry, value in recipe.pairs("a recipe"):
+        key, where = entry.word("a key"), entry.where
         if key not in fields:
             raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
         if key in FLAGS_ONLY:
-            raise UsageError(
-                f"{key!r} is not a recipe key", where=where, fix=f"give the flag --{key.replace('_', '-')}"
-            )
+            fix = f"give the flag --{key.replace('_', '-')}"
+            raise UsageError(f"{key!r} is not a recipe key", where=where, fix=fix)
         if key in values:
             raise UsageError(f"the key {key!r} is there twice", where=where, fix="keep one of them")
-        values[key] = _recipe_value(items, is_list, kinds[key], fields[key], f"{where}, {key}")
+        values[key] = _recipe_value(value, kinds[key], fields[key], f"{where}, {key}")
     return values
 
 
-def _recipe_value(items: list[str | None], is_list: bool, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
-    if is_list and not kind.many:
-        raise UsageError("a list where one value belongs", where=where, fix="give one value")
-    if not is_list and items == [None]:
+def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
+    if value.is_list():
+        texts = [Entry(item, value.path).scalar() for item in value.node.value]
+        if not kind.many:
+            raise UsageError("a list where one value belongs", where=where, fix="give one value")
+    elif (text := value.scalar()) is None:
         if not kind.optional and not kind.many:
             raise UsageError("the value is empty", where=where, fix="give one, or leave the key out")
         return () if kind.many else None
-    parsed = tuple(parse_value(text or "", kind, field, where) for text in items)
+    else:
+        texts = [text]
+    parsed = tuple(parse_value(text or "", kind, field, where) for text in texts)
     return parsed if kind.many else parsed[0]
 
 
-def _entries(path: Path, text: str) -> Iterator[tuple[str, int, list[str | None], bool]]:
-    """Yield (key, line, values, whether they were a list) of flat YAML; a None is YAML's null."""
-    import yaml
+class RecipeValues(NamedTuple):
+    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
 
-    events = _events(path, text)
-    first = next(events)
-    if isinstance(first, yaml.StreamEndEvent):
-        return
-    if not isinstance(first, yaml.MappingStartEvent):
-        raise _not_flat(path, first, "no `key: value` lines")
-    while not isinstance(key := next(events), yaml.MappingEndEvent):
-        if not isinstance(key, yaml.ScalarEvent):
-            raise _not_flat(path, key, "a key that is not a word")
-        value = next(events)
-        is_list = isinstance(value, yaml.SequenceStartEvent)
-        items = _list_until_end(events) if is_list else [value]
-        for item in items:
-            if not isinstance(item, yaml.ScalarEvent):
-                raise _not_flat(path, item, "a nested value")
-        yield str(key.value), _line(key), [_scalar(item) for item in items], is_list
-    for _ in events:
-        pass  # what follows is read too, for it may be wrong
+    values: dict[str, Any]
+    default_name: str | None = None
 
 
-def _events(path: Path, text: str) -> Iterator[yaml.Event]:
-    """Yield YAML's events without the marks of document and stream starts."""
-    import yaml
+def recipe_behind(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
+    """Return the values of the recipe behind a command line, converted.
 
-    passing = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
-    events = plain_events(path, text, what="a recipe", fix=_CURE)
-    return (event for event in events if not isinstance(event, passing))
-
-
-def _list_until_end(events: Iterator[yaml.Event]) -> list[yaml.Event]:
-    """Return the events of a list up to its end, or up to the first that is not a scalar."""
-    import yaml
-
-    items: list[yaml.Event] = []
-    while not isinstance(item := next(events), yaml.SequenceEndEvent):
-        items.append(item)
-        if not isinstance(item, yaml.ScalarEvent):
-            break
-    return items
-
-
-def _scalar(event: Any) -> str | None:
-    is_null = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
-    return None if is_null else str(event.value)
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
+    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
+    the value of the option `recipe_by`, `laptop` without it, if there is one.
+    """
+    resume = given.get("resume", "auto")
+    if resume not in ("auto", "never"):
+        if "recipe" in given:
+            raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
+        if "out" in given:
+            raise UsageError("--resume DIR goes on in DIR itself", where="--out", fix="leave --out out")
+        config = Path(resume) / CONFIG
+        if not config.is_file():
+            raise UsageError(
+                f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
+            )
+        refuse_foreign_config(config, command)
+        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
+    if "recipe" in given:
+        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
+    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
+    path = recipes_of(command).get(name) if name else None
+    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
 
 
-def _not_flat(path: Path, event: yaml.Event, problem: str) -> UsageError:
-    return refused(path, event, f"{problem} in a recipe", _CURE)
+def _recipe_path(command: str, name: str) -> Path:
+    known = recipes_of(command)
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    fix = suggest(name, known) if known else "name a YAML file"
+    raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)

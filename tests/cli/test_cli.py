@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import random
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import gptkit
-from gptkit.cli import command_line
-from gptkit.cli import main as cli
-from gptkit.cli.command_line import flags_of, recipe_values, scan
+from gptkit import recipes
+from gptkit.cli import app
 from gptkit.cli.commands import COMMANDS, Command
 from gptkit.cli.main import main
 from gptkit.console import Console
@@ -33,14 +34,14 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions
 
-HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "rich", "pydantic")
+HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "pydantic")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyOptions(TrainingOptions):
     """Options of every kind."""
 
-    data: tuple[str, ...] = option((), "Texts.", argument=True, metavar="[DATA]...")
+    data: tuple[str, ...] = option((), "Texts.", argument=True, metavar="DATA")
     steps: int = option(5, "Steps.", minimum=1)
     shuffle: bool = option(True, "Shuffle.")
     noise: float = recipe_only(0.0, "Noise.", minimum=0, maximum=1)
@@ -69,12 +70,12 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     module.run = command.run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gptkit.manage.toy", module)
     row = Command("toy", "A toy.", ToyOptions, "gptkit.manage.toy:run", ("gptkit toy",), "gptkit toy {where}", "model")
-    monkeypatch.setattr(cli, "COMMANDS", (*COMMANDS, row))
-    recipes = {"laptop": "steps: 7\nnoise: 0.5\ndropout: 0.1\n", "big": "steps: 70\nmodel: big\n"}
-    for name, text in recipes.items():
+    monkeypatch.setattr(app, "COMMANDS", (*COMMANDS, row))
+    texts = {"laptop": "steps: 7\nnoise: 0.5\ndropout: 0.1\n", "big": "steps: 70\nmodel: big\n"}
+    for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(
-        command_line, "recipes_of", lambda kind: {n: tmp_path / f"{n}.yaml" for n in recipes} if kind == "toy" else {}
+        recipes, "recipes_of", lambda kind: {n: tmp_path / f"{n}.yaml" for n in texts} if kind == "toy" else {}
     )
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -130,9 +131,10 @@ def test_a_preset_brings_its_recipe_unless_one_is_named(toy: Toy) -> None:
 
 def test_a_task_brings_its_recipe_and_gpt1s_values_where_it_has_none() -> None:
     def values(*line: str) -> FinetuneOptions:
-        given = scan(line, flags_of(FinetuneOptions), (), "gptkit finetune")
-        recipe = recipe_values("finetune", FinetuneOptions, given, recipe_by="task")
-        return FinetuneOptions(**({"task": given.get("task")} | recipe.values))
+        request = app.parse(["finetune", *line])
+        assert isinstance(request, app.Request)
+        assert isinstance(request.options, FinetuneOptions)
+        return request.options
 
     assert values("--task", "demo-cloze").learning_rate > 1e-4
     assert values("--recipe", "demo-cloze").task == "demo-cloze"
@@ -173,11 +175,16 @@ def test_help_shows_the_defaults_that_would_hold(toy: Toy, capsys: pytest.Captur
     Path("mine.yaml").write_text('steps: 123\nmodel: "\\e[1m"\n')
     for arguments in (["--help", "-r", "mine.yaml"], ["-r", "mine.yaml", "-h"]):
         assert main(["toy", *arguments]) == 0
-        out = capsys.readouterr().out
+        out = words(capsys.readouterr().out)
         assert "Steps. [default: 123]" in out
         assert "[default: \\x1b[1m]" in out
     assert main(["toy", "--help"]) == 0
-    assert "Steps. [default: 7]" in capsys.readouterr().out
+    assert "Steps. [default: 7]" in words(capsys.readouterr().out)
+
+
+def words(page: str) -> str:
+    """Return the text of a help page without its panels' frames and line breaks."""
+    return " ".join(re.sub("[\u2500-\u257f]", " ", page).split())
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
@@ -187,18 +194,43 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
     assert main([*row.name.split(), "-h"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    for name, field in fields_of(row.options).items():
-        if not field.metadata["recipe_only"] and not field.metadata["argument"]:
+    assert len(re.findall(r"^\W+--", out, flags=re.MULTILINE)) <= 23  # with --recipe, --help and --help-all
+    facts = {name: field.metadata for name, field in fields_of(row.options).items()}
+    for name, fact in facts.items():
+        if not fact["argument"] and fact["panel"] not in ("Advanced", "Recipe keys"):
             assert re.search(rf"--{name.replace('_', '-')}\b", out)
-        elif not field.metadata["argument"]:
-            assert name in out
-    assert len(re.findall(r"^  (?:-\w, |    )--", out, flags=re.MULTILINE)) <= 22  # with --recipe and --help
-    shown = out.partition("Examples:\n")[2].splitlines()
-    assert shown == [f"  {example}" for example in row.examples]
+    assert words(out).endswith(words("Examples: " + " ".join(row.examples)))
     for example in row.examples:
-        words = shlex.split(example.rpartition("| ")[2], comments=True)
-        assert words[: 1 + len(row.name.split())] == ["gptkit", *row.name.split()]
-        scan(words, flags_of(row.options), (), row.name)
+        line = shlex.split(example.rpartition("| ")[2], comments=True)
+        assert line[: 1 + len(row.name.split())] == ["gptkit", *row.name.split()]
+        assert isinstance(app.parse(line[1:]), app.Request)
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
+def test_help_all_explains_every_flag_and_recipe_key(row: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {name: field.metadata for name, field in fields_of(row.options).items()}
+    if not any(fact["panel"] in ("Advanced", "Recipe keys") for fact in facts.values()):
+        return
+    assert main([*row.name.split(), "--help-all"]) == 0
+    page = capsys.readouterr().out
+    assert "\x1b" not in page
+    panels = re.findall(r"^╭─ (.*?) ─+╮$(.*?)^╰", page, flags=re.MULTILINE | re.DOTALL)
+    shown = {title: words(text) for title, text in panels}
+    for name, fact in facts.items():
+        panel = shown["Arguments" if fact["argument"] else fact["panel"]]
+        assert name == "schedule" or fact["help"].partition(" [default")[0].rstrip(".") in panel
+        called = fact["metavar"] if fact["argument"] else name if fact["recipe_only"] else "--" + name.replace("_", "-")
+        assert re.search(rf"(^| ){called} ", panel)
+    assert "--" not in shown.get("Recipe keys", "")
+
+
+@pytest.mark.parametrize("environment", [{}, {"GITHUB_ACTIONS": "true", "FORCE_COLOR": "1"}])
+def test_help_in_a_pipe_is_plain_text(environment: dict[str, str]) -> None:
+    for line in (["pretrain", "--help"], ["generate", "--help-all"], [], ["recipes"]):
+        done = run_python("-m", "gptkit", *line, **environment)
+        assert done.returncode == 0
+        assert "Usage: gptkit" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +261,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy -model x", "did you mean '--model'?"),
         ("toy -m=x", "write -m x"),
         ("toy --model=", "empty"),
-        ("toy --shuffle=yes", "takes no value"),
+        ("toy --shuffle=yes", "does not take a value"),
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),
@@ -266,13 +298,14 @@ def misspelt(word: str, start: int, random_numbers: random.Random) -> Iterator[s
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
 def test_one_edit_typos_get_the_right_suggestion_first(row: Command) -> None:
     random_numbers = random.Random(0)
-    flags = flags_of(row.options)
-    long = [flag for flag in flags if flag.startswith("--")]
+    command = functools.reduce(lambda group, name: group.commands[name], row.name.split(), app.make_app())
+    context = typer.Context(command)
+    flags = command.make_parser(context)._long_opt
     right = wrong = 0
-    for flag in long:
+    for flag in (flag for flag in flags if flag.startswith("--")):
         for typo in set(misspelt(flag, 1, random_numbers)) - set(flags) - {"--"}:
             with pytest.raises(UsageError) as caught:
-                scan([typo], flags, (), "gptkit")
+                command.make_parser(context).parse_args([typo])
             right += caught.value.fix == f"did you mean {flag!r}?"
             wrong += caught.value.fix != f"did you mean {flag!r}?"
     keys = recipe_keys(row.options)
@@ -371,10 +404,11 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def test_help_and_mistakes_import_nothing_heavy() -> None:
-    lines = [[*row.name.split(), "--help"] for row in COMMANDS] + [["-h"], ["pretrian"], ["pretrain", "--bad"], []]
-    code = f"import sys; from gptkit.cli.main import main; [main(line) for line in {lines!r}]; "
-    done = run_python("-W", "error", "-c", code + f"print([name for name in {HEAVY!r} if name in sys.modules])")
-    assert done.stdout.splitlines()[-1] == "[]"
+    helps = [[*row.name.split(), "--help"] for row in COMMANDS] + [["-h"], [], ["pretrain", "--help-all"]]
+    for lines, heavy in ((helps, HEAVY), ([["pretrian"], ["pretrain", "--bad"]], (*HEAVY, "rich"))):
+        code = f"import sys; from gptkit.cli.main import main; [main(line) for line in {lines!r}]; "
+        done = run_python("-W", "error", "-c", code + f"print([name for name in {heavy!r} if name in sys.modules])")
+        assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_as_a_module_in_a_closed_pipe_and_on_a_full_disk() -> None:
@@ -443,8 +477,8 @@ def test_what_is_opened_later_gets_no_standard_streams_number(tmp_path: Path) ->
         f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
         "    assert file.fileno() > 2\n"
         "    [os.write(number, b'printed') for number in (1, 2)]\n"
-        "cli._run, cli._has_run_directory = work, lambda request: True\n"
-        "sys.exit(cli.main(['recipes', 'ls']))\n"
+        "cli._run = work\n"
+        "sys.exit(cli.main(['pretrain']))\n"
     )
     facts = {**os.environ, "PYTHONPATH": str(Path(gptkit.__file__).parents[1])}
     line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script]

@@ -14,13 +14,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gptkit.console import Console
-from gptkit.convert import command
+from gptkit.convert import command, own
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_model
+from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.tasks.carried_task import write_task
 from gptkit.tasks.table import find_task
@@ -36,7 +35,7 @@ def write_model(
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, **sizes}
     model = GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2)).to(dtype)
-    write_gptkit(model, folder)
+    save_model(model, folder)
     if tokenizer_spec is not None:
         train_tokenizer(tokenizer_spec, [TEXT]).save_pretrained(folder)
     return folder
@@ -77,7 +76,7 @@ def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_pa
     markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
     head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
     pretrained = load_model(write_model(tmp_path / "pretrained"))
-    write_gptkit(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
+    save_model(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
     (tmp_path / "mine.yaml").write_text("name: rte-2\nformat: entailment\nlabels: [yes, no]\n")
     write_task(tmp_path / "tuned", find_task(str(tmp_path / "mine.yaml")))
     _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
@@ -181,7 +180,7 @@ def other_weights(model: GPTForCausalLM, folder: Path) -> None:
     """A writer with a fault: one number of one tensor."""
     with torch.no_grad():
         model.transformer.h[1].mlp.c_fc.bias[3] += 0.1
-    write_gptkit(model, folder)
+    save_model(model, folder)
     with torch.no_grad():
         model.transformer.h[1].mlp.c_fc.bias[3] -= 0.1
 
@@ -189,7 +188,7 @@ def other_weights(model: GPTForCausalLM, folder: Path) -> None:
 def not_finite(folder: Path) -> None:
     model = GPTForCausalLM.from_pretrained(folder)
     torch.nn.init.constant_(model.transformer.h[0].ln_1.bias, float("nan"))
-    write_gptkit(model, folder)
+    save_model(model, folder)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,7 @@ def test_a_failure_leaves_nothing_behind(
 ) -> None:
     source = write_model(tmp_path / "source", vocab_size=260)
     if damage is None:
-        monkeypatch.setitem(command.WRITERS, "gptkit", other_weights)
+        monkeypatch.setattr(own, "write", other_weights)
     else:
         damage(source)
     with pytest.raises(error, match=message):

@@ -20,8 +20,7 @@ import pytest
 from generation_toy import write_model
 from gptkit.cli.main import main
 from gptkit.finetune.transfer import NewHead, to_double_heads
-from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_model
+from gptkit.model.loading import load_model, save_model
 from gptkit.system.processor import cpu_has_bf16
 from gptkit.tasks.carried_task import write_task
 from gptkit.tasks.heads import marker_ids, output_labels
@@ -326,7 +325,7 @@ def tuned(folder: Path, base: Path, text: str) -> Task:
     tokenizer = tokenizer_in(base)
     markers = marker_ids(base, len(tokenizer))
     head = NewHead(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
-    write_gptkit(to_double_heads(load_model(base), head, seed=0), folder)
+    save_model(to_double_heads(load_model(base), head, seed=0), folder)
     tokenizer.save_pretrained(folder)
     write_task(folder, task)
     return task

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from in_process import LONGEST_LINE, complaints, gptkit
 
 from generation_toy import write_model
-from gptkit.cli import main as cli
+from gptkit.cli import app
 from gptkit.cli.commands import COMMANDS, Command
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
@@ -35,14 +34,14 @@ ODD += ["a\nb", "\x1b[2J", "\u202egpj", "--seed", "*", "&a", "!!int 1", "{a: 1}"
 
 
 @functools.cache
-def parser() -> Any:
-    return typer.main.get_command(cli._app())
+def program() -> Any:
+    return app.make_app()
 
 
 def understood(words: list[str]) -> Any:
     """Return what a command line asks of its command, or the error that the user gets for it."""
     try:
-        return parser().main(words, prog_name="gptkit", standalone_mode=False).options
+        return program().main(words, prog_name="gptkit", standalone_mode=False).options
     except Exception as error:
         return as_gptkit_error(error, None, "gptkit")
 

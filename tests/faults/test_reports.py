@@ -20,8 +20,8 @@ from small_runs import SmallRuns
 from gptkit.evaluate.along_plot import Curve, draw_zero_shot
 from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
 from gptkit.evaluate.gate.verdicts import Row, Verdict
-from gptkit.report.loss_plot import draw_loss
 from gptkit.report.model_card import ModelCard
+from gptkit.report.plots import draw_loss
 from gptkit.report.text import one_line
 from gptkit.tasks.own import read_task
 

@@ -18,7 +18,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluate_head, logits_of
-from gptkit.training.batches import Batch
+from gptkit.training.batches import Batch, StopEvaluation
 
 VOCABULARY, LONGEST, EXAMPLES = 23, 12, 6
 TARGETS: dict[str, tuple[str, int, int]] = {  # format, outputs, sequences of an example
@@ -135,13 +135,14 @@ def test_processes_share_the_batches(processes: int, monkeypatch: pytest.MonkeyP
     rounds = [0] * processes
     for process in range(processes):
 
-        def count(process: int = process) -> None:
+        def count(process: int = process) -> bool:
             rounds[process] += 1
+            return False
 
         sent.append([])
         monkeypatch.setattr(dist, "get_rank", lambda process=process: process)
         monkeypatch.setattr(dist, "all_reduce", lambda tensor: sent[-1].append(tensor.clone()))
-        evaluate_head(model, examples, PIECES, before_round=count)
+        evaluate_head(model, examples, PIECES, should_stop=count)
     assert len(set(rounds)) == 1  # else they could not agree
     tables, losses = zip(*sent, strict=True)
     assert np.array_equal(torch.stack(tables).sum(0).numpy(), alone.logits)
@@ -149,8 +150,6 @@ def test_processes_share_the_batches(processes: int, monkeypatch: pytest.MonkeyP
 
 
 def test_predicting_stops_when_asked() -> None:
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluate_head(model_for("entailment").eval(), encoded(examples_of("entailment")), PIECES, before_round=stop)
+    examples = encoded(examples_of("entailment"))
+    with pytest.raises(StopEvaluation):
+        evaluate_head(model_for("entailment").eval(), examples, PIECES, should_stop=lambda: True)

@@ -12,10 +12,10 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
+from gptkit.convert.command import load_source
 from gptkit.errors import InputError, UsageError
 from gptkit.finetune.transfer import NewHead, to_double_heads
-from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_model, load_source
+from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.tasks.heads import marker_ids
@@ -109,9 +109,9 @@ def test_the_generator_is_left_as_it_was() -> None:
 @pytest.fixture
 def tuned(tmp_path: Path) -> tuple[GPTDoubleHeadsModel, Path]:
     """A fine-tuned model and its directory."""
-    write_gptkit(toy(), tmp_path / "pretrained")
+    save_model(toy(), tmp_path / "pretrained")
     model = shaken(to_double_heads(load_model(tmp_path / "pretrained"), head(60), seed=0))
-    write_gptkit(model, tmp_path / "tuned")
+    save_model(model, tmp_path / "tuned")
     return model, tmp_path / "tuned"
 
 
@@ -169,7 +169,7 @@ def test_its_language_model_loads_without_a_word(
     assert "score" not in capfd.readouterr().err
     for number, found in enumerate((loaded, inside)):
         assert found.config.format is found.config.task is None
-        write_gptkit(found, tmp_path / str(number))  # a pre-trained model again
+        save_model(found, tmp_path / str(number))  # a pre-trained model again
         assert torch.equal(load_model(tmp_path / str(number))(ids()).logits, expected)
 
 

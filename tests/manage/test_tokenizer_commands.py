@@ -8,8 +8,7 @@ import pytest
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
-from gptkit.manage.tokenizer import run_compare, run_train
+from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions, run_compare, run_train
 from gptkit.manage.tokenizer_comparison import compare, take
 from gptkit.text.corpora import open_corpus
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, train_tokenizer

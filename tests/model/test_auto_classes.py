@@ -16,7 +16,7 @@ from transformers import (
 
 import gptkit.model  # noqa: F401 - registers the Auto classes
 from gpt_toy import toy
-from gptkit.model.interop import write_gptkit
+from gptkit.model.loading import save_model
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
@@ -35,7 +35,7 @@ def saved(tokenizer: PreTrainedTokenizerBase, directory: Path, *, pre_norm: bool
         model.transformer.h[0].ln_2.weight.zero_()
         model.transformer.h[0].ln_2.bias.fill_(1.0)
         model.lm_head.weight[model.config.eos_token_id] = 1.0
-    write_gptkit(model, directory)
+    save_model(model, directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -78,6 +78,6 @@ def test_a_byte_level_directory_is_not_taken_for_gpt1s(kept: bool, tmp_path: Pat
 
 def test_no_sequence_classifier_is_promised(tmp_path: Path) -> None:
     """GPTDoubleHeadsModel reads an example's sequences and extract positions, which no client of that class gives."""
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     with pytest.raises(ValueError, match="Unrecognized configuration class"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path)

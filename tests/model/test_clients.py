@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from gpt_toy import FAMILIES, SIZES, ids, toy
-from gptkit.model.interop import to_hf, write_gptkit
+from gptkit.convert.hf import to_hf
+from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
 from gptkit.text.tokenizers.loading import train_tokenizer
@@ -219,7 +220,7 @@ def test_a_saved_model_stops_at_the_end_of_text(spec: str, tmp_path: Path) -> No
         model.lm_head.weight.zero_()
         model.lm_head.weight[tokenizer.eos_token_id] = model.transformer.ln_f.bias
     set_special_tokens(model, tokenizer)
-    write_gptkit(model, tmp_path)
+    save_model(model, tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = GPTForCausalLM.from_pretrained(tmp_path)
     for config in (loaded.config, loaded.generation_config):

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
+from gptkit.convert.command import load_source
+from gptkit.convert.formats import format_of
+from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError
-from gptkit.model.interop import read_source, write_gptkit, write_hf
-from gptkit.model.loading import load_model, load_source
+from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
 
@@ -79,7 +81,7 @@ def same_weights(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_from_transformers_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp_path: Path) -> None:
     source = save(transformers_toy(pre_norm).to(dtype), tmp_path / "theirs")
-    write_gptkit(load_source(source), tmp_path / "ours")
+    save_model(load_source(source), tmp_path / "ours")
     assert set(load_file(tmp_path / "ours" / "model.safetensors")) == toy(pre_norm).state_dict().keys() - {
         "lm_head.weight"
     }
@@ -91,13 +93,13 @@ def test_from_transformers_and_back_is_bitwise_equal(pre_norm: bool, dtype: torc
 @families
 def test_to_transformers_and_back_is_bitwise_equal(pre_norm: bool, tmp_path: Path) -> None:
     model = toy(pre_norm, bos_token_id=5, eos_token_id=6)
-    write_gptkit(model, tmp_path / "ours")
+    save_model(model, tmp_path / "ours")
     write_hf(model, tmp_path / "theirs")
     theirs_class = GPT2LMHeadModel if pre_norm else OpenAIGPTLMHeadModel
     with quiet_transformers():
         theirs = theirs_class.from_pretrained(tmp_path / "theirs")
     torch.testing.assert_close(theirs(ids()).logits, model(ids()).logits, **CLOSE)
-    write_gptkit(load_source(tmp_path / "theirs"), tmp_path / "back")
+    save_model(load_source(tmp_path / "theirs"), tmp_path / "back")
     assert same_weights(tmp_path / "back", tmp_path / "ours")
     files = [tmp_path / name / "config.json" for name in ("back", "ours")]
     assert files[0].read_text() == files[1].read_text()
@@ -219,7 +221,7 @@ def test_a_nanogpt_checkpoint_computes_what_nanogpt_does(bias: bool, prefix: str
     assert expected.std() > 1
     torch.testing.assert_close(model(ids()).logits, expected, **CLOSE)
     assert model.config.resid_pdrop == 0.2
-    write_gptkit(load_source(path.parent), tmp_path / "ours")
+    save_model(load_source(path.parent), tmp_path / "ours")
     torch.testing.assert_close(load_model(tmp_path / "ours")(ids()).logits, model(ids()).logits)
 
 
@@ -248,7 +250,7 @@ def test_openai_params_compute_what_transformers_does(tmp_path: Path) -> None:
     model = load_source(openai_params(tmp_path, theirs))
     assert not model.config.pre_norm
     torch.testing.assert_close(model(ids()).logits, theirs(ids()).logits, **CLOSE)
-    write_gptkit(model, tmp_path / "ours")
+    save_model(model, tmp_path / "ours")
     write_hf(load_source(tmp_path / "ours"), tmp_path / "theirs")
     saved = save(theirs, tmp_path / "saved")
     assert same_weights(tmp_path / "theirs", saved)
@@ -266,7 +268,7 @@ class Harmful:
 
 def refused(path: Path, pattern: str) -> None:
     with pytest.raises(InputError, match=pattern) as caught:
-        read_source(path)
+        load_source(path)
     assert "\n" not in str(caught.value)
     assert caught.value.where
     assert caught.value.fix
@@ -351,5 +353,6 @@ def test_a_model_with_parts_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_the_state_is_complete(tmp_path: Path) -> None:
     """Whoever reads a source can load it strictly."""
-    config, state = read_source(save(transformers_toy(True), tmp_path))
+    source = save(transformers_toy(True), tmp_path)
+    config, state = format_of(source).read(source)
     GPTForCausalLM(config).load_state_dict(state, strict=True)

@@ -16,11 +16,11 @@ from transformers import initialization as init
 
 import gptkit.model  # registers the Auto classes
 from gpt_toy import FAMILIES, SIZES, ids, toy
+from gptkit.convert.command import load_source
 from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import config_from, load_model, load_source
+from gptkit.model.loading import config_from, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.directories import model_directory, model_presets
@@ -77,7 +77,7 @@ def test_a_saved_model_comes_back_bit_by_bit_and_in_silence(
     pre_norm: bool, tied: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = toy(pre_norm, tie_word_embeddings=tied)
-    write_gptkit(model, tmp_path)
+    save_model(model, tmp_path)
     loaded = load_model(tmp_path)
     assert capfd.readouterr() == ("", "")
     assert not loaded.training
@@ -89,7 +89,7 @@ def test_a_saved_model_comes_back_bit_by_bit_and_in_silence(
 @families
 def test_auto_classes_know_it(pre_norm: bool, tmp_path: Path) -> None:
     model = toy(pre_norm)
-    write_gptkit(model, tmp_path)
+    save_model(model, tmp_path)
     with quiet_transformers():
         found = AutoModelForCausalLM.from_pretrained(tmp_path)
         body = AutoModel.from_pretrained(tmp_path)
@@ -102,7 +102,7 @@ def test_auto_classes_know_it(pre_norm: bool, tmp_path: Path) -> None:
 
 def test_a_bf16_model_is_loaded_in_fp32(tmp_path: Path) -> None:
     model = toy().to(torch.bfloat16)
-    write_gptkit(model, tmp_path)
+    save_model(model, tmp_path)
     loaded = load_model(tmp_path)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert loaded.config.dtype == torch.float32
@@ -111,7 +111,7 @@ def test_a_bf16_model_is_loaded_in_fp32(tmp_path: Path) -> None:
 
 
 def test_a_run_directory_stands_for_its_model(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path / "run" / "model")
+    save_model(toy(), tmp_path / "run" / "model")
     assert model_directory(tmp_path / "run") == tmp_path / "run" / "model"
     assert torch.equal(load_model(tmp_path / "run")(ids()).logits, toy()(ids()).logits)
 
@@ -124,7 +124,7 @@ def test_shards_are_read(tmp_path: Path) -> None:
 
 
 def test_a_loaded_model_outlives_its_file(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     loaded = load_model(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert torch.equal(loaded(ids()).logits, toy()(ids()).logits)
@@ -137,7 +137,7 @@ def test_a_loaded_model_outlives_its_file(tmp_path: Path) -> None:
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """Let a local directory stand in for a snapshot of the hub; return the calls made."""
     calls: list[Any] = []
-    write_gptkit(toy(), tmp_path / "snapshot")
+    save_model(toy(), tmp_path / "snapshot")
 
     def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
         calls.append((name, allow_patterns))
@@ -202,7 +202,7 @@ def test_other_formats_are_sent_to_convert(name: str, tmp_path: Path) -> None:
         assert str(caught.value.fix).startswith(f"gptkit convert {source} ")
     with pytest.raises(InputError, match="not safetensors"):
         config_from(str(tmp_path / name), vocab_size=61)
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     assert load_model(tmp_path).config.n_layer == SIZES["n_layer"]  # what lies beside safetensors is left alone
 
 
@@ -216,7 +216,7 @@ def test_gguf_is_read_by_nothing(tmp_path: Path) -> None:
 
 
 def test_remote_code_is_refused(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
     refused(tmp_path, "auto_map")
@@ -235,7 +235,7 @@ def test_remote_code_is_refused(tmp_path: Path) -> None:
 def test_a_config_that_lies_is_one_line(
     change: dict[str, Any], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     refused(tmp_path, message)
@@ -245,14 +245,14 @@ def test_a_config_that_lies_is_one_line(
 @pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "model.bin"])
 def test_shards_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     toy().config.save_pretrained(tmp_path / "model")
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     index = {"weight_map": {"transformer.wte.weight": name}}
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path / "model", "no safetensors file of this directory")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     wpe = state.pop("transformer.wpe.weight")
     save_file(state, tmp_path / "model.safetensors")

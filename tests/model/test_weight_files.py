@@ -24,8 +24,7 @@ from gptkit.errors import InputError
 from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.config_files import OWN_KEYS, parse_config
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.interop import write_gptkit
-from gptkit.model.loading import load_model
+from gptkit.model.loading import load_model, save_model
 from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.config_json import HOUSE, KNOWN, SILENT_KEYS, sizes_of
 from gptkit.model_files.sizes import Sizes
@@ -68,7 +67,7 @@ def same_values(array: np.ndarray[Any, Any], tensor: torch.Tensor) -> bool:
 @dtypes
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_of_ours(pre_norm: bool, dtype: torch.dtype, tied: bool, tmp_path: Path) -> None:
-    write_gptkit(toy(pre_norm, tie_word_embeddings=tied).to(dtype), tmp_path)
+    save_model(toy(pre_norm, tie_word_embeddings=tied).to(dtype), tmp_path)
     arrays = same_as_loaded(tmp_path)
     is_mapped = dtype != torch.float16
     assert all(array.flags.owndata != is_mapped and array.flags.writeable != is_mapped for array in arrays.values())
@@ -88,7 +87,7 @@ def test_shards_unusual_sizes_and_another_gelu(tmp_path: Path) -> None:
 @families
 def test_a_fine_tuned_model_yields_its_language_model(pre_norm: bool, tmp_path: Path) -> None:
     head = NewHead(task="t", format="classification", labels=("no", "yes"), markers=(61, 62, 63))
-    write_gptkit(to_double_heads(toy(pre_norm), head, seed=0), tmp_path)
+    save_model(to_double_heads(toy(pre_norm), head, seed=0), tmp_path)
     assert same_as_loaded(tmp_path)["lm_head.weight"].shape == (64, 32)
 
 
@@ -195,7 +194,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_load_model_refuses_is_not_mapped(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     damage(tmp_path)
     assert map_weights(tmp_path) is None
     with pytest.raises(InputError):
@@ -219,7 +218,7 @@ def test_what_has_no_counterpart_is_not_mapped(changes: dict[str, Any], tmp_path
 
 
 def test_other_types_and_doubled_tensors_are_left_to_load_model(tmp_path: Path) -> None:
-    write_gptkit(toy(), tmp_path)
+    save_model(toy(), tmp_path)
     edit_tensors(lambda tensors: tensors.update({BIAS: tensors[BIAS].double()}))(tmp_path)
     assert map_weights(tmp_path) is None
     load_model(tmp_path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptkit.report.loss_plot import draw_loss
-from gptkit.report.model_card import ModelCard, fenced, plain
+from gptkit.report.model_card import ModelCard
+from gptkit.report.plots import draw_loss
+from gptkit.report.text import code_block, escape_markdown
 
 HOSTILE = "a|b <script>alert(1)</script> [x](javascript:1) `c` *d*\n# e"
 
@@ -33,8 +34,8 @@ def test_hostile_names_stay_text_on_their_line() -> None:
     assert "<script" not in text
     assert "](javascript" not in text
     headings = [line for line in text.splitlines() if line.startswith("# ")]
-    assert headings == [f"# {plain(HOSTILE)}", "# out"]  # the second one inside its fence
-    assert fenced("```") == "````text\n```\n````"
+    assert headings == [f"# {escape_markdown(HOSTILE)}", "# out"]  # the second one inside its fence
+    assert code_block("```") == "````text\n```\n````"
 
 
 def test_a_card_gives_data_hash_command_figures_and_licence() -> None:

@@ -16,11 +16,11 @@ from gptkit.errors import InputError
 from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft_scores
 from gptkit.tasks.formats import Markers, format_example
 from gptkit.text.examples import Example
+from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 from gptkit.text.tokenizers.byte_level import train_byte_level
 from gptkit.text.tokenizers.char import train_char
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
-from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz<>_|"
 GPT1_PIECES = ["<unk>", *LETTERS, *(letter + "</w>" for letter in LETTERS), "lo", "low</w>", NEWLINE_TOKEN]

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.decoding.text import TextStream, never_sampled, stop_ids
 from gptkit.errors import InputError
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.light import LightTokenizer, light_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in, train_tokenizer
-from gptkit.text.tokenizers.separator import END_OF_TEXT, separator_id
 
 TEXTS = ["To be, or not to be:\nthat's  the question.\n\n", "caf\u00e9 \U0001f600 don't 1,234", "to be to be to be"]
 
@@ -233,7 +233,7 @@ def test_special_tokens_that_stand_in_the_vocabulary_alone_are_left_to_transform
 def test_neither_torch_nor_transformers_is_imported(bpe: Pair, folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from gptkit.text.tokenizers.light import light_tokenizer;"
-        "from gptkit.text.tokenizers.separator import separator_id;"
+        "from gptkit.text.tokenizers.any_tokenizer import separator_id;"
         "from gptkit.text.tokenizers.encoding import encode_pieces;"
         f"tokenizer = light_tokenizer(Path({str(folder / 'bpe')!r}));"
         "print(separator_id(tokenizer), len(encode_pieces(tokenizer, ['to be'])),"

@@ -14,7 +14,7 @@ from toy_processes import run_pair
 from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 
 from gptkit.errors import UsageError
-from gptkit.model.interop import read_safetensors
+from gptkit.model.loading import read_safetensors
 from gptkit.system.run_layout import directory_name
 from gptkit.training.checkpoints import newest_committed
 from gptkit.training.optimizers import build_optimizer

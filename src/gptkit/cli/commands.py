@@ -9,18 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gptkit.cli.recipes import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
 from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.manage.options import (
-    EnvOptions,
-    RecipesCopyOptions,
-    RecipesListOptions,
-    RecipesShowOptions,
-    TasksOptions,
-    TokenizerCompareOptions,
-    TokenizerTrainOptions,
-)
+from gptkit.manage.env import EnvOptions
+from gptkit.manage.tasks import TasksOptions
+from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
 from gptkit.options import GenerateOptions, OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
@@ -171,7 +166,7 @@ COMMANDS = (
         "recipes ls",
         "List the model presets and the recipes.",
         RecipesListOptions,
-        "gptkit.manage.recipes:run_list",
+        "gptkit.cli.recipes:run_list",
         ("gptkit recipes ls",),
         "gptkit recipes show laptop",
     ),
@@ -179,7 +174,7 @@ COMMANDS = (
         "recipes show",
         "Show a preset or a recipe, with every key that it leaves at its default.",
         RecipesShowOptions,
-        "gptkit.manage.recipes:run_show",
+        "gptkit.cli.recipes:run_show",
         ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
         "gptkit recipes cp {kind}/{name}",
     ),
@@ -187,7 +182,7 @@ COMMANDS = (
         "recipes cp",
         "Copy a preset or a recipe, to change it.",
         RecipesCopyOptions,
-        "gptkit.manage.recipes:run_copy",
+        "gptkit.cli.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
         "gptkit {command} {flag} {path}",
     ),

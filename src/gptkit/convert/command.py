@@ -6,55 +6,44 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    OpenAIGPTLMHeadModel,
-    OpenAIGPTTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
-from gptkit.convert.proof import logits_on_random_ids, same_logits
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.model.config_files import foreign_config
-from gptkit.model.interop import State, read_safetensors, read_weights, write_gptkit, write_hf
-from gptkit.model.loading import load_model, load_source
+from gptkit.model.loading import State, build_model, read_safetensors
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model.quiet import quiet_transformers
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.config_json import model_type
 from gptkit.model_files.directories import source_directory
-from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
-from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
 
-WRITERS: dict[str, Callable[[Any, Path], None]] = {"gptkit": write_gptkit, "hf": write_hf}
+SEQUENCES, LENGTH = 4, 64  # of the random ids that source and destination are compared on
 
 
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     """Write the destination whole or not at all, show its tensors, and return the proof that it computes the same."""
-    destination = options.destination
-    _refuse_taken(destination)
+    destination, target = options.destination, FORMATS[options.to].load()
+    _check_free(destination)
     asked = options.source
     source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
+    origin = format_of(source)
     model = load_source(source)
     language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
-    if options.to == "hf" and model is not language_model:
-        console.warn(f"the head for {model.config.task} is dropped: plain transformers has none that computes the same")
+    if model is not language_model and target.NO_HEAD:
+        console.warn(f"the head for {model.config.task} is dropped: {target.NO_HEAD}")
         if (described_in(source) / TASK_FILE).exists():
             console.warn(f"{TASK_FILE}, the description of that task, is dropped with it")
         model = language_model
@@ -64,22 +53,22 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     if tokenizer is not None and model.config.eos_token_id is None:
         with suppress(InputError):  # a tokenizer without a separator leaves them unset
             set_special_tokens(model, tokenizer)
-    with _published(destination) as folder:
-        WRITERS[options.to](model, folder)
+    with _new_directory(destination) as folder:
+        target.write(model, folder)
         tensors = _tensors(read_safetensors(folder))
         if task is not None:
             write_task(folder, task)
         if tokenizer is not None:
-            _write_tokenizer(tokenizer, folder, options.to, console)
-        expected = logits_on_random_ids(_in_its_own_code(source) if _is_foreign(source) else language_model)
-        del model, language_model  # one at a time is enough for memory
-        found = logits_on_random_ids(_as_plain_transformers(folder) if options.to == "hf" else load_model(folder))
-        difference = _difference(expected, found, options.source)
+            target.write_tokenizer(tokenizer, folder, console)
+        reference = origin.in_its_own_code(source) if hasattr(origin, "in_its_own_code") else language_model
+        expected = _logits_on_random_ids(reference)
+        del model, language_model, reference  # one at a time is enough for memory
+        difference = _difference(expected, _logits_on_random_ids(target.read_back(folder)), asked)
     parameters = sum(row[-1] for row in tensors)
     console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
     console.result(f"{parameters:,} parameters in {dtype}, logits differ from the source's by {difference:.1e} at most")
     return {
-        "source": options.source,
+        "source": asked,
         "destination": str(destination),
         "to": options.to,
         "dtype": dtype,
@@ -89,7 +78,14 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     }
 
 
-def _refuse_taken(destination: Path) -> None:
+def load_source(source: Path) -> GPTPreTrainedModel:
+    """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
+    config, state = format_of(source).read(source)
+    head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
+    return build_model(config, state, state["transformer.wte.weight"].dtype, head)
+
+
+def _check_free(destination: Path) -> None:
     if destination.is_dir() and not any(destination.iterdir()):
         return
     if destination.exists() or destination.is_symlink():
@@ -109,17 +105,6 @@ def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Consol
     return tokenizer
 
 
-def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, to: str, console: Console) -> None:
-    if to == "hf" and isinstance(tokenizer, GPT1Tokenizer):
-        console.warn(
-            "plain transformers splits GPT-1's text in its own way: its ids differ, and it has no newline token"
-        )
-        added = sorted(tokenizer.added_tokens_encoder.items(), key=lambda item: item[1])
-        tokenizer = OpenAIGPTTokenizer(tokenizer.vocabulary, tokenizer.merges)  # type: ignore[arg-type]
-        tokenizer.add_tokens([token for token, _ in added], special_tokens=True)
-    tokenizer.save_pretrained(folder)
-
-
 def _tensors(state: State) -> list[tuple[str, str, int, int]]:
     """Return (name, shape, number, parameters) of each kind of tensor in a file, the layers' counted together."""
     kinds = [
@@ -130,7 +115,7 @@ def _tensors(state: State) -> list[tuple[str, str, int, int]]:
 
 
 @contextmanager
-def _published(destination: Path) -> Iterator[Path]:
+def _new_directory(destination: Path) -> Iterator[Path]:
     """Give a new directory to fill, which becomes `destination` in one move if all goes well, and vanishes if not."""
     destination = destination.absolute()
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -145,35 +130,21 @@ def _published(destination: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Say whether this is a directory of transformers' own."""
-    config = folder / "config.json"
-    return config.is_file() and model_type(read_json_object(config)) != "gptkit"
-
-
-def _in_its_own_code(folder: Path) -> PreTrainedModel:
-    """Return a foreign directory's model as transformers computes it; it sees only the tensors."""
-    config = foreign_config(folder / "config.json")
-    theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
-    with quiet_transformers():
-        model: PreTrainedModel = theirs.from_pretrained(None, config=config, state_dict=read_weights(folder))
-    return model
-
-
-def _as_plain_transformers(folder: Path) -> PreTrainedModel:
-    """Return the model in a directory that was just written, read as anybody would."""
-    with quiet_transformers():
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        )
-    return model
+@torch.inference_mode()
+def _logits_on_random_ids(model: PreTrainedModel) -> Tensor:
+    """Return logits (sequences, length, vocab) for ids that the model's sizes determine; the model becomes fp32."""
+    length = min(LENGTH, model.config.n_positions)
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(model.config.vocab_size, (SEQUENCES, length), generator=generator)
+    logits: Tensor = model.float().eval()(input_ids=input_ids).logits
+    return logits
 
 
 def _difference(expected: Tensor, found: Tensor, source: str) -> float:
-    """Return the largest difference of logits; raise when it is more than rounding."""
+    """Return the largest difference of logits; raise when it is more than the rounding of fp32 in two codes."""
     if not bool(expected.isfinite().all()):
         raise InputError("the model's logits are not finite", where=source, fix="its weights are damaged; take another")
     difference = float((expected - found).abs().max())
-    if not same_logits(expected, found):
+    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):  # NaN is no agreement
         raise GptkitError(f"the converted model's logits differ by {difference:.1e}", where=source)
     return difference

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN
-from gptkit.text.tokenizers.light import AnyTokenizer
-from gptkit.text.tokenizers.separator import separator_id
+from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN, AnyTokenizer, separator_id
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # What ends a sentence and, once white space follows, the quotes and brackets that close with it.

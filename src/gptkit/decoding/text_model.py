@@ -13,9 +13,9 @@ from gptkit.decoding.text import Continuation, never_sampled, stop_ids
 from gptkit.decoding.text_options import check_vocabulary, full_prompt, stop_strings
 from gptkit.decoding.token_report import TokenReport
 from gptkit.options import GenerateOptions
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.light import AnyTokenizer, light_tokenizer
-from gptkit.text.tokenizers.separator import separator_id
+from gptkit.text.tokenizers.light import light_tokenizer
 
 
 class Prompt(NamedTuple):

@@ -7,7 +7,7 @@ from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptkit.report.pictures import save, set_title
+from gptkit.report.plots import save, set_title
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; dashes and markers where there are more curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -23,8 +23,8 @@ from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.quiet import quiet_transformers
 from gptkit.recipes import CONFIG, read_recipe
-from gptkit.report.loss_plot import draw_loss
-from gptkit.report.model_directory import write_model, write_start
+from gptkit.report.model_card import write_model, write_start
+from gptkit.report.plots import draw_loss
 from gptkit.system import files
 from gptkit.system.run_layout import directory_name
 from gptkit.tasks.carried_task import carried_task, write_task

@@ -14,7 +14,7 @@ from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.tasks.table import Task
 from gptkit.training import rules
-from gptkit.training.batches import Batches, ShouldStop, StopEvaluation
+from gptkit.training.batches import Batches, ShouldStop
 from gptkit.training.hardware import Hardware
 from gptkit.training.job import Evaluate, MicroBatching
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
@@ -155,11 +155,7 @@ def evaluation(task: Task, model: GPTDoubleHeadsModel, dev: EncodedExamples) -> 
     """Return what scores the dev set: the task's metrics, and the classifier's mean loss as val_loss."""
 
     def evaluate(should_stop: ShouldStop) -> dict[str, float]:
-        def stop_if_asked() -> None:
-            if should_stop():
-                raise StopEvaluation
-
-        found = evaluate_head(model, dev, before_round=stop_if_asked)
+        found = evaluate_head(model, dev, should_stop=should_stop)
         assert found.loss is not None
         return {"val_loss": found.loss, **metrics_of(task, found.logits, dev.targets)}
 

@@ -11,7 +11,7 @@ from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.plan import length_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.report.model_card import ModelCard, made_with, shape_of
+from gptkit.report.model_card import ModelCard, describe_shape, versions
 from gptkit.tasks.carried_task import TASK_FILE
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.table import Task
@@ -145,7 +145,7 @@ def model_card(
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
         parameters=model.num_parameters(),
-        shape=shape_of(config),
+        shape=describe_shape(config),
         data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
@@ -159,5 +159,5 @@ def model_card(
             "best epoch": f"{result['best_epoch']} of {options.epochs}",
             "seconds of training": shown(result["train_seconds"]),
         },
-        versions=made_with(choices.facts()),
+        versions=versions(choices.facts()),
     )

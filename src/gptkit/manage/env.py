@@ -1,31 +1,39 @@
-"""`gptkit env`: what a report of a bug or of a speed should say about the machine."""
+"""`gptkit env`: the environment's details, for reports of bugs and of speed."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shlex
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
 import gptkit
 from gptkit.console import Console
-from gptkit.decoding.native.library import NativeUnavailableError, find_c_compiler
-from gptkit.manage.options import EnvOptions
+from gptkit.options import OutputOptions
 from gptkit.recipes import recipes_root
 from gptkit.system.cache import cache_directory
-from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
-from gptkit.training.hardware import cpu_name, find_compiler
+from gptkit.system.limits import usable_processors
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "safetensors", "evaluate", "numpy")
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # of instructions
 EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions(OutputOptions):
+    """Show versions, processor, GPUs, compiler and folders."""
+
+
 def run(options: EnvOptions, console: Console) -> dict[str, Any]:
     """Print a table of versions, processor, GPUs, compiler and folders."""
+    import torch
+
+    from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
+    from gptkit.training.hardware import cpu_name, find_compiler
+
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     facts = {
         "gptkit": gptkit.__version__,
         "python": platform.python_version(),
@@ -33,13 +41,13 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "extras": {name: _version(name) for name in EXTRAS},
         "processor": cpu_name(),
-        "cores": _cores(),
+        "cores": usable_processors(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "limits": " ".join(f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)) or "none",
         "amx": cpu_has_amx(),
         "bf16": cpu_has_bf16(),
-        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "gpus": [{"name": gpu.name, "memory": gpu.total_memory} for gpu in gpus],
         "compiler": find_compiler(),
         "c_compiler": _c_compiler(),
         "cache": cache_directory(),
@@ -73,16 +81,9 @@ def _version(package: str) -> str | None:
 
 def _c_compiler() -> str | None:
     """Return the command that compiles the decoder of `generate`, with the flags that CC gives it."""
+    from gptkit.decoding.native.library import NativeUnavailableError, find_c_compiler
+
     try:
         return shlex.join(find_c_compiler() or ()) or None
     except NativeUnavailableError:
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpu(index: int) -> dict[str, Any]:
-    properties = torch.cuda.get_device_properties(index)
-    return {"name": properties.name, "memory": properties.total_memory}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gptkit.console import Console
-from gptkit.manage.options import TasksOptions
-from gptkit.tasks.demo import demo_examples
-from gptkit.tasks.table import TASKS
-from gptkit.tasks.task import Task
+from gptkit.options import OutputOptions
+
+if TYPE_CHECKING:
+    from gptkit.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksOptions(OutputOptions):
+    """List the tasks to fine-tune on."""
 
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:
     """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
+    from gptkit.tasks.table import TASKS
+
     columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
     console.table("", columns, [_row(task) for task in TASKS.values()])
     console.table("", ("task", "data"), [(task.name, task.data) for task in TASKS.values()])
@@ -29,6 +37,8 @@ def _row(task: Task) -> tuple[object, ...]:
 
 def sizes_of(task: Task) -> dict[str, int]:
     """Return the examples of each split: as published, or as this Python's documentation makes them."""
+    from gptkit.tasks.demo import demo_examples
+
     if task.is_demo:
         return {split: len(demo_examples(task.name, split)) for split in task.splits}
     return dict(task.sizes)

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
-from gptkit.manage.tokenizer_comparison import Comparison, compare, take
-from gptkit.text.corpora import Corpus, open_corpus
-from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, needs_training, train_tokenizer, training_note
+from gptkit.options import OutputOptions, option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from gptkit.manage.tokenizer_comparison import Comparison
+    from gptkit.text.corpora import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrainOptions(OutputOptions):
+    """Make the tokenizer that pretrain would make of the same text."""
+
+    data: tuple[str, ...] = option(
+        (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
+    )
+    validation: str = option(
+        "0.1", "What pretrain will hold out: the tokenizer is not trained on it.", metavar="FILE|FRACTION"
+    )
+    tokenizer: str = option(
+        "bpe:4096", "char, or bpe:N for a byte-level BPE of N entries.", short="-t", metavar="char|bpe:N"
+    )
+    out: Path = option(Path("tokenizer"), "Directory to write; it must not exist or be empty.", short="-o")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerCompareOptions(OutputOptions):
+    """Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed."""
+
+    first: str = option(
+        None, "A directory, hf:NAME, or char or bpe:N, which are trained on the text.", argument=True, metavar="A"
+    )
+    second: str = option(None, "The other one.", argument=True, metavar="B")
+    data: tuple[str, ...] = option(
+        (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
+    )
+    megabytes: float = option(10.0, "Compare on this much of the text at most.", minimum=0.001)
 
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
     """Train a tokenizer on the training text and save it; return what `--json` prints."""
+    from gptkit.text.tokenizers.loading import fingerprint, needs_training
+
     if not needs_training(options.tokenizer):
         raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix="write char or bpe:N")
-    _require_empty(options.out)
+    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+        where = f"--out {options.out}"
+        raise UsageError("there is something already", where=where, fix="name a new directory")
     corpus = _opened(options.data, options.validation, console)
     start = time.perf_counter()
     tokenizer = _trained(options.tokenizer, corpus, console)
@@ -44,6 +81,9 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Measure two tokenizers on the same text; return what `--json` prints."""
+    from gptkit.manage.tokenizer_comparison import compare, take
+    from gptkit.text.tokenizers.loading import load_tokenizer, needs_training
+
     specs = (options.first, options.second)
     there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _opened(options.data, "0.1", console)
@@ -51,25 +91,23 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     comparison = compare(first, second, take(corpus.train_pieces(), round(options.megabytes * 1e6)))
     _show(comparison, options, console)
     fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
-    return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **comparison.as_json()}
+    return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **dataclasses.asdict(comparison)}
 
 
 def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
+    from gptkit.text.corpora import open_corpus
+
     corpus = open_corpus(data, validation)
     for note in (corpus.description, *corpus.notes):
         console.say(note)
     return corpus
 
 
-def _require_empty(directory: Path) -> None:
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise UsageError("there is something already", where=f"--out {directory}", fix="name a new directory")
-
-
 def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
+    from gptkit.text.tokenizers.loading import train_tokenizer, training_note
+
     tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
-    note = training_note(spec, tokenizer)
-    if note:
+    if note := training_note(spec, tokenizer):
         console.warn(note)
     return tokenizer
 

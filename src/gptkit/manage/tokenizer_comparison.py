@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -50,9 +49,6 @@ class Comparison:
     shared_entries: int
     same_ids: bool
     difference: Difference | None
-
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def take(pieces: Iterable[Piece], size: int) -> list[Piece]:

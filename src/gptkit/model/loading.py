@@ -1,25 +1,41 @@
-"""From what `--model` names to a configuration or a model: presets, config.json files, directories, hf:NAME."""
+"""From what `--model` names (a preset, a config.json, a directory, hf:NAME) to a configuration or a model, and back.
+
+Weights come from safetensors alone. Ours keep matrices (out, in), as nn.Linear does; transformers' gpt2 and openai-gpt
+(in, out), as Conv1D does. Names are mapped here: `from_pretrained(key_mapping=...)` would be reversed on saving.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.model.config_files import parse_config
+from gptkit.model.config_files import parse_config, read_config
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.interop import State, read_directory, read_source
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats, source_directory
-from gptkit.model_files.weights import weight_files
+from gptkit.model_files.config_json import model_type
+from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats
+from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name
+from gptkit.model_files.weights import not_finite, row_parts, weight_files
 from gptkit.system.json_files import read_json_object
+from gptkit.system.run_layout import described_in
 
+State = dict[str, Tensor]
+Head = type[GPTPreTrainedModel]
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
+
+MISFIT_FIX = "the weights do not belong to this config"
 
 
 def config_from(model: str, *, vocab_size: int) -> GPTConfig:
@@ -56,7 +72,7 @@ def load_model(
     Weights come from safetensors alone, in `dtype` whatever the file's own. A GPTForCausalLM comes from a fine-tuned
     model too; a GPTDoubleHeadsModel comes from nothing else. InputError for anything else, on one line.
     """
-    return _built(*read_directory(model_directory(model), head), dtype, head)
+    return build_model(*read_directory(model_directory(model), head), dtype, head)
 
 
 def weights_sha256(directory: Path) -> str:
@@ -68,16 +84,141 @@ def weights_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def load_source(source: str | Path) -> GPTForCausalLM | GPTDoubleHeadsModel:
-    """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
-    is_directory = str(source).startswith("hf:") or (Path(source) / "model" / "config.json").exists()
-    config, state = read_source(source_directory(source) if is_directory else source)
-    dtype = state["transformer.wte.weight"].dtype
-    if "score.weight" in state:
-        return _built(config, state, dtype, GPTDoubleHeadsModel)
-    return _built(config, state, dtype, GPTForCausalLM)
+def saved_head(directory: Path) -> Head:
+    """Return the class of the model that a directory holds, as its config.json says."""
+    config = read_config(described_in(directory) / "config.json")
+    is_tuned = config.format is not None and GPTDoubleHeadsModel.__name__ in (config.architectures or [])
+    return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
 
 
-def _built(config: GPTConfig, state: State, dtype: torch.dtype, head: type[Model]) -> Model:
+def read_directory(
+    directory: Path, head: Head = GPTForCausalLM, read: Callable[[Path], State] | None = None
+) -> tuple[GPTConfig, State]:
+    """Return the model in a directory of config.json and weights: ours, or transformers' gpt2 or openai-gpt.
+
+    `read` returns the tensors, by default from safetensors alone. All tensors are those of `head`; for a
+    GPTForCausalLM, a fine-tuned model's classifier and task are left out.
+    """
+    description = described_in(directory) / "config.json"
+    raw = read_json_object(description)
+    config = parse_config(raw, str(description))
+    if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
+        fix = f"fine-tune it first: gptkit finetune --model {directory} --task ..."
+        raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
+    state = (read or read_safetensors)(directory)
+    if model_type(raw) != "gptkit":
+        state = _from_hf(state)
+    if head is GPTForCausalLM and config.format is not None:
+        config = config.without_head()
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
+    return config, copied(checked(config, state, str(directory), head))
+
+
+def copied(state: State) -> State:
+    """Return tensors that no longer hang on their file: mapped ones would die with it if it were cut short."""
+    copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
+    return {name: copies[id(tensor)] for name, tensor in state.items()}
+
+
+def read_safetensors(directory: Path) -> State:
+    """Return all tensors of model.safetensors or of its shards, mapped: nothing of them is read yet.
+
+    The rows that several processes wrote of a checkpoint are put together. InputError for pickles, for they can run
+    code.
+    """
+    found: list[State] = []
+    for file in weight_files(directory):
+        try:
+            found.append(load_file(file))
+        except SafetensorError as error:
+            raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
+        except OSError as error:
+            reason = error.strerror or "no such file"
+            raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
+        except RuntimeError:  # torch's word for what the system will not map
+            size = file.stat().st_size
+            message = f"its {size:,} bytes do not fit into memory"
+            raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
+    if row_parts(directory):
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return {name: tensor for state in found for name, tensor in state.items()}
+
+
+def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
+    """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
+    if config.tie_word_embeddings and "transformer.wte.weight" in state:
+        state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
+    refuse_other_sizes(config, state, where)
+    expected = shapes_of(config, head)
+    _refuse_misfits(expected, state, where)
+    for name in state.keys() - expected.keys():
+        raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
+    _refuse_not_finite(state, where)
+    return state
+
+
+def _refuse_not_finite(state: State, where: str) -> None:
+    """Raise InputError naming the tensor: not every path from weights to a result would show what they hold."""
+    for name, tensor in state.items():
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
+        if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
+            raise not_finite(f"tensor {name} is", where)
+
+
+def refuse_other_sizes(config: GPTConfig, state: State, where: str) -> None:
+    """Compare every size with a tensor that has it: a model of absurd sizes could not even be built to be compared."""
+    layers = len({match[1] for name in state if (match := LAYER.match(name))})
+    if layers != config.n_layer:
+        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)
+    sizes = {
+        "transformer.wte.weight": (config.vocab_size, config.n_embd),
+        "transformer.wpe.weight": (config.n_positions, config.n_embd),
+        "transformer.h.0.mlp.c_fc.weight": (config.n_inner or 4 * config.n_embd, config.n_embd),
+    }
+    _refuse_misfits(sizes, state, where)
+
+
+def _refuse_misfits(expected: Mapping[str, tuple[int, ...]], state: State, where: str) -> None:
+    for name, shape in expected.items():
+        if name not in state:
+            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
+        if state[name].shape != shape:
+            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
+            raise InputError(message, where=where, fix=MISFIT_FIX)
+        if not state[name].is_floating_point():
+            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
+            raise InputError(message, where=where, fix="give the model before its quantisation")
+
+
+def shapes_of(config: GPTConfig, head: Head = GPTForCausalLM) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in head(config).state_dict().items()}
+
+
+def _from_hf(theirs: State) -> State:
+    """Return our state dict from gpt2's or openai-gpt's, saved with or without the `transformer.` prefix."""
+    state: State = {}
+    for name, tensor in theirs.items():
+        if own := own_name(name):
+            state[own] = transposed(own, tensor)
+    return state
+
+
+def transposed(name: str, tensor: Tensor) -> Tensor:
+    """Return a matrix with its inputs and outputs exchanged, and anything else as it is."""
+    return tensor.t() if MATRIX.search(name) and tensor.ndim == 2 else tensor
+
+
+def save_model(model: PreTrainedModel, directory: Path) -> None:
+    """Write config.json and weights, as `load_model` and, after `import gptkit.model`, the Auto classes load them."""
+    with quiet_transformers():
+        model.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):  # which safetensors makes for their owner alone
+        shutil.copymode(directory / "config.json", weights)
+
+
+def build_model(config: GPTConfig, state: State, dtype: torch.dtype, head: type[Model]) -> Model:
+    """Return a model of these weights, in eval mode."""
     with quiet_transformers():
         return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)

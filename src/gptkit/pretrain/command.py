@@ -19,8 +19,8 @@ from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.loss_plot import draw_loss
-from gptkit.report.model_directory import write_model, write_start
+from gptkit.report.model_card import write_model, write_start
+from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint

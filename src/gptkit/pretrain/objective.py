@@ -64,7 +64,7 @@ def validate(
     """
     device = next(model.parameters()).device
     nll = torch.zeros((), dtype=torch.float64, device=device)
-    for _, batch in own_batches(_validation_batches(tokens, sequence_length), should_stop):
+    for batch in own_batches(_validation_batches(tokens, sequence_length), should_stop):
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         nll += language_modeling_loss(model, moved, 1).double()
     if dist.is_initialized():

@@ -16,7 +16,7 @@ class PretrainOptions(TrainingOptions):
         (),
         "Files, folders, globs of .txt, .txt.gz, .jsonl, .parquet; or hf:NAME[:CONFIG]; none = the embedded corpus.",
         argument=True,
-        metavar="[DATA]...",
+        metavar="DATA",
     )
     validation: str = option(
         "0.1", "A file, or the fraction of the text held out; a single document is cut once.", metavar="FILE|FRACTION"

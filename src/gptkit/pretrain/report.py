@@ -14,7 +14,7 @@ from gptkit.decoding.torch_engine import generate
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.model_card import ModelCard, made_with, shape_of
+from gptkit.report.model_card import ModelCard, describe_shape, versions
 from gptkit.text.tokenizers.loading import separator_id
 from gptkit.training.rules import Choices
 
@@ -80,7 +80,7 @@ def model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
-        shape=shape_of(config),
+        shape=describe_shape(config),
         data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
         f"{inputs.corpus.validation_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
@@ -88,6 +88,6 @@ def model_card(
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
         command=command,
         measured=dict(result_rows(result)),
-        versions=made_with(choices.facts()),
+        versions=versions(choices.facts()),
         sample=sample,
     )

@@ -1,22 +1,23 @@
-"""The README.md beside a model's weights: what it is, from which data and command, how it measures."""
+"""A run's start/ and model/, with the README.md that says what it is, from which data and command, how it measures."""
 
 from __future__ import annotations
 
-import html
+import copy
 import json
 import platform
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import gptkit
-from gptkit.report.text import clean_lines, one_line
+from transformers import PreTrainedTokenizerBase
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
-_NUMBERED = re.compile(r"^(\d+)(\.)(?=\s|$)")  # would begin a list
-_ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
+import gptkit
+from gptkit.model.loading import save_model
+from gptkit.model.modeling_gpt import GPTPreTrainedModel
+from gptkit.report.text import code_block, escape_markdown
+
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
@@ -43,32 +44,32 @@ class ModelCard:
 
     def as_markdown(self) -> str:
         """Return the card; whatever comes from data or file names is shown as code, never read as Markdown."""
+        tables = {
+            "Model": {"parameters": f"{self.parameters:,}", "shape": self.shape},
+            "Data": {
+                "text": self.data,
+                "sha256": self.data_sha256,
+                "licence": self.licence,
+                "tokenizer": self.tokenizer,
+            },
+            "Task": self.task,
+            "Measured": self.measured,
+        }
         parts = [
             _front_matter(self.kind),
-            f"# {plain(self.name)}\n\n{plain(self.summary)}",
-            "## Model\n\n" + _table([("parameters", f"{self.parameters:,}"), ("shape", self.shape)]),
-            "## Data\n\n"
-            + _table(
-                [
-                    ("text", self.data),
-                    ("sha256", self.data_sha256),
-                    ("licence", self.licence),
-                    ("tokenizer", self.tokenizer),
-                ]
-            ),
-            *(["## Task\n\n" + _table(list(self.task.items()))] if self.task else []),
-            "## Measured\n\n" + _table(list(self.measured.items())),
-            "## How it was made\n\n" + fenced(self.command),
-            "## Use\n\n" + fenced(self.use),
-            "## Versions\n\n" + _table(list(self.versions.items())),
+            f"# {escape_markdown(self.name)}\n\n{escape_markdown(self.summary)}",
+            *(f"## {title}\n\n{_table(rows)}" for title, rows in tables.items() if rows),
+            "## How it was made\n\n" + code_block(self.command),
+            "## Use\n\n" + code_block(self.use),
+            "## Versions\n\n" + _table(self.versions),
         ]
         if self.sample is not None:
-            parts.append("## A sample\n\n" + fenced(self.sample))
+            parts.append("## A sample\n\n" + code_block(self.sample))
         parts.append(f"## Limits\n\n{self.limits}")
         return "\n\n".join(parts) + "\n"
 
 
-def shape_of(config: Any) -> str:
+def describe_shape(config: Any) -> str:
     """Return a GPTConfig's sizes in words."""
     return (
         f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
@@ -76,7 +77,7 @@ def shape_of(config: Any) -> str:
     )
 
 
-def made_with(choices: Mapping[str, Any]) -> dict[str, str]:
+def versions(choices: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions that a model was made with, and what its run chose: precision, compile, threads, device."""
     return {
         "gptkit": gptkit.__version__,
@@ -86,24 +87,28 @@ def made_with(choices: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def plain(text: str) -> str:
-    """Return text with everything escaped that Markdown or HTML would read, addresses too, on one line."""
-    escaped = _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
-    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", escaped))
-
-
-def fenced(text: str) -> str:
-    """Return text as a code block that its own backticks cannot close."""
-    text = clean_lines(text)
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
-
-
 def _front_matter(kind: str) -> str:
     facts = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
     return "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in facts.items()) + "\n---"
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {plain(name)} | {plain(value)} |" for name, value in rows)])
+def _table(rows: Mapping[str, str]) -> str:
+    lines = [f"| {escape_markdown(name)} | {escape_markdown(value)} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write what describes the weights of a model, into a directory that exists."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def write_model(
+    directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
+) -> None:
+    """Write the files into an empty directory."""
+    save_model(model, directory)
+    tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")

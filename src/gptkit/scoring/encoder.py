@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.light import AnyTokenizer
-from gptkit.text.tokenizers.separator import separator_id
 
 SHOWN = 40  # characters of a text that a message names
 

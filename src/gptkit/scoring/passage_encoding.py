@@ -9,9 +9,9 @@ import numpy as np
 from gptkit.scoring.encoder import shared_prefix
 from gptkit.scoring.requests import TokenIds
 from gptkit.text.pieces import Piece
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder, Part, strip_newlines
-from gptkit.text.tokenizers.light import AnyTokenizer
 
 _OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer knows
 

@@ -156,3 +156,8 @@ def _told(number: int, where: object, fix: str) -> OutOfResources:
     raised = f"raise {limit.command}, which allows {bound:,} {limit.unit}" if bound is not None else ""
     at = str(where) if where is not None else limit.command if raised else None
     return OutOfResources(limit.message, where=at, fix="; ".join(filter(None, [raised, fix])) or "free some of them")
+
+
+def usable_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

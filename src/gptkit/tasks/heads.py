@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from gptkit.tasks.formats import Markers
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
+from gptkit.training.batches import ShouldStop, own_batches
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
 PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
@@ -69,32 +70,27 @@ def evaluate_head(
     examples: EncodedExamples,
     pieces: Sequence[Indices] | None = None,
     *,
-    before_round: Callable[[], object] = lambda: None,
+    should_stop: ShouldStop = lambda: False,
 ) -> HeadOutput:
     """Return what the model, in eval mode, says of the examples: a score is one output, a choice one for each.
 
-    Processes take whole pieces in turn, so their number changes nothing but the order of the loss's last sum; all call
-    `before_round` before each round of turns, so that they can agree to stop by raising. Examples in none of the pieces
-    (by default all of `evaluation_pieces`) have logits of 0.
+    Processes take whole pieces in turn, so their number changes nothing but the order of the loss's last sum. Examples
+    in none of the pieces (by default all of `evaluation_pieces`) have logits of 0. StopEvaluation where `should_stop()`
+    comes true.
     """
     pieces = evaluation_pieces(examples) if pieces is None else pieces
     device = next(model.parameters()).device
-    process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     is_choice = model.config.format == "multiple-choice"
     outputs = examples.sequences_per_example if is_choice else model.score.out_features
     table = torch.zeros(len(examples), outputs, device=device)  # zero where another process answers
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for index, indices in enumerate(pieces):
-        if index % processes == 0:
-            before_round()
-        if index % processes != process:
-            continue
+    for indices in own_batches(pieces, should_stop):
         batch = {name: torch.from_numpy(array).to(device) for name, array in examples.select(indices).items()}
         output = model(**batch, num_items_in_batch=1)
         table[torch.as_tensor(indices, device=device)] = output.logits.view(len(indices), -1)
         if output.loss is not None:
             loss += output.loss.double()
-    if processes > 1:
+    if dist.is_initialized():
         dist.all_reduce(table)
         dist.all_reduce(loss)
     return HeadOutput(table.cpu().numpy(), None if examples.targets is None else loss.item() / len(examples))

@@ -86,8 +86,8 @@ class StopEvaluation(Exception):
     """An evaluation that was told to stop before its end."""
 
 
-def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -> Iterator[tuple[int, T]]:
-    """Yield (index, batch) of this process's batches of an evaluation: processes take whole ones in turn.
+def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -> Iterator[T]:
+    """Yield this process's batches of an evaluation: processes take whole ones in turn.
 
     All processes ask `should_stop` once a turn, so that they can agree, and raise StopEvaluation where it comes true.
     """
@@ -96,7 +96,7 @@ def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -
         if index % processes == 0 and should_stop():
             raise StopEvaluation
         if index % processes == process:
-            yield index, batch
+            yield batch
 
 
 def dropout_seed(seed: int, step: int, first_row: int) -> int:

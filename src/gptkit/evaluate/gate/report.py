@@ -12,8 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import GptkitError
 from gptkit.evaluate.gate.verdicts import HEADER, Outcome, Row
 from gptkit.evaluate.options import EvalOptions
-from gptkit.report.model_card import plain
-from gptkit.report.text import one_line
+from gptkit.report.text import escape_markdown, one_line
 from gptkit.system import files
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
@@ -89,13 +88,13 @@ def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Se
     Whatever comes from names is shown as it is, never read as Markdown or HTML.
     """
     verdict, _, rest = headline.partition(":")
-    parts = [f"## gptkit eval: {plain(verdict)}"]
+    parts = [f"## gptkit eval: {escape_markdown(verdict)}"]
     if rest.strip():
-        parts.append(plain(rest))
+        parts.append(escape_markdown(rest))
     if len(table) > 1:
         parts.append(_table(table))
     if warnings:
-        parts.append("\n".join(f"- {plain(one)}" for one in warnings))
+        parts.append("\n".join(f"- {escape_markdown(one)}" for one in warnings))
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,5 +105,5 @@ def annotation(level: Literal["error", "warning"], title: str, text: str) -> str
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from gptkit.errors import InputError
-from gptkit.text.tokenizers.separator import END_OF_TEXT
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
 from gptkit.text.tokenizers.vocabulary_files import Merge
 
 SMALLEST = 257  # the bytes and END_OF_TEXT

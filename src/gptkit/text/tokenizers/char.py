@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from gptkit.errors import InputError
-from gptkit.text.tokenizers.separator import END_OF_TEXT
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

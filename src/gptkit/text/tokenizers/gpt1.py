@@ -14,7 +14,8 @@ from typing import Any
 from transformers import PreTrainedTokenizer
 
 from gptkit.errors import InputError
-from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN, UNKNOWN_ID, GPT1Encoder, libraries
+from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
+from gptkit.text.tokenizers.gpt1_rules import UNKNOWN_ID, GPT1Encoder, libraries
 from gptkit.text.tokenizers.vocabulary_files import Merge, read_merges, read_vocabulary
 
 UNKNOWN_TOKEN = "<unk>"

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import UsageError
+from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 
-NEWLINE_TOKEN = "\n</w>"
 UNKNOWN_ID = 0
 
 _REMEMBERED = 1 << 18

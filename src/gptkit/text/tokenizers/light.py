@@ -5,21 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from gptkit.errors import InputError
 from gptkit.system.json_files import LARGEST_FILE
 from gptkit.system.reading import require_regular
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
 from gptkit.text.tokenizers.files import LAYOUTS, find_files, saved_config
-from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN
-from gptkit.text.tokenizers.separator import END_OF_TEXT
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-AnyTokenizer: TypeAlias = "PreTrainedTokenizerBase | LightTokenizer"
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKENS = "added_tokens_decoder"
@@ -38,6 +32,8 @@ LARGEST = 100_000  # beyond it transformers looks for mistakes of certain tokeni
 
 class LightTokenizer:
     """A tokenizer as `tokenizer_in` returns it, with the methods that generation calls: same names, same results."""
+
+    encodes_plain_text = True  # its backend as it is: no padding, no truncation, no special token read out of text
 
     def __init__(self, backend: Tokenizer, special_tokens: Mapping[str, str], name_or_path: str) -> None:
         self.backend_tokenizer = backend
@@ -108,12 +104,6 @@ def light_tokenizer(directory: Path) -> LightTokenizer | None:
         return None
     tokenizer = LightTokenizer(backend, special_tokens, str(folder))
     return None if id_beyond(tokenizer) else tokenizer
-
-
-def id_beyond(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
-    """Return an entry whose id is not below the number of entries, None where there is none: ids leave no gaps."""
-    token, id = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
-    return (token, id) if id >= len(tokenizer) else None
 
 
 def _is_plain(backend: Tokenizer) -> bool:

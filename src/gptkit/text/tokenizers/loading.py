@@ -13,14 +13,13 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.system import hub
 from gptkit.system.json_files import read_json
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond, separator_id
 from gptkit.text.tokenizers.byte_level import SMALLEST, byte_level, train_byte_level
 from gptkit.text.tokenizers.char import train_char
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
 from gptkit.text.tokenizers.files import BESIDE, LAYOUTS, find_files, saved_config, tokenizer_files
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
-from gptkit.text.tokenizers.gpt1_rules import NEWLINE_TOKEN, library_versions
-from gptkit.text.tokenizers.light import id_beyond
-from gptkit.text.tokenizers.separator import END_OF_TEXT, separator_id
+from gptkit.text.tokenizers.gpt1_rules import library_versions
 from gptkit.text.tokenizers.vocabulary_files import checked_merges, checked_vocabulary, read_merges, read_vocabulary
 
 __all__ = [

@@ -1,15 +1,17 @@
-"""The loss curve of a run, drawn from its rows of metrics."""
+"""Pictures: the loss curve of a run; titles that are text, whatever they are made of; files without a date."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptkit.report.pictures import save, set_title
+from gptkit.report.text import one_line
 
 TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
 SMOOTHING = 0.6
+LONGEST_TITLE = 100
 
 
 def draw_loss(
@@ -65,3 +67,17 @@ def _smoothed(values: Sequence[float]) -> list[float]:
         weight = SMOOTHING * weight + (1 - SMOOTHING)
         smoothed.append(average / weight)
     return smoothed
+
+
+def set_title(axes: Any, text: str, **settings: Any) -> None:
+    """Give a matplotlib picture a title in which no dollar begins mathematics."""
+    title = one_line(text)
+    title = title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 3] + "..."
+    axes.set_title(title, parse_math=False, **settings)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a picture; the same figure gives the same bytes, for no version is inside."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
+        figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,25 +1,39 @@
-"""`gptkit recipes`: list, show and copy model presets and recipes."""
+"""`gptkit recipes`: list, show and copy model presets and recipes. Beside the table, whose options recipes set."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import textwrap
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import InputError
-from gptkit.finetune.options import FinetuneOptions
-from gptkit.manage.options import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
-from gptkit.options import GenerateOptions, OutputOptions, fields_of
-from gptkit.pretrain.options import PretrainOptions
+from gptkit.options import OutputOptions, fields_of, option
 from gptkit.recipes import RecipeFile, all_recipes, find_recipe, read_recipe, recipe_keys
 
-OPTIONS: dict[str, type[OutputOptions]] = {
-    "pretrain": PretrainOptions,
-    "finetune": FinetuneOptions,
-    "generate": GenerateOptions,
-}
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesListOptions(OutputOptions):
+    """List the model presets and the recipes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesShowOptions(OutputOptions):
+    """Show a preset or a recipe, with every key that it leaves at its default."""
+
+    name: str = option(None, "A name of gptkit recipes ls: NAME or KIND/NAME.", argument=True, metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesCopyOptions(RecipesShowOptions):
+    """Copy a preset or a recipe, to change it."""
+
+    destination: Path = option(
+        Path(), "The folder or the new file to copy to [default: here].", argument=True, metavar="DST"
+    )
 
 
 def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
@@ -31,13 +45,15 @@ def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
 
 def run_show(options: RecipesShowOptions, console: Console) -> dict[str, Any]:
     """Print a file as it stands, and for a recipe every other key with its default as a comment."""
+    from gptkit.cli.commands import COMMANDS  # late: this command is one of them
+
     found = find_recipe(options.name)
     facts: dict[str, Any] = {"kind": found.kind, "name": found.name, "path": found.path}
     text = found.path.read_text(encoding="utf-8").rstrip()
     if found.kind == "models":
         console.result(text)
         return facts | {"values": json.loads(text)}
-    schema = OPTIONS[found.kind]
+    [schema] = [row.options for row in COMMANDS if row.name == found.kind]
     values, fields = read_recipe(found.path, schema), fields_of(schema)
     left = {key: fields[key].default for key in recipe_keys(schema) if key not in values}
     console.result(text)

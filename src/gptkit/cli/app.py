@@ -1,0 +1,296 @@
+"""The Typer app: commands whose flags, help and completion come from their dataclasses of options.
+
+A recipe's values are Typer's defaults for the command that it is given to. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import gptkit
+from gptkit.cli.commands import COMMANDS, GROUPS, Command
+from gptkit.cli.completion import COMPLETERS
+from gptkit.errors import UsageError, nearest, suggest
+from gptkit.options import OutputOptions, Panel, fields_of
+from gptkit.recipes import Kind, kinds_of, parse_value, recipe_behind, recipe_keys
+from gptkit.system.terminal import has_colour, safe_text
+
+PANELS = get_args(Panel)
+PANELS_OF_HELP_ALL = ("Advanced", "Recipe keys")
+
+
+class Request(NamedTuple):
+    """A command line that was understood; the note says what a recipe sets that nobody named."""
+
+    command: Command
+    options: OutputOptions
+    recipe_note: str
+
+
+def parse(arguments: Sequence[str]) -> Request | int:
+    """Return a Request, or the exit code of what Typer answers itself: help, the version and completion."""
+    try:
+        return make_app()(arguments, prog_name="gptkit", standalone_mode=False) or 0
+    except SystemExit as ended:  # completion ends so, and rich where the reader has left
+        if ended.code:
+            raise BrokenPipeError from None
+        return 0
+
+
+def make_app() -> Any:
+    """Return the program as Typer runs it."""
+    first_examples = [row.examples[0] for row in COMMANDS]
+    app = typer.Typer(
+        cls=_Group,
+        help=GROUPS[""],
+        epilog=_examples(first_examples),
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    groups = {"": app}
+    for row in COMMANDS:
+        group, _, name = row.name.rpartition(" ")
+        if group not in groups:
+            groups[group] = typer.Typer(cls=_Group)
+            app.add_typer(groups[group], name=group, help=GROUPS[group])
+        command = type("_Command", (_Command,), {"row": row})
+        text = f"{row.help}\n\n{row.about}"
+        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
+    program = typer.main.get_command(app)
+    for option in program.params:
+        option.default = False  # as None, the flags of completion would import pydantic
+    return program
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"gptkit {gptkit.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Typer reads this signature."""
+
+
+def _examples(lines: Sequence[str]) -> str:
+    return "\n".join(["Examples:", *lines]).replace("[", r"\[")
+
+
+def _signature(row: Command) -> Callable[..., dict[str, Any]]:
+    """Return a function that returns its arguments, with a parameter for every field of the command's options."""
+
+    def values(**given: Any) -> dict[str, Any]:
+        return given
+
+    hints, kinds = get_type_hints(row.options), kinds_of(row.options)
+    parameters = [_parameter(name, hints[name], kinds[name], field) for name, field in fields_of(row.options).items()]
+    if recipe_keys(row.options):
+        about = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
+        info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=about, autocompletion=COMPLETERS["recipe"])
+        parameters.append(_keyword("recipe", Annotated[str | None, info], None))
+    if any(parameter.annotation.__metadata__[0].hidden for parameter in parameters):
+        info = _option("Run", "--help-all", help="Show the help of every flag and recipe key.")
+        parameters.append(_keyword("help_all", Annotated[bool, info], False))
+    parameters.sort(key=_place_in_help)
+    values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return values
+
+
+def _parameter(name: str, hint: Any, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
+    facts = field.metadata
+    flag = "--" + name.replace("_", "-")
+    where = name.upper() if facts["argument"] else flag
+
+    def parse(value: Any) -> Any:
+        # A recipe's values and the dataclass's defaults are converted already.
+        return parse_value(value, kind, field, where) if isinstance(value, str) else value
+
+    placeholder = {int: "N", float: "X", Path: "PATH"}.get(kind.type, "TEXT")
+    more: dict[str, Any] = {
+        "help": facts["help"].partition(" [default")[0],  # for completion; the help itself says more
+        "metavar": facts["metavar"] or "|".join(kind.choices) or placeholder,
+        "autocompletion": (lambda: [*kind.choices]) if kind.choices else COMPLETERS.get(name),
+    }
+    if facts["argument"]:
+        info: Any = typer.Argument(parser=parse, show_default=False, **more)
+    elif kind.type is bool:
+        info = _option(facts["panel"], f"{flag}/--no-{flag[2:]}", **more)
+    else:
+        info = _option(facts["panel"], flag, *filter(None, [facts["short"]]), parser=parse, **more)
+    required = field.default is None and not kind.optional
+    default = inspect.Parameter.empty if required else field.default
+    return _keyword(name, Annotated[list[str] if kind.many else hint, info], default)
+
+
+def _option(panel: Panel, *flags: str, **more: Any) -> Any:
+    hidden = panel in PANELS_OF_HELP_ALL
+    return typer.Option(*flags, rich_help_panel=panel, hidden=hidden, show_default=False, **more)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _place_in_help(parameter: inspect.Parameter) -> tuple[int, bool, bool]:
+    """Order the panels; in each what is required comes first, then what has a short name, which is used most."""
+    info = parameter.annotation.__metadata__[0]
+    panel, flags = info.rich_help_panel, (info.default, *(info.param_decls or ()))
+    is_optional = parameter.default is not inspect.Parameter.empty
+    return PANELS.index(panel) if panel else -1, is_optional, not any(len(str(flag)) == 2 for flag in flags)
+
+
+class _FlagsAsWritten:
+    """Of a command or a group: `-model x` is no `-m odel x`, and an unknown flag is refused with the nearest."""
+
+    panel_of_help: str | None = None
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)  # type: ignore[misc]
+        if ctx.resilient_parsing:  # completing a line that is still being typed
+            return parser
+        flags = {**parser._long_opt, **parser._short_opt}
+        known = {flag: option for flag, option in flags.items() if option.obj.rich_help_panel != "Recipe keys"}
+        match, path = parser._match_long_opt, ctx.command_path
+
+        def match_as_written(flag: str, value: str | None, state: Any) -> None:
+            if flag not in known:
+                raise self.refused(flag, known, path)
+            if value is not None and not flag.startswith("--"):
+                message = f"'{flag}={value}' glues a value to a short flag"
+                raise UsageError(message, where=path, fix=f"write {flag} {value}")
+            match(flag, value, state)
+
+        parser._long_opt, parser._match_long_opt = known, match_as_written
+        return parser
+
+    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+        """Return the error of a flag that is not known here."""
+        name = flag.lstrip("-")
+        if not name.replace("-", "").replace("_", "").isalpha():
+            fix = "write -- before text that begins with a dash"
+        # The dashes are left out: they alone would make any two short flags look alike.
+        elif near := nearest(name, [flag[2:] for flag in known if flag.startswith("--")]):
+            fix = f"did you mean '--{near}'?"
+        else:
+            fix = f"see {path} --help"
+        return UsageError(f"unknown flag {flag!r}", where=path, fix=fix)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option.help, option.rich_help_panel = "Show this help.", self.panel_of_help
+        option.default = False  # converting None would import pydantic
+        return option
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from typer import rich_utils
+
+        rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # nor does GITHUB_ACTIONS make it one
+        rich_utils.MAX_WIDTH = max(40, min(110, shutil.get_terminal_size((110, 24)).columns))
+        for param in ctx.command.get_params(ctx):
+            if param.param_type_name == "argument" or param.is_flag:
+                param.display_type_rich = lambda ctx: ""  # no <bool>, no <list[str]>
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class _Command(_FlagsAsWritten, TyperCommand):
+    """A command that takes its defaults from a recipe and returns a Request."""
+
+    row: ClassVar[Command]
+    panel_of_help = "Run"
+    shows_all = False
+
+    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+        key = flag.lstrip("-").replace("-", "_")
+        field = fields_of(self.row.options).get(key)
+        if field is None or not field.metadata["recipe_only"]:
+            return super().refused(flag, known, path)
+        fix = f"write `{key}: VALUE` into a recipe and name that with --recipe"
+        return UsageError(f"{flag!r} is a recipe key, not a flag", where=path, fix=fix)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            ctx.obj = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
+            ctx.default_map = ctx.obj.values
+            self.shows_all = given.get("help_all", False)
+        return super().parse_args(ctx, ["--help", *args] if self.shows_all else args)
+
+    def invoke(self, ctx: Any) -> Request:
+        given = super().invoke(ctx)
+        values = {name: given[name] for name in fields_of(self.row.options)}
+        for name, kind in kinds_of(self.row.options).items():
+            if kind.many:
+                values[name] = tuple(values[name] or ())
+        if values.get("resume", "auto") not in ("auto", "never"):
+            values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
+        recipe = ctx.obj
+        held = [
+            f"{name} {value}"
+            for name, value in recipe.values.items()
+            if values[name] == value and name != self.row.recipe_by
+        ]
+        note = f"recipe {recipe.default_name}: {', '.join(held)}" if recipe.default_name and held else ""
+        return Request(self.row, self.row.options(**values), note)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        fields, params = fields_of(self.row.options), list[Any](self.params)
+        for param in params:
+            if (field := fields.get(param.name)) is None:
+                continue
+            default = (ctx.default_map or {}).get(param.name, field.default)
+            param.help = _explanation(field.metadata["help"], default)
+            if field.default is False:
+                param.secondary_opts = []  # --no-x overrules a recipe alone
+            if self.shows_all:
+                param.hidden = False
+            if field.metadata["recipe_only"]:
+                param.opts, param.secondary_opts = [param.name], []
+        super().format_help(ctx, formatter)
+
+
+def _explanation(text: str, default: Any) -> str:
+    """Return a help text, safe from rich's markup, with the default that holds here."""
+    if default is not None and default is not False and default not in ((), Path()):
+        shown = "on" if default is True else " ".join(default) if isinstance(default, tuple) else default
+        what = text.partition(" [default: ")[0].removesuffix(".")
+        text = f"{what}. [default: {safe_text(str(shown))}]"
+    return text.replace("[", r"\[")
+
+
+class _Group(_FlagsAsWritten, TyperGroup):
+    """gptkit itself and its groups: without a command they show their help, a misspelt one is named."""
+
+    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+        key = flag.lstrip("-").replace("-", "_")
+        if not any(key in fields_of(row.options) for row in COMMANDS):
+            return super().refused(flag, known, path)
+        fix = f"write it after a command: {path} COMMAND {flag}"
+        return UsageError(f"the flag {flag!r} belongs to a command", where=path, fix=fix)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            fix = suggest(args[0], self.commands)
+            raise UsageError(f"unknown command {args[0]!r}", where=ctx.command_path, fix=fix)
+        return super().resolve_command(ctx, args)

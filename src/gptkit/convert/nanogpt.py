@@ -1,0 +1,61 @@
+"""nanoGPT's ckpt.pt: a pickle of names and tensors, matrices (out, in)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptkit.convert.own import plain_tensors, weights_only
+from gptkit.errors import InputError, suggest
+from gptkit.model.config_files import parse_config
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import State, checked, copied, refuse_other_sizes, shapes_of
+from gptkit.model_files.tensor_names import BUFFER
+from gptkit.system.reading import require_regular
+
+ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
+
+
+def matches(path: Path) -> bool:
+    return (path / "ckpt.pt").exists() or (path.is_file() and path.suffix == ".pt")
+
+
+def read(path: Path) -> tuple[GPTConfig, State]:
+    path = path / "ckpt.pt" if path.is_dir() else path
+    require_regular(path, "copy the file again")
+    try:
+        checkpoint = weights_only(path)
+        arguments = dict(checkpoint["model_args"])
+        theirs = plain_tensors(checkpoint["model"])
+        if not all(isinstance(name, str) for name in arguments):
+            raise TypeError("a name that is none")
+    except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
+        message = "not a nanoGPT checkpoint that loads as weights only"
+        raise InputError(message, where=str(path), fix="give the ckpt.pt that nanoGPT's train.py wrote") from None
+    config = _config(arguments, str(path))
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
+    state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
+    if arguments.get("bias") is False:
+        refuse_other_sizes(config, state, str(path))
+        biases = {name: shape for name, shape in shapes_of(config).items() if name.endswith(".bias")}
+        state = {name: torch.zeros(shape) for name, shape in biases.items()} | state
+    return config, copied(checked(config, state, str(path)))
+
+
+def _config(arguments: dict[str, Any], where: str) -> GPTConfig:
+    for name in arguments:
+        if name not in ARGUMENTS:
+            message = f"model_args has {name!r}, which nanoGPT does not know"
+            raise InputError(message, where=where, fix=suggest(name, ARGUMENTS))
+    dropout = arguments.get("dropout", 0.0)
+    sizes = {name: arguments[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in arguments}
+    raw = {
+        **sizes,
+        "n_positions": arguments.get("block_size", 1024),
+        "activation_function": "gelu",  # nanoGPT's nn.GELU() is the erf form
+        "position_initializer_range": 0.02,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
+    }
+    return parse_config(raw, where)

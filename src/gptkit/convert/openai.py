@@ -1,0 +1,87 @@
+"""OpenAI's GPT-1: params_*.npy, one row of numbers that params_shapes.json cuts, matrices (1, in, out)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptkit.errors import InputError
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import State, checked, copied, transposed
+from gptkit.system.json_files import read_json
+from gptkit.system.reading import require_regular
+
+LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
+    "attn.c_attn.weight",
+    "attn.c_attn.bias",
+    "attn.c_proj.weight",
+    "attn.c_proj.bias",
+    "ln_1.weight",
+    "ln_1.bias",
+    "mlp.c_fc.weight",
+    "mlp.c_fc.bias",
+    "mlp.c_proj.weight",
+    "mlp.c_proj.bias",
+    "ln_2.weight",
+    "ln_2.bias",
+)
+HEAD_DIM = 64  # the params files do not say how many heads there are
+
+
+def matches(path: Path) -> bool:
+    return (path / "params_shapes.json").exists()
+
+
+def read(directory: Path) -> tuple[GPTConfig, State]:
+    import numpy as np
+
+    shapes = _shapes(directory / "params_shapes.json")
+    numbers = {file: file.stem.removeprefix("params_") for file in directory.glob("params_[0-9]*.npy")}
+    files = sorted((file for file in numbers if numbers[file].isdecimal()), key=lambda file: int(numbers[file]))
+    for file in files:
+        require_regular(file, "copy it again")
+    try:
+        parts = [np.load(file, allow_pickle=False) for file in files]
+        flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"params files cannot be read: {error}", where=str(directory), fix="copy them again") from None
+    sizes = [math.prod(shape) for shape in shapes]
+    if sum(sizes) != flat.numel():
+        message = f"params files hold {flat.numel():,} numbers, params_shapes.json wants {sum(sizes):,}"
+        raise InputError(message, where=str(directory), fix="copy all params_*.npy")
+    tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    config = _config(shapes, str(directory / "params_shapes.json"))
+    names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), LAYER)]
+    state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
+    state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}
+    return config, copied(checked(config, state, str(directory)))
+
+
+def _shapes(path: Path) -> list[list[int]]:
+    shapes: Any = read_json(path)
+    listed = isinstance(shapes, list) and all(
+        isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape) for shape in shapes
+    )
+    layers, rest = divmod(len(shapes) - 2, len(LAYER)) if listed else (0, 0)
+    if layers < 1 or rest or not len(shapes[0]) == len(shapes[1]) == 2:
+        fix = "give OpenAI's model/ directory of finetune-transformer-lm"
+        raise InputError("not the shapes of positions, tokens and 12 tensors a layer", where=str(path), fix=fix)
+    return list(shapes)
+
+
+def _config(shapes: list[list[int]], where: str) -> GPTConfig:
+    (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
+    if n_embd % HEAD_DIM:
+        raise InputError(f"width {n_embd} is no multiple of {HEAD_DIM}", where=where, fix="it is not GPT-1's")
+    return GPTConfig(
+        vocab_size=vocab_size,
+        n_positions=n_positions,
+        n_embd=n_embd,
+        n_layer=(len(shapes) - 2) // len(LAYER),
+        n_head=n_embd // HEAD_DIM,
+        pre_norm=False,
+    )

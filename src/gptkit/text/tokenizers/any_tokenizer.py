@@ -1,0 +1,46 @@
+"""What gptkit asks of any tokenizer, and the token that stands between documents."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gptkit.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+NEWLINE_TOKEN = "\n</w>"  # GPT-1's, which no other tokenizer has
+
+
+class AnyTokenizer(Protocol):
+    """A tokenizer of transformers, or one that has as much of it as this."""
+
+    name_or_path: str
+
+    @property
+    def eos_token_id(self) -> Any: ...
+    @property
+    def unk_token_id(self) -> Any: ...
+    @property
+    def all_special_ids(self) -> list[int]: ...
+    def __len__(self) -> int: ...
+    def get_vocab(self) -> dict[str, int]: ...
+    def convert_ids_to_tokens(self, ids: int) -> Any: ...
+    def decode(self, token_ids: Any, *, clean_up_tokenization_spaces: bool = ...) -> Any: ...
+
+
+def separator_id(tokenizer: AnyTokenizer) -> int:
+    """Return the id that stands between documents and starts unconditional text.
+
+    It is GPT-1's newline token, or `<|endoftext|>`, or else the end-of-text token that the tokenizer declares.
+    """
+    vocabulary = tokenizer.get_vocab()
+    found = vocabulary.get(NEWLINE_TOKEN, vocabulary.get(END_OF_TEXT, tokenizer.eos_token_id))
+    if found is None:
+        message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to stand between documents"
+        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
+    return int(found)
+
+
+def id_beyond(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
+    """Return an entry whose id is not below the number of entries, None where there is none: ids leave no gaps."""
+    token, id = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    return (token, id) if id >= len(tokenizer) else None
