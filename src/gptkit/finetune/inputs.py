@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.transfer import NewHead, layers_kept, to_double_heads
+from gptkit.finetune.transfer import HeadSpec, add_task_head, transferred_layers
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -47,7 +47,7 @@ class Inputs:
     model_name: str  # as the user names it
     pretrained: GPTForCausalLM
     tokenizer: PreTrainedTokenizerBase
-    head: NewHead
+    head: HeadSpec
     splits: Mapping[str, Split]  # train, dev and the one to predict
     identity: Mapping[str, str]  # the hashes that a resumed run must find again
 
@@ -61,7 +61,7 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
-        model = to_double_heads(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
+        model = add_task_head(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:
@@ -82,7 +82,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     head = _head(task, marker_ids(directory, len(tokenizer)), options)
     pretrained = load_model(directory)
     set_special_tokens(pretrained, tokenizer)
-    layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
+    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
     limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}
     splits = {split: _encode(task, split, one, tokenizer, head.markers, limit, say) for split, one in loaded.items()}
@@ -104,8 +104,8 @@ def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say
     return {split: _encode(task, split, one, tokenizer, markers, limit, say) for split, one in loaded.items()}
 
 
-def _head(task: Task, markers: Markers, options: FinetuneOptions) -> NewHead:
-    return NewHead(
+def _head(task: Task, markers: Markers, options: FinetuneOptions) -> HeadSpec:
+    return HeadSpec(
         task=task.name,
         format=task.format,
         labels=output_labels(task),
