@@ -99,7 +99,7 @@ def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
 def _finished(result: dict[str, Any], options: FinetuneOptions, choices: Choices, session: Session) -> dict[str, Any]:
     """Show a finished run's result and predict with its model, which needs neither what it started from nor a YAML."""
     run, console = Path(result["run_dir"]), session.console
-    console.say(f"{run} is finished; this is its result")
+    console.say(f"{run} already finished; showing its result")
     if options.predict is not None:
         task = _described_task(options, run / "model")
         splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
@@ -136,7 +136,7 @@ class _Runs:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
         inputs, session = self.inputs, self.session
         if directory.result is not None and _is_all_of(directory.result, options):
-            session.console.say(f"{directory.path} is finished; this is its result")
+            session.console.say(f"{directory.path} already finished; showing its result")
         elif options.study == "ablation":
             self._study(options, directory)
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
@@ -163,10 +163,9 @@ class _Runs:
         results = []
         for seed in range(options.seed, options.seed + options.seeds):
             self.session.console.say(f"seed {seed}")
-            child = root / f"seed-{seed}"
-            one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
-            one = dataclasses.replace(one, snapshots=options.snapshots or 0)  # of one model, not of every seed
-            results.append(self._child(one))
+            own: dict[str, Any] = {"seed": seed, "out": root / f"seed-{seed}", "resume": "auto"}
+            own["snapshots"] = options.snapshots or 0  # of one model, not of every seed
+            results.append(self._child(dataclasses.replace(options, seeds=1, study="none", predict=None, **own)))
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
@@ -229,7 +228,7 @@ class _Runs:
         def write() -> None:
             model = directory.path / "model"
             if lost := lost_result(directory.path):
-                self.session.console.warn(f"the run was finished, but {lost}: its model and result are made again")
+                self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
             doing = "copying the best model"
             with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)

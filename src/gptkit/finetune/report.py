@@ -72,15 +72,15 @@ def ablation_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...
     """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
     metric = task.metrics[0]
     rows: list[tuple[str, ...]] = []
-    for variant, one in result["variants"].items():
+    for variant, ours in result["variants"].items():
         gain = result["full_minus"].get(variant, {})
         rows.append(
             (
                 VARIANT_TITLES[variant],
                 shown(getattr(task.published, variant, None)),
-                shown(one["metrics"][metric], 100),
-                shown(one.get("std", {}).get(metric), 100),
-                shown_interval(one.get("interval", {}).get(metric), 100),
+                shown(ours["metrics"][metric], 100),
+                shown(ours.get("std", {}).get(metric), 100),
+                shown_interval(ours.get("interval", {}).get(metric), 100),
                 shown(gain.get("mean"), 100),
                 shown_interval(gain.get("interval"), 100),
             )

@@ -84,7 +84,7 @@ def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:
             return directory.result
 
     result = session.on_main(read)
-    session.console.say(f"{result['run_dir']} is finished; this is its result")
+    session.console.say(f"{result['run_dir']} already finished; showing its result")
     _print_result(result, session.console)
     return result
 

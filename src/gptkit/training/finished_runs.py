@@ -93,21 +93,22 @@ RUNS = Path("runs")
 
 def newest_model(console: Console) -> str:
     """Return the newest finished pretrain run under ./runs and say which; UsageError without one."""
-    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", console.warn)
-    if newest is None:
-        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
-        raise UsageError(f"no finished pretrain run under ./{RUNS}", where="--model", fix=fix)
-    console.say(f"model {newest}: the newest finished pretrain run under ./{RUNS}")
-    return str(newest)
+    what = f"finished pretrain run under ./{RUNS}"
+    return _newest(lambda result: result.get("command") == "pretrain", f"no {what}", f"the newest {what}", console)
 
 
 def newest_model_for(can_do: Callable[[dict[str, Any]], bool], what: str, console: Console) -> str:
     """Return the newest finished run under ./runs whose result says that it can do it; UsageError without one."""
-    newest = newest_finished(RUNS, can_do, console.warn)
+    missing, found = f"no finished run under ./{RUNS} can do {what}", f"the newest finished run under ./{RUNS} that can"
+    return _newest(can_do, missing, f"{found} do {what}", console)
+
+
+def _newest(suits: Callable[[dict[str, Any]], bool], missing: str, found: str, console: Console) -> str:
+    newest = newest_finished(RUNS, suits, console.warn)
     if newest is None:
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
-        raise UsageError(f"no finished run under ./{RUNS} can do {what}", where="--model", fix=fix)
-    console.say(f"model {newest}: the newest finished run under ./{RUNS} that can do {what}")
+        raise UsageError(missing, where="--model", fix=fix)
+    console.say(f"model {newest}: {found}")
     return str(newest)
 
 

@@ -124,7 +124,7 @@ def train_run(
     for line in session.on_main(rewind):
         console.warn(line)
     if found.path is not None:
-        console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
+        console.say(f"resuming from step {state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
