@@ -11,7 +11,8 @@ from gptkit.errors import InputError, UsageError
 from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions, run_compare, run_train
 from gptkit.manage.tokenizer_comparison import compare, take
 from gptkit.text.corpora import open_corpus
-from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from gptkit.convert.hf import to_hf
 from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.text.tokenizers.loading import train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -10,11 +10,10 @@ from gptkit.errors import InputError
 from gptkit.evaluate.gate.gate import gate
 from gptkit.scoring import metrics
 from gptkit.scoring.calibration import accuracy_of_most_confident, calibration_error, most_confident
-from gptkit.scoring.corpus_bleu import corpus_bleu
+from gptkit.scoring.corpus_bleu import BLEU_COLUMNS, corpus_bleu
 from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Items
 from gptkit.scoring.resampled_metrics import auc_rows, f1_rows, matthews_of, pearson_rows, spearman_rows
-from gptkit.tasks.bleu import COLUMNS as BLEU_COLUMNS
 
 Array = np.ndarray
 

@@ -16,7 +16,8 @@ from gptkit.system.files import HashedFile
 from gptkit.text import blocks as token_blocks
 from gptkit.text.blocks import TrainingBlocks, open_stream, prepare, validation_windows
 from gptkit.text.corpora import open_corpus
-from gptkit.text.tokenizers.loading import separator_id, train_tokenizer
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 WORDS = ["caf\u00e9", "don't", "  two", "a\nb", "\n\n", "x\t", "1,234", "\U0001f600", "word."]
 

@@ -30,12 +30,11 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.overlap import overlap_result, overlaps_with
 from gptkit.evaluate.results import EvaluatedRun, eval_text
 from gptkit.evaluate.tables import show_scores
-from gptkit.model_files.directories import model_directory
+from gptkit.model_files.files import model_directory
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16
-from gptkit.tasks.evaluations import find_evaluation
 from gptkit.tasks.heads import head_fits, output_labels
-from gptkit.tasks.table import TASKS, find_task
+from gptkit.tasks.table import TASKS, find_evaluation, find_task
 from gptkit.training.finished_runs import newest_model_for, readable_model
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +18,6 @@ from gptkit.text.examples import Example
 from gptkit.text.find_files import find_files
 from gptkit.text.pieces import Piece
 from gptkit.text.readers import read_pieces
-
-
-class PublishedOverlap(NamedTuple):
-    """GPT-2's table 6: the share of a test set's 8-grams that its own training set holds, and that WebText holds."""
-
-    own_training_set: float
-    webtext: float
-
-
-WEBTEXT: Mapping[str, PublishedOverlap] = {
-    "ptb": PublishedOverlap(0.0267, 0.0088),
-    "wikitext2": PublishedOverlap(0.0066, 0.0163),
-    "enwik8": PublishedOverlap(0.0750, 0.0631),
-    "text8": PublishedOverlap(0.0234, 0.0394),
-    "wikitext103": PublishedOverlap(0.0909, 0.0242),
-    "1bw": PublishedOverlap(0.1319, 0.0375),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,17 +13,14 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.recorded_data import recorded_data
 from gptkit.evaluate.results import VERSION, Scored, scored
 from gptkit.scoring.asking import score_protocols
-from gptkit.scoring.protocols import Evaluation, GeneratedProtocol, Items, Protocol, RuleProtocol, ScoredProtocol
-from gptkit.tasks.carried_task import TASK_FILE
-from gptkit.tasks.evaluations import find_evaluation, names_of_evaluations
+from gptkit.scoring.protocols import GeneratedProtocol, Items, Protocol, RuleProtocol, ScoredProtocol
 from gptkit.tasks.heads import head_protocol
-from gptkit.tasks.reading import Loaded, load_examples, loaded
-from gptkit.tasks.table import TASKS, find_task
-from gptkit.tasks.task import Task
-from gptkit.tasks.text_rows import with_stride
+from gptkit.tasks.own import TASK_FILE, is_task_file
+from gptkit.tasks.reading import load_examples
+from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
+from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
 from gptkit.text.examples import Example
 
-YAML = (".yaml", ".yml")
 DEFAULT = "perplexity"  # of a language model, where no task is named
 
 
@@ -57,7 +54,7 @@ def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:
 
 def is_known(name: str) -> bool:
     """Return whether a name is a task's or an evaluation's, or that of a YAML file."""
-    return name.lower().endswith(YAML) or name in TASKS or find_evaluation(name) is not None
+    return is_task_file(name) or name in TASKS or find_evaluation(name) is not None
 
 
 def refuse_unknown(wanted: Sequence[SuiteTask], own: str | None) -> None:
@@ -161,7 +158,7 @@ def _task_of(name: str, model: EvaluatedModel, say: Callable[[str], None]) -> Ta
         if model.own_task.is_own:
             say(f"{name}: as {model.directory / TASK_FILE} describes it")
         return model.own_task
-    return find_task(name) if name in TASKS or name.lower().endswith(YAML) else None
+    return find_task(name) if name in TASKS or is_task_file(name) else None
 
 
 def _data_of(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:

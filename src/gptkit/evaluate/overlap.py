@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from gptkit.console import Console
-from gptkit.evaluate.contamination import WEBTEXT, Overlap, corpus_pieces, overlap, texts_of
+from gptkit.evaluate.contamination import Overlap, corpus_pieces, overlap, texts_of
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import Scored
 from gptkit.evaluate.tables import shown
 from gptkit.scoring.measures import measure
 from gptkit.scoring.protocols import Items
+from gptkit.tasks.table import find_evaluation
 
 COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText", "the set's own training data")
 
@@ -62,7 +63,8 @@ def _texts(job: Job, example: Any) -> Sequence[str]:
 
 
 def _row(name: str, one: Overlap) -> tuple[str, ...]:
-    published = [f"{share:.2%}" for share in reversed(WEBTEXT[name])] if name in WEBTEXT else ["n/a", "n/a"]
+    row = find_evaluation(name)
+    published = [f"{share:.2%}" for share in reversed(row.overlap)] if row and row.overlap else ["n/a", "n/a"]
     return name, f"{one.ngrams:,}", f"{one.share:.2%}", f"{one.items_with_overlap:,}", *published
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptkit.scoring.resampling import resampled
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 
 # What each variant changes of the run as it was asked for.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

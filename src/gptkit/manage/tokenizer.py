@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrainOptions(OutputOptions):
-    """Make the tokenizer that pretrain would make of the same text."""
+    """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
         (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
@@ -51,7 +51,8 @@ class TokenizerCompareOptions(OutputOptions):
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
     """Train a tokenizer on the training text and save it; return what `--json` prints."""
-    from gptkit.text.tokenizers.loading import fingerprint, needs_training
+    from gptkit.text.tokenizers.kinds import needs_training
+    from gptkit.text.tokenizers.loading import fingerprint
 
     if not needs_training(options.tokenizer):
         raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix="write char or bpe:N")
@@ -82,7 +83,8 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Measure two tokenizers on the same text; return what `--json` prints."""
     from gptkit.manage.tokenizer_comparison import compare, take
-    from gptkit.text.tokenizers.loading import load_tokenizer, needs_training
+    from gptkit.text.tokenizers.kinds import needs_training
+    from gptkit.text.tokenizers.loading import load_tokenizer
 
     specs = (options.first, options.second)
     there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
@@ -104,7 +106,7 @@ def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
 
 
 def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
-    from gptkit.text.tokenizers.loading import train_tokenizer, training_note
+    from gptkit.text.tokenizers.kinds import train_tokenizer, training_note
 
     tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
     if note := training_note(spec, tokenizer):

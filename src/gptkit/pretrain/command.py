@@ -10,7 +10,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_presets
+from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, flops_per_token, prepare_inputs
@@ -21,7 +21,7 @@ from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import PreparedText, TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
-from gptkit.training import raising, rules
+from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware
@@ -31,8 +31,8 @@ from gptkit.training.optimizers import build_optimizer
 from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_identity import asks_for_more_steps
 from gptkit.training.schedules import steps_before_decay
 from gptkit.training.trackers import check_tracker
 
@@ -72,7 +72,7 @@ def _with_readable_model(options: PretrainOptions, console: Console) -> Pretrain
 def _is_finished(options: PretrainOptions) -> bool:
     """Say whether a run has all the steps that are asked for."""
     result = None if options.out is None else read_result(options.out)
-    return result is not None and not raising.is_raised(options, result.get("steps"))
+    return result is not None and not asks_for_more_steps(options, result.get("steps"))
 
 
 def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:

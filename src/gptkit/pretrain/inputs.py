@@ -14,12 +14,13 @@ from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.directories import model_directory, model_presets
+from gptkit.model_files.files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, open_corpus
-from gptkit.text.tokenizers.cached import cached_tokenizer
-from gptkit.text.tokenizers.loading import load_tokenizer, needs_training, separator_id, tokenizer_in, training_note
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.kinds import needs_training, training_note
+from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
 from gptkit.training import rules
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """BLEU of a corpus from counts that add up over its sentences (Papineni et al., "BLEU", 2002).
 
-The counts are in the order of `bleu.COLUMNS`: matching n-grams of orders 1 to 4, n-grams of these orders, lengths.
+The counts are in the order of BLEU_COLUMNS: matching n-grams of orders 1 to 4, n-grams of these orders, lengths.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ import numpy as np
 from gptkit.evaluate.gate.paired_tests import Floats
 
 _ORDERS = 4
+BLEU_COLUMNS = (
+    *(f"bleu_matches_{n}" for n in range(1, _ORDERS + 1)),
+    *(f"bleu_totals_{n}" for n in range(1, _ORDERS + 1)),
+    *("bleu_length", "bleu_reference_length"),
+)
 
 
 def corpus_bleu(counts: Floats) -> Floats:

@@ -17,8 +17,7 @@ from gptkit.evaluate.gate.detectable import RowMetric
 from gptkit.evaluate.gate.gate import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
 from gptkit.evaluate.gate.paired_tests import Floats, bootstrap_error
 from gptkit.scoring.calibration import accuracy_of_most_confident, calibration_error, most_confident
-from gptkit.scoring.corpus_bleu import corpus_bleu
-from gptkit.tasks.bleu import COLUMNS as BLEU_COLUMNS
+from gptkit.scoring.corpus_bleu import BLEU_COLUMNS, corpus_bleu
 
 Columns = Mapping[str, Floats]
 _RESAMPLES = 1_000

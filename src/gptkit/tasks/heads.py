@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +16,16 @@ from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.sizes import MARKER_FIELDS
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
+from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.metrics import METRICS
 from gptkit.scoring.protocols import Items, Protocol, Published
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import TASK_FILE, carried_task
 from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices
-from gptkit.tasks.evaluations import find_evaluation
 from gptkit.tasks.formats import Markers
-from gptkit.tasks.table import TASKS
+from gptkit.tasks.own import TASK_FILE, carried_task
+from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.training.batches import ShouldStop, own_batches
@@ -197,7 +197,7 @@ def head_protocol(task: Task, split: str) -> Protocol:
     published: tuple[Published, ...] = ()
     if task.published is not None:
         source = f"{task.published.source}, on test"
-        published = (Published("GPT-1", task.published.metric, task.published.value / 100, source),)
+        published = (replace(task.published, source=source),)
     return Protocol(
         "fine-tuned",
         f"the answers of the model's own head to the {split} split",

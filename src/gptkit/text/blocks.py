@@ -21,7 +21,9 @@ from gptkit.errors import InputError
 from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 from gptkit.text.pieces import Piece
-from gptkit.text.tokenizers.loading import encode_documents, fingerprint, ids_dtype, separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.encoding import encode_documents, ids_dtype
+from gptkit.text.tokenizers.loading import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

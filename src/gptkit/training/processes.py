@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 from gptkit.training import sharding
-from gptkit.training.neighbours import look_after_next
+from gptkit.training.stall_watch import watch_next_rank
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def make_accelerator(device: str) -> Accelerator:
         raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
     if launched > 1:
         atexit.register(_leave_group)
-        look_after_next(accelerator)
+        watch_next_rank(accelerator)
     return accelerator
 
 

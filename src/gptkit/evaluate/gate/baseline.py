@@ -14,11 +14,11 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.evaluate.results import SCHEMA, EvaluatedRun, Scored
+from gptkit.scoring.corpus_bleu import BLEU_COLUMNS
 from gptkit.scoring.measures import MEASURES, value_of
 from gptkit.scoring.protocols import Column, Items
 from gptkit.system.json_files import json_name, json_object
 from gptkit.system.reading import translate_read_errors
-from gptkit.tasks.bleu import COLUMNS as BLEU_COLUMNS
 
 MAX_BYTES = 1 << 30
 LARGEST = 1e15  # squares of it and sums of those are still finite
