@@ -35,7 +35,7 @@ LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote pr
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
     # A library may have been interrupted, and have raised an error of its own from that.
-    error = next((one for one in chain(error) if isinstance(one, KeyboardInterrupt | Interrupted)), error)
+    error = next((cause for cause in chain(error) if isinstance(cause, KeyboardInterrupt | Interrupted)), error)
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
     go_on = _how_to_go_on(run_directory, command_line)
@@ -45,7 +45,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         return refused
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
-    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
+    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli/ knows
         context = getattr(error, "ctx", None)
         message = error.format_message().rstrip(".")
         path = context.command_path if context else "gptkit"

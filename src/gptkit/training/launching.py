@@ -133,7 +133,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with _environment(_of_ranks(plan, folder)), signals.unwatched(), _launcher_in_charge():
+            with _environment(_of_ranks(plan, folder)), signals.default_interrupts(), _launcher_in_charge():
                 _start(plan, [module, *arguments], folder)
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
@@ -173,7 +173,7 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
 
 
 def _handled() -> list[str]:
-    return [signal.Signals(number).name for number in signals.heard()]
+    return [signal.Signals(number).name for number in signals.handled_signals()]
 
 
 @contextlib.contextmanager
