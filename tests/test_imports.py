@@ -56,7 +56,6 @@ THIRD_PARTY = {
         "datasets",
         "huggingface_hub",
     },  # inside the functions that need them
-    "model_files": {"safetensors", "numpy", "huggingface_hub"},
     "model": {"torch", "transformers", "safetensors", "numpy", "huggingface_hub"},
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
     "recipes": {"yaml"},

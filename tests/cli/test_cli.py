@@ -29,7 +29,8 @@ from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.options import GenerateOptions, fields_of, option, recipe_only
+from gptkit.generate.options import GenerateOptions
+from gptkit.options import fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions

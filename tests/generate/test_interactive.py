@@ -17,7 +17,7 @@ from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
 from gptkit.generate.interactive import HELP
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
 
 BASE: dict[str, Any] = {"device": "cpu", "max_new_tokens": 12, "temperature": 2.0}
 

@@ -12,8 +12,8 @@ import pytest
 from generation_toy import write_model
 from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError
-from gptkit.generate.prompt_files import FilePrompt, SamplesFile, read_prompts, settings_hash
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
+from gptkit.generate.prompts_file import FilePrompt, SamplesFile, read_prompts, settings_hash
 
 PROMPTS = [FilePrompt(1, "a"), FilePrompt(3, "b\x1b")]
 

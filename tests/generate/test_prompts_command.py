@@ -14,8 +14,8 @@ from generation_toy import write_model
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
-from gptkit.generate.prompt_files import SamplesFile
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
+from gptkit.generate.prompts_file import SamplesFile
 
 LINES = ["hear me", "", "First", "any further, hear me", "h", "First"]
 

@@ -23,7 +23,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import config_from, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_directory, model_presets
+from gptkit.model_files.files import model_directory, model_presets
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 

@@ -13,10 +13,11 @@ from gptkit.cli.recipes import RecipesCopyOptions, RecipesListOptions, RecipesSh
 from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
+from gptkit.generate.options import GenerateOptions
 from gptkit.manage.env import EnvOptions
 from gptkit.manage.tasks import TasksOptions
 from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
-from gptkit.options import GenerateOptions, OutputOptions
+from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
 

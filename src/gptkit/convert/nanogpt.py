@@ -12,7 +12,7 @@ from gptkit.errors import InputError, suggest
 from gptkit.model.config_files import parse_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, checked, copied, refuse_other_sizes, shapes_of
-from gptkit.model_files.tensor_names import BUFFER
+from gptkit.model_files.files import BUFFER
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})

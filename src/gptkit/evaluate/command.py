@@ -30,7 +30,7 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.overlap import overlap_result, overlaps_with
 from gptkit.evaluate.results import EvaluatedRun, eval_text
 from gptkit.evaluate.tables import show_scores
-from gptkit.model_files.directories import model_directory
+from gptkit.model_files.files import model_directory
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16
 from gptkit.tasks.evaluations import find_evaluation

@@ -13,12 +13,12 @@ from accelerate.utils import gather_object
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.writing import Written, write_texts, writing_options
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.options import GenerateOptions
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.scoring.requests import Answer, Group
@@ -156,8 +156,8 @@ class EvaluatedModel:
         return written
 
     @functools.cached_property
-    def _writing(self) -> GenerateOptions:
+    def _writing(self) -> TextModelOptions:
         options = self.options
-        return GenerateOptions(
+        return TextModelOptions(
             seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
         )

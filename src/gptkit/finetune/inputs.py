@@ -16,7 +16,7 @@ from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.directories import model_directory
+from gptkit.model_files.files import model_directory
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels

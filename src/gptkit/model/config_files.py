@@ -11,27 +11,21 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config, OpenAIGPTConfig, PreTrainedConfig
 
 from gptkit.errors import InputError, suggest
-from gptkit.model.configuration_gpt import HEAD_FIELDS, GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import (
+from gptkit.model_files.shape import (
     GELUS,
     GPT2_SWITCHES,
-    HOUSE,
     OPENAI_GPT_GELU,
+    OWN_KEYS,
+    SHARED_KEYS,
     SILENT_KEYS,
     SPECIAL_IDS,
-    foreign_ids,
+    TRANSFORMERS_TYPES,
+    ids_outside,
     model_type,
 )
 from gptkit.system.json_files import read_json_object
-
-OWN_KEYS = frozenset(f.name for f in dataclasses.fields(GPTConfig)) - {
-    f.name for f in dataclasses.fields(PreTrainedConfig)
-}
-SHARED_KEYS = OWN_KEYS - {
-    *("n_inner", "pre_norm", "activation_function", "position_initializer_range", "use_cache"),
-    *HEAD_FIELDS,
-}
 
 
 def read_config(path: Path) -> GPTConfig:
@@ -59,7 +53,7 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
 
 def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
     for key in raw:
-        if key not in OWN_KEYS | HOUSE.keys() | SILENT_KEYS:
+        if key not in OWN_KEYS | TRANSFORMERS_TYPES.keys() | SILENT_KEYS:
             alias = GPTConfig.attribute_map.get(key)
             fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
@@ -70,8 +64,8 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
 def _refuse_foreign_ids(raw: dict[str, Any], where: str) -> None:
     """Refuse special tokens outside the vocabulary, which transformers only warns of."""
     vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
-    for key, one in foreign_ids(raw, vocab_size):
-        message = f"{key} {one} is no id of a vocabulary of {vocab_size:,}"
+    for key, id in ids_outside(raw, vocab_size):
+        message = f"{key} {id} is no id of a vocabulary of {vocab_size:,}"
         raise InputError(message, where=where, fix="correct the value, or leave it out")
 
 

@@ -1,22 +1,17 @@
-"""What makes a GPT: its sizes, where it normalises, and how its weights start.
-
-No `from __future__ import annotations` here: `strict` reads the field types as objects, not as strings.
-"""
+"""What makes a GPT: its sizes, where it normalises, and how its weights start."""
 
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from gptkit.model_files.sizes import Activation, Format, Sizes, check_head, check_rates, check_sizes
+from gptkit.model_files.shape import HEAD_FIELDS, GPTShape
 
-# What a fine-tuned model's config.json says beyond a language model's; its `id2label` is transformers' own.
-HEAD_FIELDS = ("task", "format", "start_token_id", "delimiter_token_id", "extract_token_id", "classifier_dropout")
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
 
 
 @strict
-class GPTConfig(PreTrainedConfig):
+class GPTConfig(GPTShape, PreTrainedConfig):
     """The shape of a GPT-1 or GPT-2 model; what is left out is GPT-2's.
 
     `pre_norm=False` is GPT-1: layer norms after the residual sums, none at the end, and no scaled residual projections.
@@ -38,48 +33,10 @@ class GPTConfig(PreTrainedConfig):
         "num_hidden_layers": "n_layer",
     }
 
-    vocab_size: int = Sizes.vocab_size
-    n_positions: int = Sizes.n_positions
-    n_embd: int = Sizes.n_embd
-    n_layer: int = Sizes.n_layer
-    n_head: int = Sizes.n_head
-    n_inner: int | None = None
-    pre_norm: bool = Sizes.pre_norm
-    activation_function: Activation = Sizes.activation_function
-    embd_pdrop: float | int = 0.1
-    attn_pdrop: float | int = 0.1
-    resid_pdrop: float | int = 0.1
-    layer_norm_epsilon: float | int = Sizes.layer_norm_epsilon
-    initializer_range: float | int = 0.02
-    position_initializer_range: float | int | None = None
-    tie_word_embeddings: bool = Sizes.tie_word_embeddings
-    use_cache: bool = True
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-    task: str | None = None
-    format: Format | None = None
-    start_token_id: int | None = None
-    delimiter_token_id: int | None = None
-    extract_token_id: int | None = None
-    classifier_dropout: float | int = 0.1
-
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_initializer_range is None:
             self.position_initializer_range = 0.01 if self.pre_norm else self.initializer_range
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-
-    def validate_sizes(self) -> None:
-        """Refuse sizes that no model can have."""
-        check_sizes(vars(self))
-
-    def validate_rates(self) -> None:
-        """Refuse dropouts that are no probabilities and scales that are not positive."""
-        check_rates(vars(self))
-
-    def validate_head(self) -> None:
-        """Refuse a format whose sequences could not be written: start, delimiter and extract are three free ids."""
-        check_head(vars(self))
 
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model alone."""

@@ -24,10 +24,18 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import model_type
-from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats
-from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name
-from gptkit.model_files.weights import not_finite, row_parts, weight_files
+from gptkit.model_files.files import (
+    LAYER,
+    MATRIX,
+    model_directory,
+    model_presets,
+    not_finite,
+    own_name,
+    refuse_other_formats,
+    row_parts,
+    weight_files,
+)
+from gptkit.model_files.shape import model_type
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
 

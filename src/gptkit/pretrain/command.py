@@ -13,7 +13,7 @@ from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_presets
+from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
@@ -24,7 +24,7 @@ from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
-from gptkit.training import raising, rules
+from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of
@@ -35,8 +35,8 @@ from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run import Sample, TrainResult, finish_run, open_on_main, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_identity import asks_for_more_steps
 from gptkit.training.schedules import steps_before_decay
 from gptkit.training.trackers import check_tracker
 
@@ -80,7 +80,7 @@ def _with_readable_model(options: PretrainOptions, console: Console) -> Pretrain
 def _is_finished(options: PretrainOptions) -> bool:
     """Say whether a run has all the steps that are asked for."""
     result = None if options.out is None else read_result(options.out)
-    return result is not None and not raising.is_raised(options, result.get("steps"))
+    return result is not None and not asks_for_more_steps(options, result.get("steps"))
 
 
 def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:

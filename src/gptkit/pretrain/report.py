@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 import gptkit
+from gptkit.decoding.sampling import SamplingRules
 from gptkit.decoding.text import never_sampled, stop_ids
 from gptkit.decoding.torch_engine import generate
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -56,7 +57,7 @@ def sample_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, *, to
         model,
         [[start]],
         max_new_tokens=min(tokens, model.config.n_positions - 1),
-        top_k=SAMPLE_TOP_K,
+        rules=SamplingRules(top_k=SAMPLE_TOP_K),
         seed=seed,
         stop_ids=stop_ids(tokenizer),
         forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),

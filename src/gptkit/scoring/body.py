@@ -14,16 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptkit.model.modeling_gpt import GPTBlock, GPTModel, TanhGELU
+from gptkit.model.modeling_gpt import GPTBlock, GPTModel
 
 # ids (row, slot), positions (row, slot), mask (row, 1, query, key) to be added, places (place,): row * slots + slot
 # -> hidden states (place, n_embd). Without positions they count from 0, without a mask causality is one.
 Body = Callable[[Tensor, Tensor | None, Tensor | None, Tensor], Tensor]
 
+# oneDNN's names of what it computes inside a product; a model of another activation has the plain body.
+FUSED = {"gelu_new": ("gelu", "tanh"), "gelu": ("gelu", "none")}
+
 
 def body_of(model: GPTModel, device: torch.device, dtype: torch.dtype) -> Body:
     """Return the fastest body that device and build of torch have; `dtype` is that of products and masks."""
-    if device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if device.type == "cpu" and has_onednn and model.config.activation_function in FUSED:
         return PackedBody(model, dtype)
 
     def plain_body(ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:
@@ -41,7 +45,7 @@ class PackedBody:
     def __init__(self, model: GPTModel, dtype: torch.dtype) -> None:
         self.model = model
         self.dtype = dtype
-        self.layers = [_Layer(block, dtype) for block in model.h if isinstance(block, GPTBlock)]
+        self.layers = [_Layer(block, dtype) for block in model.h]  # type: ignore[arg-type]
 
     def __call__(self, ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:
         positions = torch.arange(ids.shape[1]) if positions is None else positions
@@ -56,10 +60,10 @@ class _Layer:
     def __init__(self, block: GPTBlock, dtype: torch.dtype) -> None:
         self.block = block
         self.dtype = dtype
-        gelu = ("gelu", "tanh" if isinstance(block.mlp.act, TanhGELU) else "none")
+        activation = FUSED[block.attn.config.activation_function]
         self.c_attn = _Product(block.attn.c_attn, dtype)
         self.c_proj = _Product(block.attn.c_proj, dtype)
-        self.mlp_fc = _Product(block.mlp.c_fc, dtype, *gelu)
+        self.mlp_fc = _Product(block.mlp.c_fc, dtype, *activation)
         self.mlp_proj = _Product(block.mlp.c_proj, dtype)
 
     def __call__(self, hidden: Tensor, mask: Tensor | None, places: Tensor | None = None) -> Tensor:

@@ -15,8 +15,8 @@ from gptkit.errors import InputError, UsageError
 from gptkit.model.config_files import read_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.sizes import MARKER_FIELDS
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
+from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.metrics import METRICS
 from gptkit.scoring.protocols import Items, Protocol, Published

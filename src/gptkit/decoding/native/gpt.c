@@ -109,14 +109,12 @@ static void run_layer(const Model* model, const Cache* cache, int number, const 
 #pragma omp barrier
     residual(model, &layer->attention_out, tokens, buffers->attended, width, qkv_width, buffers);
 #pragma omp barrier
-    if (model->pre_norm)
-        next_input(model, tokens, layer->norm_2, layer->norm_2_bias, buffers);
-    else
-        next_input(model, tokens, layer->norm_1, layer->norm_1_bias, buffers);
+    next_input(model, tokens, model->pre_norm ? layer->norm_2 : layer->norm_1,
+               model->pre_norm ? layer->norm_2_bias : layer->norm_1_bias, buffers);
 #pragma omp barrier
     linear(model, &layer->mlp, tokens, buffers->normed, width, buffers->inner, inner_width, buffers, &begin, &end);
     for (int m = 0; m < tokens; m++)
-        gelu(buffers->inner + m * inner_width + begin, end - begin, model->erf_gelu, model->bf16);
+        activate(buffers->inner + m * inner_width + begin, end - begin, model->activation, model->bf16);
 #pragma omp barrier
     residual(model, &layer->mlp_out, tokens, buffers->inner, inner_width, qkv_width, buffers);
 #pragma omp barrier
@@ -181,20 +179,4 @@ int64_t gpt_scratch_size(const Model* model, int64_t capacity) {
     long unpacked = BLOCK_N * inputs, tile = inputs + TILE * inputs / 2;
     long most = unpacked > tile ? unpacked : tile;
     return padded(most > capacity ? most : capacity, LANES);
-}
-
-/* Read `count` floats once with all threads, to measure how fast memory can be read. */
-float gpt_read_all(const float* from, int64_t count, int32_t threads) {
-    float total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-        long begin, end;
-        floats sums[4] = {{0}};
-        share(count / 64, &begin, &end);
-        for (long i = begin * 64; i < end * 64; i += 64)
-#pragma GCC unroll 8
-            for (int j = 0; j < 4; j++) sums[j] += *(const floats*)(from + i + j * LANES);
-        total += sum(sums[0] + sums[1] + sums[2] + sums[3]);
-    }
-    return total;
 }

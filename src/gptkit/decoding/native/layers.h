@@ -7,7 +7,7 @@ typedef struct {
 
 typedef struct {
     int32_t n_layer, n_head, n_embd, n_inner, vocab_size;
-    int32_t pre_norm, erf_gelu, bf16, threads;
+    int32_t pre_norm, activation, bf16, threads;
     float epsilon;
     Matrix tokens, positions, head; /* tokens and positions are looked up: F32 or BF16 */
     const Layer* layers;
@@ -59,13 +59,15 @@ INLINE void norm(const float* x, const float* weight, const float* bias, long wi
     }
 }
 
-/* In place: GELU's tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form. `x` may be read
-   and written up to a multiple of LANES. */
-INLINE void gelu(float* x, long width, int erf_form, int bf16) {
+enum { TANH_GELU, ERF_GELU }; /* engine.py's ACTIVATIONS */
+
+/* The activation in place: GELU's tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form.
+   `x` may be read and written up to a multiple of LANES. */
+INLINE void activate(float* x, long width, int activation, int bf16) {
     for (long k = 0; k < width; k += LANES) {
         floats v = *(const floats*)(x + k);
         floats y;
-        if (erf_form)
+        if (activation == ERF_GELU)
             for (int i = 0; i < LANES; i++) y[i] = 0.5f * v[i] * (1 + erff(v[i] * 0.70710678f));
         else
             y = v / (1 + exponential(v * -1.59576912f * (1 + 0.044715f * v * v)));
