@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError, suggest
 from gptkit.recipes import recipes_root
 from gptkit.system import ranks
+from gptkit.system.limits import usable_processors
 from gptkit.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(
         if config is not None and config.sharded and processes != 1:
             _refuse_muon(options)
         return command(dataclasses.replace(options, num_processes=processes), console)
-    plan = launching.plan_launch(options, config, gpus=_gpus(), cores=_cores(), environment=os.environ)
+    plan = launching.plan_launch(options, config, gpus=_gpus(), cores=usable_processors(), environment=os.environ)
     if plan is None:
         console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
@@ -117,7 +118,3 @@ def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
