@@ -67,12 +67,12 @@ CHILD = """
 import os, signal, sys
 from gptkit.cli.main import main
 from gptkit.training import run
-step = run._Following._step
+step = run.RunReporter._step
 def dying(self, event, progress):
     step(self, event, progress)
     if self.directory.path.name == "seed-1" and event.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-run._Following._step = dying
+run.RunReporter._step = dying
 main(sys.argv[1:])
 """
 
@@ -279,14 +279,14 @@ def test_a_finished_run_is_printed_again_and_takes_no_other_options(
 
 def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal while it takes a step."""
-    follow = training_run._Following._step
+    follow = training_run.RunReporter._step
 
     def signalled(self: Any, event: Any, progress: Any) -> None:
         follow(self, event, progress)
         if event.step == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(training_run._Following, "_step", signalled)
+    monkeypatch.setattr(training_run.RunReporter, "_step", signalled)
 
 
 @pytest.mark.parametrize("optimizer", ["openai-adam", "adamw"])

@@ -32,10 +32,8 @@ FIGURES = {
     "elapsed_seconds": "seconds in all",
 }
 
-Row = tuple[str, str]
 
-
-def result_rows(result: Mapping[str, Any]) -> list[Row]:
+def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a result's figures for a table, each with its unit in its name."""
     return [(name, shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
 
@@ -85,7 +83,7 @@ def model_card(
         f"{inputs.corpus.validation_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
-        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
+        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
         measured=dict(result_rows(result)),
         versions=versions(choices.facts()),
