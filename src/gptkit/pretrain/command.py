@@ -11,8 +11,8 @@ from accelerate import Accelerator
 import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
