@@ -8,15 +8,14 @@ import pytest
 
 from generation_toy import POSITIONS, write_model
 from gptkit.decoding.text_model import TextModel
-from gptkit.decoding.text_options import check_settings
+from gptkit.decoding.text_options import TextModelOptions, check_settings
 from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
-from gptkit.options import GenerateOptions
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example
 
 NEW = 6
-BASE = GenerateOptions(seed=3, precision="fp32")
+BASE = TextModelOptions(seed=3, precision="fp32")
 TEXTS = ["First", "Citizen: before", "we proceed any further, hear me speak", "hear", "me"]
 EXAMPLES = [Example((text,), None, f"x:{number}", str(number)) for number, text in enumerate(TEXTS)]
 

@@ -12,18 +12,19 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from gptkit.model_files.sizes import Activation
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
 from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError, OutOfResources
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.quiet import quiet_transformers
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group, Request
@@ -87,6 +88,36 @@ def test_scores_are_those_of_a_plain_loop_over_transformers(pre_norm: bool, tmp_
         np.testing.assert_array_equal(answer.top_allowed, logits.argmax(-1))
         nll, expected_nll = nll - answer.log_probs.sum(), expected_nll - expected.double().sum().item()
     assert nll == pytest.approx(expected_nll, rel=1e-6)
+
+
+@torch.no_grad()
+def assert_as_its_own_forward(model: GPTForCausalLM) -> None:
+    groups = random_groups(12)
+    requests = [request for group in groups for request in group]
+    for request, answer in zip(requests, scores(model, groups), strict=True):
+        if request.start == len(request.ids):
+            continue  # nothing of it is scored
+        logits = model(torch.from_numpy(request.ids[None, :-1])).logits[0, request.start - 1 :]  # (scored, vocab)
+        targets = torch.from_numpy(request.ids[request.start :])
+        expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        np.testing.assert_allclose(answer.log_probs, expected, rtol=1e-5, atol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_scores_are_those_of_the_model_s_own_forward_for_every_activation(activation: str, pre_norm: bool) -> None:
+    assert_as_its_own_forward(toy(pre_norm, activation_function=activation))
+
+
+@families
+def test_an_activation_that_the_body_does_not_know_is_left_to_the_model(
+    pre_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(pre_norm)
+    vars(model.config)["activation_function"] = "relu"  # as if it were one of Activation
+    for block in model.transformer.h:
+        monkeypatch.setattr(block.mlp, "act", torch.nn.ReLU())
+    assert_as_its_own_forward(model)
 
 
 def test_prefixes_are_computed_once() -> None:

@@ -22,7 +22,8 @@ from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_pag
 from gptkit.tasks.table import EVALUATIONS, names_by_kind, with_stride
 from gptkit.text import pieces
 from gptkit.text.examples import Example
-from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 ROWS = {name: EVALUATIONS[name] for name in names_by_kind()["texts"]}
 CHARACTERS = train_tokenizer("char", ["ab \n"])

@@ -18,7 +18,7 @@ from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError
 from gptkit.system import ranks
 from gptkit.system.limits import guard_limits
-from gptkit.system.signals import Watch
+from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
 from gptkit.training.options import TrainingOptions
 
@@ -59,7 +59,7 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
         if isinstance(error, SystemExit):
             raise  # anything else may come: a panic of tokenizers is no Exception
         failure = as_gptkit_error(error, console.run_directory, console.command_line)
-        if ranks.hand_over_error(failure):
+        if ranks.report_error(failure):
             return failure.exit_code
         if console.json:
             with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
 def _watch(console: Console) -> contextlib.AbstractContextManager[object]:
     """Return the context in which signals end a command."""
     if ranks.world() is None:
-        return Watch(_interrupt, console.say, "as soon as possible")
+        return SignalWatch(_interrupt, console.say, "as soon as possible")
     with contextlib.suppress(ValueError):  # only the main thread may
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank may be waiting for others, deaf to Python's handlers
     return contextlib.nullcontext()
@@ -89,7 +89,7 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     command = request.command
     _prepare_environment(vars(request.options).values())
     result = _result(request, arguments, console)
-    if ranks.hand_over_result(result):
+    if ranks.report_result(result):
         return
     if request.options.json:
         console.print_json(result)
@@ -120,7 +120,7 @@ class _Free:
 
     def __format__(self, name: str) -> str:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        return next(one for one in names if not os.path.lexists(one))
+        return next(name for name in names if not os.path.lexists(name))
 
 
 def _prepare_environment(values: Iterable[Any]) -> None:

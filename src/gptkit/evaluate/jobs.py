@@ -10,10 +10,12 @@ from gptkit.errors import UsageError, nearest
 from gptkit.evaluate.gate.suites import TaskSpec, read_suite
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.recorded_data import recorded_data
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
+from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.system.run_layout import MODEL
+from gptkit.system.yaml_files import read_yaml
 from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
@@ -168,10 +170,28 @@ def _data_of(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> s
     """Return the folder that the model's run recorded, for its own task whose files nobody named."""
     if task.is_demo or task.folder is not None or task.name != model.config.task:
         return None
-    folder = recorded_data(model.directory)
+    folder = _recorded_data(model.directory)
     if folder is not None:
         say(f"{task.name}: data of {folder}, where the model's run found it")
     return folder
+
+
+def _recorded_data(model: Path) -> str | None:
+    """Return the folder of data that the config.yaml of a model's run names, None where there is no such folder."""
+    model = model.absolute()
+    if model.name != MODEL:
+        return None
+    try:
+        entries = read_yaml(model.parent / CONFIG, "a recipe", missing="name the data: --data DIR").entries(
+            "a recipe", ()
+        )
+        task, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
+    except UsageError:
+        return None  # a model without a run, another command's, or a damaged one
+    if task is None:
+        return None
+    folder = data or (Path(task).parent if Path(task).is_absolute() else None)
+    return str(folder) if folder is not None and Path(folder).is_dir() else None
 
 
 def _unfit(spec: TaskSpec, task: Task | None, model: EvaluatedModel) -> UsageError:

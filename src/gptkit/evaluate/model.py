@@ -12,12 +12,12 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
-from gptkit.model.config_files import read_config
+from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.options import GenerateOptions
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.scoring.requests import Answer, Group
@@ -152,8 +152,8 @@ class EvaluatedModel:
         return generated
 
     @functools.cached_property
-    def _writing(self) -> GenerateOptions:
+    def _writing(self) -> TextModelOptions:
         options = self.options
-        return GenerateOptions(
+        return TextModelOptions(
             seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
         )

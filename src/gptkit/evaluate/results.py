@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Column, Items, Protocol
 from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import translate_read_errors
+from gptkit.system.reading import read_text
 
 SCHEMA = "gptkit.eval/1"
 VERSION = "protocol_version"  # among the settings; those of version 1 do not say it
@@ -132,7 +131,7 @@ def _number(value: float) -> float | int:
 def read_baseline(path: Path) -> EvalResults:
     """Return the run of an `--output` file; InputError, with file and key, for anything else."""
     where = f"--baseline {path}"
-    root = json_object(_read_text(path, where), where, _FIX)
+    root = json_object(read_text(path, "a baseline", most=MAX_BYTES, fix=_FIX), where, _FIX)
     schema = root.get("schema")
     if schema != SCHEMA:
         found = f"schema {schema[:60]!r}" if isinstance(schema, str) else "no schema"
@@ -148,20 +147,6 @@ def read_baseline(path: Path) -> EvalResults:
         _field(root, "tokenizer_sha256", str, where, default=None),
         {key: _read_result(key, results, items, where) for key in sorted(results)},
     )
-
-
-def _read_text(path: Path, where: str) -> str:
-    """Return a file's text; InputError where it cannot be read, is none, or is larger than a gigabyte."""
-    with translate_read_errors(path):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError("not a regular file", where=where, fix=_FIX)
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("a baseline of over 1 GB", where=where, fix=_FIX)
-        raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} is not UTF-8", where=where, fix=_FIX) from None
 
 
 def _read_result(key: str, results: Mapping[str, Any], items: Mapping[str, Any], where: str) -> ProtocolResult:

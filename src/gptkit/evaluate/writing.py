@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
-from gptkit.decoding.text_options import check_settings, check_vocabulary
-from gptkit.options import GenerateOptions
+from gptkit.decoding.text_options import TextModelOptions, check_settings, check_vocabulary
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -23,7 +22,7 @@ class GeneratedTexts(NamedTuple):
     notes: tuple[str, ...]
 
 
-def writing_options(protocol: GeneratedProtocol, base: GenerateOptions) -> GenerateOptions:
+def writing_options(protocol: GeneratedProtocol, base: TextModelOptions) -> TextModelOptions:
     """Return the options of a protocol's texts: its own, and for what it leaves open (seed, device, ...) the base's."""
     options: Mapping[str, Any] = protocol.options
     return replace(base, **options)
@@ -33,7 +32,7 @@ def generate_texts(
     model: TextModel,
     examples: Sequence[Example],
     protocol: GeneratedProtocol,
-    options: GenerateOptions,
+    options: TextModelOptions,
     *,
     on_text: Callable[[int], None],
 ) -> GeneratedTexts:
@@ -63,7 +62,7 @@ def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Pr
     return prompts, sum(len(ids) > room for ids in encoded)
 
 
-def _generated(draft: Draft, options: GenerateOptions) -> Generated:
+def _generated(draft: Draft, options: TextModelOptions) -> Generated:
     """Return a draft's text and the geometric mean of its tokens' probabilities, 0 where it wrote none."""
     if not options.show_probs:
         return Generated(draft.continuation.text, math.nan)

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksOptions(OutputOptions):
-    """List the tasks to fine-tune on."""
+    """List the tasks to fine-tune on: format, metric, sizes, source of the data; and the protocols of eval."""
 
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:
     """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
-    from gptkit.tasks.table import TASKS
+    from gptkit.tasks.table import EVALUATIONS, TASKS
 
     columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
     console.table("", columns, [_row(task) for task in TASKS.values()])
     console.table("", ("task", "data"), [(task.name, task.data) for task in TASKS.values()])
+    protocols = [(name, ", ".join(protocol.name for protocol in row.protocols)) for name, row in EVALUATIONS.items()]
+    console.table("", ("for eval", "protocols"), protocols)
     return {"tasks": [_facts(task) for task in TASKS.values()]}
 
 

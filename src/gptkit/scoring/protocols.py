@@ -104,7 +104,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class GeneratedProtocol(Protocol):
-    """A protocol over texts that the model writes after `prompt`; `options` are GenerateOptions by name.
+    """A protocol over texts that the model writes after `prompt`; `options` are DecodingOptions by name.
 
     `items` cuts out of a text what `about` says before it scores that.
     """

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
 from gptkit.scoring.body import body_of
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from gptkit.decoding.native.tokenizer import LightTokenizer, read_tokenizer
 from gptkit.decoding.text import TextStream, never_sampled, stop_ids
 from gptkit.errors import InputError
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.light import LightTokenizer, light_tokenizer
-from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 
 TEXTS = ["To be, or not to be:\nthat's  the question.\n\n", "caf\u00e9 \U0001f600 don't 1,234", "to be to be to be"]
 
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def pair(directory: Path) -> Pair:
-    light = light_tokenizer(directory)
+    light = read_tokenizer(directory)
     assert light is not None
     return Pair(light, tokenizer_in(directory))
 
@@ -211,13 +212,13 @@ NOT_PLAIN = [
 def test_what_is_not_plain_is_left_to_transformers(bpe: Pair, folder: Path, tmp_path: Path, change: Any) -> None:
     shutil.copytree(folder / "bpe", tmp_path, dirs_exist_ok=True)
     change(tmp_path)
-    assert light_tokenizer(tmp_path) is None
+    assert read_tokenizer(tmp_path) is None
 
 
 def test_other_layouts_are_left_to_transformers(test_data: Path, tmp_path: Path) -> None:
-    assert light_tokenizer(test_data / "tokenizers" / "gpt2") is None
-    assert light_tokenizer(test_data / "tokenizers" / "gpt1") is None
-    assert light_tokenizer(tmp_path) is None
+    assert read_tokenizer(test_data / "tokenizers" / "gpt2") is None
+    assert read_tokenizer(test_data / "tokenizers" / "gpt1") is None
+    assert read_tokenizer(tmp_path) is None
     with pytest.raises(InputError):
         tokenizer_in(tmp_path)
 
@@ -227,15 +228,15 @@ def test_special_tokens_that_stand_in_the_vocabulary_alone_are_left_to_transform
     content = json.loads(trained.to_str())
     content["model"]["vocab"][END_OF_TEXT] = content["added_tokens"].pop()["id"]
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content))).save_pretrained(tmp_path)
-    assert light_tokenizer(tmp_path) is None
+    assert read_tokenizer(tmp_path) is None
 
 
 def test_neither_torch_nor_transformers_is_imported(bpe: Pair, folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from gptkit.text.tokenizers.light import light_tokenizer;"
+        "import sys; from pathlib import Path; from gptkit.decoding.native.tokenizer import read_tokenizer;"
         "from gptkit.text.tokenizers.any_tokenizer import separator_id;"
         "from gptkit.text.tokenizers.encoding import encode_pieces;"
-        f"tokenizer = light_tokenizer(Path({str(folder / 'bpe')!r}));"
+        f"tokenizer = read_tokenizer(Path({str(folder / 'bpe')!r}));"
         "print(separator_id(tokenizer), len(encode_pieces(tokenizer, ['to be'])),"
         "[name for name in ('torch', 'transformers', 'spacy') if name in sys.modules])"
     )

@@ -6,6 +6,11 @@
     BPE        of each token in lower case, `</w>` after its last character; unknown pieces are id 0
 
 No spaCy token or exception reaches across a newline, so lines are encoded one by one, the newline token between them.
+
+Documents come in pieces, and what ftfy and the newline token make of a line depends on more than a piece holds, so
+pieces are joined and cut anew after line ends. Each part is then encoded by itself, and the parts of a document meet
+with a newline token between them where a line ended there: never two, none at a document's ends. Only a line of more
+than a million characters is cut at a space (ftfy cuts it too, at each millionth character, be it within a word).
 """
 
 from __future__ import annotations
@@ -13,19 +18,31 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
 import re
+import signal
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.errors import UsageError
+from gptkit.errors import OutOfResources, UsageError
+from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 
 UNKNOWN_ID = 0
+LONGEST_LINE = 1_000_000
+TASK_CHARACTERS = 1 << 17
+TASKS_WORTH_WORKERS = 32  # a worker takes some seconds to import spaCy
 
 _REMEMBERED = 1 << 18
 _UNTOUCHED_BY_FTFY = re.compile(r"[\t\n -%'-~]*")  # ASCII without control characters and the & of entities
@@ -34,11 +51,17 @@ _UNIFIED = str.maketrans({"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026":
 _PUNCTUATION_RUN = re.compile(r"""([-~!";?+,()/*\[\]{}|_])\1*""")
 
 
+Ids = NDArray[np.int64]
+
+
 class Part(NamedTuple):
     """Lines of a document. ftfy unescapes HTML until a line of the document holds a `<`; has none so far?"""
 
     text: str
     unescape_html: bool = True
+
+
+_Task = list[tuple[int, Part]]  # document, and consecutive lines of it
 
 
 class GPT1Encoder:
@@ -51,7 +74,7 @@ class GPT1Encoder:
         self._ftfy, spacy = libraries()
         self._english = spacy.blank("en")
         self._split = self._english.tokenizer
-        self._split_once = _without_second_look(self._split)
+        self._split_once = _without_exception_rescan(self._split)
         self.vocabulary = vocabulary
         self.merges = merges
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
@@ -60,11 +83,11 @@ class GPT1Encoder:
         self._one_text_at_a_time = threading.Lock()  # memory zones of spaCy do not nest
         self.newline_id = vocabulary[NEWLINE_TOKEN]
 
-    def encode(self, text: str) -> NDArray[np.int64]:
+    def encode(self, text: str) -> Ids:
         """Return the ids of a whole text, shape (tokens,)."""
         return strip_newlines(self.encode_part(Part(text)), self.newline_id)[1]
 
-    def encode_part(self, part: Part) -> NDArray[np.int64]:
+    def encode_part(self, part: Part) -> Ids:
         """Return the ids of a part of a document, with a newline token at either end where the text breaks the line."""
         ids: list[int] = []
         line_broken = False
@@ -127,24 +150,21 @@ def merged_pieces(token: str, ranks: Mapping[tuple[str, str], int]) -> list[str]
         best = min(found)
         if best == unranked:
             break
-        pieces = _merge(pieces, *pairs[found.index(best)])
+        first, second = pairs[found.index(best)]
+        merged: list[str] = []
+        previous = None
+        for piece in pieces:
+            if previous == first and piece == second:
+                merged[-1] += piece
+                previous = None
+            else:
+                merged.append(piece)
+                previous = piece
+        pieces = merged
     return pieces
 
 
-def _merge(pieces: list[str], first: str, second: str) -> list[str]:
-    merged: list[str] = []
-    previous = None
-    for piece in pieces:
-        if previous == first and piece == second:
-            merged[-1] += piece
-            previous = None
-        else:
-            merged.append(piece)
-            previous = piece
-    return merged
-
-
-def strip_newlines(ids: NDArray[np.int64], newline_id: int) -> tuple[bool, NDArray[np.int64], bool]:
+def strip_newlines(ids: Ids, newline_id: int) -> tuple[bool, Ids, bool]:
     """Return whether `ids` start with a newline token, the ids without those at the ends, whether they end so."""
     leading = ids.size > 0 and ids[0] == newline_id
     ids = ids[1:] if leading else ids
@@ -171,7 +191,7 @@ def library_versions() -> dict[str, str]:
     return {"ftfy": ftfy.__version__, "spacy": spacy.__version__, "unicode": unicodedata.unidata_version}
 
 
-def _without_second_look(split: Any) -> Any:
+def _without_exception_rescan(split: Any) -> Any:
     """Return spaCy's tokenizer without its second look.
 
     That look is for exceptions which hold a prefix, suffix or infix; here none seems to while they are loaded.
@@ -192,3 +212,119 @@ def _without_second_look(split: Any) -> Any:
     )
     loaded = True
     return tokenizer
+
+
+# Documents in pieces, on all processors
+
+
+def encode_in_order(
+    encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: int, tasks_worth_workers: int = TASKS_WORTH_WORKERS
+) -> Iterator[tuple[int, Ids]]:
+    """Yield (document, ids) for consecutive parts of all documents, every document at least once.
+
+    Text enough for workers goes to that many new processes; OutOfResources if the system kills one.
+    """
+    tasks = _tasks(document_parts(pieces))
+    first = list(islice(tasks, tasks_worth_workers))
+    tasks = chain(first, tasks)
+    if workers < 2 or len(first) < tasks_worth_workers:
+        encoded: Iterator[tuple[_Task, list[Ids]]] = (
+            (task, [encoder.encode_part(part) for _, part in task]) for task in tasks
+        )
+    else:
+        encoded = _encoded_by_workers(encoder, tasks, workers)
+    parts = ((document, ids) for task, results in encoded for (document, _), ids in zip(task, results, strict=True))
+    for document, members in groupby(parts, key=lambda part: part[0]):
+        for ids in join_lines((ids for _, ids in members), encoder.newline_id):
+            yield document, ids
+
+
+def document_parts(pieces: Iterable[Piece]) -> Iterator[tuple[int, Part]]:
+    """Yield the text of all documents again in parts that end where a line ends."""
+    for document, members in groupby(pieces, key=lambda piece: piece.document):
+        rest, unescape_html = "", True
+        for piece in members:
+            rest += piece.text
+            end = rest.rfind("\n") + 1
+            if end == 0 and len(rest) > LONGEST_LINE:
+                end = max(0, rest.rfind(" "))
+            if end > 0:
+                yield document, Part(rest[:end], unescape_html)
+                unescape_html = unescape_html and "<" not in rest[:end]
+                rest = rest[end:]
+        yield document, Part(rest, unescape_html)
+
+
+def _tasks(parts: Iterable[tuple[int, Part]]) -> Iterator[_Task]:
+    task: _Task = []
+    characters = 0
+    for part in parts:
+        task.append(part)
+        characters += len(part[1].text)
+        if characters >= TASK_CHARACTERS:
+            yield task
+            task, characters = [], 0
+    if task:
+        yield task
+
+
+def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
+    """Yield the ids of the parts of a document; where a line ends between two, the second begins with its token."""
+    newline = np.array([newline_id], np.int64)
+    started = line_broken = False
+    for part in parts:
+        leading, ids, trailing = strip_newlines(part, newline_id)
+        line_broken = line_broken or leading
+        if ids.size == 0:
+            yield ids
+            continue
+        yield np.concatenate([newline, ids]) if started and line_broken else ids
+        started, line_broken = True, trailing
+
+
+def _encoded_by_workers(
+    encoder: GPT1Encoder, tasks: Iterable[_Task], workers: int
+) -> Iterator[tuple[_Task, list[Ids]]]:
+    waiting: deque[tuple[_Task, Future[list[Ids]]]] = deque()
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
+        initializer=_start_worker,
+        initargs=(encoder.vocabulary, encoder.merges),
+    )
+    try:
+        for task in tasks:
+            waiting.append((task, pool.submit(_encode_in_worker, [part for _, part in task])))
+            if len(waiting) >= 3 * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    except BrokenProcessPool as error:
+        message = "a process that tokenizes was killed"
+        raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_encoder: GPT1Encoder | None = None
+
+
+def _start_worker(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    global _worker_encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and shuts the pool down
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker_encoder = GPT1Encoder(vocabulary, merges)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _encode_in_worker(parts: list[Part]) -> list[Ids]:
+    assert _worker_encoder is not None, "the pool's initializer makes it"
+    return [_worker_encoder.encode_part(part) for part in parts]

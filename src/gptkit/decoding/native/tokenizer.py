@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from gptkit.errors import InputError
 from gptkit.system.json_files import LARGEST_FILE
 from gptkit.system.reading import require_regular
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
-from gptkit.text.tokenizers.files import LAYOUTS, find_files, saved_config
+from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKENS = "added_tokens_decoder"
@@ -39,7 +38,8 @@ class LightTokenizer:
         self.backend_tokenizer = backend
         backend.encode_special_tokens = True  # none is read out of text
         self.name_or_path = name_or_path
-        self._special_ids: dict[str, Any] = {role: backend.token_to_id(one) for role, one in special_tokens.items()}
+        self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self._special_ids: dict[str, Any] = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
 
     @property
     def eos_token_id(self) -> int | None:
@@ -56,10 +56,6 @@ class LightTokenizer:
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         return dict(self.backend_tokenizer.get_added_tokens_decoder())
-
-    @functools.cached_property
-    def _vocabulary(self) -> dict[str, int]:
-        return dict(self.backend_tokenizer.get_vocab(with_added_tokens=True))
 
     def get_vocab(self) -> dict[str, int]:
         return self._vocabulary
@@ -78,37 +74,38 @@ class LightTokenizer:
         return str(self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
 
-def light_tokenizer(directory: Path) -> LightTokenizer | None:
+def read_tokenizer(directory: Path) -> LightTokenizer | None:
     """Return the tokenizer whose tokenizer.json lies in a directory, a run's or a model's.
 
     None for another layout, for GPT-1's, and for what is damaged, or set as only transformers understands it: then
     `tokenizer_in` reads it, or says what is wrong.
     """
     try:
-        folder, layout = find_files(directory, str(directory))
+        folder, layout = find_tokenizer(directory, str(directory))
         config = saved_config(folder)
+        if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_FILE:
+            return None
     except InputError:
         return None
-    if layout != LAYOUTS[0]:
-        return None
     try:
-        if require_regular(folder / layout[0]) > LARGEST_FILE:
-            return None
         backend = Tokenizer.from_file(str(folder / layout[0]))
     except Exception:  # tokenizers raises no other kind
         return None
-    if not _is_plain(backend) or not _is_idle(config, backend, folder):
-        return None
-    special_tokens = _special_tokens(config, backend)
-    if not all(_is_special(token, backend) for token in special_tokens.values()):
+    special_tokens = {role: config[role] for role in SPECIAL_TOKENS if config.get(role) is not None}
+    if "eos_token" not in special_tokens and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's do not say so
+        special_tokens |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if not _is_plain(backend, special_tokens.values()) or not _is_idle(config, backend, folder):
         return None
     tokenizer = LightTokenizer(backend, special_tokens, str(folder))
     return None if id_beyond(tokenizer) else tokenizer
 
 
-def _is_plain(backend: Tokenizer) -> bool:
+def _is_plain(backend: Tokenizer, special_tokens: Collection[Any]) -> bool:
     """Tell whether this is neither GPT-1's vocabulary nor one that transformers would change as it loads it."""
     if backend.token_to_id(NEWLINE_TOKEN) is not None or backend.get_vocab_size() > LARGEST:
+        return False
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    if not all(isinstance(token, str) and token in special for token in special_tokens):
         return False
     return backend.padding is None and backend.truncation is None
 
@@ -119,24 +116,8 @@ def _is_idle(config: Mapping[str, Any], backend: Tokenizer, folder: Path) -> boo
         return False
     if any(config.get(name) for name in NO_EXTRA_TOKENS):
         return False
-    known = {*IDLE_SETTINGS, *SPECIAL_TOKENS, *NO_EXTRA_TOKENS, ADDED_TOKENS}
-    return config.keys() <= known and config.get(ADDED_TOKENS, _added(backend)) == _added(backend)
-
-
-def _added(backend: Tokenizer) -> dict[str, dict[str, Any]]:
-    """Return the added tokens as tokenizer_config.json lists them."""
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    added = backend.get_added_tokens_decoder()
-    return {str(id): {flag: getattr(token, flag) for flag in flags} for id, token in added.items()}
-
-
-def _special_tokens(config: Mapping[str, Any], backend: Tokenizer) -> dict[str, Any]:
-    found = {role: config[role] for role in SPECIAL_TOKENS if config.get(role) is not None}
-    if "eos_token" not in found and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's files do not say so
-        found |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    return found
-
-
-def _is_special(token: Any, backend: Tokenizer) -> bool:
-    added = backend.get_added_tokens_decoder().values()
-    return isinstance(token, str) and any(one.special and one.content == token for one in added)
+    decoder = backend.get_added_tokens_decoder()
+    added = {str(id): {flag: getattr(token, flag) for flag in flags} for id, token in decoder.items()}
+    known = {*IDLE_SETTINGS, *SPECIAL_TOKENS, *NO_EXTRA_TOKENS, ADDED_TOKENS}
+    return config.keys() <= known and config.get(ADDED_TOKENS, added) == added
