@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.scoring.protocols import Answers, Items, ScoredProtocol
-from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.protocols import Answer, Answers, Group, Items, Request, ScoredProtocol
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:

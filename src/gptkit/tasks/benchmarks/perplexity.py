@@ -9,6 +9,7 @@ from gptkit.tasks.task import Evaluation, Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Document, Stream, load_passages
 from gptkit.text.corpora import open_corpus, open_text
 
+ORDER = 0  # the first evaluation: it is what eval does unless asked for another
 HELD_OUT = "0.1"  # what `gptkit pretrain` holds out by default
 
 
