@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from typing import NamedTuple
 
@@ -142,6 +143,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     return of_torch or isinstance(error, MemoryError)
+
+
+@contextmanager
+def translate_out_of_memory(fix: str) -> Iterator[None]:
+    """Raise OutOfResources, with what helps, where memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfResources("out of memory", fix=fix) from error
 
 
 def usable_processors() -> int:

@@ -20,18 +20,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from gptkit.errors import AGAIN, Diverged, Interrupted
+from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
-from gptkit.training.checkpoints import TrainingState
+from gptkit.training.checkpoints import RunState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
-from gptkit.training.memory import out_of_memory_told
 from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
 
-DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
+DIVERGED_FIX = "start over with another --out: a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
         run.resume(resume_from)
-    with out_of_memory_told():
+    with translate_out_of_memory(f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"):
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)
@@ -82,7 +82,7 @@ class _Run:
         self.model, self.sharding = trainer.job.model, trainer.sharding
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
-        self.state = TrainingState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
+        self.state = RunState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.result: StepResult | None = None
         self.row: StepEvent | None = None
         self.saved_step = 0

@@ -30,12 +30,13 @@ BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to
 def make_accelerator(device: str) -> Accelerator:
     """Return the process's accelerator for auto, cpu, cuda or mps, in the process group its environment describes.
 
-    Its own mixed precision and accumulation stay off: the loop does both. Raises UsageError for a device that is not
-    there.
+    Its own mixed precision and accumulation stay off: the loop does both. Raises UsageError for a missing device.
     """
     is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there.get(device, True):
-        raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
+        raise UsageError(
+            f"no {device.upper()} device available", where="--device", fix="leave it out, or use --device cpu"
+        )
     is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)

@@ -104,7 +104,7 @@ def train_run(
     for line in on_main_process(accelerator, rewind):
         console.warn(line)
     if found.path is not None:
-        console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
+        console.say(f"resuming from step {state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
