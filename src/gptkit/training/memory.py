@@ -1,4 +1,4 @@
-"""How the process holds on to its memory, and how much of it that is."""
+"""How the process holds on to its memory, and how much it holds."""
 
 from __future__ import annotations
 
