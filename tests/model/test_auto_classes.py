@@ -16,8 +16,7 @@ from transformers import (
 
 import gptkit.model  # noqa: F401 - registers the Auto classes
 from gpt_toy import toy
-from gptkit.model.loading import save_model
-from gptkit.model.special_tokens import set_special_tokens
+from gptkit.model.loading import save_model, set_special_tokens
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer

@@ -31,10 +31,8 @@ from gpt_toy import FAMILIES, SIZES, shaken, toy
 from gptkit.decoding.native.weights import map_weights, shape_of
 from gptkit.errors import InputError
 from gptkit.finetune.transfer import HeadSpec, add_task_head
-from gptkit.model.config_files import parse_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
 from gptkit.model.loading import load_model, save_model
-from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.shape import OWN_KEYS, SILENT_KEYS, TRANSFORMERS_TYPES, GPTShape
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)

@@ -23,8 +23,8 @@ from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
 from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError, OutOfResources
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.quiet import quiet_transformers
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group, Request

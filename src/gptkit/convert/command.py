@@ -17,10 +17,9 @@ from gptkit.console import Console
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.model.loading import State, build_model, read_safetensors
+from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.files import source_directory
 from gptkit.system.files import new_directory
 from gptkit.system.run_layout import described_in

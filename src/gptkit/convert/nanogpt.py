@@ -9,8 +9,7 @@ import torch
 
 from gptkit.convert.own import plain_tensors, weights_only
 from gptkit.errors import InputError, suggest
-from gptkit.model.config_files import parse_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, parse_config
 from gptkit.model.loading import State, checked, copied, expected_shapes
 from gptkit.model_files.files import BUFFER
 from gptkit.system.reading import require_regular

@@ -15,7 +15,7 @@ from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
-from gptkit.model.config_files import read_config
+from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder

@@ -16,10 +16,9 @@ from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
-from gptkit.model.config_files import read_config
+from gptkit.model.configuration_gpt import quiet_transformers, read_config
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model.quiet import quiet_transformers
 from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss

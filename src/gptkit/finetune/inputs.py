@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.transfer import HeadSpec, add_task_head, transferred_layers
-from gptkit.model.config_files import read_config
-from gptkit.model.loading import load_model, weights_sha256
+from gptkit.model.configuration_gpt import read_config
+from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.files import model_directory
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers

@@ -10,20 +10,18 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.model.config_files import parse_config, read_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model.quiet import quiet_transformers
 from gptkit.model_files.files import (
     LAYER,
     MATRIX,
@@ -38,6 +36,7 @@ from gptkit.model_files.files import (
 from gptkit.model_files.shape import model_type, tensor_shapes
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
@@ -224,3 +223,15 @@ def build_model(config: GPTConfig, state: State, dtype: torch.dtype, head: type[
     """Return a model of these weights, in eval mode."""
     with quiet_transformers():
         return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+
+
+def set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make `generate` start and stop where gptkit does: at the token that separates documents.
+
+    It is bos and eos; pad is the tokenizer's own, if it has one. InputError when the tokenizer has no separator.
+    """
+    separator = separator_id(tokenizer)
+    configs: list[Any] = [model.config, model.generation_config] if model.can_generate() else [model.config]
+    for config in configs:
+        config.bos_token_id = config.eos_token_id = separator
+        config.pad_token_id = tokenizer.pad_token_id

@@ -9,7 +9,7 @@ from typing import Any
 import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
-from gptkit.model.quiet import quiet_transformers
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain

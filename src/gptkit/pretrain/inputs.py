@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gptkit.errors import UsageError
-from gptkit.model.loading import config_from, load_model
+from gptkit.model.loading import config_from, load_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.special_tokens import set_special_tokens
 from gptkit.model_files.files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare

@@ -13,8 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, UsageError
-from gptkit.model.config_files import read_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files.files import not_finite
 from gptkit.model_files.shape import MARKER_FIELDS

@@ -58,7 +58,7 @@ static void product_by_tiles(const Matrix* w, int tokens, long begin, long end, 
         const uint16_t* outputs = outputs_as_bf16(w, n, width, buffer, row, &stride);
         const char* ahead = row_of(w, n + TILE);
         long length = TILE * row_bytes(w) * 32 / width;
-        int count = least(TILE, end - n);
+        int count = min_of(TILE, end - n);
         for (int m = 0; m < tokens; m += 2 * TILE) {
             const uint16_t* first = tiles + m / TILE * per_block;
             int two = m + TILE < tokens;
@@ -80,7 +80,7 @@ static void product_by_tiles(const Matrix* w, int tokens, long begin, long end, 
             for (int i = 0; i < count; i++) {
                 float scale = w->format == INT8 ? ((const float*)w->scales)[n + i] : 1;
                 float bias = w->bias ? w->bias[n + i] : 0;
-                for (int j = m; j < least(m + 2 * TILE, tokens); j++)
+                for (int j = m; j < min_of(m + 2 * TILE, tokens); j++)
                     y[j * y_width + n + i] = result[(j - m) / TILE][i][j % TILE] * scale + bias;
             }
         }

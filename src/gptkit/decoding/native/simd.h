@@ -20,7 +20,7 @@ typedef int16_t shorts __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
 
 static long padded(long width, long unit) { return (width + unit - 1) / unit * unit; }
-static int least(long a, long b) { return (int)(a < b ? a : b); }
+static int min_of(long a, long b) { return (int)(a < b ? a : b); }
 
 INLINE int thread_number(void) {
 #ifdef _OPENMP
@@ -40,13 +40,13 @@ INLINE int team_size(void) {
 }
 
 /* The share of `count` units that falls to this thread: from `*begin` up to `*end`. */
-INLINE void share(long count, long* begin, long* end) {
+INLINE void my_range(long count, long* begin, long* end) {
     long me = thread_number();
     *begin = count * me / team_size();
     *end = count * (me + 1) / team_size();
 }
 
-INLINE floats all(float value) { return value - (floats){0}; }
+INLINE floats splat(float value) { return value - (floats){0}; }
 INLINE floats from_bits(ints bits) { return (floats)bits; }
 
 INLINE float bf16_to_float(uint16_t half) {
@@ -109,12 +109,12 @@ INLINE float sum(floats v) {
 
 /* exp by 2^n p(r), |r| <= ln 2 / 2; the Taylor polynomial of degree 7 is good to the last bit but one. */
 INLINE floats exponential(floats x) {
-    ints low = x<all(-87.0f), high = x> all(88.0f);
-    x = from_bits((~(low | high) & (ints)x) | (low & (ints)all(-87.0f)) | (high & (ints)all(88.0f)));
+    ints low = x<splat(-87.0f), high = x> splat(88.0f);
+    x = from_bits((~(low | high) & (ints)x) | (low & (ints)splat(-87.0f)) | (high & (ints)splat(88.0f)));
     floats shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits now hold the nearest integer */
     floats n = shifted - 12582912.0f;
     floats r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    floats p = all(1.0f / 5040);
+    floats p = splat(1.0f / 5040);
     p = p * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
     p = p * r + 1.0f / 24;

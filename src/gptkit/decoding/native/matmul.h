@@ -229,7 +229,7 @@ static void product_unpacked(const Matrix* w, int tokens, long begin, long end, 
                              long y_width, float* scratch) {
     long row = padded(w->inputs, w->format == INT4 ? BLOCK : LANES);
     for (long n = begin; n < end; n += BLOCK_N) {
-        int outputs = least(BLOCK_N, end - n);
+        int outputs = min_of(BLOCK_N, end - n);
         for (int i = 0; i < outputs; i++) unpack(w, n + i, scratch + i * row);
         Matrix unpacked = {F32, outputs, (int32_t)row, scratch, 0, 0};
         long done = product_in_blocks(&unpacked, F32, tokens, 0, outputs, x, x_width, y + n, y_width,
