@@ -1,6 +1,6 @@
 /* How fast memory can be read, in the decoder's own way: compiled beside its headers by generation_peers.py. */
 
-#include "numbers.h"
+#include "simd.h"
 
 /* Read `count` floats once with all threads, to measure how fast memory can be read. */
 float gpt_read_all(const float* from, int64_t count, int32_t threads) {
@@ -9,7 +9,7 @@ float gpt_read_all(const float* from, int64_t count, int32_t threads) {
     {
         long begin, end;
         floats sums[4] = {{0}};
-        share(count / 64, &begin, &end);
+        my_range(count / 64, &begin, &end);
         for (long i = begin * 64; i < end * 64; i += 64)
 #pragma GCC unroll 8
             for (int j = 0; j < 4; j++) sums[j] += *(const floats*)(from + i + j * LANES);

@@ -38,7 +38,7 @@ def test_the_build_is_read_from_torchs_version_file() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no cuda device"):
+    with pytest.raises(UsageError, match="no CUDA device"):
         open_engine(tmp_path, device="cuda", tokens=1)
 
 

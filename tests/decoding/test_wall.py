@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import gptkit
+from gptkit.cli.main import main
 
 PACKAGE = Path(gptkit.__file__).parent
 NATIVE = PACKAGE / "decoding" / "native"
@@ -32,18 +32,17 @@ def without_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return source
 
 
-def samples(source: Path, *arguments: str) -> list[dict[str, Any]]:
-    done = run(source, "generate", "hear", "--device", "cpu", "--max-new-tokens", "30", "--json", *arguments)
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)["samples"]
-    return found
-
-
-def test_gptkit_works_without_the_folder(without_native: Path, model_folder: Path) -> None:
-    model = ["--model", str(model_folder)]
-    expected = samples(PACKAGE.parent, *model, "--compile", "off")
-    assert samples(without_native, *model) == samples(PACKAGE.parent, *model) == expected
-    refused = run(without_native, "generate", "hear", *model, "--device", "cpu", "--compile", "on")
+def test_gptkit_works_without_the_folder(
+    without_native: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["generate", "hear", "--model", str(model_folder), "--device", "cpu", "--max-new-tokens", "30", "--json"]
+    samples = []
+    for compile in ("on", "off"):
+        assert main([*line, "--compile", compile]) == 0
+        samples.append(json.loads(capsys.readouterr().out)["samples"])
+    done = run(without_native, *line)
+    assert json.loads(done.stdout)["samples"] == samples[0] == samples[1], done.stderr
+    refused = run(without_native, *line, "--compile", "on")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     environment = run(without_native, "env", "--json")

@@ -98,7 +98,7 @@ def test_samples_of_changed_lines_are_passed_over(tmp_path: Path) -> None:
             file.append(line, 0, facts(prompt))
     with SamplesFile(path, "s", [FilePrompt(1, "a"), FilePrompt(3, "new")]) as file:
         assert list(file.rows) == [(1, 0)]
-        assert file.outdated == 1
+        assert file.stale == 1
         file.append(3, 0, facts("new"))
         file.finish()
     assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["a", "new"]

@@ -66,10 +66,10 @@ def open_engine(
     tokens: int,
     tell: Callable[[str], None] | None = None,
 ) -> Engine:
-    """Return an engine for the model in `directory`, for a job of about `tokens` new tokens in all.
+    """Return an engine for the model in `directory`, for a job of about `tokens` new tokens in total.
 
     On a CPU, compile auto is on however short the job: compiling takes less time than importing torch, once. `tell` is
-    told why it is off. UsageError for a device that is not here or compile on without a compiler, InputError for a
+    told why it is off. UsageError for a device that is missing, and for compile on without a compiler, InputError for a
     model that cannot be read.
     """
     on_cpu = device == "cpu" or (device == "auto" and not gpu_may_be_there())
@@ -161,7 +161,9 @@ def choose_device(asked: str) -> torch.device:
     if asked == "auto":
         return torch.device(next(kind for kind, there in is_there.items() if there))
     if not is_there[asked]:
-        raise UsageError(f"no {asked} device is here", where="--device", fix="leave it out, or use --device cpu")
+        raise UsageError(
+            f"no {asked.upper()} device available", where="--device", fix="leave it out, or use --device cpu"
+        )
     return torch.device(asked)
 
 

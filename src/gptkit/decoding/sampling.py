@@ -29,17 +29,17 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 class SamplingRules:
     """How the next token is chosen; a repetition penalty is applied to greedy choices too."""
 
-    top_k: int = option(0, "Keep the k likeliest tokens; 0 = all.", minimum=0)
-    top_p: float = option(1.0, "Keep the likeliest tokens that together reach p.", maximum=1)
+    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all.", minimum=0)
+    top_p: float = option(1.0, "Sample from the most likely tokens that together reach probability p.", maximum=1)
     top_p_rule: TopPRule = option(
         "hf",
         "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
         panel="Advanced",
     )
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
-    greedy: bool = option(False, "Always take the likeliest token.")
+    greedy: bool = option(False, "Always take the most likely token.")
     repetition_penalty: float = option(
-        1.0, "Above 1 makes tokens that are there already less likely (CTRL paper, 4.1).", minimum=0.01
+        1.0, "Above 1, tokens that already occurred become less likely (CTRL paper, 4.1).", minimum=0.01
     )
 
     @property
@@ -51,8 +51,8 @@ class SamplingRules:
 class TokenReport(NamedTuple):
     """A chosen token in the model's own distribution, before any rule; forbidden tokens are left out of it.
 
-    `rank` is 1 for the likeliest, of tied tokens the lower id comes first. `alternatives` are the likeliest tokens,
-    the chosen one too where it is among them, as (token id, probability), the likeliest first.
+    `rank` is 1 for the most likely; of tied tokens the lower id comes first. `alternatives` are the most likely tokens,
+    the chosen one included where it is among them, as (token id, probability), in order of probability.
     """
 
     probability: float
@@ -96,7 +96,7 @@ def apply_temperature(logits: Array, temperature: float) -> Array:
 
 
 def top_k_floor(logits: Array, k: int) -> Array:
-    """Return the least logit of each row, (batch, 1), that is among the k likeliest; tokens tied with it stay too.
+    """Return the least logit of each row, (batch, 1), that is among the k largest; tokens tied with it stay too.
 
     So do both gpt-2 and transformers. k = 0, or beyond the vocabulary, keeps every token that has a probability.
     """
@@ -150,7 +150,7 @@ def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
 
 
 def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array | None = None) -> Array:
-    """Keep the likeliest tokens of each row up to probability p, at least one; of tied tokens the lower id comes first.
+    """Keep the most likely tokens of each row up to probability p, at least one; of tied tokens the lower id first.
 
     "hf" keeps the token that crosses p (Holtzman et al. 2020, transformers); "openai" drops it (gpt-2, sample.py).
     `normaliser` (batch, 1) is the log_sum_exp of a row from which unlikely tokens were taken away.

@@ -21,16 +21,16 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 class TextOptions(SamplingRules):
     """With the model and the prompt, all that a sample's text depends on, apart from how the machine rounds."""
 
-    max_new_tokens: int = option(200, "Tokens to add at most.", minimum=1)
+    max_new_tokens: int = option(200, "Generate at most this many tokens.", minimum=1)
     num_samples: int = option(1, "Samples per prompt.", minimum=1)
     seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
     stop: tuple[str, ...] = option(
-        (), "End a text before this string; may be given again; \\n is a line break.", metavar="TEXT"
+        (), "End a text before this string; repeatable; \\n is a line break.", metavar="TEXT"
     )
-    ignore_eos: bool = option(False, "Go on past the end of a document: its token is never drawn.", panel="Advanced")
-    show_probs: bool = option(False, "Show each token's probability, rank and likeliest alternatives.")
+    ignore_eos: bool = option(False, "Never sample the end-of-text token.", panel="Advanced")
+    show_probs: bool = option(False, "Show each token's probability, rank and most likely alternatives.")
     template: str | None = recipe_only(
-        None, "What the model reads, {prompt} in it standing for the prompt; prints answers alone."
+        None, "What the model reads, with {prompt} in it for the prompt; only the answer is printed."
     )
     sentences: int = recipe_only(
         0, "End a text after this many sentences: . ! or ? before white space; 0 = do not count.", minimum=0
@@ -41,10 +41,8 @@ class TextOptions(SamplingRules):
 class DecodingOptions(TextOptions):
     """What makes a text what it is, the search and the arithmetic included."""
 
-    beams: int = option(
-        1, "Beam search for the likeliest text as a whole, with this many beams.", minimum=1, maximum=1000
-    )
-    quantize: Quantize = option("none", "The weights, made as they are read.", panel="Speed")
+    beams: int = option(1, "Search for the most likely text as a whole, with this many beams.", minimum=1, maximum=1000)
+    quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
         "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
@@ -54,13 +52,15 @@ class DecodingOptions(TextOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelOptions(DecodingOptions):
-    """With where and how to compute, which bears on no text."""
+    """DecodingOptions, and where and how to compute, on which no text depends."""
 
     compile: CompileChoice = option(
-        "auto", "The compiled decoder; auto = on a CPU with a C compiler, on a GPU for long jobs.", panel="Speed"
+        "auto", "Compiled decoding; auto = on CPUs with a C compiler, and for long jobs on GPUs.", panel="Speed"
     )
     device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
-    batch_size: int | None = recipe_only(None, "Most samples decoded together [default: chosen by memory].", minimum=1)
+    batch_size: int | None = recipe_only(
+        None, "Decode at most this many samples together [default: by available memory].", minimum=1
+    )
 
 
 # The first that samples files were hashed by. A younger one counts where it is not its default, so that the files that
@@ -84,7 +84,7 @@ def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
 
 
 def check_settings(options: DecodingOptions) -> None:
-    """Raise UsageError for what no model can do, or what says two things at once."""
+    """Raise UsageError for options that no model can follow, and for contradictions."""
     if options.top_p <= 0:
         raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
     if options.template is not None and PLACE not in options.template:
@@ -105,11 +105,11 @@ def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]
     yield options.greedy and is_heated, "--greedy, --temperature", heat
     if options.beams == 1:
         return
-    beams = "--beams searches for the likeliest text"
+    beams = "--beams searches for the most likely text"
     for field in dataclasses.fields(SamplingRules):
         flag, value = f"--{field.name.replace('_', '-')}", getattr(options, field.name)
         is_idle = value == field.default or (field.name, value) in (("temperature", 0.0), ("top_p_rule", "openai"))
-        yield not is_idle, f"--beams, {flag}", f"{beams}, {flag} is for choosing token by token"
+        yield not is_idle, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
     yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, which is one"
     yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains single tokens"
     slow = "beam search goes through the library's own decoder, with weights that are not quantised"

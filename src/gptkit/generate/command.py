@@ -55,7 +55,7 @@ def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
     yield asks and options.beams > 1, "--interactive, --beams", "a dialogue draws its replies"
     yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
     if options.beams > 1:
-        search = "--beams searches for the likeliest text"
+        search = "--beams searches for the most likely text"
         yield bool(options.stream), "--beams, --stream", f"{search}, of which nothing is known before the end"
         yield options.compile == "on", "--beams, --compile", f"{search} by the library's own decoder, uncompiled"
 

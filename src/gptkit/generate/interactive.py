@@ -25,7 +25,7 @@ NONE = "none"
 EXPECTED_REPLIES = 20  # by which compile auto judges a dialogue
 SETTABLE = (*fields_of(TextOptions), "stream")
 HELP = """!help            this list
-!seed N          the next reply is that of seed N; !seed tells the present one
+!seed N          restart from seed N; !seed alone shows the current one
 !set NAME VALUE  as the flag does: !set top_k 40; !set alone lists names and values
 !save FILE       write what was said to a new file
 Ctrl-C stops a reply, Ctrl-D ends"""
@@ -171,7 +171,7 @@ class Dialogue:
             raise UsageError("no file is named", where="!save", fix="write !save FILE")
         path = Path(rest).expanduser()
         if path.exists() and path not in self._saved:
-            raise InputError("the file is there already", where=str(path), fix="name another one")
+            raise InputError("the file already exists", where=str(path), fix="name another one")
         try:
             path.write_text("".join(f"{text}\n" for text in self.said), encoding="utf-8")
         except OSError as error:

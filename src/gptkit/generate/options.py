@@ -14,11 +14,11 @@ class SourceOptions(OutputOptions):
     """Where the prompts, the model and the samples lie; of their own, so that the help names them first."""
 
     prompt: str | None = option(
-        None, "Text to continue; - reads stdin; none = unconditional.", argument=True, metavar="PROMPT"
+        None, "Text to continue; - reads stdin; without it, unconditional text.", argument=True, metavar="PROMPT"
     )
     prompts: Path | None = option(
         None,
-        'Many prompts: a .txt of one a line, or a .jsonl of {"prompt": ...}; again, it goes on where it stopped.',
+        'Many prompts: a .txt of one a line, or a .jsonl of {"prompt": ...}; rerun the command to resume.',
         metavar="FILE",
     )
     output: Path | None = option(
@@ -34,10 +34,9 @@ class GenerateOptions(TextModelOptions, SourceOptions):
     """Generate text with a model: unconditional, from a prompt, from many, or in a dialogue."""
 
     # No field of this file bears on a text; what does is a field of DecodingOptions, by which samples files are hashed.
-
-    interactive: bool = option(False, "Ask for prompts one by one; !help lists the commands.")
+    interactive: bool = option(False, "Prompt interactively; !help lists the commands.")
     stream: bool | None = option(
         None,
-        "Show the text as it comes, or each sample when it is whole [default: as it comes on a terminal].",
+        "Print the text as it is generated, not sample by sample [default: on a terminal].",
         panel="Run",
     )

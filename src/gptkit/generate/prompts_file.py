@@ -1,10 +1,10 @@
 """`gptkit generate --prompts FILE`: many prompts in a file, their samples in another, written as they finish.
 
-    prompts.txt              a prompt a line; blank lines are passed over
-    prompts.jsonl            {"prompt": ...} a line; other keys are passed over
+    prompts.txt              a prompt a line; blank lines are skipped
+    prompts.jsonl            {"prompt": ...} a line; other keys are ignored
     prompts.samples.jsonl    {"line", "sample", "prompt", "text", "token_ids", ..., "settings"} a line
 
-A sample counts as there when its line number, its prompt and the settings, hashed with the model, are the same. Samples
+A sample counts as done when its line number, its prompt and the settings, hashed with the model, are the same. Samples
 that were drawn with the random numbers of their own line say so in "settings", so that none of an older version, which
 drew every line alike, counts.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -24,14 +23,10 @@ from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.model_files.files import model_files
+from gptkit.system.files import write_atomically
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import invalid_utf8, require_regular, translate_read_errors
+from gptkit.system.reading import decoded, require_regular, translate_read_errors
 from gptkit.text.tokenizers.files import tokenizer_files
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes write the same samples twice, and the last one's sorted file stays
-    fcntl = None  # type: ignore[assignment]
 
 SUFFIXES = (".txt", ".jsonl")
 BY_LINE = "-by-line"  # after the hash of the settings
@@ -47,7 +42,7 @@ class FilePrompt(NamedTuple):
 
 
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
-    """Write the samples that are not there yet and print the file's name; return all samples and the seconds spent.
+    """Write the samples that are still missing and print the file's name; return all samples and the seconds spent.
 
     A sample's text depends on its prompt, line and number, the settings and the model alone, so the finished file is
     the same however often it was interrupted. Each line has random numbers of its own; the first has those of a prompt
@@ -62,9 +57,9 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     total = len(prompts) * options.num_samples
     with SamplesFile(output, settings, prompts) as file:
         if file.rows:
-            console.say(f"{len(file.rows):,} of {total:,} samples are there already ({output})")
-        if file.outdated:
-            console.say(f"{file.outdated:,} samples of lines that have changed are made anew or dropped")
+            console.say(f"{len(file.rows):,} of {total:,} samples are already done ({output})")
+        if file.stale:
+            console.say(f"{file.stale:,} samples of changed lines are regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
         if len(file.rows) < total:
             seconds = _write(file, path, prompts, directory, options, console)
@@ -104,7 +99,9 @@ def _write(
                 file.append(line, sample, model.facts(draft))
                 tally.add(len(draft.token_ids))
     for kept in generation.slides:
-        console.warn(f"past the context of {model.n_positions} tokens: the model went on from the last {kept}")
+        console.warn(
+            f"past the context of {model.n_positions} tokens: the context window slid; continuing from the last {kept}"
+        )
     speed = generation.speed
     console.say(f"{generation.num_tokens:,} tokens, {speed['tokens_per_second']:.1f} tokens/s")
     return {"compile_seconds": model.compile_seconds} | speed
@@ -118,7 +115,7 @@ def _missing(
     options: GenerateOptions,
     console: Console,
 ) -> list[tuple[int, int, Prompt]]:
-    """Return (line, sample, prompt) of the samples that are not there yet."""
+    """Return (line, sample, prompt) of the samples that are still missing."""
     missing, unknown = [], 0
     for line, text in prompts:
         samples = [sample for sample in range(options.num_samples) if (line, sample) not in file.rows]
@@ -148,20 +145,13 @@ def read_prompts(path: Path) -> list[FilePrompt]:
     prompts = []
     for number, raw in enumerate(content.split(b"\n"), start=1):
         where = f"{path}:{number}"
-        line = _decoded(raw.removesuffix(b"\r"), where)
+        line = decoded(raw.removesuffix(b"\r"), where, first_byte=0)
         if line.strip():
             text = line if path.suffix == ".txt" else _prompt_of(line, where)
             prompts.append(FilePrompt(number, text))
     if not prompts:
         raise InputError("no prompt in this file", where=str(path), fix="write one a line")
     return prompts
-
-
-def _decoded(raw: bytes, where: str) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise invalid_utf8(f"{where}, byte {error.start}", error) from None
 
 
 def _prompt_of(line: str, where: str) -> str:
@@ -196,22 +186,26 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
 class SamplesFile:
     """The samples of a prompts file, appended as they come; to be used in a `with`.
 
-    `rows` has those that are there by (line, sample). A last line that an interruption left half written is cut off;
-    samples of prompts that have changed since are passed over, `outdated` counts them. InputError where the file holds
+    `rows` has those that are done, by (line, sample). A last line that an interruption left half written is cut off;
+    samples of prompts that have changed since are skipped, `stale` counts them. InputError where the file holds
     samples of other settings, or anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Sequence[FilePrompt]) -> None:
         self.path = path
-        self.outdated = 0
+        self.stale = 0
         self._settings = settings
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
+        from filelock import lock_descriptor
+
         with translate_read_errors(path):
             if path.exists():
                 require_regular(path)
             self._file = open(path, "a+b")  # noqa: SIM115  closed by __exit__
         try:
-            self._lock()
+            if not lock_descriptor(self._file.fileno(), blocking=False):
+                fix = "wait for it, or name another --output"
+                raise InputError("another process writes this file", where=str(path), fix=fix)
             self._read(dict(prompts))
         except BaseException:
             self._file.close()
@@ -222,7 +216,7 @@ class SamplesFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        if not self.rows and not self.outdated:
+        if not self.rows and not self.stale:
             self.path.unlink(missing_ok=True)  # an empty file would only puzzle
 
     def append(self, line: int, sample: int, facts: Mapping[str, Any]) -> None:
@@ -233,26 +227,11 @@ class SamplesFile:
         self._file.flush()
 
     def finish(self) -> None:
-        """Put the samples in the order of their prompts, without those that are outdated."""
+        """Put the samples in the order of their prompts, without those that are stale."""
         content = b"".join(_json_line(self.rows[place]) for place in sorted(self.rows))
         self._file.close()
-        if self.path.read_bytes() == content:
-            return
-        part = self.path.with_name(self.path.name + ".part")
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path)
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fix = "wait for it, or name another --output"
-            raise InputError("another process writes this file", where=str(self.path), fix=fix) from None
+        if self.path.read_bytes() != content:
+            write_atomically(self.path, content)
 
     def _read(self, prompts: Mapping[int, str]) -> None:
         self._file.seek(0)
@@ -263,11 +242,11 @@ class SamplesFile:
             if prompts.get(row["line"]) == row["prompt"]:
                 self.rows[row["line"], row["sample"]] = row
             else:
-                self.outdated += 1
+                self.stale += 1
         self._file.truncate(whole)
 
     def _checked(self, raw: bytes, where: str) -> dict[str, Any]:
-        row = json_object(_decoded(raw, where), where, _ANOTHER)
+        row = json_object(decoded(raw, where, first_byte=0), where, _ANOTHER)
         kinds = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
         if any(not isinstance(row.get(key), kind) for key, kind in kinds.items()):
             raise InputError("no sample of gptkit generate", where=where, fix=_ANOTHER)

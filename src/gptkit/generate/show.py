@@ -70,7 +70,9 @@ def print_summary(generation: Generation, model: TextModel, console: Console) ->
         if "tokens" in sample:
             _show_probabilities(f"sample {number}" if len(facts) > 1 else "", sample["tokens"], console)
     for kept in generation.slides:  # not while the text streams, which the line would break on a terminal
-        console.warn(f"past the context of {model.n_positions} tokens: the model went on from the last {kept}")
+        console.warn(
+            f"past the context of {model.n_positions} tokens: the context window slid; continuing from the last {kept}"
+        )
     if empty := sum(not sample["token_ids"] for sample in facts):
         console.say(f"{empty} of {len(facts)} samples without text: the model's first token ended it")
     compiled = f"; compiling took {model.compile_seconds:.1f} s, once" if model.compile_seconds else ""

@@ -32,6 +32,13 @@ def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
+def refuse_muon(optimizer: str) -> None:
+    """Raise UsageError for an optimizer that cannot be sharded."""
+    if optimizer == "muon":
+        fix = "use --optimizer adamw, or --accelerate-config ddp"
+        raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+
+
 def rows_of(total: int, index: int, count: int) -> range:
     """Return the rows, of `total`, that process `index` of `count` keeps; the last ones may get fewer, or none."""
     size = -(-total // count)
@@ -46,8 +53,7 @@ class Sharding:
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSet, device: torch.device, processes: int) -> None:
         if any(isinstance(part, Muon) for part in optimizer.parts):
-            fix = "use --optimizer adamw, or --accelerate-config ddp"
-            raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+            refuse_muon("muon")
         self.whole = model
         self.sharded = copy.deepcopy(model).train()
         mesh = init_device_mesh(device.type, (processes,))

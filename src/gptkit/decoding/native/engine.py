@@ -12,6 +12,7 @@ from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.library import FORMATS, Buffers, Cache, CPiece, Layer, Matrix, Model, native_library
 from gptkit.model_files.files import not_finite
 from gptkit.model_files.shape import GPTShape
+from gptkit.system.limits import usable_processors
 
 ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # by the numbers of layers.h
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
@@ -205,7 +206,7 @@ LAYER_PARTS = {  # fields of the C struct and the modules of a block
 
 def available_processors() -> int:
     """Return how many threads to use: the processors that this process may use, OMP_NUM_THREADS at most."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = usable_processors()
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
     return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
 

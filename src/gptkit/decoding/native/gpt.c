@@ -7,10 +7,10 @@
 
    Letters: m counts tokens of a call, n outputs and k inputs of a layer, d dimensions of a head. */
 
-#include "numbers.h"
+#include "simd.h"
 
-#include "products.h"
-#include "tiles.h"
+#include "matmul.h"
+#include "amx.h"
 #include "layers.h"
 #include "quantisation.h"
 
@@ -35,15 +35,15 @@ static int use_tiles(const Model* model, int tokens) {
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
-    share(padded(w->outputs, TILE) / TILE, begin, end);
+    my_range(padded(w->outputs, TILE) / TILE, begin, end);
     *begin *= TILE;
-    *end = least(*end * TILE, w->outputs);
+    *end = min_of(*end * TILE, w->outputs);
 #ifdef TILES
     if (use_tiles(model, tokens)) {
         long width = padded(w->inputs, 32), first, last;
-        share(padded(tokens, TILE) / TILE, &first, &last);
+        my_range(padded(tokens, TILE) / TILE, &first, &last);
         for (long i = first; i < last; i++)
-            sort_into_tiles(x + i * TILE * x_width, x_width, least(TILE, tokens - i * TILE), width,
+            sort_into_tiles(x + i * TILE * x_width, x_width, min_of(TILE, tokens - i * TILE), width,
                             buffers->tiles + i * width * TILE);
 #pragma omp barrier
         product_by_tiles(w, tokens, *begin, *end, buffers->tiles, y, y_width, scratch);
@@ -56,7 +56,7 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
 /* What the next product reads, `normed`: GPT-2 norms the hidden states for it, GPT-1 norms them for good. */
 static void next_input(const Model* model, int tokens, const float* weight, const float* bias, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), begin, end;
-    share(tokens, &begin, &end);
+    my_range(tokens, &begin, &end);
     for (long m = begin; m < end; m++) {
         float *hidden = buffers->hidden + m * embd, *normed = buffers->normed + m * width;
         if (model->pre_norm) {
@@ -82,7 +82,7 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
                        const Buffers* buffers, long qkv_width, long width) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
     long begin, end, m = 0, task = 0;
-    share((long)count * model->n_head, &begin, &end);
+    my_range((long)count * model->n_head, &begin, &end);
     for (int i = 0; i < count; m += pieces[i++].length)
         for (int head = 0; head < model->n_head; head++, task++) {
             if (task < begin || task >= end) continue;

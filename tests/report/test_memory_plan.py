@@ -1,0 +1,180 @@
+"""A plan's arithmetic against hand-worked numbers, and its table of activations against what autograd keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gptkit.training.planning import Memory, Pass, Scoring
+from torch import Tensor
+
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import config_from
+from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
+from gptkit.pretrain.options import PretrainOptions
+from gptkit.report.dry_run import shape_of
+from gptkit.training import planning
+from gptkit.training.optimizers import build_optimizer
+from gptkit.training.probing import Probe, _line
+from gptkit.training.step import autocast
+from gptkit.training.tensor_files import safetensors_chunks
+
+SIZES: dict[str, Any] = {"vocab_size": 101, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
+
+
+def toy(dropout: float = 0.0, **changes: Any) -> GPTForCausalLM:
+    model = GPTForCausalLM(GPTConfig(**{**SIZES, **changes}))
+    model.set_dropout(dropout)
+    return model.train()
+
+
+def on_meta(**changes: Any) -> GPTForCausalLM:
+    with torch.device("meta"):
+        return toy(**changes)
+
+
+def a_pass(precision: str = "bf16", **changes: Any) -> Pass:
+    values = {"rows": 3, "length": 16, "device": "cpu", "dense_length": DENSE_LENGTH, "chunk_elements": 2**26}
+    values |= {"scored_elements": 2**23}
+    return Pass(**{**values, "precision": precision, **changes})
+
+
+def kept_by_autograd(model: GPTForCausalLM, rows: int, length: int, precision: str) -> int:
+    """Return the bytes of all storages that a forward pass saves, but for the parameters'."""
+    storages: dict[int, int] = {}
+    saved: list[Tensor] = []
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)  # alive, so that no address comes twice
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(SIZES["vocab_size"], (rows, length))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast("cpu", precision):
+        loss = model(input_ids=ids, shift_labels=ids, num_items_in_batch=1, loss_only=True).loss
+    assert loss.requires_grad
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("precision", "length"), [("fp32", 16), ("bf16", 16), ("bf16", DENSE_LENGTH + 8)])
+def test_the_table_of_activations_is_what_autograd_keeps(
+    precision: str, length: int, dropout: float, pre_norm: bool
+) -> None:
+    model = toy(dropout, pre_norm=pre_norm, n_positions=length)
+    one = a_pass(precision, rows=3, length=length)
+    shape = shape_of(model)
+    by_loss = one.tokens * 32 * 4 + 101 * 32 * 4  # gradients of the hidden states and of the head
+    expected = planning.activations(shape, one) + planning.weight_copies(model, one) + by_loss
+    kept = kept_by_autograd(model, 3, length, precision)
+    # GPT-1's last layer norm is cast to nothing, and a storage is aligned: a few hundred bytes
+    assert kept == pytest.approx(expected, rel=0.005)
+
+
+def test_every_part_of_a_toy_by_hand() -> None:
+    """2 layers of 32, 101 entries, 3 sequences of 16 tokens in bf16 without dropout, AdamW."""
+    model = on_meta()
+    block = 4 * 32 + (96 * 32 + 96) + (32 * 32 + 32) + (128 * 32 + 128) + (32 * 128 + 32)
+    parameters = 101 * 32 + 16 * 32 + 2 * block + 2 * 32
+    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    tensors = 2 + 2 * 12 + 2
+    memory = memory_of(model, state, strategy="ddp", processes=2)
+    layer = 48 * (2 * 32 * 4 + 4 * 4 + 32 * 2 + 3 * 32 * 2 + 4 * 16 * 2 + 32 * 2 + 32 * 2 + 2 * 128 * 2)
+    matrices = 2 * (96 * 32 + 32 * 32 + 2 * 128 * 32)
+    assert memory.weights == memory.gradients == 4 * parameters
+    assert memory.optimizer == 8 * parameters + 4 * tensors  # two moments, and a count of steps for each tensor
+    assert memory.activations == (48 + 16) * 8 + 2 * layer + 48 * (32 + 2) * 4 + 2 * matrices
+    # three chunks of logits, the head cast, transposed, a part of its gradient and that in fp32; hidden states
+    assert memory.logits == 3 * 48 * 101 * 2 + 101 * 32 * (2 + 2 + 2 + 4) + 48 * 32 * (2 + 2 + 4)
+    # beside it: 40 tokens scored, their logits in bf16 and twice in fp32; the allocator loses a chunk of training's
+    assert memory.evaluation == 40 * 101 * (2 + 4 + 4)
+    assert memory.reserve == 1000 + 48 * 101 * 2
+    assert memory.gathered == 0
+    parts = (*[4 * parameters] * 2, memory.optimizer, memory.activations, memory.logits)
+    assert memory.total == sum((*parts, memory.evaluation, memory.reserve))
+
+
+def memory_of(model: GPTForCausalLM, state: Any, **changes: Any) -> Memory:
+    scoring = Scoring(tokens=40, has_head=True)
+    device = changes.pop("device", "cpu")
+    return planning.memory(model, state, shape_of(model), a_pass(device=device), scoring, library=1000, **changes)
+
+
+def test_fsdp_shares_out_what_ddp_repeats() -> None:
+    """On a GPU: the loss of a toy is small, so the backward pass is the fullest moment of training."""
+    model = on_meta(n_layer=6)
+    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    ddp, fsdp = (
+        memory_of(model, state, strategy=strategy, processes=4, device="cuda") for strategy in planning.STRATEGIES
+    )
+    assert fsdp.weights == fsdp.gradients == -(-ddp.weights // 4)
+    assert fsdp.optimizer == -(-ddp.optimizer // 4)
+    assert fsdp.activations == ddp.activations  # with all 16-bit copies, which autograd keeps
+    block = 4 * sum(parameter.numel() for parameter in model.transformer.h[0].parameters())
+    root = 4 * model.num_parameters() - 6 * block
+    assert fsdp.gathered == root + (root + 4 * block - fsdp.logits)  # weights; gradients where the loss was
+
+
+@pytest.mark.parametrize(("tokens", "is_larger"), [(40, False), (4000, True)])
+def test_an_evaluation_counts_where_it_is_the_fullest_moment(tokens: int, is_larger: bool) -> None:
+    """With FSDP2 it has the whole weights in fp32 beside the shares of weights and state, and no gradients."""
+    model = on_meta()
+    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    shape, one, scoring = shape_of(model), a_pass(device="cuda"), Scoring(tokens=tokens, has_head=True)
+    found = planning.memory(model, state, shape, one, scoring, library=1000, strategy="fsdp2", processes=4)
+    scored = tokens * (2 * 32 * 4 + 2 * 128 * 2 + 101 * (4 + 4)) + planning.weight_copies(model, one)
+    needed = found.weights + found.optimizer + 4 * model.num_parameters() + scored + 1000
+    assert (found.evaluation > 0) == is_larger
+    assert found.total == max(needed, found.total - found.evaluation)
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocabulary", "parameters"),
+    [
+        ("gpt1", 40478, 116_534_784),
+        ("gpt2-small", 50257, 124_439_808),
+        ("gpt2-medium", 50257, 354_823_168),
+        ("gpt2-large", 50257, 774_030_080),
+        ("gpt2-xl", 50257, 1_557_611_200),
+    ],
+)
+def test_presets_have_the_papers_parameters(preset: str, vocabulary: int, parameters: int) -> None:
+    with torch.device("meta"):
+        model = GPTForCausalLM(config_from(preset, vocab_size=vocabulary))
+    assert model.num_parameters() == parameters
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "openai-adam"])
+def test_the_state_on_meta_is_the_state_of_a_real_step(optimizer: Any) -> None:
+    options, model = PretrainOptions(optimizer=optimizer), toy()
+    real = build_optimizer(model.named_parameters(), options)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    real.step(torch.ones(()), torch.zeros(()))
+    state = planning.state_on_meta(build_optimizer(on_meta().named_parameters(), options))
+    there = {name: (tensor.shape, tensor.dtype) for name, tensor in real.state_tensors().items()}
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()} == there
+    written = sum(memoryview(chunk).nbytes for chunk in safetensors_chunks(real.state_tensors()))
+    assert planning.file_bytes(state) == written
+
+
+def test_processes_that_wait_are_counted() -> None:
+    assert planning.occupancy(8, 8) == 1
+    assert planning.occupancy(9, 8) == 9 / 16
+    assert planning.occupancy(1, 8) == 1 / 8
+    # 1e18 FLOPs on 8 devices of 1e15 at 40%, half of them idle
+    assert planning.train_seconds(1e18, peak=1e15, mfu=0.4, processes=8, occupied=0.5) == 625
+    assert planning.disk_bytes(100, 10, kept=3, snapshots=8) == 490
+
+
+def test_a_long_step_is_a_line_through_short_ones() -> None:
+    step, token = _line([(100, 1.5), (200, 2.5), (100, 1.5)])
+    assert (step, token) == pytest.approx((0.5, 0.01))
+    measured = Probe(steps=4, step_seconds=step, token_seconds=token, evaluation_seconds=2.0, peak_memory=None)
+    assert measured.train_seconds(10, 4000) == pytest.approx(45)
+    assert measured.with_evaluation_of(3).evaluation_seconds == 6
