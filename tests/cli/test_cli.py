@@ -29,7 +29,8 @@ from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import Diverged, GateFailed, GptkitError, Interrupted, NothingComparable, UsageError, suggest
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.options import GenerateOptions, fields_of, option, recipe_only
+from gptkit.generate.options import GenerateOptions
+from gptkit.options import fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import CONFIG_HEADER, recipe_keys
 from gptkit.training.options import TrainingOptions
@@ -69,7 +70,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     module = types.ModuleType("gptkit.manage.toy")
     module.run = command.run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gptkit.manage.toy", module)
-    row = Command("toy", "A toy.", ToyOptions, "gptkit.manage.toy:run", ("gptkit toy",), "gptkit toy {where}", "model")
+    row = Command("toy", ToyOptions, "gptkit.manage.toy:run", ("gptkit toy",), "gptkit toy {where}", "model")
     monkeypatch.setattr(app, "COMMANDS", (*COMMANDS, row))
     texts = {"laptop": "steps: 7\nnoise: 0.5\ndropout: 0.1\n", "big": "steps: 70\nmodel: big\n"}
     for name, text in texts.items():

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -15,15 +15,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from gptkit.console import Console
 from gptkit.convert import command, own
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.transfer import HeadSpec, add_task_head
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.tasks.carried_task import write_task
+from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
-from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 30
 VOCABULARY = 300
@@ -170,9 +173,9 @@ def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None
 
 def test_a_destination_that_holds_something_is_refused(tmp_path: Path) -> None:
     source = write_model(tmp_path / "source")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         converted(source, source, to="hf")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         converted(source, source / "config.json", to="hf")
 
 
@@ -219,3 +222,13 @@ def test_a_failure_leaves_nothing_behind(
     with pytest.raises(error, match=message):
         converted(source, tmp_path / "new", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
+    module = FORMATS[name].load()
+    assert callable(module.matches)
+    assert callable(module.read)
+    is_export = FORMATS[name].writes is not None
+    assert all(hasattr(module, part) == is_export for part in ("write", "read_back", "write_tokenizer", "NO_HEAD"))
+    assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

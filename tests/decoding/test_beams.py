@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from gptkit.decoding.beams import beam_search
+from gptkit.decoding.beams import BeamSearch
+from gptkit.decoding.loop import Sample
 from gptkit.errors import InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -18,6 +20,17 @@ def tiny_model(vocabulary: int) -> GPTForCausalLM:
     torch.manual_seed(0)
     sizes = {"vocab_size": vocabulary, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4}
     return GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.3)).eval()
+
+
+def beam_search(model: GPTForCausalLM, prompts: list[list[int]], **arguments: Any) -> list[Sample]:
+    """Return what the steps of a search add up to."""
+    search = BeamSearch(model, prompts, **arguments)
+    found: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
+    reasons = {}
+    for step in search:
+        found[step.row] += [] if step.token_id is None else [step.token_id]
+        reasons[step.row] = step.finish_reason
+    return [Sample(row, tokens, reasons[row]) for row, tokens in found.items()]
 
 
 @torch.inference_mode()

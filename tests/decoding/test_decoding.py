@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from gptkit.decoding.engine import Piece
+from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample, rows_at_once
 from gptkit.decoding.sampling import SamplingRules, choose
 from gptkit.decoding.torch_engine import TorchEngine, generate
@@ -148,7 +148,7 @@ def test_damaged_weights_are_refused() -> None:
     with torch.no_grad():
         later.transformer.wpe.weight[3:] = float("nan")  # which the prompt does not reach
     with pytest.raises(InputError, match="not finite"):
-        generate(later, [[1, 2]], max_new_tokens=4, temperature=0)
+        generate(later, [[1, 2]], max_new_tokens=4, rules=SamplingRules(temperature=0))
 
 
 def test_rows_at_once_bounds_the_cache() -> None:

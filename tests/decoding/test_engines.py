@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptkit.decoding import placement
-from gptkit.decoding.engine import Piece
-from gptkit.decoding.engines import open_engine
+from gptkit.decoding import engines
+from gptkit.decoding.engines import Piece, open_engine
 from gptkit.errors import UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -20,26 +19,26 @@ from gptkit.system.processor import cpu_has_bf16
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's GPU is built in")
 def test_a_gpu_needs_a_driver_and_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if torch.cuda.is_available():
-        assert placement.gpu_may_be_there()
-    monkeypatch.setattr(placement, "torch_built_for_gpu", lambda: True)
-    monkeypatch.setattr(placement, "GPU_FILES", [str(tmp_path / "driver")])
-    monkeypatch.setattr(placement, "WINDOWS_DRIVERS", [str(tmp_path / "driver")])
+        assert engines.gpu_may_be_there()
+    monkeypatch.setattr(engines, "torch_built_for_gpu", lambda: True)
+    monkeypatch.setattr(engines, "GPU_FILES", [str(tmp_path / "driver")])
+    monkeypatch.setattr(engines, "WINDOWS_DRIVERS", [str(tmp_path / "driver")])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert not placement.gpu_may_be_there()
+    assert not engines.gpu_may_be_there()
     (tmp_path / "driver").touch()
-    assert placement.gpu_may_be_there()
+    assert engines.gpu_may_be_there()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not placement.gpu_may_be_there()
+    assert not engines.gpu_may_be_there()
 
 
 def test_the_build_is_read_from_torchs_version_file() -> None:
     built = torch.version.cuda is not None or torch.version.hip is not None
-    assert placement.torch_built_for_gpu() == built
+    assert engines.torch_built_for_gpu() == built
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no cuda device"):
+    with pytest.raises(UsageError, match="no CUDA device"):
         open_engine(tmp_path, device="cuda", tokens=1)
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from gpt_toy import FAMILIES
-from gptkit.decoding.engine import Engine
-from gptkit.decoding.engines import open_engine
+from gptkit.decoding.engines import Engine, open_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules

@@ -13,14 +13,12 @@ import pytest
 import torch
 
 from gpt_toy import FAMILIES, toy
-from gptkit.decoding.engine import Piece
+from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native import library
 from gptkit.decoding.native.engine import NativeEngine, WeightFormat, available_processors, to_float
-from gptkit.decoding.native.library import NativeUnavailableError
 from gptkit.decoding.quantisation import quantise_int4, quantise_int8
 from gptkit.errors import GptkitError, InputError
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.sizes import Sizes
 
 FORMATS: list[WeightFormat] = ["fp32", "bf16", "int8", "int4"]
 SHAPES: list[dict[str, Any]] = [
@@ -32,16 +30,9 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-def sizes_of(model: GPTForCausalLM) -> Sizes:
-    config = model.config
-    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon", "activation_function")
-    inner = config.n_inner or 4 * config.n_embd
-    return Sizes(**{name: getattr(config, name) for name in names}, n_inner=inner, pre_norm=config.pre_norm)
-
-
 def native(model: GPTForCausalLM, **more: Any) -> NativeEngine:
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    return NativeEngine(sizes_of(model), weights, **more)
+    return NativeEngine(model.config, weights, **more)
 
 
 def prompts(vocab_size: int, lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -185,9 +176,9 @@ def logits_in_all_formats(model: GPTForCausalLM, ids: list[int]) -> np.ndarray:
 def test_bf16_weights_are_read_as_bits() -> None:
     model = toy()
     halves = {name: tensor.bfloat16().view(torch.uint16).numpy() for name, tensor in model.state_dict().items()}
-    engine = NativeEngine(sizes_of(model), halves, weight_format="bf16")
+    engine = NativeEngine(model.config, halves, weight_format="bf16")
     rounded = {name: to_float(bits) for name, bits in halves.items()}
-    reference = NativeEngine(sizes_of(model), rounded)
+    reference = NativeEngine(model.config, rounded)
     (ids,) = prompts(61, [20])
     for one in (engine, reference):
         one.open(1, 24)
@@ -274,8 +265,8 @@ def test_nan_or_infinity_in_any_tensor_reaches_the_logits_or_is_refused(
         is_table = name.startswith("transformer.w")
         if damaged.ndim == 1 or (weight_format in ("int8", "int4") and not is_table):
             with pytest.raises(InputError, match=f"^tensor {name} is not finite"):
-                NativeEngine(sizes_of(model), weights, **arithmetic)
+                NativeEngine(model.config, weights, **arithmetic)
         else:
-            engine = NativeEngine(sizes_of(model), weights, **arithmetic)
+            engine = NativeEngine(model.config, weights, **arithmetic)
             engine.open(1, 6)
             assert not np.isfinite(engine.forward([Piece(0, 0, [5] * 6)])).all(), name

@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from gptkit.decoding.engine import Piece
-from gptkit.decoding.engines import Weights, open_engine
+from gptkit.decoding.engines import Piece, Quantize, open_engine
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.loading import train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 VOCABULARY = 320
 LENGTH = 64
@@ -53,7 +52,7 @@ def train(rows: torch.Tensor, steps: int) -> GPTForCausalLM:
     return model
 
 
-def perplexity(folder: Path, rows: np.ndarray, quantize: Weights = "none") -> float:
+def perplexity(folder: Path, rows: np.ndarray, quantize: Quantize = "none") -> float:
     """Score the rows together, token by token, as generation does."""
     engine = open_engine(folder, device="cpu", precision="fp32", quantize=quantize, tokens=1)
     assert isinstance(engine, NativeEngine)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from gptkit.decoding.text import Continuation, TextStream, Transcript
+from gptkit.decoding.text import Continuation, TextStream
+from gptkit.generate.show import Transcript
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 

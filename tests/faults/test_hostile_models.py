@@ -24,7 +24,7 @@ from in_process import Ended, complaints
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from generation_toy import TEXT, write_model
-from gptkit.model.quiet import quiet_transformers
+from gptkit.model.configuration_gpt import quiet_transformers
 
 SLOWEST, LARGEST = 5.0, 1000.0  # seconds, MB
 WATCHED = (

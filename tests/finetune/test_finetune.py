@@ -27,10 +27,9 @@ from gptkit.cli.main import main
 from gptkit.finetune import command
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.tasks import hub
-from gptkit.tasks.carried_task import carried_task
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.formats import Markers
+from gptkit.tasks.own import carried_task
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
 from gptkit.text.tokenizers.loading import tokenizer_in
@@ -550,8 +549,8 @@ def test_the_tasks_own_data_set_of_the_hub(place: Place, monkeypatch: pytest.Mon
         return Dataset.from_list(rows)
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(hub, "_load_dataset", load)
-    monkeypatch.setattr(hub, "_probe", lambda _: None)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", lambda _: None)
     place.run("hub", data="hf:", epochs=2)
     assert asked == [("nyu-mll/glue", "rte", "train"), ("nyu-mll/glue", "rte", "validation")]
     assert yaml.safe_load((place.root / "hub" / "config.yaml").read_text())["data"] == "hf:"

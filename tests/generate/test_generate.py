@@ -16,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from generation_toy import POSITIONS, write_model
 from gptkit.cli.main import main
 from gptkit.console import Console
+from gptkit.decoding.sampling import SamplingRules
 from gptkit.decoding.text import never_sampled, stop_ids
 from gptkit.decoding.text_options import check_settings, full_prompt
 from gptkit.decoding.torch_engine import generate
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
+from gptkit.generate.options import GenerateOptions
 from gptkit.model.loading import load_model
-from gptkit.options import GenerateOptions
 from gptkit.recipes import find_recipe, read_recipe
-from gptkit.text.tokenizers.loading import load_tokenizer, separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.loading import load_tokenizer
 from gptkit.training.finished_runs import NEEDED
 
 
@@ -82,9 +84,7 @@ def test_the_text_is_the_decoders(model_folder: Path) -> None:
         model,
         [[separator_id(tokenizer)]],
         max_new_tokens=100,
-        top_k=20,
-        top_p=0.99,
-        temperature=2.0,
+        rules=SamplingRules(top_k=20, top_p=0.99, temperature=2.0),
         seed=1,
         stop_ids=stop_ids(tokenizer),
         forbidden_ids=forbidden,

@@ -17,7 +17,7 @@ from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
 from gptkit.generate.interactive import HELP
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
 
 BASE: dict[str, Any] = {"device": "cpu", "max_new_tokens": 12, "temperature": 2.0}
 
@@ -70,7 +70,7 @@ def test_settings_are_checked_like_the_flags(model_folder: Path, monkeypatch: py
         ("!seed x", "not a whole number"),
         ("!sed 3", "did you mean 'seed'"),
         ("!save", "no file is named"),
-        (f"!save {model_folder}", "is there already"),
+        (f"!save {model_folder}", "already exists"),
         ("!save nowhere/at/all", "no such file"),
         ("h" * 99, "learned positions end"),
     ):

@@ -12,8 +12,8 @@ import pytest
 from generation_toy import write_model
 from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError
-from gptkit.generate.prompt_files import FilePrompt, SamplesFile, read_prompts, settings_hash
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
+from gptkit.generate.prompts_file import FilePrompt, SamplesFile, read_prompts, settings_hash
 
 PROMPTS = [FilePrompt(1, "a"), FilePrompt(3, "b\x1b")]
 
@@ -98,7 +98,7 @@ def test_samples_of_changed_lines_are_passed_over(tmp_path: Path) -> None:
             file.append(line, 0, facts(prompt))
     with SamplesFile(path, "s", [FilePrompt(1, "a"), FilePrompt(3, "new")]) as file:
         assert list(file.rows) == [(1, 0)]
-        assert file.outdated == 1
+        assert file.stale == 1
         file.append(3, 0, facts("new"))
         file.finish()
     assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["a", "new"]

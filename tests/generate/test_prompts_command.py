@@ -14,8 +14,8 @@ from generation_toy import write_model
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.command import run
-from gptkit.generate.prompt_files import SamplesFile
-from gptkit.options import GenerateOptions
+from gptkit.generate.options import GenerateOptions
+from gptkit.generate.prompts_file import SamplesFile
 
 LINES = ["hear me", "", "First", "any further, hear me", "h", "First"]
 
@@ -117,7 +117,7 @@ def test_an_interrupted_file_is_completed_to_the_same_bytes(
     assert output.read_bytes() != whole.read_bytes()
     monkeypatch.setattr(SamplesFile, "append", append)
     resumed, _, err = generated(model_folder, prompts, json=True)
-    assert "3 of 5 samples are there already" in err
+    assert "3 of 5 samples are already done" in err
     assert output.read_bytes() == whole.read_bytes()
     assert resumed["samples"] == result["samples"]
     again, _, err = generated(model_folder, prompts, json=True)
@@ -130,7 +130,7 @@ def test_a_changed_line_is_made_anew_and_other_settings_are_refused(model_folder
     first, _, _ = generated(model_folder, prompts)
     prompts.write_text("\n".join([*LINES[:4], "e"]))
     second, _, err = generated(model_folder, prompts)
-    assert "2 samples of lines that have changed" in err
+    assert "2 samples of changed lines" in err
     assert second["samples"][:3] == first["samples"][:3]
     assert [row["prompt"] for row in second["samples"]] == ["hear me", "First", "any further, hear me", "e"]
     for change in ({"seed": 1}, {"top_k": 3}, {"template": "{prompt} h"}):

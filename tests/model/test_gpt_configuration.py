@@ -10,8 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config, OpenAIGPTConfig
 
 from gptkit.errors import InputError
-from gptkit.model.config_files import hf_config, parse_config, read_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, hf_config, parse_config, read_config
 
 
 def test_what_is_left_out_is_gpt2() -> None:

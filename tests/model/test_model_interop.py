@@ -22,9 +22,9 @@ from gptkit.convert.command import load_source
 from gptkit.convert.formats import format_of
 from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.quiet import quiet_transformers
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

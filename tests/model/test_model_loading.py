@@ -18,12 +18,10 @@ import gptkit.model  # registers the Auto classes
 from gpt_toy import FAMILIES, SIZES, ids, toy
 from gptkit.convert.command import load_source
 from gptkit.errors import InputError, UsageError
-from gptkit.model.config_files import read_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, quiet_transformers, read_config
 from gptkit.model.loading import config_from, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
-from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_directory, model_presets
+from gptkit.model_files.files import model_directory, model_presets
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 

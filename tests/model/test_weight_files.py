@@ -17,40 +17,50 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, OpenAIGPTConfig, OpenAIGPTLMHeadModel, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from gpt_toy import FAMILIES, SIZES, shaken, toy
+from gptkit.decoding.native.weights import map_weights, shape_of
 from gptkit.errors import InputError
 from gptkit.finetune.transfer import HeadSpec, add_task_head
-from gptkit.model.config_files import OWN_KEYS, parse_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
 from gptkit.model.loading import load_model, save_model
-from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import HOUSE, KNOWN, SILENT_KEYS, sizes_of
-from gptkit.model_files.sizes import Sizes
-from gptkit.model_files.weights import map_weights
+from gptkit.model_files.shape import OWN_KEYS, SILENT_KEYS, TRANSFORMERS_TYPES, GPTShape
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 
 
 def same_as_loaded(directory: Path) -> dict[str, Any]:
-    """Assert that sizes, names, order and all bits are load_model's; return the arrays."""
+    """Assert that shape, names, order and all bits are load_model's; return the arrays."""
     mapped = map_weights(directory)
     assert mapped is not None
-    sizes, arrays = mapped
+    shape, arrays = mapped
     loaded = load_model(directory)
-    assert_same_sizes(sizes, loaded.config)
+    assert_same_shape(shape, loaded.config)
     assert list(arrays) == list(loaded.state_dict())
     for name, tensor in loaded.state_dict().items():
         assert same_values(arrays[name], tensor), name
-    assert (arrays["lm_head.weight"] is arrays["transformer.wte.weight"]) == sizes.tie_word_embeddings
+    assert (arrays["lm_head.weight"] is arrays["transformer.wte.weight"]) == shape.tie_word_embeddings
     return arrays
 
 
-def assert_same_sizes(sizes: Sizes, config: GPTConfig) -> None:
-    theirs = {field.name: getattr(config, field.name) for field in dataclasses.fields(Sizes)}
-    assert dataclasses.asdict(sizes) == theirs | {"n_inner": config.n_inner or 4 * config.n_embd}
+FORWARD = (  # what a forward pass needs to know
+    *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "inner_width", "pre_norm", "activation_function"),
+    *("layer_norm_epsilon", "tie_word_embeddings"),
+)
+
+
+def assert_same_shape(shape: GPTShape, config: GPTConfig) -> None:
+    assert [getattr(shape, name) for name in FORWARD] == [getattr(config, name) for name in FORWARD]
 
 
 def same_values(array: np.ndarray[Any, Any], tensor: torch.Tensor) -> bool:
@@ -234,10 +244,11 @@ def test_other_types_and_doubled_tensors_are_left_to_load_model(tmp_path: Path) 
 
 
 def test_the_keys_are_those_of_the_configuration() -> None:
-    assert KNOWN.keys() == OWN_KEYS
-    found = sizes_of({})
+    theirs = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    assert {field.name for field in dataclasses.fields(GPTConfig)} - theirs == OWN_KEYS
+    found = shape_of({})
     assert found is not None
-    assert_same_sizes(found, GPTConfig())
+    assert_same_shape(found, GPTConfig())
 
 
 VALUES = st.one_of(
@@ -246,32 +257,32 @@ VALUES = st.one_of(
     ),
     st.sampled_from(["gelu", "gelu_new", "relu", "entailment", "", [], [1], [1, -1], ["a"], {}, {"0": "a"}, {"a": 0}]),
 )
-KEYS = sorted((KNOWN.keys() | HOUSE.keys() | SILENT_KEYS) - {"model_type"})
-FOREIGN_KEYS = sorted({*KNOWN, "scale_attn_weights", "afn", "n_ctx"})
+KEYS = sorted((OWN_KEYS | TRANSFORMERS_TYPES.keys() | SILENT_KEYS) - {"model_type"})
+FOREIGN_KEYS = sorted({*OWN_KEYS, "scale_attn_weights", "afn", "n_ctx"})
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
 @example({"id2label": {"0": "a"}, "label2id": {"a": 0}})
 @example({"format": "entailment", "start_token_id": 1, "delimiter_token_id": 2, "extract_token_id": 3})
 @settings(max_examples=150, deadline=None)
-def test_sizes_of_ours_are_what_the_configuration_says(raw: dict[str, Any]) -> None:
-    if (found := sizes_of(raw)) is not None:
-        assert_same_sizes(found, parse_config(raw, "config.json"))
+def test_shapes_of_ours_are_what_the_configuration_says(raw: dict[str, Any]) -> None:
+    if (found := shape_of(raw)) is not None:
+        assert_same_shape(found, parse_config(raw, "config.json"))
 
 
 @given(st.sampled_from(["gpt2", "openai-gpt"]), st.dictionaries(st.sampled_from(FOREIGN_KEYS), VALUES, max_size=2))
 @settings(max_examples=150, deadline=None)
-def test_sizes_of_theirs_are_what_the_configuration_says(kind: str, changes: dict[str, Any]) -> None:
+def test_shapes_of_theirs_are_what_the_configuration_says(kind: str, changes: dict[str, Any]) -> None:
     whole = {**SIZES, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "afn": "gelu", "model_type": kind}
-    assert sizes_of(whole) is not None
+    assert shape_of(whole) is not None
     raw = {**whole, **changes}
-    if (found := sizes_of(raw)) is not None:
-        assert_same_sizes(found, parse_config(raw, "config.json"))
+    if (found := shape_of(raw)) is not None:
+        assert_same_shape(found, parse_config(raw, "config.json"))
 
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; import gptkit.model_files.weights, gptkit.model_files.directories, gptkit.training.finished_runs;"
+        "import sys; import gptkit.decoding.native.weights, gptkit.model_files.files, gptkit.training.finished_runs;"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

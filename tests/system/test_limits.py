@@ -13,7 +13,7 @@ import pytest
 
 from generation_toy import write_model
 from gptkit.cli.failures import as_gptkit_error
-from gptkit.decoding.native.library import NativeUnavailableError
+from gptkit.decoding.engines import NativeUnavailableError
 from gptkit.errors import GptkitError, InputError, Interrupted, OutOfResources, UsageError
 
 LINE = "gptkit generate Hello"

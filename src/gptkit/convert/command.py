@@ -19,13 +19,12 @@ from gptkit.console import Console
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.model.loading import State, build_model, read_safetensors
+from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.directories import source_directory
+from gptkit.model_files.files import source_directory
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task
+from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
@@ -89,14 +88,14 @@ def _check_free(destination: Path) -> None:
     if destination.is_dir() and not any(destination.iterdir()):
         return
     if destination.exists() or destination.is_symlink():
-        raise UsageError("the destination is there already", where=str(destination), fix="name a new directory")
+        raise UsageError("destination already exists", where=str(destination), fix="name a new directory")
 
 
 def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Console) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer asked for, else the source's own, else None with a warning."""
     own = any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout)
     if asked is None and not own:
-        console.warn(f"no tokenizer lies in {source}: generating needs one, give it with --tokenizer")
+        console.warn(f"no tokenizer found in {source}: generating needs one, give it with --tokenizer")
         return None
     tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
     if len(tokenizer) > vocab_size:

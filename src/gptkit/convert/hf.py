@@ -16,12 +16,10 @@ from transformers import (
 
 from gptkit.console import Console
 from gptkit.convert import own
-from gptkit.model.config_files import foreign_config, hf_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, foreign_config, hf_config, quiet_transformers
 from gptkit.model.loading import State, save_model, transposed
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.tensor_names import EMBEDDINGS
+from gptkit.model_files.files import EMBEDDINGS
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 

@@ -9,10 +9,9 @@ import torch
 
 from gptkit.convert.own import plain_tensors, weights_only
 from gptkit.errors import InputError, suggest
-from gptkit.model.config_files import parse_config
-from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.loading import State, checked, copied, refuse_other_sizes, shapes_of
-from gptkit.model_files.tensor_names import BUFFER
+from gptkit.model.configuration_gpt import GPTConfig, parse_config
+from gptkit.model.loading import State, checked, copied, expected_shapes
+from gptkit.model_files.files import BUFFER
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
@@ -38,9 +37,9 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
     state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
     if arguments.get("bias") is False:
-        refuse_other_sizes(config, state, str(path))
-        biases = {name: shape for name, shape in shapes_of(config).items() if name.endswith(".bias")}
-        state = {name: torch.zeros(shape) for name, shape in biases.items()} | state
+        shapes = expected_shapes(config, state, str(path))
+        zero = torch.zeros(())  # takes no memory before the sizes are known to be right
+        state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
     return config, copied(checked(config, state, str(path)))
 
 

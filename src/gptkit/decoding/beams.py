@@ -2,50 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from gptkit.decoding.loop import FinishReason, Sample, check_prompt
+from gptkit.decoding.loop import FinishReason, Step, check_prompt
 from gptkit.errors import UsageError
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
 
 
-@torch.inference_mode()
-def beam_search(
-    model: GPTForCausalLM,
-    prompt_ids: Sequence[Sequence[int]],
-    *,
-    beams: int,
-    max_new_tokens: int,
-    stop_ids: Collection[int] = (),
-    forbidden_ids: Collection[int] = (),
-) -> list[Sample]:
-    """Return for each prompt the continuation of highest joint probability among those that `beams` beams find.
+class BeamSearch:
+    """Searches with `beams` beams, prompt by prompt: iterate once over its steps, then read the seconds they took.
 
-    The probability is the model's own, summed as logarithms over all new tokens, the stop token too, and not divided by
-    the length (length_penalty 0). The model is in eval mode. UsageError for a prompt that Decoder refuses, and where
-    prompt and continuation exceed the context: beams share one window, which does not slide. InputError for logits that
-    are not finite.
+    It finds the continuation of highest joint probability among those that the beams find: the model's own
+    probability, summed as logarithms over all new tokens, the stop token too, and not divided by the length
+    (length_penalty 0). The model is in eval mode. UsageError for a prompt that Decoder refuses, and where prompt and
+    continuation exceed the context: beams share one window, which does not slide. InputError for logits that are not
+    finite.
     """
-    for ids in prompt_ids:
-        check_prompt(ids, model.config.n_positions, model.config.vocab_size)
-        _check_length(len(ids), max_new_tokens, model.config.n_positions)
-    config = GenerationConfig(
-        num_beams=beams,
-        do_sample=False,
-        length_penalty=0.0,
-        max_new_tokens=max_new_tokens,
-        suppress_tokens=sorted(forbidden_ids) or None,
-        bos_token_id=None,
-        eos_token_id=sorted(stop_ids) or None,
-        pad_token_id=0,
-    )
-    model.generation_config = GenerationConfig()  # the model's own would fill in what is None here: its eos_token_id
-    return [_search(model, number, ids, config, stop_ids) for number, ids in enumerate(prompt_ids)]
+
+    prefill_seconds = 0.0  # a part of the search
+
+    def __init__(
+        self,
+        model: GPTForCausalLM,
+        prompt_ids: Sequence[Sequence[int]],
+        *,
+        beams: int,
+        max_new_tokens: int,
+        stop_ids: Collection[int] = (),
+        forbidden_ids: Collection[int] = (),
+    ) -> None:
+        for ids in prompt_ids:
+            check_prompt(ids, model.config.n_positions, model.config.vocab_size)
+            _check_length(len(ids), max_new_tokens, model.config.n_positions)
+        self.decode_seconds = 0.0
+        self._model: Any = model
+        self._prompt_ids = prompt_ids
+        self._stop_ids = stop_ids
+        self._finished: set[int] = set()
+        self._config = GenerationConfig(
+            num_beams=beams,
+            do_sample=False,
+            length_penalty=0.0,
+            max_new_tokens=max_new_tokens,
+            suppress_tokens=sorted(forbidden_ids) or None,
+            bos_token_id=None,
+            eos_token_id=sorted(stop_ids) or None,
+            pad_token_id=0,
+        )
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield a sample's steps together, once it is found."""
+        for row, ids in enumerate(self._prompt_ids):
+            began = time.perf_counter()
+            new = self._search(ids)
+            self.decode_seconds += time.perf_counter() - began
+            end = next((place for place, token in enumerate(new) if token in self._stop_ids), None)
+            for token_id in new[:end]:
+                yield Step(row, token_id, None)
+                if row in self._finished:
+                    break
+            else:
+                yield Step(row, None, "length" if end is None else "stop")
+
+    def finish(self, row: int, reason: FinishReason) -> None:
+        """End a row between two steps."""
+        self._finished.add(row)
+
+    @torch.inference_mode()
+    def _search(self, ids: Sequence[int]) -> list[int]:
+        """Return the new tokens of a prompt."""
+        prompt = torch.tensor([list(ids)], device=self._model.device)
+        self._model.generation_config = GenerationConfig()  # its own would fill in what is None here: its eos_token_id
+        output = self._model.generate(
+            prompt,
+            generation_config=self._config,
+            attention_mask=torch.ones_like(prompt),
+            logits_processor=LogitsProcessorList([_RefuseNotFinite()]),
+        )
+        new: list[int] = output[0, len(ids) :].tolist()
+        return new
 
 
 class _RefuseNotFinite(LogitsProcessor):
@@ -58,20 +99,6 @@ class _RefuseNotFinite(LogitsProcessor):
         if bool(scores.isnan().any()):
             raise not_finite("the model's logits are")
         return scores
-
-
-def _search(model: Any, number: int, ids: Sequence[int], config: GenerationConfig, stop_ids: Collection[int]) -> Sample:
-    prompt = torch.tensor([list(ids)], device=model.device)
-    output = model.generate(
-        prompt,
-        generation_config=config,
-        attention_mask=torch.ones_like(prompt),
-        logits_processor=LogitsProcessorList([_RefuseNotFinite()]),
-    )
-    new: list[int] = output[0, len(ids) :].tolist()
-    end = next((place for place, token in enumerate(new) if token in stop_ids), None)
-    reason: FinishReason = "length" if end is None else "stop"
-    return Sample(number, new[:end], reason)
 
 
 def _check_length(prompt: int, new: int, n_positions: int) -> None:

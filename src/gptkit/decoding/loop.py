@@ -10,14 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from gptkit.decoding.arrays import Array, array_namespace
-from gptkit.decoding.engine import Engine, Piece
-from gptkit.decoding.sampling import SamplingRules, choose
-from gptkit.decoding.token_report import TokenReport, report_tokens
+from gptkit.decoding.engines import Engine, Piece
+from gptkit.decoding.sampling import Array, SamplingRules, TokenReport, array_namespace, choose, report_tokens
 from gptkit.errors import UsageError
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
 
 FinishReason = Literal["length", "stop"]
+DEFAULT_RULES = SamplingRules()
 PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
 
 
@@ -48,7 +47,7 @@ class _Row:
     index: int  # of the sample, for its random numbers
     prompt_length: int
     tokens: list[int]  # prompt and continuation
-    place: int = -1  # of the engine's rows
+    slot: int = -1  # of the engine's rows
     window_start: int = 0  # tokens before it have left the context
     in_cache: int = 0  # tokens of the window that the engine holds
     finish_reason: FinishReason | None = None
@@ -60,27 +59,27 @@ class _Row:
 
 @dataclass
 class _Batch:
-    """The rows that are decoded together, the places they take, and the prompts that wait for one."""
+    """The rows that are decoded together, the slots they take, and the prompts that wait for one."""
 
     waiting: deque[_Row]
     size: int
-    live: list[_Row] = field(default_factory=list)
+    active: list[_Row] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
 
     def leave(self) -> None:
-        """Give back the places of finished rows."""
-        self.free += [row.place for row in self.live if row.finish_reason is not None]
-        self.live = [row for row in self.live if row.finish_reason is None]
+        """Give back the slots of finished rows."""
+        self.free += [row.slot for row in self.active if row.finish_reason is not None]
+        self.active = [row for row in self.active if row.finish_reason is None]
 
     def enter(self) -> None:
-        """Let waiting rows in once a quarter of the places is free: prefilling a few at a time would stall the rest."""
-        if 4 * len(self.free) < self.size and self.live:
+        """Let waiting rows in once a quarter of the slots is free: prefilling a few at a time would stall the rest."""
+        if 4 * len(self.free) < self.size and self.active:
             return
         while self.free and self.waiting:
             row = self.waiting.popleft()
             if row.finish_reason is None:
-                row.place = self.free.pop()
-                self.live.append(row)
+                row.slot = self.free.pop()
+                self.active.append(row)
 
 
 class Decoder:
@@ -90,7 +89,7 @@ class Decoder:
     beside it: random numbers are drawn by (seed, index, position in the whole sequence), and each row's window slides
     by its own length. Past the context the window is cropped to its newer half and prefilled again; `on_slide` is told
     once, with the tokens kept. At most `batch_size` rows are decoded together, unless given as many as `rows_at_once`
-    finds memory for; places of finished rows go to the prompts that wait, in their order. With `explain` n each step
+    finds memory for; slots of finished rows go to the prompts that wait, in their order. With `explain` n each step
     reports its token's probability, rank and the n likeliest tokens.
 
     Raises UsageError for a prompt that is empty, longer than the context or outside the vocabulary, InputError for a
@@ -103,7 +102,7 @@ class Decoder:
         prompt_ids: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
-        rules: SamplingRules,
+        rules: SamplingRules = DEFAULT_RULES,
         seed: int = 0,
         indices: Sequence[int] | None = None,
         stop_ids: Collection[int] = (),
@@ -137,20 +136,11 @@ class Decoder:
     @property
     def samples(self) -> list[Sample]:
         """The finished samples, in the order of their prompts."""
-        samples = (self.sample(row.number) for row in self._rows)
-        return [sample for sample in samples if sample is not None]
-
-    def sample(self, row: int) -> Sample | None:
-        """Return the sample of prompt number `row`, None before it is finished."""
-        one = self._rows[row]
-        if one.finish_reason is None:
-            return None
-        return Sample(row, one.tokens[one.prompt_length :], one.finish_reason)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """All samples' new tokens over the seconds of decoding."""
-        return sum(len(row.tokens) - row.prompt_length for row in self._rows) / max(self.decode_seconds, 1e-9)
+        return [
+            Sample(row.number, row.tokens[row.prompt_length :], row.finish_reason)
+            for row in self._rows
+            if row.finish_reason is not None
+        ]
 
     def finish(self, row: int, reason: FinishReason = "stop") -> None:
         """End a row between two steps, or before its first; nothing changes for one that is finished."""
@@ -163,31 +153,31 @@ class Decoder:
         while True:
             batch.leave()
             batch.enter()
-            if not batch.live:
+            if not batch.active:
                 return
-            yield from self._step(batch.live)
+            yield from self._step(batch.active)
 
-    def _step(self, live: list[_Row]) -> list[Step]:
+    def _step(self, rows: list[_Row]) -> list[Step]:
         """Bring the engine's rows up to date, then choose a token for each."""
         began = time.perf_counter()
-        self._slide(live)
-        new = [row for row in live if row.in_cache == 0]
-        going_on = [row for row in live if row.in_cache > 0]
+        self._slide(rows)
+        new = [row for row in rows if row.in_cache == 0]
+        going_on = [row for row in rows if row.in_cache > 0]
         logits = [self._forward(group) for group in _groups(new)]
         filled = time.perf_counter()
         compiled = self._engine.compile_seconds
         if going_on:
             logits.append(self._forward(going_on))
-        steps = self._accept_all([*new, *going_on], logits)
+        steps = self._choose([*new, *going_on], logits)
         self.prefill_seconds += filled - began
         compiled = self._engine.compile_seconds - compiled
         self.decode_seconds += time.perf_counter() - filled - compiled
         return sorted(steps, key=lambda step: step.row)
 
-    def _slide(self, live: list[_Row]) -> None:
+    def _slide(self, rows: list[_Row]) -> None:
         """Crop the windows that the context cannot hold to their newer half, to be prefilled again."""
         kept = max(1, self._engine.n_positions // 2)
-        full = [row for row in live if len(row.window) > self._engine.n_positions]
+        full = [row for row in rows if len(row.window) > self._engine.n_positions]
         for row in full:
             row.window_start = len(row.tokens) - kept
             row.in_cache = 0
@@ -197,32 +187,25 @@ class Decoder:
 
     def _forward(self, rows: list[_Row]) -> Array:
         """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
-        logits = self._engine.forward([Piece(row.place, row.in_cache, row.window[row.in_cache :]) for row in rows])
+        logits = self._engine.forward([Piece(row.slot, row.in_cache, row.window[row.in_cache :]) for row in rows])
         for row in rows:
             row.in_cache = len(row.window)
         return logits
 
-    def _accept_all(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
+    def _choose(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
+        """Choose each row's next token from the groups' logits, in the order of the rows."""
         xp = array_namespace(groups[0])
         logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
         if not bool(xp.all(xp.isfinite(logits))):
             raise not_finite("the model's logits are")
-        if self._forbidden is not None:
-            self._forbidden = xp.asarray(self._forbidden, device=logits.device)
-        chosen = self._choose(logits, rows)
-        reports: Sequence[TokenReport | None] = [None] * len(rows)
-        if self._explain:
-            reports = report_tokens(logits, chosen, self._explain, self._forbidden)
-        return [self._accept(*each) for each in zip(rows, chosen, reports, strict=True)]
-
-    def _choose(self, logits: Array, rows: list[_Row]) -> list[int]:
-        xp = array_namespace(logits)
 
         def beside(values: Any) -> Array:
             return xp.asarray(np.asarray(values), device=logits.device)
 
+        if self._forbidden is not None:
+            self._forbidden = xp.asarray(self._forbidden, device=logits.device)
         penalised = self._rules.repetition_penalty != 1
-        chosen = choose(
+        tokens = choose(
             logits,
             self._rules,
             seed=self._seed,
@@ -231,7 +214,11 @@ class Decoder:
             forbidden=self._forbidden,
             seen=beside([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalised else None,
         )
-        return [int(token) for token in chosen.tolist()]
+        chosen = [int(token) for token in tokens.tolist()]
+        reports: Sequence[TokenReport | None] = [None] * len(rows)
+        if self._explain:
+            reports = report_tokens(logits, chosen, self._explain, self._forbidden)
+        return [self._accept(*row) for row in zip(rows, chosen, reports, strict=True)]
 
     def _accept(self, row: _Row, token: int, report: TokenReport | None) -> Step:
         if token in self._stop_ids:

@@ -8,13 +8,13 @@ token), so a sample's text depends on no other sample and on no generator's stat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
+from gptkit.options import option
 
-from gptkit.decoding.arrays import Array, array_namespace, descending_order
-
+Array = Any  # numpy.ndarray or torch.Tensor
 TopPRule = Literal["hf", "openai"]
 GROUP = 64  # logits of which one maximum is taken before selecting
 BISECTIONS = 8  # leave candidates up to 40 / 2**8 logits below what top-p keeps
@@ -27,16 +27,51 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingRules:
-    """How the next token is chosen; `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 keep every token.
+    """How the next token is chosen; a repetition penalty is applied to greedy choices too."""
 
-    `repetition_penalty` 1 penalises nothing; it is applied to greedy choices too.
+    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all.", minimum=0)
+    top_p: float = option(1.0, "Sample from the most likely tokens that together reach probability p.", maximum=1)
+    top_p_rule: TopPRule = option(
+        "hf",
+        "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
+        panel="Advanced",
+    )
+    temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
+    greedy: bool = option(False, "Always take the most likely token.")
+    repetition_penalty: float = option(
+        1.0, "Above 1, tokens that already occurred become less likely (CTRL paper, 4.1).", minimum=0.01
+    )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether no random number is needed."""
+        return self.greedy or self.temperature == 0
+
+
+class TokenReport(NamedTuple):
+    """A chosen token in the model's own distribution, before any rule; forbidden tokens are left out of it.
+
+    `rank` is 1 for the most likely; of tied tokens the lower id comes first. `alternatives` are the most likely tokens,
+    the chosen one included where it is among them, as (token id, probability), in order of probability.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    top_p_rule: TopPRule = "hf"
-    repetition_penalty: float = 1.0
+    probability: float
+    rank: int
+    alternatives: list[tuple[int, float]]
+
+
+def array_namespace(array: Array) -> Any:
+    """Return the array standard's functions for an array: numpy's own, or torch's by array_api_compat.
+
+    Not array_api_compat's for numpy, which import f2py and numpy's tests: a quarter of a second before the first token.
+    """
+    import numpy as np
+
+    if isinstance(array, np.ndarray):
+        return np
+    from array_api_compat import torch
+
+    return torch
 
 
 def forbid(logits: Array, forbidden: Array) -> Array:
@@ -61,7 +96,7 @@ def apply_temperature(logits: Array, temperature: float) -> Array:
 
 
 def top_k_floor(logits: Array, k: int) -> Array:
-    """Return the least logit of each row, (batch, 1), that is among the k likeliest; tokens tied with it stay too.
+    """Return the least logit of each row, (batch, 1), that is among the k largest; tokens tied with it stay too.
 
     So do both gpt-2 and transformers. k = 0, or beyond the vocabulary, keeps every token that has a probability.
     """
@@ -115,7 +150,7 @@ def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
 
 
 def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array | None = None) -> Array:
-    """Keep the likeliest tokens of each row up to probability p, at least one; of tied tokens the lower id comes first.
+    """Keep the most likely tokens of each row up to probability p, at least one; of tied tokens the lower id first.
 
     "hf" keeps the token that crosses p (Holtzman et al. 2020, transformers); "openai" drops it (gpt-2, sample.py).
     `normaliser` (batch, 1) is the log_sum_exp of a row from which unlikely tokens were taken away.
@@ -123,7 +158,7 @@ def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array
     if p >= 1:
         return logits  # a rounded sum may reach 1 before the last token
     xp = array_namespace(logits)
-    order = descending_order(logits)
+    order = _descending_order(logits)
     ordered = xp.take_along_axis(logits, order, axis=-1)
     probabilities = xp.exp(ordered - (log_sum_exp(logits) if normaliser is None else normaliser))
     reached = xp.cumulative_sum(probabilities, axis=-1)
@@ -201,7 +236,7 @@ def choose(
         logits = forbid(logits, forbidden)
     if seen is not None and rules.repetition_penalty != 1:
         logits = penalise(logits, seen, rules.repetition_penalty)
-    if rules.temperature == 0:
+    if rules.is_greedy:
         return xp.argmax(logits, axis=-1)
     # Top-k first: temperature changes no order, and dividing the kept ones alone is faster.
     tokens, logits = candidates(logits, top_k_floor(logits, rules.top_k))
@@ -215,6 +250,32 @@ def choose(
     return xp.take_along_axis(tokens, places[:, None], axis=-1)[:, 0]
 
 
+def report_tokens(
+    logits: Array, chosen: Sequence[int], count: int, forbidden: Array | None = None
+) -> list[TokenReport]:
+    """Return a report with `count` alternatives for each row of `logits` (batch, vocab) and its chosen token."""
+    xp = array_namespace(logits)
+    logits = xp.astype(logits, xp.float32, copy=False)
+    logits = logits if forbidden is None else forbid(logits, forbidden)
+    normaliser = log_sum_exp(logits)  # (batch, 1)
+    reports = []
+    for row, norm, token in zip(logits, normaliser, chosen, strict=True):
+        before = (row > row[token]) | ((row == row[token]) & (xp.arange(row.shape[0], device=row.device) < token))
+        best = _descending_order(row)[:count]
+        probabilities = xp.exp(row[best] - norm).tolist()
+        alternatives = [pair for pair in zip(best.tolist(), probabilities, strict=True) if pair[1] > 0]
+        reports.append(TokenReport(float(xp.exp(row[token] - norm[0])), 1 + int(xp.sum(before)), alternatives))
+    return reports
+
+
+def _descending_order(array: Array) -> Array:
+    """Return the places of each row's entries from the largest down, of equal ones the first first."""
+    xp = array_namespace(array)
+    if hasattr(array, "topk"):  # torch's
+        return xp.argsort(array, axis=-1, descending=True, stable=True)
+    return xp.argsort(-array, axis=-1, stable=True)
+
+
 def _lowest(logits: Array) -> Array:
     """Return the least finite float32 for each row, (batch, 1)."""
     xp = array_namespace(logits)
@@ -223,8 +284,10 @@ def _lowest(logits: Array) -> Array:
 
 def _kth_largest(logits: Array, k: int) -> Array:
     """Return each row's k-th largest logit, (batch, 1); the array standard has no selection, so ask each library."""
-    if not isinstance(logits, np.ndarray):
+    if hasattr(logits, "topk"):
         return logits.topk(k).values[..., -1:]
+    import numpy as np
+
     batch, vocab = logits.shape
     groups = vocab // GROUP
     if groups < 2 * k:

@@ -33,9 +33,9 @@ class TextStream:
 
     def __init__(self, tokenizer: AnyTokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(context)  # the newest told tokens, which bear on the next ones' spaces; then those that wait
+        self._ids = list(context)  # the newest emitted tokens, which decide the next ones' spaces; then those that wait
         self._waiting = len(self._ids)  # where in _ids the waiting ones begin
-        self._told = self._decode()  # the text of those before
+        self._emitted = self._decode()  # the text of those before
 
     def add(self, token_id: int) -> None:
         """Take a token whose text is not asked for yet."""
@@ -45,18 +45,18 @@ class TextStream:
         """Return the text that this token made whole; often none."""
         self.add(token_id)
         decoded = self._decode()
-        if decoded.endswith(_REPLACEMENT) or not decoded.startswith(self._told):
+        if decoded.endswith(_REPLACEMENT) or not decoded.startswith(self._emitted):
             return ""
-        piece = decoded[len(self._told) :]
+        piece = decoded[len(self._emitted) :]
         self._ids = self._ids[self._waiting :]
         self._waiting = len(self._ids)
-        self._told = self._decode()
+        self._emitted = self._decode()
         return piece
 
     def end(self) -> str:
         """Return what still waits, with U+FFFD in place of bytes that are no character."""
-        piece = self._decode()[len(self._told) :]
-        self._told += piece
+        piece = self._decode()[len(self._emitted) :]
+        self._emitted += piece
         return piece
 
     def _decode(self) -> str:
@@ -64,11 +64,11 @@ class TextStream:
 
 
 class Continuation:
-    """The text that follows a prompt, as far as it is told: it ends before the first of the `stops`, and after as many
-    `sentences`, if not 0 (they end in . ! or ? before white space).
+    """The text that follows a prompt, as far as it is emitted: it ends before the first of the `stops`, and after that
+    many `sentences`, if not 0 (they end in . ! or ? before white space).
 
-    What may be the beginning of a stop string waits until more is known. `live` tells pieces as they come; without it
-    all is told at the end, and found out earlier only where a cut may come.
+    What may be the beginning of a stop string waits until more is known. With `live` pieces are emitted as they come;
+    without it everything is emitted at the end, and decoded earlier only where a cut may come.
     """
 
     def __init__(
@@ -80,26 +80,26 @@ class Continuation:
         sentences: int = 0,
         live: bool = True,
     ) -> None:
-        self.text = ""  # what has been told
+        self.text = ""  # what has been emitted
         self.is_cut = False  # nothing follows any more
         self._stream = TextStream(tokenizer, context)
         self._stops = stops
         self._sentences = sentences
         self._reads = live or bool(stops) or sentences > 0
-        self._held = ""  # decoded, not told
+        self._held = ""  # decoded, not emitted
 
     def push(self, token_id: int) -> str:
-        """Return the piece of text to tell after this token; often none."""
+        """Return the piece of text to emit after this token; often none."""
         if not self._reads:
             self._stream.add(token_id)
             return ""
-        return self._tell(self._stream.push(token_id), len(self._stops) > 0)
+        return self._emit(self._stream.push(token_id), len(self._stops) > 0)
 
     def end(self) -> str:
         """Return the rest."""
-        return self._tell(self._stream.end(), False)
+        return self._emit(self._stream.end(), False)
 
-    def _tell(self, piece: str, more_may_come: bool) -> str:
+    def _emit(self, piece: str, more_may_come: bool) -> str:
         if self.is_cut:
             return ""
         self._held += piece
@@ -107,15 +107,15 @@ class Continuation:
         self.is_cut = cut is not None
         if cut is None:
             cut = len(self._held) - (self._begun_stop() if more_may_come else 0)
-        told, self._held = self._held[:cut], self._held[cut:]
-        self.text += told
-        return told
+        text, self._held = self._held[:cut], self._held[cut:]
+        self.text += text
+        return text
 
     def _cut(self) -> int | None:
-        """Return where in the held text the continuation ends, None if it goes on."""
+        """Return where in the held text the continuation ends, None if it continues."""
         places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if self._sentences:
-            # All told text lies before the cut: a sentence ends for good with the white space after it.
+            # All emitted text lies before the cut: a sentence ends for good with the white space after it.
             ends = [match.end() for match in _SENTENCE_END.finditer(self.text + self._held)]
             places += [place - len(self.text) for place in ends[self._sentences - 1 : self._sentences]]
         return min(places, default=None)
@@ -124,42 +124,3 @@ class Continuation:
         """Return the length of the longest end of the held text that begins a stop string."""
         lengths = range(min(len(self._held), max(map(len, self._stops)) - 1), 0, -1)
         return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
-
-
-class Transcript:
-    """Tells samples that are decoded together in their order: the first as it comes, each other once it is its turn.
-
-    A sample is its opening (such as the prompt) and its continuation; before each stands a heading where there are
-    several. Without `live` each is told when it is whole.
-    """
-
-    def __init__(self, openings: Sequence[str], continuations: Sequence[Continuation], *, live: bool = True) -> None:
-        self._openings = openings
-        self._continuations = continuations
-        self._live = live
-        self._finished = [False] * len(continuations)
-        self._turn = 0
-
-    def open(self) -> str:
-        """Return the text before the first token."""
-        return self._opening() if self._live else ""
-
-    def add(self, row: int, piece: str, finished: bool) -> str:
-        """Return the text to tell after this piece of one sample's continuation, `finished` with its last."""
-        self._finished[row] = finished
-        if row != self._turn:
-            return ""
-        return (piece if self._live else "") + self._next_turns()
-
-    def _next_turns(self) -> str:
-        told = ""
-        while self._turn < len(self._continuations) and self._finished[self._turn]:
-            told += "\n" if self._live else f"{self._opening()}{self._continuations[self._turn].text}\n"
-            self._turn += 1
-            if self._live and self._turn < len(self._continuations):
-                told += self._opening() + self._continuations[self._turn].text
-        return told
-
-    def _opening(self) -> str:
-        heading = f"{f' sample {self._turn + 1} ':=^80}\n" if len(self._continuations) > 1 else ""
-        return heading + self._openings[self._turn]

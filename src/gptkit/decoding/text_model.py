@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.decodings import Decoding, Job, Sampler, Searcher
-from gptkit.decoding.loop import FinishReason, Step, check_prompt
+from gptkit.decoding.engines import Engine, choose_device, choose_dtype, native_decoder, open_engine
+from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
+from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
-from gptkit.decoding.text_options import check_vocabulary, full_prompt, stop_strings
-from gptkit.decoding.token_report import TokenReport
-from gptkit.options import GenerateOptions
+from gptkit.decoding.text_options import TextModelOptions, check_vocabulary, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.light import light_tokenizer
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import
+    from gptkit.decoding.beams import BeamSearch
+    from gptkit.model.modeling_gpt import GPTForCausalLM
+
+ALTERNATIVES = 5
 
 
 class Prompt(NamedTuple):
@@ -27,11 +31,11 @@ class Prompt(NamedTuple):
     unknown: int = 0
 
 
-class Told(NamedTuple):
+class TextPiece(NamedTuple):
     """A piece of text, often empty, of sample number `row`; `finished` comes with its last."""
 
     row: int
-    piece: str
+    text: str
     finished: bool
 
 
@@ -60,28 +64,20 @@ class Draft:
 
 
 class Generation:
-    """One decoding: iterate once over what is told, then read `drafts`, `slides` and the seconds it took."""
+    """One decoding: iterate once over the pieces of text, then read `drafts`, `slides` and the seconds it took."""
 
-    def __init__(self, decoding: Decoding, drafts: Sequence[Draft], slides: Sequence[int]) -> None:
+    def __init__(self, decoding: Decoder | BeamSearch, drafts: Sequence[Draft], slides: Sequence[int]) -> None:
         self.drafts = drafts
         self.slides = slides  # the tokens kept when the first window slid, if one did
         self._decoding = decoding
 
-    def __iter__(self) -> Iterator[Told]:
+    def __iter__(self) -> Iterator[TextPiece]:
         for step in self._decoding:
             draft = self.drafts[step.row]
             piece = draft.take(step)
             if draft.finish_reason is not None and step.finish_reason is None:
                 self._decoding.finish(step.row, draft.finish_reason)
-            yield Told(step.row, piece, draft.finish_reason is not None)
-
-    @property
-    def prefill_seconds(self) -> float:
-        return self._decoding.prefill_seconds
-
-    @property
-    def decode_seconds(self) -> float:
-        return self._decoding.decode_seconds
+            yield TextPiece(step.row, piece, draft.finish_reason is not None)
 
     @property
     def num_tokens(self) -> int:
@@ -89,9 +85,14 @@ class Generation:
         return sum(len(draft.token_ids) for draft in self.drafts)
 
     @property
-    def tokens_per_second(self) -> float:
-        """All samples' new tokens over the seconds of decoding."""
-        return self.num_tokens / max(self.decode_seconds, 1e-9)
+    def speed(self) -> dict[str, float]:
+        """The seconds of decoding, and all samples' new tokens over them."""
+        seconds = self._decoding.decode_seconds
+        return {
+            "prefill_seconds": self._decoding.prefill_seconds,
+            "decode_seconds": seconds,
+            "tokens_per_second": self.num_tokens / max(seconds, 1e-9),
+        }
 
 
 class TextModel:
@@ -102,10 +103,23 @@ class TextModel:
     suit it.
     """
 
-    def __init__(self, directory: Path, options: GenerateOptions, *, tokens: int, tell: Callable[[str], None]) -> None:
-        self._source = Searcher(directory, options) if options.beams > 1 else Sampler(directory, options, tokens, tell)
-        self.n_positions = self._source.n_positions
-        self.vocab_size = self._source.vocab_size
+    def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, tell: Callable[[str], None]) -> None:
+        self._engine: Engine | None = None
+        if options.beams > 1:
+            self._searched = _torch_model(directory, options)
+            self.n_positions: int = self._searched.config.n_positions
+            self.vocab_size: int = self._searched.config.vocab_size
+        else:
+            self._engine = open_engine(
+                directory,
+                device=options.device,
+                precision=options.precision,
+                quantize=options.quantize,
+                compile=options.compile,
+                tokens=tokens,
+                tell=tell,
+            )
+            self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
         check_vocabulary(options, self.vocab_size)
         self.tokenizer = _tokenizer(directory)
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
@@ -113,9 +127,10 @@ class TextModel:
 
     @property
     def compile_seconds(self) -> float:
-        return self._source.compile_seconds
+        """The seconds of compiling so far; beam search compiles nothing."""
+        return 0.0 if self._engine is None else self._engine.compile_seconds
 
-    def read(self, prompt: str | None, options: GenerateOptions) -> Prompt:
+    def read(self, prompt: str | None, options: TextModelOptions) -> Prompt:
         """Return a prompt as the model reads it; unconditional text begins with the separator of documents.
 
         Raises UsageError for one that is empty or longer than the context.
@@ -124,26 +139,49 @@ class TextModel:
             return Prompt(None, [self._separator])
         ids: list[int] = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])[0].tolist()
         check_prompt(ids, self.n_positions, self.vocab_size)
-        return Prompt(prompt, ids, sum(one == self.tokenizer.unk_token_id for one in ids))
+        return Prompt(prompt, ids, sum(id == self.tokenizer.unk_token_id for id in ids))
 
     def generate(
-        self, prompts: Sequence[Prompt], indices: Sequence[int], options: GenerateOptions, *, live: bool
+        self, prompts: Sequence[Prompt], indices: Sequence[int], options: TextModelOptions, *, live: bool
     ) -> Generation:
         """Return the generation of one sample a prompt; `live` asks for pieces of text as they come.
 
         A sample's text depends on its prompt, the options and its entry of `indices`.
         """
         slides: list[int] = []
+        decoding = self._decode([prompt.ids for prompt in prompts], indices, options, slides.append)
+        drafts = [Draft(prompt.text or "", self._continuation(prompt, options, live)) for prompt in prompts]
+        return Generation(decoding, drafts, slides)
+
+    def _decode(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        indices: Sequence[int],
+        options: TextModelOptions,
+        on_slide: Callable[[int], None],
+    ) -> Decoder | BeamSearch:
+        """Return the decoding of token after token, or the search of whole texts."""
         ends = stop_ids(self.tokenizer)
-        job = Job(
-            prompt_ids=[one.ids for one in prompts],
+        shared: dict[str, Any] = {
+            "max_new_tokens": options.max_new_tokens,
+            "stop_ids": frozenset() if options.ignore_eos else ends,
+            "forbidden_ids": self._forbidden | (ends if options.ignore_eos else frozenset()),
+        }
+        if self._engine is None:
+            from gptkit.decoding.beams import BeamSearch
+
+            return BeamSearch(self._searched, prompt_ids, beams=options.beams, **shared)
+        return Decoder(
+            self._engine,
+            prompt_ids,
+            rules=options,
+            seed=options.seed,
             indices=indices,
-            stop_ids=frozenset() if options.ignore_eos else ends,
-            forbidden_ids=self._forbidden | (ends if options.ignore_eos else frozenset()),
-            on_slide=slides.append,
+            on_slide=on_slide,
+            batch_size=options.batch_size,
+            explain=ALTERNATIVES if options.show_probs else 0,
+            **shared,
         )
-        drafts = [Draft(one.text or "", self._continuation(one, options, live)) for one in prompts]
-        return Generation(self._source.decode(job, options), drafts, slides)
 
     def facts(self, draft: Draft) -> dict[str, Any]:
         """Return a finished sample as scripts read it."""
@@ -156,7 +194,7 @@ class TextModel:
         }
         return facts | ({"tokens": self._explained(draft)} if draft.reports else {})
 
-    def _continuation(self, prompt: Prompt, options: GenerateOptions, live: bool) -> Continuation:
+    def _continuation(self, prompt: Prompt, options: TextModelOptions, live: bool) -> Continuation:
         context = [] if prompt.text is None else prompt.ids  # the separator is no text
         stops = stop_strings(options)
         return Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
@@ -180,10 +218,20 @@ class TextModel:
         return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
 
 
+def _torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
+    from gptkit.model.loading import load_model
+
+    place = choose_device(options.device)
+    model = load_model(directory, dtype=choose_dtype(options.precision, place))
+    model.to(place)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
+    return model
+
+
 def _tokenizer(directory: Path) -> AnyTokenizer:
-    light = light_tokenizer(directory)
-    if light is not None:
-        return light
+    native = native_decoder()
+    tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
+    if tokenizer is not None:
+        return tokenizer
     from gptkit.text.tokenizers.loading import tokenizer_in
 
     return tokenizer_in(directory)

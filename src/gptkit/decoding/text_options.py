@@ -1,90 +1,133 @@
-"""The settings of a text: which of them go together, what the model reads for a prompt, what a text depends on."""
+"""The options of a text: which of them go together, what the model reads for a prompt, what a text depends on."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from gptkit.decoding.engines import Quantize
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
-from gptkit.options import GenerateOptions
+from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 
-# With the model and the prompt, all that a sample's text depends on, apart from how the machine rounds.
-SETTINGS = (
-    *("max_new_tokens", "top_k", "top_p", "top_p_rule", "temperature", "greedy", "repetition_penalty", "num_samples"),
-    *("seed", "stop", "ignore_eos", "show_probs", "template", "sentences"),
-)
 PLACE = "{prompt}"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
-_LEAVE_OUT = "leave one of them out"
 
 
-def check_settings(options: GenerateOptions) -> None:
-    """Raise UsageError for what no model can do, or what says two things at once."""
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(SamplingRules):
+    """With the model and the prompt, all that a sample's text depends on, apart from how the machine rounds."""
+
+    max_new_tokens: int = option(200, "Generate at most this many tokens.", minimum=1)
+    num_samples: int = option(1, "Samples per prompt.", minimum=1)
+    seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
+    stop: tuple[str, ...] = option(
+        (), "End a text before this string; repeatable; \\n is a line break.", metavar="TEXT"
+    )
+    ignore_eos: bool = option(False, "Never sample the end-of-text token.", panel="Advanced")
+    show_probs: bool = option(False, "Show each token's probability, rank and most likely alternatives.")
+    template: str | None = recipe_only(
+        None, "What the model reads, with {prompt} in it for the prompt; only the answer is printed."
+    )
+    sentences: int = recipe_only(
+        0, "End a text after this many sentences: . ! or ? before white space; 0 = do not count.", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions(TextOptions):
+    """What makes a text what it is, the search and the arithmetic included."""
+
+    beams: int = option(1, "Search for the most likely text as a whole, with this many beams.", minimum=1, maximum=1000)
+    quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto",
+        "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
+        panel="Speed",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModelOptions(DecodingOptions):
+    """DecodingOptions, and where and how to compute, on which no text depends."""
+
+    compile: CompileChoice = option(
+        "auto", "Compiled decoding; auto = on CPUs with a C compiler, and for long jobs on GPUs.", panel="Speed"
+    )
+    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
+    batch_size: int | None = recipe_only(
+        None, "Decode at most this many samples together [default: by available memory].", minimum=1
+    )
+
+
+# The first that samples files were hashed by. A younger one counts where it is not its default, so that the files that
+# were written before it can still be finished.
+FIRST_HASHED = frozenset(
+    {
+        *("max_new_tokens", "top_k", "top_p", "top_p_rule", "temperature", "greedy", "repetition_penalty", "seed"),
+        *("num_samples", "stop", "ignore_eos", "show_probs", "template", "sentences", "beams", "quantize", "precision"),
+    }
+)
+
+
+def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
+    """Return the options that make a text what it is, by name."""
+    found = {}
+    for field in dataclasses.fields(DecodingOptions):
+        value = getattr(options, field.name)
+        if field.name in FIRST_HASHED or value != field.default:
+            found[field.name] = value
+    return found
+
+
+def check_settings(options: DecodingOptions) -> None:
+    """Raise UsageError for options that no model can follow, and for contradictions."""
     if options.top_p <= 0:
         raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
     if options.template is not None and PLACE not in options.template:
         raise UsageError("the template has no place for the prompt", where="template", fix=f"write {PLACE} into it")
-    for is_there, flags, message in _contradictions(options):
+    refuse_together(_contradictions(options))
+
+
+def refuse_together(clashes: Iterator[tuple[bool, str, str]]) -> None:
+    """Raise UsageError for the first of (whether it is there, the flags, the message)."""
+    for is_there, flags, message in clashes:
         if is_there:
-            raise UsageError(message, where=flags, fix=_LEAVE_OUT)
+            raise UsageError(message, where=flags, fix="leave one of them out")
 
 
-def _contradictions(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
-    heat = f"--temperature {options.temperature:g} is for drawing"
-    is_drawn = options.temperature not in (0.0, GenerateOptions.temperature)
-    yield options.greedy and is_drawn, "--greedy, --temperature", f"--greedy draws nothing, {heat}"
+def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]:
+    is_heated = options.temperature not in (0.0, SamplingRules.temperature)
+    heat = f"--greedy draws nothing, --temperature {options.temperature:g} is for drawing"
+    yield options.greedy and is_heated, "--greedy, --temperature", heat
     if options.beams == 1:
         return
-    beams = "--beams searches for the likeliest text"
-    yield options.greedy, "--beams, --greedy", f"{beams}, --greedy takes the likeliest token"
-    yield is_drawn, "--beams, --temperature", f"{beams}, {heat}"
-    yield options.top_k > 0, "--beams, --top-k", f"{beams}, --top-k {options.top_k} is for drawing"
-    yield options.top_p < 1, "--beams, --top-p", f"{beams}, --top-p {options.top_p:g} is for drawing"
+    beams = "--beams searches for the most likely text"
+    for field in dataclasses.fields(SamplingRules):
+        flag, value = f"--{field.name.replace('_', '-')}", getattr(options, field.name)
+        is_idle = value == field.default or (field.name, value) in (("temperature", 0.0), ("top_p_rule", "openai"))
+        yield not is_idle, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
     yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, which is one"
-    penalty = f"{beams}, --repetition-penalty {options.repetition_penalty:g} changes what is likely"
-    yield options.repetition_penalty != 1, "--beams, --repetition-penalty", penalty
     yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains single tokens"
-    slow = "beam search goes through the library's own decoder"
-    yield options.quantize != "none", "--beams, --quantize", f"{slow}, with weights that are not quantised"
-    yield options.compile == "on", "--beams, --compile", f"{slow}, which is not compiled"
-    yield bool(options.stream), "--beams, --stream", f"{beams}, of which nothing is known before the end"
+    slow = "beam search goes through the library's own decoder, with weights that are not quantised"
+    yield options.quantize != "none", "--beams, --quantize", slow
 
 
-def check_vocabulary(options: GenerateOptions, vocab_size: int) -> None:
+def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:
     """Raise UsageError for a k that the model's vocabulary does not reach."""
     if options.top_k > vocab_size:
         message = f"{options.top_k} is larger than the model's vocabulary of {vocab_size:,}"
         raise UsageError(message, where="--top-k", fix=f"give at most {vocab_size}, or 0 to keep all")
 
 
-def sampling_rules(options: GenerateOptions) -> SamplingRules:
-    """Return the rules by which the options choose a token."""
-    return SamplingRules(
-        temperature=0.0 if options.greedy else options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        top_p_rule=options.top_p_rule,
-        repetition_penalty=options.repetition_penalty,
-    )
-
-
-def is_random(options: GenerateOptions) -> bool:
-    """Return whether texts depend on random numbers."""
-    return options.beams == 1 and sampling_rules(options).temperature > 0
-
-
-def full_prompt(options: GenerateOptions, prompt: str) -> str:
+def full_prompt(options: DecodingOptions, prompt: str) -> str:
     """Return what the model reads for `prompt`."""
     return prompt if options.template is None else options.template.replace(PLACE, prompt)
 
 
-def stop_strings(options: GenerateOptions) -> list[str]:
+def stop_strings(options: DecodingOptions) -> list[str]:
     r"""Return the strings that end a text, where \n, \t and \\ stand for what they stand for everywhere."""
     return [re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], stop) for stop in options.stop]
-
-
-def what_texts_depend_on(options: GenerateOptions) -> dict[str, Any]:
-    """Return the settings, those of the arithmetic included, that make a text what it is."""
-    return {name: getattr(options, name) for name in (*SETTINGS, "beams", "quantize", "precision")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from gptkit.decoding.engine import Piece
+from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample
 from gptkit.decoding.quantisation import has_quantised
-from gptkit.decoding.sampling import SamplingRules, TopPRule
 
 
 class _Target:
@@ -115,9 +114,11 @@ class TorchEngine:
             return self._step_all(pieces)
         if not self._equal_lengths:
             return self._forward_together(pieces)
-        groups = list(by_length(pieces).values())
-        logits = torch.cat([self._forward_together([pieces[number] for number in group]) for group in groups])
-        return logits[self._tensor([number for group in groups for number in group]).argsort()]
+        groups: dict[tuple[int, int], list[int]] = {}  # the numbers of the pieces that start and end together
+        for number, piece in enumerate(pieces):
+            groups.setdefault((piece.start, len(piece.token_ids)), []).append(number)
+        logits = torch.cat([self._forward_together([pieces[number] for number in group]) for group in groups.values()])
+        return logits[self._tensor([number for group in groups.values() for number in group]).argsort()]
 
     def _forward_together(self, pieces: Sequence[Piece]) -> Tensor:
         first = all(piece.start == 0 for piece in pieces)
@@ -202,41 +203,9 @@ class TorchEngine:
         return torch.tensor(values, device=self._model.device)
 
 
-def by_length(pieces: Sequence[Piece]) -> dict[tuple[int, int], list[int]]:
-    """Return the numbers of the pieces that start and end together."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, piece in enumerate(pieces):
-        groups.setdefault((piece.start, len(piece.token_ids)), []).append(number)
-    return groups
-
-
-def generate(
-    model: PreTrainedModel,
-    prompt_ids: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    top_p_rule: TopPRule = "hf",
-    seed: int = 0,
-    indices: Sequence[int] | None = None,
-    stop_ids: Collection[int] = (),
-    forbidden_ids: Collection[int] = (),
-    on_slide: Callable[[int], None] | None = None,
-) -> list[Sample]:
-    """Return one sample a prompt, in order; see `Decoder`. The model's training mode is left as it was."""
-    decoder = Decoder(
-        TorchEngine(model),
-        prompt_ids,
-        max_new_tokens=max_new_tokens,
-        rules=SamplingRules(temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule),
-        seed=seed,
-        indices=indices,
-        stop_ids=stop_ids,
-        forbidden_ids=forbidden_ids,
-        on_slide=on_slide,
-    )
+def generate(model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], **arguments: Any) -> list[Sample]:
+    """Return one sample a prompt, in order; arguments are `Decoder`'s. The model's training mode is left as it was."""
+    decoder = Decoder(TorchEngine(model), prompt_ids, **arguments)
     training = model.training
     model.eval()
     try:

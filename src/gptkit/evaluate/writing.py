@@ -8,36 +8,35 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
-from gptkit.decoding.text_options import check_settings, check_vocabulary
-from gptkit.options import GenerateOptions
+from gptkit.decoding.text_options import TextModelOptions, check_settings, check_vocabulary
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.encoding import encode_pieces
 
 
-class Written(NamedTuple):
+class GeneratedTexts(NamedTuple):
     """The texts in the order of the examples, how many prompts were cut, and notes on what the model did not see."""
 
     texts: list[Generated]
-    cut: int
+    truncated: int
     notes: tuple[str, ...]
 
 
-def writing_options(protocol: GeneratedProtocol, base: GenerateOptions) -> GenerateOptions:
+def writing_options(protocol: GeneratedProtocol, base: TextModelOptions) -> TextModelOptions:
     """Return the options of a protocol's texts: its own, and for what it leaves open (seed, device, ...) the base's."""
     options: Mapping[str, Any] = protocol.options
     return replace(base, **options)
 
 
-def write_texts(
+def generate_texts(
     model: TextModel,
     examples: Sequence[Example],
     protocol: GeneratedProtocol,
-    options: GenerateOptions,
+    options: TextModelOptions,
     *,
-    told: Callable[[int], None],
-) -> Written:
-    """Return the text that the model writes after each example's prompt; `told` hears of the tokens of each.
+    on_text: Callable[[int], None],
+) -> GeneratedTexts:
+    """Return the text that the model writes after each example's prompt; `on_text` is called with the tokens of each.
 
     A text depends on the example, its place among `examples` and the seed, not on those beside it. A prompt that leaves
     no room for its text is cut at the left, so that its end stays, and a note says how many were.
@@ -50,9 +49,9 @@ def write_texts(
     generation = model.generate([prompts[place] for place in order], order, options, live=False)
     for one in generation:
         if one.finished:
-            told(len(generation.drafts[one.row].token_ids))
+            on_text(len(generation.drafts[one.row].token_ids))
     texts = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
-    return Written([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
+    return GeneratedTexts([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
 
 
 def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Prompt], int]:
@@ -63,7 +62,7 @@ def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Pr
     return prompts, sum(len(ids) > room for ids in encoded)
 
 
-def _generated(draft: Draft, options: GenerateOptions) -> Generated:
+def _generated(draft: Draft, options: TextModelOptions) -> Generated:
     """Return a draft's text and the geometric mean of its tokens' probabilities, 0 where it wrote none."""
     if not options.show_probs:
         return Generated(draft.continuation.text, math.nan)

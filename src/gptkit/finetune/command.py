@@ -16,27 +16,26 @@ from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
-from gptkit.model.config_files import read_config
+from gptkit.model.configuration_gpt import quiet_transformers, read_config
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model.quiet import quiet_transformers
 from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system import files
-from gptkit.system.run_layout import directory_name
-from gptkit.tasks.carried_task import carried_task, write_task
+from gptkit.system.run_layout import METRICS, directory_name
 from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
-from gptkit.tasks.table import TASKS, Task, find_task
-from gptkit.training import checkpoints, manifests, rules
+from gptkit.tasks.own import carried_task, write_task
+from gptkit.tasks.table import TASKS, find_task
+from gptkit.tasks.task import Task
+from gptkit.training import checkpoints, rules
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run
+from gptkit.training.run_directory import RunDirectory, check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 
@@ -71,7 +70,7 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
     check_run(options, command="finetune")
     check_tracker(options.report_to)
     # Auto never compiles here, where nearly every batch has a length of its own.
-    choices = rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    choices = rules.choose(options.precision, options.compile, hardware)
     processes = options.num_processes or 1
     fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
     rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)
@@ -79,7 +78,7 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
         if options.study == "ablation" and is_taken:
             raise UsageError("the study takes away by itself what this leaves out", where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / manifests.METRICS).exists():
+    if several and options.out is not None and (options.out / METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
     return choices
@@ -99,7 +98,7 @@ def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
 def _finished(result: dict[str, Any], options: FinetuneOptions, choices: Choices, session: Session) -> dict[str, Any]:
     """Show a finished run's result and predict with its model, which needs neither what it started from nor a YAML."""
     run, console = Path(result["run_dir"]), session.console
-    console.say(f"{run} is finished; this is its result")
+    console.say(f"{run} already finished; showing its result")
     if options.predict is not None:
         task = _described_task(options, run / "model")
         splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
@@ -136,7 +135,7 @@ class _Runs:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
         inputs, session = self.inputs, self.session
         if directory.result is not None and _is_all_of(directory.result, options):
-            session.console.say(f"{directory.path} is finished; this is its result")
+            session.console.say(f"{directory.path} already finished; showing its result")
         elif options.study == "ablation":
             self._study(options, directory)
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
@@ -163,10 +162,9 @@ class _Runs:
         results = []
         for seed in range(options.seed, options.seed + options.seeds):
             self.session.console.say(f"seed {seed}")
-            child = root / f"seed-{seed}"
-            one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
-            one = dataclasses.replace(one, snapshots=options.snapshots or 0)  # of one model, not of every seed
-            results.append(self._child(one))
+            own: dict[str, Any] = {"seed": seed, "out": root / f"seed-{seed}", "resume": "auto"}
+            own["snapshots"] = options.snapshots or 0  # of one model, not of every seed
+            results.append(self._child(dataclasses.replace(options, seeds=1, study="none", predict=None, **own)))
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
@@ -229,7 +227,7 @@ class _Runs:
         def write() -> None:
             model = directory.path / "model"
             if lost := lost_result(directory.path):
-                self.session.console.warn(f"the run was finished, but {lost}: its model and result are made again")
+                self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
             doing = "copying the best model"
             with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.transfer import HeadSpec, add_task_head, transferred_layers
-from gptkit.model.config_files import read_config
-from gptkit.model.loading import load_model, weights_sha256
+from gptkit.model.configuration_gpt import read_config
+from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.special_tokens import set_special_tokens
-from gptkit.model_files.directories import model_directory
+from gptkit.model_files.files import model_directory
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels
-from gptkit.tasks.reading import Loaded, load_examples
-from gptkit.tasks.table import Task, find_task
+from gptkit.tasks.reading import load_examples
+from gptkit.tasks.table import find_task
+from gptkit.tasks.task import Loaded, Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 

@@ -9,9 +9,9 @@ from typing import Any
 import gptkit
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.tasks.carried_task import TASK_FILE
 from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.table import Task
+from gptkit.tasks.own import TASK_FILE
+from gptkit.tasks.task import Task
 from gptkit.text.embedded import LICENCE
 from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices
@@ -72,15 +72,15 @@ def ablation_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...
     """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
     metric = task.metrics[0]
     rows: list[tuple[str, ...]] = []
-    for variant, one in result["variants"].items():
+    for variant, ours in result["variants"].items():
         gain = result["full_minus"].get(variant, {})
         rows.append(
             (
                 VARIANT_TITLES[variant],
-                shown(getattr(task.published, variant, None)),
-                shown(one["metrics"][metric], 100),
-                shown(one.get("std", {}).get(metric), 100),
-                shown_interval(one.get("interval", {}).get(metric), 100),
+                shown(task.ablation.get(variant)),
+                shown(ours["metrics"][metric], 100),
+                shown(ours.get("std", {}).get(metric), 100),
+                shown_interval(ours.get("interval", {}).get(metric), 100),
                 shown(gain.get("mean"), 100),
                 shown_interval(gain.get("interval"), 100),
             )
@@ -90,10 +90,10 @@ def ablation_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...
 
 def published(task: Task, metric: str) -> str:
     """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
-    if task.published is None or task.published.metric != metric:
+    if task.published is None or task.published.measure != metric:
         return "n/a"
-    facts = [task.published.source, *filter(None, [task.published.note])]
-    return f"{task.published.value:g} ({'; '.join(facts)})"
+    facts = [task.published.source, *filter(None, [task.note])]
+    return f"{round(100 * task.published.value, 1):g} ({'; '.join(facts)})"
 
 
 def shown(value: float | None, scale: float = 1.0) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptkit.scoring.resampling import resampled
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 
 # What each variant changes of the run as it was asked for.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -60,7 +60,7 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
     Steps, tokens and seconds are sums over all variants.
     """
     metric = task.metrics[0]
-    scores = {name: [one["metrics"][metric] for one in each["per_seed"]] for name, each in variants.items()}
+    scores = {name: [seed["metrics"][metric] for seed in result["per_seed"]] for name, result in variants.items()}
     differences = {}
     for variant in [name for name in variants if name != "full"]:
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]

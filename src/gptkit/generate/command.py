@@ -9,13 +9,13 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
-from gptkit.decoding.text_options import check_settings
+from gptkit.decoding.text_options import check_settings, refuse_together
 from gptkit.errors import UsageError
 from gptkit.generate.interactive import converse
+from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
-from gptkit.generate.show import say_notices, tell
-from gptkit.model_files.directories import model_directory
-from gptkit.options import GenerateOptions
+from gptkit.generate.show import print_samples, print_summary
+from gptkit.model_files.files import model_directory
 from gptkit.training.finished_runs import newest_model, readable_model
 
 
@@ -36,9 +36,7 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
 
 
 def _check_sources(options: GenerateOptions) -> None:
-    for is_there, flags, message in _clashes(options):
-        if is_there:
-            raise UsageError(message, where=flags, fix="leave one of them out")
+    refuse_together(_clashes(options))
     if sys.stdin is None and (options.prompt == "-" or options.interactive):
         raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
     if options.output is not None and options.prompts is None:
@@ -56,6 +54,10 @@ def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
     yield asks and options.json, "--interactive, --json", "a dialogue is no JSON object"
     yield asks and options.beams > 1, "--interactive, --beams", "a dialogue draws its replies"
     yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
+    if options.beams > 1:
+        search = "--beams searches for the most likely text"
+        yield bool(options.stream), "--beams, --stream", f"{search}, of which nothing is known before the end"
+        yield options.compile == "on", "--beams, --compile", f"{search} by the library's own decoder, uncompiled"
 
 
 def _model(options: GenerateOptions, console: Console) -> tuple[str, Path]:
@@ -91,12 +93,7 @@ def _generate(prompt: str | None, directory: Path, options: GenerateOptions, con
     live = console.is_watched if options.stream is None else options.stream
     generation = model.generate([read] * options.num_samples, range(options.num_samples), options, live=live)
     opening = "" if prompt is None or options.template is not None else prompt
-    tell(generation, opening, console, live=live)
-    say_notices(generation, model, console)
-    return {
-        "samples": [model.facts(draft) for draft in generation.drafts],
-        "compile_seconds": model.compile_seconds,
-        "prefill_seconds": generation.prefill_seconds,
-        "decode_seconds": generation.decode_seconds,
-        "tokens_per_second": generation.tokens_per_second,
-    }
+    print_samples(generation, opening, console, live=live)
+    print_summary(generation, model, console)
+    samples = [model.facts(draft) for draft in generation.drafts]
+    return {"samples": samples, "compile_seconds": model.compile_seconds} | generation.speed

@@ -12,19 +12,20 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
-from gptkit.decoding.text_options import SETTINGS, check_settings, check_vocabulary
+from gptkit.decoding.text_options import TextOptions, check_settings, check_vocabulary
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.generate.show import say_notices, tell
-from gptkit.options import GenerateOptions, fields_of
+from gptkit.generate.options import GenerateOptions
+from gptkit.generate.show import print_samples, print_summary
+from gptkit.options import fields_of
 from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
 
 MARK = "> "
 NONE = "none"
 EXPECTED_REPLIES = 20  # by which compile auto judges a dialogue
-SETTABLE = (*SETTINGS, "stream")
+SETTABLE = (*fields_of(TextOptions), "stream")
 HELP = """!help            this list
-!seed N          the next reply is that of seed N; !seed tells the present one
+!seed N          restart from seed N; !seed alone shows the current one
 !set NAME VALUE  as the flag does: !set top_k 40; !set alone lists names and values
 !save FILE       write what was said to a new file
 Ctrl-C stops a reply, Ctrl-D ends"""
@@ -37,7 +38,7 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
     attended = sys.stdin.isatty()
     if attended:
         console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
-    with signals.unwatched() if attended else contextlib.nullcontext():
+    with signals.default_interrupts() if attended else contextlib.nullcontext():
         _talk(dialogue, console, attended=attended)
 
 
@@ -104,7 +105,12 @@ class Dialogue:
             self._reply(line)
             return
         word, _, rest = line[1:].partition(" ")
-        commands = {"help": self._help, "seed": self._seed, "set": self._set, "save": self._save}
+        commands = {
+            "help": lambda rest: self._console.say(HELP),
+            "seed": self._seed,
+            "set": self._set,
+            "save": self._save,
+        }
         if word not in commands:
             raise UsageError(f"unknown command {f'!{word}'!r}", where=line, fix=suggest(word, commands))
         commands[word](rest.strip())
@@ -117,8 +123,8 @@ class Dialogue:
         generation = self._model.generate([prompt] * count, indices, options, live=live)
         self._replies += 1
         try:
-            tell(generation, "", self._console, live=live)
-            say_notices(generation, self._model, self._console)
+            print_samples(generation, "", self._console, live=live)
+            print_summary(generation, self._model, self._console)
         finally:
             texts = [draft.continuation.text for draft in generation.drafts]
             self.said += [f"{MARK}{text}", *texts]
@@ -136,8 +142,8 @@ class Dialogue:
         name, _, value = rest.partition(" ")
         name = name.replace("-", "_")
         if not name:
-            for one in SETTABLE:
-                self._console.say(f"{one} {_shown(getattr(self.options, one))}")
+            for option in SETTABLE:
+                self._console.say(f"{option} {_shown(getattr(self.options, option))}")
         elif name not in SETTABLE:
             raise UsageError(f"{name!r} cannot be set here", where="!set", fix=suggest(name, SETTABLE))
         elif not value:
@@ -165,9 +171,9 @@ class Dialogue:
             raise UsageError("no file is named", where="!save", fix="write !save FILE")
         path = Path(rest).expanduser()
         if path.exists() and path not in self._saved:
-            raise InputError("the file is there already", where=str(path), fix="name another one")
+            raise InputError("the file already exists", where=str(path), fix="name another one")
         try:
-            path.write_text("".join(f"{one}\n" for one in self.said), encoding="utf-8")
+            path.write_text("".join(f"{text}\n" for text in self.said), encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise InputError(reason, where=str(path), fix="name another file") from None

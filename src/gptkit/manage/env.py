@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -30,10 +29,12 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
     """Print a table of versions, processor, GPUs, compiler and folders."""
     import torch
 
+    from gptkit.decoding.engines import native_decoder
     from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
     from gptkit.training.hardware import cpu_name, find_compiler
 
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    native = native_decoder()
     facts = {
         "gptkit": gptkit.__version__,
         "python": platform.python_version(),
@@ -49,7 +50,7 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "bf16": cpu_has_bf16(),
         "gpus": [{"name": gpu.name, "memory": gpu.total_memory} for gpu in gpus],
         "compiler": find_compiler(),
-        "c_compiler": _c_compiler(),
+        "c_compiler": native and native.c_compiler(),
         "cache": cache_directory(),
         "recipes": recipes_root(),
     }
@@ -76,14 +77,4 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
-
-
-def _c_compiler() -> str | None:
-    """Return the command that compiles the decoder of `generate`, with the flags that CC gives it."""
-    from gptkit.decoding.native.library import NativeUnavailableError, find_c_compiler
-
-    try:
-        return shlex.join(find_c_compiler() or ()) or None
-    except NativeUnavailableError:
         return None

@@ -1,22 +1,43 @@
-"""What makes a GPT: its sizes, where it normalises, and how its weights start.
+"""What makes a GPT (its sizes, where it normalises, how its weights start), and the config.json files that say it.
 
-No `from __future__ import annotations` here: `strict` reads the field types as objects, not as strings.
+Ours, and those of transformers' gpt2 and openai-gpt, to and from a GPTConfig.
 """
 
+import dataclasses
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import GPT2Config, OpenAIGPTConfig
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
 
-from gptkit.model_files.sizes import Activation, Format, Sizes, check_head, check_rates, check_sizes
+from gptkit.errors import InputError, suggest
+from gptkit.model_files.shape import (
+    GELUS,
+    GPT2_SWITCHES,
+    HEAD_FIELDS,
+    OPENAI_GPT_GELU,
+    OWN_KEYS,
+    SHARED_KEYS,
+    SILENT_KEYS,
+    SPECIAL_IDS,
+    TRANSFORMERS_TYPES,
+    GPTShape,
+    ids_outside,
+    model_type,
+)
+from gptkit.system.json_files import read_json_object
 
-# What a fine-tuned model's config.json says beyond a language model's; its `id2label` is transformers' own.
-HEAD_FIELDS = ("task", "format", "start_token_id", "delimiter_token_id", "extract_token_id", "classifier_dropout")
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
 
 
 @strict
-class GPTConfig(PreTrainedConfig):
+class GPTConfig(GPTShape, PreTrainedConfig):
     """The shape of a GPT-1 or GPT-2 model; what is left out is GPT-2's.
 
     `pre_norm=False` is GPT-1: layer norms after the residual sums, none at the end, and no scaled residual projections.
@@ -38,48 +59,10 @@ class GPTConfig(PreTrainedConfig):
         "num_hidden_layers": "n_layer",
     }
 
-    vocab_size: int = Sizes.vocab_size
-    n_positions: int = Sizes.n_positions
-    n_embd: int = Sizes.n_embd
-    n_layer: int = Sizes.n_layer
-    n_head: int = Sizes.n_head
-    n_inner: int | None = None
-    pre_norm: bool = Sizes.pre_norm
-    activation_function: Activation = Sizes.activation_function
-    embd_pdrop: float | int = 0.1
-    attn_pdrop: float | int = 0.1
-    resid_pdrop: float | int = 0.1
-    layer_norm_epsilon: float | int = Sizes.layer_norm_epsilon
-    initializer_range: float | int = 0.02
-    position_initializer_range: float | int | None = None
-    tie_word_embeddings: bool = Sizes.tie_word_embeddings
-    use_cache: bool = True
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-    task: str | None = None
-    format: Format | None = None
-    start_token_id: int | None = None
-    delimiter_token_id: int | None = None
-    extract_token_id: int | None = None
-    classifier_dropout: float | int = 0.1
-
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_initializer_range is None:
             self.position_initializer_range = 0.01 if self.pre_norm else self.initializer_range
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-
-    def validate_sizes(self) -> None:
-        """Refuse sizes that no model can have."""
-        check_sizes(vars(self))
-
-    def validate_rates(self) -> None:
-        """Refuse dropouts that are no probabilities and scales that are not positive."""
-        check_rates(vars(self))
-
-    def validate_head(self) -> None:
-        """Refuse a format whose sequences could not be written: start, delimiter and extract are three free ids."""
-        check_head(vars(self))
 
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model alone."""
@@ -92,3 +75,115 @@ class GPTConfig(PreTrainedConfig):
         if self.format is None:
             values = {key: value for key, value in values.items() if key not in HEAD_FIELDS}
         return values
+
+
+# --- config.json ---
+
+
+def read_config(path: Path) -> GPTConfig:
+    """Return the configuration a config.json describes, ours or one of transformers' two families."""
+    return parse_config(read_json_object(path), str(path))
+
+
+def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
+    """Return the configuration that a config.json's content describes; `where` names it in an InputError."""
+    if "auto_map" in raw:
+        raise InputError("auto_map asks to run code that lies with the model", where=where, fix="remove the key")
+    if "quantization_config" in raw:
+        raise InputError("the weights are quantised", where=where, fix="give the model before its quantisation")
+    parsers = {"gptkit": _parse_own, "gpt2": _parse_gpt2, "openai-gpt": _parse_openai_gpt}
+    if (kind := model_type(raw)) not in parsers:
+        raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=suggest(kind, parsers))
+    try:
+        with quiet_transformers():
+            return parsers[kind](raw, where)
+    except (StrictDataclassError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[-1].strip().split(": ", 1)[-1]
+        reason = re.sub(r"^Field '(\w+)' with value (.*) doesn't match any type in .*", r"\1 cannot be \2", reason)
+        raise InputError(reason, where=where, fix="correct the value") from None
+
+
+def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
+    for key in raw:
+        if key not in OWN_KEYS | TRANSFORMERS_TYPES.keys() | SILENT_KEYS:
+            alias = GPTConfig.attribute_map.get(key)
+            fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
+            raise InputError(f"unknown key {key!r}", where=where, fix=fix)
+    vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
+    for key, id in ids_outside(raw, vocab_size):  # of which transformers only warns
+        message = f"{key} {id} is no id of a vocabulary of {vocab_size:,}"
+        raise InputError(message, where=where, fix="correct the value, or leave it out")
+    return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
+
+
+def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
+    theirs = GPT2Config(**_known(raw, GPT2Config))
+    for key, needed in GPT2_SWITCHES.items():
+        if getattr(theirs, key) != needed:
+            raise _unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
+    if theirs.activation_function not in GELUS:
+        raise _unfit(f"activation_function {theirs.activation_function!r} has no counterpart", where)
+    activation = GELUS[theirs.activation_function]
+    return GPTConfig(**_shared(theirs), n_inner=theirs.n_inner, activation_function=activation)
+
+
+def _parse_openai_gpt(raw: dict[str, Any], where: str) -> GPTConfig:
+    theirs = OpenAIGPTConfig(**_known(raw, OpenAIGPTConfig))
+    if theirs.afn != OPENAI_GPT_GELU:
+        raise _unfit(f"afn {theirs.afn!r} has no counterpart", where)
+    return GPTConfig(**_shared(theirs), pre_norm=False)
+
+
+def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
+    """Return transformers' configuration of a config.json of theirs: what describes the model, and nothing else.
+
+    Their own reader would also take from it whose attention to fetch and run.
+    """
+    raw = read_json_object(path)
+    parse_config(raw, str(path))
+    theirs = GPT2Config if model_type(raw) == "gpt2" else OpenAIGPTConfig
+    with quiet_transformers():
+        return theirs(**_known(raw, theirs))
+
+
+def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
+    """Return the transformers configuration of the same model; InputError for what that family cannot express."""
+    if config.pre_norm:
+        return GPT2Config(**_shared(config), n_inner=config.n_inner, activation_function=config.activation_function)
+    if config.n_inner not in (None, 4 * config.n_embd):
+        raise _unfit(f"n_inner = {config.n_inner}: openai-gpt knows only 4 * n_embd = {4 * config.n_embd}")
+    if config.activation_function != "gelu_new":
+        raise _unfit(f"activation_function {config.activation_function!r}: openai-gpt knows only tanh GELU")
+    return OpenAIGPTConfig(**_shared(config))
+
+
+def _known(raw: dict[str, Any], theirs: type[PreTrainedConfig]) -> dict[str, Any]:
+    """Return the keys that are fields of their configuration; hub files carry many others."""
+    return {field.name: raw[field.name] for field in dataclasses.fields(theirs) if field.name in raw}
+
+
+def _shared(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return what both sides call by the same name; special tokens outside the vocabulary are none."""
+    values = {key: getattr(config, key) for key in SHARED_KEYS}
+    for key in SPECIAL_IDS:
+        if isinstance(values[key], int) and not 0 <= values[key] < config.vocab_size:
+            values[key] = None
+    return values
+
+
+def _unfit(message: str, where: str | None = None) -> InputError:
+    return InputError(message, where=where or "config.json", fix="such a model cannot be converted")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within this context transformers shows no progress bar and logs errors alone; then all is as it was."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

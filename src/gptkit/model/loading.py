@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.model.config_files import parse_config, read_config
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.config_json import model_type
-from gptkit.model_files.directories import model_directory, model_presets, refuse_other_formats
-from gptkit.model_files.tensor_names import LAYER, MATRIX, own_name
-from gptkit.model_files.weights import not_finite, row_parts, weight_files
+from gptkit.model_files.files import (
+    LAYER,
+    MATRIX,
+    model_directory,
+    model_presets,
+    not_finite,
+    own_name,
+    refuse_other_formats,
+    row_parts,
+    weight_files,
+)
+from gptkit.model_files.shape import model_type, tensor_shapes
 from gptkit.system.json_files import read_json_object
 from gptkit.system.run_layout import described_in
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
@@ -148,13 +155,38 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    refuse_other_sizes(config, state, where)
-    expected = shapes_of(config, head)
-    _refuse_misfits(expected, state, where)
+    expected = expected_shapes(config, state, where, head)
+    for name, shape in expected.items():
+        if name not in state:
+            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
+        if state[name].shape != shape:
+            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {shape}"
+            raise InputError(message, where=where, fix=MISFIT_FIX)
+        if not state[name].is_floating_point():
+            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
+            raise InputError(message, where=where, fix="give the model before its quantisation")
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
     _refuse_not_finite(state, where)
     return state
+
+
+def expected_shapes(
+    config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM
+) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of the head's state dict, without a model: one of absurd sizes could not even be built.
+
+    InputError where the file has another number of layers, before as many as the config says are listed.
+    """
+    layers = len({match[1] for name in state if (match := LAYER.match(name))})
+    if layers != config.n_layer:
+        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)
+    shapes = tensor_shapes(config)
+    if head is GPTDoubleHeadsModel:
+        outputs = config.num_labels or 1
+        shapes |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
+    return shapes
 
 
 def _refuse_not_finite(state: State, where: str) -> None:
@@ -163,37 +195,6 @@ def _refuse_not_finite(state: State, where: str) -> None:
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
         if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
             raise not_finite(f"tensor {name} is", where)
-
-
-def refuse_other_sizes(config: GPTConfig, state: State, where: str) -> None:
-    """Compare every size with a tensor that has it: a model of absurd sizes could not even be built to be compared."""
-    layers = len({match[1] for name in state if (match := LAYER.match(name))})
-    if layers != config.n_layer:
-        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
-        raise InputError(message, where=where, fix=MISFIT_FIX)
-    sizes = {
-        "transformer.wte.weight": (config.vocab_size, config.n_embd),
-        "transformer.wpe.weight": (config.n_positions, config.n_embd),
-        "transformer.h.0.mlp.c_fc.weight": (config.n_inner or 4 * config.n_embd, config.n_embd),
-    }
-    _refuse_misfits(sizes, state, where)
-
-
-def _refuse_misfits(expected: Mapping[str, tuple[int, ...]], state: State, where: str) -> None:
-    for name, shape in expected.items():
-        if name not in state:
-            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
-        if state[name].shape != shape:
-            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
-            raise InputError(message, where=where, fix=MISFIT_FIX)
-        if not state[name].is_floating_point():
-            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
-            raise InputError(message, where=where, fix="give the model before its quantisation")
-
-
-def shapes_of(config: GPTConfig, head: Head = GPTForCausalLM) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in head(config).state_dict().items()}
 
 
 def _from_hf(theirs: State) -> State:
@@ -222,3 +223,15 @@ def build_model(config: GPTConfig, state: State, dtype: torch.dtype, head: type[
     """Return a model of these weights, in eval mode."""
     with quiet_transformers():
         return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+
+
+def set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make `generate` start and stop where gptkit does: at the token that separates documents.
+
+    It is bos and eos; pad is the tokenizer's own, if it has one. InputError when the tokenizer has no separator.
+    """
+    separator = separator_id(tokenizer)
+    configs: list[Any] = [model.config, model.generation_config] if model.can_generate() else [model.config]
+    for config in configs:
+        config.bos_token_id = config.eos_token_id = separator
+        config.pad_token_id = tokenizer.pad_token_id

@@ -7,6 +7,7 @@ residual projections start. Module names are GPT-2's checkpoint names; every mat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
+from gptkit.model_files.shape import Activation
 
 IGNORE = -100  # the label of a position that is not supervised
 DENSE_LENGTH = 512  # tokens up to which plain products train faster than SDPA in bf16 on a CPU
@@ -116,13 +118,15 @@ class TanhGELU(nn.Module):
         return (x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))).to(hidden.dtype)
 
 
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"gelu_new": TanhGELU, "gelu": nn.GELU}
+
+
 class GPTMLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        inner = config.n_inner or 4 * config.n_embd
-        self.c_fc = nn.Linear(config.n_embd, inner)
-        self.act = TanhGELU() if config.activation_function == "gelu_new" else nn.GELU()
-        self.c_proj = ResidualProjection(inner, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, config.inner_width)
+        self.act = ACTIVATIONS[config.activation_function]()
+        self.c_proj = ResidualProjection(config.inner_width, config.n_embd)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, hidden: Tensor) -> Tensor:

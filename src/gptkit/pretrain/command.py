@@ -9,8 +9,8 @@ from typing import Any
 import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
-from gptkit.model.quiet import quiet_transformers
-from gptkit.model_files.directories import model_presets
+from gptkit.model.configuration_gpt import quiet_transformers
+from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
@@ -19,13 +19,13 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
-from gptkit.training import raising, rules
+from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_identity import asks_for_more_steps
 from gptkit.training.trackers import check_tracker
 
 
@@ -51,7 +51,7 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
-    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    rules.choose(options.precision, options.compile, hardware)
 
 
 def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
@@ -64,7 +64,7 @@ def _with_readable_model(options: PretrainOptions, console: Console) -> Pretrain
 def _is_finished(options: PretrainOptions) -> bool:
     """Say whether a run has all the steps that are asked for."""
     result = None if options.out is None else read_result(options.out)
-    return result is not None and not raising.is_raised(options, result.get("steps"))
+    return result is not None and not asks_for_more_steps(options, result.get("steps"))
 
 
 def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:
             return directory.result
 
     result = session.on_main(read)
-    session.console.say(f"{result['run_dir']} is finished; this is its result")
+    session.console.say(f"{result['run_dir']} already finished; showing its result")
     _print_result(result, session.console)
     return result
 
@@ -86,7 +86,7 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
     assert tokenizer is not None
     assert text is not None
     model.to(session.accelerator.device)
-    run = PretrainRun(options, inputs, session.hardware, text.train.ids, text.validation.ids)
+    run = PretrainRun(options, inputs, session.hardware, text)
     micro_batching, processes = run.micro_batching, options.num_processes or 1
     if note := rules.idle_note(len(micro_batching.batches(1)), processes, rows=inputs.rows_per_step):
         console.warn(note)

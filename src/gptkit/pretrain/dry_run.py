@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gptkit.pretrain.objective import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
+from gptkit.text.blocks import PreparedText, TokenStream
 from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import own_memory
@@ -28,7 +30,8 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
     length, evaluated = inputs.sequence_length, min(inputs.validation_tokens, EVALUATED)
     size = options.tokens_per_step + length + evaluated
     ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
-    run = PretrainRun(options, inputs, session.hardware, ids[evaluated:], ids[:evaluated])
+    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[evaluated:], ids[:evaluated]))
+    run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation, notes=()))
     choices, tokens = run.choose(), options.steps * options.tokens_per_step
 
     def passes_on(hardware: Hardware) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gptkit.pretrain.inputs import Inputs, flops_per_token
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.text.blocks import TokenIds, TrainingBlocks
+from gptkit.text.blocks import PreparedText, TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
 from gptkit.training.batches import Batches
@@ -21,13 +21,12 @@ from gptkit.training.schedules import steps_before_decay
 
 @dataclass(frozen=True)
 class PretrainRun:
-    """A run of these options on this hardware; a plan has random tokens in place of the text's."""
+    """A run of these options on this hardware; a plan has a text of random tokens."""
 
     options: PretrainOptions
     inputs: Inputs
     hardware: Hardware
-    train: TokenIds
-    validation: TokenIds
+    text: PreparedText
 
     def choose(self) -> Choices:
         """Return the run's arithmetic."""
@@ -48,7 +47,7 @@ class PretrainRun:
             n_layer=config.n_layer,
             n_embd=config.n_embd,
         )
-        blocks = TrainingBlocks(self.train, length, self.options.seed)
+        blocks = TrainingBlocks(self.text.train.ids, length, self.options.seed)
 
         def batches_of(rows: int) -> Batches:
             return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
@@ -86,9 +85,9 @@ class PretrainRun:
             ),
             evaluate=lambda should_stop: validate(
                 model,
-                self.validation,
+                self.text.validation.ids,
                 sequence_length=inputs.sequence_length,
-                utf8_bytes=inputs.corpus.validation_bytes,
+                utf8_bytes=self.text.validation.utf8_bytes,
                 should_stop=should_stop,
             ),
             flops_per_token=flops_per_token(model, inputs.sequence_length),

@@ -9,13 +9,14 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 import gptkit
+from gptkit.decoding.sampling import SamplingRules
 from gptkit.decoding.text import never_sampled, stop_ids
 from gptkit.decoding.torch_engine import generate
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.text.tokenizers.loading import separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40
@@ -54,7 +55,7 @@ def sample_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, *, to
         model,
         [[start]],
         max_new_tokens=min(tokens, model.config.n_positions - 1),
-        top_k=SAMPLE_TOP_K,
+        rules=SamplingRules(top_k=SAMPLE_TOP_K),
         seed=seed,
         stop_ids=stop_ids(tokenizer),
         forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),
@@ -72,15 +73,16 @@ def model_card(
     sample: str | None,
 ) -> ModelCard:
     """Return the card of a finished run."""
-    config = inputs.model.config
+    config, text = inputs.model.config, inputs.text
+    assert text is not None  # a plan has no card
     family = "GPT-2 (layer norms first)" if config.pre_norm else "GPT-1 (layer norms last)"
     return ModelCard(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
         shape=describe_shape(config),
-        data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
-        f"{inputs.corpus.validation_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} bytes to train on, "
+        f"{text.validation.utf8_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",

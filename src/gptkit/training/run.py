@@ -20,7 +20,7 @@ from gptkit.progress import Progress
 from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
-from gptkit.training import raising, rules, sharding
+from gptkit.training import rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.finished_runs import lost_result
 from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
@@ -29,8 +29,8 @@ from gptkit.training.loop import train
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import open_run
+from gptkit.training.run_directory import RunDirectory, open_run
+from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
 from gptkit.training.trackers import Tracker
 
@@ -102,7 +102,7 @@ def train_run(
     `write_start` writes config.json and tokenizer into an empty directory.
     """
     console, accelerator = session.console, session.accelerator
-    found, state = session.on_main(lambda: directory.newest(lambda state: raising.continues(state, options)))
+    found, state = session.on_main(lambda: directory.newest(lambda state: continues(state, options)))
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, session.hardware)
     elif lost := lost_result(directory.path):
@@ -115,7 +115,7 @@ def train_run(
     job = make_job(choices)
 
     def rewind() -> list[str]:
-        identity = raising.identity_before(job.plan.identity, state, options)
+        identity = identity_before(job.plan.identity, state, options)
         keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
         lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
         directory.write_start(write_start)
@@ -124,7 +124,7 @@ def train_run(
     for line in session.on_main(rewind):
         console.warn(line)
     if found.path is not None:
-        console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
+        console.say(f"resuming from step {state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
@@ -192,13 +192,8 @@ class RunReporter:
         return finish
 
     def _step(self, event: StepEvent, progress: Progress) -> None:
-        progress.step(
-            event.step,
-            loss=event.loss,
-            learning_rate=event.learning_rate,
-            tokens_per_second=event.tokens_per_second,
-            mfu=self.mfu(event.tokens_per_second),
-        )
+        mfu = self.mfu(event.tokens_per_second)
+        progress.step(event.step, {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"})
         if self.session.accelerator.is_main_process:
             self.directory.append(event)
             if self.tracker is not None:

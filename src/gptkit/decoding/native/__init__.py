@@ -1,0 +1,38 @@
+"""The compiled decoder for CPUs, behind one door: what stands behind it is C, and nothing outside needs it.
+
+`open_engine` and `read_tokenizer` return None for what they do not understand; then torch and transformers take over,
+as they do everywhere where this folder is missing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from gptkit.decoding.engines import NativeUnavailableError
+from gptkit.decoding.native.engine import NativeEngine, WeightFormat
+from gptkit.decoding.native.library import find_c_compiler
+from gptkit.decoding.native.tokenizer import read_tokenizer
+from gptkit.decoding.native.weights import map_weights
+
+__all__ = ["c_compiler", "open_engine", "read_tokenizer"]
+
+
+def open_engine(directory: Path, precision: str, quantize: str) -> NativeEngine | None:
+    """Return the engine of the model in a directory; NativeUnavailableError where it cannot be had on this machine."""
+    mapped = map_weights(directory)
+    if mapped is None:
+        return None
+    shape, weights = mapped
+    formats: dict[str, WeightFormat] = {"int8": "int8", "int4": "int4"}
+    weight_format = formats.get(quantize, "bf16" if precision == "bf16" else "fp32")
+    return NativeEngine(shape, weights, weight_format=weight_format, bf16=precision == "bf16")
+
+
+def c_compiler() -> str | None:
+    """Return the command that compiles it here, None without one."""
+    try:
+        command = find_c_compiler()
+    except NativeUnavailableError:
+        return None
+    return shlex.join(command) if command else None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from gptkit.decoding.engine import Piece
+from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.library import FORMATS, Buffers, Cache, CPiece, Layer, Matrix, Model, native_library
-from gptkit.model_files.sizes import Sizes
-from gptkit.model_files.weights import not_finite
+from gptkit.model_files.files import not_finite
+from gptkit.model_files.shape import GPTShape
 from gptkit.system.limits import usable_processors
 
+ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # by the numbers of layers.h
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 MOST_TOKENS = 256  # of one call: longer prompts are cut
 BLOCK = 128  # gpt.c pads the inputs of products to a multiple of it
@@ -27,25 +27,26 @@ class NativeEngine:
 
     `weights` has the names and shapes of GPTForCausalLM.state_dict(): float32, or uint16 for the bits of bf16. Those of
     fp32 are read where they lie. A row's logits are the same bits in any batch, but for bf16 on processors with matrix
-    tiles. Raises NativeUnavailableError where no C compiler is at hand, InputError for weights that are not finite, as
-    far as they are looked at: all that is quantised, and vectors.
+    tiles. Raises NativeUnavailableError without a C compiler and for an activation that the C lacks, InputError for
+    weights that are not finite, as far as they are looked at: all that is quantised, and vectors.
     """
 
     def __init__(
         self,
-        sizes: Sizes,
+        shape: GPTShape,
         weights: Mapping[str, np.ndarray],
         *,
         weight_format: WeightFormat = "fp32",
         bf16: bool = False,
         threads: int | None = None,
     ) -> None:
+        if shape.activation_function not in ACTIVATIONS:
+            raise NativeUnavailableError(f"it does not compute the activation {shape.activation_function}")
         self._library, self.compile_seconds = native_library()
-        self.n_positions = sizes.n_positions
-        self.vocab_size = sizes.vocab_size
-        self.cache_bytes = 2 * sizes.n_layer * sizes.n_embd * (2 if bf16 else 4)
-        self.weight_bytes = 0  # that the products of one token read
-        self._sizes = sizes
+        self.n_positions = shape.n_positions
+        self.vocab_size = shape.vocab_size
+        self.cache_bytes = 2 * shape.n_layer * shape.n_embd * (2 if bf16 else 4)
+        self._shape = shape
         self._bf16 = bf16
         self._threads = threads or available_processors()
         self._kept: list[np.ndarray] = []  # what C holds pointers to
@@ -57,11 +58,11 @@ class NativeEngine:
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""
-        sizes, capacity = self._sizes, _padded(length, TILE)
-        head_width = _padded(sizes.head_dim, TILE)
+        shape, capacity = self._shape, _padded(length, TILE)
+        head_dim = shape.n_embd // shape.n_head
         dtype = np.uint16 if self._bf16 else np.float32
-        per_head = sizes.n_layer * rows * sizes.n_head * capacity
-        keys, values = np.zeros(per_head * sizes.head_dim, dtype), np.zeros(per_head * head_width, dtype)
+        per_head = shape.n_layer * rows * shape.n_head * capacity
+        keys, values = np.zeros(per_head * head_dim, dtype), np.zeros(per_head * _padded(head_dim, TILE), dtype)
         self._cache_arrays = [keys, values]
         self._cache = Cache(rows, capacity, _address(keys), _address(values))
         self._tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
@@ -87,16 +88,16 @@ class NativeEngine:
     def _call(self, batch: list[tuple[CPiece, Sequence[int]]], logits: np.ndarray) -> int:
         """Run one call of C; return how many rows of `logits` it wrote."""
         pieces = (CPiece * len(batch))(*(piece for piece, _ in batch))
-        ids = np.fromiter((one for _, ids in batch for one in ids), np.int32)
+        ids = np.fromiter((id for _, ids in batch for id in ids), np.int32)
         self._library.gpt_forward(
             self._model, self._cache, self._buffers, pieces, len(batch), _address(ids), _address(logits)
         )
         return sum(piece.wanted for piece, _ in batch)
 
     def _describe(self, weights: Mapping[str, np.ndarray], weight_format: WeightFormat) -> Model:
-        sizes = self._sizes
-        layers = (Layer * sizes.n_layer)()
-        for number in range(sizes.n_layer):
+        shape = self._shape
+        layers = (Layer * shape.n_layer)()
+        for number in range(shape.n_layer):
             name = f"transformer.h.{number}."
             for field, part in LAYER_PARTS.items():
                 bias = self._vector(weights, f"{name}{part}.bias")
@@ -109,22 +110,22 @@ class NativeEngine:
                     setattr(layers[number], field, matrix)
         final = "transformer.ln_f."
         return Model(
-            n_layer=sizes.n_layer,
-            n_head=sizes.n_head,
-            n_embd=sizes.n_embd,
-            n_inner=sizes.n_inner,
-            vocab_size=sizes.vocab_size,
-            pre_norm=sizes.pre_norm,
-            erf_gelu=sizes.activation_function == "gelu",
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            n_embd=shape.n_embd,
+            n_inner=shape.inner_width,
+            vocab_size=shape.vocab_size,
+            pre_norm=shape.pre_norm,
+            activation=ACTIVATIONS[shape.activation_function],
             bf16=self._bf16,
             threads=self._threads,
-            epsilon=sizes.layer_norm_epsilon,
+            epsilon=shape.layer_norm_epsilon,
             tokens=self._table(weights["transformer.wte.weight"]),
             positions=self._table(weights["transformer.wpe.weight"]),
             head=self._matrix(weights, "lm_head.weight", weight_format),
             layers=layers,
-            norm=self._vector(weights, f"{final}weight") if sizes.pre_norm else None,
-            norm_bias=self._vector(weights, f"{final}bias") if sizes.pre_norm else None,
+            norm=self._vector(weights, f"{final}weight") if shape.pre_norm else None,
+            norm_bias=self._vector(weights, f"{final}bias") if shape.pre_norm else None,
         )
 
     def _matrix(self, weights: Mapping[str, np.ndarray], name: str, weight_format: WeightFormat) -> Matrix:
@@ -139,7 +140,6 @@ class NativeEngine:
             raise not_finite(f"tensor {name} is")
         matrix.weights = self._keep(stored)
         matrix.scales = self._keep(scales) if scales is not None else None
-        self.weight_bytes += stored.nbytes + (scales.nbytes if scales is not None else 0)
         return matrix
 
     def _stored(self, weight: np.ndarray, weight_format: WeightFormat) -> tuple[np.ndarray, np.ndarray | None]:
@@ -184,9 +184,9 @@ class NativeEngine:
         return _address(array)
 
     def _make_buffers(self, tokens: int, capacity: int) -> tuple[Buffers, list[np.ndarray]]:
-        sizes = self._sizes
-        widths = [_padded(width, BLOCK) for width in (sizes.n_embd, 3 * sizes.n_embd, sizes.n_embd, sizes.n_inner)]
-        floats = [np.zeros(tokens * width, np.float32) for width in (sizes.n_embd, *widths)]
+        shape = self._shape
+        widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
+        floats = [np.zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
         tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
         scratch_size = self._library.gpt_scratch_size(self._model, capacity)
         scratch = np.zeros(self._threads * scratch_size, np.float32)
@@ -209,18 +209,6 @@ def available_processors() -> int:
     here = usable_processors()
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
     return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
-
-
-def read_bandwidth(megabytes: int = 512, rounds: int = 7) -> float:
-    """Return how many bytes per second all threads read from memory, the best of `rounds`."""
-    library, _ = native_library()
-    values = np.ones(megabytes << 18, np.float32)
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        library.gpt_read_all(_address(values), values.size, available_processors())
-        seconds.append(time.perf_counter() - began)
-    return values.nbytes / min(seconds)
 
 
 def to_float(array: np.ndarray) -> np.ndarray:

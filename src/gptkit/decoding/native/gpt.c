@@ -7,10 +7,10 @@
 
    Letters: m counts tokens of a call, n outputs and k inputs of a layer, d dimensions of a head. */
 
-#include "numbers.h"
+#include "simd.h"
 
-#include "products.h"
-#include "tiles.h"
+#include "matmul.h"
+#include "amx.h"
 #include "layers.h"
 #include "quantisation.h"
 
@@ -35,15 +35,15 @@ static int use_tiles(const Model* model, int tokens) {
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
-    share(padded(w->outputs, TILE) / TILE, begin, end);
+    my_range(padded(w->outputs, TILE) / TILE, begin, end);
     *begin *= TILE;
-    *end = least(*end * TILE, w->outputs);
+    *end = min_of(*end * TILE, w->outputs);
 #ifdef TILES
     if (use_tiles(model, tokens)) {
         long width = padded(w->inputs, 32), first, last;
-        share(padded(tokens, TILE) / TILE, &first, &last);
+        my_range(padded(tokens, TILE) / TILE, &first, &last);
         for (long i = first; i < last; i++)
-            sort_into_tiles(x + i * TILE * x_width, x_width, least(TILE, tokens - i * TILE), width,
+            sort_into_tiles(x + i * TILE * x_width, x_width, min_of(TILE, tokens - i * TILE), width,
                             buffers->tiles + i * width * TILE);
 #pragma omp barrier
         product_by_tiles(w, tokens, *begin, *end, buffers->tiles, y, y_width, scratch);
@@ -56,7 +56,7 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
 /* What the next product reads, `normed`: GPT-2 norms the hidden states for it, GPT-1 norms them for good. */
 static void next_input(const Model* model, int tokens, const float* weight, const float* bias, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), begin, end;
-    share(tokens, &begin, &end);
+    my_range(tokens, &begin, &end);
     for (long m = begin; m < end; m++) {
         float *hidden = buffers->hidden + m * embd, *normed = buffers->normed + m * width;
         if (model->pre_norm) {
@@ -82,7 +82,7 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
                        const Buffers* buffers, long qkv_width, long width) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
     long begin, end, m = 0, task = 0;
-    share((long)count * model->n_head, &begin, &end);
+    my_range((long)count * model->n_head, &begin, &end);
     for (int i = 0; i < count; m += pieces[i++].length)
         for (int head = 0; head < model->n_head; head++, task++) {
             if (task < begin || task >= end) continue;
@@ -109,14 +109,12 @@ static void run_layer(const Model* model, const Cache* cache, int number, const 
 #pragma omp barrier
     residual(model, &layer->attention_out, tokens, buffers->attended, width, qkv_width, buffers);
 #pragma omp barrier
-    if (model->pre_norm)
-        next_input(model, tokens, layer->norm_2, layer->norm_2_bias, buffers);
-    else
-        next_input(model, tokens, layer->norm_1, layer->norm_1_bias, buffers);
+    next_input(model, tokens, model->pre_norm ? layer->norm_2 : layer->norm_1,
+               model->pre_norm ? layer->norm_2_bias : layer->norm_1_bias, buffers);
 #pragma omp barrier
     linear(model, &layer->mlp, tokens, buffers->normed, width, buffers->inner, inner_width, buffers, &begin, &end);
     for (int m = 0; m < tokens; m++)
-        gelu(buffers->inner + m * inner_width + begin, end - begin, model->erf_gelu, model->bf16);
+        activate(buffers->inner + m * inner_width + begin, end - begin, model->activation, model->bf16);
 #pragma omp barrier
     residual(model, &layer->mlp_out, tokens, buffers->inner, inner_width, qkv_width, buffers);
 #pragma omp barrier
@@ -181,20 +179,4 @@ int64_t gpt_scratch_size(const Model* model, int64_t capacity) {
     long unpacked = BLOCK_N * inputs, tile = inputs + TILE * inputs / 2;
     long most = unpacked > tile ? unpacked : tile;
     return padded(most > capacity ? most : capacity, LANES);
-}
-
-/* Read `count` floats once with all threads, to measure how fast memory can be read. */
-float gpt_read_all(const float* from, int64_t count, int32_t threads) {
-    float total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-        long begin, end;
-        floats sums[4] = {{0}};
-        share(count / 64, &begin, &end);
-        for (long i = begin * 64; i < end * 64; i += 64)
-#pragma GCC unroll 8
-            for (int j = 0; j < 4; j++) sums[j] += *(const floats*)(from + i + j * LANES);
-        total += sum(sums[0] + sums[1] + sums[2] + sums[3]);
-    }
-    return total;
 }

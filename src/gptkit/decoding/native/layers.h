@@ -7,7 +7,7 @@ typedef struct {
 
 typedef struct {
     int32_t n_layer, n_head, n_embd, n_inner, vocab_size;
-    int32_t pre_norm, erf_gelu, bf16, threads;
+    int32_t pre_norm, activation, bf16, threads;
     float epsilon;
     Matrix tokens, positions, head; /* tokens and positions are looked up: F32 or BF16 */
     const Layer* layers;
@@ -41,7 +41,7 @@ INLINE void norm(const float* x, const float* weight, const float* bias, long wi
     mean = sum(total);
     for (long k = whole; k < width; k++) mean += x[k];
     mean /= width;
-    total = all(0);
+    total = splat(0);
     for (long k = 0; k < whole; k += LANES) {
         floats centred = *(const floats*)(x + k) - mean;
         total += centred * centred;
@@ -59,13 +59,15 @@ INLINE void norm(const float* x, const float* weight, const float* bias, long wi
     }
 }
 
-/* In place: GELU's tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form. `x` may be read
-   and written up to a multiple of LANES. */
-INLINE void gelu(float* x, long width, int erf_form, int bf16) {
+enum { TANH_GELU, ERF_GELU }; /* engine.py's ACTIVATIONS */
+
+/* The activation in place: GELU's tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form.
+   `x` may be read and written up to a multiple of LANES. */
+INLINE void activate(float* x, long width, int activation, int bf16) {
     for (long k = 0; k < width; k += LANES) {
         floats v = *(const floats*)(x + k);
         floats y;
-        if (erf_form)
+        if (activation == ERF_GELU)
             for (int i = 0; i < LANES; i++) y[i] = 0.5f * v[i] * (1 + erff(v[i] * 0.70710678f));
         else
             y = v / (1 + exponential(v * -1.59576912f * (1 + 0.044715f * v * v)));
@@ -77,7 +79,7 @@ INLINE floats cached(const void* cache, long at, int bf16) {
     return bf16 ? bf16_to_floats((const uint16_t*)cache + at) : *(const floats*)((const float*)cache + at);
 }
 
-INLINE void keep(void* cache, long at, float value, int bf16) {
+INLINE void store(void* cache, long at, float value, int bf16) {
     if (bf16)
         ((uint16_t*)cache)[at] = float_to_bf16(value);
     else
@@ -101,8 +103,8 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
         long position = piece->start + t;
         const float *key = qkv + t * qkv_width + model->n_embd + head * size, *value = key + model->n_embd;
         for (long d = 0; d < size; d++) {
-            keep(cache->keys, keys + (position / LANES * size + d) * LANES + position % LANES, key[d], bf16);
-            keep(cache->values, values + position * wide + d, value[d], bf16);
+            store(cache->keys, keys + (position / LANES * size + d) * LANES + position % LANES, key[d], bf16);
+            store(cache->values, values + position * wide + d, value[d], bf16);
         }
     }
     const ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -120,7 +122,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
             }
             if (d < size) score += query[d] * cached(cache->keys, keys + p * size + d * LANES, bf16);
             *(floats*)(scores + p) = score = (score + odd) * scale;
-            for (int i = 0; i < least(LANES, length - p); i++) largest = score[i] > largest ? score[i] : largest;
+            for (int i = 0; i < min_of(LANES, length - p); i++) largest = score[i] > largest ? score[i] : largest;
         }
         floats total = {0};
         for (long p = 0; p < length; p += LANES) {
@@ -132,7 +134,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
         float share_of_one = 1 / sum(total);
         for (long d = 0; d < size; d += 4 * LANES) {
             floats mixed[4] = {{0}};
-            long vectors = least(4, (wide - d) / LANES);
+            long vectors = min_of(4, (wide - d) / LANES);
             if (vectors == 4)
                 MIX(4)
             else
@@ -141,7 +143,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
                 floats v = mixed[i] * share_of_one;
                 if (bf16) v = round_to_bf16(v);
                 float* to = attended + t * attended_width + head * size + d + i * LANES;
-                memcpy(to, &v, sizeof(float) * least(LANES, size - d - i * LANES));
+                memcpy(to, &v, sizeof(float) * min_of(LANES, size - d - i * LANES));
             }
         }
     }

@@ -5,6 +5,7 @@ Only the C compiler is needed: no header of Python's or torch's, two seconds onc
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -15,10 +16,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
+from gptkit.decoding.engines import NativeUnavailableError
 from gptkit.errors import GptkitError
 from gptkit.system.cache import cache_directory, cached_file
 from gptkit.system.files import HashedFile
@@ -29,10 +32,6 @@ SOURCE = FOLDER / "gpt.c"  # includes the others
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
-
-
-class NativeUnavailableError(Exception):
-    """The native engine cannot be had on this machine; the text says why."""
 
 
 class Matrix(ctypes.Structure):
@@ -52,7 +51,7 @@ class Layer(ctypes.Structure):
 class Model(ctypes.Structure):
     _fields_ = [
         *[(name, c_int32) for name in ("n_layer", "n_head", "n_embd", "n_inner", "vocab_size")],
-        *[(name, c_int32) for name in ("pre_norm", "erf_gelu", "bf16", "threads")],
+        *[(name, c_int32) for name in ("pre_norm", "activation", "bf16", "threads")],
         ("epsilon", c_float),
         *[(name, Matrix) for name in ("tokens", "positions", "head")],
         ("layers", POINTER(Layer)),
@@ -85,7 +84,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the argume
     "gpt_to_bf16": (None, c_void_p, c_int64, c_void_p, c_int32),
     "gpt_to_int8": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
     "gpt_to_int4": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
-    "gpt_read_all": (c_float, c_void_p, c_int64, c_int32),
 }
 
 
@@ -103,7 +101,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
     def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
         began = time.perf_counter()
-        file.write(_compile(compiler))
+        with _compiled(compiler) as library:
+            file.write(library.read_bytes())
         seconds = time.perf_counter() - began
         return {"compiler": compiler}
 
@@ -113,9 +112,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         return _load(path), seconds
     except GptkitError:
         began = time.perf_counter()
-        return _load_once(_compile(compiler)), time.perf_counter() - began
-    except FileNotFoundError as error:  # of tempfile
-        raise NativeUnavailableError(f"no place to compile in: {error}") from None
+        with _compiled(compiler) as library:
+            return _load(library), time.perf_counter() - began
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -127,17 +125,6 @@ def _load(path: Path) -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
-
-
-def _load_once(content: bytes) -> ctypes.CDLL:
-    """Load a library from a file that is gone afterwards."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="gptkit-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "gpt.so"
-            path.write_bytes(content)
-            return _load(path)
-    except OSError as error:
-        raise NativeUnavailableError(f"no place for the compiled library: {error}") from None
 
 
 def find_c_compiler() -> list[str] | None:
@@ -170,16 +157,18 @@ def _processor() -> list[str]:
     return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
 
 
-def _names_processor(compiler: list[str]) -> bool:
-    """Return whether CC says by itself for which processor to compile; -mno-avx2 and its kin hold beside ours."""
-    return any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
-
-
-def _compile(compiler: list[str]) -> bytes:
-    """Return the compiled library; with OpenMP where the compiler has it, else for one thread."""
-    native = [] if _names_processor(compiler) else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
-    with tempfile.TemporaryDirectory(prefix="gptkit-") as folder:
-        output = Path(folder) / "gpt.so"
+@contextlib.contextmanager
+def _compiled(compiler: list[str]) -> Iterator[Path]:
+    """Yield the compiled library, a file that is gone afterwards; with OpenMP where the compiler has it."""
+    # CC may say by itself for which processor to compile; -mno-avx2 and its kin hold beside ours.
+    is_named = any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
+    native = [] if is_named else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="gptkit-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise NativeUnavailableError(f"no place to compile in: {error}") from None
+    with folder:
+        output = Path(folder.name) / "gpt.so"
         for openmp in (["-fopenmp"], []):
             command = [*compiler, *FLAGS, *native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
             try:
@@ -187,7 +176,8 @@ def _compile(compiler: list[str]) -> bytes:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise NativeUnavailableError(f"{compiler[0]} cannot be run: {error}") from None
             if done.returncode == 0 and output.exists():
-                return output.read_bytes()
+                yield output
+                return
         reasons = [line for line in done.stderr.splitlines() if "error" in line]
         reason = reasons[0] if reasons else f"it wrote nothing (exit {done.returncode})"
         raise NativeUnavailableError(f"{compiler[0]} cannot compile the decoder: {reason}")

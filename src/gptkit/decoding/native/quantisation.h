@@ -30,8 +30,8 @@ void gpt_to_bf16(const float* weights, int64_t count, uint16_t* to, int32_t thre
 }
 
 INLINE floats limited(floats v, float low, float high) {
-    ints below = v<all(low), above = v> all(high);
-    return from_bits((~(below | above) & (ints)v) | (below & (ints)all(low)) | (above & (ints)all(high)));
+    ints below = v<splat(low), above = v> splat(high);
+    return from_bits((~(below | above) & (ints)v) | (below & (ints)splat(low)) | (above & (ints)splat(high)));
 }
 
 INLINE double squared_error(floats weights, floats codes, float scale) {
@@ -78,7 +78,7 @@ void gpt_to_int4(const float* weights, int64_t outputs, int64_t inputs, uint8_t*
         for (long k = 0; k < row; k += BLOCK) {
             float block[BLOCK] = {0};
             ints together = {0};
-            memcpy(block, weights + n * inputs + k, sizeof(float) * least(BLOCK, inputs - k));
+            memcpy(block, weights + n * inputs + k, sizeof(float) * min_of(BLOCK, inputs - k));
             for (int group = 0; group < BLOCK / GROUP; group++) {
                 ints codes[GROUP / LANES] = {{0}};
                 scales[(n * row + k) / GROUP + group] = quantise_group(block + group * GROUP, codes);

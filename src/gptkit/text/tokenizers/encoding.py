@@ -17,9 +17,7 @@ from tokenizers import Tokenizer
 from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
-from gptkit.text.tokenizers.char import char_encoder, is_char
-from gptkit.text.tokenizers.gpt1_documents import encode_in_order
-from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder
+from gptkit.text.tokenizers.kinds import fast_encoder
 
 if TYPE_CHECKING:
     pass
@@ -49,12 +47,12 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
     """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
 
     `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
-    BPE never has a token across (characters neither). GPT-1's rules hold for any cut, see `gpt1_documents`. Memory
+    BPE never has a token across (characters neither). GPT-1's rules hold for any cut. Memory
     stays flat, and the next texts are read and encoded while the caller works.
     """
-    if gpt1 := _gpt1_encoder(tokenizer):
+    if own := getattr(tokenizer, "encode_documents", None):  # GPT-1's
         dtype = ids_dtype(tokenizer)
-        for document, ids in encode_in_order(gpt1, pieces, workers=usable_processors()):
+        for document, ids in own(pieces):
             yield document, ids.astype(dtype)
         return
     encode = _encoder(tokenizer)
@@ -103,10 +101,9 @@ def _encoder(tokenizer: AnyTokenizer) -> Encode:
 
 def _fast_path(tokenizer: Any) -> Encode:
     dtype = ids_dtype(tokenizer)
-    if gpt1 := _gpt1_encoder(tokenizer):
-        return lambda texts: [gpt1.encode(text).astype(dtype) for text in texts]
-    if is_char(tokenizer):
-        encode = char_encoder(tokenizer, dtype)
+    if own := getattr(tokenizer, "encode_text", None):  # GPT-1's
+        return lambda texts: [own(text).astype(dtype) for text in texts]
+    if encode := fast_encoder(tokenizer, dtype):
         return lambda texts: [encode(text) for text in texts]
     is_plain = getattr(tokenizer, "encodes_plain_text", False)  # a copy of GPT-2's backend takes 0.1 s
     backend = tokenizer.backend_tokenizer if is_plain else _set_apart(tokenizer)
@@ -125,8 +122,3 @@ def _set_apart(tokenizer: Any) -> Tokenizer:
     backend.no_padding()
     backend.encode_special_tokens = True
     return backend
-
-
-def _gpt1_encoder(tokenizer: AnyTokenizer) -> GPT1Encoder | None:
-    encoder = getattr(tokenizer, "encoder", None)
-    return encoder if isinstance(encoder, GPT1Encoder) else None

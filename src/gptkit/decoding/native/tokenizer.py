@@ -1,0 +1,123 @@
+"""A tokenizer.json read without transformers, which takes seconds to import: what generation needs of a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from gptkit.errors import InputError
+from gptkit.system.json_files import LARGEST_FILE
+from gptkit.system.reading import require_regular
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
+from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+ADDED_TOKENS = "added_tokens_decoder"
+NO_EXTRA_TOKENS = ("additional_special_tokens", "extra_special_tokens")
+# Settings of tokenizer_config.json that bear neither on the ids of plain text nor on the text of ids.
+IDLE_SETTINGS = frozenset(
+    {
+        *("add_bos_token", "add_eos_token", "add_prefix_space", "backend", "clean_up_tokenization_spaces", "errors"),
+        *("is_local", "local_files_only", "model_max_length", "name_or_path", "padding_side", "tokenizer_class"),
+        *("truncation_side", "chat_template"),
+    }
+)
+OLD_FILES = ("special_tokens_map.json", "added_tokens.json")  # read where tokenizer_config.json lists no added tokens
+LARGEST = 100_000  # beyond it transformers looks for mistakes of certain tokenizers, and mends them
+
+
+class LightTokenizer:
+    """A tokenizer as `tokenizer_in` returns it, with the methods that generation calls: same names, same results."""
+
+    encodes_plain_text = True  # its backend as it is: no padding, no truncation, no special token read out of text
+
+    def __init__(self, backend: Tokenizer, special_tokens: Mapping[str, str], name_or_path: str) -> None:
+        self.backend_tokenizer = backend
+        backend.encode_special_tokens = True  # none is read out of text
+        self.name_or_path = name_or_path
+        self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self._special_ids: dict[str, Any] = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._special_ids.get("eos_token")
+
+    @property
+    def unk_token_id(self) -> int | None:
+        return self._special_ids.get("unk_token")
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        return sorted(set(self._special_ids.values()))
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        return dict(self.backend_tokenizer.get_added_tokens_decoder())
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._vocabulary
+
+    def __len__(self) -> int:
+        return int(self.backend_tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def convert_ids_to_tokens(self, ids: int) -> str | None:
+        token: str | None = self.backend_tokenizer.id_to_token(ids)
+        return token
+
+    def decode(self, token_ids: Sequence[int], *, clean_up_tokenization_spaces: bool = False) -> str:
+        """Return the text of ids, special tokens among it; `clean_up_tokenization_spaces` cannot be had here."""
+        if clean_up_tokenization_spaces:
+            raise ValueError("spaces stay as they are")
+        return str(self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+
+def read_tokenizer(directory: Path) -> LightTokenizer | None:
+    """Return the tokenizer whose tokenizer.json lies in a directory, a run's or a model's.
+
+    None for another layout, for GPT-1's, and for what is damaged, or set as only transformers understands it: then
+    `tokenizer_in` reads it, or says what is wrong.
+    """
+    try:
+        folder, layout = find_tokenizer(directory, str(directory))
+        config = saved_config(folder)
+        if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_FILE:
+            return None
+    except InputError:
+        return None
+    try:
+        backend = Tokenizer.from_file(str(folder / layout[0]))
+    except Exception:  # tokenizers raises no other kind
+        return None
+    special_tokens = {role: config[role] for role in SPECIAL_TOKENS if config.get(role) is not None}
+    if "eos_token" not in special_tokens and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's do not say so
+        special_tokens |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if not _is_plain(backend, special_tokens.values()) or not _is_idle(config, backend, folder):
+        return None
+    tokenizer = LightTokenizer(backend, special_tokens, str(folder))
+    return None if id_beyond(tokenizer) else tokenizer
+
+
+def _is_plain(backend: Tokenizer, special_tokens: Collection[Any]) -> bool:
+    """Tell whether this is neither GPT-1's vocabulary nor one that transformers would change as it loads it."""
+    if backend.token_to_id(NEWLINE_TOKEN) is not None or backend.get_vocab_size() > LARGEST:
+        return False
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    if not all(isinstance(token, str) and token in special for token in special_tokens):
+        return False
+    return backend.padding is None and backend.truncation is None
+
+
+def _is_idle(config: Mapping[str, Any], backend: Tokenizer, folder: Path) -> bool:
+    """Tell whether the settings beside special tokens change nothing."""
+    if ADDED_TOKENS not in config and any((folder / name).exists() for name in OLD_FILES):
+        return False
+    if any(config.get(name) for name in NO_EXTRA_TOKENS):
+        return False
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    decoder = backend.get_added_tokens_decoder()
+    added = {str(id): {flag: getattr(token, flag) for flag in flags} for id, token in decoder.items()}
+    known = {*IDLE_SETTINGS, *SPECIAL_TOKENS, *NO_EXTRA_TOKENS, ADDED_TOKENS}
+    return config.keys() <= known and config.get(ADDED_TOKENS, added) == added

@@ -1,0 +1,214 @@
+"""A model directory as the native engine takes it: its shape, and its tensors as numpy arrays mapped from their files.
+
+Neither torch nor transformers is imported; what is not fully understood here is left to them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from gptkit.errors import InputError
+from gptkit.model_files.files import LAYER, MATRIX, own_name, weight_files
+from gptkit.model_files.shape import (
+    GELUS,
+    GPT2_SWITCHES,
+    OPENAI_GPT_GELU,
+    OWN_KEYS,
+    SHARED_KEYS,
+    SILENT_KEYS,
+    TRANSFORMERS_TYPES,
+    GPTShape,
+    ids_outside,
+    model_type,
+    tensor_shapes,
+)
+from gptkit.system.json_files import read_json_object
+from gptkit.system.run_layout import described_in
+
+Arrays = dict[str, NDArray[Any]]
+
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bf16: its bits
+CLASSIFIER = "score."
+ROWS_AT_ONCE = 128
+
+OWN_TYPES: dict[str, Any] = get_type_hints(GPTShape)
+# What keys of the same name may hold in the other two.
+SHARED_TYPES = {key: hint for key, hint in OWN_TYPES.items() if key != "activation_function"}
+SHARED_TYPES |= {"layer_norm_epsilon": float, "initializer_range": float}
+_NEEDED = {"vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon"}
+
+
+def map_weights(directory: Path) -> tuple[GPTShape, Arrays] | None:
+    """Return the language model in a directory of ours or of transformers' gpt2 or openai-gpt.
+
+    Names, shapes and order are those of GPTForCausalLM's state dict, matrices (out, in), values float32, or uint16
+    where the file has bf16: its bits. Arrays are read-only maps of the file, which must not be cut short meanwhile;
+    copies where it holds fp16 or matrices (in, out). A tied LM head is the very array of the embedding.
+
+    None for what is not fully understood: damage, pickles, unknown keys and tensors. `load_model` reads more, and
+    says what is wrong.
+    """
+    try:
+        raw = read_json_object(described_in(directory) / "config.json")
+        shape = shape_of(raw)
+        return None if shape is None else (shape, _checked(shape, _tensors(directory, raw)))
+    except (InputError, SafetensorError, OSError, ValueError):
+        return None
+
+
+# --- config.json ---
+
+
+def shape_of(raw: Mapping[str, Any]) -> GPTShape | None:
+    """Return the shape that the content of a config.json tells, ours or that of transformers' gpt2 or openai-gpt.
+
+    None where anything is unknown or odd: `parse_config` reads more, and says what is wrong.
+    """
+    readers = {"gptkit": _own_shape, "gpt2": _gpt2_shape, "openai-gpt": _openai_gpt_shape}
+    try:
+        shape = readers[model_type(raw)](raw)
+        shape.validate_sizes()
+        shape.validate_rates()
+        shape.validate_head()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return shape
+
+
+def _own_shape(raw: Mapping[str, Any]) -> GPTShape:
+    said = {key: value for key, value in raw.items() if key not in SILENT_KEYS}
+    _check_types(said, OWN_TYPES | TRANSFORMERS_TYPES)
+    if not all(key.isdecimal() for key in said.get("id2label", {})):
+        raise ValueError("labels without numbers")
+    shape = GPTShape(**{key: value for key, value in said.items() if key in OWN_KEYS})
+    if any(ids_outside(said, shape.vocab_size)):
+        raise ValueError("special tokens outside the vocabulary")
+    return shape
+
+
+def _gpt2_shape(raw: Mapping[str, Any]) -> GPTShape:
+    if any(raw.get(switch, needed) is not needed for switch, needed in GPT2_SWITCHES.items()):
+        raise ValueError("a switch of another model")
+    activation = GELUS[raw["activation_function"]]
+    return GPTShape(**_shared_values(raw), n_inner=raw.get("n_inner"), activation_function=activation)
+
+
+def _openai_gpt_shape(raw: Mapping[str, Any]) -> GPTShape:
+    if raw["afn"] != OPENAI_GPT_GELU:
+        raise ValueError("another activation")
+    return GPTShape(**_shared_values(raw), pre_norm=False)
+
+
+def _shared_values(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what both sides call by the same name; what is left out has their defaults, which are not known here."""
+    if "auto_map" in raw or "quantization_config" in raw or not raw.keys() >= _NEEDED:
+        raise ValueError("not a plain model")
+    _check_types({key: value for key, value in raw.items() if key in SHARED_TYPES}, SHARED_TYPES)
+    return {key: value for key, value in raw.items() if key in SHARED_KEYS}
+
+
+def _check_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if not _fits(value, types[key]):
+            raise ValueError(f"{key} of another type")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value from JSON is of a type; true and false are no numbers, and 1 is no float."""
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if kind is Literal:
+        return value in arguments
+    if kind is list:
+        return type(value) is list and all(_fits(item, arguments[0]) for item in value)
+    if kind is dict:
+        return type(value) is dict and all(_fits(item, arguments[1]) for item in value.values())
+    return type(value) is hint
+
+
+# --- tensors ---
+
+
+def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
+    """Return views of all tensors by our names, matrices (out, in); ValueError when two have the same name."""
+    is_own = model_type(raw) == "gptkit"
+    tensors: Arrays = {}
+    for file in weight_files(directory):
+        data, start, header = _mapped(file)
+        for theirs, entry in header.items():
+            name = theirs if is_own else own_name(theirs)
+            if name is None or (raw.get("format") and name.startswith(CLASSIFIER)):
+                continue
+            if name in tensors:
+                raise ValueError("a tensor twice")
+            array = _array(data, start, entry)
+            tensors[name] = array if is_own or not MATRIX.search(name) else _turned(array)
+    return tensors
+
+
+def _turned(matrix: NDArray[Any]) -> NDArray[Any]:
+    if matrix.ndim != 2:
+        raise ValueError("not a matrix")
+    return matrix.T
+
+
+def _usable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view as it can be computed with: in its own order, aligned, and no fp16."""
+    if array.dtype == np.float16:
+        return array.astype(np.float32, order="C")
+    if not array.flags.c_contiguous:
+        return _transposed(array.T)
+    return array if array.flags.aligned else array.copy()
+
+
+def _transposed(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy (out, in) of a matrix (in, out), some rows at a time: three times as fast."""
+    copy = np.empty(matrix.shape[::-1], matrix.dtype)
+    for row in range(0, len(matrix), ROWS_AT_ONCE):
+        copy[:, row : row + ROWS_AT_ONCE] = matrix[row : row + ROWS_AT_ONCE].T
+    return copy
+
+
+def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
+    """Return a map of a file, where its data begin, and its header: 8 bytes say how long the header's JSON is."""
+    with safe_open(file, framework="numpy"):
+        pass  # it checks that the header's tensors fill the file exactly
+    with open(file, "rb") as handle:
+        data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return data, start, header
+
+
+def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+    dtype, shape = STORED.get(entry["dtype"]), entry["shape"]
+    if dtype is None:
+        raise ValueError("another type")
+    array: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0]).reshape(shape)
+    return array
+
+
+def _checked(shape: GPTShape, found: Arrays) -> Arrays:
+    """Return the tensors in the state dict's order if they are just those that the shape asks for."""
+    layers = {match[1] for name in found if (match := LAYER.match(name))}
+    if len(layers) != shape.n_layer:  # before as many as the config says are listed
+        raise ValueError("not the tensors of this shape")
+    if shape.tie_word_embeddings and "transformer.wte.weight" in found:
+        found = {**found, "lm_head.weight": found["transformer.wte.weight"]}
+    shapes = tensor_shapes(shape)
+    if shapes != {name: array.shape for name, array in found.items()}:
+        raise ValueError("not the tensors of this shape")
+    usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied ones stay one
+    return {name: usable[id(found[name])] for name in shapes}
