@@ -25,7 +25,8 @@ from typing import Any
 from gptkit.text.blocks import prepare
 from gptkit.text.corpora import open_corpus
 from gptkit.text.embedded import embedded_texts
-from gptkit.text.tokenizers.loading import load_tokenizer, needs_training, train_tokenizer
+from gptkit.text.tokenizers.kinds import needs_training, train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 TEXT_CHARACTERS, TEXTS_A_CALL = 1 << 16, 64
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptkit.console import Console
-from gptkit.progress import PlainProgress, PlainTally, Progress
+from gptkit.progress import Progress, Tally
 from gptkit.system.terminal import safe_text
+from gptkit.training.events import StepEvent
 
 BIDI = "".join(map(chr, [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 INVISIBLE = "".join(map(chr, [0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)]))
@@ -36,6 +37,9 @@ ATTACKS = [
     "\udc9b1m",
     "[/b] [link=http://x]y[/link] [bold]z",
 ]
+
+
+FIGURES = {"loss": "2.5000", "lr": "6.00e-04", "tokens/s": "12,346", "mfu": "n/a"}
 
 
 class Terminal(io.StringIO):
@@ -80,7 +84,7 @@ def test_safe_text_shows_every_byte_it_takes_away() -> None:
 def test_no_attack_reaches_a_terminal(attack: str) -> None:
     speaker, out, err = console(live=True)
     with speaker.progress(10) as progress:
-        progress.step(1, loss=1.0, learning_rate=1e-3, tokens_per_second=1.0)
+        progress.step(1, {"loss": "1.0"})
         progress.evaluation(1, {"val_loss": 1.0}, sample=attack)
         progress.notice(attack)
     speaker.say(attack)
@@ -111,12 +115,12 @@ def test_a_narrow_terminal_gets_plain_lines_in_colour() -> None:
     speaker, _, err = console(live=True, COLUMNS="59")
     with speaker.progress(1) as progress:
         train(progress, 1, log_every=1, eval_every=1)
-    assert type(progress) is PlainProgress
+    assert type(progress) is Progress
     assert "\x1b[?25l" not in err.getvalue()
     speaker.warn("careful")
     assert "\x1b[1;33mwarning:" in err.getvalue()
     with console(live=True, COLUMNS="60")[0].progress(1) as progress:
-        assert type(progress) is not PlainProgress
+        assert type(progress) is not Progress
 
 
 def train(progress: Progress, steps: int, *, log_every: int, eval_every: int) -> None:
@@ -124,7 +128,7 @@ def train(progress: Progress, steps: int, *, log_every: int, eval_every: int) ->
         if step % eval_every == 0:
             progress.evaluation(step, {"val_loss": 2.0, "bits_per_byte": 1.5}, sample="To be,\nor not")
         if step in (1, steps) or step % log_every == 0:
-            progress.step(step, loss=2.5, learning_rate=6e-4, tokens_per_second=12345.6)
+            progress.step(step, FIGURES)
         if step % eval_every == 0:
             progress.checkpoint(step)
 
@@ -144,9 +148,19 @@ def test_a_long_run_in_a_pipe_is_under_200_plain_lines(log_every: int, eval_ever
 
 
 def test_a_plain_line_says_all_there_is() -> None:
+    event = StepEvent(
+        step=10,
+        tokens=80,
+        loss=2.34567,
+        learning_rate=6e-4,
+        grad_norm=1.0,
+        tokens_per_second=12345.6,
+        elapsed_seconds=1.0,
+        data_seconds=0.0,
+    )
     speaker, _, err = console()
     with speaker.progress(100) as progress:
-        progress.step(10, loss=2.34567, learning_rate=6e-4, tokens_per_second=12345.6, mfu=0.314)
+        progress.step(event.step, event.figures() | {"mfu": "31.4%"})
         progress.evaluation(10, {"val_loss": 2.0, "bits_per_byte": 1.25}, sample="a\x1b\nb")
     step, evaluation, sample = err.getvalue().splitlines()
     assert re.fullmatch(
@@ -228,7 +242,7 @@ def test_other_ranks_are_silent_but_for_errors() -> None:
     speaker.warn("x")
     speaker.result("x")
     with speaker.progress(1) as progress:
-        progress.step(1, loss=1.0, learning_rate=1.0, tokens_per_second=1.0)
+        progress.step(1, {"loss": "1.0"})
     speaker.error("out of\nmemory")
     assert out.getvalue() == ""
     assert err.getvalue() == "error: out of memory\n"
@@ -261,7 +275,7 @@ def test_a_terminal_that_was_closed_ends_no_run() -> None:
     speaker = Console(stderr=terminal, environment={"COLUMNS": "100"})
     with speaker.progress(2) as progress:
         terminal.is_gone = True
-        progress.step(1, loss=1.0, learning_rate=1.0, tokens_per_second=1.0)
+        progress.step(1, {"loss": "1.0"})
         speaker.say("x")
 
 
@@ -290,7 +304,7 @@ def test_a_tally_is_some_lines_in_a_pipe_and_a_bar_on_a_terminal(monkeypatch: py
     with speaker.tally(3, 1) as tally:
         tally.add(7)
         speaker.say("a line of the log")
-    assert type(tally) is not PlainTally
+    assert type(tally) is not Tally
     assert "samples 2/3" in err.getvalue()
     assert "a line of the log" in err.getvalue()
     assert out.getvalue() == ""

@@ -10,15 +10,18 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from gptkit.progress import LiveProgress, LiveTally, PlainProgress, PlainTally, Progress, Tally
+from gptkit.progress import LiveProgress, LiveTally, Progress, Tally
 from gptkit.system.terminal import has_colour, is_live, json_line, safe_text
 
 if TYPE_CHECKING:
     import rich.console
+
+Display = TypeVar("Display", Progress, Tally)
 
 
 class Console:
@@ -112,45 +115,38 @@ class Console:
         if not self._silent:
             self._print(json_line(payload) + "\n")
 
-    @contextlib.contextmanager
-    def progress(self, total_steps: int) -> Iterator[Progress]:
-        """Show the training that goes on inside the `with`, up to `total_steps`."""
-        if not self._shows_live():
-            yield PlainProgress(total_steps, self.say)
-            return
-        shown = LiveProgress(total_steps, self.say)
-        with self._drawn(shown.render):
-            yield shown
+    def progress(self, total_steps: int) -> AbstractContextManager[Progress]:
+        """Return a context that shows the training inside it, up to `total_steps`."""
+        kind = LiveProgress if self._shows_live() else Progress
+        return self._drawn(kind(total_steps, self.say))
 
-    @contextlib.contextmanager
-    def tally(self, total: int, done: int = 0, noun: str = "samples") -> Iterator[Tally]:
-        """Show how many of `total` samples are there inside the `with`, `done` of them from the start."""
-        if not self._shows_live():
-            yield PlainTally(total, done, self.say, noun)
-            return
-        shown = LiveTally(total, done, self.say, noun)
-        with self._drawn(shown.render):
-            yield shown
+    def tally(self, total: int, done: int = 0, noun: str = "samples") -> AbstractContextManager[Tally]:
+        """Return a context that shows how many of `total` samples are done, `done` of them from the start."""
+        kind = LiveTally if self._shows_live() else Tally
+        return self._drawn(kind(total, done, self.say, noun))
 
     def _shows_live(self) -> bool:
         return not self._silent and is_live(self._stderr, self._environment)
 
     @contextlib.contextmanager
-    def _drawn(self, render: Callable[[], rich.console.RenderableType]) -> Iterator[None]:
-        """Draw what `render` returns twice a second; lines of the log go above it."""
+    def _drawn(self, display: Display) -> Iterator[Display]:
+        """Draw what a live display renders twice a second; lines of the log go above it."""
+        if not isinstance(display, LiveProgress | LiveTally):
+            yield display
+            return
         from rich.live import Live
 
         screen = self._rich(self._stderr)
-        display = Live(get_renderable=render, console=screen, refresh_per_second=2)
+        live = Live(get_renderable=display.render, console=screen, refresh_per_second=2)
         with contextlib.suppress(OSError):  # the terminal may be closed, here and below
-            display.start()
+            live.start()
         self._live = screen
         try:
-            yield
+            yield display
         finally:
             self._live = None
             with contextlib.suppress(OSError):
-                display.stop()
+                live.stop()
 
     def _log(self, line: str) -> None:
         # A log nobody reads any more must not end a training run.

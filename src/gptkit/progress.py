@@ -1,4 +1,4 @@
-"""How a long job goes on, shown: a few lines that redraw themselves on a terminal, occasional plain lines elsewhere.
+"""Progress of a long job: a few lines that redraw themselves on a terminal, occasional plain lines elsewhere.
 
 rich is imported only where something is drawn on a terminal.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -23,28 +22,39 @@ _TALLY_LINES = 20
 _TALLY_PAUSE = 3.0  # seconds between two lines
 
 
-class Progress(ABC):
-    """The state of a training run as plain values; subclasses show it."""
+class Progress:
+    """A training run, shown as plain lines: at most about 100 of steps and 40 of validations, however long it is."""
 
     def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
         self.total_steps = total_steps
         self.say = say
         self._began = time.monotonic()
         self._origin: tuple[int, float] | None = None
+        self._next_step = 0
+        self._next_evaluation = 0
 
-    @abstractmethod
-    def step(
-        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
-    ) -> None:
-        """Show a logged step; `mfu` is a share of the peak, None where that is unknown."""
+    def step(self, step: int, figures: Mapping[str, str]) -> None:
+        """Show a logged step's figures by name."""
+        left = self.eta(step)
+        if step < self._next_step and step != self.total_steps:
+            return
+        self._next_step = step + max(1, self.total_steps // _STEP_LINES)
+        shown = [f"{value} {name}" if name.endswith("/s") else f"{name} {value}" for name, value in figures.items()]
+        times = [f"elapsed {_clock(self.elapsed())}", f"eta {_clock(left)}"]
+        self.say("  ".join([f"step {step}/{self.total_steps}", *shown, *times]))
 
-    @abstractmethod
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         """Show an evaluation's metrics by name, with a sample of text."""
+        if step < self._next_evaluation and step != self.total_steps:
+            return
+        self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
+        figures = "  ".join(f"{_named(name)} {value:.4f}" for name, value in metrics.items())
+        self.say(f"eval {step}/{self.total_steps}  {figures}")
+        if sample:
+            self.say(f"sample  {_one_line(sample, 160)}")
 
-    @abstractmethod
     def checkpoint(self, step: int) -> None:
-        """Show that a checkpoint of `step` is committed."""
+        """Show that a checkpoint is committed; among plain lines one each would be too many."""
 
     def notice(self, text: str) -> None:
         """Show a line that stays."""
@@ -64,47 +74,8 @@ class Progress(ABC):
         return (now - began) / (step - first) * (self.total_steps - step)
 
 
-class PlainProgress(Progress):
-    """Occasional lines: at most about 100 of steps and 40 of validations, however long the run."""
-
-    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
-        super().__init__(total_steps, say)
-        self._next_step = 0
-        self._next_evaluation = 0
-
-    def step(
-        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
-    ) -> None:
-        left = self.eta(step)
-        if step < self._next_step and step != self.total_steps:
-            return
-        self._next_step = step + max(1, self.total_steps // _STEP_LINES)
-        parts = [
-            f"step {step}/{self.total_steps}",
-            f"loss {loss:.4f}",
-            f"lr {learning_rate:.2e}",
-            f"{tokens_per_second:,.0f} tokens/s",
-            f"mfu {_share(mfu)}",
-            f"elapsed {_clock(self.elapsed())}",
-            f"eta {_clock(left)}",
-        ]
-        self.say("  ".join(parts))
-
-    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
-        if step < self._next_evaluation and step != self.total_steps:
-            return
-        self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
-        figures = "  ".join(f"{_named(name)} {value:.4f}" for name, value in metrics.items())
-        self.say(f"eval {step}/{self.total_steps}  {figures}")
-        if sample:
-            self.say(f"sample  {_one_line(sample, 160)}")
-
-    def checkpoint(self, step: int) -> None:
-        """Show nothing: a line each would be too many."""
-
-
 class LiveProgress(Progress):
-    """A few lines that redraw themselves: a bar, the latest figures and the latest sample of text."""
+    """A training run, shown as lines that redraw themselves: a bar, the latest figures and sample of text."""
 
     def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
         super().__init__(total_steps, say)
@@ -113,18 +84,11 @@ class LiveProgress(Progress):
         self._figures: dict[str, str] = {}
         self._sample = ""
 
-    def step(
-        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, mfu: float | None = None
-    ) -> None:
+    def step(self, step: int, figures: Mapping[str, str]) -> None:
         left = self.eta(step)
         self._step = step
         self._eta = None if left is None else (time.monotonic(), left)
-        self._figures |= {
-            "loss": f"{loss:.4f}",
-            "lr": f"{learning_rate:.2e}",
-            "tokens/s": f"{tokens_per_second:,.0f}",
-            "mfu": _share(mfu),
-        }
+        self._figures |= figures
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         self._figures |= {_named(name): f"{value:.4f}" for name, value in metrics.items()} | {"at step": f"{step}"}
@@ -157,8 +121,11 @@ class LiveProgress(Progress):
         return max(0.0, left - (time.monotonic() - when))
 
 
-class Tally(ABC):
-    """How many of `total` samples, or of what `noun` says, are there; `done` were there before. Subclasses show it."""
+class Tally:
+    """How many of `total` samples, or of what `noun` says, are done, `done` of them before.
+
+    It is shown as plain lines: one at the end, and before it at most about 20, seconds apart.
+    """
 
     def __init__(self, total: int, done: int, say: Callable[[str], None], noun: str = "samples") -> None:
         self.total = total
@@ -168,6 +135,7 @@ class Tally(ABC):
         self.tokens = 0
         self._before = done
         self._began = time.monotonic()
+        self._said = 0.0  # when a line was said, in seconds since the start
 
     def add(self, tokens: int) -> None:
         """Count one sample more, of so many tokens."""
@@ -175,14 +143,18 @@ class Tally(ABC):
         self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
-        """Count up to `done` in all."""
+        """Count up to a total of `done`."""
         before, self.done = self.done, done
         if done > before:
             self.show(before)
 
-    @abstractmethod
     def show(self, before: int) -> None:
-        """Show what has been counted."""
+        """Show what has been counted since there were `before`."""
+        each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
+        is_time = self.done // each > before // each and elapsed >= self._said + _TALLY_PAUSE
+        if self.done == self.total or is_time:
+            self._said = elapsed
+            self.say("  ".join([f"{self.noun} {self.done:,}/{self.total:,}", *self.figures()]))
 
     def figures(self) -> list[str]:
         """Return the pace so far, in words."""
@@ -194,21 +166,8 @@ class Tally(ABC):
         return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
 
 
-class PlainTally(Tally):
-    """Occasional plain lines: one at the end, and before it at most about 20, seconds apart."""
-
-    _said = 0.0  # when, in seconds since the start
-
-    def show(self, before: int) -> None:
-        each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
-        is_time = self.done // each > before // each and elapsed >= self._said + _TALLY_PAUSE
-        if self.done == self.total or is_time:
-            self._said = elapsed
-            self.say("  ".join([f"{self.noun} {self.done:,}/{self.total:,}", *self.figures()]))
-
-
 class LiveTally(Tally):
-    """A bar that redraws itself."""
+    """A tally shown as a bar that redraws itself."""
 
     def show(self, before: int) -> None:
         """Show nothing: rich asks for `render` twice a second."""
@@ -234,10 +193,6 @@ def _one_line(text: str, limit: int) -> str:
     """Return `text` made safe on one line, quoted, cut after `limit` characters."""
     line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
     return f'"{line[:limit]}..."' if len(line) > limit else f'"{line}"'
-
-
-def _share(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.1%}"
 
 
 def _clock(seconds: float | None) -> str:

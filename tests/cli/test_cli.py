@@ -70,7 +70,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     module = types.ModuleType("gptkit.manage.toy")
     module.run = command.run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gptkit.manage.toy", module)
-    row = Command("toy", "A toy.", ToyOptions, "gptkit.manage.toy:run", ("gptkit toy",), "gptkit toy {where}", "model")
+    row = Command("toy", ToyOptions, "gptkit.manage.toy:run", ("gptkit toy",), "gptkit toy {where}", "model")
     monkeypatch.setattr(app, "COMMANDS", (*COMMANDS, row))
     texts = {"laptop": "steps: 7\nnoise: 0.5\ndropout: 0.1\n", "big": "steps: 70\nmodel: big\n"}
     for name, text in texts.items():

@@ -13,7 +13,7 @@ import pytest
 
 import gptkit
 from gptkit.recipes import CONFIG, all_recipes, recipes_of
-from gptkit.tasks.evaluations import names_of_evaluations
+from gptkit.tasks.table import names_of_evaluations
 
 LIMIT = 0.4  # seconds, of the processor: others may be at work too
 

@@ -22,7 +22,8 @@ from gptkit.decoding.text import TextStream, never_sampled, stop_ids
 from gptkit.errors import InputError
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 
 TEXTS = ["To be, or not to be:\nthat's  the question.\n\n", "caf\u00e9 \U0001f600 don't 1,234", "to be to be to be"]
 

@@ -16,7 +16,7 @@ from gptkit.decoding.native.engine import NativeEngine
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.loading import train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 VOCABULARY = 320
 LENGTH = 64

@@ -22,8 +22,8 @@ from gptkit.cli.main import main
 from gptkit.finetune.transfer import NewHead, to_double_heads
 from gptkit.model.loading import load_model, save_model
 from gptkit.system.processor import cpu_has_bf16
-from gptkit.tasks.carried_task import write_task
 from gptkit.tasks.heads import marker_ids, output_labels
+from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task
 from gptkit.text.tokenizers.loading import tokenizer_in

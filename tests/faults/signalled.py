@@ -131,7 +131,7 @@ def _aim(shot: Shot, note: Path) -> None:
     def taken(*_: object) -> None:
         state["steps"] += 1
 
-    _wrap(step, "update", after=taken)
+    _wrap(step.Trainer, "update", after=taken)
     for owner, name, is_meant in _calls_of(shot.phase):
         _wrap(owner, name, **{"after" if shot.after else "before": _if(is_meant, fire)})
 
@@ -151,7 +151,7 @@ def _calls_of(phase: str) -> Iterator[tuple[Any, str, Callable[..., bool]]]:
         for owner in (blocks, encoding):
             yield owner, "encode_documents", _always
     elif phase == "step":
-        yield step, "update", _always
+        yield step.Trainer, "update", _always
     elif phase == "accumulation":
         yield step.Trainer, "backward", lambda self, work, share, batch: not share.is_last
     elif phase == "evaluation":

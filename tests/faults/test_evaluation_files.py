@@ -12,7 +12,7 @@ from typing import Any
 from in_process import LONGEST_LINE
 
 from gptkit.errors import GptkitError
-from gptkit.tasks.evaluations import find_evaluation
+from gptkit.tasks.table import find_evaluation
 
 SEED = 20
 DEEP = 100_000

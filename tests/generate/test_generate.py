@@ -25,7 +25,8 @@ from gptkit.generate.command import run
 from gptkit.generate.options import GenerateOptions
 from gptkit.model.loading import load_model
 from gptkit.recipes import find_recipe, read_recipe
-from gptkit.text.tokenizers.loading import load_tokenizer, separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.loading import load_tokenizer
 from gptkit.training.finished_runs import NEEDED
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from gptkit.cli.main import main
-from gptkit.tasks.table import TASKS
+from gptkit.tasks.table import EVALUATIONS, TASKS
 
 
 def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,7 +16,9 @@ def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert all(len(line) <= 80 for line in out.partition("\ntask  ")[0].splitlines())
     lines = {name: [line for line in out.splitlines() if line.split()[0] == name] for name in TASKS}
-    assert all(len(both) == 2 for both in lines.values())
+    assert all(len(found) == 2 + (name in EVALUATIONS) for name, found in lines.items())
+    for row in EVALUATIONS.values():
+        assert re.search(rf"^{row.name} +{', '.join(protocol.name for protocol in row.protocols)}$", out, re.MULTILINE)
     for part in ("similarity", "pearson", "5,749", "1,500", "1,379", "82.0", "gluebenchmark.com"):
         assert part in " ".join(lines["stsb"])
     assert err == "next: gptkit finetune --task demo-classification\n"

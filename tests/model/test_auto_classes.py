@@ -18,7 +18,8 @@ import gptkit.model  # noqa: F401 - registers the Auto classes
 from gpt_toy import toy
 from gptkit.model.loading import save_model, set_special_tokens
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
-from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["<unk>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "he", "ar</w>", "hear</w>", "\n</w>"]
@@ -45,7 +46,7 @@ def gpt1_directory_is_a_clients(tokenizer: GPT1Tokenizer, text: str, directory: 
     assert type(found) is GPT1Tokenizer
     assert found(text)["input_ids"] == tokenizer(text)["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(directory)
-    newline = tokenizer.newline_id
+    newline = tokenizer.get_vocab()["\n</w>"]
     assert (model.generation_config.bos_token_id, model.generation_config.eos_token_id) == (newline, newline)
     prompt = torch.tensor([found(text)["input_ids"]])
     ended = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False)

@@ -26,7 +26,7 @@ from gpt_toy import FAMILIES, SIZES, ids, toy
 from gptkit.convert.hf import to_hf
 from gptkit.model.loading import save_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.text.tokenizers.loading import train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])

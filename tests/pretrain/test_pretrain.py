@@ -19,7 +19,8 @@ from gptkit.cli.main import main
 from gptkit.model.loading import load_model
 from gptkit.recipes import CONFIG_HEADER
 from gptkit.text.corpora import open_corpus
-from gptkit.text.tokenizers.loading import encode_pieces, load_tokenizer
+from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 TIMES = {
     *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.scoring.written_answers import best_of, exact_match, leaving_one_out, normalised, word_f1
+from gptkit.scoring.written_answers import exact_match, leave_one_out, max_over_references, normalised, token_f1
 
 
 @pytest.mark.parametrize(
@@ -24,23 +24,23 @@ def test_an_answer_is_normalised_as_squad_does_it(answer: str, expected: str) ->
 
 
 def test_f1_counts_each_word_as_often_as_both_have_it() -> None:
-    assert word_f1("the red car", "red cars") == pytest.approx(0.5)
-    assert word_f1("no no no", "no no yes") == pytest.approx(2 / 3)
-    assert word_f1("barn", "in a barn") == pytest.approx(2 / 3)  # precision 1, recall 1/2: `a` is no word
-    assert word_f1("cat", "dog") == 0
-    assert word_f1("the", "") == 1  # both are empty once normalised
-    assert word_f1("", "cat") == word_f1("cat", "a") == 0
+    assert token_f1("the red car", "red cars") == pytest.approx(0.5)
+    assert token_f1("no no no", "no no yes") == pytest.approx(2 / 3)
+    assert token_f1("barn", "in a barn") == pytest.approx(2 / 3)  # precision 1, recall 1/2: `a` is no word
+    assert token_f1("cat", "dog") == 0
+    assert token_f1("the", "") == 1  # both are empty once normalised
+    assert token_f1("", "cat") == token_f1("cat", "a") == 0
 
 
 def test_exact_match_takes_the_nearest_answer() -> None:
-    assert best_of(exact_match, "The Beatles.", ["Wings", "beatles"]) == 1
-    assert best_of(exact_match, "Beatle", ["Wings", "beatles"]) == 0
+    assert max_over_references(exact_match, "The Beatles.", ["Wings", "beatles"]) == 1
+    assert max_over_references(exact_match, "Beatle", ["Wings", "beatles"]) == 0
 
 
 def test_coqa_leaves_out_each_person_in_turn() -> None:
     people = ["white", "in a barn", "barn"]
     # against each: 0, 2/3, 1; the best of the others is 1, 1 and 2/3
-    assert leaving_one_out(word_f1, "barn", people) == pytest.approx((1 + 1 + 2 / 3) / 3)
-    assert leaving_one_out(exact_match, "barn", people) == pytest.approx(2 / 3)
-    assert leaving_one_out(word_f1, "white", ["white", "black"]) == pytest.approx(0.5)
-    assert leaving_one_out(word_f1, "white", ["white"]) == 1
+    assert leave_one_out(token_f1, "barn", people) == pytest.approx((1 + 1 + 2 / 3) / 3)
+    assert leave_one_out(exact_match, "barn", people) == pytest.approx(2 / 3)
+    assert leave_one_out(token_f1, "white", ["white", "black"]) == pytest.approx(0.5)
+    assert leave_one_out(token_f1, "white", ["white"]) == 1

@@ -11,20 +11,18 @@ import pytest
 
 from gptkit.errors import InputError
 from gptkit.scoring.asking import score_protocols
-from gptkit.scoring.choices import choice_protocol, item_ids, per_character, per_token, total
+from gptkit.scoring.choices import ChoiceProtocol, item_ids, per_character, per_token, total
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure, value_of
 from gptkit.scoring.protocols import Items, ScoredProtocol
-from gptkit.scoring.remembered import remembered
 from gptkit.scoring.requests import Answer, Group, Request
-from gptkit.tasks.acceptability import COLA, accepted
-from gptkit.tasks.blimp import BLIMP, harness_pairs
-from gptkit.tasks.choice_rows import CHOICE_ROWS
-from gptkit.tasks.lambada import LAMBADA
-from gptkit.tasks.stop_words import stop_tokens
+from gptkit.tasks.benchmarks.blimp import BLIMP, harness_pairs
+from gptkit.tasks.benchmarks.cola import above_threshold
+from gptkit.tasks.benchmarks.lambada import LAMBADA, stop_tokens
+from gptkit.tasks.table import EVALUATIONS, names_by_kind
 from gptkit.text.examples import Example
 
-ROWS = {row.name: row for row in CHOICE_ROWS}
+ROWS = {name: EVALUATIONS[name] for name in names_by_kind()["choices"]}
 
 
 class Words(Encoder):
@@ -56,7 +54,8 @@ def answer(request: Request, encoder: Words, log_probs: Mapping[str, float]) -> 
 def scored(protocol: ScoredProtocol, examples: Sequence[Example], log_probs: Mapping[str, float]) -> Items:
     encoder = Words()
     groups = protocol.requests(examples, encoder)
-    return protocol.items(examples, [tuple(answer(one, encoder, log_probs) for one in g) for g in groups], encoder)
+    answers = [tuple(answer(one, encoder, log_probs) for one in group) for group in groups]
+    return protocol.items(examples, groups, answers, encoder)
 
 
 def choice(label: int | None, *endings: str, identifier: str = "0") -> Example:
@@ -72,7 +71,7 @@ def endings(example: Example) -> list[tuple[str, str]]:
     [(total, (-2.0, -1.5, -3.0)), (per_token, (-1.0, -1.5, -3.0)), (per_character, (-2 / 3, -1.5 / 8, -3.0))],
 )
 def test_the_largest_score_wins_and_its_share_is_the_confidence(score, scores) -> None:
-    protocol = choice_protocol("name", "about", endings, score, choices=3)
+    protocol = ChoiceProtocol("name", "about", pairs=endings, score=score)
     examples = [choice(label, "a a", "cucumber", "b", identifier=str(label)) for label in range(3)]
     columns = scored(protocol, examples, {"a": -1.0, "cucumber": -1.5, "b": -3.0}).columns
     won = scores.index(max(scores))
@@ -80,11 +79,10 @@ def test_the_largest_score_wins_and_its_share_is_the_confidence(score, scores) -
     assert columns["correct"].tolist() == [float(label == won) for label in range(3)]
     confidence = math.exp(scores[won]) / sum(map(math.exp, scores))
     assert columns["confidence"] == pytest.approx([confidence] * 3, rel=1e-12)
-    assert protocol.chance == 1 / 3
 
 
 def test_a_right_choice_that_is_no_likelier_than_another_is_wrong() -> None:
-    protocol = choice_protocol("name", "about", endings, total, choices=2)
+    protocol = ChoiceProtocol("name", "about", pairs=endings, score=total)
     columns = scored(protocol, [choice(0, "a", "b"), choice(1, "a", "b", identifier="1")], {"a": -1, "b": -1}).columns
     assert columns["correct"].tolist() == [0, 0]
     assert columns["confidence"].tolist() == [0.5, 0.5]
@@ -123,7 +121,7 @@ def test_a_tie_is_wrong_but_in_the_protocols_of_lm_eval_which_take_the_first(
 @pytest.mark.parametrize("score", [total, per_token, per_character])
 def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_windows(score, ties) -> None:
     """Three positions: "a a a a" is a word too long, and nothing stands in " "."""
-    protocol = choice_protocol("name", "about", endings, score, choices=3, ties=ties)
+    protocol = ChoiceProtocol("name", "about", pairs=endings, score=score, ties=ties)
     encoder, said = Words(n_positions=3), []
     examples = [
         Example(("Once", "", ("b b b", " ", "a a a a")), 2, "file:1", "0"),
@@ -194,15 +192,17 @@ def test_a_last_word_is_right_when_all_of_its_tokens_are_the_likeliest() -> None
         (Answer(np.array([-0.25]), np.array([the]), ann.ids[ann.start :]),),
         (Answer(np.array([-1.0, -0.75]), target, np.array([the, target[1]])),),
     ]
-    plain = lambada("last-word").items(examples, answers, encoder)
-    filtered = lambada("last-word-no-stop-words").items(examples, answers, encoder)
+    plain = lambada("last-word").items(examples, groups, answers, encoder)
+    filtered = lambada("last-word-no-stop-words").items(examples, groups, answers, encoder)
     assert plain.columns["correct"].tolist() == [0, 1]
     assert filtered.columns["correct"].tolist() == [1, 0]
     for items in (plain, filtered):
         assert items.columns["nll"].tolist() == [0.25, 1.75]
         assert value_of(MEASURES["perplexity"], items.columns) == pytest.approx(math.e)
     second_wrong = (Answer(np.array([-1.0, -0.75]), np.array([target[0], the]), target),)
-    assert lambada("last-word").items(examples[1:], [second_wrong], encoder).columns["correct"].tolist() == [0]
+    assert lambada("last-word").items(examples[1:], groups[1:], [second_wrong], encoder).columns[
+        "correct"
+    ].tolist() == [0]
 
 
 def test_a_last_token_is_asked_alone_and_long_texts_are_cut_at_the_left() -> None:
@@ -246,11 +246,11 @@ def test_stop_words_are_whole_tokens() -> None:
 
 def test_the_likeliest_sentences_are_acceptable() -> None:
     scores = np.array([-3.0, -1.0, -2.0, -1.0, -4.0])
-    assert accepted(scores, 0.6).tolist() == [0, 1, 1, 1, 0]
-    assert accepted(scores, 0.2).tolist() == [0, 1, 0, 0, 0]
+    assert above_threshold(scores, 0.6).tolist() == [0, 1, 1, 1, 0]
+    assert above_threshold(scores, 0.2).tolist() == [0, 1, 0, 0, 0]
     texts = ["good good good", "good bad", "bad bad", "good"]
     examples = [Example((text,), label, "", text) for text, label in zip(texts, [1, 1, 0, 0], strict=True)]
-    [protocol] = COLA.protocols
+    [protocol] = ROWS["cola"].protocols
     items = scored(protocol, examples, {"good": -1, "bad": -3})
     assert items.columns["score"].tolist() == [-1, -2, -3, -1]
     assert items.columns["prediction"].tolist() == [1, 1, 0, 1]
@@ -260,16 +260,7 @@ def test_the_likeliest_sentences_are_acceptable() -> None:
     assert unseen.columns["prediction"].tolist() == [1, 1, 1, 1, 0]
 
 
-def test_a_remembered_function_works_once_for_the_very_same_objects() -> None:
-    asked = []
-    function = remembered(lambda values, more: asked.append(values) or sum(values) + more)
-    first, equal = [1, 2], [1, 2]
-    assert [function(first, 1), function(first, 1), function(equal, 1), function(first, 1)] == [4, 4, 4, 4]
-    assert asked == [first, equal, first]
-    assert asked[1] is equal
-
-
-@pytest.mark.parametrize("row", CHOICE_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_a_row_holds_together(row) -> None:
     names = [protocol.name for protocol in row.protocols]
     assert len(set(names)) == len(names)

@@ -9,7 +9,8 @@ import pytest
 
 from gptkit.scoring.encoder import Encoder, shared_prefix
 from gptkit.scoring.requests import Request
-from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,16 @@ from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.passage_encoding import encode_passages
 from gptkit.scoring.protocols import Items, ScoredProtocol
 from gptkit.scoring.requests import Answer, Request
-from gptkit.scoring.running_text import Reading, items_of, requests_of
-from gptkit.tasks.text_corpora import any_text, articles
-from gptkit.tasks.text_rows import TEXT_ROWS, sliding_protocol, with_stride
-from gptkit.tasks.wikitext import joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
+from gptkit.scoring.running_text import Reading, TextProtocol
+from gptkit.tasks.benchmarks.perplexity import any_text
+from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
+from gptkit.tasks.table import EVALUATIONS, names_by_kind, with_stride
 from gptkit.text import pieces
 from gptkit.text.examples import Example
-from gptkit.text.tokenizers.loading import load_tokenizer, train_tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import load_tokenizer
 
-ROWS = {row.name: row for row in TEXT_ROWS}
+ROWS = {name: EVALUATIONS[name] for name in names_by_kind()["texts"]}
 CHARACTERS = train_tokenizer("char", ["ab \n"])
 V = len(CHARACTERS)
 A, B, SPACE, LINE_END = CHARACTERS.convert_tokens_to_ids(["a", "b", " ", "\n"])
@@ -56,6 +57,14 @@ def of(*documents: Sequence[str]) -> list[Example]:
 
 def protocol_of(row: str, name: str) -> ScoredProtocol:
     [found] = [one for one in ROWS[row].protocols if one.name == name]
+    assert isinstance(found, ScoredProtocol)
+    return found
+
+
+def sliding_protocol(stride: int | None) -> ScoredProtocol:
+    if stride is None:
+        return protocol_of("perplexity", "sliding")
+    [found] = with_stride(ROWS["perplexity"], stride).protocols
     assert isinstance(found, ScoredProtocol)
     return found
 
@@ -130,11 +139,7 @@ def test_a_group_may_be_empty_and_the_first_passages_score_as_in_the_whole() -> 
 def test_characters_and_bytes_are_counted_in_the_original_text() -> None:
     reading = Reading("as they are", render=lambda texts: ["b"] * len(texts), words=lambda texts: [7] * len(texts))
     examples, encoder = of(["é a", " ü"]), Encoder(CHARACTERS, 8)
-    answers = [
-        tuple(Answer(np.zeros(len(one.ids) - one.start), one.ids, one.ids) for one in group)
-        for group in requests_of(reading, lambda n_positions: n_positions, examples, encoder)
-    ]
-    columns = items_of(reading, examples, answers, encoder).columns
+    columns = score(TextProtocol("name", "about", (), reading=reading), examples, encoder, uniform).columns
     assert {name: columns[name].tolist() for name in ("bytes", "characters", "words", "tokens")} == {
         "bytes": [4, 3],
         "characters": [3, 2],
@@ -187,7 +192,7 @@ def test_lm_eval_pages_by_hand() -> None:
 def test_the_published_count_of_wikitext_2(test_data: Path) -> None:
     documents = articles(test_data / "corpora" / "wikitext2-valid.txt")
     examples = of(*(list(pieces.passages(document.text, within_lines=False)) for document in documents))
-    words = ROWS["wikitext2"].protocols[0].items.args[0].words  # type: ignore[attr-defined]
+    words = ROWS["wikitext2"].protocols[0].reading.words  # type: ignore[attr-defined]
     assert sum(words([str(one.fields[0]) for one in examples])) == 217_646
     assert len({one.identifier.partition(":")[0] for one in examples}) == 60
 

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptkit.errors import InputError, UsageError
-from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task
 from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.own import read_task
+from gptkit.tasks.own import TASK_FILE, carried_task, read_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
 

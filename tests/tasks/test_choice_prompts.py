@@ -11,15 +11,14 @@ import pytest
 from gptkit.errors import InputError
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import ScoredProtocol
-from gptkit.tasks.cbt import cbt_pairs
-from gptkit.tasks.choice_rows import CHOICE_ROWS, blimp_set
-from gptkit.tasks.detokenizers import detokenize_ptb
-from gptkit.tasks.task_choices import copa_pairs
-from gptkit.tasks.winograd import substituted
+from gptkit.tasks.benchmarks.cbt import cbt_pairs
+from gptkit.tasks.benchmarks.copa import copa_pairs
+from gptkit.tasks.benchmarks.winograd import substituted
+from gptkit.tasks.detokenizers import TREEBANK
+from gptkit.tasks.table import EVALUATIONS, find_evaluation
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.loading import tokenizer_in
 
-ROWS = {row.name: row for row in CHOICE_ROWS}
 PASSAGE = ("“Well,” she said. ”No” was\nhis answer",)
 CBT = (("`` Come -LRB- in -RRB- ! ''", "They did n't go ."), "He saw XXXXX , she said .", ("Ann", "Bob"))
 WINOGRAD = ("The man fed the dog because ", "he", " was kind.", ("The man", "the dog"))
@@ -102,7 +101,7 @@ def gpt2(test_data: Path) -> Encoder:
 def test_requests_decode_to_what_the_protocol_says(
     gpt2: Encoder, name: str, protocol: str, fields: Any, before: list[str], after: list[str]
 ) -> None:
-    [chosen] = [one for one in ROWS[name].protocols if one.name == protocol]
+    [chosen] = [one for one in EVALUATIONS[name].protocols if one.name == protocol]
     assert isinstance(chosen, ScoredProtocol)
     [group] = chosen.requests([Example(fields, 0, "file:1", "0")], gpt2)
     decode = partial(gpt2.tokenizer.decode, clean_up_tokenization_spaces=False)
@@ -111,9 +110,8 @@ def test_requests_decode_to_what_the_protocol_says(
 
 
 def test_the_last_token_may_be_the_end_of_a_word(gpt2: Encoder) -> None:
-    [word, token] = [
-        next(one for one in ROWS["lambada"].protocols if one.name == name) for name in ("last-word", "last-token")
-    ]
+    protocols = {protocol.name: protocol for protocol in EVALUATIONS["lambada"].protocols}
+    word, token = protocols["last-word"], protocols["last-token"]
     example = Example(("It was Harlin",), None, "", "0")
     [[whole]], [[end]] = word.requests([example], gpt2), token.requests([example], gpt2)
     assert gpt2.tokenizer.decode(whole.ids[whole.start :]) == " Harlin"
@@ -121,7 +119,7 @@ def test_the_last_token_may_be_the_end_of_a_word(gpt2: Encoder) -> None:
 
 
 def test_stop_words_of_gpt2_are_tokens_with_a_space(gpt2: Encoder) -> None:
-    banned = ROWS["lambada"].banned(gpt2)
+    banned = EVALUATIONS["lambada"].banned(gpt2)
     texts = [gpt2.tokenizer.decode([one]) for one in banned]
     assert {" the", " The", " of", " it", " could"} <= set(texts)
     assert all(text.startswith(" ") and text[1:].isalpha() for text in texts)
@@ -153,7 +151,7 @@ def test_a_referent_fits_where_the_pronoun_stood(
 
 def test_what_a_candidate_draws_to_itself_belongs_to_every_continuation() -> None:
     example = Example((("Up .",), "We did XXXXX go .", ("n't", "soon")), 0, "", "")
-    first, second = cbt_pairs(example, detokenize_ptb)
+    first, second = cbt_pairs(example, TREEBANK.detokenize)
     assert (first, second) == (("Up. We did", "n't go."), ("Up. We did", " soon go."))
 
 
@@ -165,7 +163,8 @@ def test_copas_other_question_and_one_that_is_none() -> None:
 
 
 def test_rows_of_tasks_and_of_single_sets(test_data: Path) -> None:
-    assert ROWS["cola"].size == len(ROWS["cola"].load(str(test_data / "tasks")).examples) == 1043
-    row = blimp_set("blimp-wh_vs_that_no_gap")
+    assert EVALUATIONS["cola"].size == len(EVALUATIONS["cola"].load(str(test_data / "tasks")).examples) == 1043
+    row = find_evaluation("blimp-wh_vs_that_no_gap")
+    assert row is not None
     loaded = row.load(str(test_data / "zero_shot"))
     assert (row.name, len(loaded.examples), loaded.notes) == ("blimp-wh_vs_that_no_gap", 1000, ())

@@ -7,21 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.tasks.detokenizers import (
-    detokenize_1bw,
-    detokenize_ptb,
-    detokenize_wikitext,
-    retokenize_1bw,
-    retokenize_ptb,
-    retokenize_wikitext,
-)
+from gptkit.tasks.detokenizers import ONE_BILLION_WORDS, TREEBANK, WIKITEXT
 
 Change = Callable[[str], str]
 
 WAYS: dict[str, tuple[Change, Change]] = {
-    "wikitext": (detokenize_wikitext, retokenize_wikitext),
-    "1bw": (detokenize_1bw, retokenize_1bw),
-    "ptb": (detokenize_ptb, retokenize_ptb),
+    "wikitext": (WIKITEXT.detokenize, WIKITEXT.retokenize),
+    "1bw": (ONE_BILLION_WORDS.detokenize, ONE_BILLION_WORDS.retokenize),
+    "ptb": (TREEBANK.detokenize, TREEBANK.retokenize),
 }
 WRITTEN = {
     "wikitext": {
@@ -91,6 +84,6 @@ def test_neither_words_nor_numbers_are_lost(corpus: str) -> None:
 
 def test_wikitext_comes_back_line_by_line(test_data: Path) -> None:
     lines = (test_data / "corpora" / "wikitext2-valid.txt").read_text(encoding="utf-8").split("\n")[:800]
-    changed = [detokenize_wikitext(line) for line in lines]
-    assert [retokenize_wikitext(line) for line in changed] == lines
+    changed = [WIKITEXT.detokenize(line) for line in lines]
+    assert [WIKITEXT.retokenize(line) for line in changed] == lines
     assert sum(map(len, changed)) < 0.97 * sum(map(len, lines))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft
 from gptkit.tasks.formats import Markers, format_example
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
-from gptkit.text.tokenizers.byte_level import train_byte_level
-from gptkit.text.tokenizers.char import train_char
+from gptkit.text.tokenizers.byte_level import train as train_byte_level
+from gptkit.text.tokenizers.char import train as train_char
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz<>_|"
 GPT1_PIECES = ["<unk>", *LETTERS, *(letter + "</w>" for letter in LETTERS), "lo", "low</w>", NEWLINE_TOKEN]
 TOKENIZERS: dict[str, PreTrainedTokenizerBase] = {
-    "char": train_char(["abcdef"]),
-    "bytes": train_byte_level(280, ["low lower lowest\n" * 3]),
+    "char": train_char("char", ["abcdef"]),
+    "bytes": train_byte_level("bpe:280", ["low lower lowest\n" * 3]),
     "gpt1": GPT1Tokenizer({piece: id for id, piece in enumerate(GPT1_PIECES)}, [("l", "o"), ("lo", "w</w>")]),
 }
 CHAR = TOKENIZERS["char"]  # a to f are 0 to 5, then <|endoftext|> 6 and <unk> 7
@@ -172,7 +171,7 @@ def test_any_text_is_formatted_as_its_ids_and_spells_no_marker(
 
 def test_markers_that_are_entries_of_the_tokenizer_are_refused() -> None:
     with pytest.raises(ValueError, match=r"entries \[6\]"):
-        encode_examples(CHAR, "classification", [example("a")], replace(MARKERS, extract=6), 8, target="class")
+        encode_examples(CHAR, "classification", [example("a")], MARKERS._replace(extract=6), 8, target="class")
 
 
 @settings(deadline=None)

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptkit.errors import InputError
-from gptkit.tasks.reading import Loaded, load_examples
+from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
+from gptkit.tasks.task import Loaded
 
 NLI = {"sentence1": "A dog.", "sentence2": "An animal.", "pairID": "p1", "captionID": "c"}
 RACE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.natural_questions_files import OWN_PAIRS, natural_questions
+from gptkit.tasks.benchmarks.natural_questions import DEFAULT_FEW_SHOT, natural_questions
 
 
 def write(path: Path, count: int, prefix: str) -> None:
@@ -20,7 +20,7 @@ def test_pairs_come_from_the_train_file_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "NQ-open.dev.jsonl", 3, "who")
     alone = natural_questions(str(tmp_path))
     assert alone.notes == ("no train file beside it: the model is shown five pairs of gptkit's own",)
-    assert alone.examples[2].fields == ("who 2", ("a2", "b"), *map(tuple, zip(*OWN_PAIRS, strict=True)))
+    assert alone.examples[2].fields == ("who 2", ("a2", "b"), *map(tuple, zip(*DEFAULT_FEW_SHOT, strict=True)))
     write(tmp_path / "NQ-open.train.jsonl", 9, "when")
     seeded = natural_questions(str(tmp_path / "NQ-open.dev.jsonl"))
     assert seeded.notes == ()

@@ -8,9 +8,8 @@ import pytest
 
 from gptkit.errors import UsageError
 from gptkit.scoring.protocols import Generated, GeneratedProtocol, RuleProtocol
-from gptkit.scoring.sentences import sentences
-from gptkit.tasks.cnn_dailymail import CNN_DM
-from gptkit.tasks.rouge import rouge_columns
+from gptkit.scoring.written_answers import sentences
+from gptkit.tasks.benchmarks.cnn_dailymail import CNN_DM, rouge_columns
 from gptkit.text.examples import Example
 
 ARTICLE = 'Mr. Smith of the U.S. Navy left. "He is gone!" she said. The price is 3.5 dollars... Why? Nobody\nknows'

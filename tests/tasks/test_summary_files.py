@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError, UsageError
-from gptkit.tasks.cnn_dailymail_files import cnn_dailymail
+from gptkit.tasks.benchmarks.cnn_dailymail import cnn_dailymail
 
 ROWS = [
     {"article": "Cats sleep. Dogs bark.", "highlights": "Cats sleep .\nDogs bark .", "id": "a1"},

@@ -7,21 +7,29 @@ import pytest
 
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.tasks import text_corpora
-from gptkit.tasks.text_corpora import TextCorpus, any_text, articles, last_twentieth, one_document, sentences
+from gptkit.scoring.running_text import Reading
+from gptkit.tasks.benchmarks import enwik8
+from gptkit.tasks.benchmarks.enwik8 import last_twentieth
+from gptkit.tasks.benchmarks.one_billion_words import sentences
+from gptkit.tasks.benchmarks.perplexity import any_text
+from gptkit.tasks.benchmarks.ptb import one_document
+from gptkit.tasks.benchmarks.wikitext import articles
+from gptkit.tasks.task import Loaded
+from gptkit.tasks.text_corpora import PER_BYTE, Stream, corpus_row
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
-from gptkit.text.embedded import EmbeddedText
 
+STREAM = Stream(Reading("as they are"), "as it is", PER_BYTE)
 WIKITEXT = " \n = First = \n \n one two \n = = Part = = \n \n = not a title \n \n = Second = \n \n three \n"
 
 
-def corpus(name: str, documents: object, *forms: str) -> TextCorpus:
-    return TextCorpus(name, tuple((form,) for form in forms), "its authors", documents)  # type: ignore[arg-type]
+def load(name: str, documents: object, data: Path | None, *files: str) -> Loaded:
+    row = corpus_row(name, "about", "data", files, "its authors", documents, STREAM)  # type: ignore[arg-type]
+    return row.load(None if data is None else str(data))
 
 
 def texts(name: str, documents: object, path: Path) -> list[tuple[str, str]]:
-    loaded = corpus(name, documents, path.name).load(str(path.parent))
+    loaded = load(name, documents, path.parent, path.name)
     return [(one.identifier, str(one.fields[0])) for one in loaded.examples]
 
 
@@ -44,19 +52,19 @@ def test_files_are_found_in_their_folder_in_any_case(tmp_path: Path) -> None:
     folder = tmp_path / "Simple-Examples" / "data"
     folder.mkdir(parents=True)
     (folder / "PTB.test.txt").write_text(" no it was n't black monday \n")
-    loaded = corpus("ptb", one_document, "ptb.test.txt", "simple-examples/data/ptb.test.txt").load(str(tmp_path))
+    loaded = load("ptb", one_document, tmp_path, "ptb.test.txt", "simple-examples/data/ptb.test.txt")
     assert loaded.examples[0].fields == (" no it was n't black monday \n",)
     assert loaded.examples[0].where.endswith("PTB.test.txt:1")
     with pytest.raises(InputError, match=r"looked for wiki\.test\.raw.*found Simple-Examples/"):
-        corpus("wikitext2", articles, "wiki.test.raw").load(str(tmp_path))
+        load("wikitext2", articles, tmp_path, "wiki.test.raw")
     with pytest.raises(UsageError, match=r"wikitext2 needs its data.*wiki\.test\.raw"):
-        corpus("wikitext2", articles, "wiki.test.raw").load(None)
+        load("wikitext2", articles, None, "wiki.test.raw")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_test_part_is_the_last_twentieth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
-    monkeypatch.setattr(text_corpora, "HUTTER_BYTES", 200)
-    monkeypatch.setattr(text_corpora, "HUTTER_TEST_BYTES", 10)
+    monkeypatch.setattr(enwik8, "HUTTER_BYTES", 200)
+    monkeypatch.setattr(enwik8, "HUTTER_TEST_BYTES", 10)
     raw = ("x" * 189 + "é" + "tëst 678").encode()[:200]  # the test part begins within é
     path = tmp_path / "enwik8"
     path.write_bytes(raw)
@@ -69,7 +77,7 @@ def test_the_test_part_is_the_last_twentieth(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_published_split_is_90_5_5_million() -> None:
-    assert (text_corpora.HUTTER_BYTES, text_corpora.HUTTER_TEST_BYTES) == (100_000_000, 5_000_000)
+    assert (enwik8.HUTTER_BYTES, enwik8.HUTTER_TEST_BYTES) == (100_000_000, 5_000_000)
 
 
 def write_zip(path: Path, *names: str) -> None:
@@ -94,8 +102,8 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files_are_one_line_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr(text_corpora, "HUTTER_BYTES", 200)
-    monkeypatch.setattr(text_corpora, "HUTTER_TEST_BYTES", 10)
+    monkeypatch.setattr(enwik8, "HUTTER_BYTES", 200)
+    monkeypatch.setattr(enwik8, "HUTTER_TEST_BYTES", 10)
     documents, content, message = BAD[what]
     path = tmp_path / "corpus"
     path.write_bytes(content)
@@ -113,12 +121,12 @@ def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_data_any_text_is_what_pretrain_holds_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [EmbeddedText(f"module:{number}", f"Entry {number}.\n\n" + "word " * 40 * number) for number in range(60)]
+    entries = [(f"module:{number}", f"Entry {number}.\n\n" + "word " * 40 * number) for number in range(60)]
     monkeypatch.setattr(embedded, "embedded_texts", lambda: entries)
     options = PretrainOptions()
     held_out = open_corpus(options.data, options.validation)
     by_document: dict[int, str] = {}
-    for piece in held_out.validation_pieces():
+    for piece in held_out.validation.pieces():
         by_document[piece.document] = by_document.get(piece.document, "") + piece.text
     found: dict[str, str] = {}
     for one in any_text(None).examples:

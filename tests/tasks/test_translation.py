@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
-from gptkit.tasks.bleu import COLUMNS, bleu_columns
-from gptkit.tasks.wmt14 import WMT14_EN_FR
+from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.tasks.benchmarks.wmt14 import bleu_columns
+from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example
 
 
 def row(translation: str, reference: str) -> list[float]:
     columns = bleu_columns([translation], [reference])
-    return [float(columns[name][0]) for name in COLUMNS]
+    return [float(columns[name][0]) for name in BLEU_COLUMNS]
 
 
 def test_statistics_by_hand() -> None:
@@ -41,7 +42,7 @@ def test_their_sums_are_the_corpus_score() -> None:
 
 
 def test_example_pairs_go_before_the_sentence_and_one_sentence_is_scored() -> None:
-    [protocol] = WMT14_EN_FR.protocols
+    [protocol] = EVALUATIONS["wmt14-en-fr"].protocols
     assert isinstance(protocol, GeneratedProtocol)
     one = Example(("How are you?", "Comment allez-vous ?", ("Yes.", "No."), ("Oui.", "Non.")), None, "x:1", "d 1")
     assert protocol.prompt(one) == "Yes. = Oui.\nNo. = Non.\nHow are you? ="

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.wmt14_files import wmt14
+from gptkit.tasks.benchmarks.wmt14 import wmt14
 
 ENGLISH = [f"Sentence {number} & more." for number in range(8)]
 FRENCH = [f"Phrase {number} & plus." for number in range(8)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gptkit.text.corpora import TextPart, open_corpus
-from gptkit.text.tokenizers import cached
-from gptkit.text.tokenizers.cached import cached_tokenizer
-from gptkit.text.tokenizers.loading import fingerprint, train_tokenizer
+from gptkit.text.tokenizers import loading
+from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import cached_tokenizer, fingerprint
 
 TEXT = "To be, or caf\u00e9 \U0001f600 not\r\n\tto \x0bbe.\n" * 90
 
@@ -33,7 +33,7 @@ def test_trained_once_it_is_read_and_saved_alike_ever_after(
     expected = train_tokenizer(spec, (piece.text for piece in text.pieces()))
     first, was_cached = cached_tokenizer(spec, text)
     assert not was_cached
-    monkeypatch.setattr(cached, "train_tokenizer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loading, "train_tokenizer", lambda *_: pytest.fail("trained again"))
     second, was_cached = cached_tokenizer(spec, text)
     assert was_cached
     saved = []

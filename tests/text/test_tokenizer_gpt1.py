@@ -22,10 +22,11 @@ from transformers import OpenAIGPTTokenizer
 
 from gptkit.errors import InputError, UsageError
 from gptkit.text.pieces import Piece, cut
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
-from gptkit.text.tokenizers.gpt1_documents import encode_in_order
-from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder, merged_pieces
-from gptkit.text.tokenizers.loading import encode_documents, encode_pieces, fingerprint, load_tokenizer, separator_id
+from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, encode_in_order, merged_pieces
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'.-:;()<>&=089"
 MERGES = [("l", "o"), ("lo", "w</w>"), ("n", "'"), ("n'", "t</w>"), (".", "."), ("..", ".</w>"), (":", "o")]
@@ -184,7 +185,7 @@ def cut_at(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 def test_a_line_without_end_is_cut_at_spaces(encoder: GPT1Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptkit.text.tokenizers.gpt1_documents.LONGEST_LINE", 50)
+    monkeypatch.setattr("gptkit.text.tokenizers.gpt1_encoding.LONGEST_LINE", 50)
     text = "low lower don't " * 30
     pieces = [Piece(part, 0, "") for part in cut_at(text, range(7, len(text), 7))]
     ids = [id for _, found in encode_in_order(encoder, pieces, workers=1) for id in found.tolist()]

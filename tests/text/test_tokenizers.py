@@ -18,18 +18,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from gptkit.errors import InputError, UsageError
 from gptkit.text import pieces as cutting
 from gptkit.text.pieces import Piece
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.char import is_char
-from gptkit.text.tokenizers.loading import (
-    encode_documents,
-    encode_pieces,
-    fingerprint,
-    ids_dtype,
-    load_tokenizer,
-    needs_training,
-    separator_id,
-    train_tokenizer,
-    training_note,
-)
+from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
+from gptkit.text.tokenizers.kinds import needs_training, train_tokenizer, training_note
+from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 END = "<|endoftext|>"
 TEXTS = ["To be, or not to be:\nthat's  the question.\n\n", "caf\u00e9 \U0001f600 don't 1,234", "to be to be to be"]
@@ -86,7 +79,8 @@ def test_training_does_not_depend_on_threads(tmp_path: Path) -> None:
     words = [f"{chr(97 + i % 26)}{i * i % 97} low{i % 7}er" for i in range(2000)]
     (tmp_path / "words.json").write_text(json.dumps(words))
     code = (
-        "import json, sys; from gptkit.text.tokenizers.loading import train_tokenizer, fingerprint;"
+        "import json, sys; from gptkit.text.tokenizers.loading import fingerprint;"
+        "from gptkit.text.tokenizers.kinds import train_tokenizer;"
         "print(fingerprint(train_tokenizer('bpe:400', json.load(open(sys.argv[1])))))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "words.json")]

@@ -17,7 +17,7 @@ SHOWN = ("OMP_NUM_THREADS", "ACCELERATE_USE_FSDP", "FSDP_VERSION")
 def commit(number: int, frame: object) -> None:
     """Do at a signal what a training rank does, and take a moment for it."""
     time.sleep(0.5)
-    ranks.hand_over_error(Interrupted("stopped", signal_number=number, where="step 3 of 9", fix="go on"))
+    ranks.report_error(Interrupted("stopped", signal_number=number, where="step 3 of 9", fix="go on"))
     sys.exit(128 + number)
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     assert world is not None
     ranks.end_with_launcher(world.launcher)
     if deed == "done":
-        ranks.hand_over_result({"rank": world.rank, **{name: os.environ.get(name) for name in SHOWN}})
+        ranks.report_result({"rank": world.rank, **{name: os.environ.get(name) for name in SHOWN}})
         return 0
     if deed == "commit":
         signal.signal(signal.SIGTERM, commit)
@@ -35,7 +35,7 @@ def main() -> int:
         Path(f"waiting-{world.rank}").write_text("yes")
         time.sleep(300)
     if world.rank == 0:
-        ranks.hand_over_error(OtherRankFailed("because of rank 1"))
+        ranks.report_error(OtherRankFailed("because of rank 1"))
         return 1
     if deed == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ def main() -> int:
         return 7
     if deed == "collateral":
         time.sleep(0.5)
-    ranks.hand_over_error(UsageError("of rank 1", where="--some-flag"))
+    ranks.report_error(UsageError("of rank 1", where="--some-flag"))
     return 2
 
 

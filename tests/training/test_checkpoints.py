@@ -75,6 +75,12 @@ def test_state_has_a_schema_and_one_without_is_read_as_the_first(saved: Path, co
     assert checkpoints.read_state(newest) == checkpoints.read_state(saved / "step-000004")
 
 
+def test_a_checkpoint_from_before_any_field_of_the_state_was_added_is_read(copy: Path) -> None:
+    newest = copy / "step-000004"
+    rewrite(newest, "state.json", lambda state: [state.pop(name) for name in [*state] if name != "step"])
+    assert checkpoints.read_state(newest) == TrainingState(step=4)
+
+
 @pytest.mark.parametrize(("name", "schema"), [("state.json", "gptkit.state/2"), (MANIFEST, "gptkit.checkpoint/2")])
 def test_a_checkpoint_of_another_version_is_refused_on_one_line_and_never_set_aside(
     name: str, schema: str, copy: Path

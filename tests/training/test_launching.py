@@ -16,7 +16,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from launch_place import ended, start, wait_for, wait_until_nothing_is_left, watched
 
 import gptkit
-from gptkit.cli.launch import config_path, run
+from gptkit.cli.launch import run
 from gptkit.console import Console
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 from gptkit.finetune.options import FinetuneOptions
@@ -25,7 +25,7 @@ from gptkit.pretrain.inputs import prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import recipes_root
 from gptkit.system import ranks
-from gptkit.training.launch_config import FSDP2, LaunchConfig, read_launch_config
+from gptkit.training.launch_config import FSDP2, LaunchConfig, config_path, read_launch_config
 from gptkit.training.launching import Launch, launch, plan_launch
 from gptkit.training.options import TrainingOptions
 
@@ -74,7 +74,7 @@ def test_an_option_beats_the_file_and_the_file_what_is_found() -> None:
     ("options", "config", "gpus", "words"),
     [
         ({"num_processes": 8}, None, 2, "8 processes need a GPU each, 2 are here"),
-        ({"num_processes": 2, "device": "cuda"}, None, 0, "no cuda device"),
+        ({"num_processes": 2, "device": "cuda"}, None, 0, "no CUDA device"),
         ({"num_processes": 2, "device": "mps"}, None, 0, "one process"),
         ({}, "ddp", 0, "how many processes"),
         ({"num_processes": 65}, None, 0, "65 processes would wait for 16 cores"),
@@ -108,8 +108,8 @@ def test_both_launchers_take_the_line_that_is_shown() -> None:
 def test_the_line_by_hand_has_its_variables() -> None:
     words = ["pretrain", "a b.txt", "--standalone"]
     same = "torchrun --standalone --nproc_per_node 2 -m gptkit pretrain 'a b.txt' --standalone"
-    assert Launch(2, "cpu", 1).described(words).endswith(f"the same: OMP_NUM_THREADS=1 {same}")
-    sharded = Launch(2, "cpu", 1, sharded=True).described(words)
+    assert Launch(2, "cpu", 1).summary(words).endswith(f"the same: OMP_NUM_THREADS=1 {same}")
+    sharded = Launch(2, "cpu", 1, sharded=True).summary(words)
     assert "2 processes on this CPU (gloo), sharded (FSDP2), 1 thread each" in sharded
     assert sharded.endswith(f"the same: OMP_NUM_THREADS=1 ACCELERATE_USE_FSDP=true FSDP_VERSION=2 {same}")
 
@@ -144,7 +144,7 @@ def test_the_documented_lines_for_several_nodes_are_taken_by_accelerate(tmp_path
 
 def test_a_file_of_fsdp2_shards() -> None:
     config = read_launch_config(config_path("fsdp2"))
-    assert config.described().endswith("distributed_type FSDP (version 2)")  # and nothing that is not used
+    assert config.summary().endswith("distributed_type FSDP (version 2)")  # and nothing that is not used
     plan = planned(PretrainOptions(num_processes=2), config)
     assert plan == Launch(2, "cpu", threads=8, config=config.path, sharded=True)
     assert planned(PretrainOptions(), config, gpus=4).sharded
@@ -243,13 +243,13 @@ def test_a_bad_file_is_named_with_its_fault(text: str, words: str, tmp_path: Pat
 def test_a_file_says_what_is_taken_from_it_and_what_is_not(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"distributed_type": "MULTI_CPU", "num_processes": 2, "mixed_precision": "bf16"}))
-    said = read_launch_config(path).described()
+    said = read_launch_config(path).summary()
     assert said.endswith("distributed_type MULTI_CPU, num_processes 2; not used: mixed_precision (--precision)")
     sharding = {"fsdp_version": 2, "fsdp_offload_params": True, "fsdp_state_dict_type": "SHARDED_STATE_DICT"}
     checkpointing = {"activation_checkpointing": True}  # as accelerate, which takes it with and without fsdp_
     path.write_text(yaml.safe_dump({"distributed_type": "FSDP", "fsdp_config": sharding | checkpointing}))
     unused = "fsdp_activation_checkpointing (gradient_checkpointing), fsdp_offload_params"
-    assert read_launch_config(path).described().endswith(f"FSDP (version 2); not used: {unused}")
+    assert read_launch_config(path).summary().endswith(f"FSDP (version 2); not used: {unused}")
 
 
 def test_a_launched_process_knows_it() -> None:
@@ -263,8 +263,8 @@ def test_the_first_error_counts_and_collateral_ones_last(tmp_path: Path, monkeyp
     monkeypatch.setenv(ranks.FOLDER, f"1:{tmp_path}")
     for rank, error in enumerate((UsageError("first", where="w"), UsageError("later"), OtherRankFailed("of main"))):
         monkeypatch.setenv("RANK", str(rank))
-        assert ranks.hand_over_error(error)
-    found = ranks.records_in(tmp_path)
+        assert ranks.report_error(error)
+    found = ranks.errors_in(tmp_path)
     assert [one.error.message for one in found] == ["first", "later", "of main"]
     assert found[0].error.as_json() == UsageError("first", where="w").as_json()
     assert str(found[0].error) == "first (w)"

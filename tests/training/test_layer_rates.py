@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training_toy import bits_equal, everything, options, rows, supervised, toy, toy_loss, toy_train
 
 from gptkit.training.events import CheckpointEvent, StepEvent
-from gptkit.training.optimizers import WHOLE, Layer, OptimizerSet, Rate, build_optimizer
+from gptkit.training.optimizers import ALL_LAYERS, Layer, OptimizerSet, Rate, build_optimizer
 from gptkit.training.plans import Plan
 
 CHOICES = ["adamw", "muon", "openai-adam"]
@@ -110,7 +110,7 @@ def test_rates_are_told_in_the_order_of_the_data() -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_one_layer_for_all_is_the_default_to_the_bit(choice: str) -> None:
     ends = []
-    for chosen in (None, lambda name: WHOLE):
+    for chosen in (None, lambda name: ALL_LAYERS):
         model = toy()
         optimizer = build_optimizer(model.named_parameters(), options(optimizer=choice), layer_of=chosen)
         assert optimizer.rates()[0] == Rate("all", 1e-3, 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import signal
 from collections.abc import Callable, Mapping
@@ -34,10 +35,10 @@ from gptkit.training.checkpoints import newest_committed, read_state
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.job import MicroBatching
 from gptkit.training.loop import train
-from gptkit.training.loss_scale import LossScale, next_scale
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
+from gptkit.training.step import LossScale, Trainer
 
 CHOICES = ["adamw", "muon", "openai-adam"]
 
@@ -203,13 +204,13 @@ def test_clipping_is_by_the_global_norm_over_all_micro_batches() -> None:
 
 
 def test_fp16s_scale_halves_on_overflow_and_doubles_after_patience() -> None:
-    scale, clean = torch.tensor(8.0), torch.tensor(0.0)
-    scale, clean = next_scale(scale, clean, torch.tensor(1.0))
-    assert (scale.item(), clean.item()) == (4.0, 0.0)
+    scale = LossScale(torch.device("cpu"), dynamic=True)
+    scale.load((8.0, 0.0))
+    scale.update(torch.tensor(1.0))
+    assert scale.as_numbers() == (4.0, 0.0)
     for _ in range(2000):
-        scale, clean = next_scale(scale, clean, torch.tensor(0.0))
-    assert (scale.item(), clean.item()) == (8.0, 0.0)
-    assert LossScale(torch.device("cpu"), dynamic=True, saved=(32.0, 7.0)).as_numbers() == (32.0, 7.0)
+        scale.update(torch.tensor(0.0))
+    assert scale.as_numbers() == (8.0, 0.0)
 
 
 def test_fp16_skips_overflows_and_diverges_only_when_the_scale_is_used_up() -> None:
@@ -239,7 +240,7 @@ def test_going_on_from_any_checkpoint_is_bit_for_bit_the_uninterrupted_run(
         assert (events[-1].step, events[-1].tokens) == (9, supervised(0, 9 * ROWS))
     state = read_state(saved[0].path)
     assert state.choices == {"compile": False}
-    assert (state.loss_scale is not None) == (precision == "fp16")
+    assert (state.parts["loss_scale"] is not None) == (precision == "fp16")
 
 
 def test_a_stop_finishes_the_step_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -283,6 +284,46 @@ def test_an_evaluation_cut_short_is_made_up_for_and_its_row_comes_once(tmp_path:
     events = toy_train(plan, evaluate=lambda should_stop: {"val_loss": 1.0}, resume_from=found.path)[2]
     whole = toy_train(plan, evaluate=lambda should_stop: {"val_loss": 1.0})[2]
     assert step_rows(events) == step_rows(whole)[1:]
+
+
+def test_a_row_of_another_version_is_made_up_for() -> None:
+    row = {name: 1.0 for name in ("step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second")}
+    row |= {"elapsed_seconds": 2.0, "data_seconds": 0.0}  # all that the first version had
+    assert StepEvent.from_row(row | {"skipped_steps": None, "of a later version": 3}).as_row() == row
+
+
+class Seen:
+    """What a trainer keeps: the losses that it was asked to store, and those that a checkpoint gave back."""
+
+    def __init__(self) -> None:
+        self.numbers, self.loaded = [0.5], []
+
+    def as_numbers(self) -> list[float]:
+        return self.numbers
+
+    def load(self, numbers: list[float]) -> None:
+        self.loaded = numbers
+
+
+def test_what_a_trainer_keeps_is_in_the_checkpoint_by_a_row_of_its_parts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Seen] = []
+    make = Trainer.__init__
+
+    def with_part(self: Trainer, *arguments: Any, **more: Any) -> None:
+        make(self, *arguments, **more)
+        made.append(Seen())
+        self.parts["seen"] = made[-1]  # type: ignore[assignment]
+
+    before = toy_train(Plan(steps=2, save_every=1), checkpoint_directory=tmp_path / "before")
+    assert before[2]
+    monkeypatch.setattr(Trainer, "__init__", with_part)
+    toy_train(Plan(steps=2, save_every=1), checkpoint_directory=tmp_path / "after")
+    toy_train(Plan(steps=2), model=toy(), resume_from=tmp_path / "after" / "step-000001")
+    toy_train(Plan(steps=2), model=toy(), resume_from=tmp_path / "before" / "step-000001")
+    assert json.loads((tmp_path / "after" / "step-000001" / "state.json").read_text())["seen"] == [0.5]
+    assert [part.loaded for part in made] == [[], [0.5], []]  # an older checkpoint has none
 
 
 def test_evaluation_runs_in_eval_mode_without_gradients_under_the_runs_precision() -> None:

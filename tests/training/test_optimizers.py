@@ -1,17 +1,35 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_toy import bits_equal, everything, options, rows, supervised, toy, toy_loss
+from training_toy import bits_equal, everything, options, rows, step_rows, supervised, toy, toy_loss, toy_train
 
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.training.muon import Muon, orthogonalise, shaped_update
 from gptkit.training.openai_adam import OpenAIAdam
-from gptkit.training.optimizers import build_optimizer
+from gptkit.training.optimizers import OPTIMIZERS, build_optimizer
+from gptkit.training.options import OptimizerName
+from gptkit.training.plans import Plan
 from gptkit.training.schedules import learning_rate_factor
 
-CHOICES = ["adamw", "muon", "openai-adam"]
+CHOICES = get_args(OptimizerName)
+
+
+@pytest.fixture
+def _adagrad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of torch.optim's as it is: it makes its state when it is built, with step counts on the host."""
+    row = lambda groups, options: torch.optim.Adagrad(groups, lr=options.learning_rate)  # noqa: E731
+    monkeypatch.setitem(OPTIMIZERS, "adagrad", row)  # type: ignore[misc]
+
+
+def test_every_choice_has_a_row() -> None:
+    assert set(OPTIMIZERS) == set(CHOICES)
 
 
 def openai_reference(
@@ -75,9 +93,29 @@ def test_muon_scales_by_shape_and_takes_fused_thirds_apart() -> None:
     torch.manual_seed(0)
     fused = torch.randn(1, 24, 8)
     thirds = orthogonalise(fused.view(3, 8, 8), torch.float32)
-    torch.testing.assert_close(shaped_update(fused, torch.float32), thirds.view(1, 24, 8))
+    torch.testing.assert_close(shaped_update(fused, torch.float32, is_fused=True), thirds.view(1, 24, 8))
     tall = torch.randn(1, 32, 8)
     torch.testing.assert_close(shaped_update(tall, torch.float32), 2 * orthogonalise(tall, torch.float32))
+
+
+def test_muon_knows_fused_weights_by_their_name_not_by_their_shape() -> None:
+    """With n_inner = 3 n_embd the feed-forward's first matrix has the shape of query, key and value weights."""
+    torch.manual_seed(0)
+    model = GPTForCausalLM(GPTConfig(vocab_size=11, n_positions=4, n_embd=8, n_layer=1, n_head=2, n_inner=24))
+    chosen = options(optimizer="muon", weight_decay=0.0)
+    optimizer = build_optimizer(model.named_parameters(), chosen)
+    before = everything(model, optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    block = model.transformer.h[0]
+    optimizer.step(torch.ones(()), torch.zeros(()))
+    for name, weight in (("attn.c_attn", block.attn.c_attn.weight), ("mlp.c_fc", block.mlp.c_fc.weight)):
+        assert weight.shape == (24, 8)
+        assert weight.grad is not None
+        pieces = weight.grad.view(3, 8, 8) if name == "attn.c_attn" else weight.grad[None] * 1.0
+        update = orthogonalise(pieces, torch.float32).view(24, 8) * (1.0 if name == "attn.c_attn" else 3**0.5)
+        change = before[f"transformer.h.0.{name}.weight"] - weight.detach()
+        torch.testing.assert_close(change, chosen.muon_learning_rate * update, atol=1e-5, rtol=1e-3)
 
 
 def test_muons_momentum_is_nesterovs() -> None:
@@ -162,3 +200,41 @@ def test_gradients_are_divided_by_the_scale(choice: str) -> None:
         optimizer.step(torch.tensor(scale), torch.zeros(()))
         ends.append(everything(model, optimizer))
     assert bits_equal(*ends)  # powers of two lose nothing
+
+
+@pytest.mark.usefixtures("_adagrad")
+def test_an_optimizer_off_the_shelf_obeys_scale_and_overflow() -> None:
+    test_gradients_are_divided_by_the_scale("adagrad")
+    test_a_masked_update_changes_no_bit("adagrad", float("nan"))
+
+
+@pytest.mark.usefixtures("_adagrad")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_with_an_optimizer_off_the_shelf_resumes_bit_for_bit(precision: str, tmp_path: Path) -> None:
+    plan = Plan(steps=5, log_every=1, save_every=2, keep_checkpoints=9, precision=precision)
+    model, optimizer, events = toy_train(plan, choice="adagrad", checkpoint_directory=tmp_path)
+    resumed = toy_train(plan, choice="adagrad", model=toy(seed=1), resume_from=tmp_path / "step-000002")
+    assert bits_equal(everything(*resumed[:2]), everything(model, optimizer))
+    assert step_rows(resumed[2]) == step_rows(events)[2:]
+    state = optimizer.parts[0].state[model.get_parameter("wte.weight")]
+    assert state["step"].item() == 5
+    assert not bits_equal(model.state_dict(), toy().state_dict())
+
+
+@pytest.mark.usefixtures("_adagrad")
+@pytest.mark.parametrize("choice", ["adagrad", "adamw"])
+def test_shards_of_parameters_are_updated_as_the_whole(choice: str) -> None:
+    whole, sharded = nn.Parameter(torch.randn(5, 3)), range(2, 4)
+    with torch.no_grad():
+        shard = nn.Parameter(whole[2:4].clone())
+    gradient, one, none = torch.randn(5, 3), torch.ones(()), torch.zeros(())
+    ends = []
+    for parameter, rows_here in ((whole, None), (shard, sharded)):
+        optimizer = build_optimizer([("w", nn.Parameter(whole.detach().clone()))], options(optimizer=choice))
+        optimizer.replace({"w": parameter}, {"w": rows_here or range(5)})
+        parameter.grad = gradient.clone() if rows_here is None else gradient[2:4].clone()
+        optimizer.step(one, none)
+        ends.append(everything(nn.ParameterDict({"w": parameter}), optimizer))
+    assert ends[0].keys() == ends[1].keys()
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor[2:4] if tensor.ndim else tensor, ends[1][name])

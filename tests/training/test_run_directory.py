@@ -21,14 +21,25 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import read_recipe
 from gptkit.training.events import Event, StepEvent
 from gptkit.training.finished_runs import lost_result, newest_finished
+from gptkit.training.metrics_file import rewind_rows
 from gptkit.training.plans import Plan, make_plan
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run, identity_values, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_identity import identity_values
 
 
 def row(step: int, **more: float) -> StepEvent:
-    return StepEvent(step, step * 10, 1.0 / step, 1e-3, 0.5, 100.0, 1.5, 0.25, evaluation=more)
+    return StepEvent(
+        step=step,
+        tokens=step * 10,
+        loss=1.0 / step,
+        learning_rate=1e-3,
+        grad_norm=0.5,
+        tokens_per_second=100.0,
+        elapsed_seconds=1.5,
+        data_seconds=0.25,
+        evaluation=more,
+    )
 
 
 def opened(options: PretrainOptions, root: Path | None = None) -> RunDirectory:
@@ -241,7 +252,7 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
         assert [(one["step"], one.get("val_loss", 0)) for one in run.rows()] == [(1, 0), (2, None), (3, 0)]
         with open(run.path / "metrics.jsonl", "a") as file:
             file.write('{"step": 4, "los')
-        run.drop_rows_after(1)
+        rewind_rows(run.path / "metrics.jsonl", 1)
         assert (run.path / "metrics.jsonl").read_bytes() == whole
 
 

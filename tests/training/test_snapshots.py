@@ -16,10 +16,9 @@ from gptkit.system import files
 from gptkit.system.run_layout import defect
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch
-from gptkit.training.checkpoints import newest_committed
+from gptkit.training.checkpoints import drop_snapshots_after, newest_committed
 from gptkit.training.options import TrainingOptions
 from gptkit.training.plans import Plan, snapshots_of
-from gptkit.training.snapshots import drop_after
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -87,9 +86,9 @@ def test_an_interrupted_run_leaves_the_same_bytes(cut: int, tmp_path: Path) -> N
 def test_going_back_drops_later_ones_and_what_a_cut_off_removal_left(tmp_path: Path) -> None:
     toy_train(Plan(steps=4, snapshots=4), snapshot_directory=tmp_path)
     shutil.copytree(tmp_path / "step-000004", tmp_path / "removed-step-000005")
-    drop_after(tmp_path, 2)
+    drop_snapshots_after(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001", "step-000002"]
-    drop_after(tmp_path / "nowhere", 2)
+    drop_snapshots_after(tmp_path / "nowhere", 2)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_half_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -49,11 +49,10 @@ def parse(arguments: Sequence[str]) -> Request | int:
 
 def make_app() -> Any:
     """Return the program as Typer runs it."""
-    first_examples = [row.examples[0] for row in COMMANDS]
     app = typer.Typer(
         cls=_Group,
         help=GROUPS[""],
-        epilog=_examples(first_examples),
+        epilog=_examples([row.examples[0] for row in COMMANDS]),
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -65,12 +64,19 @@ def make_app() -> Any:
             groups[group] = typer.Typer(cls=_Group)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         command = type("_Command", (_Command,), {"row": row})
-        text = f"{row.help}\n\n{row.about}"
-        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
+        groups[group].command(name, cls=command, help=_help(row.options), epilog=_examples(row.examples))(
+            _signature(row)
+        )
     program = typer.main.get_command(app)
     for option in program.params:
         option.default = False  # as None, the flags of completion would import pydantic
     return program
+
+
+def _help(options: type) -> str:
+    """Return the docstring of a command's options, a paragraph a line."""
+    paragraphs = (inspect.getdoc(options) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _show_version(value: bool) -> None:
@@ -97,24 +103,22 @@ def _signature(row: Command) -> Callable[..., dict[str, Any]]:
     def values(**given: Any) -> dict[str, Any]:
         return given
 
-    hints, kinds = get_type_hints(row.options), kinds_of(row.options)
-    parameters = [_parameter(name, hints[name], kinds[name], field) for name, field in fields_of(row.options).items()]
+    kinds, fields = kinds_of(row.options), fields_of(row.options)
+    parameters = [_parameter(name, kinds[name], field) for name, field in fields.items()]
     if recipe_keys(row.options):
-        about = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
-        info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=about, autocompletion=COMPLETERS["recipe"])
+        text = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
+        info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=text, autocompletion=COMPLETERS["recipe"])
         parameters.append(_keyword("recipe", Annotated[str | None, info], None))
-    if any(parameter.annotation.__metadata__[0].hidden for parameter in parameters):
+    if any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values()):
         info = _option("Run", "--help-all", help="Show the help of every flag and recipe key.")
         parameters.append(_keyword("help_all", Annotated[bool, info], False))
-    parameters.sort(key=_place_in_help)
     values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return values
 
 
-def _parameter(name: str, hint: Any, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
-    facts = field.metadata
-    flag = "--" + name.replace("_", "-")
+def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
+    facts, flag = field.metadata, "--" + name.replace("_", "-")
     where = name.upper() if facts["argument"] else flag
 
     def parse(value: Any) -> Any:
@@ -126,16 +130,16 @@ def _parameter(name: str, hint: Any, kind: Kind, field: dataclasses.Field[Any]) 
         "help": facts["help"].partition(" [default")[0],  # for completion; the help itself says more
         "metavar": facts["metavar"] or "|".join(kind.choices) or placeholder,
         "autocompletion": (lambda: [*kind.choices]) if kind.choices else COMPLETERS.get(name),
+        "parser": None if kind.type is bool else parse,
     }
     if facts["argument"]:
-        info: Any = typer.Argument(parser=parse, show_default=False, **more)
-    elif kind.type is bool:
-        info = _option(facts["panel"], f"{flag}/--no-{flag[2:]}", **more)
+        info: Any = typer.Argument(show_default=False, **more)
     else:
-        info = _option(facts["panel"], flag, *filter(None, [facts["short"]]), parser=parse, **more)
+        flag = f"{flag}/--no-{flag[2:]}" if kind.type is bool else flag
+        info = _option(facts["panel"], flag, *filter(None, [facts["short"]]), **more)
     required = field.default is None and not kind.optional
     default = inspect.Parameter.empty if required else field.default
-    return _keyword(name, Annotated[list[str] if kind.many else hint, info], default)
+    return _keyword(name, Annotated[list[str] if kind.many else kind.type, info], default)
 
 
 def _option(panel: Panel, *flags: str, **more: Any) -> Any:
@@ -145,14 +149,6 @@ def _option(panel: Panel, *flags: str, **more: Any) -> Any:
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _place_in_help(parameter: inspect.Parameter) -> tuple[int, bool, bool]:
-    """Order the panels; in each what is required comes first, then what has a short name, which is used most."""
-    info = parameter.annotation.__metadata__[0]
-    panel, flags = info.rich_help_panel, (info.default, *(info.param_decls or ()))
-    is_optional = parameter.default is not inspect.Parameter.empty
-    return PANELS.index(panel) if panel else -1, is_optional, not any(len(str(flag)) == 2 for flag in flags)
 
 
 class _FlagsAsWritten:
@@ -240,28 +236,29 @@ class _Command(_FlagsAsWritten, TyperCommand):
         if values.get("resume", "auto") not in ("auto", "never"):
             values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
         recipe = ctx.obj
-        held = [
-            f"{name} {value}"
-            for name, value in recipe.values.items()
-            if values[name] == value and name != self.row.recipe_by
-        ]
+        set_here = {name for name, value in recipe.values.items() if values[name] == value} - {self.row.recipe_by}
+        held = [f"{name} {value}" for name, value in recipe.values.items() if name in set_here]
         note = f"recipe {recipe.default_name}: {', '.join(held)}" if recipe.default_name and held else ""
         return Request(self.row, self.row.options(**values), note)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         fields, params = fields_of(self.row.options), list[Any](self.params)
         for param in params:
-            if (field := fields.get(param.name)) is None:
-                continue
-            default = (ctx.default_map or {}).get(param.name, field.default)
-            param.help = _explanation(field.metadata["help"], default)
-            if field.default is False:
-                param.secondary_opts = []  # --no-x overrules a recipe alone
-            if self.shows_all:
-                param.hidden = False
-            if field.metadata["recipe_only"]:
-                param.opts, param.secondary_opts = [param.name], []
+            if field := fields.get(param.name):
+                default = (ctx.default_map or {}).get(param.name, field.default)
+                param.help = _explanation(field.metadata["help"], default)
+                param.hidden = param.hidden and not self.shows_all
+                if field.default is False:
+                    param.secondary_opts = []  # --no-x overrules a recipe alone
+                if field.metadata["recipe_only"]:
+                    param.opts = [param.name]
+        self.params = sorted(params, key=_place_in_help)
         super().format_help(ctx, formatter)
+
+
+def _place_in_help(param: Any) -> tuple[int, bool, bool]:
+    """Order the panels; in each what is required comes first, then what has a short name, which is used most."""
+    return PANELS.index(param.rich_help_panel or "Common"), not param.required, len(param.opts) < 2
 
 
 def _explanation(text: str, default: Any) -> str:

@@ -23,22 +23,20 @@ from gptkit.pretrain.options import PretrainOptions
 
 @dataclass(frozen=True)
 class Command:
-    """A row of the table.
+    """A row of the table; the docstring of `options` is the command's help.
 
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
     is what --json prints. `next` is the command to try next, or what makes it of that dict ("" = none); it is filled
     from the dict, `{free:NAME}` with a name that no file has yet. Where no --recipe is named, the one named like the
-    value of the option `recipe_by` (`laptop` without it) gives the defaults. `about` follows `help` on its own page.
+    value of the option `recipe_by` (`laptop` without it) gives the defaults.
     """
 
     name: str
-    help: str
     options: type[OutputOptions]
     function: str
     examples: tuple[str, ...]
     next: str | Callable[[Mapping[str, Any]], str]
     recipe_by: str | None = None
-    about: str = ""
 
 
 def _after_finetune(result: Mapping[str, Any]) -> str:
@@ -62,7 +60,6 @@ def _after_eval(result: Mapping[str, Any]) -> str:
 COMMANDS = (
     Command(
         "pretrain",
-        "Train a GPT-1 or GPT-2 model from scratch on raw text, or go on from a model directory.",
         PretrainOptions,
         "gptkit.pretrain.command:run",
         (
@@ -76,7 +73,6 @@ COMMANDS = (
     ),
     Command(
         "finetune",
-        "Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.",
         FinetuneOptions,
         "gptkit.finetune.command:run",
         (
@@ -87,12 +83,9 @@ COMMANDS = (
         ),
         _after_finetune,
         recipe_by="task",
-        about="The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py) and "
-        "the classifier's state is dropped with probability 0.1 (its paper, 4.1).",
     ),
     Command(
         "tasks",
-        "List the tasks to fine-tune on: format, metric, sizes, and where the data comes from.",
         TasksOptions,
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
@@ -100,7 +93,6 @@ COMMANDS = (
     ),
     Command(
         "generate",
-        "Generate text with a model: unconditional, from a prompt, from many, or in a dialogue.",
         GenerateOptions,
         "gptkit.generate.command:run",
         (
@@ -114,7 +106,6 @@ COMMANDS = (
     ),
     Command(
         "eval",
-        "Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.",
         EvalOptions,
         "gptkit.evaluate.command:run",
         (
@@ -124,15 +115,9 @@ COMMANDS = (
             "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
         ),
         _after_eval,
-        about="Names: texts (perplexity, wikitext2, wikitext103, ptb, 1bw, enwik8, text8), choices (lambada, cbt-cn, "
-        "cbt-ne, cbt-v, cbt-p, winograd, hellaswag, story-cloze, race, copa, blimp, cola, sst2, demo-cloze), written "
-        "answers (cnn-dm, wmt14-en-fr, wmt14-fr-en, coqa, natural-questions), and all of gptkit tasks for a model that "
-        "was fine-tuned on it. Exit 0: passed, or too few items to tell; 3: worse than the baseline; 4: nothing to "
-        "compare.",
     ),
     Command(
         "convert",
-        "Import a model's weights from another format, or export them.",
         ConvertOptions,
         "gptkit.convert.command:run",
         (
@@ -143,7 +128,6 @@ COMMANDS = (
     ),
     Command(
         "tokenizer train",
-        "Train a tokenizer on the text that pretrain would train on.",
         TokenizerTrainOptions,
         "gptkit.manage.tokenizer:run_train",
         (
@@ -154,7 +138,6 @@ COMMANDS = (
     ),
     Command(
         "tokenizer compare",
-        "Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed.",
         TokenizerCompareOptions,
         "gptkit.manage.tokenizer:run_compare",
         (
@@ -165,7 +148,6 @@ COMMANDS = (
     ),
     Command(
         "recipes ls",
-        "List the model presets and the recipes.",
         RecipesListOptions,
         "gptkit.cli.recipes:run_list",
         ("gptkit recipes ls",),
@@ -173,7 +155,6 @@ COMMANDS = (
     ),
     Command(
         "recipes show",
-        "Show a preset or a recipe, with every key that it leaves at its default.",
         RecipesShowOptions,
         "gptkit.cli.recipes:run_show",
         ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
@@ -181,7 +162,6 @@ COMMANDS = (
     ),
     Command(
         "recipes cp",
-        "Copy a preset or a recipe, to change it.",
         RecipesCopyOptions,
         "gptkit.cli.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
@@ -189,7 +169,6 @@ COMMANDS = (
     ),
     Command(
         "env",
-        "Show versions, processor, GPUs, compiler and folders.",
         EnvOptions,
         "gptkit.manage.env:run",
         ("gptkit env", "gptkit env --json"),

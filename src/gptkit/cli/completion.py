@@ -13,8 +13,7 @@ from gptkit.recipes import CONFIG, all_recipes, recipes_of
 
 def tasks(ctx: typer.Context) -> list[str]:
     """Return what finetune trains on; for eval also its own rows, and each of their protocols."""
-    from gptkit.tasks.evaluations import names_of_evaluations
-    from gptkit.tasks.table import TASKS
+    from gptkit.tasks.table import TASKS, names_of_evaluations
 
     return sorted({*TASKS, *(names_of_evaluations() if ctx.command.name == "eval" else ())})
 

@@ -94,20 +94,11 @@ def _write_log(error: BaseException, run_directory: Path | None, command_line: s
     content = f"gptkit {gptkit.__version__}\n{command_line}\n\n{text}"
     for place in (run_directory, None):
         with contextlib.suppress(OSError):
-            folder = place or Path(tempfile.gettempdir())
-            if folder.is_dir():
-                with tempfile.NamedTemporaryFile(
-                    "w",
-                    prefix="gptkit-error-",
-                    suffix=".log",
-                    dir=folder,
-                    delete=False,
-                    encoding="utf-8",
-                    errors="backslashreplace",
-                ) as file:
-                    file.write(content)
-                if folder == run_directory:  # a group may share it, but tempfile creates with mode 600
-                    with contextlib.suppress(OSError):
-                        shutil.copymode(folder / CONFIG, file.name)
-                return Path(file.name)
+            number, name = tempfile.mkstemp(".log", "gptkit-error-", place)
+            with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(content)
+            if place:  # a group may share it, but tempfile creates with mode 600
+                with contextlib.suppress(OSError):
+                    shutil.copymode(place / CONFIG, name)
+            return Path(name)
     return None

@@ -59,7 +59,7 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
         if isinstance(error, SystemExit):
             raise  # anything else may come: a panic of tokenizers is no Exception
         failure = as_gptkit_error(error, console.run_directory, console.command_line)
-        if ranks.hand_over_error(failure):
+        if ranks.report_error(failure):
             return failure.exit_code
         if console.json:
             with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     command = request.command
     _prepare_environment(vars(request.options).values())
     result = _result(request, arguments, console)
-    if ranks.hand_over_result(result):
+    if ranks.report_result(result):
         return
     if request.options.json:
         console.print_json(result)

@@ -24,7 +24,7 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files.files import source_directory
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.carried_task import TASK_FILE, carried_task, write_task
+from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model

@@ -11,7 +11,7 @@ from gptkit.options import OutputOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(OutputOptions):
-    """Import or export a model's weights."""
+    """Import a model's weights from another format, or export them."""
 
     source: str = option(
         None,

@@ -11,7 +11,11 @@ from gptkit.options import DeviceName, OutputOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(OutputOptions):
-    """Score a model, and compare it with a baseline."""
+    """Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.
+
+    gptkit tasks lists the names of tasks and protocols. Exit code 0: passed, or too few items to tell; 3: worse than
+    the baseline; 4: nothing to compare.
+    """
 
     task: tuple[str, ...] = option(
         (),

@@ -25,11 +25,12 @@ from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system import files
-from gptkit.system.run_layout import directory_name
-from gptkit.tasks.carried_task import carried_task, write_task
+from gptkit.system.run_layout import METRICS, directory_name
 from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
-from gptkit.tasks.table import TASKS, Task, find_task
-from gptkit.training import checkpoints, manifests
+from gptkit.tasks.own import carried_task, write_task
+from gptkit.tasks.table import TASKS, find_task
+from gptkit.tasks.task import Task
+from gptkit.training import checkpoints
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of
 from gptkit.training.job import TrainingJob
@@ -37,8 +38,7 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run import TrainResult, finish_run, open_on_main, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run
+from gptkit.training.run_directory import RunDirectory, check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
 
@@ -128,7 +128,7 @@ def _refuse_half_studies(options: FinetuneOptions) -> None:
 
 def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
     several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / manifests.METRICS).exists():
+    if several and options.out is not None and (options.out / METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
 

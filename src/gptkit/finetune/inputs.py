@@ -19,8 +19,9 @@ from gptkit.model_files.files import model_directory
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels
-from gptkit.tasks.reading import Loaded, load_examples
-from gptkit.tasks.table import Task, find_task
+from gptkit.tasks.reading import load_examples
+from gptkit.tasks.table import find_task
+from gptkit.tasks.task import Loaded, Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gptkit.options import CompileChoice, DeviceName, option, override, recipe_only
-from gptkit.training.options import OptimizerName, PrecisionName, ScheduleName, TrainingOptions
+from gptkit.options import option, override, recipe_only
+from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
-    """Fine-tune a pre-trained model on a labelled task, as GPT-1 did it."""
+    """Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.
+
+    The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py), and there is
+    a dropout of 0.1 before the classifier (its paper, 4.1).
+    """
 
     task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
     data: str | None = option(
@@ -57,10 +61,14 @@ class FinetuneOptions(TrainingOptions):
         help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
     )
     layer_decay: float = option(
-        1.0, "Factor on the learning rate for each layer further down; 0.38 = ULMFiT's (its 3.2).", minimum=0, maximum=1
+        1.0,
+        "Learning-rate factor per layer downwards; 0.38 = ULMFiT's (its 3.2).",
+        minimum=0,
+        maximum=1,
+        panel="Advanced",
     )
     unfreeze: Literal["all", "gradual"] = option(
-        "all", "gradual = the head alone in epoch 1, then one layer more each epoch (ULMFiT, 3.3)."
+        "all", "gradual = the head alone in epoch 1, then one layer more each epoch (ULMFiT, 3.3).", panel="Advanced"
     )
     transfer_layers: str | None = option(
         None,
@@ -75,18 +83,11 @@ class FinetuneOptions(TrainingOptions):
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
 
-    precision: PrecisionName = override(TrainingOptions, "precision", panel="Advanced")
-    device: DeviceName = override(TrainingOptions, "device", panel="Advanced")
-    compile: CompileChoice = override(TrainingOptions, "compile", panel="Advanced")
     micro_batch: int | None = override(
-        TrainingOptions,
-        "micro_batch",
-        help="Most examples of one forward pass [default: chosen by length].",
-        panel="Advanced",
+        TrainingOptions, "micro_batch", help="Most examples of one forward pass [default: chosen by length]."
     )
-    log_every: int = override(TrainingOptions, "log_every", panel="Advanced")
     eval_every: int | None = override(
-        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch].", panel="Advanced"
+        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch]."
     )
 
     keep_checkpoints: int = override(

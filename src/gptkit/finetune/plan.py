@@ -12,7 +12,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluate_head, metrics_of
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 from gptkit.training import rules
 from gptkit.training.batches import Batches, ShouldStop
 from gptkit.training.hardware import Hardware
@@ -46,7 +46,7 @@ def length_of(options: FinetuneOptions, inputs: Inputs) -> Length:
 
 def choices(options: FinetuneOptions, hardware: Hardware) -> Choices:
     """Return the run's arithmetic; auto never compiles here, where nearly every batch has a length of its own."""
-    return rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    return rules.choose(options.precision, options.compile, hardware)
 
 
 def cutting(options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware) -> MicroBatching:

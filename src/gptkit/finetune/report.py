@@ -12,9 +12,9 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.plan import length_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.tasks.carried_task import TASK_FILE
 from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.table import Task
+from gptkit.tasks.own import TASK_FILE
+from gptkit.tasks.task import Task
 from gptkit.text.embedded import LICENCE
 from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices
@@ -86,7 +86,7 @@ def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
         rows.append(
             (
                 PAPER_ROWS[variant],
-                shown(getattr(task.published, variant, None)),
+                shown(task.ablation.get(variant)),
                 shown(one["metrics"][metric], 100),
                 shown(one.get("std", {}).get(metric), 100),
                 shown_interval(one.get("interval", {}).get(metric), 100),
@@ -99,10 +99,10 @@ def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
 
 def published(task: Task, metric: str) -> str:
     """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
-    if task.published is None or task.published.metric != metric:
+    if task.published is None or task.published.measure != metric:
         return "n/a"
-    facts = [task.published.source, *filter(None, [task.published.note])]
-    return f"{task.published.value:g} ({'; '.join(facts)})"
+    facts = [task.published.source, *filter(None, [task.note])]
+    return f"{round(100 * task.published.value, 1):g} ({'; '.join(facts)})"
 
 
 def shown(value: float | None, scale: float = 1.0) -> str:

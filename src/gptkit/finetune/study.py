@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptkit.finetune.statistics import bootstrap_interval, mean_std, paired_interval
-from gptkit.tasks.table import Task
+from gptkit.tasks.task import Task
 
 # What each variant changes of the run as it was asked for.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

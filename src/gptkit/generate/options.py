@@ -31,11 +31,9 @@ class SourceOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(TextModelOptions, SourceOptions):
-    """Generate text with a model.
+    """Generate text with a model: unconditional, from a prompt, from many, or in a dialogue."""
 
-    No field of this file bears on a text; what does is a field of DecodingOptions, by which samples files are hashed.
-    """
-
+    # No field of this file bears on a text; what does is a field of DecodingOptions, by which samples files are hashed.
     interactive: bool = option(False, "Prompt interactively; !help lists the commands.")
     stream: bool | None = option(
         None,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrainOptions(OutputOptions):
-    """Make the tokenizer that pretrain would make of the same text."""
+    """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
         (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
@@ -51,7 +51,8 @@ class TokenizerCompareOptions(OutputOptions):
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
     """Train a tokenizer on the training text and save it; return what `--json` prints."""
-    from gptkit.text.tokenizers.loading import fingerprint, needs_training
+    from gptkit.text.tokenizers.kinds import needs_training
+    from gptkit.text.tokenizers.loading import fingerprint
 
     if not needs_training(options.tokenizer):
         raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix="write char or bpe:N")
@@ -71,7 +72,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "tokenizer": options.tokenizer,
         "tokenizer_dir": options.out.absolute(),
         "entries": len(tokenizer),
-        "training_bytes": corpus.train_bytes,
+        "training_bytes": corpus.train.count_bytes(),
         "seconds": seconds,
         "sha256": fingerprint(tokenizer),
     }
@@ -82,13 +83,14 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Measure two tokenizers on the same text; return what `--json` prints."""
     from gptkit.manage.tokenizer_comparison import compare, take
-    from gptkit.text.tokenizers.loading import load_tokenizer, needs_training
+    from gptkit.text.tokenizers.kinds import needs_training
+    from gptkit.text.tokenizers.loading import load_tokenizer
 
     specs = (options.first, options.second)
     there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _opened(options.data, "0.1", console)
     first, second = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
-    comparison = compare(first, second, take(corpus.train_pieces(), round(options.megabytes * 1e6)))
+    comparison = compare(first, second, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
     _show(comparison, options, console)
     fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
     return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **dataclasses.asdict(comparison)}
@@ -104,9 +106,9 @@ def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
 
 
 def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
-    from gptkit.text.tokenizers.loading import train_tokenizer, training_note
+    from gptkit.text.tokenizers.kinds import train_tokenizer, training_note
 
-    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
+    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train.pieces()))
     if note := training_note(spec, tokenizer):
         console.warn(note)
     return tokenizer

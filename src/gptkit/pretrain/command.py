@@ -24,7 +24,7 @@ from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
-from gptkit.training import raising, rules
+from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware, hardware_of
@@ -35,8 +35,8 @@ from gptkit.training.plans import Plan, make_plan, make_schedule
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run import Sample, TrainResult, finish_run, open_on_main, train_run
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import check_run, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_identity import asks_for_more_steps
 from gptkit.training.schedules import steps_before_decay
 from gptkit.training.trackers import check_tracker
 
@@ -67,7 +67,7 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
-    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    rules.choose(options.precision, options.compile, hardware)
 
 
 def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
@@ -80,7 +80,7 @@ def _with_readable_model(options: PretrainOptions, console: Console) -> Pretrain
 def _is_finished(options: PretrainOptions) -> bool:
     """Say whether a run has all the steps that are asked for."""
     result = None if options.out is None else read_result(options.out)
-    return result is not None and not raising.is_raised(options, result.get("steps"))
+    return result is not None and not asks_for_more_steps(options, result.get("steps"))
 
 
 def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
         model,
         inputs.text.validation.ids,
         sequence_length=inputs.sequence_length,
-        utf8_bytes=inputs.corpus.validation_bytes,
+        utf8_bytes=inputs.text.validation.utf8_bytes,
         should_stop=should_stop,
     )
 

@@ -16,8 +16,9 @@ from gptkit.model_files.files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, open_corpus
-from gptkit.text.tokenizers.cached import cached_tokenizer
-from gptkit.text.tokenizers.loading import load_tokenizer, needs_training, separator_id, tokenizer_in, training_note
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.kinds import needs_training, training_note
+from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
 from gptkit.training import rules
 
 if TYPE_CHECKING:
@@ -85,17 +86,18 @@ def outline_inputs(options: PretrainOptions, say: Callable[[str], None], opening
     rows_per_step = _rows_per_step(options, sequence_length)
     corpus = _corpus(options, say, opening)
     spec = options.tokenizer or DEFAULT_TOKENIZER
-    is_read = corpus.train_bytes <= READ_AT_ONCE
+    is_read = corpus.train.about_bytes <= READ_AT_ONCE
     tokenizer = given.tokenizer
     if tokenizer is None and (is_read or not spec.startswith("bpe:")):
         tokenizer = _trained_tokenizer(spec, corpus, say)
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
-    sides = corpus.train_bytes // BYTES_PER_TOKEN, corpus.validation_bytes // BYTES_PER_TOKEN
     if is_read:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
         sides = len(text.train), len(text.validation)
+    else:
+        sides = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     with torch.device("meta"):
         model = given.model.to("meta") if given.model else _fresh_model(options, vocabulary)  # type: ignore[arg-type]
     if tokenizer is not None:
@@ -170,7 +172,7 @@ def _corpus(options: PretrainOptions, say: Callable[[str], None], opening: str) 
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     if opening:
         say(opening)
-    say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
+    say(f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)
     return corpus

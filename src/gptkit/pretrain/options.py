@@ -10,7 +10,7 @@ from gptkit.training.options import TrainingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(TrainingOptions):
-    """Train a GPT-1 or GPT-2 model from scratch on raw text."""
+    """Train a GPT-1 or GPT-2 model from scratch on raw text, or continue from a model directory."""
 
     data: tuple[str, ...] = option(
         (),

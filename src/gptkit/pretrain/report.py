@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import DEFAULT_TOKENIZER, Inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.text.tokenizers.loading import separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training.rules import Choices
 
 SAMPLE_TOP_K = 40
@@ -82,8 +82,8 @@ def model_card(
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
         shape=describe_shape(config),
-        data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
-        f"{inputs.corpus.validation_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {inputs.text.train.utf8_bytes:,} bytes to train on, "
+        f"{inputs.text.validation.utf8_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",

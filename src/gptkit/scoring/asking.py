@@ -44,6 +44,7 @@ def score_protocols(
     items = [
         protocol.items(
             examples,
+            groups,
             [tuple(_own(request, known) for request in group) for group, known in zip(groups, found, strict=True)],
             encoder,
         )

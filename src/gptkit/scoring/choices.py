@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.scoring.protocols import Items, Published, ScoredProtocol
-from gptkit.scoring.remembered import remembered
-from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.protocols import Answers, Items, ScoredProtocol
+from gptkit.scoring.requests import Answer, Group, Request
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
@@ -20,80 +21,74 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]  # a context and the continuation that is scored after it
 Pairs = Callable[[Example], Sequence[Pair]]  # a pair for each choice of an example
-Score = Callable[[Answer, str], float]  # of a continuation: the larger, the better
+Score = Callable[[Request, Answer], float]  # of a continuation: the larger, the better
 Ties = Literal["wrong", "first"]
 Groups = Callable[[Sequence[Example]], Mapping[str, tuple[str, ...]]]
 
-MEASURES = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
 
-
-def total(answer: Answer, continuation: str) -> float:
+def total(request: Request, answer: Answer) -> float:
     """Return the log-probability of the continuation."""
     return float(answer.log_probs.sum())
 
 
-def per_token(answer: Answer, continuation: str) -> float:
+def per_token(request: Request, answer: Answer) -> float:
     """Return the mean log-probability of the continuation's tokens."""
-    return total(answer, continuation) / len(answer.log_probs)
+    return total(request, answer) / len(answer.log_probs)
 
 
-def per_character(answer: Answer, continuation: str) -> float:
+def per_character(request: Request, answer: Answer) -> float:
     """Return the log-probability by the characters of the continuation, the space that joins it not counted."""
-    return total(answer, continuation) / len(continuation.removeprefix(" "))
+    return total(request, answer) / request.characters
 
 
-def possible(score: Score) -> Score:
-    """Return the score that is -inf where nothing of the continuation could be scored."""
-    return lambda answer, continuation: score(answer, continuation) if len(answer.log_probs) else -math.inf
+def scores_of(score: Score, group: Group, answers: Answers) -> NDArray[np.float64]:
+    """Return the score of each continuation (continuation,), -inf where nothing of it could be scored."""
+    pairs = zip(group, answers, strict=True)
+    return np.array([score(request, answer) if len(answer.log_probs) else -math.inf for request, answer in pairs])
 
 
-def choice_protocol(
-    name: str,
-    about: str,
-    pairs: Pairs,
-    score: Score,
-    *,
-    choices: int,
-    ties: Ties = "wrong",
-    published: Sequence[Published] = (),
-    groups: Groups | None = None,
-) -> ScoredProtocol:
-    """Return the protocol that takes the choice with the largest score of its (context, continuation).
+@dataclass(frozen=True)
+class ChoiceProtocol(ScoredProtocol):
+    """The protocol that takes the choice with the largest score of its (context, continuation).
 
-    `choices` is how many an example has, from which guessing is right once. Of choices with equal scores the first is
-    taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never taken; the answer to an
-    example without any other is -1, and wrong. The confidence is the winner's share of the exponentials of all scores.
+    The score is the log-probability, and `chance` that of two choices, unless said otherwise. Of choices with equal
+    scores the first is taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never
+    taken; the answer to an example without any other is -1, and wrong. The confidence is the winner's share of the
+    exponentials of all scores.
     """
-    score = possible(score)
 
-    def all_pairs(examples: Sequence[Example]) -> list[Sequence[Pair]]:
-        return [pairs(one) for one in examples]
+    measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
+    chance: float | None = 1 / 2
+    version: int = 2  # 1 scored a part of choices that do not fit, and called all ties wrong
+    pairs: Pairs = field(kw_only=True)
+    score: Score = total
+    ties: Ties = "wrong"
+    groups: Groups | None = None
 
-    pairs_of = remembered(all_pairs)
+    def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
+        return requests_of([self.pairs(example) for example in examples], encoder)
 
-    def items(examples: Sequence[Example], answers: Sequence[tuple[Answer, ...]], encoder: Encoder) -> Items:
-        scores = [
-            np.array([score(answer, text) for answer, (_, text) in zip(group, texts, strict=True)])
-            for texts, group in zip(pairs_of(examples), answers, strict=True)
-        ]
-        references = np.array([label_of(one) for one in examples])
-        return Items(item_ids(examples), _columns(scores, references, ties), groups(examples) if groups else {})
+    def items(
+        self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
+    ) -> Items:
+        scores = [scores_of(self.score, *pair) for pair in zip(groups, answers, strict=True)]
+        references = np.array([label_of(example) for example in examples])
+        columns = _columns(scores, references, self.ties)
+        return Items(item_ids(examples), columns, self.groups(examples) if self.groups else {})
 
-    return ScoredProtocol(
-        name,
-        about,
-        MEASURES,
-        published=tuple(published),
-        chance=1 / choices,
-        version=2,  # 1 scored a part of choices that do not fit, and called all ties wrong
-        requests=lambda examples, encoder: requests_of(pairs_of(examples), encoder),
-        items=items,
-    )
+
+def ending_pairs(example: Example) -> list[Pair]:
+    """Return the context (with the question where there is one), and each choice after a space."""
+    context, question, choices = example.fields
+    told = f"{context} {question}" if question else str(context)
+    return [(told, f" {choice}") for choice in choices]
 
 
 def requests_of(groups: Sequence[Sequence[Pair]], encoder: Encoder) -> list[Group]:
     """Return a group of requests for each example's pairs."""
-    requests = iter(encoder.requests([pair for group in groups for pair in group]))
+    pairs = [pair for group in groups for pair in group]
+    asked = zip(encoder.requests(pairs), pairs, strict=True)
+    requests = (replace(request, characters=len(text.removeprefix(" "))) for request, (_, text) in asked)
     return [tuple(islice(requests, len(group))) for group in groups]
 
 

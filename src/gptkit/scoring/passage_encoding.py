@@ -11,7 +11,7 @@ from gptkit.scoring.requests import TokenIds
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
-from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder, Part, strip_newlines
+from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, Part, join_lines
 
 _OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer knows
 
@@ -56,16 +56,12 @@ def _runs(passages: Sequence[str]) -> list[list[str]]:
 
 def _gpt1_ids(encoder: GPT1Encoder, parts: Sequence[str]) -> list[TokenIds]:
     """Return the ids of the parts of a document; where a line ends between two, the second begins with its token."""
-    found: list[TokenIds] = []
-    unescape_html, started, line_broken = True, False, False
+    encoded: list[TokenIds] = []
+    unescape_html = True
     for text in parts:
-        leading, ids, trailing = strip_newlines(encoder.encode_part(Part(text, unescape_html)), encoder.newline_id)
+        encoded.append(encoder.encode_part(Part(text, unescape_html)))
         unescape_html = unescape_html and "<" not in text
-        line_broken = line_broken or leading
-        found.append(np.concatenate([[encoder.newline_id], ids]) if ids.size and started and line_broken else ids)
-        line_broken = trailing or (line_broken and not ids.size)
-        started = started or ids.size > 0
-    return found
+    return list(join_lines(encoded, encoder.newline_id))
 
 
 def _divided(run: Sequence[str], ids: TokenIds, tokenizer: AnyTokenizer) -> list[TokenIds]:

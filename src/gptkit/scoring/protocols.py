@@ -1,7 +1,8 @@
-"""What the table of evaluations is made of: an evaluation, its data, and its protocols: how each number is computed."""
+"""Protocols: exactly how a number of an evaluation is computed, and the scores of its items."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.scoring.requests import Answer, Group
-from gptkit.tasks.reading import Loaded
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
 Column = NDArray[np.float64]
+Answers = tuple[Answer, ...]  # to a group of requests
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,13 @@ class Published:
     source: str
 
 
+BEST_BEFORE_GPT1 = "best published before GPT-1"
+
+
+def best_before_gpt1(accuracy: float, source: str) -> tuple[Published, ...]:
+    return (Published(BEST_BEFORE_GPT1, "accuracy", accuracy, source),)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Exactly how a number is computed.
@@ -65,16 +73,22 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class ScoredProtocol(Protocol):
-    """A protocol over log-probabilities: pure functions from examples to requests, and from answers to items.
+class ScoredProtocol(Protocol, ABC):
+    """A protocol over log-probabilities: from examples to requests, and from the answers to items."""
 
-    `requests`: a group for each example. `items` gets the answers in the same shape. `settings` is what of the model or
-    tokenizer enters the number ("window": 1024): where it differs, two runs cannot be compared.
-    """
+    @abstractmethod
+    def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
+        """Return a group of requests for each example."""
 
-    requests: Callable[[Sequence[Example], Encoder], list[Group]] = field(kw_only=True)
-    items: Callable[[Sequence[Example], Sequence[tuple[Answer, ...]], Encoder], Items] = field(kw_only=True)
-    settings: Callable[[Encoder], Mapping[str, Any]] = field(kw_only=True, default=lambda encoder: {})
+    @abstractmethod
+    def items(
+        self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
+    ) -> Items:
+        """Return the items, given for each example its requests and their answers in the same order."""
+
+    def settings(self, encoder: Encoder) -> Mapping[str, Any]:
+        """Return what of the model or tokenizer enters the number: runs in which it differs cannot be compared."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -105,21 +119,3 @@ class RuleProtocol(Protocol):
     """What a rule gets that asks no model: a figure to see models beside."""
 
     items: Callable[[Sequence[Example]], Items] = field(kw_only=True)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A row of the table. `load` reads and checks what --data names (None: nothing was given).
-
-    `banned` are tokens that `Answer.top_allowed` may not be. `size` is the number of examples as published. `texts` are
-    the texts of an example that are looked for in a training corpus, all of its fields by default.
-    """
-
-    name: str
-    about: str
-    data: str
-    load: Callable[[str | None], Loaded]
-    protocols: tuple[Protocol, ...]
-    size: int | None = None
-    banned: Callable[[Encoder], Sequence[int]] | None = None
-    texts: Callable[[Example], tuple[str, ...]] | None = None

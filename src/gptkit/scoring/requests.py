@@ -16,13 +16,15 @@ class Request:
 
     A text's first token needs something before it: the separator of documents. A scorer sees n_positions + 1 tokens;
     more than those are scored in windows. `cut`: the model does not see all of the text at once. `impossible` says why
-    a text cannot be scored; its request scores nothing.
+    a text cannot be scored; its request scores nothing. `characters` is the length of a choice, where one is scored,
+    without the space that joins it to its context.
     """
 
     ids: TokenIds
     start: int
     cut: bool = False
     impossible: str = ""
+    characters: int = 0
 
 
 Group = tuple[Request, ...]  # requests of one example: what they begin with alike is computed once

@@ -8,25 +8,31 @@ authors distribute it, whatever the model reads of it or its tokenizer drops (GP
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import UsageError
-from gptkit.scoring.encoder import Encoder
-from gptkit.scoring.passage_encoding import encode_passages
-from gptkit.scoring.protocols import Items
-from gptkit.scoring.requests import Answer, Group, Request, TokenIds
+from gptkit.scoring.protocols import Answers, Items, ScoredProtocol
+from gptkit.scoring.requests import Group, Request, TokenIds
 from gptkit.scoring.windows import windows
 from gptkit.text.examples import Example
+
+if TYPE_CHECKING:
+    from gptkit.scoring.encoder import Encoder
 
 Texts = Sequence[str]
 Stride = Callable[[int], int]  # of n_positions
 Joined = Literal["as they are", "by the separator", "not at all"]
+
+
+def whole_window(n_positions: int) -> int:
+    """Return the stride of disjoint windows."""
+    return n_positions
 
 
 def unchanged(texts: Texts) -> Texts:
@@ -65,51 +71,54 @@ class Stream(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def requests_of(reading: Reading, stride: Stride, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
-    """Return a group for each passage: the windows whose scored tokens begin in it, often none."""
-    step = _checked(stride, encoder)
-    groups: list[list[Request]] = [[] for _ in examples]
-    for stream in _streams(reading, tuple(examples), encoder):
-        ends = 1 + np.cumsum(stream.counts)
-        for position, request in windows(stream.ids, window=encoder.n_positions, stride=step):
-            groups[stream.first + int(np.searchsorted(ends, position, side="right"))].append(request)
-    return [tuple(group) for group in groups]
+@dataclass(frozen=True)
+class TextProtocol(ScoredProtocol):
+    """The protocol that reads running text as `reading` says, in windows of n_positions with this stride."""
 
+    reading: Reading = field(kw_only=True)
+    stride: Stride = field(kw_only=True, default=whole_window)
 
-def items_of(
-    reading: Reading, examples: Sequence[Example], answers: Sequence[tuple[Answer, ...]], encoder: Encoder
-) -> Items:
-    """Return the passages' scores."""
-    counts = np.concatenate([stream.counts for stream in _streams(reading, tuple(examples), encoder)])
-    scored = [answer.log_probs for group in answers for answer in group]  # passages and windows are in one order
-    passage = np.repeat(np.arange(len(counts)), counts)
-    nll = np.bincount(passage, weights=-np.concatenate([np.zeros(0), *scored]), minlength=len(counts))
-    counted = [text for document in _documents(examples) for text in reading.counted(document)]
-    words = [count for document in _documents(examples) for count in reading.words(reading.counted(document))]
-    columns = {
-        "nll": nll,
-        "tokens": counts,
-        "words": words,
-        "bytes": [len(text.encode()) for text in counted],
-        "characters": [len(text) for text in counted],
-    }
-    return Items(
-        tuple(example.identifier for example in examples),
-        {name: np.asarray(column, np.float64) for name, column in columns.items()},
-    )
+    def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
+        """Return a group for each passage: the windows whose scored tokens begin in it, often none."""
+        step = self._checked_stride(encoder)
+        groups: list[list[Request]] = [[] for _ in examples]
+        for stream in _streams(self.reading, tuple(examples), encoder):
+            ends = 1 + np.cumsum(stream.counts)
+            for position, request in windows(stream.ids, window=encoder.n_positions, stride=step):
+                groups[stream.first + int(np.searchsorted(ends, position, side="right"))].append(request)
+        return [tuple(group) for group in groups]
 
+    def items(
+        self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
+    ) -> Items:
+        """Return the passages' scores."""
+        counts = np.concatenate([stream.counts for stream in _streams(self.reading, tuple(examples), encoder)])
+        scored = [answer.log_probs for group in answers for answer in group]  # passages and windows are in one order
+        passage = np.repeat(np.arange(len(counts)), counts)
+        documents = [self.reading.counted(document) for document in _documents(examples)]
+        counted = [text for document in documents for text in document]
+        columns = {
+            "nll": np.bincount(passage, weights=-np.concatenate([np.zeros(0), *scored]), minlength=len(counts)),
+            "tokens": counts,
+            "words": [count for document in documents for count in self.reading.words(document)],
+            "bytes": [len(text.encode()) for text in counted],
+            "characters": [len(text) for text in counted],
+        }
+        return Items(
+            tuple(example.identifier for example in examples),
+            {name: np.asarray(column, np.float64) for name, column in columns.items()},
+        )
 
-def settings_of(stride: Stride, encoder: Encoder) -> Mapping[str, Any]:
-    return {"window": encoder.n_positions, "stride": _checked(stride, encoder)}
+    def settings(self, encoder: Encoder) -> Mapping[str, Any]:
+        return {"window": encoder.n_positions, "stride": self._checked_stride(encoder)}
 
-
-def _checked(stride: Stride, encoder: Encoder) -> int:
-    """Return the stride; UsageError unless every token is scored once with it."""
-    step = stride(encoder.n_positions)
-    if not 1 <= step <= encoder.n_positions:
-        fix = f"give 1 to {encoder.n_positions:,}, the model's n_positions"
-        raise UsageError(f"a stride of {step:,} does not score every token once", where="--stride", fix=fix)
-    return step
+    def _checked_stride(self, encoder: Encoder) -> int:
+        """Return the stride; UsageError unless every token is scored once with it."""
+        stride = self.stride(encoder.n_positions)
+        if not 1 <= stride <= encoder.n_positions:
+            fix = f"give 1 to {encoder.n_positions:,}, the model's n_positions"
+            raise UsageError(f"a stride of {stride:,} does not score every token once", where="--stride", fix=fix)
+        return stride
 
 
 def _documents(examples: Sequence[Example]) -> list[list[str]]:
@@ -121,6 +130,8 @@ def _documents(examples: Sequence[Example]) -> list[list[str]]:
 # Protocols of one corpus share readings, and ask for requests before they ask for items.
 @lru_cache(maxsize=4)
 def _streams(reading: Reading, examples: tuple[Example, ...], encoder: Encoder) -> tuple[Stream, ...]:
+    from gptkit.scoring.passage_encoding import encode_passages
+
     documents: Sequence[Texts] = [reading.counted(document) for document in _documents(examples)]
     if reading.joined == "as they are":
         documents = [[text for document in documents for text in document]]

@@ -1,14 +1,63 @@
-"""Short answers against the accepted ones: SQuAD's normalisation, exact match, F1 over words, CoQA's several people."""
+"""What evaluations of texts that a model writes have in common.
+
+Sentences and first lines; short answers against the accepted ones (SQuAD's normalisation, exact match, F1 over words,
+CoQA's several people); and the libraries of the extra `eval`, imported where they are used.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gptkit.errors import UsageError
+from gptkit.scoring.protocols import Column, Generated
+from gptkit.text.examples import Example
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+# What ends a sentence with the quotes and brackets that close with it, or a line end.
+_END = re.compile(r"""[.!?\u2026]+["'\u2019\u201d\u00bb)\]]*(?=\s|$)|\n""")
+_WORD_BEFORE = re.compile(r"[\w.]*$")
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J, U.S, e.g
+_TITLES = frozenset(
+    [
+        *("mr", "mrs", "ms", "dr", "prof", "rev", "hon", "st", "sr", "jr", "no", "vs", "mme", "mlle"),
+        *("gen", "sen", "rep", "gov", "lt", "col", "sgt", "capt"),
+    ]
+)
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, without the white space around them.
+
+    A sentence ends after . ! ? or … before white space, and at a line end. A period after a title (Mr.) or after single
+    letters (J., U.S.) ends none, nor does one that a lower-case letter follows.
+    """
+    found, begin = [], 0
+    for end in _END.finditer(text):
+        if not _is_within(text, begin, end):
+            found.append(text[begin : end.end()].strip())
+            begin = end.end()
+    found.append(text[begin:].strip())
+    return [one for one in found if one]
+
+
+def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
+    if end[0] != ".":
+        return False
+    word = _WORD_BEFORE.search(text, begin, end.start())
+    before = word[0] if word else ""
+    if before.lower() in _TITLES or _INITIALS.fullmatch(before):
+        return True
+    following = text[end.end() :].lstrip(" \t")[:1] if end.end() < len(text) else ""
+    return following.islower()
 
 
 def normalised(answer: str) -> str:
@@ -24,7 +73,7 @@ def exact_match(answer: str, accepted: str) -> float:
     return float(normalised(answer) == normalised(accepted))
 
 
-def word_f1(answer: str, accepted: str) -> float:
+def token_f1(answer: str, accepted: str) -> float:
     """Return the harmonic mean of precision and recall of the normalised words; two empty answers agree."""
     given, wanted = normalised(answer).split(), normalised(accepted).split()
     if not given or not wanted:
@@ -33,12 +82,12 @@ def word_f1(answer: str, accepted: str) -> float:
     return 2 * same / (len(given) + len(wanted))
 
 
-def best_of(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
+def max_over_references(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
     """Return the score against the nearest accepted answer."""
     return max(score(answer, one) for one in accepted)
 
 
-def leaving_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
+def leave_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
     """Return the score as CoQA's official script takes it: the mean, over people, of the best among all the others.
 
     So a model and a person, who cannot be compared with themselves, face equally many answers. An only answer counts
@@ -49,3 +98,28 @@ def leaving_one_out(score: Callable[[str, str], float], answer: str, people: Seq
     scores = [score(answer, one) for one in people]
     others = (max(scores[:left] + scores[left + 1 :]) for left in range(len(scores)))
     return sum(others) / len(scores)
+
+
+def turns(questions: Iterable[str], answers: Iterable[str]) -> str:
+    """Return questions and answers as lines of a prompt."""
+    return "".join(f"Q: {question}\nA: {answer}\n" for question, answer in zip(questions, answers, strict=True))
+
+
+def answer_column(
+    score: Callable[[str, Sequence[str]], float], examples: Sequence[Example], texts: Sequence[Generated], field: int
+) -> Column:
+    """Return the score of each text's first line against the accepted answers in a field of its example."""
+    scores = [
+        score(text.text.split("\n", 1)[0].strip(), tuple(example.fields[field]))
+        for example, text in zip(examples, texts, strict=True)
+    ]
+    return np.array(scores, dtype=np.float64)
+
+
+def import_extra(module: str, package: str) -> Any:
+    """Return a module; UsageError with the line that installs it where it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        message = f"this evaluation scores with {package}, which is not installed"
+        raise UsageError(message, where="--task", fix="pip install 'gptkit[eval]'") from None

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from typing import NamedTuple
 
@@ -60,6 +61,26 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
         if (number := _number(one)) is not None:
             return _told(number, getattr(one, "filename", None), fix)
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, a device's or the host's; torch's errors are known without torch, which may not be
+    there."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+@contextmanager
+def translate_out_of_memory(fix: str) -> Iterator[None]:
+    """Raise OutOfResources, with what helps, where memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfResources("out of memory", fix=fix) from error
 
 
 def guard_limits() -> None:
@@ -135,13 +156,6 @@ def _told(number: int, where: object, fix: str) -> OutOfResources:
     raised = f"raise {limit.command}, which allows {bound:,} {limit.unit}" if bound is not None else ""
     at = str(where) if where is not None else limit.command if raised else None
     return OutOfResources(limit.message, where=at, fix="; ".join(filter(None, [raised, fix])) or "free some of them")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out; torch's errors are known by their text, since torch may not be there."""
-    text = str(error)
-    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    return of_torch or isinstance(error, MemoryError)
 
 
 def usable_processors() -> int:

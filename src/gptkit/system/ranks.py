@@ -1,4 +1,4 @@
-"""A process among several of one run: what its environment says of it, and what it hands to its launcher.
+"""A process among several of one run: what its environment says of it, and what it reports to its launcher.
 
 The launcher speaks for all its ranks, so that users see one result or one error; it gives them a folder for both.
 """
@@ -14,20 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gptkit.errors import GptkitError, OtherRankFailed, Reported
 
 FOLDER = "GPTKIT_LAUNCH"  # the launcher's process id and its folder, in the ranks' environment
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")  # any launcher sets one of these
-RESULT, RUN = "result.json", "run"
+RESULT, RUN, ERRORS = "result.json", "run", "error-*.json"
 PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """How a launcher started this process: one of `size`; `launcher` is its process id where it is gptkit itself."""
 
     rank: int
@@ -43,12 +41,12 @@ def world(environment: Mapping[str, str] = os.environ) -> World | None:
     return World(int(environment.get("RANK") or 0), int(environment.get("WORLD_SIZE") or 1), launcher)
 
 
-def is_left_alone(environment: Mapping[str, str] = os.environ) -> bool:
+def is_unconnected(environment: Mapping[str, str] = os.environ) -> bool:
     """Say whether accelerate launch was told of several processes, and started this one without the others."""
     return {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= environment.keys() and "WORLD_SIZE" not in environment
 
 
-def marked(folder: Path) -> dict[str, str]:
+def launcher_environment(folder: Path) -> dict[str, str]:
     """Return the environment by which ranks know this process for their launcher."""
     return {FOLDER: f"{os.getpid()}:{folder}"}
 
@@ -57,29 +55,34 @@ def _folder() -> Path | None:
     return Path(os.environ[FOLDER].partition(":")[2]) if FOLDER in os.environ else None
 
 
-def hand_over_result(result: Mapping[str, Any]) -> bool:
-    """Leave rank 0's result to the launcher, if gptkit launched this rank; return whether it did."""
+def report_result(result: Mapping[str, Any]) -> bool:
+    """Leave rank 0's result to the launcher; return whether gptkit launched this rank."""
     folder = _folder()
     if folder is not None and os.environ.get("RANK") == "0":
         (folder / RESULT).write_text(json.dumps(result))
     return folder is not None
 
 
-def hand_over_run(directory: Path) -> None:
+def report_run(directory: Path) -> None:
     """Tell the launcher, if gptkit launched this rank, which run was opened; the first one counts."""
     folder = _folder()
     if folder is not None and not (folder / RUN).exists():
         (folder / RUN).write_text(str(directory))
 
 
-def run_in(folder: Path) -> Path | None:
+def result_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    return result
+
+
+def run_of(folder: Path) -> Path | None:
     """Return the run that the ranks opened, if they came to that."""
     path = folder / RUN
     return Path(path.read_text()) if path.exists() else None
 
 
-def hand_over_error(error: GptkitError, *, of_rank: str | None = None) -> bool:
-    """Leave an error, of this rank or another, to the launcher, if gptkit launched this rank; say whether it did."""
+def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
+    """Leave an error, of this rank or another, to the launcher; return whether gptkit launched this rank."""
     folder = _folder()
     if folder is None:
         return False
@@ -87,8 +90,8 @@ def hand_over_error(error: GptkitError, *, of_rank: str | None = None) -> bool:
     if is_collateral:
         _wait_for_any(folder)  # the launcher ends all ranks when the first has ended
     record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
+    path = folder / f"error-{os.environ.get('RANK', '0') if rank is None else rank}.json"
     with contextlib.suppress(OSError):
-        path = folder / f"error-{of_rank or os.environ.get('RANK', '0')}.json"
         path.with_suffix(".tmp").write_text(json.dumps(record))
         path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
         return True
@@ -98,33 +101,26 @@ def hand_over_error(error: GptkitError, *, of_rank: str | None = None) -> bool:
 def _wait_for_any(folder: Path, seconds: float = 5.0) -> None:
     """Wait until some rank has left an error."""
     deadline = time.monotonic() + seconds
-    while not any(folder.glob("error-*.json")) and time.monotonic() < deadline:
+    while not any(folder.glob(ERRORS)) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def result_in(folder: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    return result
-
-
-@dataclass(frozen=True)
-class Record:
+class RankError(NamedTuple):
     """An error that a rank left, and when; collateral ones follow from another rank's."""
 
-    rank: int
-    time: float
     is_collateral: bool
+    time: float
+    rank: int
     error: Reported
 
 
-def records_in(folder: Path) -> list[Record]:
+def errors_in(folder: Path) -> list[RankError]:
     """Return what the ranks left, the cause of all first."""
     found = []
-    for path in folder.glob("error-*.json"):
-        content = json.loads(path.read_text())
-        rank = int(path.stem.partition("-")[2])
-        found.append(Record(rank, content["time"], content["is_collateral"], Reported(**content["error"])))
-    return sorted(found, key=lambda one: (one.is_collateral, one.time))
+    for path in folder.glob(ERRORS):
+        content, rank = json.loads(path.read_text()), int(path.stem.partition("-")[2])
+        found.append(RankError(content["is_collateral"], content["time"], rank, Reported(**content["error"])))
+    return sorted(found)
 
 
 def end_with_launcher(launcher: int | None) -> None:

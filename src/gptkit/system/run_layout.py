@@ -2,7 +2,7 @@
 
 start/                     config.json and the tokenizer, written before step 1
 checkpoints/step-000100/   weights, moments and state; training/checkpoints.py writes them
-snapshots/step-000100/     weights alone, evenly spaced, never pruned; training/snapshots.py writes them
+snapshots/step-000100/     weights alone, evenly spaced, never pruned; training/checkpoints.py writes them
 model/, result.json        the model of a finished run, and what the command returned, written last
 
 MANIFEST.json is the last file of a checkpoint or a snapshot to be written: the size and sha256 of the others and of
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
+METRICS = "metrics.jsonl"
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 WEIGHTS = "model"  # what the names of weight files begin with
 CHUNK = 1 << 20
@@ -95,10 +96,10 @@ def written_by(path: Path) -> str:
     return f"gptkit {versions.get('gptkit', 'of another version')}"
 
 
-def is_foreign(path: Path) -> bool:
-    """Say whether an undamaged manifest has a schema that this version does not read."""
-    body = manifest_of(path)
-    return body is not None and body["schema"] != SCHEMA
+def foreign_schema(path: Path) -> str | None:
+    """Return the schema of an undamaged manifest that this version does not read."""
+    schema: str = (manifest_of(path) or {}).get("schema", SCHEMA)
+    return None if schema == SCHEMA else schema
 
 
 def defect(path: Path, *, files: str = "") -> str | None:

@@ -20,43 +20,20 @@ _MORE = " x"  # stands for what follows in the line
 Rows = tuple[tuple[re.Pattern[str], str], ...]
 
 
-def detokenize_wikitext(text: str) -> str:
-    """Return WikiText-2 or WikiText-103 as Wikipedia has it: `19 @.@ 5 % ( Moses 's )` becomes `19.5% (Moses's)`."""
-    return _WIKITEXT.detokenize(text)
-
-
-def retokenize_wikitext(text: str) -> str:
-    return _WIKITEXT.retokenize(text)
-
-
-def detokenize_1bw(text: str) -> str:
-    """Return the One Billion Word Benchmark as newspapers have it: `" I don 't , "` becomes `"I don't,"`."""
-    return _1BW.detokenize(text)
-
-
-def retokenize_1bw(text: str) -> str:
-    return _1BW.retokenize(text)
-
-
-def detokenize_ptb(text: str) -> str:
-    """Return Penn Treebank tokens as written text: "`` I do n't , '' he said ." becomes `"I don't," he said.`."""
-    return _PTB.detokenize(text)
-
-
-def retokenize_ptb(text: str) -> str:
-    return _PTB.retokenize(text)
-
-
 @dataclass(frozen=True)
-class _Convention:
+class Convention:
+    """How a corpus sets tokens apart."""
+
     join: Rows
     write: Rows
     split: Rows
 
     def detokenize(self, text: str) -> str:
+        """Return a text of the corpus as people write it."""
         return "\n".join(self._detokenized(line) for line in text.split("\n"))
 
     def retokenize(self, text: str) -> str:
+        """Return written text with the tokens of the corpus set apart."""
         return "\n".join(_applied(self.split, line) for line in text.split("\n"))
 
     def _detokenized(self, line: str) -> str:
@@ -143,9 +120,11 @@ _SPLIT_MOSES = _rows(
     (rf"(?<={_WORD})/(?=[\w<])", " / "),
 )
 
-_1BW = _Convention(join=_JOIN_MOSES, write=(), split=_SPLIT_MOSES)
+# `" I don 't , "` becomes `"I don't,"`.
+ONE_BILLION_WORDS = Convention(join=_JOIN_MOSES, write=(), split=_SPLIT_MOSES)
 
-_WIKITEXT = _Convention(
+# WikiText-2 and WikiText-103: `19 @.@ 5 % ( Moses 's )` becomes `19.5% (Moses's)`.
+WIKITEXT = Convention(
     join=_rows(
         (r"(?<=\S) @([-,.])@ (?=\S)", rf"{_MARK}@\1@{_MARK}"),
         (r"(?<==) (?==)", _MARK),
@@ -168,7 +147,8 @@ _WIKITEXT = _Convention(
 
 _BRACKETS = ("-LRB-", "("), ("-LSB-", "["), ("-LCB-", "{"), ("-RRB-", ")"), ("-RSB-", "]"), ("-RCB-", "}")
 
-_PTB = _Convention(
+# "`` I do n't , '' he said ." becomes `"I don't," he said.`.
+TREEBANK = Convention(
     join=_rows(
         (r" (?=[,.;:?!](?!\S))", _MARK),
         (r"(?<!\S)(``?|-L[RSC]B-) (?=\S)", rf"\1{_MARK}"),

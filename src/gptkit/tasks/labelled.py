@@ -6,25 +6,25 @@ A file is the authors' own, or a generic one whose columns are named like the fo
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gptkit.errors import InputError, nearest
-from gptkit.tasks.cells import label_reader, text_of
 from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.rows import Table, lines, open_table, refuse_repeated
-from gptkit.tasks.task import Column, Columns, Source, Task
+from gptkit.tasks.rows import Table, checked_text, open_table, quoted, refuse_repeated
+from gptkit.tasks.task import Column, Columns, KeyedRows, Source, Task
 from gptkit.text.examples import Example
 
 IDENTIFIERS = ("index", "idx", "id")
-
+Label = int | float | None
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 Text = str | tuple[str, ...]
+Places = dict[Column, Column]  # of the columns that are read in a row: their names or numbers
 
 
 def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path]) -> tuple[list[Example], list[str]]:
@@ -38,49 +38,112 @@ def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path])
         more, dropped = table_examples(task, split, source, open_table(path, source.kind), first=len(examples))
         examples += more
         notes += [f"{path}: {note}" for note in dropped]
-    return _part(source, paths[0], examples), notes
-
-
-@dataclass
-class _Dropped:
-    """How many rows were left out, and where the first one of each kind stood."""
-
-    unlabelled: int = 0
-    broken: int = 0
-    first: str = ""
-
-    def notes(self) -> list[str]:
-        counts = {"without a gold label": self.unlabelled, f"broken (the first: {self.first})": self.broken}
-        return [f"dropped {count:,} row(s) {what}" for what, count in counts.items() if count]
+    return source.select(paths[0], examples) if source.select else examples, notes
 
 
 def table_examples(
     task: Task, split: str, source: Source, table: Table, *, first: int = 0
 ) -> tuple[list[Example], list[str]]:
-    """Return the examples of one file, numbered from `first`, and notes."""
-    columns, generic = _columns(task, split, source, table)
-    keys = _Keys(table, columns)
-    makers = _field_makers(task, columns, keys)
+    """Return the examples of one file, numbered from `first`, and notes on the rows that were dropped."""
+    columns, is_generic = _columns(task, split, source, table)
+    wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
+    identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
+    needed = [*_required(columns), *identifiers]
+    by_key = table.keyed or (source.width > 0 and not is_generic)
+    at: Places = {column: column if by_key else table.names.index(str(column)) for column in needed}
+    rows: Iterator[tuple[str, Any]] = (
+        _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
+    )
+    fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
-    label_slot = None if columns.label is None else keys.slot(columns.label)
-    name_of = _identifier(columns, keys)
-    values_of = _row_reader(source, table, keys, strict=generic)
-    dropped, examples = _Dropped(), []
-    headerless = source.width > 0 and not generic
-    for number, (where, row) in enumerate(table.with_first_line() if headerless else table.rows, first):
-        values = values_of(row, where)
-        if values is None or (source.broken and not all(map(str.strip, values))):
-            dropped.broken += 1
-            dropped.first = dropped.first or where
+    examples: list[Example] = []
+    choices, unlabelled, broken = task.choices, 0, []
+    for number, (where, row) in enumerate(rows, first):
+        if row is None:
+            broken.append(where)
             continue
-        if columns.no_gold is not None and label_slot is not None and values[label_slot] == columns.no_gold:
-            dropped.unlabelled += 1
+        label = None if columns.label is None else row[at[columns.label]]
+        if columns.unlabelled is not None and label == columns.unlabelled:
+            unlabelled += 1
             continue
-        fields = tuple([make(values, where) for make in makers])
-        label = None if label_slot is None else label_of(values[label_slot], where)
-        examples.append(Example(fields, label, where, name_of(values) or str(number)))
+        texts = tuple([_field(name, column, columns, row, at, where, choices) for name, column in fields])
+        identifier = " ".join([str(row[at[name]]) for name in identifiers])
+        value = None if columns.label is None else label_of(label, where)
+        examples.append(Example(texts, value, where, identifier or str(number)))
+        choices = choices or len(texts[-1])  # as many as the first example has
     _check_split(task, examples, table)
-    return examples, dropped.notes()
+    notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
+    return examples, notes + [f"dropped {len(broken):,} row(s) broken (the first: {where})" for where in broken[:1]]
+
+
+def _keyed_rows(table: Table, at: Places, is_generic: bool) -> KeyedRows:
+    """Yield rows that have all that is needed; those of a generic file may have nothing else."""
+    known = set(map(str, at))
+    for where, row in table.rows:
+        if is_generic and not row.keys() <= known:
+            raise _extra(next(name for name in row if name not in known), where, sorted(known))
+        if not row.keys() >= known:
+            fix = "every row needs the columns of the first one"
+            raise InputError(f"no {next(name for name in at if name not in row)!r} in this row", where=where, fix=fix)
+        yield where, row
+
+
+def _listed_rows(source: Source, table: Table, at: Places, is_generic: bool) -> Iterator[tuple[str, list[str] | None]]:
+    """Yield rows that have as many columns as belong, None for a broken one that may be dropped."""
+    for name in table.names:
+        if is_generic and name not in at:
+            raise _extra(name, table.names_at, list(map(str, at)))
+    rows, width = table.rows, len(table.names)
+    if source.width and not is_generic:  # without a header
+        rows, width = chain([(table.names_at, list(table.names))], rows), source.width
+    least = 1 + max(map(int, at.values())) if source.ragged else width
+    for where, row in rows:
+        is_whole = len(row) == width or (source.ragged and len(row) >= least)
+        if source.skip_broken and not (is_whole and all(row[int(place)].strip() for place in at.values())):
+            yield where, None
+        elif is_whole:
+            yield where, row
+        else:
+            too_many = "a tab or comma in a text must go, or be quoted in a .csv"
+            fix = too_many if len(row) > width else "fill in the cells"
+            raise InputError(f"a row of {len(row)} column(s), where {width} belong", where=where, fix=fix)
+
+
+def _field(
+    name: str,
+    column: Column | tuple[Column, ...],
+    columns: Columns,
+    row: Any,
+    at: Places,
+    where: str,
+    choices: int | None,
+) -> Text:
+    """Return the text of a field, or the texts of its choices, of which there must be so many (None: any number)."""
+    if isinstance(column, tuple):
+        texts = [checked_text(row[at[part]], str(part), where) for part in column]
+        return tuple(texts) if name == "choices" else " ".join(texts)
+    if name == "choices":
+        return _choices(row[at[column]], column, where, choices)
+    shown = column if isinstance(column, str) else name
+    text = checked_text(row[at[column]], shown, where)
+    return _replaced(text, shown, columns, where) if name == "question" and columns.replace else text
+
+
+def _choices(found: Any, column: Column, where: str, expected: int | None) -> tuple[str, ...]:
+    if not isinstance(found, list) or len(found) < 2:
+        fix = "give at least two texts; in .csv and .tsv as the columns choice1, choice2, ..."
+        raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
+    if len(found) != (expected or len(found)):
+        fix = f"every example needs {expected}"
+        raise InputError(f"{len(found)} choices, where {expected} belong", where=where, fix=fix)
+    return tuple([checked_text(choice, f"choice {i + 1}", where) for i, choice in enumerate(found)])
+
+
+def _replaced(text: str, name: str, columns: Columns, where: str) -> str:
+    if text not in columns.replace:
+        fix = f"write one of {', '.join(columns.replace)}"
+        raise InputError(f"unknown {name} {text[:60]!r}", where=where, fix=fix)
+    return columns.replace[text]
 
 
 def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
@@ -98,7 +161,7 @@ def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Colu
         official = _with_label(task, split, official, table)
     elif source.columns is not None and table.keyed and split.startswith("test") and official.label not in table.names:
         official = replace(official, label=None)
-    for name in [*_flat(official), *source.header]:
+    for name in [*_required(official), *source.header]:
         if name not in table.names:
             raise _missing(task, str(name), table, source)
     for name in table.names:
@@ -151,11 +214,11 @@ def _generic_columns(task: Task, table: Table) -> Columns | None:
 
 
 def _texts(columns: Columns) -> list[Column]:
-    return [name for one in columns.fields for name in (one if isinstance(one, tuple) else (one,))]
+    return [name for field in columns.fields for name in (field if isinstance(field, tuple) else (field,))]
 
 
-def _flat(columns: Columns) -> list[Column]:
-    """Return all columns that are needed."""
+def _required(columns: Columns) -> list[Column]:
+    """Return the columns that every row must have."""
     return _texts(columns) if columns.label is None else [*_texts(columns), columns.label]
 
 
@@ -163,7 +226,7 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     near = nearest(name, table.names)
     found = ", ".join(map(repr, table.names[:12]))
     generic = ", ".join([*_wanted(task, table), "label"])
-    official = ", ".join(map(str, _flat(source.columns))) if source and source.columns else ""
+    official = ", ".join(map(str, _required(source.columns))) if source and source.columns else ""
     fix = (
         f"rename {near!r} to {name}"
         if near
@@ -179,169 +242,71 @@ def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
     return InputError(f"unknown column {name!r}", where=where, fix=fix)
 
 
-class _Keys:
-    """The cells of a row that are read: `slot` asks for a column and returns its place in what `pick` returns."""
-
-    def __init__(self, table: Table, columns: Columns) -> None:
-        self._table = table
-        self.keys: list[Column] = []
-        self.names: list[str] = []
-        self.required = _flat(columns)
-
-    def slot(self, column: Column) -> int:
-        self.names.append(str(column))
-        by_place = isinstance(column, str) and not self._table.keyed
-        self.keys.append(self._table.names.index(str(column)) if by_place else column)
-        return len(self.keys) - 1
-
-    def has(self, column: Column) -> bool:
-        return isinstance(column, int) or column in self._table.names
-
-    def picker(self) -> Callable[[Any], tuple[Any, ...]]:
-        if len(self.keys) > 1:
-            return itemgetter(*self.keys)
-        [key] = self.keys
-        return lambda row: (row[key],)
-
-
-def _row_reader(
-    source: Source, table: Table, keys: _Keys, *, strict: bool
-) -> Callable[[Any, str], tuple[Any, ...] | None]:
-    """Return the function from a row to the cells that are read, None for a broken row that may be dropped."""
-    pick = keys.picker()
-    return _keyed(table, keys, pick, strict) if table.keyed else _placed(source, table, keys, pick, strict)
-
-
-def _keyed(
-    table: Table, keys: _Keys, pick: Callable[[Any], tuple[Any, ...]], strict: bool
-) -> Callable[[Any, str], tuple[Any, ...]]:
-    known = set(map(str, keys.keys))
-
-    def values(row: dict[str, Any], where: str) -> tuple[Any, ...]:
-        if strict and not row.keys() <= known:
-            raise _extra(next(name for name in row if name not in known), where, sorted(known))
-        try:
-            return pick(row)
-        except KeyError as error:
-            fix = "every row needs the columns of the first one"
-            raise InputError(f"no {error.args[0]!r} in this row", where=where, fix=fix) from None
-
-    return values
-
-
-def _placed(
-    source: Source, table: Table, keys: _Keys, pick: Callable[[Any], tuple[Any, ...]], strict: bool
-) -> Callable[[Any, str], tuple[Any, ...] | None]:
-    if strict:
-        for name in table.names:
-            if name not in keys.names:
-                raise _extra(name, table.names_at, keys.names)
-    headerless = source.width > 0 and not strict
-    width = source.width if headerless else len(table.names)
-    least = 1 + max(key for key in keys.keys if isinstance(key, int)) if source.ragged else width
-
-    def values(row: list[str], where: str) -> tuple[Any, ...] | None:
-        if len(row) == width or (source.ragged and len(row) >= least):
-            return pick(row)
-        if source.broken:
-            return None
-        fix = "a tab or comma in a text must go, or be quoted in a .csv" if len(row) > width else "fill in the cells"
-        raise InputError(f"a row of {len(row)} column(s), where {width} belong", where=where, fix=fix)
-
-    return values
-
-
-def _field_makers(task: Task, columns: Columns, keys: _Keys) -> list[Callable[[tuple[Any, ...], str], Text]]:
-    names = FORMAT_FIELDS[task.format]
-    return [_maker(name, column, columns, keys, task) for name, column in zip(names, columns.fields, strict=True)]
-
-
-def _maker(
-    name: str, column: Column | tuple[Column, ...], columns: Columns, keys: _Keys, task: Task
-) -> Callable[[tuple[Any, ...], str], Text]:
-    """Return the function from a row's cells to the field called `name`."""
-    if column == ():
-        return lambda values, where: ""
-    if name == "choices":
-        return _choices_maker(column, keys, task.choices)
-    if isinstance(column, tuple):
-        slots = [(keys.slot(one), str(one)) for one in column]
-        return lambda values, where: " ".join(text_of(values[slot], one, where) for slot, one in slots)
-    slot, shown = keys.slot(column), str(column) if isinstance(column, str) else name
-    if name == "question" and columns.replace:
-        return lambda values, where: _replaced(values[slot], shown, columns, where)
-    return lambda values, where: text_of(values[slot], shown, where)
-
-
-def _choices_maker(
-    column: Column | tuple[Column, ...], keys: _Keys, expected: int | None
-) -> Callable[[tuple[Any, ...], str], Text]:
-    if isinstance(column, tuple):
-        slots = [(keys.slot(one), str(one)) for one in column]
-        return lambda values, where: tuple([text_of(values[slot], one, where) for slot, one in slots])
-    slot = keys.slot(column)
-    counts = [expected] if expected else []
-
-    def choices(values: tuple[Any, ...], where: str) -> Text:
-        found = values[slot]
-        if not isinstance(found, list) or len(found) < 2:
-            fix = "give at least two texts; in .csv and .tsv as the columns choice1, choice2, ..."
-            raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
-        counts[:] = counts or [len(found)]
-        if len(found) != counts[0]:
-            fix = f"every example needs {counts[0]}"
-            raise InputError(f"{len(found)} choices, where {counts[0]} belong", where=where, fix=fix)
-        return tuple([text_of(one, f"choice {i + 1}", where) for i, one in enumerate(found)])
-
-    return choices
-
-
-def _replaced(value: Any, name: str, columns: Columns, where: str) -> str:
-    text = text_of(value, name, where)
-    if text not in columns.replace:
-        fix = f"write one of {', '.join(columns.replace)}"
-        raise InputError(f"unknown {name} {text[:60]!r}", where=where, fix=fix)
-    return columns.replace[text]
-
-
-def _identifier(columns: Columns, keys: _Keys) -> Callable[[tuple[Any, ...]], str]:
-    wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
-    slots = [keys.slot(column) for column in wanted if column is not None and keys.has(column)]
-    if not slots:
-        return lambda values: ""
-    return lambda values: " ".join([str(values[slot]) for slot in slots])
-
-
 def _check_split(task: Task, examples: Sequence[Example], table: Table) -> None:
     if not examples:
         raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
-    labelled = [one.label is not None for one in examples]
+    labelled = [example.label is not None for example in examples]
     if any(labelled) and not all(labelled):
         where = examples[labelled.index(False)].where
         raise InputError("no label, though other rows have one", where=where, fix="label all rows, or none")
     if task.format != "multiple-choice":
         return
-    for one in examples:
-        if one.label is not None and one.label >= len(one.fields[-1]):
-            fix = f"write the index of a choice, 0 to {len(one.fields[-1]) - 1}"
-            raise InputError(f"unknown label {one.label}", where=one.where, fix=fix)
+    for example in examples:
+        if example.label is not None and example.label >= len(example.fields[-1]):
+            fix = f"write the index of a choice, 0 to {len(example.fields[-1]) - 1}"
+            raise InputError(f"unknown label {example.label}", where=example.where, fix=fix)
 
 
-def _part(source: Source, path: Path, examples: list[Example]) -> list[Example]:
-    """Return the examples that belong to the split, if the file holds two."""
-    if source.part.startswith("gpt1"):
-        if len(examples) < 2:
-            raise InputError("one example cannot be split in two", where=examples[0].where, fix="fetch the whole file")
-        # GPT-1 took 374 of Story Cloze's 1,871 by scikit-learn's train_test_split, which is this permutation.
-        order = np.random.RandomState(3535999445).permutation(len(examples))
-        held_out = max(1, round(len(examples) * 374 / 1871))
-        chosen = order[held_out:] if source.part == "gpt1-train" else order[:held_out]
-        return [examples[i] for i in chosen]
-    if source.part.startswith("msr"):
-        ids = path.parent / "dev_ids.tsv"
-        dev_ids = {text.replace("\t", " ") for _, text in lines(ids)}
-        kept = [one for one in examples if (one.identifier in dev_ids) == (source.part == "msr-dev")]
-        if not kept:
-            raise InputError("no example for this split", where=f"{ids}:1", fix="fetch GLUE's dev_ids.tsv again")
-        return kept
-    return examples
+def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str], Label]:
+    """Return the function from a label's cell to the class, choice or score; None where a test split has none."""
+    may_lack = split.startswith("test")
+    low, high = task.score_range or (-math.inf, math.inf)
+    scores = task.target in ("score", "soft-score")
+    table = {} if scores else _spellings(task, columns)
+    names = columns.labels or task.labels
+    count = len(names) or task.choices
+
+    def label(value: Any, where: str) -> Label:
+        if type(value) is bool:  # JSON and parquet have true and false of their own
+            value = next((name for name in names if name.lower() == str(value).lower()), value)
+        if type(value) in (str, int) and value in table:
+            return table[value]
+        absent = value is None or value == ""
+        if may_lack and (absent or (value in (-1, "-1") and (not scores or low > -1))):
+            return None
+        if absent:
+            raise InputError("no label", where=where, fix="fill it in, or drop the row")
+        if scores:
+            return _score(value, low, high, where)
+        if count is None and re.fullmatch(r"\d{1,3}", str(value), re.ASCII) and type(value) in (str, int):
+            return int(value)  # as many choices as the examples have
+        known = ", ".join(names or [str(i) for i in range(count or 2)])
+        raise InputError(f"unknown label {quoted(value)}", where=where, fix=f"write one of {known}")
+
+    return label
+
+
+def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
+    """Return what stands for each class or choice: the file's spelling, else the task's names and their indices."""
+    names = columns.labels or task.labels
+    table: dict[str | int, int] = {name: i for i, name in enumerate(names)}
+    if any(name.isdigit() for name in names):
+        return table | {int(name): i for i, name in enumerate(names) if name.isdecimal()}
+    if columns.labels:
+        return table
+    indices = range(len(names) or task.choices or 0)
+    return table | {str(i): i for i in indices} | {i: i for i in indices}
+
+
+def _score(value: Any, low: float, high: float, where: str) -> float:
+    is_number = type(value) in (int, float) or (type(value) is str and _NUMBER.fullmatch(value.strip()))
+    if not is_number:
+        raise InputError(f"the score is {quoted(value)}, not a number", where=where, fix="write a number")
+    try:
+        score = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        score = math.inf
+    if not math.isfinite(score) or not low <= score <= high:
+        limits = f"between {low:g} and {high:g}" if math.isfinite(low) else "a finite number"
+        raise InputError(f"the score {score:g} is out of range", where=where, fix=f"it must be {limits}")
+    return score

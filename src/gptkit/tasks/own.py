@@ -16,38 +16,46 @@
 Without --data the files lie beside the YAML file. A multiple-choice task has no labels (a label is the index of a
 choice) but may say how many `choices` there are; its `columns` may list several, `choices: [ending1, ending2]`.
 `target: soft-score` trains scores from 0 to 5 as a distribution over 0 to 5. Nothing in the file is executed.
+
+A fine-tuned model carries its user's task as task.yaml, which says the same and so can be given to --task like one. A
+task of gptkit's own needs no file: config.json has its name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import cast
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
+from typing import Any, cast
 
-from gptkit.errors import UsageError, suggest
+from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
+from gptkit.system.run_layout import described_in
 from gptkit.system.yaml_files import Entry, read_yaml
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
+Entries = Mapping[str, Entry]
+Range = tuple[float, float]
+
 KEYS = (
-    "name",
-    "format",
-    "labels",
-    "score_range",
-    "target",
-    "metrics",
-    "choices",
-    "splits",
-    "columns",
-    "hub",
-    "data",
+    *("name", "format", "labels", "score_range", "target", "metrics"),
+    *("choices", "splits", "columns", "hub", "data"),
 )
 CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
-HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 NO_FILE = "name a YAML file (gptkit tasks lists the tasks that need none)"
+TASK_FILE = "task.yaml"
+YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
+_HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
+_COPY_AGAIN = "copy the model again, or remove the file and name the task: --task FILE.yaml"
+
+
+def is_task_file(name: str) -> bool:
+    """Return whether --task names a user's own task."""
+    return name.lower().endswith((".yaml", ".yml"))
 
 
 def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) -> Task:
@@ -62,22 +70,26 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
     score_range = _score_range(entries)
     target = _target(format, labels, score_range, entries, root)
     columns = _columns(format, entries.get("columns"))
-    name = entries["name"].word("name") if "name" in entries else path.stem
+    name = _word(entries, "name", path.stem)
     _check_name(name, entries.get("name", root), taken)
     return Task(
         name,
         format,
-        labels,
-        target,
-        _metrics(target, labels, entries),
+        _word(entries, "data", path.name),
         _splits(columns, entries.get("splits")),
-        entries["data"].word("data") if "data" in entries else path.name,
-        score_range=(0.0, 5.0) if target == "soft-score" else score_range,
-        choices=_count(entries["choices"]) if "choices" in entries else None,
+        labels,
+        _metrics(target, labels, entries),
+        _count(entries["choices"]) if "choices" in entries else None,
+        (0.0, 5.0) if target == "soft-score" else score_range,
+        soft_scores=target == "soft-score",
         hub=_hub(entries.get("hub"), columns),
         is_own=True,
         folder=path.resolve().parent,
     )
+
+
+def _word(entries: Entries, key: str, default: str) -> str:
+    return entries[key].word(key) if key in entries else default
 
 
 def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
@@ -88,7 +100,7 @@ def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
         raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
 
 
-def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Entry) -> str:
+def _choice(entries: Entries, key: str, known: Sequence[str], root: Entry) -> str:
     if key not in entries:
         raise UsageError(f"no {key!r} in the task", where=root.where, fix=f"write {key}: {' or '.join(known)}")
     word = entries[key].word(key)
@@ -97,7 +109,7 @@ def _choice(entries: dict[str, Entry], key: str, known: Sequence[str], root: Ent
     return word
 
 
-def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
+def _score_range(entries: Entries) -> Range | None:
     if "score_range" not in entries:
         return None
     entry = entries["score_range"]
@@ -111,11 +123,7 @@ def _score_range(entries: dict[str, Entry]) -> tuple[float, float] | None:
 
 
 def _target(
-    format: Format,
-    labels: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    entries: dict[str, Entry],
-    root: Entry,
+    format: Format, labels: tuple[str, ...], score_range: Range | None, entries: Entries, root: Entry
 ) -> Target:
     choice = format == "multiple-choice"
     fits: tuple[Target, ...] = ("choice",) if choice else ("class",) if labels else ("score", "soft-score")
@@ -135,7 +143,7 @@ def _target(
     return target
 
 
-def _metrics(target: Target, labels: tuple[str, ...], entries: dict[str, Entry]) -> tuple[str, ...]:
+def _metrics(target: Target, labels: tuple[str, ...], entries: Entries) -> tuple[str, ...]:
     fits = SCORE_METRICS if "score" in target else ("accuracy",) if target == "choice" else CLASS_METRICS
     known = [name for name in fits if name != "f1" or len(labels) == 2]
     if "metrics" not in entries:
@@ -161,8 +169,8 @@ def _columns(format: Format, entry: Entry | None) -> Columns | None:
             return ()
         return entries[name].words(name) if entries[name].is_list() else entries[name].word(name)
 
-    label = entries["label"].word("label") if "label" in entries else "label"
-    index = entries["index"].word("index") if "index" in entries else None
+    label = _word(entries, "label", "label")
+    index = _word(entries, "index", "") or None
     return Columns(tuple(column(name) for name in fields), label, identifier=index)
 
 
@@ -200,4 +208,68 @@ def _hub(entry: Entry | None, columns: Columns | None) -> HubSource | None:
     name, _, configuration = entry.word("hub").removeprefix("hf:").partition(":")
     if not name:
         raise UsageError("no data set named", where=entry.where, fix="write hub: NAME or NAME:CONFIG")
-    return HubSource(name, configuration or None, HUB_SPLITS, columns)
+    return HubSource(name, configuration or None, columns)
+
+
+def write_task(directory: Path, task: Task) -> None:
+    """Write a user's own task into a model's directory; a task of gptkit's own writes nothing."""
+    if task.is_own:
+        (directory / TASK_FILE).write_text(task_text(task), encoding="utf-8")
+
+
+def carried_task(directory: Path) -> Task | None:
+    """Return the task that a model's directory carries, None without a file; UsageError or InputError for a bad one.
+
+    The file may be a stranger's: it names files inside the folder of --data and nowhere else. It may use a name that
+    gptkit has given to a task of its own since it was written.
+    """
+    path = described_in(directory) / TASK_FILE
+    if not path.exists() and not path.is_symlink():
+        return None
+    task = read_task(path, fix=_COPY_AGAIN)
+    for file in (file for sources in task.splits.values() for source in sources for file in source.paths):
+        if file != _inside(file):
+            message = f"the task's file {file[:60]!r} is not inside the folder of --data"
+            raise InputError(message, where=str(path), fix=f"write {_inside(file)[:60]!r}")
+    return replace(task, folder=None)
+
+
+def task_text(task: Task) -> str:
+    """Return the YAML that describes a user's own task; files elsewhere than in its folder keep their names alone."""
+    import yaml
+
+    # Left out where the user's file left them out, and several kinds may do.
+    is_listed = all(len(sources) == 1 for sources in task.splits.values())
+    values: dict[str, Any] = {
+        "name": task.name,
+        "format": task.format,
+        "labels": list(task.labels),
+        "score_range": list(task.score_range or ()),
+        "target": task.target,
+        "metrics": list(task.metrics),
+        "choices": task.choices,
+        "splits": {split: _inside(sources[0].paths[0]) for split, sources in task.splits.items() if is_listed},
+        "columns": _named_columns(task),
+        "hub": task.hub and ":".join(filter(None, (task.hub.path, task.hub.configuration))),
+        "data": task.data,
+    }
+    given = {key: value for key, value in values.items() if value}
+    text: str = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    if YAML_BREAKS.search(text):  # PyYAML would read them as spaces, unless they are escaped
+        text = yaml.safe_dump(given, sort_keys=False, default_flow_style=None)
+    return _HEADER + text
+
+
+def _inside(file: str) -> str:
+    """Return the path where it stays inside the folder it is relative to, else the file's name."""
+    path = PureWindowsPath(file)  # which splits at both kinds of slashes
+    return path.name if path.anchor or ".." in path.parts else file
+
+
+def _named_columns(task: Task) -> dict[str, Any]:
+    columns = next((source.columns for sources in task.splits.values() for source in sources), None)
+    if columns is None:
+        return {}
+    names = (*FORMAT_FIELDS[task.format], "label", "index")
+    named = dict(zip(names, (*columns.fields, columns.label, columns.identifier), strict=True))
+    return {name: list(column) if isinstance(column, tuple) else column for name, column in named.items() if column}

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from gptkit.errors import UsageError
-from gptkit.tasks.file_search import existing_folder, find, not_found, roots
-from gptkit.tasks.labelled import read_examples
-from gptkit.tasks.task import KINDS, Source, Task
+from gptkit.errors import InputError, UsageError
+from gptkit.scoring.protocols import Protocol
+from gptkit.system.hub import load_dataset
+from gptkit.tasks.files import first_whole, not_found, require_folder, roots
+from gptkit.tasks.labelled import read_examples, table_examples
+from gptkit.tasks.rows import Table, arrow_rows
+from gptkit.tasks.task import KINDS, Evaluation, HubSource, Loaded, Source, Task, loaded
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A split, whole and checked; `notes` tell what was dropped, `sha256` is over the texts and labels."""
-
-    examples: tuple[Example, ...]
-    notes: tuple[str, ...]
-    sha256: str
 
 
 def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
@@ -34,24 +28,31 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     if split not in task.splits:
         fix = f"it has {', '.join(task.splits)}"
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
-    if task.is_demo:
-        from gptkit.tasks.demo import demo_examples
-
-        return loaded(demo_examples(task.name, split))
+    if task.make is not None:
+        return loaded(task.make(split))
     folder = task.folder if data is None else data
     if folder is None:
-        raise UsageError(f"{task.name} needs its data", where="--data", fix=_what_to_give(task, split))
+        online = f"; or --data hf: for hf:{task.hub.path} of the hub" if task.hub else ""
+        fix = f"give --data DIR, a folder of {_names_of(task, split)} from {task.data}{online}"
+        raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
     if str(folder).startswith("hf:"):
-        from gptkit.tasks.hub import hub_examples
-
         return loaded(*hub_examples(task, split, str(folder)))
-    source, paths = find_source(task, split, existing_folder(folder))
+    source, paths = find_source(task, split, Path(folder).expanduser())
     return loaded(*read_examples(task, split, source, paths))
 
 
-def _what_to_give(task: Task, split: str) -> str:
-    online = f"; or --data hf: for hf:{task.hub.path} of the hub" if task.hub else ""
-    return f"give --data DIR, a folder of {_names_of(task, split)} from {task.data}{online}"
+def zero_shot(task: Task, split: str, about: str, *protocols: Protocol) -> Evaluation:
+    """Return the evaluation of a split of a task, whose files and hub are the task's own."""
+    load = partial(_load_labelled, task, split)
+    return Evaluation(task.name, f"{about} ({split})", task.data, load, protocols, size=task.sizes.get(split))
+
+
+def _load_labelled(task: Task, split: str, data: str | None) -> Loaded:
+    found = load_examples(task, split, data)
+    unlabelled = next((example for example in found.examples if example.label is None), None)
+    if unlabelled is not None:
+        raise InputError(f"no labels in {task.name}'s {split}", where=unlabelled.where, fix="give the labelled file")
+    return found
 
 
 def _names_of(task: Task, split: str) -> str:
@@ -63,14 +64,12 @@ def _names_of(task: Task, split: str) -> str:
 
 def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
     """Return the first form of a split whose files are there, the authors' before the generic ones."""
+    require_folder(folder)
     sources = [*task.splits[split], *_generic_sources(split)]
-    for root in roots(folder, (task.name, *task.folders)):
-        for source in sources:
-            is_folder = source.kind == "race"
-            paths = [path for pattern in source.paths if (path := find(root, pattern, folder=is_folder)) is not None]
-            if len(paths) == len(source.paths):
-                return source, paths
-    raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
+    found = first_whole(roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
+    if found is None:
+        raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
+    return sources[found[0]], found[1]
 
 
 def _generic_sources(split: str) -> Iterator[Source]:
@@ -80,12 +79,30 @@ def _generic_sources(split: str) -> Iterator[Source]:
             yield from (Source((f"{stem}{joint}{side}.{kind}",), kind) for kind in KINDS)
 
 
-def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:
-    """Return the examples with the hash of their texts and labels."""
-    digest = hashlib.sha256()
-    for one in examples:
-        texts: list[str] = []
-        for field in one.fields:  # no text holds a NUL
-            texts += [field] if isinstance(field, str) else [str(len(field)), *field]
-        digest.update("\0".join([*texts, repr(one.label), ""]).encode())
-    return Loaded(tuple(examples), tuple(notes), digest.hexdigest())
+def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list[str]]:
+    """Return the examples of a split, and notes on dropped rows.
+
+    `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like the task's own or like
+    the format's fields.
+    """
+    hub = _hub_source(task, name)
+    if split not in hub.splits:
+        fix = f"it has {', '.join(hub.splits)}"
+        raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
+    shown = f"hf:{hub.path}" + (f":{hub.configuration}" if hub.configuration else "")
+    rows = load_dataset(shown, split=hub.splits[split])
+    place = f"{shown} {hub.splits[split]}"
+    batches = rows.with_format("arrow").iter(batch_size=4096)
+    table = Table(tuple(rows.column_names), f"{place}:1", arrow_rows(place, batches), keyed=True)
+    return table_examples(replace(task, hub=hub), split, Source((), "parquet"), table)
+
+
+def _hub_source(task: Task, name: str) -> HubSource:
+    path, _, configuration = name.removeprefix("hf:").partition(":")
+    if path:
+        own = task.hub or HubSource("", None, None)
+        return replace(own, path=path, configuration=configuration or None)
+    if task.hub is None:
+        fix = f"give --data DIR with its files from {task.data}"
+        raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
+    return task.hub

@@ -1,4 +1,4 @@
-"""Rows out of a task's files, streamed: tab-separated, CSV, JSON lines, parquet, and RACE's folders of JSON.
+"""Rows out of a task's files, streamed: tab-separated, CSV, JSON lines and parquet; and the texts in their cells.
 
 Line ends are LF or CR LF; blank lines at the end are passed over. Whatever cannot be read is an InputError that names
 file and line.
@@ -10,7 +10,7 @@ import codecs
 import csv
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from gptkit.errors import InputError
 from gptkit.system.json_files import json_object
 from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
-from gptkit.tasks.task import Kind
+from gptkit.tasks.task import KeyedRows, Kind
+from gptkit.text.examples import Example
 
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
 JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
@@ -38,13 +39,9 @@ class Table:
     rows: Iterator[tuple[str, Any]]
     keyed: bool
 
-    def with_first_line(self) -> Iterator[tuple[str, Any]]:
-        """Return the rows of a file without a header."""
-        return itertools.chain([(self.names_at, list(self.names))], self.rows)
 
-
-def open_table(path: Path, kind: Kind) -> Table:
-    """Return the rows of a file, or of RACE's folder."""
+def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
+    """Return the rows of a file, or of a folder that `kind` reads."""
     if kind in ("tsv", "csv"):
         rows = _tab_separated(path) if kind == "tsv" else _comma_separated(path)
         where, names = next(rows, (f"{path}:1", None))
@@ -53,11 +50,66 @@ def open_table(path: Path, kind: Kind) -> Table:
         return Table(tuple(names), where, rows, keyed=False)
     if kind == "parquet":
         return _parquet(path)
-    keyed = _json_lines(path) if kind == "jsonl" else _race(path)
+    keyed = kind(path) if callable(kind) else _json_lines(path)
     first = next(keyed, None)
     if first is None:
         raise _empty(f"{path}:1")
     return Table(tuple(first[1]), first[0], itertools.chain([first], keyed), keyed=True)
+
+
+def open_rows(path: Path, *, fix: str) -> KeyedRows:
+    """Return the rows of a .jsonl or .parquet; `fix` says what to name instead of another file."""
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise InputError("neither .jsonl nor .parquet", where=str(path), fix=fix)
+    return open_table(path, "parquet" if path.suffix == ".parquet" else "jsonl").rows
+
+
+def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
+    """Return what a row holds under a key; InputError when there is nothing of that name."""
+    if key not in row:
+        keys = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f"no {key!r} here (keys: {keys})", where=where, fix=f"every row needs {key!r}")
+    return row[key]
+
+
+def text_cell(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Return the text that a row holds under a key; InputError when it is none, or empty."""
+    return checked_text(cell(row, key, where), key, where)
+
+
+def checked_text(value: Any, name: str, where: str) -> str:
+    """Return a cell's text; InputError for what is none, is empty, or cannot be written as UTF-8."""
+    if type(value) is not str:
+        raise InputError(f"{name!r} is {quoted(value)}, not a text", where=where, fix="give a text, or drop the row")
+    if not value or value.isspace():
+        raise InputError(f"the text {name!r} is empty", where=where, fix="fill it in, or drop the row")
+    if "\0" in value or not (value.isascii() or _encodes(value)):
+        fix = "mend or drop the row"
+        raise InputError(f"{name!r} holds a NUL or a lone surrogate, which is no text", where=where, fix=fix)
+    return value
+
+
+def quoted(value: Any) -> str:
+    """Return a cell as messages show it."""
+    return repr(value)[:60] if value is not None else "missing"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refuse_repeated_examples(examples: Sequence[Example]) -> None:
+    """Raise InputError where two examples have one identifier, by which two evaluations of them are paired."""
+    seen: dict[str, str] = {}
+    for example in examples:
+        if example.identifier in seen:
+            message = f"the id {example.identifier!r} is there twice, first at {seen[example.identifier]}"
+            raise InputError(message, where=example.where, fix="keep one of the two")
+        seen[example.identifier] = example.where
 
 
 def refuse_repeated(names: Sequence[str], where: str) -> None:
@@ -70,7 +122,7 @@ def refuse_repeated(names: Sequence[str], where: str) -> None:
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number and text of every line up to the last that is not blank."""
     blank: list[int] = []
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, raw in enumerate(file, 1):
             text = _decoded(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, f"{path}:{number}")
             if not text:
@@ -83,7 +135,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; what is wrong with it is an InputError."""
     with translate_read_errors(path):
         require_regular(path)
         with open(path, "rb") as file:
@@ -134,7 +187,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with _opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
+    with opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
     refuse_repeated(names, f"{path}:1")
@@ -149,16 +202,3 @@ def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, 
             for row in batch.to_pylist():
                 number += 1
                 yield f"{name}:{number}", row
-
-
-def _race(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a row for each question of the passages in RACE's folder, by the numbers of its files."""
-    for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.stem), path.stem)):
-        passage = json_object("\n".join(text for _, text in lines(path)), f"{path}:1", JSON_FIX)
-        columns = [passage.get(key) for key in ("questions", "options", "answers")]
-        if not all(isinstance(column, list) and len(column) == len(columns[0] or ()) for column in columns):
-            fix = "a passage has as many questions as options and answers"
-            raise InputError("questions, options and answers are no lists of one length", where=f"{path}:1", fix=fix)
-        for i, (question, options, answer) in enumerate(zip(*columns, strict=True)):
-            row = {"article": passage.get("article"), "question": question, "options": options, "answer": answer}
-            yield f"{path}:1, question {i + 1}", row | {"id": f"{folder.name}{path.stem}-{i + 1}"}

@@ -52,14 +52,6 @@ class EmbeddedDocument:
         return f"topic:{self.qualname}" if self.module == _TOPICS else f"module:{self.module}"
 
 
-@dataclass(frozen=True)
-class EmbeddedText:
-    """A training document: a topic, or a module's docstrings in the order of its source, each headed by its name."""
-
-    group: str
-    text: str
-
-
 @cache
 def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     """Return all docstrings and topics, topics first, modules by name, in the order of the source.
@@ -85,12 +77,13 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     return tuple(found)
 
 
-def embedded_texts() -> list[EmbeddedText]:
-    """Return the documents that a model trains on, one a group."""
-    texts = []
-    for group, members in groupby(embedded_documents(), key=lambda document: document.group):
-        texts.append(EmbeddedText(group, "\n\n".join(map(_headed, members)) + "\n"))
-    return texts
+def embedded_texts() -> list[tuple[str, str]]:
+    """Return (group, text) of the documents that a model trains on.
+
+    Each is a topic, or a module's docstrings in the order of its source, each headed by its name.
+    """
+    groups = groupby(embedded_documents(), key=lambda document: document.group)
+    return [(group, "\n\n".join(map(_headed, members)) + "\n") for group, members in groups]
 
 
 def _headed(document: EmbeddedDocument) -> str:

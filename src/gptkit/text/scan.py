@@ -26,6 +26,13 @@ class Longest:
     hash: int
     characters: int
     source: str
+    characters_at: array[int]  # in normal form, at the end of each piece ...
+    bytes_at: array[int]  # ... and the bytes of the unchanged text up to there
+
+    def share_before(self, characters: int) -> float:
+        """Return the share of its bytes before a character; within a piece as if all characters were equally long."""
+        before = np.interp(characters, [0, *self.characters_at], [0, *self.bytes_at])
+        return float(before / self.bytes_at[-1])
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,17 @@ class Scan:
 def scan(pieces: Iterable[Piece]) -> Scan:
     """Read a corpus once."""
     hashes, utf8_bytes, blank = array("Q"), array("q"), array("b")
-    whole, longest = hashlib.sha256(), Longest(0, 0, "")
+    whole, longest = hashlib.sha256(), Longest(0, 0, "", array("q"), array("q"))
     for _, members in groupby(pieces, key=lambda piece: piece.document):
         text_hash, normal, size, source = hashlib.sha256(), _NormalForm(), 0, ""
+        characters_at, bytes_at = array("q"), array("q")
         for piece in members:
             encoded = piece.text.encode()
             text_hash.update(encoded)
             normal.add(piece.text)
             size += len(encoded)
+            characters_at.append(normal.read)
+            bytes_at.append(size)
             source = source or piece.source
         hashes.append(normal.hash)
         utf8_bytes.append(size)
@@ -57,7 +67,7 @@ def scan(pieces: Iterable[Piece]) -> Scan:
         if normal.characters:
             whole.update(text_hash.digest())
         if (normal.characters, -normal.hash) > (longest.characters, -longest.hash):
-            longest = Longest(normal.hash, normal.characters, source)
+            longest = Longest(normal.hash, normal.characters, source, characters_at, bytes_at)
     return Scan(
         hashes=np.array(hashes, np.uint64),
         utf8_bytes=np.array(utf8_bytes, np.int64),
@@ -74,7 +84,7 @@ class _NormalForm:
         self._line_ends = io.IncrementalNewlineDecoder(None, translate=True)
         self._text = hashlib.sha256()
         self._trimmed = self._text  # its state after the last character that is not white space
-        self._read = self.characters = 0
+        self.read = self.characters = 0
 
     def add(self, text: str) -> None:
         text = self._line_ends.decode(text)
@@ -84,10 +94,10 @@ class _NormalForm:
         if trimmed:
             self._text.update(trimmed.encode())
             self._trimmed = self._text.copy()
-            self.characters = self._read + len(trimmed)
+            self.characters = self.read + len(trimmed)
         if len(trimmed) < len(text):
             self._text.update(text[len(trimmed) :].encode())
-        self._read += len(text)
+        self.read += len(text)
 
     @property
     def hash(self) -> int:

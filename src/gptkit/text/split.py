@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,19 @@ class Split:
     validation: NDArray[np.bool_]
     cut: NDArray[np.bool_]  # every copy of the document that is cut
     cut_at: int = 0  # characters of its normal form that are training text
+
+
+TRAIN, VALIDATION = 0, 1
+
+
+class Sides(NamedTuple):
+    """Which documents are on which side, a byte each; of those that are cut the head trains, and the tail validates
+    where `validation` says so."""
+
+    train: bytes
+    validation: bytes
+    cut: bytes
+    cut_at: int  # characters in normal form
 
 
 def choose_split(found: Scan, fraction: float) -> Split:
@@ -107,38 +121,25 @@ def cut_point(characters: int, fraction: float) -> int:
     return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
-def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield the pieces; keep only the first `at` characters, in normal form, of documents where `cut` is true."""
-    for piece, index in _cut_indices(pieces, cut, at):
-        if index is None:
-            yield piece
-        elif index:
-            yield piece._replace(text=piece.text[:index])
-
-
-def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield the pieces; drop the first `at` characters, in normal form, of documents where `cut` is true."""
-    for piece, index in _cut_indices(pieces, cut, at):
-        if index is None:
-            yield piece
-        elif index < len(piece.text):
-            yield piece._replace(text=piece.text[index:])
-
-
-def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple[Piece, int | None]]:
-    """Yield each piece and the index in it that the cut falls on; None if its document is not cut."""
+def divided(pieces: Iterable[Piece], sides: Sides) -> Iterator[tuple[int, Piece]]:
+    """Yield the text of both sides in order, each piece with TRAIN or VALIDATION; what is on neither is left out."""
     document, start = -1, 0  # where the piece starts in the normal form of its document
     for piece in pieces:
-        if not cut[piece.document]:
-            yield piece, None
+        number, text = piece.document, piece.text
+        if not sides.cut[number]:
+            if sides.train[number] or sides.validation[number]:
+                yield (TRAIN if sides.train[number] else VALIDATION), piece
             continue
-        if piece.document != document:
-            document, start = piece.document, 0
-        text = piece.text
+        if number != document:
+            document, start = number, 0
         margin = 0 if start else len(text) - len(text.lstrip())
         length = len(text) - margin - text.count("\r\n", margin)
-        yield piece, len(text) if start + length <= at else _index(text, margin, at - start)
+        end = len(text) if start + length <= sides.cut_at else _index(text, margin, sides.cut_at - start)
         start += length
+        if end:
+            yield TRAIN, piece._replace(text=text[:end])
+        if end < len(text) and sides.validation[number]:
+            yield VALIDATION, piece._replace(text=text[end:])
 
 
 def _index(text: str, begin: int, characters: int) -> int:

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json, written last.
+"""Checkpoints and snapshots that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json.
 
 Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-What the manifest vouches for: see run_files.py. Where processes shard the weights, each writes the rows that it keeps,
-model-00001-of-00002.safetensors and so on; any number of processes reads them again.
+What the manifest vouches for: see system/run_layout.py. Where processes shard the weights, each writes the rows that it
+keeps, model-00001-of-00002.safetensors and so on; any number of processes reads them again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from gptkit.system.run_layout import (
     all_steps,
     defect,
     directory_name,
+    foreign_schema,
     is_committed,
-    is_foreign,
-    manifest_of,
     record_of,
     recorded_names,
+    step_of,
     written_by,
 )
 from gptkit.training.manifests import begin, commit, discard, remove_discarded, remove_leftovers, rows_beside
@@ -49,13 +49,14 @@ CUT_OFF = f"no {MANIFEST}: a save that was cut off"
 DECAYED = "its learning rate had begun to decay for fewer --steps"
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingState:
-    """The scalars of a checkpoint; seconds and tokens count from the run's start over all attempts.
+    """The numbers of a checkpoint; seconds and tokens count from the run's start over all attempts.
 
-    `loss_scale` is fp16's scale and its clean steps; `unfinished_row` the row of `step` whose evaluation a signal cut
-    short; `spikes` is what the next spikes are known by. `best_step` is the step of the best evaluation so far,
-    `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up again.
+    `unfinished_row` is the row of `step` whose evaluation a signal cut short; `best_step` the step of the best
+    evaluation so far, `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up
+    again. `parts` are the trainer's, by name, beside these in state.json. All have defaults: a checkpoint of an older
+    version lacks what was added since.
     """
 
     step: int = 0
@@ -63,13 +64,12 @@ class TrainingState:
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
     elapsed_seconds: float = 0.0
-    loss_scale: tuple[float, float] | None = None
     unfinished_row: dict[str, float] | None = None
-    spikes: dict[str, Any] | None = None
     best_step: int | None = None
     best_value: float | None = None
     identity: dict[str, str] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def last_row(self) -> int:
@@ -146,11 +146,44 @@ def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
 
 
 def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None:
-    content = {"schema": STATE_SCHEMA, **dataclasses.asdict(state)}
+    numbers = dataclasses.asdict(state)
+    content = {"schema": STATE_SCHEMA, **numbers.pop("parts"), **numbers}
     state_text = json.dumps(content, indent=1, sort_keys=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     rows = rows_beside(path)
     commit(path, state.step, records, record_of(rows) if rows.exists() else None)
+
+
+def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator: Accelerator) -> None:
+    """Commit the whole weights of `model` as the snapshot of `step`; every process calls this, the main one writes.
+
+    It comes before the checkpoint of its step: a run that resumes has all snapshots up to its checkpoint, and writes
+    the later ones again. They are never pruned. Raises OutOfResources when space runs out, InputError when the
+    directory cannot be written.
+    """
+    path = directory / directory_name(step)
+
+    def write_here() -> None:
+        if is_committed(path):  # an earlier attempt wrote the same weights
+            return
+        begin(path)
+        try:
+            weights = safetensors_chunks(model_tensors(model))
+            commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
+        except (OSError, GptkitError):
+            remove_leftovers(path)
+            raise
+
+    with files.translate_os_errors(f"saving {directory.name}/{path.name}", fix=AGAIN):
+        on_main_process(accelerator, write_here)
+
+
+def drop_snapshots_after(directory: Path, step: int) -> None:
+    """Remove the snapshots after `step` and what is left of removals."""
+    remove_discarded(directory)
+    for path in all_steps(directory):
+        if step_of(path) > step:
+            discard(path)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -174,8 +207,8 @@ def newest_committed(directory: Path, continues: Callable[[TrainingState], bool]
     for number, path in enumerate(candidates, 1):
         if not is_committed(path):
             rejected.append((path, f"{MANIFEST} is missing" if rejected else CUT_OFF))
-        elif is_foreign(path):
-            raise _other_version(path, str((manifest_of(path) or {}).get("schema")))
+        elif schema := foreign_schema(path):
+            raise _other_version(path, schema)
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
         elif not continues(read_state(path)):
@@ -233,9 +266,10 @@ def read_state(path: Path) -> TrainingState:
         values = json.loads((path / STATE).read_text())
         schema = values.pop("schema", STATE_SCHEMA)
         if schema == STATE_SCHEMA:
-            scale = values["loss_scale"]
-            return TrainingState(**(values | {"loss_scale": None if scale is None else (scale[0], scale[1])}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            own = {field.name for field in dataclasses.fields(TrainingState)}
+            parts = {name: value for name, value in values.items() if name not in own}
+            return TrainingState(**{name: value for name, value in values.items() if name in own}, parts=parts)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
     raise _other_version(path, schema)
 

@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepEvent:
     """A row of metrics.jsonl; `evaluation` holds what the evaluation of the same step returned, if there was one.
 
@@ -30,11 +31,25 @@ class StepEvent:
     evaluation: Mapping[str, float] = field(default_factory=dict)
     skipped_steps: int | None = None
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> StepEvent:
+        """Return the row that a checkpoint of any version keeps: what is added from now on needs a default."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in row.items() if name in known})
+
     def as_row(self) -> dict[str, float | None]:
         """Return the row, its evaluation spread out; what JSON cannot say (the norm of an fp16 overflow) is None."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         values |= values.pop("evaluation")
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    def figures(self) -> dict[str, str]:
+        """Return what a display of progress shows of it."""
+        return {
+            "loss": f"{self.loss:.4f}",
+            "lr": f"{self.learning_rate:.2e}",
+            "tokens/s": f"{self.tokens_per_second:,.0f}",
+        }
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ class NoticeEvent:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinishEvent:
     """The last event of a run that came to its end, totals over all its attempts; times in seconds.
 

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 
 from gptkit.errors import OutOfResources
+from gptkit.system.limits import is_out_of_memory
 from gptkit.training.batches import MicroBatch
-from gptkit.training.memory import is_out_of_memory
 from gptkit.training.processes import all_reduce
-from gptkit.training.step import Trainer, warm_up
+from gptkit.training.step import Trainer
 
 FIX = "use a GPU with more memory, a smaller model or sequence length, or --accelerate-config fsdp2"
 
@@ -48,7 +48,7 @@ def _fits_everywhere(trainer: Trainer, passes: list[MicroBatch], step: int) -> b
 
 def _fits(trainer: Trainer, passes: list[MicroBatch], step: int) -> bool:
     try:
-        warm_up(trainer, step, sum(one.count for one in passes), passes, with_optimizer=True)
+        trainer.warm_up(step, passes, with_optimizer=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

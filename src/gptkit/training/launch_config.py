@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.commands.config import config_args
 from accelerate.commands.launch import launch_command_parser
 
 from gptkit.errors import UsageError, suggest
-from gptkit.system.yaml_files import plain_events, read_text
+from gptkit.recipes import recipes_root
+from gptkit.system.yaml_files import read_yaml
 
 DEFAULT = Path(config_args.default_config_file)
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")
-FSDP2 = {  # how gptkit shards; what a file says otherwise is told as not used
+FSDP2 = {  # how gptkit shards; what a file says otherwise is reported as not used
     "fsdp_version": "2",
     "fsdp_reshard_after_forward": "true",
     "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -52,58 +52,58 @@ class LaunchConfig:
     def sharded(self) -> bool:
         return self.kind == "FSDP"
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """Return the line that says what came from the file."""
-        taken = {
-            "num_processes": self.num_processes,
-            "main_process_port": self.port,
-            "gpu_ids": None if self.gpu_ids == "all" else self.gpu_ids,
-            "use_cpu": self.use_cpu or None,
-        }
-        facts = [f"{name} {value}" for name, value in taken.items() if value is not None]
-        kind = f"distributed_type {self.kind}{' (version 2)' if self.sharded else ''}"
-        text = f"from {self.path}: {', '.join([kind, *facts])}"
-        return f"{text}; not used: {', '.join(self.unused)}" if self.unused else text
+        facts = [f"distributed_type {self.kind}{' (version 2)' if self.sharded else ''}"]
+        facts += [f"num_processes {self.num_processes}"] if self.num_processes is not None else []
+        facts += [f"main_process_port {self.port}"] if self.port is not None else []
+        facts += [f"gpu_ids {self.gpu_ids}"] if self.gpu_ids != "all" else []
+        facts += ["use_cpu True"] if self.use_cpu else []
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"from {self.path}: {', '.join(facts)}{unused}"
+
+
+def config_path(name: str) -> Path:
+    """Return the file that a shipped name or a path means; raises UsageError with the nearest name."""
+    shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
+    path = shipped.get(name, Path(name).expanduser())
+    if path.is_file():
+        return path
+    where = "--accelerate-config"
+    raise UsageError(f"no configuration and no file is called {name!r}", where=where, fix=suggest(name, shipped))
 
 
 def read_launch_config(path: Path) -> LaunchConfig:
     """Return what a file says; raise UsageError for what is no such file, an unknown key or what gptkit cannot do."""
-    values = _values(path)
-    _refuse_unknown(values, [one.name for one in dataclasses.fields(config_args.ClusterConfig)], path)
+    where = str(path)
+    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX).plain()
+    if not values or not isinstance(values, dict):
+        raise UsageError("no `key: value` lines", where=where, fix=FIX)
+    _refuse_unknown(values, {field.name for field in dataclasses.fields(config_args.ClusterConfig)}, path)
     kind = str(values.get("distributed_type", "NO"))
     if kind not in KINDS:
-        raise UsageError(f"distributed_type {kind} is not supported", where=str(path), fix=f"use {', '.join(KINDS)}")
+        raise UsageError(f"distributed_type {kind} is not supported", where=where, fix=f"use {', '.join(KINDS)}")
     sharding = _sharding(values, path) if kind == "FSDP" else {}
     if _number(values, "num_machines", path) not in (None, 1):
         fix = "start each machine with accelerate launch --num_machines, as recipes/slurm/pretrain.sh does"
-        raise UsageError("num_machines is more than 1", where=str(path), fix=fix)
+        raise UsageError("num_machines is more than 1", where=where, fix=fix)
     processes = _number(values, "num_processes", path)
+    port = _number(values, "main_process_port", path) or None  # 0 means any free one too
+    if port is not None and not 0 < port < 1 << 16:
+        fix = "write 1 to 65535, or leave it out: a free one is taken then"
+        raise UsageError(f"main_process_port {port} is no port", where=where, fix=fix)
     return LaunchConfig(
         path,
         kind,
         num_processes=None if processes == -1 else processes,
-        port=_port(values, path),
+        port=port,
         gpu_ids="all" if values.get("gpu_ids") is None else str(values["gpu_ids"]),
         use_cpu=values.get("use_cpu") is True,
         unused=_overruled(values, sharding),
     )
 
 
-def _values(path: Path) -> dict[str, Any]:
-    text = read_text(path, what="a configuration of accelerate", fix=FIX)
-    for _ in plain_events(path, text, what="a configuration of accelerate", fix=FIX):  # JSON is YAML
-        pass  # it refuses what is more than words
-    try:
-        values = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
-        raise UsageError(f"not YAML: {str(error).splitlines()[0]}", where=str(path), fix=FIX) from None
-    if not isinstance(values, dict):
-        raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
-    return values
-
-
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
-    known = set(known)
     for key in values:
         if key not in known:
             raise UsageError(f"unknown key {key!r}", where=str(path), fix=suggest(str(key), known))
@@ -127,15 +127,6 @@ def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if str(named.get("fsdp_version", 1)) != "2":
         raise UsageError("only version 2 of FSDP is supported", where=str(path), fix=FSDP_FIX)
     return named
-
-
-def _port(values: Mapping[str, Any], path: Path) -> int | None:
-    """Return the port, None for any free one, which 0 means too."""
-    port = _number(values, "main_process_port", path) or None
-    if port is not None and not 0 < port < 1 << 16:
-        fix = "write 1 to 65535, or leave it out: a free one is taken then"
-        raise UsageError(f"main_process_port {port} is no port", where=str(path), fix=fix)
-    return port
 
 
 def _overruled(values: Mapping[str, Any], sharding: Mapping[str, Any]) -> tuple[str, ...]:

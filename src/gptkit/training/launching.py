@@ -61,7 +61,7 @@ class Launch:
         where = ["--master_addr", "127.0.0.1", "--master_port", str(self.port)] if self.port else ["--standalone"]
         return ["torchrun", *where, "--nproc_per_node", str(self.processes), "-m"]
 
-    def described(self, arguments: Sequence[str]) -> str:
+    def summary(self, arguments: Sequence[str]) -> str:
         """Return the line that says what was launched, and how to do the same by hand."""
         place = "on this CPU (gloo)" if self.device == "cpu" else "on as many GPUs (nccl)"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
@@ -83,9 +83,19 @@ def plan_launch(
 
     An option beats the file, the file what is found here. Raises UsageError for what this machine does not have.
     """
-    device = _device(options, config, gpus)
+    if options.device == "mps":
+        raise UsageError("an Apple GPU runs one process", where="--device mps", fix="leave --num-processes out")
+    if options.device == "cuda" and not gpus:
+        raise UsageError("no CUDA device available", where="--device", fix="leave it out, or use --device cpu")
+    if options.device == "auto" and gpus and config is not None and config.use_cpu:
+        fix = "add --device cpu or --device cuda"
+        raise UsageError("the file says use_cpu, but GPUs are here", where=str(config.path), fix=fix)
+    device = "cuda" if gpus and options.device != "cpu" else "cpu"
     available = gpus if config is None or config.gpu_ids == "all" else len(config.gpu_ids.split(","))
-    processes = _processes(options, config, available if device == "cuda" else None)
+    asked = options.num_processes or (config.num_processes if config else None)
+    processes = asked or (available if device == "cuda" else None)  # all GPUs where a file was named without a number
+    if not processes:
+        raise UsageError("nothing says how many processes", where="--accelerate-config", fix="give --num-processes N")
     if device == "cuda" and processes > available:
         message = f"{processes} processes need a GPU each, {available} {'is' if available == 1 else 'are'} here"
         raise UsageError(message, where="--num-processes", fix=f"give --num-processes {available}, or --device cpu")
@@ -99,25 +109,6 @@ def plan_launch(
     if config is None:
         return Launch(processes, device, each)
     return Launch(processes, device, each, config.port, config.path, config.sharded)
-
-
-def _device(options: TrainingOptions, config: LaunchConfig | None, gpus: int) -> str:
-    if options.device == "mps":
-        raise UsageError("an Apple GPU runs one process", where="--device mps", fix="leave --num-processes out")
-    if options.device == "cuda" and not gpus:
-        raise UsageError("no cuda device is here", where="--device", fix="leave it out, or use --device cpu")
-    if options.device == "auto" and gpus and config is not None and config.use_cpu:
-        fix = "add --device cpu or --device cuda"
-        raise UsageError("the file says use_cpu, but GPUs are here", where=str(config.path), fix=fix)
-    return "cuda" if gpus and options.device != "cpu" else "cpu"
-
-
-def _processes(options: TrainingOptions, config: LaunchConfig | None, gpus: int | None) -> int:
-    """Return how many processes to start: all GPUs where a file was named and nothing says how many."""
-    asked = options.num_processes or (config.num_processes if config else None) or gpus
-    if not asked:
-        raise UsageError("nothing says how many processes", where="--accelerate-config", fix="give --num-processes N")
-    return asked
 
 
 def launch(
@@ -143,9 +134,9 @@ def launch(
             message = f"the processes could not be started: {str(error).strip().splitlines()[0]}"
             raise OutOfResources(message, fix="try again, or use another port") from error
         finally:
-            if (run := ranks.run_in(folder)) is not None:
+            if (run := ranks.run_of(folder)) is not None:
                 note_run(run)
-        return ranks.result_in(folder)
+        return ranks.result_of(folder)
 
 
 def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
@@ -154,7 +145,8 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
     parsed = parser.parse_args(line[2 if plan.device == "cuda" else 1 :])
     parsed.log_dir = str(folder)
     # Accelerate hands on what torch's launcher has a name for, although it has no flag for these.
-    parsed.shutdown_timeout, parsed.signals_to_handle = GRACE_SECONDS, ",".join(_handled())
+    parsed.shutdown_timeout = GRACE_SECONDS
+    parsed.signals_to_handle = ",".join(signal.Signals(number).name for number in signals.heard())
     parsed.standalone = plan.port is None
     parsed.local_addr = "127.0.0.1"  # a machine without a network may not know its own name
     if plan.device == "cuda":
@@ -169,11 +161,7 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
         more["GLOO_SOCKET_IFNAME"] = "lo"
     if os.getcwd() not in sys.path:  # a rank starts by -m: a file beside the data must not pass for a library
         more["PYTHONSAFEPATH"] = "1"
-    return {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.marked(folder), **more}
-
-
-def _handled() -> list[str]:
-    return [signal.Signals(number).name for number in signals.heard()]
+    return {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.launcher_environment(folder), **more}
 
 
 @contextlib.contextmanager
@@ -190,15 +178,15 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _launcher_in_charge() -> Iterator[None]:
     """Keep the elastic launcher's log from the screen, and take the signals back that it handles for good."""
-    handlers = {name: signal.getsignal(getattr(signal, name)) for name in _handled()}
+    handlers = {number: signal.getsignal(number) for number in signals.heard()}
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
-        for name, handler in handlers.items():
+        for number, handler in handlers.items():
             with contextlib.suppress(ValueError):  # only the main thread may
-                signal.signal(getattr(signal, name), handler)
+                signal.signal(number, handler)
 
 
 def _refuse_port_in_use(plan: Launch) -> None:
@@ -215,28 +203,22 @@ def _refuse_port_in_use(plan: Launch) -> None:
 
 def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
     """Return the error that ended all ranks, and remove the logs of those that followed from it."""
-    records = ranks.records_in(folder)
-    speaking = {record.rank for record in records}
-    stopped = {rank for rank, one in failures.items() if one.exitcode == -signal.SIGTERM}  # as another had failed
-    silent = [(rank, one) for rank, one in failures.items() if rank not in speaking | stopped]
+    errors = ranks.errors_in(folder)
+    reporting = {error.rank for error in errors}
+    stopped = {rank for rank, failure in failures.items() if failure.exitcode == -signal.SIGTERM}  # as another failed
+    silent = [(rank, failure) for rank, failure in failures.items() if rank not in reporting | stopped]
     killed = min(silent, key=lambda pair: pair[1].timestamp, default=None)
-    first = records[0] if records else None
-    if killed is not None and (first is None or killed[1].timestamp - NOTICE_SECONDS < first.time):
-        _drop_logs(records)
+    if killed is not None and (not errors or killed[1].timestamp - NOTICE_SECONDS < errors[0].time):
+        _drop_logs(errors)
         return _silent_end(*killed)
-    if first is None:
+    if not errors:
         return _silent_end(*next(iter(failures.items())))
-    _drop_logs(records[1:])
-    return _told(first)
-
-
-def _told(record: ranks.Record) -> GptkitError:
-    """Return a rank's error; one whose libraries are missing has found a broken machine, not a bug."""
-    error = record.error
-    if not error.message.startswith(("ImportError:", "ModuleNotFoundError:")):
-        return error
-    message = f"process {record.rank} could not start: {error.message}"
-    return OutOfResources(message, where=error.where, fix="mend the Python environment that it found")
+    _drop_logs(errors[1:])
+    first = errors[0].error
+    if not first.message.startswith(("ImportError:", "ModuleNotFoundError:")):
+        return first
+    message = f"process {errors[0].rank} could not start: {first.message}"  # a broken machine, not a bug
+    return OutOfResources(message, where=first.where, fix="mend the Python environment that it found")
 
 
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
@@ -250,15 +232,14 @@ def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
 
 def _interruption(folder: Path, number: signal.Signals) -> GptkitError:
     """Return the interruption as the ranks report it: with the checkpoint and the line that resumes."""
-    records = ranks.records_in(folder)
-    told = next((one for one in records if one.error.kind == Interrupted.kind), None) or next(iter(records), None)
-    _drop_logs([one for one in records if one is not told])
-    if told is not None:
-        return told.error
+    errors = sorted(ranks.errors_in(folder), key=lambda error: error.error.kind != Interrupted.kind)
+    _drop_logs(errors[1:])
+    if errors:
+        return errors[0].error
     return Interrupted(f"interrupted by {number.name}", signal_number=number, fix=AGAIN)
 
 
-def _drop_logs(records: Sequence[ranks.Record]) -> None:
-    for record in records:
-        if record.error.exit_code == 1 and record.error.where:
-            Path(record.error.where).unlink(missing_ok=True)
+def _drop_logs(errors: Sequence[ranks.RankError]) -> None:
+    for _, _, _, error in errors:
+        if error.exit_code == 1 and error.where:
+            Path(error.where).unlink(missing_ok=True)

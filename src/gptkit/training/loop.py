@@ -10,28 +10,26 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from torch import Tensor
 
 from gptkit.errors import AGAIN, Diverged, Interrupted
+from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
-from gptkit.training import checkpoints, snapshots
+from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
 from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
-from gptkit.training.loss_scale import LossScale
-from gptkit.training.memory import out_of_memory_told
-from gptkit.training.processes import all_reduce
-from gptkit.training.spikes import History, is_hopeless
-from gptkit.training.step import NEVER, Outcome, Trainer, take_step, uncompiled, warm_up
-from gptkit.training.stopping import AgreedStop
+from gptkit.training.processes import AgreedStop, all_reduce
+from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
 
 DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
@@ -61,7 +59,7 @@ def train(
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
         run.resume(resume_from)
-    with out_of_memory_told():
+    with translate_out_of_memory(f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"):
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)
@@ -85,7 +83,7 @@ class _Run:
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
         self.state = TrainingState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
-        self.outcome: Outcome | None = None
+        self.result: StepResult | None = None
         self.row: StepEvent | None = None
         self.saved_step = 0
         self.earlier_seconds = 0.0
@@ -94,19 +92,18 @@ class _Run:
 
     def resume(self, checkpoint: Path) -> None:
         """Take over a checkpoint."""
-        trainer, device = self.trainer, self.accelerator.device
-        saved = checkpoints.load(checkpoint, trainer.state)
+        saved = checkpoints.load(checkpoint, self.trainer.state)
         self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
-        trainer.loss_scale = LossScale(device, dynamic=self.plan.precision == "fp16", saved=saved.loss_scale)
-        if saved.spikes is not None and trainer.spikes is not None:
-            trainer.spikes = History.from_numbers(saved.spikes, device)
+        for name, part in self.trainer.parts.items():
+            if part is not None and saved.parts.get(name) is not None:
+                part.load(saved.parts[name])
 
     def finish_evaluation(self) -> Iterator[Event]:
         """Make up for an evaluation that a signal cut short."""
         if self.state.unfinished_row is not None:
-            self.row = StepEvent(**self.state.unfinished_row)  # type: ignore[arg-type]
+            self.row = StepEvent.from_row(self.state.unfinished_row)
             yield from self._evaluate_and_tell(self.state.step)
             yield from self.save_or_stop(self.state.step)
 
@@ -119,7 +116,7 @@ class _Run:
         self.model.train()
         size = fitting_micro_batch(self.trainer, self.state.step + 1)
         if size < micro_batching.micro_batch:
-            self.state = dataclasses.replace(self.state, choices={**self.state.choices, "micro_batch": size})
+            self.state.choices["micro_batch"] = size
             yield NoticeEvent(micro_batching.shrink_notice(size))
         return micro_batching.batches_of(size)
 
@@ -128,15 +125,14 @@ class _Run:
             return
         start, step = time.perf_counter(), self.state.step + 1
         self.model.train()
-        micro_batches = batches(step)
         try:
-            warm_up(self.trainer, step, sum(one.count for one in micro_batches), micro_batches)
+            self.trainer.warm_up(step, batches(step))
         except Exception as error:
             if number := self.stop.stop.signal_number:  # a signal to the process group also ends the compiler
                 raise self._interrupted(number) from error
             raise
         seconds = time.perf_counter() - start
-        self.state = dataclasses.replace(self.state, compile_seconds=self.state.compile_seconds + seconds)
+        self.state.compile_seconds += seconds
         yield NoticeEvent(f"compiled in {seconds:.1f} s")
         if signal_number := self.stop.signal_number():  # compiling takes up to minutes
             raise self._interrupted(signal_number)
@@ -152,23 +148,19 @@ class _Run:
         """Take one step; wait for its numbers only where a row is due."""
         start = time.perf_counter()
         if self.sharding is not None:
-            self.sharding.release()
+            self.sharding.free_weights()
         if not self.model.training:
             self.model.train()
-        outcome = take_step(self.trainer, stream, self.job.schedule(step))
-        self.outcome, self.row = outcome, None
-        self.data_seconds += outcome.data_seconds
+        self.result, self.row = self.trainer.take_step(stream, self.job.schedule(step)), None
+        self.data_seconds += self.result.data_seconds
         has_row = self.plan.is_log_due(step) or (self.job.evaluate is not None and self.plan.is_eval_due(step))
-        loss = self._checked_loss() if has_row else 0.0
-        self.state = dataclasses.replace(
-            self.state,
-            step=step,
-            tokens=self.state.tokens + outcome.tokens,
-            train_seconds=self.state.train_seconds + time.perf_counter() - start,
-            unfinished_row=None,
-        )
+        loss = self._checked_loss(self.result.loss) if has_row else 0.0
+        self.state.step = step
+        self.state.tokens += self.result.tokens
+        self.state.train_seconds += time.perf_counter() - start
+        self.state.unfinished_row = None
         if has_row:
-            self.row = self._row_of(loss, float(outcome.grad_norm))
+            self.row = self._row_of(loss, float(self.result.grad_norm))
 
     def report(self, step: int) -> Iterator[Event]:
         """Evaluate where that is due, and yield the row that was due."""
@@ -188,14 +180,14 @@ class _Run:
             raise self._interrupted(signal_number)
 
     def finish(self) -> FinishEvent:
-        self.make_whole()
+        self.gather_weights()
         state = self.state
         return FinishEvent(
-            state.step,
-            state.tokens,
-            state.train_seconds,
-            state.compile_seconds,
-            self._elapsed(),
+            step=state.step,
+            tokens=state.tokens,
+            train_seconds=state.train_seconds,
+            compile_seconds=state.compile_seconds,
+            elapsed_seconds=self._elapsed(),
             best_step=state.best_step,
         )
 
@@ -206,15 +198,14 @@ class _Run:
         message = f"interrupted by {signal.Signals(signal_number).name}"
         return Interrupted(message, signal_number=signal_number, where=where, fix=AGAIN)
 
-    def _checked_loss(self) -> float:
+    def _checked_loss(self, loss: Tensor) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
-        outcome, spikes = self.outcome, self.trainer.spikes
-        assert outcome is not None
         self._refuse_bad_step()
-        if spikes is not None and is_hopeless(spikes):
+        spikes = self.trainer.spikes
+        if spikes is not None and spikes.is_hopeless():
             count = int(spikes.in_a_row)
             raise _diverged(f"{count} steps in a row were spikes, and skipped", self.state.step + 2 - count)
-        return float(all_reduce(self.accelerator, outcome.loss.clone(), dist.ReduceOp.SUM))
+        return float(all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM))
 
     def _refuse_bad_step(self) -> None:
         first_bad = int(all_reduce(self.accelerator, self.trainer.first_bad_step.clone(), dist.ReduceOp.MIN))
@@ -230,18 +221,17 @@ class _Run:
         rate = (tokens - self.row_tokens) / (seconds - self.row_seconds)
         self.row_tokens, self.row_seconds = tokens, seconds
         data_seconds, self.data_seconds = self.data_seconds, 0.0
-        learning_rate = self.trainer.optimizer.learning_rate * self.job.schedule(self.state.step)
-        skipped = None if self.trainer.spikes is None else int(self.trainer.spikes.skipped)
+        spikes = self.trainer.spikes
         return StepEvent(
-            self.state.step,
-            tokens,
-            loss,
-            learning_rate,
-            grad_norm,
-            rate,
-            self._elapsed(),
-            data_seconds,
-            skipped_steps=skipped,
+            step=self.state.step,
+            tokens=tokens,
+            loss=loss,
+            learning_rate=self.job.optimizer.learning_rate * self.job.schedule(self.state.step),
+            grad_norm=grad_norm,
+            tokens_per_second=rate,
+            elapsed_seconds=self._elapsed(),
+            data_seconds=data_seconds,
+            skipped_steps=None if spikes is None else int(spikes.skipped),
         )
 
     def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
@@ -249,34 +239,30 @@ class _Run:
         assert self.row is not None
         assert self.job.evaluate is not None
         start = time.perf_counter()
-        self.make_whole()
+        self.gather_weights()
         self.model.eval()
         try:
             with torch.no_grad(), self.trainer.autocast(), uncompiled(self.plan.compile):
                 metrics = self.job.evaluate(self.stop.for_evaluation())
         except StopEvaluation:
             row = {name: value for name, value in dataclasses.asdict(self.row).items() if name != "evaluation"}
-            self.state = dataclasses.replace(self.state, unfinished_row=row)
+            self.state.unfinished_row = row
             return
-        self.state = dataclasses.replace(self.state, unfinished_row=None)
+        self.state.unfinished_row = None
         if any(map(math.isnan, metrics.values())) or math.isinf(metrics.get("val_loss", 0.0)):
             yield self.row
             raise _diverged("the validation loss is not finite", step)
-        self._note_best(step, metrics)
+        if (name := self.plan.best_by) is not None:
+            best = self.state.best_value
+            if best is None or metrics[name] > best:
+                self.state.best_step, self.state.best_value = step, metrics[name]
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
 
-    def make_whole(self) -> None:
+    def gather_weights(self) -> None:
         """Give the model its weights, if they are sharded; every process must call it."""
-        if self.sharding is not None and not self.sharding.is_whole:
-            self.sharding.make_whole()
-
-    def _note_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self.plan.best_by is None:
-            return
-        value, best = metrics[self.plan.best_by], self.state.best_value
-        if best is None or value > best:
-            self.state = dataclasses.replace(self.state, best_step=step, best_value=value)
+        if self.sharding is not None:
+            self.sharding.gather_weights()
 
     def _signal_number(self, step: int) -> int:
         """Return the signal that any process received; several GPUs are asked only where they wait anyway."""
@@ -287,22 +273,18 @@ class _Run:
     def take_snapshot(self, directory: Path) -> None:
         """Commit the whole weights of the step just taken, before its checkpoint."""
         self._refuse_bad_state()
-        self.make_whole()
-        snapshots.write(directory, self.model, self.state.step, accelerator=self.accelerator)
+        self.gather_weights()
+        checkpoints.write_snapshot(directory, self.model, self.state.step, accelerator=self.accelerator)
 
     def _save(self, directory: Path) -> CheckpointEvent:
         """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
-        start, trainer = time.perf_counter(), self.trainer
+        start, state, plan = time.perf_counter(), self.state, self.plan
         self._refuse_bad_state()
-        numbers = {
-            "loss_scale": trainer.loss_scale.as_numbers(),
-            "spikes": trainer.spikes.as_numbers() if trainer.spikes is not None else None,
-        }
-        self.state = dataclasses.replace(self.state, elapsed_seconds=self._elapsed(), **numbers)  # type: ignore[arg-type]
-        state, plan = self.state, self.plan
+        state.parts = {name: part and part.as_numbers() for name, part in self.trainer.parts.items()}
+        state.elapsed_seconds = self._elapsed()
         path = checkpoints.write(
             directory,
-            trainer.state,
+            self.trainer.state,
             state,
             accelerator=self.accelerator,
             keep=plan.keep_checkpoints,

@@ -11,7 +11,7 @@ import torch
 import gptkit
 from gptkit.errors import GptkitError, InputError
 from gptkit.system import files
-from gptkit.system.run_layout import MANIFEST, SCHEMA, FileRecord, is_committed, record_of, with_digest
+from gptkit.system.run_layout import MANIFEST, METRICS, SCHEMA, FileRecord, is_committed, record_of, with_digest
 
 DISCARDED = "removed-"  # prefixes what is being removed
 
@@ -59,9 +59,6 @@ def remove_discarded(directory: Path) -> None:
     """Finish removals that were cut off."""
     for leftover in directory.glob(f"{DISCARDED}*"):
         files.remove_directory(leftover)
-
-
-METRICS = "metrics.jsonl"
 
 
 def render_manifest(step: int, records: list[FileRecord], rows: FileRecord | None = None) -> str:

@@ -4,8 +4,8 @@ Our own, because torch.optim.Muon casts gradients to bf16 whatever was asked: 1 
 1e-4 to 6e-3, here by rounding. Matrices of one shape are orthogonalised together: at small sizes dispatch, not
 arithmetic, sets the time.
 
-A matrix three times as tall as wide is taken for fused query, key and value weights and orthogonalised third by third:
-they are three maps, and as one matrix the value gradients, the largest, would leave queries and keys small updates.
+Fused query, key and value weights are orthogonalised third by third: they are three maps, and as one matrix the value
+gradients, the largest, would leave queries and keys small updates.
 
 Like torch's fused AdamW it obeys `grad_scale` (what the gradients are divided by) and `found_inf` (1 = change nothing),
 both tensors on the device, so that no step waits for the host.
@@ -13,7 +13,7 @@ both tensors on the device, so that no step waits for the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -28,9 +28,11 @@ MAX_STACKED = 1 << 25  # elements orthogonalised together, which bounds the memo
 class Muon(torch.optim.Optimizer):
     """w -= lr * (scale * orthogonalised Nesterov momentum + weight_decay * w), scale = sqrt(max(1, rows / columns)).
 
-    `dtype` is the arithmetic of the orthogonalisation: float32, or bfloat16 where the matrix products are bf16 anyway.
+    `dtype` is the arithmetic of the orthogonalisation: float32, or bfloat16 where the matrix products are bf16 anyway;
+    `fused_qkv` are those of the parameters that are query, key and value weights above each other.
     """
 
+    _step_supports_amp_scaling = True
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
@@ -41,17 +43,22 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        fused_qkv: Collection[Tensor] = (),
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self._fused_qkv = {id(parameter) for parameter in fused_qkv}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for matrices in _of_one_shape([one for one in group["params"] if one.grad is not None]):
-                self._update(matrices, group)
+            present = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for is_fused in (True, False):
+                alike = [parameter for parameter in present if (id(parameter) in self._fused_qkv) == is_fused]
+                for matrices in _of_one_shape(alike):
+                    self._update(matrices, group, is_fused=is_fused)
 
-    def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, matrices: list[Tensor], group: dict[str, Any], *, is_fused: bool) -> None:
         states = [self.state[matrix] for matrix in matrices]
         for state, matrix in zip(states, matrices, strict=True):
             if not state:
@@ -60,7 +67,7 @@ class Muon(torch.optim.Optimizer):
         if self.grad_scale is not None:
             gradients /= self.grad_scale
         momenta = torch.stack([state["momentum"] for state in states]).lerp_(gradients, 1 - group["momentum"])
-        updates = shaped_update(gradients.lerp_(momenta, group["momentum"]), self.dtype)
+        updates = shaped_update(gradients.lerp_(momenta, group["momentum"]), self.dtype, is_fused=is_fused)
         for matrix, state, momentum, update in zip(matrices, states, momenta, updates, strict=True):
             new = (matrix * (1 - group["lr"] * group["weight_decay"])).add_(update, alpha=-group["lr"])
             self._write(state["momentum"], momentum)
@@ -70,10 +77,10 @@ class Muon(torch.optim.Optimizer):
         old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
 
 
-def shaped_update(directions: Tensor, dtype: torch.dtype) -> Tensor:
+def shaped_update(directions: Tensor, dtype: torch.dtype, *, is_fused: bool = False) -> Tensor:
     """Return (n, rows, columns) directions orthogonalised, fused thirds apart, scaled by their shape."""
     _, rows, columns = directions.shape
-    if rows == 3 * columns:
+    if is_fused:
         return orthogonalise(directions.reshape(-1, columns, columns), dtype).view_as(directions)
     return orthogonalise(directions, dtype).mul_(max(1.0, rows / columns) ** 0.5)
 
@@ -94,7 +101,9 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _of_one_shape(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
     """Yield lists of matrices of one shape, each list small enough to be stacked."""
-    for shape, same in groupby(sorted(matrices, key=lambda one: tuple(one.shape)), key=lambda one: one.shape):
+    for shape, same in groupby(
+        sorted(matrices, key=lambda matrix: tuple(matrix.shape)), key=lambda matrix: matrix.shape
+    ):
         found = list(same)
         most = max(1, MAX_STACKED // shape.numel())
         yield from (found[i : i + most] for i in range(0, len(found), most))

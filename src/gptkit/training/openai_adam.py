@@ -20,6 +20,7 @@ from torch import Tensor
 class OpenAIAdam(torch.optim.Optimizer):
     """w -= rate * (m / (sqrt(v) + epsilon) + weight_decay * w), rate = lr * sqrt(1 - beta2^t) / (1 - beta1^t)."""
 
+    _step_supports_amp_scaling = True
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 

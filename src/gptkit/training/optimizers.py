@@ -1,7 +1,8 @@
 """Which parameter is updated by what: one optimizer, or Muon for the matrices and AdamW for the rest.
 
-All obey the protocol of torch's fused AdamW: they divide gradients by `grad_scale` and change nothing, moments and
-step counts included, where `found_inf` is 1; both are tensors on the device.
+Ours obey the protocol of torch's fused AdamW: they divide gradients by `grad_scale` and change nothing, moments and
+step counts included, where `found_inf` is 1; both are tensors on the device. Any other of torch.optim's fits as it is:
+its step waits for the device to learn of `found_inf`.
 
 Layers may have rates of their own and join in late. Until then their gradients are dropped before anyone sees them:
 `requires_grad` would break DDP's buckets and what is compiled, and a rate of 0 would still fill moments.
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from gptkit.training.muon import Muon
 from gptkit.training.openai_adam import OpenAIAdam
-from gptkit.training.options import TrainingOptions
+from gptkit.training.options import OptimizerName, TrainingOptions
 
 Groups = list[dict[str, Any]]
+
+FUSED_QKV = ".c_attn.weight"  # how the names of query, key and value weights in one matrix end
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Layer:
 
 
 LayerOf = Callable[[str], Layer]  # a parameter's name -> its layer
-WHOLE = Layer("all")
+ALL_LAYERS = Layer("all")
 
 
 class Rate(NamedTuple):
@@ -56,7 +59,7 @@ class OptimizerSet:
         self.learning_rate = learning_rate
         for group in self.groups():
             group.setdefault("initial_lr", group["lr"])
-            group.setdefault("layer", WHOLE)
+            group.setdefault("layer", ALL_LAYERS)
 
     def groups(self) -> Groups:
         return [group for part in self.parts for group in part.param_groups]
@@ -74,14 +77,25 @@ class OptimizerSet:
                 rows |= {id(parameter): row for parameter in group["params"]}
         return list(dict.fromkeys(rows[id(parameter)] for parameter in self.names.values()))
 
-    def replace(self, named: Mapping[str, nn.Parameter]) -> None:
-        """Update other parameters from now on, by name: the shards of those of before. There must be no state yet."""
-        new = {id(parameter): named[name] for name, parameter in self.names.items()}
-        self.names = {name: named[name] for name in self.names}
-        for group in self.groups():
-            group["params"] = [new[id(parameter)] for parameter in group["params"]]
+    def replace(self, named: Mapping[str, nn.Parameter], rows: Mapping[str, range]) -> None:
+        """Update the shards of the parameters from now on: by name, and which rows of the whole they are.
 
-    def drop_frozen(self, step: int) -> None:
+        There must be no state yet, but for what an optimizer made of it when it was built.
+        """
+        names = {id(parameter): name for name, parameter in self.names.items()}
+        self.names = {name: named[name] for name in self.names}
+        for part in self.parts:
+            for group in part.param_groups:
+                group["params"] = [named[names[id(parameter)]] for parameter in group["params"]]
+            for parameter, state in list(part.state.items()):
+                name = names[id(parameter)]
+                del part.state[parameter]
+                part.state[named[name]] = {
+                    field: value[rows[name].start : rows[name].stop].clone() if value.ndim else value
+                    for field, value in state.items()
+                }
+
+    def drop_frozen_gradients(self, step: int) -> None:
         """Drop the gradients of the layers that join in after `step`: no norm, moment or weight knows of them."""
         for group in self.groups():
             if step < group["layer"].first_step:
@@ -95,9 +109,15 @@ class OptimizerSet:
     def step(self, grad_scale: Tensor, found_inf: Tensor) -> None:
         """Update every parameter with its gradient divided by `grad_scale`, or nothing where `found_inf` is 1."""
         for part in self.parts:
-            part.grad_scale = grad_scale  # type: ignore[attr-defined]
-            part.found_inf = found_inf  # type: ignore[attr-defined]
-            part.step()
+            if getattr(part, "_step_supports_amp_scaling", False):
+                part.grad_scale = grad_scale  # type: ignore[attr-defined]
+                part.found_inf = found_inf  # type: ignore[attr-defined]
+                part.step()
+            elif not found_inf.item():
+                for parameter in (parameter for group in part.param_groups for parameter in group["params"]):
+                    if parameter.grad is not None:
+                        parameter.grad /= grad_scale
+                part.step()
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -114,11 +134,14 @@ class OptimizerSet:
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over the state that `state_tensors` returned; KeyError names a parameter that is not there."""
-        owners = {id(one): part for part in self.parts for group in part.param_groups for one in group["params"]}
+        owners = {
+            id(parameter): part for part in self.parts for group in part.param_groups for parameter in group["params"]
+        }
         for key, value in tensors.items():
             name, _, field = key.rpartition("/")
             parameter = self.names[name]
-            owners[id(parameter)].state[parameter][field] = value.to(parameter.device)
+            state = owners[id(parameter)].state[parameter]
+            state[field] = value.to(state[field].device if field in state else parameter.device)
 
 
 def build_optimizer(
@@ -134,7 +157,7 @@ def build_optimizer(
     their name: `h.0.attn.c_attn.weight`) and orthogonalises in bf16 if `precision` is bf16; embeddings, positions and
     heads lie outside the blocks. `layer_of` gives layers their rates and first steps; without it all are one.
     """
-    layer_of = layer_of or (lambda name: WHOLE)
+    layer_of = layer_of or (lambda name: ALL_LAYERS)
     names: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, parameter in named_parameters:
@@ -147,9 +170,12 @@ def build_optimizer(
         hidden = {name: rest.pop(name) for name in names if is_hidden_matrix(name, names[name])}
         if hidden:
             groups = _groups(hidden, options.muon_learning_rate, options.weight_decay, layer_of)
-            parts.append(_muon(groups, options, precision))
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            fused_qkv = [parameter for name, parameter in hidden.items() if name.endswith(FUSED_QKV)]
+            parts.append(Muon(groups, momentum=options.muon_momentum, dtype=dtype, fused_qkv=fused_qkv))
     if rest:
-        parts.append(_adam(_groups(rest, options.learning_rate, options.weight_decay, layer_of), options))
+        groups = _groups(rest, options.learning_rate, options.weight_decay, layer_of)
+        parts.append(OPTIMIZERS[options.optimizer](groups, options))
     return OptimizerSet(names, parts, options.learning_rate)
 
 
@@ -170,14 +196,19 @@ def _groups(named: dict[str, nn.Parameter], peak: float, weight_decay: float, la
     ]
 
 
-def _muon(groups: Groups, options: TrainingOptions, precision: str) -> Muon:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Muon(groups, momentum=options.muon_momentum, dtype=dtype)
-
-
-def _adam(groups: Groups, options: TrainingOptions) -> torch.optim.Optimizer:
-    betas = (options.beta1, options.beta2)
-    if options.optimizer == "openai-adam":
-        return OpenAIAdam(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon)
+def _adamw(groups: Groups, options: TrainingOptions) -> torch.optim.Optimizer:
     is_fused = all(parameter.device.type != "meta" for group in groups for parameter in group["params"])
+    betas = (options.beta1, options.beta2)
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon, fused=is_fused)
+
+
+def _openai_adam(groups: Groups, options: TrainingOptions) -> torch.optim.Optimizer:
+    betas = (options.beta1, options.beta2)
+    return OpenAIAdam(groups, lr=options.learning_rate, betas=betas, eps=options.epsilon)
+
+
+OPTIMIZERS: dict[OptimizerName, Callable[[Groups, TrainingOptions], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "muon": _adamw,  # of what is no matrix inside a block
+    "openai-adam": _openai_adam,
+}

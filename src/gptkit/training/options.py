@@ -66,18 +66,18 @@ class TrainingOptions(OutputOptions):
         "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"
     )
     compile: CompileChoice = option(
-        "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Speed"
+        "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Advanced"
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="Speed")
+    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
     micro_batch: int | None = option(
         None,
         "Most sequences of one forward pass [default: chosen by device and model].",
-        panel="Speed",
+        panel="Advanced",
         resumable=True,
         minimum=1,
     )
 
-    log_every: int = option(10, "Steps between rows of metrics.jsonl.", panel="Run", resumable=True, minimum=1)
+    log_every: int = option(10, "Steps between rows of metrics.jsonl.", panel="Advanced", resumable=True, minimum=1)
     eval_every: int | None = option(
         None,
         "Steps between validations [default: a tenth of the run, at least 10].",

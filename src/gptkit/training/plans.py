@@ -8,7 +8,7 @@ from typing import Any
 
 from gptkit.training.options import TrainingOptions
 from gptkit.training.rules import Choices
-from gptkit.training.run_opening import identity_values
+from gptkit.training.run_identity import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
 
 SNAPSHOTS, SMALL_MODEL = 8, 50_000_000  # parameters below which snapshots cost little

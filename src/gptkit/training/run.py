@@ -20,7 +20,7 @@ from gptkit.progress import Progress
 from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
-from gptkit.training import raising, rules, sharding
+from gptkit.training import rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.finished_runs import lost_result
 from gptkit.training.hardware import Hardware, known_peak, measured_peak
@@ -29,8 +29,8 @@ from gptkit.training.loop import train
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory
-from gptkit.training.run_opening import open_run
+from gptkit.training.run_directory import RunDirectory, open_run
+from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
 from gptkit.training.trackers import Tracker
 
@@ -54,7 +54,7 @@ def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command:
 
     def open_here() -> Path:
         opened.append(open_run(options, command=command, name=name))
-        ranks.hand_over_run(opened[0].path)
+        ranks.report_run(opened[0].path)
         return opened[0].path
 
     path = on_main_process(accelerator, open_here)
@@ -82,9 +82,7 @@ def train_run(
 
     `write_start` writes config.json and tokenizer into an empty directory.
     """
-    found, state = on_main_process(
-        accelerator, lambda: directory.newest(lambda state: raising.continues(state, options))
-    )
+    found, state = on_main_process(accelerator, lambda: directory.newest(lambda state: continues(state, options)))
     if found.path is not None:
         choices = rules.reuse(state.choices, choices, hardware)
     elif lost := lost_result(directory.path):
@@ -97,7 +95,7 @@ def train_run(
     job = make_job(choices)
 
     def rewind() -> list[str]:
-        identity = raising.identity_before(job.plan.identity, state, options)
+        identity = identity_before(job.plan.identity, state, options)
         keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
         lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
         directory.write_start(write_start)
@@ -172,13 +170,8 @@ class _Following:
         return finish
 
     def _step(self, event: StepEvent, progress: Progress) -> None:
-        progress.step(
-            event.step,
-            loss=event.loss,
-            learning_rate=event.learning_rate,
-            tokens_per_second=event.tokens_per_second,
-            mfu=self.mfu(event.tokens_per_second),
-        )
+        mfu = self.mfu(event.tokens_per_second)
+        progress.step(event.step, {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"})
         if self.accelerator.is_main_process:
             self.directory.append(event)
             if self.tracker is not None:

@@ -1,11 +1,10 @@
-"""A run's directory: its lock, its rows, its checkpoints, and the result that says it is finished; see run_opening.py.
+"""A run's directory: opened and locked, gone back to its newest checkpoint, and closed with the result.
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
-metrics.jsonl     a row a line, appended; rows after a checkpoint are dropped when the run goes on from there;
-                  what is no row is moved to metrics.jsonl.damaged then
+metrics.jsonl     see metrics_file.py; what is no row is moved to metrics.jsonl.damaged
 start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
-snapshots/        see snapshots.py
+snapshots/        weights alone; see checkpoints.py
 diverged.json     where a run left the finite numbers
 result.json       what the command returned, written last
 """
@@ -13,22 +12,34 @@ result.json       what the command returned, written last
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from gptkit.errors import AGAIN, Diverged, InputError
+from gptkit.errors import AGAIN, Diverged, InputError, UsageError
 from gptkit.recipes import CONFIG
 from gptkit.system import files
-from gptkit.system.json_files import json_object
-from gptkit.system.run_layout import CHECKPOINTS, RESULT, SNAPSHOTS, START, all_steps, directory_name, is_committed
+from gptkit.system.locks import LOCK, RunLock
+from gptkit.system.run_layout import (
+    CHECKPOINTS,
+    METRICS,
+    MODEL,
+    RESULT,
+    SNAPSHOTS,
+    START,
+    all_steps,
+    directory_name,
+    is_committed,
+)
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoints import (
+    DAMAGED,
     DECAYED,
     Found,
     TrainingState,
+    drop_snapshots_after,
     newest_committed,
     prune,
     read_state,
@@ -37,11 +48,16 @@ from gptkit.training.checkpoints import (
 )
 from gptkit.training.events import StepEvent
 from gptkit.training.finished_runs import lost_result, read_result
-from gptkit.training.manifests import METRICS, rows_defect
-from gptkit.training.run_lock import RunLock
-from gptkit.training.snapshots import drop_after
+from gptkit.training.manifests import rows_defect
+from gptkit.training.metrics_file import append_row, read_rows, rewind_rows
+from gptkit.training.options import TrainingOptions
+from gptkit.training.run_identity import config_text, refuse_changes
 
 DIVERGED = "diverged.json"
+OTHER_OUT = "choose another --out"
+FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
+FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{DAMAGED}", MODEL, SNAPSHOTS, START)
+LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may lead to folders of the user's
 
 
 class RunDirectory:
@@ -73,24 +89,13 @@ class RunDirectory:
             self.lock.release()
 
     def append(self, event: StepEvent) -> None:
-        """Add a row to metrics.jsonl, for all to see at once; no checkpoint is durable before the rows up to it."""
-        if self.lock is None:
-            return
-        text = json.dumps(event.as_row(), allow_nan=False) + "\n"
-        with (
-            files.translate_os_errors(f"writing {METRICS}", fix=AGAIN),
-            open(self.path / METRICS, "ab", buffering=0) as handle,
-        ):
-            files.write(handle, text.encode())
-            files.sync(handle.fileno())
+        """Add a row to metrics.jsonl."""
+        if self.lock is not None:
+            append_row(self.path / METRICS, event.as_row())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; a last line that was cut off is none.
-
-        Raises InputError when it is not there: somebody removed the run.
-        """
-        with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
-            return [row for _, row in _lines_of(self.path / METRICS) if row is not None]
+        """Return the rows of metrics.jsonl; InputError when it is not there: somebody removed the run."""
+        return read_rows(self.path / METRICS)
 
     def row_of(self, step: int, figures: Collection[str]) -> dict[str, Any]:
         """Return the row of a step with these figures; InputError where damage took it: training brings it back."""
@@ -99,30 +104,6 @@ class RunDirectory:
             return found[-1]
         fix = f"remove the checkpoints from {self.checkpoints / directory_name(step)} on; then {AGAIN}"
         raise InputError(f"no row of step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
-
-    def rows_so_far(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl, none where it is not there yet."""
-        return self.rows() if (self.path / METRICS).exists() else []
-
-    def drop_rows_after(self, step: int) -> None:
-        """Make metrics.jsonl what it was when the row of `step` was its last one."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        with files.translate_os_errors(f"writing {METRICS}", fix=AGAIN):
-            files.write_atomically(self.path / METRICS, "".join(kept))
-
-    def set_rows_aside(self) -> list[str]:
-        """Keep the lines of metrics.jsonl that are no rows beside it, before they are dropped; return a line on them.
-
-        What a kill cut off is no damage, and is not kept.
-        """
-        damaged = self.path / f"{METRICS}.damaged"
-        with files.translate_os_errors(f"writing {damaged.name}", fix=AGAIN):
-            lines = [line for line, row in _lines_of(self.path / METRICS) if row is None]
-            if lines:
-                before = damaged.read_bytes() if damaged.is_file() else b""
-                files.write_atomically(damaged, before + b"".join(line + b"\n" for line in lines))
-        text = f"{self.path / METRICS}: {len(lines)} damaged line(s) dropped, kept in {damaged.name}"
-        return [text] if lines else []
 
     def newest(self, continues: Callable[[TrainingState], bool] = lambda state: True) -> tuple[Found, TrainingState]:
         """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
@@ -149,7 +130,8 @@ class RunDirectory:
             raise InputError("the finished run has no checkpoint to continue from", where=str(self.path), fix=fix)
         if lost := lost_result(self.path):
             lines.append(f"the run was finished, but {lost}: its model and result are made again")
-        if found.path is None and not found.rejected and (rows := self.rows_so_far()):
+        rows = read_rows(self.path / METRICS) if (self.path / METRICS).exists() else []
+        if found.path is None and not found.rejected and rows:
             lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
             refuse_other_identity(found.path, identity)
@@ -161,11 +143,8 @@ class RunDirectory:
             self._reopen()
             set_aside(found)
             prune(self.checkpoints, keep, keep_step)
-            drop_after(self.snapshots, state.step)
-        if (self.path / METRICS).exists():
-            lines += self.set_rows_aside()
-            self.drop_rows_after(state.last_row)
-        return lines
+            drop_snapshots_after(self.snapshots, state.step)
+        return lines + rewind_rows(self.path / METRICS, state.last_row)
 
     def _reopen(self) -> None:
         """Take the result away before anything else changes, so that a kill leaves an unfinished run."""
@@ -177,16 +156,12 @@ class RunDirectory:
 
     def write_start(self, write: Callable[[Path], None]) -> None:
         """Let `write` fill start/, unless it is there already."""
-        start, unfinished = self.path / START, self.path / f"{START}.tmp"
+        start = self.path / START
         if start.exists():
             return
         with files.translate_os_errors(f"writing {START}", fix=AGAIN):
-            if unfinished.exists():
-                files.remove_directory(unfinished)
-            files.make_directory(unfinished)
-            write(unfinished)
-            files.sync_all(unfinished)
-            files.rename(unfinished, start)
+            with files.new_directory(start) as folder:
+                write(folder)
             files.sync_directory(self.path)
 
     def note_divergence(self, error: Diverged, micro_batches: Sequence[MicroBatch]) -> None:
@@ -197,8 +172,8 @@ class RunDirectory:
         note = {
             "step": error.step,
             "message": error.message,
-            "first_rows": [one.first_row for one in micro_batches],
-            "supervised": [one.count for one in micro_batches],
+            "first_rows": [micro_batch.first_row for micro_batch in micro_batches],
+            "supervised": [micro_batch.count for micro_batch in micro_batches],
             "newest_checkpoint": newest.name if newest else None,
         }
         with files.translate_os_errors(f"writing {DIVERGED}", fix=AGAIN):
@@ -214,23 +189,92 @@ class RunDirectory:
         return self.result
 
 
-def _lines_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Yield each line with its row, None for what is no row of metrics; a last line that was cut off is left out."""
-    *whole, last = path.read_bytes().split(b"\n")
-    if last and not (last.startswith(b"{") and last.isascii()):
-        whole.append(last)
-    for line in whole:
-        yield line, _row_of(line)
+def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:
+    """Return the run that these options begin, go on with, or have finished; the main process alone calls this.
+
+    Without `out` it is a new `root/<command>-<name>-<time>`. Raises UsageError for `--resume never` on what is not
+    empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
+    holder when another process has it.
+    """
+    with files.translate_os_errors("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+        if options.out is None:
+            path = _make_new(root, command, name)
+        else:
+            path = options.out
+            _refuse_unusable(path, options.resume)
+            files.make_directories(path)
+        run = RunDirectory(path, command, lock=RunLock(path))
+        try:
+            if (path / CONFIG).exists():
+                if refuse_changes(path / CONFIG, options, command):
+                    run.new_config = config_text(options, command)
+            else:
+                files.write_atomically(path / CONFIG, config_text(options, command))
+        except BaseException:
+            run.close()
+            raise
+    return run
 
 
-def _row_of(line: bytes) -> dict[str, Any] | None:
+def check_run(options: TrainingOptions, *, command: str) -> None:
+    """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
+    if options.out is None:
+        return
+    with files.translate_os_errors("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+        _refuse_unusable(options.out, options.resume)
+        if (options.out / CONFIG).exists():
+            refuse_changes(options.out / CONFIG, options, command)
+        if (options.out / LOCK).exists():
+            RunLock(options.out).release()
+
+
+def _make_new(root: Path, command: str, name: str) -> Path:
+    files.make_directories(root)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    stem = f"{command}-{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    taken = 0
+    while True:
+        path = root / (f"{stem}-{taken}" if taken else stem)
+        try:
+            files.make_directory(path)
+        except FileExistsError:
+            taken += 1
+            continue
+        files.sync_directory(root)
+        return path
+
+
+def _refuse_unusable(path: Path, resume: str) -> None:
+    if not _is_utf8(path):
+        raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="name another directory")
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        problem = "is a file" if path.exists() else "is a link to nothing"
+        raise UsageError(f"--out {problem}", where=str(path), fix="name a directory")
+    present = {entry.name for entry in path.iterdir()} - {LOCK, CONFIG + ".tmp"} if path.exists() else set()
+    _refuse_in_the_way(path)
+    if not present:
+        return
+    if resume == "never":
+        raise UsageError("--out is not empty", where=str(path), fix="name another, or leave --resume never out")
+    if not present & {CONFIG, CHECKPOINTS}:
+        raise UsageError("--out holds something that is no run", where=str(path), fix="name another directory")
+
+
+def _is_utf8(path: Path) -> bool:
     try:
-        row = json_object(line.decode(), METRICS, AGAIN)
-    except (UnicodeDecodeError, InputError):
-        return None
-    needed = type(row.get("step")) is int and _is_number(row.get("tokens")) and _is_number(row.get("loss"))
-    return row if needed and all(one is None or _is_number(one) for one in row.values()) else None
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def _refuse_in_the_way(run: Path) -> None:
+    """Raise InputError for a name of a run's that is something else; links may lead to folders of the user's alone."""
+    for name in (*FILES, *FOLDERS):
+        path = run / name
+        if not path.exists() and not path.is_symlink():
+            continue
+        is_what_it_is = path.is_dir() if name in FOLDERS else path.is_file()
+        if not is_what_it_is or (path.is_symlink() and name not in LINKS):
+            kind = "folder" if name in FOLDERS else "file"
+            raise InputError(f"{name} is no {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")

@@ -32,6 +32,13 @@ def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
+def refuse_muon(optimizer: str) -> None:
+    """Raise UsageError for an optimizer that cannot be sharded."""
+    if optimizer == "muon":
+        fix = "use --optimizer adamw, or --accelerate-config ddp"
+        raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+
+
 def rows_of(total: int, index: int, count: int) -> range:
     """Return the rows, of `total`, that process `index` of `count` keeps; the last ones may get fewer, or none."""
     size = -(-total // count)
@@ -39,48 +46,50 @@ def rows_of(total: int, index: int, count: int) -> range:
 
 
 class Sharding:
-    """A sharded copy of a model, `trained`; the model itself is `whole` for evaluations and after the run alone.
+    """A sharded copy of a model, `sharded`; the model itself is `whole` for evaluations and after the run alone.
 
     In between it holds no weights. The optimizer's parameters become this process's rows of the copy's.
     """
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSet, device: torch.device, processes: int) -> None:
         if any(isinstance(part, Muon) for part in optimizer.parts):
-            fix = "use --optimizer adamw, or --accelerate-config ddp"
-            raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+            refuse_muon("muon")
         self.whole = model
-        self.trained = copy.deepcopy(model).train()
+        self.sharded = copy.deepcopy(model).train()
         mesh = init_device_mesh(device.type, (processes,))
-        for block in _blocks(self.trained):
+        for block in _blocks(self.sharded):
             fully_shard(block, mesh=mesh)
-        fully_shard(self.trained, mesh=mesh, reshard_after_forward=False)
+        fully_shard(self.sharded, mesh=mesh, reshard_after_forward=False)
         self.index, self.count = mesh.get_local_rank(), processes
-        self._sharded: dict[str, nn.Parameter] = dict(self.trained.named_parameters())
+        self._parameters: dict[str, nn.Parameter] = dict(self.sharded.named_parameters())
         self.locals = {
-            name: nn.Parameter(_local(one), requires_grad=one.requires_grad) for name, one in self._sharded.items()
+            name: nn.Parameter(_local(parameter), requires_grad=parameter.requires_grad)
+            for name, parameter in self._parameters.items()
         }
-        self.rows = {name: rows_of(one.shape[0], self.index, self.count) for name, one in self._sharded.items()}
-        self.shapes = {name: one.shape for name, one in self._sharded.items()}
-        optimizer.replace(self.locals)
+        self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
+        self.rows = {name: rows_of(shape[0], self.index, self.count) for name, shape in self.shapes.items()}
+        optimizer.replace(self.locals, self.rows)
         self.is_whole = True
-        self.release()
+        self.free_weights()
 
-    def hand_over_gradients(self) -> None:
+    def move_gradients_to_shards(self) -> None:
         """Move this process's rows of the gradients to the parameters that the optimizer knows."""
-        for name, parameter in self._sharded.items():
+        for name, parameter in self._parameters.items():
             self.locals[name].grad = None if parameter.grad is None else _local(parameter.grad)
             parameter.grad = None
 
     @torch.no_grad()
-    def make_whole(self) -> None:
-        """Gather the weights into the whole model; every process must call it."""
+    def gather_weights(self) -> None:
+        """Gather the weights into the whole model, if it has none; every process must call it."""
+        if self.is_whole:
+            return
         targets = dict(self.whole.named_parameters())
-        for name, parameter in self._sharded.items():
+        for name, parameter in self._parameters.items():
             assert isinstance(parameter, DTensor)
             targets[name].data = parameter.full_tensor()
         self.is_whole = True
 
-    def release(self) -> None:
+    def free_weights(self) -> None:
         """Free the whole model's weights."""
         if self.is_whole:
             for parameter in self.whole.parameters():
@@ -91,7 +100,7 @@ class Sharding:
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """Return a model's repeated blocks: the members of its lists of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return [one for members in lists for one in members if not isinstance(one, nn.ModuleList)]
+    return [block for members in lists for block in members if not isinstance(block, nn.ModuleList)]
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from gptkit.training.batches import Batch, MicroBatch, Share, StepWork, dropout_seed
 from gptkit.training.checkpoints import TrainState
 from gptkit.training.job import LossFunction, TrainingJob
-from gptkit.training.loss_scale import LossScale
 from gptkit.training.processes import all_reduce
 from gptkit.training.sharding import Sharding
-from gptkit.training.spikes import History, judge
+from gptkit.training.spikes import SpikeHistory
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NEVER = 2**62
+INITIAL_SCALE, LARGEST_SCALE, PATIENCE = 2.0**16, 2.0**24, 2000
 
 
 def autocast(device: str, precision: str) -> Any:
@@ -33,7 +33,7 @@ def autocast(device: str, precision: str) -> Any:
 
 @contextmanager
 def uncompiled(is_compiled: bool) -> Iterator[None]:
-    """Run what is compiled as it was written."""
+    """Run compiled modules eagerly."""
     if not is_compiled:  # not to import the compiler for nothing
         yield
         return
@@ -41,7 +41,7 @@ def uncompiled(is_compiled: bool) -> Iterator[None]:
         yield
 
 
-class Objective(nn.Module):
+class LossModule(nn.Module):
     """The model with its loss, so that what runs on several processes is one function to a scalar.
 
     The loss function sees the caller's own model, never a wrapper.
@@ -56,29 +56,90 @@ class Objective(nn.Module):
         return self.loss_function(self.model, batch, count)
 
 
+class LossScale:
+    """fp16's loss scale, on the device: halved after an overflow, doubled after 2000 clean steps; else 1 for good."""
+
+    def __init__(self, device: torch.device, *, dynamic: bool) -> None:
+        self.dynamic = dynamic
+        self.scale = torch.tensor(INITIAL_SCALE if dynamic else 1.0, device=device)
+        self.clean_steps = torch.tensor(0.0, device=device)
+
+    def is_exhausted(self) -> Tensor:
+        """Return whether an overflow can no longer be blamed on the scale."""
+        return self.scale <= 1.0
+
+    def update(self, found_inf: Tensor) -> None:
+        """Take note of whether the gradients of a step overflowed (1) or not (0)."""
+        if not self.dynamic:
+            return
+        overflowed = found_inf > 0
+        clean_steps = torch.where(overflowed, 0.0, self.clean_steps + 1)
+        is_patient = clean_steps >= PATIENCE
+        grown = torch.where(is_patient, (self.scale * 2).clamp(max=LARGEST_SCALE), self.scale)
+        self.scale = torch.where(overflowed, (self.scale / 2).clamp(min=1.0), grown)
+        self.clean_steps = torch.where(is_patient, 0.0, clean_steps)
+
+    def as_numbers(self) -> tuple[float, float] | None:
+        """Return what a checkpoint stores; this waits for the device."""
+        return (float(self.scale), float(self.clean_steps)) if self.dynamic else None
+
+    def load(self, numbers: Sequence[float]) -> None:
+        """Continue from what a checkpoint stored."""
+        self.scale, self.clean_steps = (torch.tensor(number, device=self.scale.device) for number in numbers)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient.
+
+    `data_seconds` is how long this process waited for its batches.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+    tokens: int
+    data_seconds: float
+
+
 class Trainer:
     """A job as one process trains it; `first_bad_step` lives on the device, NEVER until something was not finite.
 
     With `shards` each process has its rows of weights, gradients and moments alone: `backward` adds up the gradients
     over the processes each time. With `spikes`, the losses and norms so far, a step that leaps above them is not taken.
+    `parts` is what a checkpoint stores of it beside tensors: state.json has each under its name, by `as_numbers` and
+    `load`.
     """
 
     def __init__(self, job: TrainingJob, accelerator: Accelerator, *, shards: bool = False) -> None:
         device, plan = accelerator.device, job.plan
         self.job, self.accelerator, self.optimizer = job, accelerator, job.optimizer
         self.sharding = Sharding(job.model, job.optimizer, device, accelerator.num_processes) if shards else None
-        model = job.model if self.sharding is None else self.sharding.trained
-        self.objective: nn.Module = Objective(model, job.loss_function)
+        model = job.model if self.sharding is None else self.sharding.sharded
+        self.objective: nn.Module = LossModule(model, job.loss_function)
         if accelerator.num_processes > 1 and not shards:
             self.objective = accelerator.prepare_model(self.objective)
         self.state = TrainState(job.model, job.optimizer, self.sharding)
         self.loss_scale = LossScale(device, dynamic=plan.precision == "fp16")
-        self.spikes = History.empty(device) if plan.skip_spikes else None
+        self.spikes = SpikeHistory(device) if plan.skip_spikes else None
+        self.parts: dict[str, LossScale | SpikeHistory | None] = {"loss_scale": self.loss_scale, "spikes": self.spikes}
         self.first_bad_step = torch.tensor(NEVER, device=device)
 
     def autocast(self) -> Any:
         """Return the context of a forward pass."""
         return autocast(self.accelerator.device.type, self.job.plan.precision)
+
+    def take_step(self, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float) -> StepResult:
+        """Run this process's micro-batches of the next step, and update unless the gradient is not finite."""
+        losses, data_seconds, is_last = [], 0.0, False
+        while not is_last:
+            start = time.perf_counter()
+            work, share, batch = next(stream)
+            data_seconds += time.perf_counter() - start
+            losses.append(self.backward(work, share, batch))
+            is_last = share.is_last
+        loss = torch.stack(losses).sum()
+        grad_norm = self.update(loss, work.step, learning_rate_factor)
+        return StepResult(loss, grad_norm, work.tokens, data_seconds)
 
     def backward(self, work: StepWork, share: Share, batch: Batch) -> Tensor:
         """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
@@ -96,20 +157,34 @@ class Trainer:
         part: Tensor = loss.detach().float() * share.weight
         return part
 
+    @torch.no_grad()
+    def update(self, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
+        """Clip by the global norm, step where all is finite and no spike, note a bad step; return the norm before."""
+        scale, clip_norm = self.loss_scale.scale, self.job.plan.clip_norm
+        if self.sharding is not None:
+            self.sharding.move_gradients_to_shards()
+        self.optimizer.drop_frozen_gradients(step)
+        norm = self.grad_norm() / scale
+        overflowed = ~norm.isfinite()
+        is_held = overflowed | ~loss.isfinite()
+        if self.spikes is not None:
+            whole = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
+            is_held = is_held | self.spikes.detect(whole, norm)
+        divisor = scale * (norm / clip_norm).clamp(min=1.0) if clip_norm else scale
+        self.optimizer.set_learning_rate(learning_rate_factor)
+        self.optimizer.step(divisor, is_held.float())
+        self.optimizer.zero_grad()
+        self.note_bad(step, ~loss.isfinite() | (overflowed & self.loss_scale.is_exhausted()))
+        self.loss_scale.update(overflowed.float())
+        return norm
+
     def grad_norm(self) -> Tensor:
         """Return the norm of the whole gradient."""
-        gradients = [one.grad for one in self.optimizer.parameters() if one.grad is not None]
+        gradients = [parameter.grad for parameter in self.optimizer.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.sharding is None:
             return norm
         return all_reduce(self.accelerator, norm.square(), dist.ReduceOp.SUM).sqrt()
-
-    def is_spike(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Return whether the step leaps, the same on every process, and note its loss and norm."""
-        assert self.spikes is not None
-        whole = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
-        found, self.spikes = judge(self.spikes, whole, norm)
-        return found
 
     def note_bad(self, step: int, is_bad: Tensor) -> None:
         """Remember the first step that was bad."""
@@ -121,9 +196,28 @@ class Trainer:
         tensors = [tensor for tensor in state if tensor.numel()]
         self.note_bad(step, ~nn.utils.get_total_norm(tensors, math.inf).isfinite())
 
+    def warm_up(self, step: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False) -> None:
+        """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed.
+
+        `with_optimizer` makes its state as well, and an update that is held back.
+        """
+        work = StepWork(step, sum(micro_batch.count for micro_batch in micro_batches), 0, ())
+        shapes: set[tuple[Any, ...]] = set()
+        for micro_batch in micro_batches:
+            batch = micro_batch.load()
+            shape = tuple((name, tuple(tensor.shape)) for name, tensor in batch.items())
+            if shape not in shapes:
+                shapes.add(shape)
+                self.backward(work, Share(micro_batch, 1.0, is_last=False), batch)
+        if with_optimizer:
+            held = torch.ones((), device=self.accelerator.device)
+            self.optimizer.drop_frozen_gradients(step)
+            self.optimizer.step(held, held)
+        self.drop_gradients()
+
     def drop_gradients(self) -> None:
         if self.sharding is not None:
-            self.sharding.hand_over_gradients()
+            self.sharding.move_gradients_to_shards()
         self.optimizer.zero_grad()
 
 
@@ -134,75 +228,3 @@ def seed_generator(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient.
-
-    `data_seconds` is how long this process waited for its batches.
-    """
-
-    loss: Tensor
-    grad_norm: Tensor
-    tokens: int
-    data_seconds: float
-
-
-def take_step(
-    trainer: Trainer, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float
-) -> Outcome:
-    """Run this process's micro-batches of the next step and update the weights, unless the gradient is not finite."""
-    losses, data_seconds, is_last = [], 0.0, False
-    while not is_last:
-        start = time.perf_counter()
-        work, share, batch = next(stream)
-        data_seconds += time.perf_counter() - start
-        losses.append(trainer.backward(work, share, batch))
-        is_last = share.is_last
-    loss = torch.stack(losses).sum()
-    grad_norm = update(trainer, loss, work.step, learning_rate_factor)
-    return Outcome(loss, grad_norm, work.tokens, data_seconds)
-
-
-@torch.no_grad()
-def update(trainer: Trainer, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
-    """Clip by the global norm, step where all is finite and no spike, note a bad step; return the norm as it was."""
-    optimizer, scale, clip_norm = trainer.optimizer, trainer.loss_scale, trainer.job.plan.clip_norm
-    if trainer.sharding is not None:
-        trainer.sharding.hand_over_gradients()
-    optimizer.drop_frozen(step)
-    norm = trainer.grad_norm() / scale.scale
-    overflowed = ~norm.isfinite()
-    is_held = overflowed | ~loss.isfinite()
-    if trainer.spikes is not None:
-        is_held = is_held | trainer.is_spike(loss, norm)
-    divisor = scale.scale * (norm / clip_norm).clamp(min=1.0) if clip_norm else scale.scale
-    optimizer.set_learning_rate(learning_rate_factor)
-    optimizer.step(divisor, is_held.float())
-    optimizer.zero_grad()
-    trainer.note_bad(step, ~loss.isfinite() | (overflowed & scale.is_exhausted()))
-    scale.update(overflowed.float())
-    return norm
-
-
-def warm_up(
-    trainer: Trainer, step: int, count: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False
-) -> None:
-    """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed.
-
-    `with_optimizer` makes its state as well, and an update that is held back.
-    """
-    shapes: set[tuple[Any, ...]] = set()
-    for one in micro_batches:
-        batch = one.load()
-        shape = tuple((name, tuple(tensor.shape)) for name, tensor in batch.items())
-        if shape not in shapes:
-            shapes.add(shape)
-            work = StepWork(step, count, 0, ())
-            trainer.backward(work, Share(one, 1.0, is_last=False), batch)
-    if with_optimizer:
-        held = torch.ones((), device=trainer.accelerator.device)
-        trainer.optimizer.drop_frozen(step)
-        trainer.optimizer.step(held, held)
-    trainer.drop_gradients()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
-from gptkit.errors import InputError
+from gptkit.errors import InputError, UsageError
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
-from gptkit.text.tokenizers.vocabulary_files import Merge
+from gptkit.text.tokenizers.files import Merge
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SMALLEST = 257  # the bytes and END_OF_TEXT
 
@@ -31,15 +35,26 @@ def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Pa
     return _with_end_of_text(Tokenizer(model))
 
 
-def train_byte_level(entries: int, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE of `entries` entries, of which the bytes are the first 256 and END_OF_TEXT the last.
+def accepts(spec: str) -> bool:
+    """Tell whether `spec` is bpe:N; UsageError if N does not do."""
+    if not spec.startswith("bpe:"):
+        return False
+    size = spec.removeprefix("bpe:")
+    if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
+        message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
+        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
+    return True
+
+
+def train(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return the byte-level BPE of the N entries of bpe:N; the bytes are the first 256 of them, END_OF_TEXT the last.
 
     A pair of pieces that occurs only once is not merged, so little text yields fewer entries.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _SPLIT
     trainer = trainers.BpeTrainer(
-        vocab_size=entries - 1,
+        vocab_size=int(spec.removeprefix("bpe:")) - 1,
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -49,6 +64,8 @@ def train_byte_level(entries: int, texts: Iterable[str]) -> PreTrainedTokenizerF
 
 
 def _with_end_of_text(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast  # late: it takes seconds, and encoding does without it
+
     tokenizer.pre_tokenizer = _SPLIT
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END_OF_TEXT])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 import weakref
 from collections import deque
@@ -15,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
-from gptkit.text.tokenizers.char import char_encoder, is_char
-from gptkit.text.tokenizers.gpt1_documents import encode_in_order
-from gptkit.text.tokenizers.gpt1_rules import GPT1Encoder
+from gptkit.text.tokenizers.kinds import fast_encoder
 
 if TYPE_CHECKING:
     pass
@@ -49,12 +47,12 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
     """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
 
     `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
-    BPE never has a token across (characters neither). GPT-1's rules hold for any cut, see `gpt1_documents`. Memory
+    BPE never has a token across (characters neither). GPT-1's rules hold for any cut. Memory
     stays flat, and the next texts are read and encoded while the caller works.
     """
-    if gpt1 := _gpt1_encoder(tokenizer):
+    if own := getattr(tokenizer, "encode_documents", None):  # GPT-1's
         dtype = ids_dtype(tokenizer)
-        for document, ids in encode_in_order(gpt1, pieces, workers=_processors()):
+        for document, ids in own(pieces):
             yield document, ids.astype(dtype)
         return
     encode = _encoder(tokenizer)
@@ -69,7 +67,7 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    limit = _BATCH_CHARACTERS * max(1, _processors() // 8)
+    limit = _BATCH_CHARACTERS * max(1, usable_processors() // 8)
     batch: list[Piece] = []
     characters = 0
     for piece in pieces:
@@ -103,10 +101,9 @@ def _encoder(tokenizer: AnyTokenizer) -> Encode:
 
 def _fast_path(tokenizer: Any) -> Encode:
     dtype = ids_dtype(tokenizer)
-    if gpt1 := _gpt1_encoder(tokenizer):
-        return lambda texts: [gpt1.encode(text).astype(dtype) for text in texts]
-    if is_char(tokenizer):
-        encode = char_encoder(tokenizer, dtype)
+    if own := getattr(tokenizer, "encode_text", None):  # GPT-1's
+        return lambda texts: [own(text).astype(dtype) for text in texts]
+    if encode := fast_encoder(tokenizer, dtype):
         return lambda texts: [encode(text) for text in texts]
     is_plain = getattr(tokenizer, "encodes_plain_text", False)  # a copy of GPT-2's backend takes 0.1 s
     backend = tokenizer.backend_tokenizer if is_plain else _set_apart(tokenizer)
@@ -125,12 +122,3 @@ def _set_apart(tokenizer: Any) -> Tokenizer:
     backend.no_padding()
     backend.encode_special_tokens = True
     return backend
-
-
-def _gpt1_encoder(tokenizer: AnyTokenizer) -> GPT1Encoder | None:
-    encoder = getattr(tokenizer, "encoder", None)
-    return encoder if isinstance(encoder, GPT1Encoder) else None
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

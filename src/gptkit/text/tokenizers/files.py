@@ -1,4 +1,4 @@
-"""The files that make a tokenizer: which there are, where they lie, and what stands beside them."""
+"""The files that make a tokenizer: which there are, where they lie, and what they hold."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import LARGEST_FILE, read_json
-from gptkit.system.reading import require_regular
+from gptkit.system.json_files import LARGEST_FILE, read_json, read_json_object
+from gptkit.system.reading import decoded, require_regular, translate_read_errors
 from gptkit.system.run_layout import MODEL, START, described_in
+
+Merge = tuple[str, str]
 
 LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
     ("tokenizer.json",),
@@ -51,10 +53,49 @@ def tokenizer_files(directory: Path) -> list[Path]:
 def saved_config(directory: Path) -> dict[str, Any]:
     """Return what tokenizer_config.json says, nothing where there is none."""
     path = directory / CONFIG_FILE
-    config = read_json(path) if path.exists() else {}
-    if not isinstance(config, dict):
-        raise InputError("not a JSON object", where=str(path), fix="write {...}")
+    config = read_json_object(path) if path.exists() else {}
     if "auto_map" in config:
         message = "auto_map asks to run code that lies with the tokenizer"
         raise InputError(message, where=str(path), fix="remove the key")
     return config
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Return piece -> id of a vocabulary file, a JSON object."""
+    return checked_vocabulary(read_json(path), path)
+
+
+def read_merges(path: Path) -> list[Merge]:
+    """Return the merges of a file, best first, one a line; it may start with a #version line."""
+    with translate_read_errors(path):
+        lines = decoded(path.read_bytes(), str(path)).split("\n")  # pieces may hold other line separators
+    merges = []
+    for number, line in enumerate(lines, start=1):
+        pair = line.split()
+        if (number == 1 and line.startswith("#version")) or not pair:
+            continue
+        if len(pair) != 2:
+            message = f"a merge is two pieces, not {len(pair)}"
+            raise InputError(message, where=f"{path}:{number}", fix="fetch the file again")
+        merges.append((pair[0], pair[1]))
+    return merges
+
+
+def checked_vocabulary(found: Any, path: Path) -> dict[str, int]:
+    """Return `found` if it maps pieces to the ids 0, 1, ... each once."""
+    numbers = found.values() if isinstance(found, dict) else [None]
+    if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(found))):
+        message = "not a vocabulary: a JSON object of pieces with the ids 0, 1, 2 ... is needed"
+        raise InputError(message, where=str(path), fix="fetch the file again")
+    return dict(found)
+
+
+def checked_merges(found: Any, path: Path) -> list[Merge]:
+    """Return the merges of a tokenizer.json: pairs, or strings as older versions wrote them."""
+    merges = []
+    for merge in found if isinstance(found, list) else [None]:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
+            raise InputError("a merge is two pieces", where=str(path), fix="fetch the file again")
+        merges.append((pair[0], pair[1]))
+    return merges

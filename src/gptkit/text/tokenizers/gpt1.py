@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizer
 
 from gptkit.errors import InputError
+from gptkit.system.limits import usable_processors
+from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
-from gptkit.text.tokenizers.gpt1_rules import UNKNOWN_ID, GPT1Encoder, libraries
-from gptkit.text.tokenizers.vocabulary_files import Merge, read_merges, read_vocabulary
+from gptkit.text.tokenizers.files import Merge, read_merges, read_vocabulary
+from gptkit.text.tokenizers.gpt1_encoding import UNKNOWN_ID, GPT1Encoder, Ids, encode_in_order, libraries
 
 UNKNOWN_TOKEN = "<unk>"
 END_OF_WORD = "</w>"
@@ -58,10 +60,13 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         """What turns text into ids."""
         return GPT1Encoder(self.vocabulary, self.merges)
 
-    @property
-    def newline_id(self) -> int:
-        """Id of the newline token: 40477 in OpenAI's vocabulary."""
-        return self.vocabulary[NEWLINE_TOKEN]
+    def encode_text(self, text: str) -> Ids:
+        """Return the ids of a whole text, shape (tokens,)."""
+        return self.encoder.encode(text)
+
+    def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Ids]]:
+        """Yield (document, ids) in order, cut as may be."""
+        return encode_in_order(self.encoder, pieces, workers=usable_processors())
 
     @property
     def vocab_size(self) -> int:

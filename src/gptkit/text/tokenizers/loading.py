@@ -1,72 +1,42 @@
-"""The tokenizer that the user means, its separator of documents, and its fingerprint."""
+"""The tokenizer that the user means: loaded, or trained and kept in the cache; and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.system import hub
+from gptkit.system.cache import cache_path, cached_file
+from gptkit.system.files import HashedFile
 from gptkit.system.json_files import read_json
-from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond, separator_id
-from gptkit.text.tokenizers.byte_level import SMALLEST, byte_level, train_byte_level
-from gptkit.text.tokenizers.char import train_char
-from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
-from gptkit.text.tokenizers.files import BESIDE, LAYOUTS, find_files, saved_config, tokenizer_files
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
+from gptkit.text.tokenizers.byte_level import byte_level
+from gptkit.text.tokenizers.files import (
+    BESIDE,
+    LAYOUTS,
+    checked_merges,
+    checked_vocabulary,
+    find_files,
+    read_merges,
+    read_vocabulary,
+    saved_config,
+    tokenizer_files,
+)
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
-from gptkit.text.tokenizers.gpt1_rules import library_versions
-from gptkit.text.tokenizers.vocabulary_files import checked_merges, checked_vocabulary, read_merges, read_vocabulary
+from gptkit.text.tokenizers.gpt1_encoding import library_versions
+from gptkit.text.tokenizers.kinds import KINDS, needs_training, train_tokenizer
 
-__all__ = [
-    "encode_documents",
-    "encode_pieces",
-    "fingerprint",
-    "ids_dtype",
-    "load_tokenizer",
-    "needs_training",
-    "separator_id",
-    "tokenizer_in",
-    "train_tokenizer",
-    "training_note",
-]
+if TYPE_CHECKING:
+    from gptkit.text.corpora import TextPart
 
-
-def needs_training(spec: str) -> bool:
-    """Tell whether `spec` is char or bpe:N, which are made from the training text; UsageError if N does not do."""
-    return spec == "char" or _bpe_entries(spec) is not None
-
-
-def train_tokenizer(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that char or bpe:N makes of `texts`; the same texts in the same order give the same one."""
-    if spec == "char":
-        return train_char(texts)
-    entries = _bpe_entries(spec)
-    if entries is None:
-        raise UsageError(f"{spec!r} is not trained", where="--tokenizer", fix="write char or bpe:N, such as bpe:4096")
-    return train_byte_level(entries, texts)
-
-
-def training_note(spec: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return a line for the log when the text yielded fewer entries than `spec` asked for."""
-    entries = _bpe_entries(spec)
-    if entries is None or len(tokenizer) >= entries:
-        return None
-    return f"{spec}: the text yields {len(tokenizer):,} entries only (no pair of pieces is left that occurs twice)"
-
-
-def _bpe_entries(spec: str) -> int | None:
-    if not spec.startswith("bpe:"):
-        return None
-    size = spec.removeprefix("bpe:")
-    if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
-        message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
-        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
-    return int(size)
+FORMAT = 1  # of the cached ones
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
@@ -110,7 +80,7 @@ def _directory(spec: str) -> Path:
     if not directory.is_dir():
         what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
         hub = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
-        fix = f"write char, bpe:N, a directory, or {hub} for the hub"
+        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {hub} for the hub"
         raise InputError(what, where=spec, fix=fix)
     return directory
 
@@ -172,3 +142,25 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         content = json.loads(tokenizer.backend_tokenizer.to_str())
         content = {key: value for key, value in content.items() if key not in ("truncation", "padding")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def cached_tokenizer(spec: str, text: TextPart) -> tuple[PreTrainedTokenizerBase, bool]:
+    """Return the tokenizer that a spec such as char makes of a text, and whether it came from the cache.
+
+    Its key is the sha256 of text, spec and library version. Errors are those of `cached_file`.
+    """
+    path = cache_path("tokenizers", ".bin", FORMAT, text.key, spec, tokenizers.__version__)
+    was_cached = True
+
+    def write(file: HashedFile) -> dict[str, Any]:
+        nonlocal was_cached
+        was_cached = False
+        trained = train_tokenizer(spec, (piece.text for piece in text.pieces()))
+        content = [trained.backend_tokenizer.to_str(), trained.special_tokens_map]
+        file.write(json.dumps(content).encode())
+        return {"spec": spec}
+
+    cached_file(path, write, need=lambda file: file.size)
+    backend, special_tokens = json.loads(path.read_bytes())  # even one just trained: both ways give the same
+    backend = tokenizers.Tokenizer.from_str(backend)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special_tokens), was_cached

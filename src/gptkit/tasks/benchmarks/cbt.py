@@ -1,0 +1,138 @@
+"""The Children's Book Test: which candidate makes the likeliest sentence after twenty others?
+
+As its authors distribute it: cbtest_CN_valid_2000ex.txt and the like, in Treebank tokens. An example is 21 numbered
+lines and a blank one. The last line is the question, with XXXXX for the word that is asked, and behind tabs the answer
+and, after an empty column, the candidates with | between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from gptkit.errors import InputError
+from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
+from gptkit.scoring.protocols import Published
+from gptkit.tasks.detokenizers import TREEBANK
+from gptkit.tasks.files import find_files
+from gptkit.tasks.rows import checked_text, lines
+from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.text.examples import Example
+
+BLANK = "XXXXX"
+_SENTENCES = 20
+_FIX = "an example is lines 1 to 20, line 21 with question, answer and candidates, and a blank line"
+_MODELS = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
+_PAPER = {"CN": (0.8765, 0.9235, 0.9345, 0.9330, 0.857), "NE": (0.834, 0.871, 0.880, 0.8905, 0.823)}
+_KINDS = {"CN": "common noun", "NE": "named entity", "V": "verb", "P": "preposition"}
+_ABOUT = "P(candidate) x P(rest of the sentence | candidate) after the 20 sentences, on the validation split"
+
+
+def cbt(data: str | None, *, words: str) -> Loaded:
+    """Return the validation split of a kind of words (CN, NE, V, P), which GPT-2 was evaluated on.
+
+    Examples: fields = (the 20 sentences, question, candidates), label = the answer's index among the candidates.
+    """
+    file = f"cbtest_{words}_valid_2000ex.txt"
+    sets = [(f"{folder}{file}",) for folder in ("", "data/", "CBTest/data/")]
+    [path] = find_files(f"cbt-{words.lower()}", data, sets, source="research.facebook.com, CBTest.tgz")
+    examples = [_example(block, path, number) for number, block in enumerate(_blocks(path))]
+    if not examples:
+        raise InputError("the file is empty", where=f"{path}:1", fix="fetch it again")
+    return loaded(examples)
+
+
+def _blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
+    """Yield the lines between blank ones, with their numbers in the file."""
+    block: list[tuple[int, str]] = []
+    for number, line in lines(path):
+        if line.strip():
+            block.append((number, line))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _example(block: list[tuple[int, str]], path: Path, number: int) -> Example:
+    sentences = [_sentence(line, place, f"{path}:{at}") for place, (at, line) in enumerate(block, 1)]
+    where = f"{path}:{block[-1][0]}"
+    if len(block) != _SENTENCES + 1:
+        raise InputError(f"an example of {len(block)} lines, where 21 belong", where=where, fix=_FIX)
+    question, answer, candidates = _question(sentences.pop(), where)
+    return Example((tuple(sentences), question, candidates), candidates.index(answer), where, str(number))
+
+
+def _sentence(line: str, place: int, where: str) -> str:
+    found = re.fullmatch(r"([0-9]+) (.*)", line.strip())
+    if found is None or found[1] != str(place):
+        raise InputError(f"no line {place} of an example: {line[:40]!r}", where=where, fix=_FIX)
+    return checked_text(found[2], "sentence", where)
+
+
+def _question(line: str, where: str) -> tuple[str, str, tuple[str, ...]]:
+    cells = [cell.strip() for cell in line.split("\t")]
+    if len(cells) != 4:
+        raise InputError(f"{len(cells)} column(s), where 4 belong", where=where, fix=_FIX)
+    question, answer, _, joined = cells
+    candidates = tuple(dict.fromkeys(filter(None, map(str.strip, joined.split("|")))))  # some are given twice
+    if BLANK not in question:
+        raise InputError(f"no {BLANK} in the question", where=where, fix=_FIX)
+    if answer not in candidates or len(candidates) < 2:
+        raise InputError(f"the answer {answer[:40]!r} is not among several candidates", where=where, fix=_FIX)
+    return question, answer, candidates
+
+
+def cbt_pairs(example: Example, write: Callable[[str], str]) -> list[Pair]:
+    """Return for each candidate what comes before the blank, and the candidate with the rest of its sentence.
+
+    `write` makes written text of Treebank tokens. What it takes off the text before the blank because of a candidate
+    ("do" and "n't") belongs to every continuation.
+    """
+    sentences, question, candidates = example.fields
+    before = write(str(question)[: str(question).index(BLANK)])
+    filled = [write(str(question).replace(BLANK, candidate)) for candidate in candidates]
+    known = _common_start([before, *filled])
+    told = "".join(f"{write(sentence)} " for sentence in sentences)
+    return [(told + known, sentence[len(known) :]) for sentence in filled]
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    places = enumerate(zip(*texts, strict=False))
+    length = next((i for i, characters in places if len(set(characters)) > 1), min(map(len, texts)))
+    return texts[0][:length]
+
+
+def _whole(example: Example) -> tuple[str]:
+    sentences, question, candidates = example.fields
+    return (" ".join([*sentences, str(question).replace(BLANK, candidates[label_of(example)])]),)
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def _row(words: str) -> Evaluation:
+    figures = zip(_MODELS, _PAPER.get(words, ()), strict=False)
+    published = tuple(Published(model, "accuracy", value, "GPT-2 paper, table 3") for model, value in figures)
+    about = f"{_ABOUT}; Treebank tokens written as text (OpenAI's de-tokenizer was never published)"
+    raw_about = f"{_ABOUT}; Treebank tokens as they are"
+    written, raw = partial(cbt_pairs, write=TREEBANK.detokenize), partial(cbt_pairs, write=_as_it_is)
+    return Evaluation(
+        f"cbt-{words.lower()}",
+        f"which {_KINDS[words]} is left out of a sentence of a children's book",
+        f"cbtest_{words}_valid_2000ex.txt of CBTest.tgz (research.facebook.com)",
+        partial(cbt, words=words),
+        (
+            ChoiceProtocol("gpt2", about, published=published, chance=1 / 10, pairs=written),
+            ChoiceProtocol("raw", raw_about, chance=1 / 10, pairs=raw),
+        ),
+        size=2000,
+        texts=_whole,
+    )
+
+
+BENCHMARKS = tuple(_row(words) for words in _KINDS)

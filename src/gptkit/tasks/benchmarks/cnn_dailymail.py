@@ -1,0 +1,178 @@
+"""CNN/Daily Mail: summaries after TL;DR: (GPT-2 paper, section 3.6), and the paper's two baselines.
+
+The test articles with their highlights are rows of the hub's files, or the authors' stories.
+
+    test*.parquet, test*.jsonl    a row an article: `article`, `highlights` (a sentence a line), perhaps `id`
+    all_test.txt                  a URL a line; its story lies in cnn/stories or dailymail/stories as SHA1(URL).story
+
+A story is its article, a paragraph a line, then a line `@highlight` before each highlight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gptkit.errors import InputError
+from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
+from gptkit.scoring.written_answers import import_extra, sentences
+from gptkit.tasks.files import find_files
+from gptkit.tasks.rows import cell, lines, open_rows, refuse_repeated_examples, text_cell
+from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
+from gptkit.text.examples import Example
+
+FILES = (("test*.parquet",), ("test*.jsonl",), ("all_test.txt",), ("url_lists/all_test.txt",))
+STORY_FOLDERS = (".", "cnn/stories", "dailymail/stories", "stories", "cnn_stories", "dailymail_stories")
+KEPT_SENTENCES = 3
+HINT = "\nTL;DR:"
+ROUGE = ("rouge1", "rouge2", "rougeL")
+MEASURES = ("rouge", *ROUGE)
+_HIGHLIGHT = "@highlight"
+_SCORED = "ROUGE F1 with Porter's stemmer, ROUGE-L over sentences; their mean is what counts"
+_RANDOM_THREE = 0.2098
+
+
+def cnn_dailymail(data: str | None) -> Loaded:
+    """Return the examples (article, highlights) in the order of their file.
+
+    Raises UsageError without data, InputError, with file and line, for whatever is not as it should be.
+    """
+    [path] = find_files("cnn-dm", data, FILES, source="cnn_dailymail 3.0.0 of the hub, or the authors' stories")
+    fix = "name a .parquet or .jsonl of article and highlights, or all_test.txt beside the stories"
+    examples = _stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix))
+    if not examples:
+        raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
+    refuse_repeated_examples(examples)
+    return loaded(examples, ())
+
+
+def _rows(rows: KeyedRows) -> list[Example]:
+    examples = []
+    for number, (where, row) in enumerate(rows):
+        identifier = str(cell(row, "id", where)) if "id" in row else str(number)
+        fields = (text_cell(row, "article", where), text_cell(row, "highlights", where))
+        examples.append(Example(fields, None, where, identifier))
+    return examples
+
+
+def _stories(listed: Path) -> list[Example]:
+    root = listed.parent.parent if listed.parent.name == "url_lists" else listed.parent
+    examples = []
+    for number, url in lines(listed):
+        name = hashlib.sha1(url.strip().encode()).hexdigest()
+        path = next((file for folder in STORY_FOLDERS if (file := root / folder / f"{name}.story").is_file()), None)
+        if path is None:
+            fix = f"{name}.story belongs in {root}/cnn/stories or {root}/dailymail/stories"
+            raise InputError("no story for this URL", where=f"{listed}:{number}", fix=fix)
+        examples.append(Example(_story(path), None, f"{path}:1", name))
+    return examples
+
+
+def _story(path: Path) -> tuple[str, str]:
+    """Return a story's article and highlights, a paragraph or highlight a line."""
+    article: list[str] = []
+    highlights: list[str] = []
+    part = article
+    for _, line in lines(path):
+        text = line.strip()
+        if text == _HIGHLIGHT:
+            part = highlights
+        elif text:
+            part.append(text)
+    for name, texts in (("article", article), (_HIGHLIGHT, highlights)):
+        if not texts:
+            raise InputError(f"a story without {name}", where=f"{path}:1", fix="fetch it again, or drop its URL")
+    return "\n".join(article), "\n".join(highlights)
+
+
+def _published(model: str, *values: float) -> tuple[Published, ...]:
+    source = "Radford et al. 2019, table 4"
+    return tuple(Published(model, *pair, source) for pair in zip(MEASURES, values, strict=True))
+
+
+def rouge_columns(summaries: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, Column]:
+    """Return F1 of words, of pairs and of longest common subsequences, 0 to 1, and their mean, each (item,).
+
+    Summaries and references are lists of sentences. Words are stemmed by Porter's rules. ROUGE-L is the summary-level
+    one, a union over sentences (section 3.2), which is what the papers' tables hold; rouge-score calls it rougeLsum.
+    """
+    kinds = ["rouge1", "rouge2", "rougeLsum"]
+    scorer = import_extra("rouge_score.rouge_scorer", "rouge-score").RougeScorer(kinds, use_stemmer=True)
+    rows = []
+    for summary, reference in zip(summaries, references, strict=True):
+        scores = scorer.score("\n".join(reference), "\n".join(summary))
+        rows.append([scores[name].fmeasure for name in kinds])
+    table = np.array(rows, dtype=np.float64).reshape(-1, len(ROUGE))  # (item, measure)
+    return dict(zip(ROUGE, table.T, strict=True)) | {"rouge": table.mean(axis=1)}
+
+
+def _article(example: Example) -> str:
+    return str(example.fields[0])
+
+
+def _with_hint(example: Example) -> str:
+    return _article(example) + HINT
+
+
+def _written(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
+    return _items(examples, [sentences(text.text)[:KEPT_SENTENCES] for text in texts])
+
+
+def _first_three(examples: Sequence[Example]) -> Items:
+    return _items(examples, [sentences(_article(example))[:KEPT_SENTENCES] for example in examples])
+
+
+def _random_three(examples: Sequence[Example]) -> Items:
+    return _items(examples, [_drawn(_article(example), number) for number, example in enumerate(examples)])
+
+
+def _drawn(article: str, number: int) -> list[str]:
+    """Return three sentences of an article in its order, drawn by the article's number."""
+    every = sentences(article)
+    kept = np.random.default_rng([0, number]).permutation(len(every))[:KEPT_SENTENCES]
+    return [every[place] for place in sorted(kept)]
+
+
+def _items(examples: Sequence[Example], summaries: Sequence[Sequence[str]]) -> Items:
+    references = [[line for line in str(example.fields[1]).splitlines() if line.strip()] for example in examples]
+    return Items(tuple(example.identifier for example in examples), rouge_columns(summaries, references))
+
+
+def _from_model(name: str, about: str, prompt: Callable[[Example], str], *values: float) -> GeneratedProtocol:
+    return GeneratedProtocol(
+        name,
+        f"{about}, 100 tokens drawn from the 2 likeliest, the first 3 sentences kept; {_SCORED}",
+        MEASURES,
+        published=_published("GPT-2 1542M", *values),
+        chance=_RANDOM_THREE,
+        prompt=prompt,
+        items=_written,
+        options={"top_k": 2, "max_new_tokens": 100},
+    )
+
+
+def _from_article(name: str, about: str, items: Callable[[Sequence[Example]], Items], *values: float) -> RuleProtocol:
+    published = _published(name, *values)
+    about = f"{about}, no model; {_SCORED}"
+    return RuleProtocol(name, about, MEASURES, published=published, chance=_RANDOM_THREE, items=items)
+
+
+CNN_DM = Evaluation(
+    name="cnn-dm",
+    about="summaries of CNN and Daily Mail articles",
+    data="test-00000-of-00001.parquet of cnn_dailymail 3.0.0, or the authors' stories with all_test.txt",
+    load=cnn_dailymail,
+    protocols=(
+        _from_model("tldr", "the article, then TL;DR:", _with_hint, 0.2140, 0.2934, 0.0827, 0.2658),
+        _from_model("no-hint", "the article alone", _article, 0.1503, 0.2158, 0.0403, 0.1947),
+        _from_article("lead-3", "the article's first 3 sentences", _first_three, 0.3155, 0.4038, 0.1766, 0.3662),
+        _from_article("random-3", "3 random sentences of the article", _random_three, 0.2098, 0.2878, 0.0863, 0.2552),
+    ),
+    size=11_490,
+    texts=lambda example: (str(example.fields[0]), str(example.fields[1])),
+)
+
+BENCHMARKS = (CNN_DM,)

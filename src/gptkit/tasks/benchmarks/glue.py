@@ -1,0 +1,202 @@
+"""Eight tasks of GLUE, which are only fine-tuned on (and STS-B with soft scores): tab-separated, without quoting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import InputError
+from gptkit.tasks.benchmarks.snli import NLI, nli_files
+from gptkit.tasks.rows import lines
+from gptkit.tasks.task import BINARY, Columns, HubSource, Source, Task, ablation, counts, gpt1
+from gptkit.text.examples import Example
+
+ORDER = 3
+GLUE = "GLUE (gluebenchmark.com/tasks)"
+
+
+def glue_tsv(path: str, fields: tuple[str, ...], header: str, label: str | None = "label", **more: Any) -> Source:
+    """Return one of GLUE's files: tab-separated, no quoting, a header that is written here with | between names."""
+    names = tuple(header.split("|"))
+    labels = more.pop("labels", ())
+    identifier = names[0] if names[0] in ("index", "id") else None
+    return Source((path,), "tsv", Columns(fields, label, labels, identifier), names, **more)
+
+
+def glue_hub(configuration: str, *fields: str) -> HubSource:
+    return HubSource("nyu-mll/glue", configuration, Columns(fields, identifier="idx"))
+
+
+_TWO_WAY = ("entailment", "not_entailment")
+_SENTENCES = ("sentence1", "sentence2")
+_MRPC = ("#1 String", "#2 String")
+_MRPC_HEADER = "Quality|#1 ID|#2 ID|#1 String|#2 String"
+_STSB_HEADER = "index|genre|filename|year|old_index|source1|source2|sentence1|sentence2"
+_QQP = ("question1", "question2")
+_QQP_HEADER = "id|qid1|qid2|question1|question2|is_duplicate"
+_MNLI_SPLITS = {
+    "train": "train",
+    "dev": "validation_matched",
+    "dev-mismatched": "validation_mismatched",
+    "test": "test_matched",
+    "test-mismatched": "test_mismatched",
+}
+
+
+def _splits(fields: tuple[str, ...], names: str, labels: tuple[str, ...]) -> dict[str, tuple[Source, ...]]:
+    """Return the splits of the tasks whose files have `names` (two, with |) between index and label."""
+    labelled, unlabelled = f"index|{names}|label", f"index|{names}"
+    return {
+        "train": (glue_tsv("train.tsv", fields, labelled, labels=labels),),
+        "dev": (glue_tsv("dev.tsv", fields, labelled, labels=labels),),
+        "test": (glue_tsv("test.tsv", fields, unlabelled, None),),
+    }
+
+
+def _mrpc(split: str) -> tuple[Source, ...]:
+    """Return GLUE's file and Microsoft's, whose file for training holds train and dev."""
+
+    def of_split(path: Path, examples: list[Example]) -> list[Example]:
+        ids = path.parent / "dev_ids.tsv"
+        dev_ids = {text.replace("\t", " ") for _, text in lines(ids)}
+        kept = [example for example in examples if (example.identifier in dev_ids) == (split == "dev")]
+        if not kept:
+            raise InputError("no example for this split", where=f"{ids}:1", fix="fetch GLUE's dev_ids.tsv again")
+        return kept
+
+    microsoft = Columns(_MRPC, "Quality", BINARY, ("#1 ID", "#2 ID"))
+    names = tuple(_MRPC_HEADER.split("|"))
+    if split == "test":
+        glue = glue_tsv("test.tsv", _MRPC, "index|#1 ID|#2 ID|#1 String|#2 String", None)
+        return glue, Source(("msr_paraphrase_test.txt",), "tsv", microsoft, names)
+    glue = glue_tsv(f"{split}.tsv", _MRPC, _MRPC_HEADER, "Quality", labels=BINARY)
+    return glue, Source(("msr_paraphrase_train.txt",), "tsv", microsoft, names, select=of_split)
+
+
+def _stsb(split: str) -> tuple[Source, ...]:
+    is_labelled = split != "test"
+    header = _STSB_HEADER + "|score" * is_labelled
+    glue = glue_tsv(f"{split}.tsv", _SENTENCES, header, "score" if is_labelled else None)
+    return glue, Source((f"sts-{split}.csv",), "tsv", Columns((5, 6), label=4), width=7, ragged=True)
+
+
+def _mnli(split: str, original: str | None) -> tuple[Source, ...]:
+    columns = Columns(_SENTENCES, "gold_label" if original else None, NLI, "index")
+    glue = Source((f"{split}.tsv",), "tsv", columns)
+    return (glue, *nli_files(f"multinli_1.0_{original}")) if original else (glue,)
+
+
+def _stsb_task(name: str, *, soft_scores: bool) -> Task:
+    return Task(
+        name,
+        "similarity",
+        f"{GLUE}, or ixa2.si.ehu.eus/stswiki",
+        {split: _stsb(split) for split in ("train", "dev", "test")},
+        metrics=("pearson", "spearman"),
+        score_range=(0.0, 5.0),
+        soft_scores=soft_scores,
+        hub=glue_hub("stsb", *_SENTENCES),
+        sizes=counts(5749, 1500, 1379),
+        published=gpt1("pearson", 82.0, 4),
+        ablation=ablation(82.0, 30.9, 83.2),
+        glue_file="STS-B.tsv",
+        folders=("STS-B", "STSbenchmark"),
+    )
+
+
+MRPC = Task(
+    "mrpc",
+    "similarity",
+    f"{GLUE}, or Microsoft's msr_paraphrase_*.txt with GLUE's dev_ids.tsv",
+    {split: _mrpc(split) for split in ("train", "dev", "test")},
+    ("not_equivalent", "equivalent"),
+    ("f1", "accuracy"),
+    hub=glue_hub("mrpc", *_SENTENCES),
+    sizes=counts(3668, 408, 1725),
+    published=gpt1("f1", 82.3, 4),
+    ablation=ablation(82.3, 79.4, 84.9),
+    glue_file="MRPC.tsv",
+)
+QQP = Task(
+    "qqp",
+    "similarity",
+    GLUE,
+    {
+        "train": (glue_tsv("train.tsv", _QQP, _QQP_HEADER, "is_duplicate", labels=BINARY, skip_broken=True),),
+        "dev": (glue_tsv("dev.tsv", _QQP, _QQP_HEADER, "is_duplicate", labels=BINARY, skip_broken=True),),
+        "test": (glue_tsv("test.tsv", _QQP, "id|question1|question2", None),),
+    },
+    ("not_duplicate", "duplicate"),
+    ("f1", "accuracy"),
+    hub=glue_hub("qqp", *_QQP),
+    sizes=counts(363846, 40430, 390965),
+    published=gpt1("f1", 70.3, 4),
+    ablation=ablation(70.3, 65.5, 69.8),
+    glue_file="QQP.tsv",
+)
+MNLI = Task(
+    "mnli",
+    "entailment",
+    f"{GLUE}, or cims.nyu.edu/~sbowman/multinli",
+    {
+        "train": _mnli("train", "train"),
+        "dev": _mnli("dev_matched", "dev_matched"),
+        "dev-mismatched": _mnli("dev_mismatched", "dev_mismatched"),
+        "test": _mnli("test_matched", None),
+        "test-mismatched": _mnli("test_mismatched", None),
+    },
+    NLI,
+    hub=HubSource("nyu-mll/glue", "mnli", Columns(("premise", "hypothesis"), identifier="idx"), _MNLI_SPLITS),
+    sizes=counts(392702, 9815, 9796, dev_mismatched=9832, test_mismatched=9847),
+    published=gpt1("accuracy", 82.1, 2),
+    ablation=ablation(81.8, 75.7, 81.1),
+    note="mismatched 81.4; table 5 has the mean of both",
+    glue_file="MNLI-m.tsv",
+    folders=("multinli_1.0",),
+)
+QNLI = Task(
+    "qnli",
+    "entailment",
+    GLUE,
+    _splits(("question", "sentence"), "question|sentence", _TWO_WAY),
+    _TWO_WAY,
+    hub=glue_hub("qnli", "question", "sentence"),
+    sizes=counts(104743, 5463, 5463),
+    published=gpt1("accuracy", 88.1, 2),
+    ablation=ablation(88.1, 71.2, 86.9),
+    note="on GLUE's first QNLI, other data than today's",
+    glue_file="QNLI.tsv",
+)
+RTE = Task(
+    "rte",
+    "entailment",
+    GLUE,
+    _splits(_SENTENCES, "sentence1|sentence2", _TWO_WAY),
+    _TWO_WAY,
+    hub=glue_hub("rte", *_SENTENCES),
+    sizes=counts(2490, 277, 3000),
+    published=gpt1("accuracy", 56.0, 2),
+    ablation=ablation(56.0, 53.8, 54.4),
+    glue_file="RTE.tsv",
+)
+WNLI = Task(
+    "wnli",
+    "entailment",
+    GLUE,
+    _splits(_SENTENCES, "sentence1|sentence2", BINARY),
+    ("not_entailment", "entailment"),
+    hub=glue_hub("wnli", *_SENTENCES),
+    sizes=counts(635, 71, 146),
+    glue_file="WNLI.tsv",
+)
+
+BENCHMARKS = (
+    MRPC,
+    _stsb_task("stsb", soft_scores=False),
+    _stsb_task("stsb-soft", soft_scores=True),
+    QQP,
+    MNLI,
+    QNLI,
+    RTE,
+    WNLI,
+)

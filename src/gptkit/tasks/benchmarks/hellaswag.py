@@ -1,0 +1,104 @@
+"""HellaSwag: which of four endings is the real one, in the two styles that published figures are in.
+
+The validation set as its authors distribute it: hellaswag_val.jsonl.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gptkit.errors import InputError
+from gptkit.scoring.choices import ChoiceProtocol, Pair, per_character, per_token
+from gptkit.scoring.protocols import Published
+from gptkit.tasks.files import find_files
+from gptkit.tasks.rows import cell, checked_text, open_table, text_cell
+from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.text.examples import Example
+
+_ENDINGS = 4
+_FIGURES = {"GPT-2 117M": 0.294463, "GPT-2 345M": 0.375224, "GPT-2 762M": 0.431986, "GPT-2 1542M": 0.488946}
+_COMPLETION = tuple(Published(model, "accuracy", value, "karpathy/build-nanogpt") for model, value in _FIGURES.items())
+_HARNESS = (
+    Published("GPT-2 117M", "accuracy", 0.3114, "lm-evaluation-harness, acc_norm"),
+    Published("GPT-2 1542M", "accuracy", 0.5089, "lm-evaluation-harness, acc_norm"),
+)
+
+
+def hellaswag(data: str | None) -> Loaded:
+    """Return the examples: fields = (activity label, first part, second part, context, four endings), with label."""
+    [path] = find_files("hellaswag", data, [("hellaswag_val.jsonl",)], source="github.com/rowanz/hellaswag, data/")
+    rows = enumerate(open_table(path, "jsonl").rows)
+    return loaded([_example(row, where, number) for number, (where, row) in rows])
+
+
+def _example(row: dict[str, Any], where: str, number: int) -> Example:
+    texts = [text_cell(row, key, where) for key in ("activity_label", "ctx_a", "ctx")]
+    second = cell(row, "ctx_b", where)  # empty where the context is one sentence
+    texts.insert(2, checked_text(second, "ctx_b", where) if second != "" else "")
+    endings, label = cell(row, "endings", where), cell(row, "label", where)
+    if not isinstance(endings, list) or len(endings) != _ENDINGS:
+        raise InputError("the endings are no list of 4 texts", where=where, fix="fetch the file again")
+    choices = tuple([checked_text(ending, f"ending {i + 1}", where) for i, ending in enumerate(endings)])
+    if type(label) not in (int, str) or str(label) not in map(str, range(_ENDINGS)):
+        raise InputError(f"unknown label {label!r}", where=where, fix="write 0 to 3; the test set has no labels")
+    return Example((*texts, choices), int(label), where, str(number))
+
+
+def completion_pairs(example: Example) -> list[Pair]:
+    """Return the context, and each ending after a space."""
+    context, endings = example.fields[3:]
+    return [(str(context), f" {ending}") for ending in endings]
+
+
+def harness_pairs(example: Example) -> list[Pair]:
+    """Return the activity and the context without the marks of WikiHow, and each ending likewise after a space."""
+    activity, first, second, _, endings = example.fields
+    context = _clean(f"{activity}: {first} {str(second).capitalize()}")
+    return [(context, f" {_clean(ending)}") for ending in endings]
+
+
+def _clean(text: str) -> str:
+    """Return a text as lm-eval's hellaswag has it: [title] ends a sentence, other brackets go, spaces are single."""
+    sentences = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", sentences).replace("  ", " ")
+
+
+_CLEANED = "after the activity and the context, marks in brackets removed (lm-eval's hellaswag): "
+_PROTOCOLS = (
+    ChoiceProtocol(
+        "completion",
+        "the ending after the context as it is, the mean over its tokens (build-nanogpt)",
+        published=_COMPLETION,
+        chance=1 / 4,
+        pairs=completion_pairs,
+        score=per_token,
+    ),
+    ChoiceProtocol(
+        "harness",
+        f"{_CLEANED}the sum over the ending, the first of a tie (acc)",
+        chance=1 / 4,
+        pairs=harness_pairs,
+        ties="first",
+    ),
+    ChoiceProtocol(
+        "harness-norm",
+        f"{_CLEANED}the sum over the ending by its length in characters, the first of a tie (acc_norm)",
+        published=_HARNESS,
+        chance=1 / 4,
+        pairs=harness_pairs,
+        score=per_character,
+        ties="first",
+    ),
+)
+HELLASWAG = Evaluation(
+    "hellaswag",
+    "how a description of everyday events goes on",
+    "hellaswag_val.jsonl of github.com/rowanz/hellaswag (data/)",
+    hellaswag,
+    _PROTOCOLS,
+    size=10042,
+    texts=lambda example: (str(example.fields[3]), *example.fields[4]),
+)
+
+BENCHMARKS = (HELLASWAG,)

@@ -1,0 +1,35 @@
+"""SciTail: does a sentence entail the answer to a school examination's question?"""
+
+from __future__ import annotations
+
+from gptkit.tasks.task import Columns, HubSource, Source, Task, counts, gpt1
+
+ORDER = 5
+
+_TSV = Columns((0, 1), 2, ("entails", "neutral"))
+_SNLI = Columns(("sentence1", "sentence2"), "gold_label", ("entailment", "neutral"))
+
+
+def _files(split: str) -> tuple[Source, ...]:
+    name = f"scitail_1.0_{split}"
+    return (
+        Source((f"tsv_format/{name}.tsv",), "tsv", _TSV, width=3),
+        Source((f"snli_format/{name}.txt",), "jsonl", _SNLI),
+        Source((f"{name}.tsv",), "tsv", _TSV, width=3),
+        Source((f"{name}.txt",), "jsonl", _SNLI),
+    )
+
+
+SCITAIL = Task(
+    "scitail",
+    "entailment",
+    "allenai.org/data/scitail",
+    {split: _files(split) for split in ("train", "dev", "test")},
+    ("entailment", "neutral"),
+    hub=HubSource("allenai/scitail", "snli_format", _SNLI),
+    sizes=counts(23596, 1304, 2126),
+    published=gpt1("accuracy", 88.3, 2),
+    folders=("SciTailV1.1", "SciTailV1"),
+)
+
+BENCHMARKS = (SCITAIL,)

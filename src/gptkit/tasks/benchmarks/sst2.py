@@ -1,0 +1,46 @@
+"""SST-2: is a sentence of a film review positive? As a task of GLUE, and zero-shot (GPT-1, section 5)."""
+
+from __future__ import annotations
+
+from gptkit.scoring.choices import ChoiceProtocol, Pair
+from gptkit.scoring.protocols import best_before_gpt1
+from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_tsv
+from gptkit.tasks.reading import zero_shot
+from gptkit.tasks.task import BINARY, Task, ablation, counts, gpt1
+from gptkit.text.examples import Example
+
+ORDER = 2
+
+SST2 = Task(
+    "sst2",
+    "classification",
+    GLUE,
+    {
+        "train": (glue_tsv("train.tsv", ("sentence",), "sentence|label", labels=BINARY),),
+        "dev": (glue_tsv("dev.tsv", ("sentence",), "sentence|label", labels=BINARY),),
+        "test": (glue_tsv("test.tsv", ("sentence",), "index|sentence", None),),
+    },
+    ("negative", "positive"),
+    hub=glue_hub("sst2", "sentence"),
+    sizes=counts(67349, 872, 1821),
+    published=gpt1("accuracy", 91.3, 4),
+    ablation=ablation(91.3, 84.0, 92.0),
+    glue_file="SST-2.tsv",
+    folders=("SST-2",),
+)
+
+
+def sentiment_pairs(example: Example) -> list[Pair]:
+    """Return the sentence with ` very`, and the two words that are compared."""
+    context = f"{str(example.fields[0]).strip()} very"
+    return [(context, " negative"), (context, " positive")]
+
+
+_GPT1 = ChoiceProtocol(
+    "gpt1",
+    "positive or negative, whichever is likelier after the sentence and the word very",
+    published=best_before_gpt1(0.932, "GPT-1 paper, table 4"),
+    pairs=sentiment_pairs,
+)
+
+BENCHMARKS = (SST2, zero_shot(SST2, "dev", "is a sentence of a film review positive", _GPT1))

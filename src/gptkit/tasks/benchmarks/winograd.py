@@ -1,0 +1,196 @@
+"""The 273 Winograd schemas: which referent, put in the pronoun's place, makes the likelier sentence?
+
+Read from WSCollection.xml of Ernest Davis, or from wsc273.jsonl, the same as JSON lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from gptkit.errors import InputError
+from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
+from gptkit.scoring.protocols import Published, best_before_gpt1
+from gptkit.tasks.files import find_files
+from gptkit.tasks.rows import cell, checked_text, open_table, opened, text_cell
+from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.text.examples import Example
+
+SIZE = 273  # the schemas that all published figures are on; later ones were appended
+_SOURCE = "cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml"
+_FIX = "fetch the file again"
+
+Schema = dict[str, list[str]]  # the texts of a schema's elements by name
+
+_POSSESSIVE = ("my", "your", "his", "her", "its", "our", "their")
+_LOWERED = ("a", "an", "the", *_POSSESSIVE, "he", "she", "it", "they", "this", "that", "these", "those", "some")
+_GPT2 = (
+    Published("GPT-2 1542M", "accuracy", 0.7070, "GPT-2 paper, section 3.4"),
+    Published("best published before GPT-2", "accuracy", 0.637, "Trinh and Le 2018, 14 models together"),
+    *best_before_gpt1(0.626, "Trinh and Le 2018, one model of words"),
+)
+
+
+def winograd(data: str | None) -> Loaded:
+    """Return the first 273 schemas: fields = (text before the pronoun, pronoun, text after it, two referents), label.
+
+    A note tells of others, and of a file with fewer.
+    """
+    [path] = find_files("winograd", data, [("WSCollection.xml",), ("wsc273.jsonl",)], source=_SOURCE)
+    examples = list(_of_xml(path) if path.suffix.lower() == ".xml" else _of_json(path))
+    notes = [f"{path}: of {len(examples)} schemas the first {SIZE} are taken"] if len(examples) > SIZE else []
+    if len(examples) < SIZE:
+        notes = [f"{path}: {len(examples)} schemas, where published figures are on {SIZE}"]
+    return loaded(examples[:SIZE], notes)
+
+
+def _of_json(path: Path) -> Iterator[Example]:
+    for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
+        text, pronoun, place = text_cell(row, "text", where), text_cell(row, "pronoun", where), row.get("pronoun_loc")
+        if type(place) is not int or not text[max(0, place) :].startswith(pronoun):
+            raise InputError(f"the pronoun {pronoun!r} is not at pronoun_loc {place!r}", where=where, fix=_FIX)
+        parts = text[:place], pronoun, text[place + len(pronoun) :]
+        yield _example(parts, cell(row, "options", where), cell(row, "label", where), where, number)
+
+
+def _of_xml(path: Path) -> Iterator[Example]:
+    for number, (where, schema) in enumerate(_schemas(path)):
+        before, pronoun, after = (_only(schema, f"text/{key}", where) for key in ("txt1", "pron", "txt2"))
+        joint = "" if after[:1] in {*".,;:!?'", ""} else " "
+        parts = before + " " * bool(before), pronoun, joint + after
+        letter = _only(schema, "correctAnswer", where).rstrip(".")
+        label = {"A": 0, "B": 1}.get(letter, letter)
+        yield _example(parts, schema.get("answers/answer"), label, where, number)
+
+
+def _example(parts: tuple[str, str, str], referents: Any, label: Any, where: str, number: int) -> Example:
+    before, pronoun, after = parts
+    if not pronoun or not after.strip():
+        raise InputError("nothing to resolve: a pronoun and text after it are needed", where=where, fix=_FIX)
+    if not isinstance(referents, list) or len(referents) != 2:
+        raise InputError("not two referents to choose from", where=where, fix=_FIX)
+    if type(label) is not int or label not in (0, 1):
+        raise InputError(f"unknown label {label!r}", where=where, fix="it is one of the two referents")
+    choices = tuple([checked_text(one, "referent", where).strip() for one in referents])
+    return Example((before, pronoun, after, choices), label, where, str(number))
+
+
+def _only(schema: Schema, name: str, where: str) -> str:
+    texts = schema.get(name, [])
+    if len(texts) != 1:
+        raise InputError(f"{len(texts)} elements {name} in a schema", where=where, fix=_FIX)
+    return texts[0]
+
+
+def _schemas(path: Path) -> list[tuple[str, Schema]]:
+    """Return the texts of each schema, white space made single, with the line where it begins."""
+    collector = _Collector(path)
+    with opened(path) as file:
+        content = file.read()
+    try:
+        collector.parser.Parse(content, True)
+    except (expat.ExpatError, LookupError, ValueError) as error:
+        where = f"{path}:{collector.parser.CurrentLineNumber}"
+        raise InputError(f"not valid XML: {error}", where=where, fix=_FIX) from None
+    if not collector.schemas:
+        raise InputError("no <schema> in the file", where=f"{path}:1", fix=_FIX)
+    return collector.schemas
+
+
+class _Collector:
+    """Handlers of an XML parser that keep texts only; a DOCTYPE, which could define entities, is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.schemas: list[tuple[str, Schema]] = []
+        self._path = path
+        self._open: list[str] = []
+        self._text = ""
+        self.parser = expat.ParserCreate()
+        self.parser.StartDoctypeDeclHandler = self._refuse
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+
+    def _refuse(self, *declared: object) -> None:
+        where = f"{self._path}:{self.parser.CurrentLineNumber}"
+        raise InputError("a DOCTYPE, which the authors' file has not", where=where, fix="remove it")
+
+    def _start(self, name: str, attributes: object) -> None:
+        if name == "schema":
+            self.schemas.append((f"{self._path}:{self.parser.CurrentLineNumber}", {}))
+            self._open = []
+        else:
+            self._open.append(name)
+        self._text = ""
+
+    def _characters(self, text: str) -> None:
+        self._text += text
+
+    def _end(self, name: str) -> None:
+        if self.schemas and self._open and name != "schema":
+            self.schemas[-1][1].setdefault("/".join(self._open), []).append(" ".join(self._text.split()))
+            self._open.pop()
+        self._text = ""
+
+
+def substituted(example: Example) -> list[str]:
+    """Return the referents as they stand in the pronoun's place: a possessive's with 's, a determiner in lower case.
+
+    At the beginning of a sentence the first letter is a capital.
+    """
+    before, pronoun, after, referents = example.fields
+    return [_fitted(referent, str(before), str(pronoun), str(after)) for referent in referents]
+
+
+def _fitted(referent: str, before: str, pronoun: str, after: str) -> str:
+    first, space, others = referent.partition(" ")
+    if not before.strip() or re.search(r"""[.!?]["'”]?\s*$""", before):
+        referent = referent[0].upper() + referent[1:]
+    elif first.lower() in _LOWERED:
+        referent = first.lower() + space + others
+    return f"{referent}'s" if _owns(pronoun, after) and not referent.endswith("'s") else referent
+
+
+def _owns(pronoun: str, after: str) -> bool:
+    """Return whether the pronoun is a possessive: "her" is none at the end of a clause."""
+    return pronoun.lower() in _POSSESSIVE and re.match(r"\s*[\w\"“]", after) is not None
+
+
+def partial_pairs(example: Example) -> list[Pair]:
+    """Return what stands up to the referent, and what follows it."""
+    before, _, after, _ = example.fields
+    return [(f"{before}{referent}", str(after)) for referent in substituted(example)]
+
+
+def full_pairs(example: Example) -> list[Pair]:
+    """Return what stands before the referent, and the referent with what follows it."""
+    before, _, after, _ = example.fields
+    return [(str(before), f"{referent}{after}") for referent in substituted(example)]
+
+
+_ROW = "with the referent in the pronoun's place, the sum over "
+_PARTIAL = ChoiceProtocol(
+    "partial", f"{_ROW}what follows it (Trinh and Le; GPT-2)", published=_GPT2, pairs=partial_pairs
+)
+_FULL = ChoiceProtocol("full", f"{_ROW}it and what follows it (Trinh and Le)", pairs=full_pairs)
+_GPT1 = ChoiceProtocol(
+    "gpt1",
+    "with the referent in the pronoun's place, the mean over the tokens of what follows it (GPT-1, section 5; "
+    "its figure 2 is on another set, Rahman and Ng's)",
+    pairs=partial_pairs,
+    score=per_token,
+)
+WINOGRAD = Evaluation(
+    "winograd",
+    "whom or what a pronoun stands for: the 273 Winograd schemas",
+    "WSCollection.xml of cs.nyu.edu/~davise/papers/WinogradSchemas, or wsc273.jsonl",
+    winograd,
+    (_PARTIAL, _FULL, _GPT1),
+    size=SIZE,
+    texts=lambda example: ("".join(map(str, example.fields[:3])),),
+)
+
+BENCHMARKS = (WINOGRAD,)

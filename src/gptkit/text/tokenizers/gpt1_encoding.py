@@ -1,0 +1,330 @@
+"""GPT-1's text to ids, id for id as OpenAI's text_utils.py gives them with today's ftfy and spaCy.
+
+    ftfy       repairs mojibake, entities, curly quotes and line breaks, each line by itself
+    standard   a few dashes and quotes unified, runs of punctuation set apart, white space to single spaces and newlines
+    spaCy      splits into tokens by its English rules; no trained model
+    BPE        of each token in lower case, `</w>` after its last character; unknown pieces are id 0
+
+No spaCy token or exception reaches across a newline, so lines are encoded one by one, the newline token between them.
+
+Documents come in pieces, and what ftfy and the newline token make of a line depends on more than a piece holds, so
+pieces are joined and cut anew after line ends. Each part is then encoded by itself, and the parts of a document meet
+with a newline token between them where a line ended there: never two, none at a document's ends. Only a line of more
+than a million characters is cut at a space (ftfy cuts it too, at each millionth character, be it within a word).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import signal
+import threading
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, groupby, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.errors import OutOfResources, UsageError
+from gptkit.text.pieces import Piece
+from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
+
+UNKNOWN_ID = 0
+LONGEST_LINE = 1_000_000
+TASK_CHARACTERS = 1 << 17
+TASKS_WORTH_WORKERS = 32  # a worker takes some seconds to import spaCy
+
+_REMEMBERED = 1 << 18
+_UNTOUCHED_BY_FTFY = re.compile(r"[\t\n -%'-~]*")  # ASCII without control characters and the & of entities
+_UNIFIED = str.maketrans({"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"})
+# No backslash: OpenAI's pattern names it, but in a plain string, where `\\+` came out as one more plus sign.
+_PUNCTUATION_RUN = re.compile(r"""([-~!";?+,()/*\[\]{}|_])\1*""")
+
+
+Ids = NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """Lines of a document. ftfy unescapes HTML until a line of the document holds a `<`; has none so far?"""
+
+    text: str
+    unescape_html: bool = True
+
+
+_Task = list[tuple[int, Part]]  # document, and consecutive lines of it
+
+
+class GPT1Encoder:
+    """Encodes with OpenAI's vocabulary (piece -> id, the newline token among them) and merges (best first).
+
+    UsageError without ftfy and spaCy: nothing else gives the same ids.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        self._ftfy, spacy = libraries()
+        self._english = spacy.blank("en")
+        self._split = self._english.tokenizer
+        self._split_once = _without_exception_rescan(self._split)
+        self.vocabulary = vocabulary
+        self.merges = merges
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._token_ids = functools.lru_cache(_REMEMBERED)(self._encode_token)
+        self._word_ids = functools.lru_cache(_REMEMBERED)(self._encode_word)
+        self._one_text_at_a_time = threading.Lock()  # memory zones of spaCy do not nest
+        self.newline_id = vocabulary[NEWLINE_TOKEN]
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids of a whole text, shape (tokens,)."""
+        return strip_newlines(self.encode_part(Part(text)), self.newline_id)[1]
+
+    def encode_part(self, part: Part) -> Ids:
+        """Return the ids of a part of a document, with a newline token at either end where the text breaks the line."""
+        ids: list[int] = []
+        line_broken = False
+        with self._one_text_at_a_time, self._english.memory_zone():  # else spaCy keeps every word that it ever saw
+            for number, line in enumerate(self._standard_lines(part)):
+                line_broken = line_broken or number > 0
+                if not line:
+                    continue
+                if line_broken:
+                    ids.append(self.newline_id)
+                    line_broken = False
+                ids.extend(self._line_ids(line))
+        if line_broken:
+            ids.append(self.newline_id)
+        return np.array(ids, np.int64)
+
+    def _standard_lines(self, part: Part) -> Iterator[str]:
+        text = part.text if _UNTOUCHED_BY_FTFY.fullmatch(part.text) else "".join(self._fixed_lines(part))
+        text = _PUNCTUATION_RUN.sub(r" \g<0> ", text.translate(_UNIFIED))
+        return (" ".join(line.split()) for line in text.split("\n"))
+
+    def _fixed_lines(self, part: Part) -> Iterator[str]:
+        unescape = part.unescape_html
+        for line in io.StringIO(part.text):  # cuts at \n alone, as ftfy does
+            unescape = unescape and "<" not in line
+            if _UNTOUCHED_BY_FTFY.fullmatch(line):
+                yield line
+            else:
+                yield self._ftfy.fix_text(line, unescape_html="auto" if unescape else False)
+
+    def _line_ids(self, line: str) -> list[int]:
+        known = [self._word_ids(word) for word in line.split(" ")]
+        if None in known:
+            return [id for token in self._split(line) for id in self._token_ids(token.text.lower())]
+        return [id for ids in known if ids for id in ids]
+
+    def _encode_word(self, word: str) -> tuple[int, ...] | None:
+        """Return the ids of a word between spaces, or None when they may depend on the words beside it.
+
+        Once a text is split, spaCy looks for its exceptions again, across spaces. What it finds there and then drops
+        (`: )` is not `:)`) hides the exceptions that it overlaps, so a word that this second look changes depends on
+        its neighbours.
+        """
+        tokens = [token.text for token in self._split(word)]
+        if tokens != [word] and tokens != [token.text for token in self._split_once(word)]:
+            return None
+        return tuple(id for token in tokens for id in self._token_ids(token.lower()))
+
+    def _encode_token(self, token: str) -> tuple[int, ...]:
+        return tuple(self.vocabulary.get(piece, UNKNOWN_ID) for piece in merged_pieces(token, self._ranks))
+
+
+def merged_pieces(token: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Return the pieces of a token: the best-ranked pair of neighbours merged wherever it is, until none is left."""
+    pieces = [*token[:-1], token[-1] + "</w>"]
+    unranked = len(ranks)
+    while len(pieces) > 1:
+        pairs = list(itertools.pairwise(pieces))
+        found = [ranks.get(pair, unranked) for pair in pairs]
+        best = min(found)
+        if best == unranked:
+            break
+        first, second = pairs[found.index(best)]
+        merged: list[str] = []
+        previous = None
+        for piece in pieces:
+            if previous == first and piece == second:
+                merged[-1] += piece
+                previous = None
+            else:
+                merged.append(piece)
+                previous = piece
+        pieces = merged
+    return pieces
+
+
+def strip_newlines(ids: Ids, newline_id: int) -> tuple[bool, Ids, bool]:
+    """Return whether `ids` start with a newline token, the ids without those at the ends, whether they end so."""
+    leading = ids.size > 0 and ids[0] == newline_id
+    ids = ids[1:] if leading else ids
+    trailing = ids.size > 0 and ids[-1] == newline_id
+    return bool(leading), ids[:-1] if trailing else ids, bool(trailing)
+
+
+def libraries() -> tuple[Any, Any]:
+    """Return the modules ftfy and spacy; UsageError with the line that installs them."""
+    try:
+        import ftfy
+        import spacy
+    except ImportError as error:
+        raise UsageError(
+            f"GPT-1's tokenizer needs ftfy and spaCy, and {error.name} is not installed",
+            fix="pip install 'gptkit[gpt1]'",
+        ) from error
+    return ftfy, spacy
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of all that has a say in the ids beside vocabulary and merges."""
+    ftfy, spacy = libraries()
+    return {"ftfy": ftfy.__version__, "spacy": spacy.__version__, "unicode": unicodedata.unidata_version}
+
+
+def _without_exception_rescan(split: Any) -> Any:
+    """Return spaCy's tokenizer without its second look.
+
+    That look is for exceptions which hold a prefix, suffix or infix; here none seems to while they are loaded.
+    """
+    loaded = False
+
+    def once_loaded(search: Callable[[str], Any], nothing: Any) -> Callable[[str], Any]:
+        return lambda text: search(text) if loaded else nothing
+
+    tokenizer = type(split)(
+        split.vocab,
+        rules=split.rules,
+        prefix_search=once_loaded(split.prefix_search, None),
+        suffix_search=once_loaded(split.suffix_search, None),
+        infix_finditer=once_loaded(split.infix_finditer, ()),
+        token_match=split.token_match,
+        url_match=split.url_match,
+    )
+    loaded = True
+    return tokenizer
+
+
+# Documents in pieces, on all processors
+
+
+def encode_in_order(
+    encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: int, tasks_worth_workers: int = TASKS_WORTH_WORKERS
+) -> Iterator[tuple[int, Ids]]:
+    """Yield (document, ids) for consecutive parts of all documents, every document at least once.
+
+    Text enough for workers goes to that many new processes; OutOfResources if the system kills one.
+    """
+    tasks = _tasks(document_parts(pieces))
+    first = list(islice(tasks, tasks_worth_workers))
+    tasks = chain(first, tasks)
+    if workers < 2 or len(first) < tasks_worth_workers:
+        encoded: Iterator[tuple[_Task, list[Ids]]] = (
+            (task, [encoder.encode_part(part) for _, part in task]) for task in tasks
+        )
+    else:
+        encoded = _encoded_by_workers(encoder, tasks, workers)
+    parts = ((document, ids) for task, results in encoded for (document, _), ids in zip(task, results, strict=True))
+    for document, members in groupby(parts, key=lambda part: part[0]):
+        for ids in join_lines((ids for _, ids in members), encoder.newline_id):
+            yield document, ids
+
+
+def document_parts(pieces: Iterable[Piece]) -> Iterator[tuple[int, Part]]:
+    """Yield the text of all documents again in parts that end where a line ends."""
+    for document, members in groupby(pieces, key=lambda piece: piece.document):
+        rest, unescape_html = "", True
+        for piece in members:
+            rest += piece.text
+            end = rest.rfind("\n") + 1
+            if end == 0 and len(rest) > LONGEST_LINE:
+                end = max(0, rest.rfind(" "))
+            if end > 0:
+                yield document, Part(rest[:end], unescape_html)
+                unescape_html = unescape_html and "<" not in rest[:end]
+                rest = rest[end:]
+        yield document, Part(rest, unescape_html)
+
+
+def _tasks(parts: Iterable[tuple[int, Part]]) -> Iterator[_Task]:
+    task: _Task = []
+    characters = 0
+    for part in parts:
+        task.append(part)
+        characters += len(part[1].text)
+        if characters >= TASK_CHARACTERS:
+            yield task
+            task, characters = [], 0
+    if task:
+        yield task
+
+
+def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
+    """Yield the ids of the parts of a document; where a line ends between two, the second begins with its token."""
+    newline = np.array([newline_id], np.int64)
+    started = line_broken = False
+    for part in parts:
+        leading, ids, trailing = strip_newlines(part, newline_id)
+        line_broken = line_broken or leading
+        if ids.size == 0:
+            yield ids
+            continue
+        yield np.concatenate([newline, ids]) if started and line_broken else ids
+        started, line_broken = True, trailing
+
+
+def _encoded_by_workers(
+    encoder: GPT1Encoder, tasks: Iterable[_Task], workers: int
+) -> Iterator[tuple[_Task, list[Ids]]]:
+    waiting: deque[tuple[_Task, Future[list[Ids]]]] = deque()
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
+        initializer=_start_worker,
+        initargs=(encoder.vocabulary, encoder.merges),
+    )
+    try:
+        for task in tasks:
+            waiting.append((task, pool.submit(_encode_in_worker, [part for _, part in task])))
+            if len(waiting) >= 3 * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    except BrokenProcessPool as error:
+        message = "a process that tokenizes was killed"
+        raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_encoder: GPT1Encoder | None = None
+
+
+def _start_worker(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    global _worker_encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and shuts the pool down
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker_encoder = GPT1Encoder(vocabulary, merges)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _encode_in_worker(parts: list[Part]) -> list[Ids]:
+    assert _worker_encoder is not None, "the pool's initializer makes it"
+    return [_worker_encoder.encode_part(part) for part in parts]

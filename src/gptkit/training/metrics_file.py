@@ -1,0 +1,69 @@
+"""metrics.jsonl: a row a line, appended; rows after a checkpoint are dropped when the run goes on from there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import AGAIN, InputError
+from gptkit.system import files
+from gptkit.system.json_files import json_object
+from gptkit.system.run_layout import METRICS
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row, for all to see at once; no checkpoint is durable before the rows up to it."""
+    text = json.dumps(row, allow_nan=False) + "\n"
+    with files.translate_os_errors(f"writing {METRICS}", fix=AGAIN), open(path, "ab", buffering=0) as handle:
+        files.write(handle, text.encode())
+        files.sync(handle.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows; a last line that was cut off is none. Raises InputError where somebody removed the file."""
+    with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
+        return [row for _, row in _lines_of(path) if row is not None]
+
+
+def rewind_rows(path: Path, step: int) -> list[str]:
+    """Make the file what it was when the row of `step` was its last one; return a line on what was damaged.
+
+    Lines that are no rows are kept beside it before they are dropped; what a kill cut off is no damage, and is not.
+    """
+    if not path.exists():
+        return []
+    damaged = path.with_name(f"{METRICS}.damaged")
+    with files.translate_os_errors(f"writing {METRICS}", fix=AGAIN):
+        lines = list(_lines_of(path))
+        bad = [line for line, row in lines if row is None]
+        if bad:
+            before = damaged.read_bytes() if damaged.is_file() else b""
+            files.write_atomically(damaged, before + b"".join(line + b"\n" for line in bad))
+        kept = [json.dumps(row) + "\n" for _, row in lines if row is not None and row["step"] <= step]
+        files.write_atomically(path, "".join(kept))
+    return [f"{path}: {len(bad)} damaged line(s) dropped, kept in {damaged.name}"] if bad else []
+
+
+def _lines_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Yield each line with its row, None for what is no row of metrics; a last line that was cut off is left out."""
+    *whole, last = path.read_bytes().split(b"\n")
+    if last and not (last.startswith(b"{") and last.isascii()):
+        whole.append(last)
+    for line in whole:
+        yield line, _row_of(line)
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json_object(line.decode(), METRICS, AGAIN)
+    except (UnicodeDecodeError, InputError):
+        return None
+    needed = type(row.get("step")) is int and _is_number(row.get("tokens")) and _is_number(row.get("loss"))
+    return row if needed and all(value is None or _is_number(value) for value in row.values()) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
