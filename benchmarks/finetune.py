@@ -93,18 +93,17 @@ def gptkit_step(precision: str) -> Callable[[], object]:
     import torch
 
     from gptkit.finetune.batches import finetuning_batches
-    from gptkit.finetune.objective import double_heads_loss
+    from gptkit.finetune.job import CPU_TOKENS, double_heads_loss
     from gptkit.finetune.options import FinetuneOptions
-    from gptkit.finetune.plan import CPU_TOKENS
-    from gptkit.finetune.transfer import NewHead, to_double_heads
+    from gptkit.finetune.transfer import HeadSpec, add_task_head
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
     from gptkit.training.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)
-    head = NewHead(task="rte", format="entailment", labels=("0", "1"), markers=(START, DELIMITER, EXTRACT))
-    model = to_double_heads(GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)), head, seed=0)
+    head = HeadSpec(task="rte", format="entailment", labels=("0", "1"), markers=(START, DELIMITER, EXTRACT))
+    model = add_task_head(GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)), head, seed=0)
     model.set_dropout(0.0)
     batches = finetuning_batches(examples(), batch_size=BATCH, seed=0, micro_batch=BATCH, padded_tokens=CPU_TOKENS)
     return gptkit_steps(model, batches, double_heads_loss(LM_COEF), FinetuneOptions(task="rte"), precision)

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gptkit.cli.main import main
 from gptkit.finetune import command as finetune_command
+from gptkit.finetune import job as finetuning_job
 from gptkit.pretrain import command as pretrain_command
 from gptkit.pretrain import objective as pretraining_objective
 from gptkit.tasks.encoding import EncodedExamples
@@ -93,7 +94,7 @@ def count_all_reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch reads 
 
 def watch_evaluation() -> None:
     """Note every window and every example that this rank evaluates."""
-    windows, evaluate_head = pretraining_objective._validation_batches, finetune_command.plan.evaluate_head
+    windows, evaluate_head = pretraining_objective._validation_batches, finetuning_job.evaluate_head
 
     def noted_windows(*arguments: Any) -> Iterator[Batch]:
         for batch in windows(*arguments):
@@ -105,7 +106,7 @@ def watch_evaluation() -> None:
         )
 
     pretraining_objective._validation_batches = noted_windows
-    finetune_command.plan.evaluate_head = noted_evaluation
+    finetuning_job.evaluate_head = noted_evaluation
 
 
 class Noted(EncodedExamples):

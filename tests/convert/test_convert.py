@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from gptkit.console import Console
 from gptkit.convert import command, own
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.finetune.transfer import NewHead, to_double_heads
+from gptkit.finetune.transfer import HeadSpec, add_task_head
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -76,9 +77,9 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
 
 def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:
     markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
-    head = NewHead(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
+    head = HeadSpec(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
     pretrained = load_model(write_model(tmp_path / "pretrained"))
-    save_model(to_double_heads(pretrained, head, seed=0), tmp_path / "tuned")
+    save_model(add_task_head(pretrained, head, seed=0), tmp_path / "tuned")
     (tmp_path / "mine.yaml").write_text("name: rte-2\nformat: entailment\nlabels: [yes, no]\n")
     write_task(tmp_path / "tuned", find_task(str(tmp_path / "mine.yaml")))
     _, _, err = converted(tmp_path / "tuned", tmp_path / "ours", to="gptkit")
@@ -172,9 +173,9 @@ def test_gpt1s_tokenizer_is_exported_as_transformers_own(tmp_path: Path) -> None
 
 def test_a_destination_that_holds_something_is_refused(tmp_path: Path) -> None:
     source = write_model(tmp_path / "source")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         converted(source, source, to="hf")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         converted(source, source / "config.json", to="hf")
 
 
@@ -221,3 +222,13 @@ def test_a_failure_leaves_nothing_behind(
     with pytest.raises(error, match=message):
         converted(source, tmp_path / "new", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
+    module = FORMATS[name].load()
+    assert callable(module.matches)
+    assert callable(module.read)
+    is_export = FORMATS[name].writes is not None
+    assert all(hasattr(module, part) == is_export for part in ("write", "read_back", "write_tokenizer", "NO_HEAD"))
+    assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

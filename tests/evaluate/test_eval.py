@@ -19,7 +19,7 @@ import pytest
 
 from generation_toy import write_model
 from gptkit.cli.main import main
-from gptkit.finetune.transfer import NewHead, to_double_heads
+from gptkit.finetune.transfer import HeadSpec, add_task_head
 from gptkit.model.loading import load_model, save_model
 from gptkit.system.processor import cpu_has_bf16
 from gptkit.tasks.heads import marker_ids, output_labels
@@ -324,8 +324,8 @@ def tuned(folder: Path, base: Path, text: str) -> Task:
     task = find_task("mine.yaml")
     tokenizer = tokenizer_in(base)
     markers = marker_ids(base, len(tokenizer))
-    head = NewHead(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
-    save_model(to_double_heads(load_model(base), head, seed=0), folder)
+    head = HeadSpec(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
+    save_model(add_task_head(load_model(base), head, seed=0), folder)
     tokenizer.save_pretrained(folder)
     write_task(folder, task)
     return task

@@ -27,7 +27,6 @@ from gptkit.cli.main import main
 from gptkit.finetune import command
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.tasks import hub
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.own import carried_task
@@ -67,12 +66,12 @@ CHILD = """
 import os, signal, sys
 from gptkit.cli.main import main
 from gptkit.training import run
-step = run._Following._step
+step = run.RunReporter._step
 def dying(self, event, progress):
     step(self, event, progress)
     if self.directory.path.name == "seed-1" and event.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-run._Following._step = dying
+run.RunReporter._step = dying
 main(sys.argv[1:])
 """
 
@@ -279,14 +278,14 @@ def test_a_finished_run_is_printed_again_and_takes_no_other_options(
 
 def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal while it takes a step."""
-    follow = training_run._Following._step
+    follow = training_run.RunReporter._step
 
     def signalled(self: Any, event: Any, progress: Any) -> None:
         follow(self, event, progress)
         if event.step == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(training_run._Following, "_step", signalled)
+    monkeypatch.setattr(training_run.RunReporter, "_step", signalled)
 
 
 @pytest.mark.parametrize("optimizer", ["openai-adam", "adamw"])
@@ -550,8 +549,8 @@ def test_the_tasks_own_data_set_of_the_hub(place: Place, monkeypatch: pytest.Mon
         return Dataset.from_list(rows)
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(hub, "_load_dataset", load)
-    monkeypatch.setattr(hub, "_probe", lambda _: None)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("gptkit.system.hub.require_hub", lambda _: None)
     place.run("hub", data="hf:", epochs=2)
     assert asked == [("nyu-mll/glue", "rte", "train"), ("nyu-mll/glue", "rte", "validation")]
     assert yaml.safe_load((place.root / "hub" / "config.yaml").read_text())["data"] == "hf:"

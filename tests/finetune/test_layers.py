@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptkit.finetune.layers import layers
+from gptkit.finetune.job import layer_rates
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.training.optimizers import Layer, Rate, build_optimizer
@@ -11,7 +11,7 @@ from gptkit.training.options import TrainingOptions
 
 
 def test_hand_worked_layers_of_two_blocks() -> None:
-    layer_of = layers(2, decay=0.5, unfreeze="gradual", steps_per_epoch=10)
+    layer_of = layer_rates(2, decay=0.5, unfreeze="gradual", steps_per_epoch=10)
     expected = {
         "score.weight": Layer("head", 1.0, 1),
         "transformer.ln_f.bias": Layer("head", 1.0, 1),
@@ -22,12 +22,11 @@ def test_hand_worked_layers_of_two_blocks() -> None:
         "transformer.wte.weight": Layer("embeddings", 0.125, 31),
     }
     assert {name: layer_of(name) for name in expected} == expected
-    at_once = layers(2, decay=1.0, unfreeze="all", steps_per_epoch=10)
+    at_once = layer_rates(2, decay=1.0, unfreeze="all", steps_per_epoch=10)
     assert {at_once(name).factor for name in expected} == {1.0}
     assert {at_once(name).first_step for name in expected} == {1}
-    assert (
-        layers(12, decay=1.0, unfreeze="all", steps_per_epoch=1)("transformer.h.11.attn.c_attn.bias").name == "block 11"
-    )
+    deep = layer_rates(12, decay=1.0, unfreeze="all", steps_per_epoch=1)
+    assert deep("transformer.h.11.attn.c_attn.bias").name == "block 11"
 
 
 @pytest.mark.parametrize("choice", ["openai-adam", "muon"])
@@ -37,7 +36,7 @@ def test_the_table_of_rates_is_the_formula(choice: str) -> None:
     with torch.device("meta"):
         model = GPTForCausalLM(config)
     options = TrainingOptions(optimizer=choice, learning_rate=0.01, muon_learning_rate=0.1)  # type: ignore[arg-type]
-    layer_of = layers(12, decay=1 / 2.6, unfreeze="gradual", steps_per_epoch=7)
+    layer_of = layer_rates(12, decay=1 / 2.6, unfreeze="gradual", steps_per_epoch=7)
     rows = build_optimizer(model.named_parameters(), options, layer_of=layer_of).rates()
     expected = [Rate("embeddings", 0.01 / 2.6**13, 92)]
     for block in range(12):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gptkit.finetune.statistics import bootstrap_interval, mean_std, paired_interval
+from gptkit.finetune.study import PER_SEED, bootstrap_interval, over_seeds, study_result
+from gptkit.tasks.table import find_task
 
 
 def coverage(n: int, studies: int = 600) -> float:
@@ -15,11 +17,23 @@ def coverage(n: int, studies: int = 600) -> float:
     return float(np.mean([low <= 0.3 <= high for low, high in found]))
 
 
+def seeds_of(values: list[float]) -> list[dict[str, Any]]:
+    """Return the results of runs of RTE that differ by seed and accuracy."""
+    same = dict.fromkeys((*PER_SEED, "steps", "tokens"), 1)
+    return [
+        {**same, "seed": seed, "metrics": {"accuracy": value}, "model_dir": str(seed)}
+        for seed, value in enumerate(values)
+    ]
+
+
 def test_mean_and_sample_standard_deviation_by_hand() -> None:
-    assert mean_std([2.0, 4.0, 9.0]) == (5.0, math.sqrt((9 + 1 + 16) / 2))
-    mean, std = mean_std([0.7])
-    assert mean == 0.7
-    assert math.isnan(std)
+    several = over_seeds(find_task("rte"), seeds_of([2.0, 4.0, 9.0]))
+    assert several["metrics"] == {"accuracy": 5.0}
+    assert several["std"] == {"accuracy": math.sqrt((9 + 1 + 16) / 2)}
+    assert several["model_dir"] == "2"
+    alone = over_seeds(find_task("rte"), seeds_of([0.7]))
+    assert alone["metrics"] == {"accuracy": 0.7}
+    assert not {"std", "interval"} & alone.keys()
 
 
 def test_thirty_seeds_cover_a_planted_effect_as_often_as_promised() -> None:
@@ -46,10 +60,16 @@ def test_many_values_agree_with_the_normal_interval() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
+def study_of(**variants: list[float]) -> dict[str, Any]:
+    task = find_task("rte")
+    return study_result(task, {name: over_seeds(task, seeds_of(values)) for name, values in variants.items()})
+
+
 def test_pairing_removes_what_the_seeds_share() -> None:
     seeds = np.random.default_rng(5).normal(size=30)
     ours, theirs = seeds + 0.1, seeds + np.random.default_rng(6).normal(0, 0.01, 30)
-    low, high = paired_interval(ours.tolist(), theirs.tolist())
+    study = study_of(full=ours.tolist(), no_aux=theirs.tolist())
+    low, high = study["full_minus"]["no_aux"]["interval"]
     assert 0 < low < 0.1 < high < 0.12
     assert high - low < 0.05 * np.subtract(*bootstrap_interval(ours.tolist())[::-1])
 
@@ -58,4 +78,4 @@ def test_too_few_values_and_unpaired_seeds_are_errors() -> None:
     with pytest.raises(ValueError, match="two values"):
         bootstrap_interval([0.5])
     with pytest.raises(ValueError, match="shorter"):
-        paired_interval([0.5, 0.6], [0.5])
+        study_of(full=[0.5, 0.6], no_aux=[0.5])

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from gptkit.convert.command import load_source
 from gptkit.errors import InputError, UsageError
-from gptkit.finetune.transfer import NewHead, to_double_heads
+from gptkit.finetune.transfer import HeadSpec, add_task_head
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -26,9 +26,9 @@ families = pytest.mark.parametrize("pre_norm", FAMILIES)
 # --- from a pre-trained model ---
 
 
-def head(tokenizer_size: int, **changes: Any) -> NewHead:
+def head(tokenizer_size: int, **changes: Any) -> HeadSpec:
     markers = (tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
-    return NewHead(**{"task": "rte", "format": "entailment", "labels": ("yes", "no"), "markers": markers, **changes})
+    return HeadSpec(**{"task": "rte", "format": "entailment", "labels": ("yes", "no"), "markers": markers, **changes})
 
 
 @families
@@ -38,7 +38,7 @@ def test_markers_take_free_rows_before_the_table_grows(
     tokenizer_size: int, vocab_size: int, pre_norm: bool, tied: bool
 ) -> None:
     model = toy(pre_norm, tie_word_embeddings=tied)
-    tuned = to_double_heads(model, head(tokenizer_size), seed=1)
+    tuned = add_task_head(model, head(tokenizer_size), seed=1)
     assert tuned.config.vocab_size == vocab_size
     assert (tuned.lm_head.weight is tuned.transformer.wte.weight) == tied
     others = [row for row in range(SIZES["vocab_size"]) if row not in tuned_markers(tuned)]
@@ -59,7 +59,7 @@ def tuned_markers(model: GPTDoubleHeadsModel) -> list[int]:
 
 def test_the_classifier_starts_as_published_whatever_the_model_started_with() -> None:
     labels = tuple(f"label {index}" for index in range(40))
-    model = to_double_heads(toy(initializer_range=0.3), head(58, labels=labels), seed=0)
+    model = add_task_head(toy(initializer_range=0.3), head(58, labels=labels), seed=0)
     assert model.score.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not model.score.bias.any()
     assert model.transformer.wte.weight[58:].std().item() == pytest.approx(0.02, rel=0.25)
@@ -70,9 +70,9 @@ def test_the_classifier_starts_as_published_whatever_the_model_started_with() ->
 @pytest.mark.parametrize("kept", [0, 1, 2, 3, "2", None, "none"])
 def test_transfer_keeps_the_embeddings_and_the_first_layers(kept: Any, pre_norm: bool) -> None:
     model = toy(pre_norm)
-    tuned = to_double_heads(model, head(58), seed=3, transfer_layers=kept)
-    again = to_double_heads(model, head(58), seed=3, transfer_layers=kept)
-    fresh = to_double_heads(model, head(58), seed=3, transfer_layers="none")
+    tuned = add_task_head(model, head(58), seed=3, transfer_layers=kept)
+    again = add_task_head(model, head(58), seed=3, transfer_layers=kept)
+    fresh = add_task_head(model, head(58), seed=3, transfer_layers="none")
     layers = {None: 3, "none": -1}.get(kept, kept)
     theirs, bare = model.state_dict(), fresh.state_dict()
     for name, tensor in tuned.state_dict().items():
@@ -83,14 +83,14 @@ def test_transfer_keeps_the_embeddings_and_the_first_layers(kept: Any, pre_norm:
         assert torch.equal(tensor[:58], source[name][:58]), name
         assert torch.equal(tensor, again.state_dict()[name])
     assert torch.equal(tuned.transformer.wte.weight[58:], fresh.transformer.wte.weight[58:])
-    other = to_double_heads(model, head(58), seed=4, transfer_layers=kept)
+    other = add_task_head(model, head(58), seed=4, transfer_layers=kept)
     assert not torch.equal(other.score.weight, tuned.score.weight)
 
 
 @pytest.mark.parametrize("asked", ["4", "-1", "all", 4, "²"])
 def test_layers_that_are_not_there_are_a_usage_error(asked: Any) -> None:
     with pytest.raises(UsageError, match="not a number of this model's layers") as caught:
-        to_double_heads(toy(), head(58), seed=0, transfer_layers=asked)
+        add_task_head(toy(), head(58), seed=0, transfer_layers=asked)
     assert (caught.value.where, caught.value.fix) == ("--transfer-layers", "give 0 to 3, or none")
 
 
@@ -99,7 +99,7 @@ def test_the_generator_is_left_as_it_was() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    to_double_heads(model, head(58), seed=3)
+    add_task_head(model, head(58), seed=3)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -110,7 +110,7 @@ def test_the_generator_is_left_as_it_was() -> None:
 def tuned(tmp_path: Path) -> tuple[GPTDoubleHeadsModel, Path]:
     """A fine-tuned model and its directory."""
     save_model(toy(), tmp_path / "pretrained")
-    model = shaken(to_double_heads(load_model(tmp_path / "pretrained"), head(60), seed=0))
+    model = shaken(add_task_head(load_model(tmp_path / "pretrained"), head(60), seed=0))
     save_model(model, tmp_path / "tuned")
     return model, tmp_path / "tuned"
 

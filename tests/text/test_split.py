@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from gptkit.errors import UsageError
 from gptkit.text.pieces import Piece
-from gptkit.text.scan import scan
 from gptkit.text.split import (
     TRAIN,
     VALIDATION,
@@ -19,6 +18,7 @@ from gptkit.text.split import (
     hashes_below,
     held_out,
     max_fraction,
+    scan,
 )
 
 FRACTIONS = st.floats(0.001, 0.999)

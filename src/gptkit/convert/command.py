@@ -88,14 +88,14 @@ def _check_free(destination: Path) -> None:
     if destination.is_dir() and not any(destination.iterdir()):
         return
     if destination.exists() or destination.is_symlink():
-        raise UsageError("the destination is there already", where=str(destination), fix="name a new directory")
+        raise UsageError("destination already exists", where=str(destination), fix="name a new directory")
 
 
 def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Console) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer asked for, else the source's own, else None with a warning."""
     own = any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout)
     if asked is None and not own:
-        console.warn(f"no tokenizer lies in {source}: generating needs one, give it with --tokenizer")
+        console.warn(f"no tokenizer found in {source}: generating needs one, give it with --tokenizer")
         return None
     tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
     if len(tokenizer) > vocab_size:

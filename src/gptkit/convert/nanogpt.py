@@ -10,12 +10,11 @@ import torch
 from gptkit.convert.own import plain_tensors, weights_only
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
-from gptkit.model.loading import State, checked, copied
+from gptkit.model.loading import State, checked, copied, expected_shapes
 from gptkit.model_files.files import BUFFER
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
-BIASED = ("transformer.h.", "transformer.ln_f.")
 
 
 def matches(path: Path) -> bool:
@@ -38,9 +37,9 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
     state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
     if arguments.get("bias") is False:
-        biased = {name: tensor for name, tensor in state.items() if name.startswith(BIASED)}
-        zeros = {name.replace(".weight", ".bias"): torch.zeros(tensor.shape[:1]) for name, tensor in biased.items()}
-        state = zeros | state
+        shapes = expected_shapes(config, state, str(path))
+        zero = torch.zeros(())  # takes no memory before the sizes are known to be right
+        state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
     return config, copied(checked(config, state, str(path)))
 
 

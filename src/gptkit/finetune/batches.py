@@ -45,7 +45,7 @@ def finetuning_batches(
     return batches
 
 
-def fullest_passes(
+def largest_micro_batches(
     examples: EncodedExamples, *, batch_size: int, micro_batch: int, padded_tokens: int
 ) -> list[MicroBatch]:
     """Return the passes that a batch of the longest examples would be cut into: no other has more tokens."""

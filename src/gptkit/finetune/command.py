@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from gptkit.console import Console
 from gptkit.errors import AGAIN, UsageError
-from gptkit.finetune import plan, report
+from gptkit.finetune import report
 from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
-from gptkit.finetune.objective import double_heads_loss
+from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
@@ -30,14 +28,13 @@ from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_
 from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
-from gptkit.training import checkpoints
+from gptkit.training import checkpoints, rules
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
-from gptkit.training.hardware import Hardware, hardware_of
+from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run import TrainResult, finish_run, open_on_main, train_run
+from gptkit.training.run import Session, TrainResult, finish_run, train_run
 from gptkit.training.run_directory import RunDirectory, check_run
 from gptkit.training.step import autocast
 from gptkit.training.trackers import check_tracker
@@ -45,39 +42,46 @@ from gptkit.training.trackers import check_tracker
 
 def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     """Train, choose the epoch, predict; return what `--json` prints."""
-    accelerator = make_accelerator(options.device)
+    session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
-    hardware = hardware_of(accelerator.device)
-    on_main_process(accelerator, lambda: _check(_as_recorded(options), hardware))
+    choices = session.on_main(lambda: _check(_as_recorded(options), session.hardware))
     if console.recipe_note:
         console.say(console.recipe_note)
     finished = read_result(options.out) if options.out is not None else None
     if finished is not None and _is_all_of(finished, options):
-        return _finished(finished, options, plan.choices(options, hardware), accelerator, console)
+        return _finished(finished, options, choices, session)
     keep_freed_memory()
-    weights = on_main_process(accelerator, lambda: readable_model(str(options.model), console))
+    weights = session.on_main(lambda: readable_model(str(options.model), console))
     reading = dataclasses.replace(options, model=weights)
-    inputs = main_process_first(accelerator, lambda: prepare_inputs(reading, console.say))
-    plan.refuse_idle_run(options, inputs)
+    inputs = session.main_first(lambda: prepare_inputs(reading, console.say))
+    check_learning_rate_nonzero(options, inputs)
     if options.dry_run:
-        return plan_finetune(options, inputs, plan.choices(options, hardware), accelerator, hardware, console)
-    work = _Work(inputs, hardware, plan.choices(options, hardware), accelerator, console)
-    with open_on_main(options, accelerator, command="finetune", name=Path(options.task).stem) as directory:
+        return plan_finetune(options, inputs, choices, session.accelerator, session.hardware, console)
+    with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
-        result = work.result(options, directory)
-    _tell(result, inputs.task, console)
+        result = _Runs(inputs, choices, session).result(options, directory)
+    _print_result(result, inputs.task, console)
     return result
 
 
-def _check(options: FinetuneOptions, hardware: Hardware) -> None:
-    """Refuse what can be refused before any file is read."""
+def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
+    """Refuse what can be refused before any file is read, and return the run's arithmetic."""
     check_run(options, command="finetune")
     check_tracker(options.report_to)
-    plan.choices(options, hardware)
-    plan.refuse_too_many_processes(options)
-    _refuse_half_studies(options)
-    _refuse_seeds_in_a_single_run(options)
+    # Auto never compiles here, where nearly every batch has a length of its own.
+    choices = rules.choose(options.precision, options.compile, hardware)
+    processes = options.num_processes or 1
+    fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
+    rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)
+    for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
+        if options.study == "ablation" and is_taken:
+            raise UsageError("the study takes away by itself what this leaves out", where=where, fix="leave it out")
+    several = options.seeds > 1 or options.study != "none"
+    if several and options.out is not None and (options.out / METRICS).exists():
+        where = str(options.out)
+        raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
+    return choices
 
 
 def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
@@ -91,19 +95,17 @@ def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
     return dataclasses.replace(options, data=recorded.get("data"))
 
 
-def _finished(
-    result: dict[str, Any], options: FinetuneOptions, choices: Choices, accelerator: Accelerator, console: Console
-) -> dict[str, Any]:
+def _finished(result: dict[str, Any], options: FinetuneOptions, choices: Choices, session: Session) -> dict[str, Any]:
     """Show a finished run's result and predict with its model, which needs neither what it started from nor a YAML."""
-    run = Path(result["run_dir"])
-    console.say(f"{run} is finished; this is its result")
+    run, console = Path(result["run_dir"]), session.console
+    console.say(f"{run} already finished; showing its result")
     if options.predict is not None:
         task = _described_task(options, run / "model")
-        splits = main_process_first(accelerator, lambda: prepare_predicted(task, run / "model", options, console.say))
-        with open_on_main(_as_recorded(options), accelerator, command="finetune", name=""):
+        splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
+        with session.open_run(_as_recorded(options), command="finetune", name=""):
             for name, split in splits.items():
-                _predict(name, split, task, run, choices, accelerator, console)
-    _tell(result, carried_task(run / "model") or find_task(options.task), console)
+                _predict(name, split, task, run, choices, session)
+    _print_result(result, carried_task(run / "model") or find_task(options.task), console)
     return result
 
 
@@ -120,46 +122,29 @@ def _described_task(options: FinetuneOptions, model: Path) -> Task:
     return task
 
 
-def _refuse_half_studies(options: FinetuneOptions) -> None:
-    for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
-        if options.study == "ablation" and is_taken:
-            raise UsageError("the study takes away by itself what this leaves out", where=where, fix="leave it out")
-
-
-def _refuse_seeds_in_a_single_run(options: FinetuneOptions) -> None:
-    several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / METRICS).exists():
-        where = str(options.out)
-        raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
-
-
 @dataclass(frozen=True)
-class _Work:
-    """The runs of one command: they share their inputs, their arithmetic and the screen."""
+class _Runs:
+    """The runs of one command: they share their inputs, their arithmetic and their processes."""
 
     inputs: Inputs
-    hardware: Hardware
     choices: Choices
-    accelerator: Accelerator
-    console: Console
-    told: set[str] = field(default_factory=set)
+    session: Session
+    reported: set[str] = field(default_factory=set)  # rates that are those of every seed and variant
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
         """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
-        inputs = self.inputs
+        inputs, session = self.inputs, self.session
         if directory.result is not None and _is_all_of(directory.result, options):
-            self.console.say(f"{directory.path} is finished; this is its result")
+            session.console.say(f"{directory.path} already finished; showing its result")
         elif options.study == "ablation":
             self._study(options, directory)
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
-            self._finish_several(directory, self._seeds(options, directory, directory.path))
+            self._finish_several(directory, self._seeds(options, directory.path))
         else:
             self._train(options, directory)
         for name in predicted_splits(inputs.task, options):
-            _predict(
-                name, inputs.splits[name], inputs.task, directory.path, self.choices, self.accelerator, self.console
-            )
-        result = on_main_process(self.accelerator, lambda: RunDirectory(directory.path, "finetune", lock=None).result)
+            _predict(name, inputs.splits[name], inputs.task, directory.path, self.choices, session)
+        result = session.on_main(lambda: RunDirectory(directory.path, "finetune", lock=None).result)
         assert result is not None
         return result
 
@@ -167,92 +152,70 @@ class _Work:
         """Run every variant over the seeds; the model is the full variant's best."""
         variants = {}
         for name, changes in VARIANTS.items():
-            self.console.say(f"variant {name}")
+            self.session.console.say(f"variant {name}")
             changed = dataclasses.replace(options, study="none", **changes)
-            variants[name] = self._seeds(changed, directory, directory.path / name)
+            variants[name] = self._seeds(changed, directory.path / name)
         self._finish_several(directory, study_result(self.inputs.task, variants))
 
-    def _seeds(self, options: FinetuneOptions, directory: RunDirectory, root: Path) -> dict[str, Any]:
+    def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
         """Run each seed in a directory of its own and return them as one."""
         results = []
         for seed in range(options.seed, options.seed + options.seeds):
-            self.console.say(f"seed {seed}")
-            child = root / f"seed-{seed}"
-            one = dataclasses.replace(options, seed=seed, seeds=1, study="none", predict=None, out=child, resume="auto")
-            one = dataclasses.replace(one, snapshots=options.snapshots or 0)  # of one model, not of every seed
-            results.append(self._child(one))
+            self.session.console.say(f"seed {seed}")
+            own: dict[str, Any] = {"seed": seed, "out": root / f"seed-{seed}", "resume": "auto"}
+            own["snapshots"] = options.snapshots or 0  # of one model, not of every seed
+            results.append(self._child(dataclasses.replace(options, seeds=1, study="none", predict=None, **own)))
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
     def _child(self, options: FinetuneOptions) -> dict[str, Any]:
-        with open_on_main(options, self.accelerator, command="finetune", name="") as directory:
+        """Return the result of one seed among several; its model stays, what only resuming needs goes."""
+        with self.session.open_run(options, command="finetune", name="") as directory:
             if directory.result is None:
                 self._train(options, directory)
-            result = on_main_process(self.accelerator, lambda: _without_checkpoints(directory))
-        self._tell_seed(result)
+            result = self.session.on_main(lambda: _without_checkpoints(directory))
+        metrics = ", ".join(f"{name} {report.shown(value, 100)}%" for name, value in result["metrics"].items())
+        self.session.console.say(f"seed {result['seed']}: {metrics}")
         return result
 
     def _train(self, options: FinetuneOptions, directory: RunDirectory) -> None:
         """Train one model, go back to its best epoch, and write everything but predictions."""
-        inputs = self.inputs
-        model = inputs.model(options).to(self.accelerator.device)
+        inputs, session = self.inputs, self.session
+        model = inputs.model(options)
+        model.to(session.accelerator.device)
+        run = FinetuneRun(options, inputs, model, session.hardware)
 
         def make_job(choices: Choices) -> TrainingJob:
-            return self._job(options, model, choices)
+            job = run.job(choices)
+            for line in run.rate_lines(job.optimizer):
+                if line not in self.reported:
+                    self.reported.add(line)
+                    session.console.say(line)
+            return job
 
-        trained = train_run(
-            make_job,
-            options,
-            self.choices,
-            self.hardware,
-            directory,
-            self.accelerator,
-            self.console,
-            write_start=lambda folder: self._write_start(folder, model),
-        )
+        def write_description(folder: Path) -> None:
+            write_start(folder, run.model, inputs.tokenizer)
+            write_task(folder, inputs.task)
+
+        trained = train_run(make_job, options, self.choices, directory, session, write_start=write_description)
         assert trained.finish.best_step is not None
-        checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), model)
+        checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), run.model)
         with quiet_transformers():
-            on_main_process(self.accelerator, lambda: self._write(options, model, trained, directory))
+            session.on_main(lambda: self._write(run, trained, directory))
 
-    def _job(self, options: FinetuneOptions, model: GPTDoubleHeadsModel, choices: Choices) -> TrainingJob:
-        inputs = self.inputs
-        if choices.compile:
-            model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
-        optimizer = plan.optimizer(options, inputs, model, choices.precision)
-        for line in plan.rate_lines(options, inputs, optimizer):
-            if line not in self.told:  # they are those of every seed and variant
-                self.told.add(line)
-                self.console.say(line)
-        return TrainingJob(
-            model=model,
-            micro_batching=plan.cutting(options, inputs, model, self.hardware).at_most(choices.micro_batch),
-            loss_function=double_heads_loss(options.lm_coef),
-            optimizer=optimizer,
-            schedule=plan.schedule(options, inputs),
-            plan=plan.plan(options, inputs, model, choices),
-            evaluate=plan.evaluation(inputs.task, model, inputs.dev),
-            flops_per_token=plan.flops_per_token(options, inputs, model),
-        )
-
-    def _write_start(self, folder: Path, model: GPTDoubleHeadsModel) -> None:
-        write_start(folder, model, self.inputs.tokenizer)
-        write_task(folder, self.inputs.task)
-
-    def _write(
-        self, options: FinetuneOptions, model: GPTDoubleHeadsModel, trained: TrainResult, directory: RunDirectory
-    ) -> None:
+    def _write(self, run: FinetuneRun, trained: TrainResult, directory: RunDirectory) -> None:
         """Write model, card, curve and, last, the result."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
         best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
         more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
-        result = report.run_result(options, inputs, directory.path, best, finish, **more)
-        card = report.model_card(options, inputs, model, trained.choices, result, command=self.console.command_line)
+        result = report.run_result(run, directory.path, best, finish, **more)
+        command = self.session.console.command_line
+        card = report.model_card(run, trained.choices, result, command=command)
         with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
-                write_model(folder, model, inputs.tokenizer, card)
+                write_model(folder, run.model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
@@ -264,27 +227,23 @@ class _Work:
         def write() -> None:
             model = directory.path / "model"
             if lost := lost_result(directory.path):
-                self.console.warn(f"the run was finished, but {lost}: its model and result are made again")
+                self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
             doing = "copying the best model"
             with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)
             finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
-        on_main_process(self.accelerator, write)
-
-    def _tell_seed(self, result: dict[str, Any]) -> None:
-        metrics = ", ".join(f"{name} {report.shown(value, 100)}%" for name, value in result["metrics"].items())
-        self.console.say(f"seed {result['seed']}: {metrics}")
+        self.session.on_main(write)
 
 
-def _predict(
-    name: str, split: Split, task: Task, run: Path, choices: Choices, accelerator: Accelerator, console: Console
-) -> None:
+def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, session: Session) -> None:
     """Write the predictions of a split by a finished run's model."""
-    model = load_model(run / "model", head=GPTDoubleHeadsModel).to(accelerator.device)
-    with autocast(accelerator.device.type, choices.precision):
+    console = session.console
+    model = load_model(run / "model", head=GPTDoubleHeadsModel)
+    model.to(session.accelerator.device)
+    with autocast(session.accelerator.device.type, choices.precision):
         logits = logits_of(model, split.encoded)
-    for path in on_main_process(accelerator, lambda: write_predictions(run, task, name, split.examples, logits)):
+    for path in session.on_main(lambda: write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():
         console.say(f"{name}: {metric} {100 * value:.4g}%")
@@ -295,19 +254,18 @@ def _is_all_of(result: dict[str, Any], options: FinetuneOptions) -> bool:
     return len(result["per_seed"]) == options.seeds
 
 
-def _tell(result: dict[str, Any], task: Task, console: Console) -> None:
+def _print_result(result: dict[str, Any], task: Task, console: Console) -> None:
     """Show a result as a table, of a study as the paper's beside ours."""
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     if "variants" in result:
         columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
-        console.table(title, columns, report.study_rows(task, result))
+        console.table(title, columns, report.ablation_table(task, result))
     else:
         columns = ["metric", "dev %", "std", "95% interval", "GPT-1 on test, %"]
-        console.table(title, columns, report.result_rows(task, result))
+        console.table(title, columns, report.metrics_table(task, result))
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:
-    """Return the result of a finished run among several; its model stays, what only resuming needs goes."""
     if directory.checkpoints.exists():
         files.remove_directory(directory.checkpoints)
     assert directory.result is not None

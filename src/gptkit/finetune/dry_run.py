@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from gptkit.console import Console
-from gptkit.finetune import plan
 from gptkit.finetune.inputs import Inputs
-from gptkit.finetune.objective import double_heads_loss
+from gptkit.finetune.job import FinetuneRun
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -40,34 +40,32 @@ def plan_finetune(
     tuned = inputs.model(options)
     with torch.device("meta"):
         model = GPTDoubleHeadsModel(tuned.config)
-    length, train = plan.length_of(options, inputs), inputs.train
+    run, train = FinetuneRun(options, inputs, tuned, hardware), inputs.train
     runs = options.seeds * (len(VARIANTS) if options.study == "ablation" else 1)
     longest = train.padded(int(train.lengths.max()))
-    every = options.eval_every or length.steps_per_epoch
+    every = options.eval_every or run.steps_per_epoch
     subject = Subject(
         options=options,
         model=model,
         choices=choices,
         length=longest,
         rows_per_step=options.batch_size,
-        rows_on=lambda where: _rows(options, inputs, tuned, where, longest),
-        micro_batches_on=lambda where: len(plan.cutting(options, inputs, tuned, where).batches(1)),
+        rows_on=lambda where: _rows(dataclasses.replace(run, hardware=where), longest),
+        micro_batches_on=lambda where: len(dataclasses.replace(run, hardware=where).micro_batching.batches(1)),
         scoring=Scoring(tokens=PREDICTION_TOKENS, has_head=False),
         library=library,
-        steps=length.steps * runs,
-        tokens=_tokens(options, inputs) * length.steps * runs,
-        evaluations=-(-length.steps // every) * runs,
-        flops_per_token=plan.flops_per_token(options, inputs, tuned),
+        steps=run.steps * runs,
+        tokens=_tokens(options, inputs) * run.steps * runs,
+        evaluations=-(-run.steps // every) * runs,
+        flops_per_token=run.flops_per_token,
         has_loss_head=options.lm_coef > 0,
         has_best=True,
         has_decay=False,
-        snapshots=_snapshots(options, model, length.steps, runs),
-        facts=_facts(options, inputs, model, runs, longest),
+        snapshots=_snapshots(options, model, run.steps, runs),
+        facts=_facts(run, model, runs, longest),
         labels=dict.fromkeys(("vocabulary", "n_train", "epochs"), COMPUTED),
     )
-    return tell(
-        subject, lambda: _probe(options, inputs, tuned, choices, accelerator, hardware), accelerator, hardware, console
-    )
+    return tell(subject, lambda: _probe(run, choices, accelerator), accelerator, hardware, console)
 
 
 def _tokens(options: FinetuneOptions, inputs: Inputs) -> float:
@@ -81,10 +79,8 @@ def _snapshots(options: FinetuneOptions, model: GPTDoubleHeadsModel, steps: int,
     return min(steps, each) * runs
 
 
-def _facts(
-    options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, runs: int, longest: int
-) -> dict[str, Any]:
-    steps = plan.length_of(options, inputs).steps * runs
+def _facts(run: FinetuneRun, model: GPTDoubleHeadsModel, runs: int, longest: int) -> dict[str, Any]:
+    options, inputs, steps = run.options, run.inputs, run.steps * runs
     return {
         "task": inputs.task.name,
         "model": inputs.model_name,
@@ -101,39 +97,30 @@ def _facts(
     }
 
 
-def _rows(
-    options: FinetuneOptions, inputs: Inputs, model: GPTDoubleHeadsModel, hardware: Hardware, longest: int
-) -> int:
+def _rows(run: FinetuneRun, longest: int) -> int:
     """Return how many of the longest sequences fill a forward pass: no batch has more tokens, padding included."""
+    options = run.options
     share = rules.micro_batch_rows(options.batch_size, options.num_processes or 1)
-    most = min(options.micro_batch or share, options.batch_size) * inputs.train.sequences_per_example
-    return max(1, min(most, plan.padded_tokens(options, inputs, model, hardware) // longest))
+    most = min(options.micro_batch or share, options.batch_size) * run.inputs.train.sequences_per_example
+    return max(1, min(most, run.max_padded_tokens // longest))
 
 
-def _probe(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    model: GPTDoubleHeadsModel,
-    choices: Choices,
-    accelerator: Accelerator,
-    hardware: Hardware,
-) -> Probe:
+def _probe(run: FinetuneRun, choices: Choices, accelerator: Accelerator) -> Probe:
     """Return what the run's own first steps cost, and an evaluation of some of the dev set."""
-    model = model.to(accelerator.device)
+    dev, model = run.inputs.dev, run.model.to(accelerator.device)
     model.train()
-    if choices.compile:
-        model.compile_blocks(dynamic=True)
-    pieces = evaluation_pieces(inputs.dev)[:EVALUATED]
-    tokens = sum(int(inputs.dev.tokens[indices].sum()) for indices in pieces)
+    job = run.job(choices)
+    pieces = evaluation_pieces(dev)[:EVALUATED]
+    tokens = sum(int(dev.tokens[indices].sum()) for indices in pieces)
     speed = rules.EAGER_FLOPS.get((choices.device, "fp32" if choices.precision == "fp32" else "bf16"), 1e12)
     found = probe(
         model,
-        plan.cutting(options, inputs, model, hardware).batches,
-        double_heads_loss(options.lm_coef),
-        plan.optimizer(options, inputs, model, choices.precision),
-        plan.plan(options, inputs, model, choices),
+        job.micro_batching.batches,
+        job.loss_function,
+        job.optimizer,
+        job.plan,
         accelerator=accelerator,
-        evaluate=lambda: evaluate_head(model, inputs.dev, pieces),
-        nominal_seconds=_tokens(options, inputs) * plan.flops_per_token(options, inputs, model) / speed,
+        evaluate=lambda: evaluate_head(model, dev, pieces),
+        nominal_seconds=_tokens(run.options, run.inputs) * run.flops_per_token / speed,
     )
-    return found.with_evaluation_of(float(inputs.dev.tokens.sum()) / tokens)
+    return found.with_evaluation_of(float(dev.tokens.sum()) / tokens)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.transfer import NewHead, layers_kept, to_double_heads
+from gptkit.finetune.transfer import HeadSpec, add_task_head, transferred_layers
 from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -47,7 +47,7 @@ class Inputs:
     model_name: str  # as the user names it
     pretrained: GPTForCausalLM
     tokenizer: PreTrainedTokenizerBase
-    head: NewHead
+    head: HeadSpec
     splits: Mapping[str, Split]  # train, dev and the one to predict
     identity: Mapping[str, str]  # the hashes that a resumed run must find again
 
@@ -61,7 +61,7 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
-        model = to_double_heads(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
+        model = add_task_head(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:
@@ -79,13 +79,19 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     needed = _needed(task, options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
-    head = _head(task, marker_ids(directory, len(tokenizer)), options)
+    head = HeadSpec(
+        task=task.name,
+        format=task.format,
+        labels=output_labels(task),
+        markers=marker_ids(directory, len(tokenizer)),
+        classifier_dropout=options.classifier_dropout,
+    )
     pretrained = load_model(directory)
     set_special_tokens(pretrained, tokenizer)
-    layers_kept(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
+    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
     limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}
-    splits = {split: _encode(task, split, one, tokenizer, head.markers, limit, say) for split, one in loaded.items()}
+    splits = _encode(task, loaded, tokenizer, head.markers, limit, say)
     data = "".join(loaded[split].sha256 for split in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -101,17 +107,7 @@ def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say
     tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
     markers = marker_ids(directory, len(tokenizer))
     loaded = {split: _load(task, split, options, say) for split in predicted_splits(task, options)}
-    return {split: _encode(task, split, one, tokenizer, markers, limit, say) for split, one in loaded.items()}
-
-
-def _head(task: Task, markers: Markers, options: FinetuneOptions) -> NewHead:
-    return NewHead(
-        task=task.name,
-        format=task.format,
-        labels=output_labels(task),
-        markers=markers,
-        classifier_dropout=options.classifier_dropout,
-    )
+    return _encode(task, loaded, tokenizer, markers, limit, say)
 
 
 def _needed(task: Task, options: FinetuneOptions) -> list[str]:
@@ -148,18 +144,21 @@ def _load(task: Task, split: str, options: FinetuneOptions, say: Say) -> Loaded:
 
 def _encode(
     task: Task,
-    split: str,
-    loaded: Loaded,
+    loaded: Mapping[str, Loaded],
     tokenizer: PreTrainedTokenizerBase,
     markers: Markers,
     limit: int,
     say: Say,
-) -> Split:
-    encoded = encode_examples(tokenizer, task.format, loaded.examples, markers, limit, target=task.target)
-    mean = encoded.tokens.mean()
-    line = f"{split}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
-    if encoded.n_truncated:
-        fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
-        line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
-    say(line)
-    return Split(loaded.examples, encoded)
+) -> dict[str, Split]:
+    """Return the splits as tokens; `say` of each how long its examples are and what was cut."""
+    splits = {}
+    for name, split in loaded.items():
+        encoded = encode_examples(tokenizer, task.format, split.examples, markers, limit, target=task.target)
+        mean = encoded.tokens.mean()
+        line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
+        if encoded.n_truncated:
+            fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
+            line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
+        say(line)
+        splits[name] = Split(split.examples, encoded)
+    return splits

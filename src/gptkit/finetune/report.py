@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gptkit
-from gptkit.finetune.inputs import Inputs
-from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.plan import length_of
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import ModelCard, describe_shape, versions
 from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE
@@ -20,34 +17,28 @@ from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices
 
 # The rows of the paper's table 5.
-PAPER_ROWS = {
+VARIANT_TITLES = {
     "full": "full (aux LM)",
     "no_aux": "no aux LM",
     "no_pretraining": "no pre-training",
 }
 
-Row = tuple[str, ...]
-
 
 def run_result(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    run: Path,
-    best: Mapping[str, Any],
-    finish: FinishEvent,
-    **more: Any,
+    run: FinetuneRun, path: Path, best: Mapping[str, Any], finish: FinishEvent, **more: Any
 ) -> dict[str, Any]:
     """Return what one run came to; `best` is the row of its best step, which is the one that the model keeps."""
+    options, inputs = run.options, run.inputs
     assert finish.best_step is not None
     return {
-        "run_dir": str(run),
-        "model_dir": str(run / "model"),
+        "run_dir": str(path),
+        "model_dir": str(path / "model"),
         "task": inputs.task.name,
         "model": inputs.model_name,
         "metrics": {name: best[name] for name in inputs.task.metrics},
         "val_loss": best["val_loss"],
         "best_step": finish.best_step,
-        "best_epoch": length_of(options, inputs).epoch_of(finish.best_step),
+        "best_epoch": -(-finish.best_step // run.steps_per_epoch),
         "lm_coef": options.lm_coef,
         "transfer_layers": options.transfer_layers,
         "n_train": len(inputs.train),
@@ -63,7 +54,7 @@ def run_result(
     }
 
 
-def result_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+def metrics_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return (metric, dev value, standard deviation, interval, published value) of a result, in percent."""
     return [
         (
@@ -77,19 +68,19 @@ def result_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def study_rows(task: Task, result: Mapping[str, Any]) -> list[Row]:
+def ablation_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
     metric = task.metrics[0]
-    rows: list[Row] = []
-    for variant, one in result["variants"].items():
+    rows: list[tuple[str, ...]] = []
+    for variant, ours in result["variants"].items():
         gain = result["full_minus"].get(variant, {})
         rows.append(
             (
-                PAPER_ROWS[variant],
+                VARIANT_TITLES[variant],
                 shown(task.ablation.get(variant)),
-                shown(one["metrics"][metric], 100),
-                shown(one.get("std", {}).get(metric), 100),
-                shown_interval(one.get("interval", {}).get(metric), 100),
+                shown(ours["metrics"][metric], 100),
+                shown(ours.get("std", {}).get(metric), 100),
+                shown_interval(ours.get("interval", {}).get(metric), 100),
                 shown(gain.get("mean"), 100),
                 shown_interval(gain.get("interval"), 100),
             )
@@ -127,25 +118,17 @@ def _task_facts(task: Task) -> dict[str, str]:
     }
 
 
-def model_card(
-    options: FinetuneOptions,
-    inputs: Inputs,
-    model: GPTDoubleHeadsModel,
-    choices: Choices,
-    result: Mapping[str, Any],
-    *,
-    command: str,
-) -> ModelCard:
+def model_card(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> ModelCard:
     """Return the card of a fine-tuned model."""
-    task, config = inputs.task, model.config
+    options, inputs, task = run.options, run.inputs, run.inputs.task
     start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
     metrics = {f"dev {name}": shown(value) for name, value in result["metrics"].items()}
     return ModelCard(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
-        parameters=model.num_parameters(),
-        shape=describe_shape(config),
+        parameters=run.model.num_parameters(),
+        shape=describe_shape(run.model.config),
         data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",

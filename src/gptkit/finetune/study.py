@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptkit.finetune.statistics import bootstrap_interval, mean_std, paired_interval
+import numpy as np
+
+from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
 
 # What each variant changes of the run as it was asked for.
@@ -27,25 +29,27 @@ PER_SEED = (
     "resumed_from",
 )
 SUMMED = ("steps", "tokens", "train_seconds")
+LEVEL = 0.95
+RESAMPLES = 10_000
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the results of runs that differ by their seed alone as one result: of several, what they share.
 
     `metrics` are means; `std` (sample standard deviation) and `interval` (95%, bootstrap) are there from two runs on.
-    Steps, tokens and seconds are sums; `model_dir` is the best one's.
+    Steps, tokens and seconds are sums; `model_dir` is that of the best by the dev metric, the first of equals.
     """
     values = {name: [run["metrics"][name] for run in runs] for name in task.metrics}
     result = {
         **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in PER_SEED},
         **{key: sum(run[key] for run in runs) for key in SUMMED},
         "seed": runs[0]["seed"],
-        "metrics": {name: mean_std(each)[0] for name, each in values.items()},
+        "metrics": {name: float(np.mean(each)) for name, each in values.items()},
         "per_seed": [{key: run[key] for key in (*PER_SEED, "model_dir")} for run in runs],
-        "model_dir": best_of(task, runs)["model_dir"],
+        "model_dir": max(runs, key=lambda run: run["metrics"][task.metrics[0]])["model_dir"],
     }
     if len(runs) > 1:
-        result["std"] = {name: mean_std(each)[1] for name, each in values.items()}
+        result["std"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
         result["interval"] = {name: list(bootstrap_interval(each)) for name, each in values.items()}
     return result
 
@@ -56,17 +60,35 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
     Steps, tokens and seconds are sums over all variants.
     """
     metric = task.metrics[0]
-    scores = {name: [one["metrics"][metric] for one in each["per_seed"]] for name, each in variants.items()}
+    scores = {name: [seed["metrics"][metric] for seed in result["per_seed"]] for name, result in variants.items()}
     differences = {}
     for variant in [name for name in variants if name != "full"]:
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]
-        differences[variant] = {"metric": metric, "mean": mean_std(gains)[0]}
+        differences[variant] = {"metric": metric, "mean": float(np.mean(gains))}
         if len(gains) > 1:
-            differences[variant]["interval"] = list(paired_interval(scores["full"], scores[variant]))
+            differences[variant]["interval"] = list(bootstrap_interval(gains))
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
 
 
-def best_of(task: Task, runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the run of the best seed by the dev metric, the first of equals."""
-    return max(runs, key=lambda one: one["metrics"][task.metrics[0]])
+def bootstrap_interval(
+    values: Sequence[float], *, level: float = LEVEL, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Return the ends of the interval for the mean, a pure function; ValueError for fewer than two values.
+
+    Resampling n values underestimates the spread of their mean by sqrt((n - 1) / n), and a normal quantile is too
+    small for few of them. So the interval reaches out to the tails whose normal quantile is sqrt(n / (n - 1)) times
+    Student's (the expanded percentile interval: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+    With normal values a 95% interval so covers the true mean in about 95 of 100 studies of 30 seeds; of 5 seeds in
+    about 92, for it never leaves the range of the values, and all 5 lie on one side of their true mean once in 16.
+    """
+    from scipy.stats import norm, t
+
+    array = np.asarray(values, np.float64)
+    n = len(array)
+    if n < 2:
+        raise ValueError("an interval needs two values or more")
+    means = np.concatenate([array[chosen].mean(axis=1) for chosen in resampled(n, resamples)])  # (resample,)
+    tail = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1)))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

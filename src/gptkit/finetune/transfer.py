@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +11,15 @@ from gptkit.errors import UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files.files import LAYER
 from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.tasks.formats import Markers
 
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
-BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewHead:
+class HeadSpec:
     """What a task adds to a model.
 
     `labels` name the outputs, in their order; a score, and the score of a choice, are one output. `markers` are the ids
@@ -34,8 +33,8 @@ class NewHead:
     classifier_dropout: float = 0.1
 
 
-def to_double_heads(
-    model: GPTForCausalLM, head: NewHead, *, seed: int, transfer_layers: str | int | None = None
+def add_task_head(
+    model: GPTForCausalLM, head: HeadSpec, *, seed: int, transfer_layers: str | int | None = None
 ) -> GPTDoubleHeadsModel:
     """Return the pre-trained model with a fresh head, in eval mode: a pure function of its arguments.
 
@@ -44,20 +43,23 @@ def to_double_heads(
     what follows), "none" nothing but the sizes, None everything. The rest starts as in pre-training. UsageError for a
     number of layers that the model does not have.
     """
-    kept = layers_kept(transfer_layers, model.config.n_layer)
+    n_layer = model.config.n_layer
+    kept = transferred_layers(transfer_layers, n_layer)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         tuned = GPTDoubleHeadsModel(_config(model.config, head))
         tuned.train(False)
         theirs = model.state_dict()
         for name, tensor in tuned.state_dict().items():
-            if _is_kept(name, kept, model.config.n_layer):
+            if name.startswith("score.") or kept is None:
+                continue
+            if depth_of(name, n_layer) <= kept or kept == n_layer:
                 tensor[: len(theirs[name])] = theirs[name]
         _draw_markers(tuned, head.markers)
     return tuned
 
 
-def layers_kept(transfer_layers: str | int | None, n_layer: int) -> int | None:
+def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int | None:
     """Return how many blocks are kept beside the embeddings; None when not even these are."""
     if transfer_layers is None:
         return n_layer
@@ -70,7 +72,7 @@ def layers_kept(transfer_layers: str | int | None, n_layer: int) -> int | None:
     return int(asked)
 
 
-def _config(config: GPTConfig, head: NewHead) -> GPTConfig:
+def _config(config: GPTConfig, head: HeadSpec) -> GPTConfig:
     own = {
         "vocab_size": max(config.vocab_size, max(head.markers) + 1),
         "task": head.task,
@@ -83,12 +85,11 @@ def _config(config: GPTConfig, head: NewHead) -> GPTConfig:
     return GPTConfig(**{**config.without_head().to_diff_dict(), **own, **markers})
 
 
-def _is_kept(name: str, kept: int | None, n_layer: int) -> bool:
-    if kept is None or name.startswith("score."):
-        return False
-    if block := BLOCK.match(name):
-        return int(block[1]) < kept
-    return name.startswith(EMBEDDINGS) or kept == n_layer
+def depth_of(name: str, n_layer: int) -> int:
+    """Return a parameter's depth: 0 for the embeddings, i + 1 for block i, n_layer + 1 for what follows the blocks."""
+    if block := LAYER.match(name):
+        return int(block[1]) + 1
+    return 0 if name.startswith(EMBEDDINGS) else n_layer + 1
 
 
 def _draw_markers(model: GPTDoubleHeadsModel, markers: Markers) -> None:

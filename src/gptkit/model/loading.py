@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -155,19 +155,38 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    layers = len({match[1] for name in state if (match := LAYER.match(name))})
-    if layers != config.n_layer:  # before as many as the config says are listed
-        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
-        raise InputError(message, where=where, fix=MISFIT_FIX)
-    expected = tensor_shapes(config)
-    if head is GPTDoubleHeadsModel:
-        outputs = config.num_labels or 1
-        expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
-    _refuse_misfits(expected, state, where)
+    expected = expected_shapes(config, state, where, head)
+    for name, shape in expected.items():
+        if name not in state:
+            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
+        if state[name].shape != shape:
+            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {shape}"
+            raise InputError(message, where=where, fix=MISFIT_FIX)
+        if not state[name].is_floating_point():
+            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
+            raise InputError(message, where=where, fix="give the model before its quantisation")
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
     _refuse_not_finite(state, where)
     return state
+
+
+def expected_shapes(
+    config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM
+) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of the head's state dict, without a model: one of absurd sizes could not even be built.
+
+    InputError where the file has another number of layers, before as many as the config says are listed.
+    """
+    layers = len({match[1] for name in state if (match := LAYER.match(name))})
+    if layers != config.n_layer:
+        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)
+    shapes = tensor_shapes(config)
+    if head is GPTDoubleHeadsModel:
+        outputs = config.num_labels or 1
+        shapes |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
+    return shapes
 
 
 def _refuse_not_finite(state: State, where: str) -> None:
@@ -176,18 +195,6 @@ def _refuse_not_finite(state: State, where: str) -> None:
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
         if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
             raise not_finite(f"tensor {name} is", where)
-
-
-def _refuse_misfits(expected: Mapping[str, tuple[int, ...]], state: State, where: str) -> None:
-    for name, shape in expected.items():
-        if name not in state:
-            raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
-        if state[name].shape != shape:
-            message = f"tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
-            raise InputError(message, where=where, fix=MISFIT_FIX)
-        if not state[name].is_floating_point():
-            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
-            raise InputError(message, where=where, fix="give the model before its quantisation")
 
 
 def _from_hf(theirs: State) -> State:

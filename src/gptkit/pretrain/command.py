@@ -6,35 +6,31 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
-from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
-from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
+from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, flops_per_token, prepare_inputs
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
-from gptkit.text.blocks import TrainingBlocks
+from gptkit.text.blocks import PreparedText, TrainingBlocks
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
-from gptkit.training.hardware import Hardware, hardware_of
-from gptkit.training.job import Evaluate, MicroBatching, TrainingJob
+from gptkit.training.hardware import Hardware
+from gptkit.training.job import MicroBatching, TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import Plan, make_plan, make_schedule
-from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
+from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.rules import Choices
-from gptkit.training.run import Sample, TrainResult, finish_run, open_on_main, train_run
+from gptkit.training.run import Session, TrainResult, finish_run, train_run
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import asks_for_more_steps
 from gptkit.training.schedules import steps_before_decay
@@ -43,24 +39,20 @@ from gptkit.training.trackers import check_tracker
 
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     """Train, validate and save as the options say; return what `--json` prints."""
-    accelerator = make_accelerator(options.device)
+    session = Session.start(options.device, console)
     if options.resume == "auto" and _is_finished(options):
-        return _finished(options, accelerator, console)
+        return _finished(options, session)
     keep_freed_memory()
-    hardware = hardware_of(accelerator.device)
-    on_main_process(accelerator, lambda: _check(options, hardware))
-    reading = on_main_process(accelerator, lambda: _with_readable_model(options, console))
+    session.on_main(lambda: _check(options, session.hardware))
+    reading = session.on_main(lambda: _with_readable_model(options, console))
     if options.dry_run:
-        return plan_pretrain(reading, accelerator, hardware, console)
-    inputs = main_process_first(
-        accelerator, lambda: prepare_inputs(reading, console.say, console.recipe_note)
-    )  # others find a full cache
-    total_flops = inputs.flops_per_token * options.tokens_per_step * options.steps
-    choices = rules.choose(options.precision, options.compile, hardware, total_flops=total_flops)
+        return plan_pretrain(reading, session.accelerator, session.hardware, console)
+    # The others find a full cache.
+    inputs = session.main_first(lambda: prepare_inputs(reading, console.say, console.recipe_note))
     name = Path(options.model or DEFAULT_MODEL).stem
-    with open_on_main(options, accelerator, command="pretrain", name=name) as directory:
+    with session.open_run(options, command="pretrain", name=name) as directory:
         console.run_directory = directory.path
-        return _train(options, inputs, choices, hardware, directory, accelerator, console)
+        return _train(options, inputs, session, directory)
 
 
 def _check(options: PretrainOptions, hardware: Hardware) -> None:
@@ -83,7 +75,7 @@ def _is_finished(options: PretrainOptions) -> bool:
     return result is not None and not asks_for_more_steps(options, result.get("steps"))
 
 
-def _finished(options: PretrainOptions, accelerator: Accelerator, console: Console) -> dict[str, Any]:
+def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:
     """Return the result of a run that is over, after the check that these are its options."""
 
     def read() -> dict[str, Any]:
@@ -91,28 +83,25 @@ def _finished(options: PretrainOptions, accelerator: Accelerator, console: Conso
             assert directory.result is not None
             return directory.result
 
-    result = on_main_process(accelerator, read)
-    console.say(f"{result['run_dir']} is finished; this is its result")
-    _tell(result, console)
+    result = session.on_main(read)
+    session.console.say(f"{result['run_dir']} already finished; showing its result")
+    _print_result(result, session.console)
     return result
 
 
-def _train(
-    options: PretrainOptions,
-    inputs: Inputs,
-    choices: Choices,
-    hardware: Hardware,
-    directory: RunDirectory,
-    accelerator: Accelerator,
-    console: Console,
-) -> dict[str, Any]:
-    model = inputs.model.to(accelerator.device)
-    whole = _micro_batching(options, inputs, hardware)
+def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory: RunDirectory) -> dict[str, Any]:
+    console, model, tokenizer, text = session.console, inputs.model, inputs.tokenizer, inputs.text
+    assert tokenizer is not None
+    assert text is not None
+    model.to(session.accelerator.device)
+    flops = flops_per_token(model, inputs.sequence_length)
+    total_flops = flops * options.tokens_per_step * options.steps
+    micro_batching = _micro_batching(options, inputs, text, session.hardware)
     processes = options.num_processes or 1
-    if note := rules.idle_note(len(whole.batches(1)), processes, rows=inputs.rows_per_step):
+    if note := rules.idle_note(len(micro_batching.batches(1)), processes, rows=inputs.rows_per_step):
         console.warn(note)
-    draws_note = rules.draws_note(whole.micro_batch, inputs.rows_per_step, processes)
-    if draws_note and whole.has_dropout and options.micro_batch is None:
+    draws_note = rules.draws_note(micro_batching.micro_batch, inputs.rows_per_step, processes)
+    if draws_note and micro_batching.has_dropout and options.micro_batch is None:
         console.say(draws_note)
 
     def make_job(choices: Choices) -> TrainingJob:
@@ -120,35 +109,54 @@ def _train(
             model.compile_blocks()
         return TrainingJob(
             model=model,
-            micro_batching=whole.at_most(choices.micro_batch),
+            micro_batching=micro_batching.at_most(choices.micro_batch),
             loss_function=language_modeling_loss,
             optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
             schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
-            plan=_plan(options, inputs, choices, directory),
-            evaluate=_evaluation(inputs, model),
-            flops_per_token=inputs.flops_per_token,
+            plan=make_plan(
+                options,
+                choices,
+                steps=options.steps,
+                eval_every=max(10, options.steps // 10),
+                parameters=model.num_parameters(),
+                decay_start=steps_before_decay(options.schedule, options.steps, options.decay_steps) or None,
+                identity={
+                    "data_sha256": inputs.corpus.data_sha256,
+                    "split_sha256": inputs.corpus.split_sha256,
+                    "tokenizer_sha256": fingerprint(tokenizer),
+                },
+            ),
+            evaluate=lambda should_stop: validate(
+                model,
+                text.validation.ids,
+                sequence_length=inputs.sequence_length,
+                utf8_bytes=text.validation.utf8_bytes,
+                should_stop=should_stop,
+            ),
+            flops_per_token=flops,
         )
+
+    def sample() -> str:
+        return report.sample_text(model, tokenizer, tokens=options.sample_tokens, seed=options.seed)
 
     trained = train_run(
         make_job,
         options,
-        choices,
-        hardware,
+        rules.choose(options.precision, options.compile, session.hardware, total_flops=total_flops),
         directory,
-        accelerator,
-        console,
-        write_start=lambda folder: write_start(folder, model, inputs.tokenizer),
-        sample=_sample(options, inputs),
+        session,
+        write_start=lambda folder: write_start(folder, model, tokenizer),
+        sample=sample if options.sample_tokens else None,
     )
     with quiet_transformers():
-        result = on_main_process(accelerator, lambda: _write(options, inputs, trained, directory, console))
+        result = session.on_main(lambda: _write(options, inputs, trained, directory, console))
     if trained.sample is not None:
         console.result(trained.sample)
-    _tell(result, console)
+    _print_result(result, console)
     return result
 
 
-def _micro_batching(options: PretrainOptions, inputs: Inputs, hardware: Hardware) -> MicroBatching:
+def _micro_batching(options: PretrainOptions, inputs: Inputs, text: PreparedText, hardware: Hardware) -> MicroBatching:
     config = inputs.model.config
     micro_batch = options.micro_batch or rules.choose_micro_batch(
         hardware,
@@ -158,7 +166,7 @@ def _micro_batching(options: PretrainOptions, inputs: Inputs, hardware: Hardware
         n_layer=config.n_layer,
         n_embd=config.n_embd,
     )
-    blocks = TrainingBlocks(inputs.text.train.ids, inputs.sequence_length, options.seed)
+    blocks = TrainingBlocks(text.train.ids, inputs.sequence_length, options.seed)
 
     def batches_of(rows: int) -> Batches:
         length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
@@ -172,47 +180,12 @@ def _micro_batching(options: PretrainOptions, inputs: Inputs, hardware: Hardware
     )
 
 
-def _plan(options: PretrainOptions, inputs: Inputs, choices: Choices, directory: RunDirectory) -> Plan:
-    return make_plan(
-        options,
-        choices,
-        steps=options.steps,
-        eval_every=max(10, options.steps // 10),
-        parameters=inputs.model.num_parameters(),
-        decay_start=steps_before_decay(options.schedule, options.steps, options.decay_steps) or None,
-        identity={
-            "data_sha256": inputs.corpus.data_sha256,
-            "split_sha256": inputs.corpus.split_sha256,
-            "tokenizer_sha256": fingerprint(inputs.tokenizer),
-        },
-    )
-
-
-def _evaluation(inputs: Inputs, model: GPTForCausalLM) -> Evaluate:
-    return lambda should_stop: validate(
-        model,
-        inputs.text.validation.ids,
-        sequence_length=inputs.sequence_length,
-        utf8_bytes=inputs.text.validation.utf8_bytes,
-        should_stop=should_stop,
-    )
-
-
-def _sample(options: PretrainOptions, inputs: Inputs) -> Sample | None:
-    if not options.sample_tokens:
-        return None
-
-    def sample() -> str:
-        return report.sample_text(inputs.model, inputs.tokenizer, tokens=options.sample_tokens, seed=options.seed)
-
-    return sample
-
-
 def _write(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, directory: RunDirectory, console: Console
 ) -> dict[str, Any]:
     """Write model, card, curve and, last, the result, which is returned."""
     rows, finish = directory.rows(), trained.finish
+    assert inputs.tokenizer is not None
     figures = ("val_loss", "val_perplexity", "bits_per_byte")
     last = directory.row_of(finish.step, figures)
     result = {
@@ -242,5 +215,5 @@ def _write(
     return finish_run(directory, result)
 
 
-def _tell(result: dict[str, Any], console: Console) -> None:
+def _print_result(result: dict[str, Any], console: Console) -> None:
     console.table(str(result["run_dir"]), ("figure", "value"), report.result_rows(result))

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from gptkit.console import Console
-from gptkit.pretrain.inputs import Outline, flops_per_token, outline_inputs
+from gptkit.pretrain.inputs import Inputs, flops_per_token, prepare_inputs
 from gptkit.pretrain.objective import VALIDATION_TOKENS, language_modeling_loss, validate
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, Subject, chosen_rows, fresh_on, tell
@@ -29,13 +29,13 @@ def plan_pretrain(
     options: PretrainOptions, accelerator: Accelerator, hardware: Hardware, console: Console
 ) -> dict[str, Any]:
     """Return the plan of what the same options train; see `dry_run` for its keys."""
-    outline = outline_inputs(options, console.say, console.recipe_note)
+    outline = prepare_inputs(options, console.say, console.recipe_note, for_plan=True)
     flops = flops_per_token(outline.model, outline.sequence_length)
     tokens = options.steps * options.tokens_per_step
     choices = rules.choose(options.precision, options.compile, hardware, total_flops=flops * tokens)
     rows, length = outline.rows_per_step, outline.sequence_length
     every = options.eval_every or max(10, options.steps // 10)
-    how = COMPUTED if outline.is_read else ASSUMED
+    how = ASSUMED if outline.text is None else COMPUTED
 
     def rows_on(where: Hardware) -> int:
         return min(rows, chosen_rows(options, outline.model, where, rows=rows, length=length))
@@ -66,7 +66,7 @@ def plan_pretrain(
     )
 
 
-def _facts(options: PretrainOptions, outline: Outline) -> dict[str, Any]:
+def _facts(options: PretrainOptions, outline: Inputs) -> dict[str, Any]:
     tokens = options.steps * options.tokens_per_step
     return {
         "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
@@ -83,7 +83,7 @@ def _facts(options: PretrainOptions, outline: Outline) -> dict[str, Any]:
 
 
 def _probe(
-    options: PretrainOptions, outline: Outline, subject: Subject, accelerator: Accelerator, hardware: Hardware
+    options: PretrainOptions, outline: Inputs, subject: Subject, accelerator: Accelerator, hardware: Hardware
 ) -> Probe:
     """Return what real steps on random tokens cost: time and memory do not depend on which tokens they are."""
     model = fresh_on(outline.model, accelerator.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,18 +35,21 @@ HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer makes of English, so tha
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run trains: text as tokens, and the model before its first step."""
+    """What a run trains: text as tokens, and the model before its first step.
+
+    For a plan the model has shapes and no memory, and a large text is not tokenized: `text` is None, maybe `tokenizer`
+    too, and vocabulary and tokens are what the text's bytes and the options let expect.
+    """
 
     corpus: Corpus
-    tokenizer: PreTrainedTokenizerBase
-    text: PreparedText
+    tokenizer: PreTrainedTokenizerBase | None
+    text: PreparedText | None
     model: GPTForCausalLM
+    vocabulary: int
+    train_tokens: int
+    validation_tokens: int
     sequence_length: int
     rows_per_step: int
-
-    @property
-    def flops_per_token(self) -> float:
-        return flops_per_token(self.model, self.sequence_length)
 
 
 def flops_per_token(model: GPTForCausalLM, sequence_length: int) -> float:
@@ -59,77 +63,48 @@ def flops_per_token(model: GPTForCausalLM, sequence_length: int) -> float:
     )
 
 
-@dataclass(frozen=True)
-class Outline:
-    """What a plan knows of a run's inputs; `model` has shapes and no memory.
-
-    `is_read` says whether vocabulary and tokens are the text's own, or what its bytes and the options let expect.
-    """
-
-    corpus: Corpus
-    model: GPTForCausalLM
-    vocabulary: int
-    train_tokens: int
-    validation_tokens: int
-    is_read: bool
-    sequence_length: int
-    rows_per_step: int
-
-
-def outline_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Outline:
-    """Return what `prepare_inputs` would, without its weights, and without tokens where the text is large.
-
-    Raises what `prepare_inputs` raises, but for what only the tokens of a large text could tell.
-    """
-    given = _given(options)
-    sequence_length = _sequence_length(options, given.n_positions)
-    rows_per_step = _rows_per_step(options, sequence_length)
-    corpus = _corpus(options, say, opening)
-    spec = options.tokenizer or DEFAULT_TOKENIZER
-    is_read = corpus.train.about_bytes <= READ_AT_ONCE
-    tokenizer = given.tokenizer
-    if tokenizer is None and (is_read or not spec.startswith("bpe:")):
-        tokenizer = _trained_tokenizer(spec, corpus, say)
-    vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
-    if is_read:
-        assert tokenizer is not None
-        text = prepare(corpus, tokenizer)
-        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
-        sides = len(text.train), len(text.validation)
-    else:
-        sides = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
-    with torch.device("meta"):
-        model = given.model.to("meta") if given.model else _fresh_model(options, vocabulary)  # type: ignore[arg-type]
-    if tokenizer is not None:
-        _refuse_more_entries(tokenizer, model)
-    _set_up(model, options)
-    return Outline(corpus, model, vocabulary, *sides, is_read, sequence_length, rows_per_step)
-
-
-def prepare_inputs(options: PretrainOptions, say: Callable[[str], None], opening: str = "") -> Inputs:
+def prepare_inputs(
+    options: PretrainOptions, say: Callable[[str], None], recipe_note: str = "", *, for_plan: bool = False
+) -> Inputs:
     """Return what the options name: first the model's shape and all that needs no text, then the text; `say` each.
 
-    `opening`, if not empty, is the line to say first, once the options are known to be good.
-
-    What cannot be used is a UsageError or an InputError, before anything is trained or written.
+    `recipe_note`, if not empty, is the line to say first, once the options are known to be good. What cannot be used is
+    a UsageError or an InputError, before anything is trained or written; for a plan, all that shows without the tokens
+    of a large text.
     """
     given = _given(options)
     sequence_length = _sequence_length(options, given.n_positions)
     rows_per_step = _rows_per_step(options, sequence_length)
-    corpus = _corpus(options, say, opening)
-    tokenizer = given.tokenizer or _trained_tokenizer(options.tokenizer or DEFAULT_TOKENIZER, corpus, say)
-    text = prepare(corpus, tokenizer)
-    for note in text.notes:
-        say(note)
-    TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
-    model = given.model or _fresh_model(options, len(tokenizer))
-    _refuse_more_entries(tokenizer, model)
-    set_special_tokens(model, tokenizer)
-    _set_up(model, options)
-    return Inputs(corpus, tokenizer, text, model, sequence_length, rows_per_step)
+    corpus = _corpus(options, say, recipe_note)
+    spec, tokenizer, text = options.tokenizer or DEFAULT_TOKENIZER, given.tokenizer, None
+    is_tokenized = not for_plan or corpus.train.about_bytes <= READ_AT_ONCE
+    if tokenizer is None and (is_tokenized or not spec.startswith("bpe:")):
+        tokenizer = _trained_tokenizer(spec, corpus, say)
+    if is_tokenized:
+        assert tokenizer is not None
+        text = prepare(corpus, tokenizer)
+        for note in text.notes if not for_plan else ():
+            say(note)
+        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+        tokens = len(text.train), len(text.validation)
+    else:
+        tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
+    vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
+    with torch.device("meta") if for_plan else nullcontext():
+        model = given.model or _fresh_model(options, vocabulary)
+    if for_plan:
+        model = model.to("meta")  # type: ignore[arg-type]
+    if tokenizer is not None:
+        _refuse_more_entries(tokenizer, model)
+        set_special_tokens(model, tokenizer)
+    if options.dropout is not None:
+        model.set_dropout(options.dropout)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return Inputs(corpus, tokenizer, text, model, vocabulary, *tokens, sequence_length, rows_per_step)
 
 
-class _Given(NamedTuple):
+class _Prerequisites(NamedTuple):
     """What is there before any text is read."""
 
     n_positions: int
@@ -137,19 +112,19 @@ class _Given(NamedTuple):
     model: GPTForCausalLM | None  # None: it starts from fresh weights, as large as the tokenizer asks
 
 
-def _given(options: PretrainOptions) -> _Given:
+def _given(options: PretrainOptions) -> _Prerequisites:
     """Load what --model and --tokenizer name; what is wrong with either shows here, unless it hangs on the text."""
     name = options.model or DEFAULT_MODEL
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
         tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
         entries = len(tokenizer) if tokenizer else 1  # a tokenizer still to be trained has at least one
-        return _Given(config_from(name, vocab_size=entries).n_positions, tokenizer, None)
+        return _Prerequisites(config_from(name, vocab_size=entries).n_positions, tokenizer, None)
     directory = model_directory(name)
     tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
     model = load_model(directory)
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
-    return _Given(model.config.n_positions, tokenizer, model)
+    return _Prerequisites(model.config.n_positions, tokenizer, model)
 
 
 def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
@@ -167,11 +142,11 @@ def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausal
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 
-def _corpus(options: PretrainOptions, say: Callable[[str], None], opening: str) -> Corpus:
+def _corpus(options: PretrainOptions, say: Callable[[str], None], recipe_note: str) -> Corpus:
     characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
-    if opening:
-        say(opening)
+    if recipe_note:
+        say(recipe_note)
     say(f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)
@@ -192,13 +167,6 @@ def _fresh_model(options: PretrainOptions, vocabulary: int) -> GPTForCausalLM:
     config = config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
     torch.manual_seed(options.seed)
     return GPTForCausalLM(config)
-
-
-def _set_up(model: GPTForCausalLM, options: PretrainOptions) -> None:
-    if options.dropout is not None:
-        model.set_dropout(options.dropout)
-    if options.gradient_checkpointing:
-        model.activation_checkpointing_enable()
 
 
 def _sequence_length(options: PretrainOptions, n_positions: int) -> int:

@@ -33,10 +33,8 @@ FIGURES = {
     "elapsed_seconds": "seconds in all",
 }
 
-Row = tuple[str, str]
 
-
-def result_rows(result: Mapping[str, Any]) -> list[Row]:
+def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a result's figures for a table, each with its unit in its name."""
     return [(name, shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
 
@@ -75,18 +73,19 @@ def model_card(
     sample: str | None,
 ) -> ModelCard:
     """Return the card of a finished run."""
-    config = inputs.model.config
+    config, text = inputs.model.config, inputs.text
+    assert text is not None  # a plan has no card
     family = "GPT-2 (layer norms first)" if config.pre_norm else "GPT-1 (layer norms last)"
     return ModelCard(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
         shape=describe_shape(config),
-        data=f"{inputs.corpus.description}: {inputs.text.train.utf8_bytes:,} bytes to train on, "
-        f"{inputs.text.validation.utf8_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} bytes to train on, "
+        f"{text.validation.utf8_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
-        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {len(inputs.tokenizer):,} entries",
+        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
         measured=dict(result_rows(result)),
         versions=versions(choices.facts()),

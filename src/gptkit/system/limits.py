@@ -54,12 +54,12 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
 
     An error of ours may have been raised from the system's: what could not be opened was no bad input then.
     """
-    for one in chain(error):
+    for cause in chain(error):
         # Of ours, it is a lock that another process holds; a process that cannot be forked is not caught.
-        if isinstance(one, BlockingIOError) and isinstance(error, GptkitError):
+        if isinstance(cause, BlockingIOError) and isinstance(error, GptkitError):
             continue
-        if (number := _number(one)) is not None:
-            return _told(number, getattr(one, "filename", None), fix)
+        if (number := _number(cause)) is not None:
+            return _resource_error(number, getattr(cause, "filename", None), fix)
     return None
 
 
@@ -106,7 +106,7 @@ def _try_threads(count: int) -> None:
         for thread in threads:
             thread.start()
     except RuntimeError:
-        raise _told(errno.EAGAIN, None, "or end other processes of this user") from None
+        raise _resource_error(errno.EAGAIN, None, "or end other processes of this user") from None
     finally:
         over.set()
         for thread in threads:
@@ -125,17 +125,17 @@ def bound_of(name: str) -> int | None:
 class _Guard(MetaPathFinder):
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "torch._C":
-            raise _told(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
+            raise _resource_error(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
     """Return an error and those that it was raised from, or while handling."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _number(error: BaseException) -> int | None:
@@ -150,7 +150,7 @@ def _number(error: BaseException) -> int | None:
     return next((number for words, number in WORDS.items() if words in str(error)), None)
 
 
-def _told(number: int, where: object, fix: str) -> OutOfResources:
+def _resource_error(number: int, where: object, fix: str) -> OutOfResources:
     limit = LIMITS[number]
     bound = bound_of(limit.name)
     raised = f"raise {limit.command}, which allows {bound:,} {limit.unit}" if bound is not None else ""

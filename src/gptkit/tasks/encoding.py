@@ -112,15 +112,21 @@ def encode_examples(
     Texts are encoded as such: none can yield a marker, ValueError if the tokenizer has an entry of such an id.
     InputError names an example that has no label where others have one, or another number of choices than the first.
     """
-    _refuse_entries(markers, tokenizer)
+    if taken := {*markers} & set(tokenizer.get_vocab().values()):
+        raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
     texts = _encode_texts(tokenizer, examples)
     ids, ends = array("i"), array("q", [0])
     truncated: Counter[str] = Counter()
     n_truncated = sequences_per_example = 0
     for example in examples:
-        formatted = format_example(task_format, [_field_ids(field, texts) for field in example.fields], markers, limit)
+        fields = [
+            texts[field] if isinstance(field, str) else [texts[text] for text in field] for field in example.fields
+        ]
+        formatted = format_example(task_format, fields, markers, limit)
         sequences_per_example = sequences_per_example or len(formatted.sequences)
-        _refuse_other_number(len(formatted.sequences), sequences_per_example, example)
+        if (found := len(formatted.sequences)) != sequences_per_example:
+            message = f"{found} choices, where the first example has {sequences_per_example}"
+            raise InputError(message, where=example.where, fix="give every example the same number of choices")
         for sequence in formatted.sequences:
             ids.fromlist(sequence)
             ends.append(len(ids))
@@ -149,22 +155,14 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example
     """Encode every text once: many share a context or a premise."""
     numbers: dict[str, int] = {}
     for example in examples:
-        for text in _texts_of(example):
-            numbers.setdefault(text, len(numbers))
+        for field in example.fields:
+            for text in (field,) if isinstance(field, str) else field:
+                numbers.setdefault(text, len(numbers))
     ids, lengths = array("i"), np.zeros(len(numbers) + 1, np.int64)
     for number, part in encode_documents(tokenizer, (Piece(text, number, "") for text, number in numbers.items())):
         ids.frombytes(part.astype(np.int32).tobytes())
         lengths[number + 1] += len(part)
     return _Texts(numbers, np.array(ids, np.int32), np.cumsum(lengths))
-
-
-def _texts_of(example: Example) -> Iterator[str]:
-    for field in example.fields:
-        yield from (field,) if isinstance(field, str) else field
-
-
-def _field_ids(field: str | tuple[str, ...], texts: _Texts) -> list[int] | list[list[int]]:
-    return texts[field] if isinstance(field, str) else [texts[text] for text in field]
 
 
 def _targets(examples: Sequence[Example], target: Target) -> Targets | None:
@@ -190,15 +188,3 @@ def soft_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     distance = np.abs(scores[:, None] - np.arange(HIGHEST_SCORE + 1, dtype=np.float32))  # (example, score)
     distributions: NDArray[np.float32] = np.maximum(0, 1 - distance)
     return distributions
-
-
-def _refuse_entries(markers: Markers, tokenizer: PreTrainedTokenizerBase) -> None:
-    taken = {*markers} & set(tokenizer.get_vocab().values())
-    if taken:
-        raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
-
-
-def _refuse_other_number(found: int, expected: int, example: Example) -> None:
-    if found != expected:
-        message = f"{found} choices, where the first example has {expected}"
-        raise InputError(message, where=example.where, fix="give every example the same number of choices")

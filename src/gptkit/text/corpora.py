@@ -17,12 +17,12 @@ from gptkit.system.cache import megabytes
 from gptkit.text import embedded
 from gptkit.text.find_files import FoundFile, absolute, find_files
 from gptkit.text.hub_rows import download_text
-from gptkit.text.pieces import Piece, cut
+from gptkit.text.pieces import Piece, cut, is_blank
 from gptkit.text.readers import read_pieces
-from gptkit.text.scan import Scan, is_blank, scan
 from gptkit.text.split import (
     TRAIN,
     VALIDATION,
+    Scan,
     Sides,
     Split,
     choose_split,
@@ -31,6 +31,7 @@ from gptkit.text.split import (
     hashes_below,
     max_fraction,
     name_hash,
+    scan,
 )
 
 FORMAT = 2  # of a part's key

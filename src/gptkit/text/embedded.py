@@ -25,6 +25,7 @@ from typing import Any
 from gptkit.errors import GptkitError, InputError
 from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
+from gptkit.system.reading import unusable_character
 
 FORMAT = 1
 LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
@@ -103,24 +104,17 @@ def _read_all() -> Iterator[EmbeddedDocument]:
             yield from _docstrings(path)
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Spare the many nodes of syntax trees the search for cycles; there are none, and a large process makes it slow."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _distinct() -> list[EmbeddedDocument]:
     """Return the first document of each text."""
     by_text: dict[str, EmbeddedDocument] = {}
-    with _no_garbage_collection():
+    was_enabled = gc.isenabled()
+    gc.disable()  # syntax trees hold no cycles, and the search for them is slow in a large process
+    try:
         for document in _read_all():
             by_text.setdefault(document.text, document)
+    finally:
+        if was_enabled:
+            gc.enable()
     return list(by_text.values())
 
 
@@ -174,5 +168,5 @@ def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Docume
 
 def _usable(text: str, package: str, module: str, qualname: str) -> Iterator[EmbeddedDocument]:
     text = inspect.cleandoc(text).strip()
-    if text and "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text):
+    if text and not unusable_character(text):
         yield EmbeddedDocument(text, package, module, qualname)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch.distributed as dist
@@ -23,17 +23,18 @@ from gptkit.system.signals import StopRequest
 from gptkit.training import rules, sharding
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.finished_runs import lost_result
-from gptkit.training.hardware import Hardware, known_peak, measured_peak
+from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.job import TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.options import TrainingOptions
-from gptkit.training.processes import on_main_process
+from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, open_run
 from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
 from gptkit.training.trackers import Tracker
 
+T = TypeVar("T")
 Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of the main process alone
 
 
@@ -48,17 +49,37 @@ class TrainResult:
     sample: str | None
 
 
-def open_on_main(options: TrainingOptions, accelerator: Accelerator, *, command: str, name: str) -> RunDirectory:
-    """Open the run on the main process, which alone holds its lock; the others get its path."""
-    opened: list[RunDirectory] = []
+@dataclass(frozen=True)
+class Session:
+    """The processes of one command, what they compute on, and the screen."""
 
-    def open_here() -> Path:
-        opened.append(open_run(options, command=command, name=name))
-        ranks.report_run(opened[0].path)
-        return opened[0].path
+    accelerator: Accelerator
+    hardware: Hardware
+    console: Console
 
-    path = on_main_process(accelerator, open_here)
-    return opened[0] if opened else RunDirectory(path, command, lock=None)
+    @classmethod
+    def start(cls, device: str, console: Console) -> Session:
+        """Join the processes of the run; see `make_accelerator` for what it raises."""
+        accelerator = make_accelerator(device)
+        return cls(accelerator, hardware_of(accelerator.device), console)
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        return on_main_process(self.accelerator, work)
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        return main_process_first(self.accelerator, work)
+
+    def open_run(self, options: TrainingOptions, *, command: str, name: str) -> RunDirectory:
+        """Open the run on the main process, which alone holds its lock; the others get its path."""
+        opened: list[RunDirectory] = []
+
+        def open_here() -> Path:
+            opened.append(open_run(options, command=command, name=name))
+            ranks.report_run(opened[0].path)
+            return opened[0].path
+
+        path = self.on_main(open_here)
+        return opened[0] if opened else RunDirectory(path, command, lock=None)
 
 
 def finish_run(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,10 +91,8 @@ def train_run(
     make_job: Callable[[Choices], TrainingJob],
     options: TrainingOptions,
     choices: Choices,
-    hardware: Hardware,
     directory: RunDirectory,
-    accelerator: Accelerator,
-    console: Console,
+    session: Session,
     *,
     write_start: Callable[[Path], None],
     sample: Sample | None = None,
@@ -82,9 +101,10 @@ def train_run(
 
     `write_start` writes config.json and tokenizer into an empty directory.
     """
-    found, state = on_main_process(accelerator, lambda: directory.newest(lambda state: continues(state, options)))
+    console, accelerator = session.console, session.accelerator
+    found, state = session.on_main(lambda: directory.newest(lambda state: continues(state, options)))
     if found.path is not None:
-        choices = rules.reuse(state.choices, choices, hardware)
+        choices = rules.reuse(state.choices, choices, session.hardware)
     elif lost := lost_result(directory.path):
         fix = f"restore it from a copy, or remove {directory.path / RESULT} to train from scratch"
         raise InputError(
@@ -101,10 +121,10 @@ def train_run(
         directory.write_start(write_start)
         return lines
 
-    for line in on_main_process(accelerator, rewind):
+    for line in session.on_main(rewind):
         console.warn(line)
     if found.path is not None:
-        console.say(f"going on from step {state.step} of {job.plan.steps} ({found.path})")
+        console.say(f"resuming from step {state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
@@ -119,14 +139,15 @@ def train_run(
             stop=stack.enter_context(StopRequest(console.say)),
             shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
         )
-        following = _Following(job, directory, accelerator, tracker, peak_flops(hardware, choices.precision), sample)
+        peak = peak_flops(session.hardware, choices.precision)
+        reporter = RunReporter(job, directory, session, tracker, peak, sample)
         try:
-            finish = following.follow(events, stack.enter_context(console.progress(job.plan.steps)))
+            finish = reporter.follow(events, stack.enter_context(console.progress(job.plan.steps)))
         except Diverged as error:
             directory.note_divergence(error, job.micro_batching.batches(error.step))
             raise
     resumed_from = state.step if found.path is not None else None
-    return TrainResult(finish, choices, resumed_from, following.mfu(finish.tokens_per_second), following.text)
+    return TrainResult(finish, choices, resumed_from, reporter.mfu(finish.tokens_per_second), reporter.text)
 
 
 def peak_flops(hardware: Hardware, precision: str) -> float | None:
@@ -137,12 +158,12 @@ def peak_flops(hardware: Hardware, precision: str) -> float | None:
 
 
 @dataclass
-class _Following:
+class RunReporter:
     """The events of a run as they come: written to its directory, shown, sent to a tracker."""
 
     job: TrainingJob
     directory: RunDirectory
-    accelerator: Accelerator
+    session: Session
     tracker: Tracker | None
     peak: float | None
     sample: Sample | None
@@ -151,34 +172,35 @@ class _Following:
     def mfu(self, tokens_per_second: float) -> float | None:
         if self.peak is None:
             return None
-        peak: float = self.peak * self.accelerator.num_processes
+        peak: float = self.peak * self.session.accelerator.num_processes
         return tokens_per_second * self.job.flops_per_token / peak
 
     def follow(self, events: Iterator[Event], progress: Progress) -> FinishEvent:
         """Take in every event; a run that comes to its end closes with its FinishEvent."""
         for event in events:
-            if isinstance(event, StepEvent):
-                self._step(event, progress)
-            elif isinstance(event, EvalEvent):
-                self._evaluation(event.step, event.metrics, progress)
-            elif isinstance(event, CheckpointEvent):
-                progress.checkpoint(event.step)
-            elif isinstance(event, NoticeEvent):
-                progress.notice(event.message)
-            else:
-                finish = event
+            match event:
+                case StepEvent():
+                    self._step(event, progress)
+                case EvalEvent():
+                    self._evaluation(event.step, event.metrics, progress)
+                case CheckpointEvent():
+                    progress.checkpoint(event.step)
+                case NoticeEvent():
+                    progress.notice(event.message)
+                case FinishEvent():
+                    finish = event
         return finish
 
     def _step(self, event: StepEvent, progress: Progress) -> None:
         mfu = self.mfu(event.tokens_per_second)
         progress.step(event.step, {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"})
-        if self.accelerator.is_main_process:
+        if self.session.accelerator.is_main_process:
             self.directory.append(event)
             if self.tracker is not None:
                 self.tracker.log(event)
 
     def _evaluation(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
-        if self.sample is not None and self.accelerator.is_main_process:
+        if self.sample is not None and self.session.accelerator.is_main_process:
             with uncompiled(self.job.plan.compile):
                 self.text = self.sample()
         progress.evaluation(step, metrics, sample=self.text)

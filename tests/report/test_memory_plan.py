@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from gptkit.training.planning import Memory, Pass, Scoring
 from torch import Tensor
 
 from gptkit.model.configuration_gpt import GPTConfig
@@ -15,7 +16,6 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import shape_of
 from gptkit.training import planning
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import Memory, Pass, Scoring
 from gptkit.training.probing import Probe, _line
 from gptkit.training.step import autocast
 from gptkit.training.tensor_files import safetensors_chunks
