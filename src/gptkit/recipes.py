@@ -77,11 +77,11 @@ def find_recipe(name: str) -> RecipeFile:
 
     Raises UsageError with the nearest known name.
     """
-    known = sorted(all_recipes(), key=lambda one: one.kind == "models")
-    for one in known:
-        if name in (one.full_name, one.name):
-            return one
-    names = [one.full_name for one in known] if "/" in name else [one.name for one in known]
+    known = sorted(all_recipes(), key=lambda recipe: recipe.kind == "models")
+    for recipe in known:
+        if name in (recipe.full_name, recipe.name):
+            return recipe
+    names = [recipe.full_name if "/" in name else recipe.name for recipe in known]
     raise UsageError(f"no recipe is called {name!r}", where="NAME", fix=suggest(name, set(names)))
 
 
@@ -116,7 +116,7 @@ def kinds_of(options: type) -> dict[str, Kind]:
 def _kind(hint: Any) -> Kind:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        [inner] = [one for one in arguments if one is not type(None)]
+        [inner] = [argument for argument in arguments if argument is not type(None)]
         return dataclasses.replace(_kind(inner), optional=True)
     if origin is Literal:
         return Kind(str, choices=arguments)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from gptkit.errors import GptkitError, InputError, NothingComparable
-from gptkit.evaluate.gate.baseline import read_baseline
-from gptkit.evaluate.gate.pairing import Asked
-from gptkit.evaluate.gate.verdicts import compare
-from gptkit.evaluate.results import EvaluatedRun, Scored, eval_text, scored
+from gptkit.evaluate.gate.verdicts import HEADER, compare
+from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.results import EvalResults, ProtocolResult, eval_text, read_baseline, result_of
 from gptkit.scoring.protocols import Items, Protocol
+from gptkit.tasks.reading import loaded
 
 WORDS = Protocol("words", "per word", ("accuracy", "word_perplexity"), gated=2)
 TOKENS = Protocol("tokens", "per token", ("token_perplexity",), per_token=True)
@@ -30,17 +30,22 @@ def columns(wrong: int, nats: float) -> dict[str, Any]:
 
 def a_run(
     wrong: int = 0, nats: float = 0.0, *protocols: Protocol, tasks: tuple[str, ...] = ("lambada",)
-) -> EvaluatedRun:
+) -> EvalResults:
     items = Items(tuple(f"item {place}" for place in range(N)), columns(wrong, nats))
-    scores = {
-        f"{task}/{one.name}": scored(one, items, "d" * 64, {"window": 64})
+    results = {
+        f"{task}/{one.name}": result_of(one, items, "d" * 64, {"window": 64})
         for task in tasks
         for one in protocols or (WORDS,)
     }
-    return EvaluatedRun("model", "m" * 64, "t" * 64, scores)
+    return EvalResults("model", "m" * 64, "t" * 64, results)
 
 
-ASKED = [Asked("lambada", (WORDS,))]
+def job(*protocols: Protocol, floor: float | None = None, minimum: float | None = None) -> Job:
+    return Job("lambada", protocols, NOTHING, floor=floor, minimum=minimum)
+
+
+NOTHING = loaded(())
+ASKED = [job(WORDS)]
 
 
 def test_a_drop_fails_and_the_first_line_says_which_and_by_how_much_the_worst_first() -> None:
@@ -54,25 +59,25 @@ def test_a_drop_fails_and_the_first_line_says_which_and_by_how_much_the_worst_fi
     accuracy = found.comparison["lambada/words.accuracy"]
     assert accuracy.p_value == pytest.approx(0.5**30)
     assert [row.verdict for row in found.rows] == ["fail", "fail"]
-    assert {len(row) for row in found.table()} == {8}
+    assert {len(row.cells) for row in found.rows} == {len(HEADER)} == {8}
 
 
 def test_the_same_items_pass_in_any_order_and_whatever_n() -> None:
     run = a_run()
     for n in (1, 2, N):
         some = np.arange(n)[::-1]
-        items = run.scores["lambada/words"].items
+        items = run.results["lambada/words"].items
         assert items is not None
         ids = tuple(items.ids[place] for place in some)
-        before = scored(WORDS, Items(items.ids[:n], {k: v[:n] for k, v in items.columns.items()}), "d", {})
-        after = scored(WORDS, Items(ids, {k: v[some] for k, v in items.columns.items()}), "d", {})
-        sides = [replace(run, scores={"lambada/words": one}) for one in (after, before)]
+        before = result_of(WORDS, Items(items.ids[:n], {k: v[:n] for k, v in items.columns.items()}), "d", {})
+        after = result_of(WORDS, Items(ids, {k: v[some] for k, v in items.columns.items()}), "d", {})
+        sides = [replace(run, results={"lambada/words": one}) for one in (after, before)]
         found = compare(sides[0], sides[1], ASKED, resamples=50)
         assert found.headline == "pass: 2 measures compared, none worse by its floor"
 
 
 def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_have_been_found() -> None:
-    found = compare(a_run(3), a_run(), [Asked("lambada", (replace(WORDS, gated=1),), floor=0.002)], resamples=50)
+    found = compare(a_run(3), a_run(), [job(replace(WORDS, gated=1), floor=0.002)], resamples=50)
     assert found.verdict == "inconclusive"
     assert found.headline.startswith(
         "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, could"
@@ -80,29 +85,29 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
 
 
 def test_minimums_need_no_baseline() -> None:
-    assert compare(a_run(), None, [Asked("lambada", (WORDS,), minimum=0.6)]).headline == "pass: 1 minimum kept"
-    found = compare(a_run(30), None, [Asked("lambada", (WORDS,), minimum=0.6)])
+    assert compare(a_run(), None, [job(WORDS, minimum=0.6)]).headline == "pass: 1 minimum kept"
+    found = compare(a_run(30), None, [job(WORDS, minimum=0.6)])
     assert found.headline == "fail: lambada/words.accuracy 0.570, asked for at least 0.600"
     assert found.as_json()["minimums"] == {"lambada/words.accuracy": {"minimum": 0.6, "value": 0.57, "verdict": "fail"}}
-    below = [Asked("lambada", (replace(WORDS, measures=("word_perplexity",), gated=1),), minimum=20.0)]
+    below = [job(replace(WORDS, measures=("word_perplexity",), gated=1), minimum=20.0)]
     assert (
         compare(a_run(), None, below).headline == "fail: lambada/words.word_perplexity 20.071, asked for at most 20.000"
     )
-    both = compare(a_run(30), a_run(30), [Asked("lambada", (WORDS,), minimum=0.6)], resamples=50)
+    both = compare(a_run(30), a_run(30), [job(WORDS, minimum=0.6)], resamples=50)
     assert both.verdict == "fail"
     assert len(both.rows) == 3
 
 
-def without(run: EvaluatedRun, **changes: Any) -> EvaluatedRun:
-    return replace(run, scores={key: replace(one, **changes) for key, one in run.scores.items()})
+def without(run: EvalResults, **changes: Any) -> EvalResults:
+    return replace(run, results={key: replace(one, **changes) for key, one in run.results.items()})
 
 
-def other_items(run: EvaluatedRun, change: Callable[[Items], Items]) -> EvaluatedRun:
-    def changed(one: Scored) -> Scored:
+def other_items(run: EvalResults, change: Callable[[Items], Items]) -> EvalResults:
+    def changed(one: ProtocolResult) -> ProtocolResult:
         assert one.items is not None
         return replace(one, items=change(one.items))
 
-    return replace(run, scores={key: changed(one) for key, one in run.scores.items()})
+    return replace(run, results={key: changed(one) for key, one in run.results.items()})
 
 
 RENAMED = other_items(a_run(), lambda items: Items(("other", *items.ids[1:]), items.columns))
@@ -116,7 +121,7 @@ V2 = {"window": 64, "protocol_version": 2}
 @pytest.mark.parametrize(
     ("baseline", "kind", "message"),
     [
-        (replace(a_run(), scores={}), NothingComparable, "the baseline has no lambada"),
+        (replace(a_run(), results={}), NothingComparable, "the baseline has no lambada"),
         (a_run(tasks=("blimp",)), NothingComparable, "the baseline has no lambada"),
         (a_run(0, 0.0, TOKENS), NothingComparable, "the baseline has no lambada/words"),
         (without(a_run(), data_sha256="e" * 64), NothingComparable, r"lambada/words: .* other data \(eeeeeeeeeeee"),
@@ -129,7 +134,7 @@ V2 = {"window": 64, "protocol_version": 2}
         (RENAMED, InputError, "the data are the same, but item 'item 0' is in one run alone"),
     ],
 )
-def test_what_cannot_be_compared_is_named(baseline: EvaluatedRun, kind: type[GptkitError], message: str) -> None:
+def test_what_cannot_be_compared_is_named(baseline: EvalResults, kind: type[GptkitError], message: str) -> None:
     with pytest.raises(kind, match=message):
         compare(a_run(), baseline, ASKED)
 
@@ -146,7 +151,7 @@ def test_another_tokenizer_is_no_obstacle_to_what_counts_words() -> None:
     other = replace(a_run(0, 0.0, WORDS, TOKENS), tokenizer_sha256="u" * 64)
     assert compare(a_run(), other, ASKED, resamples=50).verdict == "pass"
     with pytest.raises(NothingComparable, match=r"lambada/tokens.token_perplexity counts tokens"):
-        compare(a_run(0, 0.0, WORDS, TOKENS), other, [Asked("lambada", (WORDS, TOKENS))])
+        compare(a_run(0, 0.0, WORDS, TOKENS), other, [job(WORDS, TOKENS)])
 
 
 def test_what_the_present_run_leaves_out_is_told() -> None:

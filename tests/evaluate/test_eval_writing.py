@@ -9,7 +9,7 @@ import pytest
 from generation_toy import POSITIONS, write_model
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings
-from gptkit.evaluate.writing import Written, write_texts, writing_options
+from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example
@@ -37,10 +37,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     return TextModel(folder, BASE, tokens=100, tell=lambda line: None)
 
 
-def write(model: TextModel, examples: list[Example], told: list[int] | None = None, **options: object) -> Written:
+def write(
+    model: TextModel, examples: list[Example], told: list[int] | None = None, **options: object
+) -> GeneratedTexts:
     asked = protocol(**options)
     heard = (told if told is not None else []).append
-    return write_texts(model, examples, asked, writing_options(asked, BASE), told=heard)
+    return generate_texts(model, examples, asked, writing_options(asked, BASE), on_text=heard)
 
 
 def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel) -> None:
@@ -60,7 +62,7 @@ def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel
 def test_a_long_prompt_loses_its_beginning(model: TextModel) -> None:
     written = write(model, EXAMPLES, greedy=True)
     room = POSITIONS - NEW
-    assert written.cut == 1
+    assert written.truncated == 1
     assert written.notes == (f"1 of 5 prompts are longer than the context allows: cut at the left to {room} tokens",)
     end = Example(((TEXTS[2] + "\n")[-room:-1],), None, "x:1", "0")
     assert write(model, [end], greedy=True).texts[0].text == written.texts[2].text

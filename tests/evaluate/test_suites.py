@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import UsageError
-from gptkit.evaluate.gate.suites import SuiteTask, read_suite
+from gptkit.evaluate.gate.suites import TaskSpec, read_suite
 
 
 def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
@@ -19,9 +19,9 @@ def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
     )
     folder = tmp_path.resolve()
     assert read_suite(path) == (
-        SuiteTask("lambada", str(folder / "data/l.jsonl"), 500, 0.01, 0.4, f"{path}:2"),
-        SuiteTask("wikitext2", "hf:wikitext:x", None, None, None, f"{path}:3"),
-        SuiteTask(str(folder / "my.yaml"), str(tmp_path / "absolute"), None, None, None, f"{path}:4"),
+        TaskSpec("lambada", str(folder / "data/l.jsonl"), 500, 0.01, 0.4, f"{path}:2"),
+        TaskSpec("wikitext2", "hf:wikitext:x", None, None, None, f"{path}:3"),
+        TaskSpec(str(folder / "my.yaml"), str(tmp_path / "absolute"), None, None, None, f"{path}:4"),
     )
 
 

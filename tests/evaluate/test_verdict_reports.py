@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.evaluate.gate.junit import junit_xml
-from gptkit.evaluate.gate.summary import annotation, summary_markdown
+from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
+from gptkit.evaluate.gate.verdicts import Row, Verdict
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HOSTILE = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
@@ -17,17 +16,17 @@ HOSTILE = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    task: str = "lambada/last-word"
-    measure: str = "accuracy"
-    verdict: str = "pass"
-    message: str = "lambada/last-word.accuracy 0.460 -> 0.431"
-    properties: Mapping[str, str] = field(default_factory=lambda: {"p_value": "0.0004", "floor": "0.01"})
+def row(
+    verdict: Verdict = "pass",
+    task: str = "lambada/last-word",
+    message: str = "lambada/last-word.accuracy 0.460 -> 0.431",
+    properties: Mapping[str, str] = {"p_value": "0.0004", "floor": "0.01"},
+) -> Row:
+    return Row(task, "accuracy", verdict, message, 1.0, (), properties)
 
 
 def test_a_case_for_each_verdict() -> None:
-    text = junit_xml([Case(), Case(verdict="fail"), Case(verdict="inconclusive")])
+    text = junit_xml([row(), row("fail"), row("inconclusive")])
     suite = ElementTree.fromstring(text).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
@@ -43,8 +42,8 @@ def test_a_case_for_each_verdict() -> None:
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, st.sampled_from(["pass", "fail", "inconclusive"]))
-def test_hostile_names_stay_text_in_xml(task: str, message: str, key: str, verdict: str) -> None:
-    text = junit_xml([Case(task=task, message=message, verdict=verdict, properties={key: message})], name=task)
+def test_hostile_names_stay_text_in_xml(task: str, message: str, key: str, verdict: Verdict) -> None:
+    text = junit_xml([row(verdict, task, message, {key: message})], name=task)
     assert not CONTROL.search(text)
     root = ElementTree.fromstring(text.encode("utf-8"))
     [case] = root.iter("testcase")

@@ -5,7 +5,6 @@ Markdown is rendered by a parser of CommonMark with GitHub's tables, and what it
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,8 @@ from markdown_it import MarkdownIt
 from small_runs import SmallRuns
 
 from gptkit.evaluate.along_plot import Curve, draw_zero_shot
-from gptkit.evaluate.gate.junit import junit_xml
-from gptkit.evaluate.gate.summary import annotation, summary_markdown
+from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
+from gptkit.evaluate.gate.verdicts import Row, Verdict
 from gptkit.report.model_card import ModelCard
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import one_line
@@ -234,19 +233,9 @@ def summary(text: str) -> str:
     return summary_markdown(f"fail: {text}", [("metric", text), (text, "fail"), ("a", f"{text}|{text}")], [text])
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    task: str
-    measure: str
-    verdict: str
-    message: str
-    properties: dict[str, str]
-
-
 def invalid_xml(text: str) -> list[str]:
-    xml = junit_xml(
-        [Verdict(text, text, one, text, {text: text}) for one in ("pass", "fail", "inconclusive")], name=text
-    )
+    verdicts: tuple[Verdict, ...] = ("pass", "fail", "inconclusive")
+    xml = junit_xml([Row(text, text, verdict, text, 1.0, (), {text: text}) for verdict in verdicts], name=text)
     try:
         root = ElementTree.fromstring(xml.encode("utf-8"))
     except (ElementTree.ParseError, UnicodeEncodeError) as error:

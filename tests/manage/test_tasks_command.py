@@ -6,10 +6,9 @@ import json
 import re
 
 import pytest
-from gptkit.tasks.evaluations import EVALUATIONS
 
 from gptkit.cli.main import main
-from gptkit.tasks.table import TASKS
+from gptkit.tasks.table import EVALUATIONS, TASKS
 
 
 def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,9 +30,9 @@ def test_a_trained_tokenizer_is_the_one_that_pretrain_trains(book: str, tmp_path
     options = TokenizerTrainOptions(data=(book,), tokenizer="bpe:265", out=tmp_path / "new")
     facts = run_train(options, console)
     corpus = open_corpus([book], "0.1")
-    expected = train_tokenizer("bpe:265", (piece.text for piece in corpus.train_pieces()))
+    expected = train_tokenizer("bpe:265", (piece.text for piece in corpus.train.pieces()))
     assert facts["sha256"] == fingerprint(expected) == fingerprint(load_tokenizer(str(tmp_path / "new")))
-    assert (facts["entries"], facts["training_bytes"]) == (265, corpus.train_bytes)
+    assert (facts["entries"], facts["training_bytes"]) == (265, corpus.train.count_bytes())
     with pytest.raises(UsageError, match="something already"):
         run_train(options, console)
 
@@ -56,7 +56,7 @@ def test_comparing_counts_by_hand(book: str) -> None:
     """char makes 32 tokens of a line; bytes alone as many, with other ids."""
     texts = ["the low lower lowest of the low\n"]
     char, bpe = train_tokenizer("char", texts), train_tokenizer("bpe:257", texts)
-    pieces = take(open_corpus([book], "0.1").train_pieces(), 10**6)
+    pieces = take(open_corpus([book], "0.1").train.pieces(), 10**6)
     found = compare(char, bpe, pieces)
     assert (found.first.tokens, found.second.tokens) == (found.text_bytes, found.text_bytes)
     assert found.first.tokens_per_byte == 1
@@ -69,7 +69,7 @@ def test_comparing_counts_by_hand(book: str) -> None:
 
 
 def test_equal_ids_and_the_first_difference(book: str) -> None:
-    pieces = take(open_corpus([book], "0.1").train_pieces(), 10**6)
+    pieces = take(open_corpus([book], "0.1").train.pieces(), 10**6)
     text = "the low lower lowest of the low\n" * 40
     small, same = train_tokenizer("bpe:262", [text]), train_tokenizer("bpe:262", [text])
     assert compare(small, same, pieces).same_ids

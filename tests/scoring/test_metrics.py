@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import gc
 import math
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.scoring.metrics import METRICS, accuracy, f1, matthews, pearson, spearman
+from gptkit.scoring import metrics
+from gptkit.scoring.metrics import METRICS, compute
 
+accuracy, f1, matthews, pearson, spearman = (partial(compute, name) for name in METRICS)
 TRUE = [1, 1, 1, 0, 0, 0, 0, 0]
 PREDICTED = [1, 1, 0, 1, 0, 0, 0, 0]  # 2 true positives, 1 missed, 1 false, 4 true negatives
 
@@ -45,45 +46,50 @@ def test_scores_by_hand() -> None:
 @pytest.mark.parametrize("name", ["f1", "matthews", "pearson", "spearman"])
 @pytest.mark.parametrize("pair", [([0, 0, 0], [0, 1, 0]), ([0, 1, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([0], [0])])
 def test_a_constant_side_gives_zero_without_a_warning(name: str, pair: tuple[list[int], list[int]]) -> None:
-    assert METRICS[name](*pair) == 0.0
+    assert compute(name, *pair) == 0.0
 
 
-@pytest.mark.parametrize("metric", [pearson, spearman])
-def test_nearly_constant_predictions_warn_of_nothing(metric: object) -> None:
-    assert callable(metric)
-    value = metric(1e8 + np.array([0.0, 1e-7, 2e-7]), [1.0, 2.0, 3.0])
-    assert -1 <= value <= 1
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_nearly_constant_predictions_warn_of_nothing_and_what_is_not_finite_gives_nan(name: str) -> None:
+    assert -1 <= compute(name, 1e8 + np.array([0.0, 1e-7, 2e-7]), [1.0, 2.0, 3.0]) <= 1
+    assert math.isnan(compute(name, [math.nan, 1.0, 2.0], [1.0, 2.0, 3.0]))
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1))
 def test_all_metrics_are_finite_and_perfect_on_the_references(pairs: list[tuple[int, int]]) -> None:
-    predicted, true = (np.array(side) for side in zip(*pairs, strict=True))
-    for metric in METRICS.values():
-        assert -1 <= metric(predicted, true) <= 1
+    predicted, true = (np.array(side, np.float64) for side in zip(*pairs, strict=True))
+    for name in METRICS:
+        value = metrics.metric(name).value
+        assert -1 <= value(predicted, true) <= 1
         if 0 < true.sum() < len(true):
-            assert metric(true, true) == pytest.approx(1)
+            assert value(true, true) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("pair", [([], []), ([1], [1, 2]), ([[1]], [[1]])])
 def test_shapes_that_do_not_match_are_an_error(pair: tuple[list[int], list[int]]) -> None:
-    for metric in METRICS.values():
+    for name in METRICS:
         with pytest.raises(ValueError, match="shape"):
-            metric(*pair)
+            compute(name, *pair)
 
 
-def test_evaluate_classes_say_the_same_and_leave_nothing() -> None:
-    from gptkit.scoring import evaluate_metrics
+@pytest.mark.parametrize("kind", METRICS.values())
+def test_they_are_metrics_of_evaluate_which_leave_nothing_behind(
+    kind: type[metrics.PairMetric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    metric = kind()
+    expected = {kind.metric: compute(kind.metric, PREDICTED, TRUE)}
+    assert metric.compute(predictions=PREDICTED, references=TRUE) == expected
+    for one, other in zip(PREDICTED, TRUE, strict=True):
+        metric.add(prediction=one, reference=other)
+    assert metric.compute() == expected
+    assert not [*tmp_path.iterdir()]
 
-    for name, function in METRICS.items():
-        metric = getattr(evaluate_metrics, name.capitalize())()
-        folder = Path(metric.data_dir)
-        expected = {name: pytest.approx(function(PREDICTED, TRUE))}
-        assert metric.compute(predictions=PREDICTED, references=TRUE) == expected
-        for one, other in zip(PREDICTED, TRUE, strict=True):
-            metric.add(prediction=one, reference=other)
-        assert metric.compute() == expected
-        assert folder.is_relative_to(tempfile.gettempdir())
-        assert folder.exists()
-        del metric
-        gc.collect()
-        assert not folder.exists()
+
+def test_random_numbers_go_on_as_if_nothing_was_computed() -> None:
+    np.random.seed(3)
+    expected = np.random.random(3)
+    np.random.seed(3)
+    compute("accuracy", PREDICTED, TRUE)
+    assert np.random.random(3).tolist() == expected.tolist()

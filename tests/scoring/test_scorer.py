@@ -9,14 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from gptkit.model_files.sizes import Activation
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
@@ -27,7 +28,7 @@ from gptkit.model.quiet import quiet_transformers
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group, Request
-from gptkit.scoring.scorer import Processes, Scorer
+from gptkit.scoring.scorer import Scorer
 
 CPU = torch.device("cpu")
 VOCABULARY, POSITIONS = SIZES["vocab_size"], SIZES["n_positions"]
@@ -87,6 +88,36 @@ def test_scores_are_those_of_a_plain_loop_over_transformers(pre_norm: bool, tmp_
         np.testing.assert_array_equal(answer.top_allowed, logits.argmax(-1))
         nll, expected_nll = nll - answer.log_probs.sum(), expected_nll - expected.double().sum().item()
     assert nll == pytest.approx(expected_nll, rel=1e-6)
+
+
+@torch.no_grad()
+def assert_as_its_own_forward(model: GPTForCausalLM) -> None:
+    groups = random_groups(12)
+    requests = [request for group in groups for request in group]
+    for request, answer in zip(requests, scores(model, groups), strict=True):
+        if request.start == len(request.ids):
+            continue  # nothing of it is scored
+        logits = model(torch.from_numpy(request.ids[None, :-1])).logits[0, request.start - 1 :]  # (scored, vocab)
+        targets = torch.from_numpy(request.ids[request.start :])
+        expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        np.testing.assert_allclose(answer.log_probs, expected, rtol=1e-5, atol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_scores_are_those_of_the_model_s_own_forward_for_every_activation(activation: str, pre_norm: bool) -> None:
+    assert_as_its_own_forward(toy(pre_norm, activation_function=activation))
+
+
+@families
+def test_an_activation_that_the_body_does_not_know_is_left_to_the_model(
+    pre_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(pre_norm)
+    vars(model.config)["activation_function"] = "relu"  # as if it were one of Activation
+    for block in model.transformer.h:
+        monkeypatch.setattr(block.mlp, "act", torch.nn.ReLU())
+    assert_as_its_own_forward(model)
 
 
 def test_prefixes_are_computed_once() -> None:
@@ -210,14 +241,22 @@ def score_in_two(model: GPTForCausalLM, groups: Sequence[Group], banned: Sequenc
     meeting = threading.Barrier(2, timeout=60)
 
     def on_rank(rank: int) -> Any:
-        def gather(own: object) -> list[Any]:
+        def everywhere(work: Callable[[], Any]) -> list[Any]:
+            try:
+                own: Any = work()
+            except InputError as error:
+                own = error
             sent[rank] = pickle.dumps(own)
             meeting.wait()
-            return [pickle.loads(part) for part in sent]
+            parts = [pickle.loads(part) for part in sent]
+            for part in parts:
+                if isinstance(part, InputError):
+                    raise part
+            return parts
 
-        processes = Processes(rank, 2, gather)
+        scorer = Scorer(model, device=CPU, batch_size=4, rank=rank, count=2, everywhere=everywhere)
         try:
-            return Scorer(model, device=CPU, batch_size=4, processes=processes).score(groups, banned)
+            return scorer.score(groups, banned)
         except InputError as error:
             return error
 
@@ -245,16 +284,17 @@ def test_two_processes_share_the_work_and_an_error(monkeypatch: pytest.MonkeyPat
 SCRIPT = """
 import sys
 import torch.distributed as dist
-from test_scorer import CPU, Processes, Scorer, assert_same, random_groups, scores, toy
+from test_scorer import CPU, Scorer, assert_same, random_groups, scores, toy
 
-def gather(own):
+def everywhere(work):
     parts = [None, None]
-    dist.all_gather_object(parts, own)
+    dist.all_gather_object(parts, work())
     return parts
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
-both = Scorer(toy(), device=CPU, batch_size=4, processes=Processes(rank, 2, gather)).score(random_groups(30), [5])
+scorer = Scorer(toy(), device=CPU, batch_size=4, rank=rank, count=2, everywhere=everywhere)
+both = scorer.score(random_groups(30), [5])
 assert_same([answer for group in both for answer in group], scores(toy(), random_groups(30), [5]))
 dist.destroy_process_group()
 """

@@ -100,7 +100,7 @@ def test_evaluation_texts_are_not_much_like_training_texts(name: str) -> None:
 
 
 def test_pairs_are_evaluated_on_what_pretraining_holds_out() -> None:
-    held_out = {piece.source for piece in open_corpus((), "0.1").validation_pieces()}
+    held_out = {piece.source for piece in open_corpus((), "0.1").validation.pieces()}
     for name in PAIRS:
         for split in SPLITS:
             groups = {module_of(example) for example in demo_examples(name, split)}

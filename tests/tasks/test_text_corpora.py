@@ -18,7 +18,6 @@ from gptkit.tasks.task import Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Stream, corpus_row
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
-from gptkit.text.embedded import EmbeddedText
 
 STREAM = Stream(Reading("as they are"), "as it is", PER_BYTE)
 WIKITEXT = " \n = First = \n \n one two \n = = Part = = \n \n = not a title \n \n = Second = \n \n three \n"
@@ -122,12 +121,12 @@ def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_data_any_text_is_what_pretrain_holds_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [EmbeddedText(f"module:{number}", f"Entry {number}.\n\n" + "word " * 40 * number) for number in range(60)]
+    entries = [(f"module:{number}", f"Entry {number}.\n\n" + "word " * 40 * number) for number in range(60)]
     monkeypatch.setattr(embedded, "embedded_texts", lambda: entries)
     options = PretrainOptions()
     held_out = open_corpus(options.data, options.validation)
     by_document: dict[int, str] = {}
-    for piece in held_out.validation_pieces():
+    for piece in held_out.validation.pieces():
         by_document[piece.document] = by_document.get(piece.document, "") + piece.text
     found: dict[str, str] = {}
     for one in any_text(None).examples:

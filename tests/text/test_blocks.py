@@ -3,21 +3,26 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptkit.errors import InputError, OutOfResources
 from gptkit.system.files import HashedFile
 from gptkit.text import blocks as token_blocks
-from gptkit.text.blocks import TrainingBlocks, open_stream, prepare, validation_windows
+from gptkit.text.blocks import TrainingBlocks, prepare, token_stream, validation_windows
 from gptkit.text.corpora import open_corpus
+from gptkit.text.pieces import Piece
+from gptkit.text.readers import read_pieces
 from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.text.tokenizers.loading import cached_tokenizer
 
 WORDS = ["caf\u00e9", "don't", "  two", "a\nb", "\n\n", "x\t", "1,234", "\U0001f600", "word."]
 
@@ -36,6 +41,13 @@ def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     return train_tokenizer("bpe:512", [" ".join(WORDS) * 20])
+
+
+@pytest.fixture(scope="module")
+def gpt1() -> Any:
+    letters = "abcdemnortdl'"
+    pieces = ["<unk>", *letters, *(letter + "</w>" for letter in letters), "\n</w>"]
+    return GPT1Tokenizer({piece: id for id, piece in enumerate(dict.fromkeys(pieces))}, [])
 
 
 @pytest.fixture
@@ -58,7 +70,7 @@ def test_tokens_are_those_of_the_documents_with_separators_between(rows: str, to
             expected += [separator_id(tokenizer)] * bool(expected)
             expected += tokenizer(document, add_special_tokens=False)["input_ids"]
         assert stream.ids.tolist() == expected
-        assert (stream.documents, stream.utf8_bytes) == (len(documents), part.utf8_bytes)
+        assert (len(documents), stream.utf8_bytes) == (part.documents, part.about_bytes)
         assert stream.ids.dtype == np.uint16
     assert max(len(piece.text) for piece in corpus.train.pieces()) < 70_000
 
@@ -72,18 +84,84 @@ def test_the_cache_is_used_and_its_name_depends_on_text_and_tokenizer(
     with monkeypatch.context() as patch:
         patch.setattr(token_blocks, "encode_documents", None)
         assert np.array_equal(prepare(corpus, tokenizer).train.ids, first.train.ids)
-    assert np.array_equal(open_stream(first.train.path).ids, first.train.ids)
     prepare(corpus, train_tokenizer("bpe:300", WORDS))
     prepare(open_corpus([rows], "0.5"), tokenizer)
     assert len(list(own_cache.iterdir())) == 12
 
 
-def test_progress_counts_all_bytes(rows: str, tokenizer: Any) -> None:
-    seen: list[tuple[int, int]] = []
-    corpus = open_corpus([rows], "0.1")
-    token_blocks.token_stream(corpus.train, tokenizer, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (corpus.train_bytes, corpus.train_bytes)
-    assert len(seen) > 1
+def test_the_text_is_read_three_times_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to see what there is, once for the tokenizer, once for the tokens of both sides."""
+    (tmp_path / "book.txt").write_text(" ".join(WORDS * 20_000))
+    opened: list[Path] = []
+
+    def counting(path: Path) -> Iterator[Piece]:
+        opened.append(path)
+        return read_pieces(path)
+
+    monkeypatch.setattr("gptkit.text.corpora.read_pieces", counting)
+    corpus = open_corpus([str(tmp_path / "book.txt")], "0.1")
+    trained, _ = cached_tokenizer("bpe:300", corpus.train)
+    prepare(corpus, trained)
+    assert len(opened) == 3
+    prepare(corpus, cached_tokenizer("bpe:300", corpus.train)[0])
+    assert len(opened) == 3
+
+
+TEXTS = st.lists(
+    st.lists(
+        st.sampled_from(["a", "b c", "\u00e9", "\r\n", "\n", " ", "don't\r\n and more", "<b>&amp;"]),
+        min_size=1,
+        max_size=9,
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(TEXTS, st.booleans(), st.floats(0.05, 0.9))
+def test_both_sides_at_once_have_the_tokens_of_each_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+    gpt1: Any,
+    tokenizer: Any,
+    texts: list[list[str]],
+    copies: bool,
+    held_out: float,
+) -> None:
+    folder = tmp_path_factory.mktemp("texts")
+    joined = ["".join(words) for words in texts]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in joined * (1 + copies)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gptkit.text.pieces.TARGET_CHARACTERS", 5)
+        patch.setattr("gptkit.text.pieces.LIMIT_CHARACTERS", 40)
+        patch.setenv("GPTKIT_CACHE", str(folder / "both"))
+        try:
+            corpus = open_corpus([str(path)], str(held_out))
+        except InputError:  # too little to be divided
+            return
+        char = train_tokenizer("char", joined)
+        for any_tokenizer in (char, tokenizer, gpt1):
+            patch.setenv("GPTKIT_CACHE", str(folder / "both"))
+            together = token_blocks._token_streams([corpus.train, corpus.validation], corpus.both, any_tokenizer)
+            patch.setenv("GPTKIT_CACHE", str(folder / "each"))
+            for stream, side in zip(together, (corpus.train, corpus.validation), strict=True):
+                alone = token_stream(side, any_tokenizer)
+                assert stream.ids.tolist() == alone.ids.tolist()
+                assert stream.path.name == alone.path.name
+                assert stream.utf8_bytes == alone.utf8_bytes == side.count_bytes()
+
+
+def test_a_cut_text_is_counted_exactly(tmp_path: Path, tokenizer: Any) -> None:
+    text = "".join(f"caf\u00e9 {i}\r\n" for i in range(900))
+    path = tmp_path / "rows.jsonl"
+    for copies in (1, 3):
+        path.write_text((json.dumps({"text": text}) + "\n") * copies)
+        corpus = open_corpus([str(path)], "0.2")
+        prepared = prepare(corpus, tokenizer)
+        for stream, side in ((prepared.train, corpus.train), (prepared.validation, corpus.validation)):
+            exact = sum(len(piece.text.encode()) for piece in side.pieces())
+            assert stream.utf8_bytes == side.count_bytes() == exact == pytest.approx(side.about_bytes, abs=9 * copies)
 
 
 def test_a_full_disk_names_path_and_need(

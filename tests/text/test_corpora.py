@@ -26,7 +26,16 @@ def documents(pieces: Iterable[Piece]) -> list[str]:
 
 
 def sides(corpus: Corpus) -> tuple[list[str], list[str]]:
-    return documents(corpus.train_pieces()), documents(corpus.validation_pieces())
+    return documents(corpus.train.pieces()), documents(corpus.validation.pieces())
+
+
+def exact_bytes(corpus: Corpus) -> tuple[int, int]:
+    return corpus.train.count_bytes(), corpus.validation.count_bytes()
+
+
+def share_of(corpus: Corpus) -> float:
+    train, validation = exact_bytes(corpus)
+    return validation / (train + validation)
 
 
 def write_rows(path: Path, texts: Iterable[str]) -> str:
@@ -41,7 +50,8 @@ def test_one_document_is_cut_once_and_the_log_says_so(tmp_path: Path) -> None:
     cut = int(len(text) * 0.9)
     assert sides(corpus) == ([text[:cut]], [text[cut:]])
     assert sides(corpus) == sides(corpus)  # it can be read again
-    assert (corpus.train_bytes, corpus.validation_bytes) == (len(text[:cut].encode()), len(text[cut:].encode()))
+    assert exact_bytes(corpus) == (len(text[:cut].encode()), len(text[cut:].encode()))
+    assert corpus.train.about_bytes == pytest.approx(len(text[:cut].encode()), abs=10)
     assert corpus.data_sha256 == hashlib.sha256(hashlib.sha256(text.encode()).digest()).hexdigest()
     assert corpus.notes == (
         f"one document: cut once, its first {cut:,} characters train, the rest validates",
@@ -52,7 +62,7 @@ def test_one_document_is_cut_once_and_the_log_says_so(tmp_path: Path) -> None:
 def test_copies_of_one_document_are_cut_where_one_would_be(tmp_path: Path) -> None:
     corpus = open_corpus([write_rows(tmp_path / "rows.jsonl", ["0123456789"] * 3)], "0.2")
     assert sides(corpus) == (["01234567"] * 3, ["89"])
-    assert (corpus.train_bytes, corpus.validation_bytes) == (24, 2)
+    assert exact_bytes(corpus) == (corpus.train.about_bytes, corpus.validation.about_bytes) == (24, 2)
 
 
 def normal(text: str) -> str:
@@ -66,7 +76,7 @@ def test_near_copies_of_one_document_are_cut_at_the_same_place(tmp_path: Path) -
     train, validation = sides(corpus)
     assert [normal(head) for head in train] == [normal(text[: int(len(text) * 0.8)])] * 3
     assert validation == [text[int(len(text) * 0.8) :]]
-    assert (corpus.train_bytes, corpus.validation_bytes) == (len("".join(train).encode()), len(validation[0]))
+    assert exact_bytes(corpus) == (len("".join(train).encode()), len(validation[0]))
 
 
 def test_of_a_book_and_a_note_the_end_of_the_book_validates(tmp_path: Path) -> None:
@@ -76,7 +86,7 @@ def test_of_a_book_and_a_note_the_end_of_the_book_validates(tmp_path: Path) -> N
     train, validation = sides(corpus)
     assert (len(train), len(validation)) == (1, 2)
     assert train[0] + validation[0] == (tmp_path / "book.txt").read_text()
-    assert corpus.validation_bytes / (corpus.train_bytes + corpus.validation_bytes) == pytest.approx(0.1, abs=1e-4)
+    assert share_of(corpus) == pytest.approx(0.1, abs=1e-4)
     note = f"whole documents would hold out only 1.0%, so the longest one ({tmp_path}/book.txt) is cut once"
     assert corpus.notes[0].startswith(note)
 
@@ -121,7 +131,7 @@ def test_sides_share_no_text_and_depend_on_it_alone(
     assert min(len(train), len(validation)) > 0
     assert all(train + validation)
     notes = "\n".join(corpus.notes)
-    share = corpus.validation_bytes / (corpus.train_bytes + corpus.validation_bytes)
+    share = share_of(corpus)
     if "cut once" in notes:
         assert not set(train) & set(validation) & {normal(text) for text in texts if len(normal(text)) == longest}
         return
@@ -138,7 +148,7 @@ def test_documents_are_held_out_whole_and_duplicates_never_straddle(tmp_path: Pa
     assert not set(train) & set(validation)
     assert sorted(train + validation) == sorted(texts)
     assert [text for text in texts if text in set(train)] == train
-    assert corpus.validation_bytes == len("".join(validation)) == pytest.approx(len("".join(texts)) / 10, abs=24)
+    assert corpus.validation.about_bytes == len("".join(validation)) == pytest.approx(len("".join(texts)) / 10, abs=24)
     assert corpus.notes[0].startswith("300 of 1,000 document(s) are copies")
 
 
@@ -221,7 +231,7 @@ def test_text_that_grows_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     corpus = open_corpus([rows], "0.5")
     write_rows(tmp_path / "rows.jsonl", ["a", "b", "c"])
     with pytest.raises(InputError, match="changed while it was read"):
-        list(corpus.train_pieces())
+        list(corpus.train.pieces())
 
 
 @pytest.mark.skipif("GPTKIT_TEST_DATA" not in os.environ, reason="needs GPTKIT_TEST_DATA")

@@ -51,16 +51,16 @@ def test_nothing_of_the_library_is_imported_to_read_it() -> None:
 
 def test_the_default_corpus_is_split_by_module_and_topic() -> None:
     corpus = open_corpus([], "0.1")
-    train, validation = ({piece.source for piece in side()} for side in (corpus.train_pieces, corpus.validation_pieces))
+    train, validation = ({piece.source for piece in side()} for side in (corpus.train.pieces, corpus.validation.pieces))
     assert not train & validation
     assert {source.partition(":")[0] for source in validation} == {"module", "topic"}
-    assert 0.04 < corpus.validation_bytes / (corpus.train_bytes + corpus.validation_bytes) < 0.2
-    assert corpus.kind == "embedded"
+    assert 0.04 < corpus.validation.about_bytes / (corpus.train.about_bytes + corpus.validation.about_bytes) < 0.2
+    assert corpus.description.startswith("documentation of Python")
     assert corpus.data_sha256 == open_corpus([], "0.2").data_sha256
 
 
 def test_a_module_reads_like_a_page() -> None:
-    [page] = (text.text for text in embedded.embedded_texts() if text.group == "module:textwrap")
+    [page] = (text for group, text in embedded.embedded_texts() if group == "module:textwrap")
     assert page.startswith("textwrap\n\nText wrapping and filling.\n\nTextWrapper\n\nObject for wrapping/filling text.")
 
 

@@ -86,7 +86,7 @@ def test_a_real_streaming_data_set(tmp_path: Path, hub: Callable[..., None]) -> 
 
     hub(load)
     corpus = open_corpus(["hf:some/data:config"], "0.1", hub_characters=500)
-    pieces = sorted([*corpus.train_pieces(), *corpus.validation_pieces()], key=lambda piece: piece.document)
+    pieces = sorted([*corpus.train.pieces(), *corpus.validation.pieces()], key=lambda piece: piece.document)
     assert [piece.text for piece in pieces] == [f"document {i}" for i in range(47)]
     assert corpus.description == "hf:some/data:config"
     assert corpora.open_corpus(["hf:some/data:config"], "0.2", hub_characters=500).data_sha256 == corpus.data_sha256

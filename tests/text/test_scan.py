@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptkit.text.pieces import Piece
-from gptkit.text.scan import Scan, scan
+from gptkit.text.split import Scan, scan
 
 
 def as_pieces(documents: list[list[str]]) -> list[Piece]:

@@ -7,8 +7,19 @@ from hypothesis import strategies as st
 
 from gptkit.errors import UsageError
 from gptkit.text.pieces import Piece
-from gptkit.text.scan import scan
-from gptkit.text.split import choose_split, cut_point, fraction_of, hashes_below, head, held_out, max_fraction, tail
+from gptkit.text.split import (
+    TRAIN,
+    VALIDATION,
+    Sides,
+    choose_split,
+    cut_point,
+    divided,
+    fraction_of,
+    hashes_below,
+    held_out,
+    max_fraction,
+    scan,
+)
 
 FRACTIONS = st.floats(0.001, 0.999)
 SIZES = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 50)), min_size=1)  # (hash, bytes)
@@ -82,9 +93,16 @@ def test_head_and_tail_join_to_the_document(parts: list[str], data: st.DataObjec
     whole = "".join(parts)
     normal = whole.replace("\r\n", "\n").strip()
     at = data.draw(st.integers(1, max(1, len(normal) - 1)))
-    documents = [parts, ["whole"]]
-    first, second = ([*side(as_pieces(documents), b"\1\0", at)] for side in (head, tail))
-    assert first.pop() == second.pop() == Piece("whole", 1, "here")
+    documents = as_pieces([parts, ["whole"], ["held"], ["blank"], parts])
+    sides = Sides(train=b"\1\1\0\0\1", validation=b"\1\0\1\0\0", cut=b"\1\0\0\0\1", cut_at=at)
+    found = list(divided(documents, sides))
+    copy = [(side, piece.text) for side, piece in found if piece.document == 4]
+    assert copy == [(TRAIN, piece.text) for side, piece in found if (side, piece.document) == (TRAIN, 0)]
+    assert [(side, piece) for side, piece in found if 0 < piece.document < 4] == [
+        (TRAIN, Piece("whole", 1, "here")),
+        (VALIDATION, Piece("held", 2, "here")),
+    ]
+    first, second = ([piece for number, piece in found if (number, piece.document) == (side, 0)] for side in (0, 1))
     before, after = ("".join(piece.text for piece in side) for side in (first, second))
     assert before + after == whole
     if len(normal) > 1:

@@ -26,7 +26,6 @@ from gptkit.recipes import CONFIG
 from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, is_out_of_memory, refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-MAIN_MEMORY = "main memory"
 FULL_WORDS = ("No space left on device", NO_TEMPORARY_FILES)
 # What gloo and NCCL say where another process is no longer there.
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
@@ -35,7 +34,7 @@ LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote pr
 def as_gptkit_error(error: BaseException, run_directory: Path | None, command_line: str) -> GptkitError:
     """Return the error to show; a bug's traceback goes to a log file in the run directory, else in a temporary one."""
     # A library may have been interrupted, and have raised an error of its own from that.
-    error = next((one for one in chain(error) if isinstance(one, KeyboardInterrupt | Interrupted)), error)
+    error = next((cause for cause in chain(error) if isinstance(cause, KeyboardInterrupt | Interrupted)), error)
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
     go_on = _how_to_go_on(run_directory, command_line)
@@ -45,7 +44,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         return refused
     if isinstance(error, Reported | OtherRankFailed) or (isinstance(error, GptkitError) and error.exit_code != 1):
         return error
-    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli.py and console.py know
+    if hasattr(error, "format_message"):  # a usage error of Typer, which only cli/ knows
         context = getattr(error, "ctx", None)
         message = error.format_message().rstrip(".")
         path = context.command_path if context else "gptkit"
@@ -53,7 +52,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     if any(words in str(error) for words in LOST_PEER):
         return OtherRankFailed("another process of the run ended", fix="see what it said")
     if is_out_of_memory(error):
-        return _out_of_memory(_device(error), _what_to_lower(command_line))
+        return _out_of_memory(error, command_line)
     if refused := refusal(error, go_on):
         return refused
     if (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in FULL_WORDS):
@@ -74,19 +73,14 @@ def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
     return f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
 
 
-def _out_of_memory(device: str, fix: str) -> GptkitError:
-    limited = refusal(MemoryError(), fix) if device == MAIN_MEMORY and bound_of("RLIMIT_AS") is not None else None
-    return limited or OutOfResources("out of memory", where=device, fix=fix)
-
-
-def _what_to_lower(command_line: str) -> str:
+def _out_of_memory(error: BaseException, command_line: str) -> GptkitError:
     command = [*shlex.split(command_line)[1:], ""][0]
     flags = {"generate": "--num-samples, --max-new-tokens", "eval": "--batch-size"}
-    return f"lower {flags.get(command, '--micro-batch, --sequence-length')} or the model's size"
-
-
-def _device(error: BaseException) -> str:
-    return "the GPU" if "out of memory" in str(error) else MAIN_MEMORY
+    fix = f"lower {flags.get(command, '--micro-batch, --sequence-length')} or the model's size"
+    if "out of memory" in str(error):  # torch says it so of GPUs alone
+        return OutOfResources("out of memory", where="the GPU", fix=fix)
+    limited = refusal(MemoryError(), fix) if bound_of("RLIMIT_AS") is not None else None
+    return limited or OutOfResources("out of memory", where="main memory", fix=fix)
 
 
 def _write_log(error: BaseException, run_directory: Path | None, command_line: str) -> Path | None:

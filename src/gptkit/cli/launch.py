@@ -28,7 +28,6 @@ def run(
         return command(_in_rank(options, world, console), console)
     if options.accelerate_config is None and (options.dry_run or options.num_processes in (None, 1)):
         return command(options, console)  # before torch is imported for nothing
-    import torch
 
     from gptkit.training import launching, sharding
 
@@ -38,8 +37,7 @@ def run(
         if config is not None and config.sharded and processes != 1:
             sharding.refuse_muon(options.optimizer)
         return command(dataclasses.replace(options, num_processes=processes), console)
-    gpus, cores = torch.cuda.device_count(), usable_processors()
-    plan = launching.plan_launch(options, config, gpus=gpus, cores=cores, environment=os.environ)
+    plan = launching.plan_launch(options, config, gpus=_gpus(), cores=usable_processors(), environment=os.environ)
     if plan is None:
         console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
@@ -86,3 +84,9 @@ def _config(options: TrainingOptions, console: Console) -> LaunchConfig | None:
         config = dataclasses.replace(config, num_processes=None)  # the option beats it
     console.say(config.summary())
     return config
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

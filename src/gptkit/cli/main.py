@@ -18,7 +18,7 @@ from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError
 from gptkit.system import ranks
 from gptkit.system.limits import guard_limits
-from gptkit.system.signals import Watch
+from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
 from gptkit.training.options import TrainingOptions
 
@@ -72,7 +72,7 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
 def _watch(console: Console) -> contextlib.AbstractContextManager[object]:
     """Return the context in which signals end a command."""
     if ranks.world() is None:
-        return Watch(_interrupt, console.say, "as soon as possible")
+        return SignalWatch(_interrupt, console.say, "as soon as possible")
     with contextlib.suppress(ValueError):  # only the main thread may
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank may be waiting for others, deaf to Python's handlers
     return contextlib.nullcontext()
@@ -120,7 +120,7 @@ class _Free:
 
     def __format__(self, name: str) -> str:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        return next(one for one in names if not os.path.lexists(one))
+        return next(name for name in names if not os.path.lexists(name))
 
 
 def _prepare_environment(values: Iterable[Any]) -> None:

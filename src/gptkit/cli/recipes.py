@@ -38,8 +38,11 @@ class RecipesCopyOptions(RecipesShowOptions):
 
 def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
     """Print a table of all presets and recipes."""
-    found = [{"kind": one.kind, "name": one.name, "path": one.path, "about": _about(one)} for one in all_recipes()]
-    console.table("", ("kind", "name", "about"), [(one["kind"], one["name"], one["about"]) for one in found])
+    found = [
+        {"kind": recipe.kind, "name": recipe.name, "path": recipe.path, "about": _about(recipe)}
+        for recipe in all_recipes()
+    ]
+    console.table("", ("kind", "name", "about"), [(row["kind"], row["name"], row["about"]) for row in found])
     return {"recipes": found}
 
 

@@ -7,35 +7,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from gptkit.console import Console
-from gptkit.errors import GptkitError, UsageError
+from gptkit.errors import GateFailed, GptkitError, UsageError
 from gptkit.evaluate.along import evaluate_along
-from gptkit.evaluate.contamination import Overlap
-from gptkit.evaluate.gate.report import Gate
-from gptkit.evaluate.gate.suites import SuiteTask
+from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
+from gptkit.evaluate.gate.pairing import require_comparable
+from gptkit.evaluate.gate.report import show_outcome
+from gptkit.evaluate.gate.suites import TaskSpec
+from gptkit.evaluate.gate.verdicts import compare
 from gptkit.evaluate.jobs import (
     Job,
-    evaluate_job,
+    evaluate_jobs,
     is_known,
-    prepare_job,
+    prepare_jobs,
     refuse_unknown,
-    tasks_of,
-    unscored_job,
     wanted_tasks,
+    without_scores,
 )
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.overlap import overlap_result, overlaps_with
-from gptkit.evaluate.results import EvaluatedRun, eval_text
+from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
 from gptkit.evaluate.tables import show_scores
 from gptkit.model_files.files import model_directory
+from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16
 from gptkit.tasks.heads import head_fits, output_labels
 from gptkit.tasks.table import TASKS, find_evaluation, find_task
-from gptkit.training.finished_runs import newest_model_for, readable_model
+from gptkit.training.finished_runs import newest_model, readable_model
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
@@ -51,33 +50,30 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
         return evaluate_along(options.all_checkpoints, wanted, options, accelerator, console)
-    gate = Gate(options)  # a baseline that cannot be read is refused before anything is computed
+    baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused before all else
     asked = options.model or _newest(wanted, console)
     name = on_main_process(accelerator, lambda: readable_model(asked, console))
     model = EvaluatedModel(model_directory(name), options, accelerator, console)
-    jobs = _jobs(tasks_of(wanted, model, options), model, accelerator, console)
-    unscored = {key: one for job in jobs for key, one in unscored_job(job, model).items()}
-    gate.check(EvaluatedRun(name, None, model.tokenizer_sha256, unscored), jobs)
+    jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
+    _refuse_unjudgeable(jobs, options)
+    if baseline is not None:
+        require_comparable(without_scores(jobs, model, name), baseline, jobs)
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
-    scores = {key: one for job in jobs for key, one in evaluate_job(job, model).items()}
-    present = EvaluatedRun(name, model.model_sha256, model.tokenizer_sha256, scores)
-    return on_main_process(accelerator, lambda: _tell(present, jobs, overlaps, gate, options, console))
+    present = evaluate_jobs(jobs, model, name)
+    return on_main_process(accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
 
 
 def _check(options: EvalOptions) -> None:
     """Refuse what can be refused before any file is read."""
-    clashes = {
-        "--suite, --task": options.suite is not None and bool(options.task),
-        "--suite, --data": options.suite is not None and options.data is not None,
-        "--all-checkpoints, --model": options.all_checkpoints is not None and options.model is not None,
-        "--all-checkpoints, --baseline": options.all_checkpoints is not None and options.baseline is not None,
-        "--all-checkpoints, --contamination": options.all_checkpoints is not None and options.contamination is not None,
-        "--all-checkpoints, --junit": options.all_checkpoints is not None and options.junit is not None,
-        "--all-checkpoints, --summary": options.all_checkpoints is not None and options.summary is not None,
+    alone = {
+        "suite": ("task", "data"),
+        "all_checkpoints": ("model", "baseline", "contamination", "junit", "summary"),
     }
-    for where, is_taken in clashes.items():
-        if is_taken:
-            raise UsageError("these do not go together", where=where, fix="leave one of them out")
+    for name, others in alone.items():
+        for other in others:
+            if getattr(options, name) is not None and getattr(options, other) not in (None, ()):
+                where = f"--{name.replace('_', '-')}, --{other}"
+                raise UsageError("these do not go together", where=where, fix="leave one of them out")
     _refuse_overwriting(options)
     if options.floor is not None and options.baseline is None:
         raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
@@ -103,14 +99,32 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _newest(wanted: Sequence[SuiteTask], console: Console) -> str:
+def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
+    """Refuse reports of nothing, and a floor or minimum that no share can reach: people write 2 for 2 points."""
+    for flag, path in (("--junit", options.junit), ("--summary", options.summary)):
+        if path is not None and not _is_judged(jobs, options):
+            fix = "name one: --baseline FILE, or a minimum in the suite"
+            raise UsageError("a report of verdicts needs something to judge by", where=flag, fix=fix)
+    for job in jobs:
+        first = job.protocols[0].measures[0]
+        for name, bound in (("floor", job.floor), ("minimum", job.minimum)):
+            if bound is not None and bound > 1 and MEASURES[first].unit == "percent":
+                fix = f"write {bound / 100:g} for {bound:g}%"
+                raise UsageError(f"a {name} of {bound:g}, but {first} goes from 0 to 1", where=job.name, fix=fix)
+
+
+def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
+    return options.baseline is not None or any(job.minimum is not None for job in jobs)
+
+
+def _newest(wanted: Sequence[TaskSpec], console: Console) -> str:
     """Return the newest finished run that can do all of the tasks."""
 
     def can_do(result: dict[str, Any]) -> bool:
-        return result.get("command") in ("pretrain", "finetune") and all(_suits(result, one.task) for one in wanted)
+        return result.get("command") in ("pretrain", "finetune") and all(_suits(result, spec.task) for spec in wanted)
 
     try:
-        return newest_model_for(can_do, ", ".join(one.task for one in wanted) or "an evaluation", console)
+        return newest_model(console, can_do, ", ".join(spec.task for spec in wanted) or "an evaluation")
     except UsageError:
         refuse_unknown(wanted, None)  # a name that no model can do has another cure
         raise
@@ -128,38 +142,37 @@ def _suits(result: dict[str, Any], name: str) -> bool:
     return head_fits(task, trained_on.name, trained_on.format, output_labels(trained_on))
 
 
-def _jobs(wanted: Sequence[SuiteTask], model: EvaluatedModel, accelerator: Accelerator, console: Console) -> list[Job]:
-    options = model.options
-    return main_process_first(accelerator, lambda: [prepare_job(one, model, options, console.say) for one in wanted])
-
-
-def _tell(
-    present: EvaluatedRun,
+def _report(
+    present: EvalResults,
+    baseline: EvalResults | None,
     jobs: Sequence[Job],
     overlaps: Mapping[str, Overlap] | None,
-    gate: Gate,
     options: EvalOptions,
     console: Console,
 ) -> dict[str, Any]:
-    """Write the scores before anything can fail, then show them below what the gate says of them."""
+    """Write the scores before anything can fail, then show them below the verdict on them."""
     if options.output is not None:
         _write(options.output, eval_text(present), console)
+    more: dict[str, Any] = {}
+    outcome = None
     try:
-        outcome = gate.judge(present, jobs)
+        if _is_judged(jobs, options):
+            outcome = compare(present, baseline, jobs)
     except GptkitError:
         show_scores(present, jobs, console)
         raise
     if outcome is not None:
-        gate.tell(outcome, present, console)
+        show_outcome(outcome, present.model, options, console)
+        more = outcome.as_json()
     show_scores(present, jobs, console)
-    more: dict[str, Any] = {} if outcome is None else outcome.as_json()
     if overlaps is not None:
-        more["contamination"] = overlap_result(overlaps, jobs, present.scores, console)
+        more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
-    if outcome is not None:
-        gate.finish(outcome, result, console)
+    if outcome is not None and outcome.verdict == "fail":
+        fix = "see what changed in the model, or write a new baseline with --output if the drop is meant"
+        raise GateFailed(outcome.headline, result=result, fix=fix)
     return result
 
 

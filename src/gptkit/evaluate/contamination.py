@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptkit.console import Console
+from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.ngram_hashes import BOUNDARY, LENGTH, Hashes, ngram_hashes, ngrams_of, word_hashes
+from gptkit.evaluate.results import EvalResults
+from gptkit.scoring.measures import MEASURES, measure
+from gptkit.scoring.protocols import Items
+from gptkit.tasks.table import find_evaluation
 from gptkit.text.examples import Example
 from gptkit.text.find_files import find_files
 from gptkit.text.pieces import Piece
 from gptkit.text.readers import read_pieces
+
+COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText", "the set's own training data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +47,61 @@ class Overlap:
     def items(self) -> NDArray[np.bool_]:
         return self.shares > 0
 
-    @property
-    def items_with_overlap(self) -> int:
-        return int(self.items.sum())
+
+def overlaps_with(corpus: str, jobs: Sequence[Job], console: Console) -> Mapping[str, Overlap]:
+    """Return what of each task stands in the corpus; InputError for one that cannot be read."""
+    console.say(f"looking for the examples' 8-grams in {corpus}")
+    sets = {}
+    for job in jobs:
+        texts = (job.evaluation.texts if job.evaluation is not None else None) or texts_of
+        sets[job.name] = [texts(example) for example in job.examples.examples]
+    return overlap(corpus_pieces(corpus), sets)
+
+
+def overlap_result(
+    found: Mapping[str, Overlap], jobs: Sequence[Job], run: EvalResults, console: Console
+) -> dict[str, Any]:
+    """Show the overlap of each task with the corpus, and each score without overlapping items; return both."""
+    rows, clean_rows, result = [], [], {}
+    for task, overlap in found.items():
+        clean: dict[str, dict[str, Any]] = {}
+        for job in jobs:
+            if job.name == task:
+                clean |= _clean_scores(job, overlap, run)
+        count, row = int(overlap.items.sum()), find_evaluation(task)
+        shares = [f"{share:.2%}" for share in reversed(row.overlap)] if row and row.overlap else ["n/a", "n/a"]
+        rows.append((task, f"{overlap.ngrams:,}", f"{overlap.share:.2%}", f"{count:,}", *shares))
+        for key, entry in clean.items():
+            for name, figures in entry["metrics"].items():
+                values = (run.results[key].metrics[name]["value"], figures["value"])
+                clean_rows.append((key, name, *map(MEASURES[name].shown, values), f"{entry['n']:,}"))
+        result[task] = {
+            "ngrams": overlap.ngrams,
+            "found": overlap.found,
+            "share": overlap.share,
+            "items_with_overlap": count,
+            "without_overlap": clean,
+        }
+    console.table("8-gram overlap with the corpus", COLUMNS, rows)
+    if clean_rows:
+        console.table("without overlapping items", ("task", "measure", "all items", "without", "n"), clean_rows)
+    return result
+
+
+def _clean_scores(job: Job, found: Overlap, run: EvalResults) -> dict[str, dict[str, Any]]:
+    """Return the gated measures of the items without overlap, where items are examples and some of both kinds exist."""
+    kept = np.flatnonzero(~found.items)
+    if len(kept) in (0, len(found.items)):
+        return {}
+    clean = {}
+    for protocol in job.protocols:
+        key = f"{job.name}/{protocol.name}"
+        items = run.results[key].items
+        if items is not None and len(items.ids) == len(found.items):
+            columns = {name: column[kept] for name, column in items.columns.items()}
+            part = Items(tuple(items.ids[index] for index in kept), columns)
+            clean[key] = {"n": len(kept), "metrics": measure(protocol.measures[: protocol.gated], part)}
+    return clean
 
 
 def texts_of(example: Example) -> tuple[str, ...]:
@@ -50,12 +110,14 @@ def texts_of(example: Example) -> tuple[str, ...]:
     return single, *(entry for one in example.fields if not isinstance(one, str) for entry in one)
 
 
-def corpus_pieces(arguments: Sequence[str]) -> Iterator[Piece]:
-    """Yield the text of files, folders, globs and hf:NAME; InputError for what cannot be read."""
+def corpus_pieces(corpus: str) -> Iterator[Piece]:
+    """Yield the text of a file, folder, glob or hf:NAME; InputError for what cannot be read."""
     from gptkit.text.hub_rows import download_text
 
-    paths: list[Path] = [file.path for file in find_files([one for one in arguments if not one.startswith("hf:")])[0]]
-    paths += [download_text(one, characters=None).path for one in arguments if one.startswith("hf:")]
+    if corpus.startswith("hf:"):
+        paths = [download_text(corpus, characters=None).path]
+    else:
+        paths = [file.path for file in find_files([corpus])[0]]
     for path in paths:
         yield from read_pieces(path)
 

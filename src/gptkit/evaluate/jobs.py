@@ -7,32 +7,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptkit.errors import UsageError, nearest
-from gptkit.evaluate.gate.suites import SuiteTask, read_suite
+from gptkit.evaluate.gate.suites import TaskSpec, read_suite
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.recorded_data import recorded_data
-from gptkit.evaluate.results import VERSION, Scored, scored
+from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
+from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
-from gptkit.scoring.protocols import GeneratedProtocol, Items, Protocol, RuleProtocol, ScoredProtocol
-from gptkit.tasks.heads import head_protocol
+from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.system.run_layout import MODEL
+from gptkit.system.yaml_files import read_yaml
+from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
 from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
-from gptkit.text.examples import Example
 
 DEFAULT = "perplexity"  # of a language model, where no task is named
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task to evaluate: by the head of a model that was fine-tuned on it (`task`), or zero-shot (`evaluation`)."""
+    """A task to evaluate, by the head of a model that was fine-tuned on it or zero-shot (`evaluation`).
+
+    `floor` is the smallest drop that counts of the first measure of every protocol, None for each measure's own;
+    `minimum` bounds the first measure of the first protocol: from below when higher is better, else from above.
+    """
 
     name: str
     protocols: tuple[Protocol, ...]
     examples: Loaded
-    task: Task | None
-    evaluation: Evaluation | None
+    evaluation: Evaluation | None = None
     floor: float | None = None
     minimum: float | None = None
 
@@ -42,14 +46,14 @@ def known_names() -> list[str]:
     return [*dict.fromkeys([*names_of_evaluations(), *TASKS])]
 
 
-def wanted_tasks(options: EvalOptions) -> tuple[SuiteTask, ...]:
+def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
     """Return the tasks of --suite or --task, none where neither is given; their names are not checked yet."""
     if options.suite is not None:
         return read_suite(options.suite)
     repeated = next((name for name in options.task if options.task.count(name) > 1), None)
     if repeated:
         raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
-    return tuple(SuiteTask(name, options.data, None, None, None, "--task") for name in options.task)
+    return tuple(TaskSpec(name, options.data) for name in options.task)
 
 
 def is_known(name: str) -> bool:
@@ -57,94 +61,95 @@ def is_known(name: str) -> bool:
     return is_task_file(name) or name in TASKS or find_evaluation(name) is not None
 
 
-def refuse_unknown(wanted: Sequence[SuiteTask], own: str | None) -> None:
+def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
     """Raise UsageError for a name that is neither known nor `own`, the task that the model was fine-tuned on."""
-    for one in wanted:
-        if one.task != own and not is_known(one.task):
-            near = nearest(one.task[:60], [*known_names(), *filter(None, [own])])
+    for spec in wanted:
+        if spec.task != own and not is_known(spec.task):
+            near = nearest(spec.task[:60], [*known_names(), *filter(None, [own])])
             fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
-            raise UsageError(f"no evaluation is called {one.task[:60]!r}", where=one.where, fix=fix)
+            raise UsageError(f"no evaluation is called {spec.task[:60]!r}", where=spec.where, fix=fix)
 
 
-def tasks_of(wanted: Sequence[SuiteTask], model: EvaluatedModel, options: EvalOptions) -> Sequence[SuiteTask]:
-    """Return the tasks to evaluate: those wanted, else the one that the model was fine-tuned on, else a perplexity."""
-    if wanted:
-        refuse_unknown(wanted, model.config.task)
-        return wanted
-    name = model.own_task.name if model.is_fine_tuned else DEFAULT
-    return (SuiteTask(name, options.data, None, None, None, "--task"),)
+def prepare_jobs(
+    wanted: Sequence[TaskSpec], model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]
+) -> list[Job]:
+    """Read and check the examples of the tasks wanted, else of the one that the model was fine-tuned on, else of a
+    perplexity; UsageError where neither the model's head nor a zero-shot row answers one."""
+    if not wanted:
+        wanted = [TaskSpec(model.own_task.name if model.is_fine_tuned else DEFAULT, options.data)]
+    refuse_unknown(wanted, model.config.task)
+    return [_prepare(spec, model, options, say) for spec in wanted]
 
 
-def prepare_job(wanted: SuiteTask, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
-    """Read and check a task's examples; UsageError where neither the model's head nor a zero-shot row answers it."""
-    task = _task_of(wanted.task, model, say)
-    evaluation = find_evaluation(wanted.task)
+def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
+    task, evaluation = _task_of(spec.task, model, say), find_evaluation(spec.task)
     if task is not None and model.has_head_for(task):
-        data = wanted.data or _data_of(task, model, say)
-        examples = load_examples(task, _split(task, options), data)
-        _refuse_unlabelled(task, examples)
-        protocols: tuple[Protocol, ...] = (head_protocol(task, _split(task, options)),)
-        evaluation = None
+        name, evaluation = Path(spec.task).stem, None
+        split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # the only one, for evaluation alone
+        examples = load_examples(task, split, spec.data or _data_of(task, model, say))
+        if any(example.label is None for example in examples.examples):
+            message = f"the examples of {task.name} have no labels"
+            raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
+        protocols: tuple[Protocol, ...] = (head_protocol(task, split),)
     elif evaluation is not None:
+        name = spec.task.partition("/")[0]
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
-        examples, protocols, task = evaluation.load(wanted.data), evaluation.protocols, None
+        examples, protocols = evaluation.load(spec.data), evaluation.protocols
     else:
-        raise _unfit(wanted, task, model)
+        raise _unfit(spec, task, model)
     for note in examples.notes:
-        say(f"{wanted.task}: {note}")
-    limit = wanted.limit if wanted.limit is not None else options.limit
+        say(f"{spec.task}: {note}")
+    limit = spec.limit if spec.limit is not None else options.limit
     if limit is not None and limit < len(examples.examples):
         examples = loaded(examples.examples[:limit], examples.notes)
-    name = Path(wanted.task).stem if task is not None else wanted.task.partition("/")[0]
-    return Job(name, protocols, examples, task, evaluation, wanted.floor, wanted.minimum)
+    floor = spec.floor if spec.floor is not None else options.floor
+    return Job(name, protocols, examples, evaluation, floor, spec.minimum)
 
 
-def unscored_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:
-    """Return what is known of a task's scores before they are computed, by "task/protocol"."""
-    n, sha256 = len(job.examples.examples), job.examples.sha256
-    return {
-        f"{job.name}/{one.name}": Scored(n, sha256, _settings(one, model), one.per_token, {}, None)
-        for one in job.protocols
+def without_scores(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:
+    """Return what is known of a model's results before they are computed."""
+    results = {
+        f"{job.name}/{protocol.name}": ProtocolResult(
+            len(job.examples.examples), job.examples.sha256, _settings(protocol, model), protocol.per_token, {}, None
+        )
+        for job in jobs
+        for protocol in job.protocols
     }
+    return EvalResults(name, None, model.tokenizer_sha256, results)
 
 
-def evaluate_job(job: Job, model: EvaluatedModel) -> dict[str, Scored]:
+def evaluate_jobs(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:
+    """Return the results of a model, which are said to be those of `name`."""
+    results = {key: result for job in jobs for key, result in _evaluate(job, model).items()}
+    return EvalResults(name, model.model_sha256, model.tokenizer_sha256, results)
+
+
+def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
     """Return what the model gets for a task, by "task/protocol"."""
-    examples, found = job.examples.examples, {}
-    if job.task is not None:
-        found[job.protocols[0].name] = model.classify(job.task, examples)
-    else:
-        found = _zero_shot(job, examples, model)
-    return {
-        f"{job.name}/{one.name}": scored(one, found[one.name], job.examples.sha256, _settings(one, model))
-        for one in job.protocols
-    }
+    examples, found, values = job.examples.examples, {}, {}
+    if by_likelihood := [protocol for protocol in job.protocols if isinstance(protocol, ScoredProtocol)]:
+        banned = job.evaluation.banned(model.encoder) if job.evaluation and job.evaluation.banned else ()
 
+        def warn(line: str) -> None:
+            model.warn_once(f"{job.name}: {line}")
 
-def _zero_shot(job: Job, examples: Sequence[Example], model: EvaluatedModel) -> dict[str, Items]:
-    assert job.evaluation is not None
-    by_likelihood = [one for one in job.protocols if isinstance(one, ScoredProtocol)]
-    items = _by_likelihood(job, by_likelihood, examples, model) if by_likelihood else []
-    found = {protocol.name: one for protocol, one in zip(by_likelihood, items, strict=True)}
+        scored = score_protocols(by_likelihood, examples, model.encoder, model.score, banned, tell=warn)
+        found = {protocol.name: items for protocol, items in zip(by_likelihood, scored, strict=True)}
     for protocol in job.protocols:
-        if isinstance(protocol, GeneratedProtocol):
-            written = model.write(protocol, examples)
-            found[protocol.name] = replace(protocol.items(examples, written.texts), cut=written.cut)
+        if isinstance(protocol, HeadProtocol):
+            found[protocol.name] = items = model.classify(protocol.task, examples)
+            values = task_metrics(protocol.task, items.columns["prediction"], items.columns["reference"])
+        elif isinstance(protocol, GeneratedProtocol):
+            generated = model.generate(protocol, examples)
+            found[protocol.name] = replace(protocol.items(examples, generated.texts), cut=generated.truncated)
         elif isinstance(protocol, RuleProtocol):
             found[protocol.name] = protocol.items(examples)
-    return found
-
-
-def _by_likelihood(
-    job: Job, protocols: Sequence[ScoredProtocol], examples: Sequence[Example], model: EvaluatedModel
-) -> list[Items]:
-    assert job.evaluation is not None
-    banned = () if job.evaluation.banned is None else job.evaluation.banned(model.encoder)
-
-    def tell(line: str) -> None:
-        model.tell_once(f"{job.name}: {line}")
-
-    return score_protocols(protocols, examples, model.encoder, model.score, banned, tell=tell)
+    return {
+        f"{job.name}/{protocol.name}": result_of(
+            protocol, found[protocol.name], job.examples.sha256, _settings(protocol, model), values
+        )
+        for protocol in job.protocols
+    }
 
 
 def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
@@ -165,28 +170,35 @@ def _data_of(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> s
     """Return the folder that the model's run recorded, for its own task whose files nobody named."""
     if task.is_demo or task.folder is not None or task.name != model.config.task:
         return None
-    folder = recorded_data(model.directory)
+    folder = _recorded_data(model.directory)
     if folder is not None:
         say(f"{task.name}: data of {folder}, where the model's run found it")
     return folder
 
 
-def _unfit(wanted: SuiteTask, task: Task | None, model: EvaluatedModel) -> UsageError:
+def _recorded_data(model: Path) -> str | None:
+    """Return the folder of data that the config.yaml of a model's run names, None where there is no such folder."""
+    model = model.absolute()
+    if model.name != MODEL:
+        return None
+    try:
+        entries = read_yaml(model.parent / CONFIG, "a recipe", missing="name the data: --data DIR").entries(
+            "a recipe", ()
+        )
+        task, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
+    except UsageError:
+        return None  # a model without a run, another command's, or a damaged one
+    if task is None:
+        return None
+    folder = data or (Path(task).parent if Path(task).is_absolute() else None)
+    return str(folder) if folder is not None and Path(folder).is_dir() else None
+
+
+def _unfit(spec: TaskSpec, task: Task | None, model: EvaluatedModel) -> UsageError:
     """Return the error of a task that nothing answers; of a task of the same name or a user's own, with the reason."""
     trained_on = model.config.task or "no task"
     if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
         fix = f"leave --task out to score it on {trained_on}, its own"
-        return UsageError(f"{wanted.task} does not fit the model: {difference}", where=wanted.where, fix=fix)
-    fix = f"fine-tune one: gptkit finetune --task {wanted.task}"
-    return UsageError(f"this model was fine-tuned on {trained_on}, not {wanted.task}", where=wanted.where, fix=fix)
-
-
-def _split(task: Task, options: EvalOptions) -> str:
-    """Return the split to score: the only one of a task for evaluation alone."""
-    return options.split if len(task.splits) > 1 else next(iter(task.splits))
-
-
-def _refuse_unlabelled(task: Task, examples: Loaded) -> None:
-    if any(one.label is None for one in examples.examples):
-        message = f"the examples of {task.name} have no labels"
-        raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
+        return UsageError(f"{spec.task} does not fit the model: {difference}", where=spec.where, fix=fix)
+    fix = f"fine-tune one: gptkit finetune --task {spec.task}"
+    return UsageError(f"this model was fine-tuned on {trained_on}, not {spec.task}", where=spec.where, fix=fix)

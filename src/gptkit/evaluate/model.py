@@ -9,20 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.writing import Written, write_texts, writing_options
+from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
 from gptkit.model.config_files import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.scoring.requests import Answer, Group
-from gptkit.scoring.scorer import Processes, Scorer
+from gptkit.scoring.scorer import Scorer
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.heads import (
@@ -39,6 +38,7 @@ from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
+from gptkit.training.processes import on_every_process
 from gptkit.training.step import autocast
 
 
@@ -53,12 +53,12 @@ class EvaluatedModel:
         self.config = read_config(described_in(directory) / "config.json")
         self.tokenizer = tokenizer_in(directory)
         self.encoder = Encoder(self.tokenizer, self.config.n_positions)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def tell_once(self, line: str) -> None:
+    def warn_once(self, line: str) -> None:
         """Warn of what was not told yet; what is wrong with the data is so for the weights of every step."""
-        if line not in self._told:
-            self._told.add(line)
+        if line not in self._warned:
+            self._warned.add(line)
             self.console.warn(line)
 
     def with_weights(self, directory: Path) -> EvaluatedModel:
@@ -107,25 +107,21 @@ class EvaluatedModel:
         """Answer groups of requests, showing how far it is."""
         unknown, tokens = self.encoder.count_unknown(groups)
         if unknown:
-            self.tell_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
+            self.warn_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
         total = sum(map(len, groups))
         with self.console.tally(total, noun="requests") as tally:
             return self._scorer.score(groups, banned, tally.reach)
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
-        model = load_model(self.directory)
-        processes = Processes(
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-            lambda own: list(gather_object([own])),
-        )
         return Scorer(
-            model.to(self.accelerator.device).eval(),
+            load_model(self.directory).to(self.accelerator.device).eval(),
             device=self.accelerator.device,
             precision=self.options.precision,
             batch_size=self.options.batch_size,
-            processes=processes,
+            rank=self.accelerator.process_index,
+            count=self.accelerator.num_processes,
+            everywhere=functools.partial(on_every_process, self.accelerator),
         )
 
     def classify(self, task: Task, examples: Sequence[Example]) -> Items:
@@ -134,7 +130,7 @@ class EvaluatedModel:
         limit = self.config.n_positions
         encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
         if encoded.n_truncated:
-            self.tell_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
+            self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
         with autocast(self.accelerator.device.type, self.options.precision):
             logits = logits_of(self._head, encoded)
         return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
@@ -145,15 +141,15 @@ class EvaluatedModel:
         model.to(self.accelerator.device).eval()
         return model
 
-    def write(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> Written:
+    def generate(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> GeneratedTexts:
         """Return the texts that the model writes to a protocol's prompts."""
         options = writing_options(protocol, self._writing)
         model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
         with self.console.tally(len(examples), noun="texts") as tally:
-            written = write_texts(model, examples, protocol, options, told=tally.add)
-        for note in written.notes:
+            generated = generate_texts(model, examples, protocol, options, on_text=tally.add)
+        for note in generated.notes:
             self.console.warn(note)
-        return written
+        return generated
 
     @functools.cached_property
     def _writing(self) -> TextModelOptions:

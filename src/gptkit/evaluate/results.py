@@ -10,21 +10,42 @@ The same run gives the same bytes: keys are sorted, numbers are the shortest tha
 
 from __future__ import annotations
 
+import functools
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from gptkit.scoring.measures import breakdown, measure
-from gptkit.scoring.protocols import Items, Protocol
+import numpy as np
+
+from gptkit.errors import InputError
+from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
+from gptkit.scoring.protocols import Column, Items, Protocol
+from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.system.json_files import json_name, json_object
+from gptkit.system.reading import read_text
 
 SCHEMA = "gptkit.eval/1"
 VERSION = "protocol_version"  # among the settings; those of version 1 do not say it
+MAX_BYTES = 1 << 30
+LARGEST = 1e15  # squares of it and sums of those are still finite
+RANGES = {
+    **dict.fromkeys(("correct", "confidence", "exact_match", "answer_f1"), (0.0, 1.0)),
+    **dict.fromkeys(("rouge1", "rouge2", "rougeL", "rouge"), (0.0, 1.0)),
+    **dict.fromkeys(("tokens", "words", "bytes", "characters", *BLEU_COLUMNS), (0.0, LARGEST)),
+    "nll": (-1e-3, LARGEST),  # a sum of logarithms of probabilities, but for rounding
+}
 _EXACT = 2.0**53  # up to here every whole number is a float
+_FIX = "write the baseline with `gptkit eval --output FILE`"
+_MISSING: Any = object()
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ProtocolResult:
     """A task by one protocol.
 
     `metrics` are those of measures.measure, `groups` those of measures.breakdown; `settings` is what of the model
@@ -43,13 +64,13 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluatedRun:
-    """A model's scores by "task/protocol"; a hash that is not known is None."""
+class EvalResults:
+    """A model's results by "task/protocol"; a hash that is not known is None."""
 
     model: str
     model_sha256: str | None
     tokenizer_sha256: str | None
-    scores: Mapping[str, Scored]
+    results: Mapping[str, ProtocolResult]
 
     def as_json(self, *, items: bool = False) -> dict[str, Any]:
         """Return the object that `--json` prints, or with the items the one of the file."""
@@ -58,21 +79,31 @@ class EvaluatedRun:
             "model": self.model,
             "model_sha256": self.model_sha256,
             "tokenizer_sha256": self.tokenizer_sha256,
-            "results": {key: _result(one) for key, one in self.scores.items()},
+            "results": {
+                key: {name: value for name, value in vars(result).items() if name != "items"}
+                for key, result in self.results.items()
+            },
         }
         if items:
-            written["items"] = {key: _items(one.items) for key, one in self.scores.items() if one.items is not None}
+            written["items"] = {key: _written(one.items) for key, one in self.results.items() if one.items is not None}
         return written
 
 
-def scored(protocol: Protocol, items: Items, data_sha256: str, settings: Mapping[str, Any]) -> Scored:
-    """Return the measures of a protocol's items; InputError, with the measure's name, where one is not finite."""
-    return Scored(
+def result_of(
+    protocol: Protocol,
+    items: Items,
+    data_sha256: str,
+    settings: Mapping[str, Any],
+    values: Mapping[str, float] = {},
+) -> ProtocolResult:
+    """Return the measures of a protocol's items, but those that `values` has already; InputError, with the measure's
+    name, where one is not finite."""
+    return ProtocolResult(
         len(items.ids),
         data_sha256,
         settings,
         protocol.per_token,
-        measure(protocol.measures, items),
+        measure(protocol.measures, items, values),
         items,
         breakdown(protocol.measures, items),
         items.cut,
@@ -80,34 +111,114 @@ def scored(protocol: Protocol, items: Items, data_sha256: str, settings: Mapping
     )
 
 
-def eval_text(run: EvaluatedRun, more: Mapping[str, Any] | None = None) -> str:
+def eval_text(run: EvalResults, more: Mapping[str, Any] | None = None) -> str:
     """Return the text of the `--output` file, a key a line; `more` are further keys, such as the comparison."""
     written = {**run.as_json(items=True), **(more or {})}
-    lines = [f"{json.dumps(key)}: {_dumps(written[key])}" for key in sorted(written)]
+    dumps = functools.partial(json.dumps, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    lines = [f"{dumps(key)}: {dumps(written[key])}" for key in sorted(written)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
-
-
-def _result(one: Scored) -> dict[str, Any]:
-    return {
-        "n": one.n,
-        "data_sha256": one.data_sha256,
-        "settings": dict(one.settings),
-        "per_token": one.per_token,
-        "metrics": {name: dict(entry) for name, entry in one.metrics.items()},
-        "groups": dict(one.groups),
-        "cut": one.cut,
-        "impossible": one.impossible,
-    }
-
-
-def _items(items: Items) -> dict[str, Any]:
+def _written(items: Items) -> dict[str, Any]:
     columns = {name: [_number(value) for value in column.tolist()] for name, column in items.columns.items()}
     return {"ids": list(items.ids), "columns": columns}
 
 
 def _number(value: float) -> float | int:
     return int(value) if value.is_integer() and abs(value) < _EXACT else value
+
+
+def read_baseline(path: Path) -> EvalResults:
+    """Return the run of an `--output` file; InputError, with file and key, for anything else."""
+    where = f"--baseline {path}"
+    root = json_object(read_text(path, "a baseline", most=MAX_BYTES, fix=_FIX), where, _FIX)
+    schema = root.get("schema")
+    if schema != SCHEMA:
+        found = f"schema {schema[:60]!r}" if isinstance(schema, str) else "no schema"
+        raise InputError(f"{found}, where {SCHEMA} is needed", where=where, fix=_FIX)
+    results = _field(root, "results", dict, where)
+    items = _field(root, "items", dict, where, default={})
+    for key in items:
+        if key not in results:
+            raise InputError(f"items of {key[:80]!r} without results", where=f"{where}: items", fix=_FIX)
+    return EvalResults(
+        _field(root, "model", str, where, default=""),
+        _field(root, "model_sha256", str, where, default=None),
+        _field(root, "tokenizer_sha256", str, where, default=None),
+        {key: _read_result(key, results, items, where) for key in sorted(results)},
+    )
+
+
+def _read_result(key: str, results: Mapping[str, Any], items: Mapping[str, Any], where: str) -> ProtocolResult:
+    place = f"{where}: results.{key[:80]}"
+    result = _field(results, key, dict, place)
+    n = _field(result, "n", int, place)
+    metrics = _field(result, "metrics", dict, place)
+    for name in metrics:
+        _field(metrics, name, dict, f"{place}.metrics")
+    own = _read_items(_field(items, key, dict, where), n, f"{where}: items.{key[:80]}") if key in items else None
+    if own is not None:
+        _require_agreement(metrics, own, f"{place}.metrics")
+    return ProtocolResult(
+        n,
+        _field(result, "data_sha256", str, place),
+        _field(result, "settings", dict, place, default={}),
+        _field(result, "per_token", bool, place, default=False),
+        metrics,
+        own,
+    )
+
+
+def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> None:
+    """Refuse figures that do not follow from the items that they are said to be of."""
+    for name, entry in metrics.items():
+        measure = MEASURES.get(name)
+        if measure is None or not set(measure.statistic.columns) <= set(items.columns):
+            continue
+        if _field(entry, "higher_is_better", bool, f"{place}.{name}") != measure.higher_is_better:
+            message = f"{name} is {'better' if measure.higher_is_better else 'worse'} when it is higher"
+            raise InputError(message, where=f"{place}.{name}", fix=_FIX)
+        said, found = entry.get("value"), value_of(measure, items.columns)
+        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isclose(said, found, rel_tol=1e-6):
+            message = f"the value {said!r:.40} does not follow from its items, which give {found:.6g}"
+            raise InputError(message, where=f"{place}.{name}", fix=_FIX)
+
+
+def _read_items(entry: Mapping[str, Any], n: int, place: str) -> Items:
+    ids = _field(entry, "ids", list, place)
+    if not all(isinstance(one, str) for one in ids):
+        raise InputError("an id is not a string", where=f"{place}.ids", fix=_FIX)
+    if len(set(ids)) < len(ids):
+        [(twice, _)] = Counter(ids).most_common(1)
+        raise InputError(f"the id {twice[:60]!r} is there twice", where=f"{place}.ids", fix=_FIX)
+    if len(ids) != n:
+        raise InputError(f"{len(ids)} ids, where n is {n}", where=f"{place}.ids", fix=_FIX)
+    columns = _field(entry, "columns", dict, place)
+    return Items(tuple(ids), {name: _column(columns, name, n, f"{place}.columns") for name in sorted(columns)})
+
+
+def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column:
+    """Return a column of numbers that its name may hold; InputError for anything else."""
+    values, where = _field(columns, name, list, place), f"{place}.{name[:60]}"
+    if len(values) != n:
+        raise InputError(f"{len(values)} values for {n} items", where=where, fix=_FIX)
+    low, high = RANGES.get(name, (-LARGEST, LARGEST))
+    for index, value in enumerate(values):
+        # Not a number fails the comparison; a boolean is one in Python alone.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            message = f"item {index}: {json.dumps(value)[:40]} is not a number from {low:g} to {high:g}"
+            raise InputError(message, where=where, fix=_FIX)
+        if name == "correct" and value not in (0, 1):
+            raise InputError(f"item {index}: {value} is not 0 or 1", where=where, fix=_FIX)
+    return np.array(values, np.float64)
+
+
+def _field(entry: Mapping[str, Any], key: str, kind: type[_Kind], place: str, default: Any = _MISSING) -> Any:
+    """Return a value of a JSON object; InputError when it is of another kind, or missing without a default."""
+    value = entry.get(key, default)
+    if value is _MISSING:
+        raise InputError(f"no {key[:80]!r}", where=place, fix=_FIX)
+    if value is default or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
+        return value
+    wanted = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a whole number"}[kind]
+    raise InputError(f"{key[:80]!r} is a JSON {json_name(value)}, where {wanted} is needed", where=place, fix=_FIX)

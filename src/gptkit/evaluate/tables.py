@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.evaluate.jobs import Job
-from gptkit.evaluate.results import EvaluatedRun, Scored
+from gptkit.evaluate.results import EvalResults, ProtocolResult
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import Protocol
 
@@ -15,10 +15,10 @@ COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
 SHOWN_PARTS = 20  # of a breakdown on a screen; JSON has all
 
 
-def show_scores(run: EvaluatedRun, jobs: Sequence[Job], console: Console) -> None:
+def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
     """Print a table for each task, and how each of its numbers is computed."""
     for job in jobs:
-        scores = [(protocol, run.scores[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
+        scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
         n, sha256 = len(job.examples.examples), job.examples.sha256
         title = f"{job.name}: {n:,} examples, data {sha256[:12]}"
         console.table(title, COLUMNS, [row for protocol, one in scores for row in _rows(protocol, one)])
@@ -31,13 +31,13 @@ def show_scores(run: EvaluatedRun, jobs: Sequence[Job], console: Console) -> Non
         console.result("")
 
 
-def _rows(protocol: Protocol, one: Scored) -> Iterator[tuple[str, ...]]:
+def _rows(protocol: Protocol, one: ProtocolResult) -> Iterator[tuple[str, ...]]:
     for name, figures in one.metrics.items():
         published = ", ".join(
-            f"{each.model} {shown(name, each.value)}" for each in protocol.published if each.measure == name
+            f"{each.model} {MEASURES[name].shown(each.value)}" for each in protocol.published if each.measure == name
         )
-        measure = name.replace("_", " ")
-        yield protocol.name, measure, shown(name, figures["value"]), _error(name, figures), f"{one.n:,}", published
+        value = MEASURES[name].shown(figures["value"])
+        yield protocol.name, name.replace("_", " "), value, _error(name, figures), f"{one.n:,}", published
 
 
 def _parts(protocol: Protocol, parts: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -45,18 +45,10 @@ def _parts(protocol: Protocol, parts: Mapping[str, Any]) -> list[tuple[str, ...]
     rows: list[tuple[str, ...]] = []
     for part, entry in parts.items():
         figures = entry["metrics"][name]
-        value = "n/a" if figures["value"] is None else shown(name, figures["value"])
+        value = "n/a" if figures["value"] is None else MEASURES[name].shown(figures["value"])
         rows.append((part, value, _error(name, figures), f"{entry['n']:,}"))
     return rows
 
 
 def _error(name: str, figures: Mapping[str, Any]) -> str:
-    return "n/a" if figures["stderr"] is None else shown(name, figures["stderr"])
-
-
-def shown(measure: str, value: float) -> str:
-    """Return a value as people read it: shares in percent, perplexities and bits as they are."""
-    unit = MEASURES[measure].unit
-    if unit == "percent":
-        return f"{100 * value:.2f}%"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}" if unit == "perplexity" else f"{value:.4f}"
+    return "n/a" if figures["stderr"] is None else MEASURES[name].shown(figures["stderr"])

@@ -14,11 +14,11 @@ from gptkit.text.examples import Example
 from gptkit.text.tokenizers.encoding import encode_pieces
 
 
-class Written(NamedTuple):
+class GeneratedTexts(NamedTuple):
     """The texts in the order of the examples, how many prompts were cut, and notes on what the model did not see."""
 
     texts: list[Generated]
-    cut: int
+    truncated: int
     notes: tuple[str, ...]
 
 
@@ -28,15 +28,15 @@ def writing_options(protocol: GeneratedProtocol, base: TextModelOptions) -> Text
     return replace(base, **options)
 
 
-def write_texts(
+def generate_texts(
     model: TextModel,
     examples: Sequence[Example],
     protocol: GeneratedProtocol,
     options: TextModelOptions,
     *,
-    told: Callable[[int], None],
-) -> Written:
-    """Return the text that the model writes after each example's prompt; `told` hears of the tokens of each.
+    on_text: Callable[[int], None],
+) -> GeneratedTexts:
+    """Return the text that the model writes after each example's prompt; `on_text` is called with the tokens of each.
 
     A text depends on the example, its place among `examples` and the seed, not on those beside it. A prompt that leaves
     no room for its text is cut at the left, so that its end stays, and a note says how many were.
@@ -49,9 +49,9 @@ def write_texts(
     generation = model.generate([prompts[place] for place in order], order, options, live=False)
     for one in generation:
         if one.finished:
-            told(len(generation.drafts[one.row].token_ids))
+            on_text(len(generation.drafts[one.row].token_ids))
     texts = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
-    return Written([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
+    return GeneratedTexts([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
 
 
 def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Prompt], int]:

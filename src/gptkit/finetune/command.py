@@ -71,7 +71,7 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
     check_run(options, command="finetune")
     check_tracker(options.report_to)
     # Auto never compiles here, where nearly every batch has a length of its own.
-    choices = rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    choices = rules.choose(options.precision, options.compile, hardware)
     processes = options.num_processes or 1
     fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
     rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)

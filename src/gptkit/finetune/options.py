@@ -60,7 +60,7 @@ class FinetuneOptions(TrainingOptions):
     )
     layer_decay: float = option(
         1.0,
-        "Learning-rate factor per layer downwards; 0.38 = ULMFiT's (its 3.2).",
+        "Learning-rate factor per layer downwards; 0.38 = ULMFiT's (3.2).",
         minimum=0,
         maximum=1,
         panel="Advanced",

@@ -38,7 +38,7 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
     attended = sys.stdin.isatty()
     if attended:
         console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
-    with signals.unwatched() if attended else contextlib.nullcontext():
+    with signals.default_interrupts() if attended else contextlib.nullcontext():
         _talk(dialogue, console, attended=attended)
 
 

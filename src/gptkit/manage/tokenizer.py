@@ -72,7 +72,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "tokenizer": options.tokenizer,
         "tokenizer_dir": options.out.absolute(),
         "entries": len(tokenizer),
-        "training_bytes": corpus.train_bytes,
+        "training_bytes": corpus.train.count_bytes(),
         "seconds": seconds,
         "sha256": fingerprint(tokenizer),
     }
@@ -90,7 +90,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _opened(options.data, "0.1", console)
     first, second = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
-    comparison = compare(first, second, take(corpus.train_pieces(), round(options.megabytes * 1e6)))
+    comparison = compare(first, second, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
     _show(comparison, options, console)
     fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
     return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **dataclasses.asdict(comparison)}
@@ -108,7 +108,7 @@ def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
 def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
     from gptkit.text.tokenizers.kinds import train_tokenizer, training_note
 
-    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train_pieces()))
+    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train.pieces()))
     if note := training_note(spec, tokenizer):
         console.warn(note)
     return tokenizer

@@ -70,12 +70,12 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
     first_measured, second_measured = (
         Measured(
             entries=len(tokenizer),
-            tokens=len(one.ids),
-            tokens_per_byte=len(one.ids) / max(1, size),
-            tokens_per_word=len(one.ids) / max(1, words),
-            megabytes_per_second=size / 1e6 / one.seconds,
+            tokens=len(encoding.ids),
+            tokens_per_byte=len(encoding.ids) / max(1, size),
+            tokens_per_word=len(encoding.ids) / max(1, words),
+            megabytes_per_second=size / 1e6 / encoding.seconds,
         )
-        for tokenizer, one in zip((first, second), encoded, strict=True)
+        for tokenizer, encoding in zip((first, second), encoded, strict=True)
     )
     difference = _first_difference(first, second, *encoded, pieces)
     return Comparison(

@@ -59,7 +59,7 @@ def _check(options: PretrainOptions, hardware: Hardware) -> None:
     """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
-    rules.choose(options.precision, options.compile, hardware, total_flops=0.0)
+    rules.choose(options.precision, options.compile, hardware)
 
 
 def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
@@ -130,7 +130,7 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
                 model,
                 text.validation.ids,
                 sequence_length=inputs.sequence_length,
-                utf8_bytes=inputs.corpus.validation_bytes,
+                utf8_bytes=text.validation.utf8_bytes,
                 should_stop=should_stop,
             ),
             flops_per_token=flops,

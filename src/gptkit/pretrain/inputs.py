@@ -78,8 +78,7 @@ def prepare_inputs(
     rows_per_step = _rows_per_step(options, sequence_length)
     corpus = _corpus(options, say, recipe_note)
     spec, tokenizer, text = options.tokenizer or DEFAULT_TOKENIZER, given.tokenizer, None
-    tokens = corpus.train_bytes // BYTES_PER_TOKEN, corpus.validation_bytes // BYTES_PER_TOKEN
-    is_tokenized = not for_plan or corpus.train_bytes <= READ_AT_ONCE
+    is_tokenized = not for_plan or corpus.train.about_bytes <= READ_AT_ONCE
     if tokenizer is None and (is_tokenized or not spec.startswith("bpe:")):
         tokenizer = _trained_tokenizer(spec, corpus, say)
     if is_tokenized:
@@ -89,6 +88,8 @@ def prepare_inputs(
             say(note)
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises now if the text is too short
         tokens = len(text.train), len(text.validation)
+    else:
+        tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     with torch.device("meta") if for_plan else nullcontext():
         model = given.model or _fresh_model(options, vocabulary)
@@ -147,7 +148,7 @@ def _corpus(options: PretrainOptions, say: Callable[[str], None], recipe_note: s
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     if recipe_note:
         say(recipe_note)
-    say(f"data: {corpus.description}; {corpus.train_bytes / 1e6:.2f} MB to train on")
+    say(f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on")
     for note in corpus.notes:
         say(note)
     return corpus

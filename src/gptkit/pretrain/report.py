@@ -73,15 +73,16 @@ def model_card(
     sample: str | None,
 ) -> ModelCard:
     """Return the card of a finished run."""
-    config = inputs.model.config
+    config, text = inputs.model.config, inputs.text
+    assert text is not None  # a plan has no card
     family = "GPT-2 (layer norms first)" if config.pre_norm else "GPT-1 (layer norms last)"
     return ModelCard(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         parameters=inputs.model.num_parameters(),
         shape=describe_shape(config),
-        data=f"{inputs.corpus.description}: {inputs.corpus.train_bytes:,} bytes to train on, "
-        f"{inputs.corpus.validation_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} bytes to train on, "
+        f"{text.validation.utf8_bytes:,} for validation",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",

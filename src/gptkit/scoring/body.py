@@ -7,8 +7,8 @@ layer ends with the places asked for: about 1.6 times as fast as GPTModel under 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,19 @@ from torch.nn import functional as F
 
 from gptkit.model.modeling_gpt import GPTBlock, GPTModel
 
+FUSED = {"gelu_new": ("gelu", "tanh"), "gelu": ("gelu", "none")}  # activation -> oneDNN's name for it in a product
 # ids (row, slot), positions (row, slot), mask (row, 1, query, key) to be added, places (place,): row * slots + slot
 # -> hidden states (place, n_embd). Without positions they count from 0, without a mask causality is one.
 Body = Callable[[Tensor, Tensor | None, Tensor | None, Tensor], Tensor]
 
-# oneDNN's names of what it computes inside a product; a model of another activation has the plain body.
-FUSED = {"gelu_new": ("gelu", "tanh"), "gelu": ("gelu", "none")}
-
 
 def body_of(model: GPTModel, device: torch.device, dtype: torch.dtype) -> Body:
-    """Return the fastest body that device and build of torch have; `dtype` is that of products and masks."""
-    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if device.type == "cpu" and has_onednn and model.config.activation_function in FUSED:
+    """Return the fastest body that device, build of torch and activation have; `dtype` is that of products and masks.
+
+    An activation that is not in FUSED is left to the model's own forward pass.
+    """
+    has_fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if device.type == "cpu" and has_fused and model.config.activation_function in FUSED:
         return PackedBody(model, dtype)
 
     def plain_body(ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:
@@ -45,7 +46,8 @@ class PackedBody:
     def __init__(self, model: GPTModel, dtype: torch.dtype) -> None:
         self.model = model
         self.dtype = dtype
-        self.layers = [_Layer(block, dtype) for block in model.h]  # type: ignore[arg-type]
+        activation = FUSED[model.config.activation_function]
+        self.layers = [_Layer(block, dtype, activation) for block in cast(Iterable[GPTBlock], model.h)]
 
     def __call__(self, ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:
         positions = torch.arange(ids.shape[1]) if positions is None else positions
@@ -57,10 +59,9 @@ class PackedBody:
 
 
 class _Layer:
-    def __init__(self, block: GPTBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: GPTBlock, dtype: torch.dtype, activation: tuple[str, str]) -> None:
         self.block = block
         self.dtype = dtype
-        activation = FUSED[block.attn.config.activation_function]
         self.c_attn = _Product(block.attn.c_attn, dtype)
         self.c_proj = _Product(block.attn.c_proj, dtype)
         self.mlp_fc = _Product(block.mlp.c_fc, dtype, *activation)

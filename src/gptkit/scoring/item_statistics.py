@@ -1,4 +1,4 @@
-"""Kinds of statistics of items: a value, its standard error, and how a gate compares two runs by it.
+"""Kinds of statistics of items: a value, its standard error, and what a gate compares of two runs.
 
 Columns are a mapping from names to arrays (item,); `measures.py` tells which there are.
 """
@@ -11,28 +11,56 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from gptkit.evaluate.gate.detectable import RowMetric
-from gptkit.evaluate.gate.gate import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
-from gptkit.evaluate.gate.paired_tests import Floats, bootstrap_error
-from gptkit.scoring.calibration import accuracy_of_most_confident, calibration_error, most_confident
-from gptkit.scoring.corpus_bleu import BLEU_COLUMNS, corpus_bleu
+from gptkit.scoring.resampled_metrics import BLEU_COLUMNS, accuracy_of_most_confident, corpus_bleu, most_confident
+from gptkit.scoring.resampling import Floats, PairStatistic, bootstrap_error
 
 Columns = Mapping[str, Floats]
-_RESAMPLES = 1_000
+_RESAMPLES = 1_000  # for a standard error
+
+
+@dataclass(frozen=True)
+class RightOrWrong:
+    """What a gate compares of an accuracy: whether each item was right, 1 or 0 (item,), in both runs in one order.
+
+    floor: the smallest drop that counts.
+    """
+
+    baseline: ArrayLike
+    present: ArrayLike
+    floor: float
+
+
+@dataclass(frozen=True)
+class MeanOfItems:
+    """The same of a mean of per-item values (item,), such as the NLL of documents."""
+
+    baseline: ArrayLike
+    present: ArrayLike
+    floor: float
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class MetricOfPairs:
+    """The same of a metric of all items at once that is better when higher, from predictions and references (item,)."""
+
+    baseline: ArrayLike
+    present: ArrayLike
+    references: ArrayLike
+    metric: PairStatistic
+    floor: float
+
+
+Scores = RightOrWrong | MeanOfItems | MetricOfPairs
 
 
 class Statistic(ABC):
     """A function of items, made of `columns`; `asked` of them say what both runs were asked: they must be the same."""
 
-    @property
-    @abstractmethod
-    def columns(self) -> tuple[str, ...]: ...
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        return ()
+    columns: tuple[str, ...]
+    asked: tuple[str, ...] = ()
 
     @abstractmethod
     def value(self, columns: Columns) -> float:
@@ -42,25 +70,21 @@ class Statistic(ABC):
     def stderr(self, columns: Columns) -> float:
         """Return the standard error of the value, of two items or more."""
 
-    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores | None:
-        """Return what a gate compares, the floor being in the unit of the value; None: it is reported only."""
-        return None
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        """Return what a gate compares, the floor being in the unit of the value."""
+        raise NotImplementedError(f"{type(self).__name__} is reported, not gated")
 
     def in_unit(self, drop: float, baseline: Columns) -> float:
         """Return a drop of the scores as one of the value, from that of the baseline; inf where it is too large."""
         return drop
 
 
-@dataclass(frozen=True)
 class Mean(Statistic):
     """The mean of a column; `binary`: of 0 and 1, a share."""
 
-    column: str
-    binary: bool = False
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+    def __init__(self, column: str, *, binary: bool = False) -> None:
+        self.columns = (column,)
+        self.column, self.binary = column, binary
 
     def value(self, columns: Columns) -> float:
         return float(columns[self.column].mean())
@@ -75,7 +99,6 @@ class Mean(Statistic):
         return MeanOfItems(before, after, floor, higher_is_better=True)
 
 
-@dataclass(frozen=True)
 class Rate(Statistic):
     """The nats of all items over their units (None: an item is one): in bits, or as a perplexity, e to their power.
 
@@ -83,16 +106,10 @@ class Rate(Statistic):
     items, the units being the same in both runs.
     """
 
-    units: str | None
-    perplexity: bool
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ("nll", *self.asked)
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        return (self.units,) if self.units else ()
+    def __init__(self, units: str | None, *, perplexity: bool) -> None:
+        self.asked = (units,) if units else ()
+        self.columns = ("nll", *self.asked)
+        self.units, self.perplexity = units, perplexity
 
     def value(self, columns: Columns) -> float:
         rate = float(self._parts(columns).mean())
@@ -121,35 +138,40 @@ class Rate(Statistic):
         return np.asarray(nats / columns[self.units].mean() if self.units else nats)
 
 
-@dataclass(frozen=True)
 class OfPairs(Statistic):
     """A function of a column of predictions and one of references, such as a correlation.
 
-    `rows` makes the same function along the last axis, given values among which are all that occur.
+    `rows_among` makes it along the last axis, given values among which are all that occur. `metric` names the metric
+    of metrics.py whose value it is; without one the rows give it.
     """
 
-    metric: Callable[[Floats, Floats], float]
-    rows: Callable[[Floats], RowMetric]
-    prediction: str = "prediction"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.prediction, "reference")
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        return ("reference",)
+    def __init__(
+        self,
+        rows_among: Callable[[Floats], PairStatistic],
+        metric: str | None = None,
+        *,
+        columns: tuple[str, str] = ("prediction", "reference"),
+    ) -> None:
+        self.columns, self.asked = columns, columns[1:]
+        self.rows_among, self.metric = rows_among, metric
 
     def value(self, columns: Columns) -> float:
-        return float(self.metric(columns[self.prediction], columns["reference"]))
+        predictions, references = (columns[name] for name in self.columns)
+        if self.metric is None:
+            return float(self.rows_among(references)(predictions, references))
+        from gptkit.scoring.metrics import compute  # takes seconds
+
+        return compute(self.metric, predictions, references)
 
     def stderr(self, columns: Columns) -> float:
-        predictions, references = columns[self.prediction], columns["reference"]
-        return _bootstrap(self.rows(np.concatenate([predictions, references])), predictions, references)
+        predictions, references = (columns[name] for name in self.columns)
+        return _bootstrap(self.rows_among(np.concatenate([predictions, references])), predictions, references)
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
-        before, after, references = baseline[self.prediction], present[self.prediction], present["reference"]
-        return MetricOfPairs(before, after, references, self.rows(np.concatenate([before, after, references])), floor)
+        prediction, reference = self.columns
+        before, after, references = baseline[prediction], present[prediction], present[reference]
+        rows = self.rows_among(np.concatenate([before, after, references]))
+        return MetricOfPairs(before, after, references, rows, floor)
 
 
 class Bleu(Statistic):
@@ -159,9 +181,7 @@ class Bleu(Statistic):
     given another's text matches nothing.
     """
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return BLEU_COLUMNS
+    columns = BLEU_COLUMNS
 
     def value(self, columns: Columns) -> float:
         return float(corpus_bleu(_counts(columns).sum(axis=0)))
@@ -179,29 +199,13 @@ class Bleu(Statistic):
         return MetricOfPairs(items, texts, items, _bleu_rows(np.concatenate([before, after]), n), floor)
 
 
-class CalibrationError(Statistic):
-    """The expected calibration error, 0 to 1."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ("confidence", "correct")
-
-    def value(self, columns: Columns) -> float:
-        return float(calibration_error(columns["confidence"], columns["correct"]))
-
-    def stderr(self, columns: Columns) -> float:
-        return _bootstrap(calibration_error, columns["confidence"], columns["correct"])
-
-
-@dataclass(frozen=True)
 class MostConfident(Statistic):
     """The accuracy of the most confident share of the items."""
 
-    share: float
+    columns = ("confidence", "correct")
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ("confidence", "correct")
+    def __init__(self, share: float) -> None:
+        self.share = share
 
     def value(self, columns: Columns) -> float:
         return accuracy_of_most_confident(columns["confidence"], columns["correct"], self.share)
@@ -215,7 +219,7 @@ def _error_of_mean(values: Floats) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
-def _bootstrap(rows: RowMetric, predictions: Floats, references: Floats) -> float:
+def _bootstrap(rows: PairStatistic, predictions: Floats, references: Floats) -> float:
     def values(chosen: NDArray[np.int64]) -> Floats:
         return rows(predictions[chosen], references[chosen])
 
@@ -226,7 +230,7 @@ def _counts(columns: Columns) -> Floats:
     return np.stack([columns[name] for name in BLEU_COLUMNS], axis=-1)  # (item, column)
 
 
-def _bleu_rows(counts: Floats, n: int) -> RowMetric:
+def _bleu_rows(counts: Floats, n: int) -> PairStatistic:
     """Return BLEU along the last axis for texts whose counts (text, column) are those of n items, of one run or two."""
 
     def rows(predictions: Floats, references: Floats) -> Floats:

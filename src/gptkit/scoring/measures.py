@@ -9,32 +9,29 @@ Columns of items, each (item,):
     confidence                              probability of the prediction, beside `correct`
     impossible                              choices that could not be scored, where an item has any
     exact_match, answer_f1, rouge1, ...     0 to 1, averaged
-    bleu_matches_1, ...                     counts that add up, see corpus_bleu.py
+    bleu_matches_1, ...                     counts that add up, see resampled_metrics.corpus_bleu
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from gptkit.errors import InputError
-from gptkit.scoring import metrics
-from gptkit.scoring.item_statistics import (
-    Bleu,
-    CalibrationError,
-    Columns,
-    Mean,
-    MostConfident,
-    OfPairs,
-    Rate,
-    Statistic,
-)
+from gptkit.scoring.item_statistics import Bleu, Columns, Mean, MostConfident, OfPairs, Rate, Statistic
 from gptkit.scoring.protocols import Items
-from gptkit.scoring.resampled_metrics import auc_rows, f1_rows, matthews_of, pearson_rows, spearman_rows
+from gptkit.scoring.resampled_metrics import (
+    auc_rows,
+    calibration_error,
+    f1_rows,
+    matthews_of,
+    pearson_rows,
+    spearman_rows,
+)
 
 Unit = Literal["percent", "perplexity", "bits", "correlation", "points"]
 
@@ -61,6 +58,14 @@ class Measure:
             raise ValueError(f"{self.name} is not gated")
         return self.floor * baseline if self.relative else self.floor
 
+    def shown(self, value: float) -> str:
+        """Return a value as people read it: shares in percent, perplexities and bits as they are."""
+        if self.unit == "percent":
+            return f"{100 * value:.2f}%"
+        if abs(value) >= 1000:
+            return f"{value:,.1f}"
+        return f"{value:.4g}" if self.unit == "perplexity" else f"{value:.4f}"
+
 
 _SHARE = 0.02  # two points: less than that separates no two models of a paper's table
 _CORRELATION = 0.02  # two points of a hundred, as GLUE's tables count correlations
@@ -79,10 +84,7 @@ def _bits(name: str, units: str) -> Measure:
     return Measure(name, Rate(units, perplexity=False), "bits", _BITS, higher_is_better=False)
 
 
-def _auc(scores: Any, references: Any) -> float:
-    return float(auc_rows(scores, references))
-
-
+_CALIBRATION_ERROR = OfPairs(lambda values: calibration_error, columns=("confidence", "correct"))
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -92,17 +94,12 @@ MEASURES = {
         _perplexity("perplexity", None),
         _bits("bits_per_byte", "bytes"),
         _bits("bits_per_character", "characters"),
-        Measure(
-            "matthews",
-            OfPairs(metrics.matthews, lambda values: matthews_of(np.unique(values))),
-            "correlation",
-            _CORRELATION,
-        ),
-        Measure("f1", OfPairs(metrics.f1, lambda values: f1_rows), "percent", _SHARE),
-        Measure("pearson", OfPairs(metrics.pearson, lambda values: pearson_rows), "correlation", _CORRELATION),
-        Measure("spearman", OfPairs(metrics.spearman, lambda values: spearman_rows), "correlation", _CORRELATION),
-        Measure("auc", OfPairs(_auc, lambda values: auc_rows, prediction="score"), "percent", _SHARE),
-        Measure("calibration_error", CalibrationError(), "percent", None, higher_is_better=False),
+        Measure("matthews", OfPairs(matthews_of, "matthews"), "correlation", _CORRELATION),
+        Measure("f1", OfPairs(lambda values: f1_rows, "f1"), "percent", _SHARE),
+        Measure("pearson", OfPairs(lambda values: pearson_rows, "pearson"), "correlation", _CORRELATION),
+        Measure("spearman", OfPairs(lambda values: spearman_rows, "spearman"), "correlation", _CORRELATION),
+        Measure("auc", OfPairs(lambda values: auc_rows, columns=("score", "reference")), "percent", _SHARE),
+        Measure("calibration_error", _CALIBRATION_ERROR, "percent", None, higher_is_better=False),
         Measure("accuracy_top_1_percent", MostConfident(0.01), "percent", None),
         Measure("accuracy_top_10_percent", MostConfident(0.1), "percent", None),
         Measure("exact_match", Mean("exact_match"), "percent", _SHARE),
@@ -113,14 +110,14 @@ MEASURES = {
 }
 
 
-def measure(names: Sequence[str], items: Items) -> dict[str, dict[str, Any]]:
+def measure(names: Sequence[str], items: Items, values: Mapping[str, float] = {}) -> dict[str, dict[str, Any]]:
     """Return value, stderr (None: of a single item there is none) and higher_is_better of each measure by name.
 
-    InputError, with the measure's name, without items and where a value is not finite.
+    `values` are those that are known. InputError, with the measure's name, without items and where one is not finite.
     """
     found = {}
     for name in names:
-        value = value_of(MEASURES[name], items.columns)
+        value = values[name] if name in values else value_of(MEASURES[name], items.columns)
         if not math.isfinite(value):
             fix = "check the model's weights, and that the data hold what the measure needs"
             raise InputError(f"{name} is {value} over {len(items.ids)} items", fix=fix)

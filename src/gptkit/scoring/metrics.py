@@ -1,4 +1,7 @@
-"""The metrics of GLUE (Wang et al. 2018, table 1): pure functions of predictions and references, each (example,).
+"""The metrics of labelled tasks (GLUE: Wang et al. 2018, table 1), as classes of the `evaluate` library.
+
+Fine-tuning and `gptkit eval` compute them here. Importing this takes seconds, for `evaluate` and `datasets` come along:
+import it where the first metric is computed. Nothing is loaded by name, and no network is used.
 
 Where a metric is not defined (one side is constant, or a class is never met), it is 0.0; what is not finite gives a
 correlation of NaN.
@@ -6,74 +9,125 @@ correlation of NaN.
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
+import datasets
 import numpy as np
 from numpy.typing import NDArray
+
+import evaluate
+from gptkit.scoring.resampling import Floats
 
 Values = Sequence[float] | NDArray[Any]
 
 
-def accuracy(predictions: Values, references: Values) -> float:
-    """Return the share of examples whose prediction is the reference."""
-    predicted, true = _arrays(predictions, references)
-    return float((predicted == true).mean())
+class PairMetric(evaluate.Metric):  # type: ignore[misc]
+    """A metric of predictions and references, each (example,), that keeps nothing on the disk."""
+
+    metric: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__(keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        return ""  # `evaluate` would make a folder under $HOME, and never use it
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({name: datasets.Value("float64") for name in ("predictions", "references")})
+        return evaluate.MetricInfo(description=str(self.__doc__), citation="", features=features)
+
+    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
+        return {self.metric: self.value(np.array(predictions), np.array(references))}
+
+    @abstractmethod
+    def value(self, predicted: Floats, true: Floats) -> float:
+        """Return the metric, a pure function."""
 
 
-def f1(predictions: Values, references: Values) -> float:
-    """Return the harmonic mean of precision and recall of class 1."""
-    from sklearn.metrics import f1_score
+class Accuracy(PairMetric):
+    """The share of examples whose prediction is the reference."""
 
-    predicted, true = _arrays(predictions, references)
-    return float(f1_score(true == 1, predicted == 1, zero_division=0.0))
+    metric = "accuracy"
 
-
-def matthews(predictions: Values, references: Values) -> float:
-    """Return Matthews' correlation coefficient, -1 to 1, of two or more classes."""
-    from sklearn.metrics import matthews_corrcoef
-
-    predicted, true = _arrays(predictions, references)
-    if _is_constant(predicted) or _is_constant(true):
-        return 0.0
-    return float(matthews_corrcoef(true, predicted))
+    def value(self, predicted: Floats, true: Floats) -> float:
+        return float((predicted == true).mean())
 
 
-def pearson(predictions: Values, references: Values) -> float:
-    """Return Pearson's linear correlation, -1 to 1."""
-    from scipy.stats import pearsonr
+class F1(PairMetric):
+    """The harmonic mean of precision and recall of class 1."""
 
-    return _correlation(pearsonr, predictions, references)
+    metric = "f1"
 
+    def value(self, predicted: Floats, true: Floats) -> float:
+        from sklearn.metrics import f1_score
 
-def spearman(predictions: Values, references: Values) -> float:
-    """Return Spearman's correlation of ranks, -1 to 1; equal values share their mean rank."""
-    from scipy.stats import spearmanr
-
-    return _correlation(spearmanr, predictions, references)
+        return float(f1_score(true == 1, predicted == 1, zero_division=0.0))
 
 
-METRICS: Mapping[str, Callable[[Values, Values], float]] = {
-    metric.__name__: metric for metric in (accuracy, f1, matthews, pearson, spearman)
-}
+class Matthews(PairMetric):
+    """Matthews' correlation coefficient, -1 to 1, of two or more classes."""
+
+    metric = "matthews"
+
+    def value(self, predicted: Floats, true: Floats) -> float:
+        from sklearn.metrics import matthews_corrcoef
+
+        if _is_constant(predicted) or _is_constant(true):
+            return 0.0
+        return float(matthews_corrcoef(true, predicted))
 
 
-def _arrays(predictions: Values, references: Values) -> tuple[NDArray[Any], NDArray[Any]]:
-    predicted, true = np.asarray(predictions), np.asarray(references)
+class Pearson(PairMetric):
+    """Pearson's linear correlation, -1 to 1."""
+
+    metric = "pearson"
+
+    def value(self, predicted: Floats, true: Floats) -> float:
+        from scipy.stats import pearsonr
+
+        return _correlation(pearsonr, predicted, true)
+
+
+class Spearman(PairMetric):
+    """Spearman's correlation of ranks, -1 to 1; equal values share their mean rank."""
+
+    metric = "spearman"
+
+    def value(self, predicted: Floats, true: Floats) -> float:
+        from scipy.stats import spearmanr
+
+        return _correlation(spearmanr, predicted, true)
+
+
+METRICS: dict[str, type[PairMetric]] = {kind.metric: kind for kind in (Accuracy, F1, Matthews, Pearson, Spearman)}
+
+
+@functools.cache
+def metric(name: str) -> PairMetric:
+    """Return a metric of METRICS, the same one for as long as the process lives."""
+    return METRICS[name]()
+
+
+def compute(name: str, predictions: Values, references: Values) -> float:
+    """Return a metric of METRICS; ValueError for predictions and references that are not one value an example."""
+    predicted, true = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
     if predicted.ndim != 1 or predicted.shape != true.shape or not len(true):
         raise ValueError(f"predictions of shape {predicted.shape} do not match references of shape {true.shape}")
-    return predicted, true
+    found: dict[str, float] = metric(name).compute(predictions=predicted, references=true)
+    return found[name]
 
 
-def _is_constant(values: NDArray[Any]) -> bool:
+def _is_constant(values: Floats) -> bool:
     return bool((values == values[0]).all())
 
 
-def _correlation(function: Callable[..., Any], predictions: Values, references: Values) -> float:
-    predicted, true = _arrays(predictions, references)
+def _correlation(function: Callable[..., Any], predicted: Floats, true: Floats) -> float:
     if _is_constant(predicted) or _is_constant(true):
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # scipy's for inputs that are constant but for rounding
-        return float(function(predicted.astype(np.float64), true.astype(np.float64)).statistic)
+        return float(function(predicted, true).statistic)

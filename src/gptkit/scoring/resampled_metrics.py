@@ -1,14 +1,24 @@
-"""Metrics of pairs along the last axis, (..., item) twice -> (...), for thousands of resamples at once.
+"""Metrics along the last axis, (..., item) -> (...), for thousands of resamples at once.
 
-They are the metrics of metrics.py, 0.0 where those are; the area under the curve is NaN where one class is missing.
+f1, Matthews' and the correlations are the metrics of metrics.py, 0.0 where those are; the area under the curve is NaN
+where one class is missing.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from gptkit.evaluate.gate.detectable import RowMetric
-from gptkit.evaluate.gate.paired_tests import Floats
+from gptkit.scoring.resampling import Floats, PairStatistic
+
+BINS = 15  # of the calibration error
+ORDERS = (1, 2, 3, 4)  # of BLEU's n-grams
+BLEU_COLUMNS = (
+    *(f"bleu_matches_{n}" for n in ORDERS),
+    *(f"bleu_totals_{n}" for n in ORDERS),
+    *("bleu_length", "bleu_reference_length"),
+)
 
 
 def f1_rows(predictions: Floats, references: Floats) -> Floats:
@@ -19,12 +29,13 @@ def f1_rows(predictions: Floats, references: Floats) -> Floats:
     return _ratio(2.0 * found, named)
 
 
-def matthews_of(classes: Floats) -> RowMetric:
-    """Return Matthews' correlation of predictions and references that are all among `classes` (class,).
+def matthews_of(values: Floats) -> PairStatistic:
+    """Return Matthews' correlation of predictions and references whose classes are all among `values`.
 
     Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient" (2004), equation 8, with
     counts in place of covariances.
     """
+    classes = np.unique(values)
 
     def matthews_rows(predictions: Floats, references: Floats) -> Floats:
         n = predictions.shape[-1]
@@ -61,6 +72,50 @@ def auc_rows(scores: Floats, references: Floats) -> Floats:
     zeros = references.shape[-1] - ones
     above = np.where(positive, _ranks(scores), 0.0).sum(axis=-1) - ones * (ones + 1) / 2
     return _ratio(above, ones * zeros, undefined=np.nan)
+
+
+def calibration_error(confidence: Floats, correct: Floats) -> Floats:
+    """Return the expected calibration error (...): the gap of confidence and accuracy, over 15 equal-width bins.
+
+    Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3; a bin holds its upper edge.
+    """
+    bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1)
+    surplus = confidence - correct
+    gaps = [np.abs(np.where(bins == one, surplus, 0.0).sum(axis=-1)) for one in range(BINS)]
+    return np.asarray(np.sum(gaps, axis=0) / confidence.shape[-1])
+
+
+def most_confident(confidence: Floats, share: float) -> Floats:
+    """Return a weight for each item (item,): 1 for the most confident share of all, at least one item, else 0.
+
+    Items that tie at the border share what is left, so that the order of the data does not matter.
+    """
+    count = max(1, math.floor(share * len(confidence) + 1e-9))
+    border = np.sort(confidence)[-count]
+    above, tied = confidence > border, confidence == border
+    return np.asarray(above + tied * ((count - above.sum()) / tied.sum()), np.float64)
+
+
+def accuracy_of_most_confident(confidence: Floats, correct: Floats, share: float) -> float:
+    """Return the accuracy of the most confident share of the items (item,)."""
+    weights = most_confident(confidence, share)
+    return float((weights * correct).sum() / weights.sum())
+
+
+def corpus_bleu(counts: Floats) -> Floats:
+    """Return BLEU, 0 to 100 (Papineni et al. 2002), of counts (..., BLEU_COLUMNS) summed over a corpus: (...).
+
+    Orders without a match count 1/2, 1/4, ... of one (Chen and Cherry, "A Systematic Comparison of Smoothing Techniques
+    for Sentence-Level BLEU", 2014, method 3), as sacrebleu has it by default. It is 0 without any match, or when there
+    are no 4-grams.
+    """
+    matches, totals = counts[..., :4], counts[..., 4:8]
+    length, reference_length = counts[..., -2], counts[..., -1]
+    smoothed = 0.5 ** np.cumsum(matches == 0, axis=-1)
+    logs = np.log(np.where(matches > 0, matches, smoothed)) - np.log(np.maximum(totals, 1))
+    brevity = np.minimum(0.0, 1 - reference_length / np.maximum(length, 1))
+    defined = (matches > 0).any(axis=-1) & (totals > 0).all(axis=-1)
+    return np.asarray(np.where(defined, 100 * np.exp(brevity + logs.mean(axis=-1)), 0.0))
 
 
 def _ranks(values: Floats) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gptkit.errors import GptkitError, OutOfResources
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import not_finite
 from gptkit.scoring.body import body_of
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.scoring.requests import Answer, Group
+from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.processor import refuse_emulated_bf16
 
 # Of a forward pass: more leave the caches, fewer leave the cores idle. The CPU's is measured, CUDA's is not.
@@ -26,13 +25,7 @@ PADDED_TOKENS = {"cpu": 2048, "cuda": 32768}
 LOGITS = 2**24  # of one product with the head, 64 MiB in fp32
 
 
-@dataclass(frozen=True)
-class Processes:
-    """Who of how many this process is, and a function that returns what each of them gave it, in their order."""
-
-    rank: int = 0
-    count: int = 1
-    gather: Callable[[Any], list[Any]] = lambda own: [own]
+Everywhere = Callable[[Callable[[], Any]], list[Any]]
 
 
 class Scorer:
@@ -42,6 +35,9 @@ class Scorer:
     and softmax are fp32, and so is the head on a GPU. batch_size: the most rows of a forward pass. In fp32 an answer
     depends neither on it nor on the number of processes, but for rounding (1e-5). Raises UsageError for bf16 that a CPU
     would emulate.
+
+    Of several processes each has a `rank` of `count`, and `everywhere(work)` returns what `work()` returned on each of
+    them, or raises what it raised on one.
     """
 
     def __init__(
@@ -51,7 +47,9 @@ class Scorer:
         device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,
-        processes: Processes | None = None,
+        rank: int = 0,
+        count: int = 1,
+        everywhere: Everywhere = lambda work: [work()],
     ) -> None:
         refuse_emulated_bf16(device.type, precision)
         self.device = device
@@ -59,7 +57,7 @@ class Scorer:
         self.body = body_of(model.transformer, device, self.dtype)
         self.head = model.lm_head.weight  # (vocab, n_embd)
         self.batch_size = batch_size
-        self.processes = processes or Processes()
+        self.rank, self.count, self.everywhere = rank, count, everywhere
 
     def score(
         self,
@@ -75,25 +73,26 @@ class Scorer:
         rows = rows_of(groups)
         padded_tokens = PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
         batches = batches_of(rows, padded_tokens=padded_tokens, batch_size=self.batch_size)
-        answers: dict[int, Answer] = {}
-        failure: GptkitError | None = None
-        done = 0
-        try:
+
+        def own_answers() -> dict[int, Answer]:
+            answers: dict[int, Answer] = {}
+            done = 0
             for number, batch in enumerate(batches):
-                if number % self.processes.count == self.processes.rank:
+                if number % self.count == self.rank:
                     answers |= self._answers(as_arrays(batch), banned)
                 done += sum(len(row.branches) for row in batch)
                 if tick is not None:
                     tick(done)
-        except GptkitError as error:
-            failure = error
-        return _in_shape(groups, _gathered(self.processes, answers, failure))
+            return answers
+
+        parts = self.everywhere(own_answers)
+        return _in_shape(groups, {index: answer for part in parts for index, answer in part.items()})
 
     @torch.inference_mode()
     def _answers(self, batch: Batch, banned: Sequence[int]) -> dict[int, Answer]:
         """Return the answers to a batch by request."""
         places, of_place = np.unique(batch.places, return_inverse=True)  # (place,), (scored,)
-        with _out_of_memory_told():
+        with translate_out_of_memory("use a smaller --batch-size"):
             hidden = self._hidden(batch, places)
             with _cpu_products_in(self.dtype):
                 found = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
@@ -163,15 +162,6 @@ def _top(best: Sequence[Any], size: int) -> Tensor:
     return (part * size + torch.stack([one.indices for one in best]).gather(0, part))[0]
 
 
-def _gathered(processes: Processes, answers: dict[int, Answer], failure: GptkitError | None) -> dict[int, Answer]:
-    """Return the answers of all processes, or raise what one of them raised."""
-    parts = processes.gather((answers, failure))
-    for _, error in parts:
-        if error is not None:
-            raise error
-    return {index: answer for part, _ in parts for index, answer in part.items()}
-
-
 def _in_shape(groups: Sequence[Group], answers: dict[int, Answer]) -> list[tuple[Answer, ...]]:
     nothing = Answer(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
     shaped, index = [], 0
@@ -179,14 +169,3 @@ def _in_shape(groups: Sequence[Group], answers: dict[int, Answer]) -> list[tuple
         shaped.append(tuple(answers.get(index + number, nothing) for number in range(len(group))))
         index += len(group)
     return shaped
-
-
-@contextmanager
-def _out_of_memory_told() -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not of_memory:
-            raise
-        raise OutOfResources("out of memory", fix="use a smaller --batch-size") from error

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +46,42 @@ def cached_file(
     `need` estimates the bytes that the whole file takes, for OutOfResources when the disk is full; nothing is left
     behind then. An unusable directory is an InputError.
     """
-    facts = verified_facts(path)
-    if facts is not None:
-        return facts
-    file = None
+    return cached_files([path], lambda files: [write(files[0])], need=lambda files: need(files[0]))[0]
+
+
+def cached_files(
+    paths: Sequence[Path],
+    write: Callable[[list[HashedFile]], list[dict[str, Any]]],
+    *,
+    need: Callable[[list[HashedFile]], int],
+) -> list[dict[str, Any]]:
+    """Do the same for files that are made together: unless all of them are whole, all are made."""
+    if found := _all_verified(paths):
+        return found
+    files: list[HashedFile] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_builder(path):
-            facts = verified_facts(path)  # another process may have made it meanwhile
-            if facts is not None:
-                return facts
-            with replacing(path) as file:
-                facts = write(file)
-            facts |= {"size": file.size, "sha256": file.sha256}
-            write_atomically(path.with_name(path.name + ".json"), json.dumps(facts, sort_keys=True))
+        with contextlib.ExitStack() as stack:
+            for path in sorted(paths):  # in one order, so that no two processes wait for each other
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_sole_builder(path))
+            if found := _all_verified(paths):  # another process may have made them meanwhile
+                return found
+            with contextlib.ExitStack() as unfinished:
+                files += [unfinished.enter_context(replacing(path)) for path in paths]
+                facts = write(files)
+            facts = [
+                {**fact, "size": file.size, "sha256": file.sha256} for fact, file in zip(facts, files, strict=True)
+            ]
+            for path, fact in zip(paths, facts, strict=True):
+                write_atomically(path.with_name(path.name + ".json"), json.dumps(fact, sort_keys=True))
             return facts
     except OSError as error:
-        raise _unusable(path, error, need(file) if file else None) from error
+        raise _unusable(paths[0], error, need(files) if files else None) from error
+
+
+def _all_verified(paths: Sequence[Path]) -> list[dict[str, Any]] | None:
+    found = [facts for path in paths if (facts := verified_facts(path)) is not None]
+    return found if len(found) == len(paths) else None
 
 
 def verified_facts(path: Path) -> dict[str, Any] | None:

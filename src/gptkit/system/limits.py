@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from typing import NamedTuple
 
@@ -53,13 +54,33 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
 
     An error of ours may have been raised from the system's: what could not be opened was no bad input then.
     """
-    for one in chain(error):
+    for cause in chain(error):
         # Of ours, it is a lock that another process holds; a process that cannot be forked is not caught.
-        if isinstance(one, BlockingIOError) and isinstance(error, GptkitError):
+        if isinstance(cause, BlockingIOError) and isinstance(error, GptkitError):
             continue
-        if (number := _number(one)) is not None:
-            return _told(number, getattr(one, "filename", None), fix)
+        if (number := _number(cause)) is not None:
+            return _resource_error(number, getattr(cause, "filename", None), fix)
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, a device's or the host's; torch's errors are known without torch, which may not be
+    there."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+@contextmanager
+def translate_out_of_memory(fix: str) -> Iterator[None]:
+    """Raise OutOfResources, with what helps, where memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfResources("out of memory", fix=fix) from error
 
 
 def guard_limits() -> None:
@@ -85,7 +106,7 @@ def _try_threads(count: int) -> None:
         for thread in threads:
             thread.start()
     except RuntimeError:
-        raise _told(errno.EAGAIN, None, "or end other processes of this user") from None
+        raise _resource_error(errno.EAGAIN, None, "or end other processes of this user") from None
     finally:
         over.set()
         for thread in threads:
@@ -104,17 +125,17 @@ def bound_of(name: str) -> int | None:
 class _Guard(MetaPathFinder):
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "torch._C":
-            raise _told(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
+            raise _resource_error(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
     """Return an error and those that it was raised from, or while handling."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _number(error: BaseException) -> int | None:
@@ -129,19 +150,12 @@ def _number(error: BaseException) -> int | None:
     return next((number for words, number in WORDS.items() if words in str(error)), None)
 
 
-def _told(number: int, where: object, fix: str) -> OutOfResources:
+def _resource_error(number: int, where: object, fix: str) -> OutOfResources:
     limit = LIMITS[number]
     bound = bound_of(limit.name)
     raised = f"raise {limit.command}, which allows {bound:,} {limit.unit}" if bound is not None else ""
     at = str(where) if where is not None else limit.command if raised else None
     return OutOfResources(limit.message, where=at, fix="; ".join(filter(None, [raised, fix])) or "free some of them")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out; torch's errors are known by their text, since torch may not be there."""
-    text = str(error)
-    of_torch = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    return of_torch or isinstance(error, MemoryError)
 
 
 def usable_processors() -> int:

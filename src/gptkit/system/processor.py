@@ -9,8 +9,6 @@ import os
 import platform
 import sys
 
-import torch
-
 from gptkit.errors import UsageError
 
 EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN takes bf16 and multiplies in fp32
@@ -18,6 +16,8 @@ EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN tak
 
 def cpu_has_bf16() -> bool:
     """Return whether the CPU multiplies bf16 matrices in hardware; emulation is up to 30 times slower than fp32."""
+    import torch
+
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
     allowed = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -30,6 +30,8 @@ def cpu_has_bf16() -> bool:
 
 def cpu_has_amx() -> bool:
     """Return whether matrix products run on AMX tiles."""
+    import torch
+
     limit = onednn_limit()
     allowed = "AMX" in limit or limit in ("", "ALL", "DEFAULT")
     return allowed and cpu_has_bf16() and bool(torch.cpu._is_amx_tile_supported())

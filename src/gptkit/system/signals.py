@@ -26,22 +26,22 @@ TOGETHER = 0.3
 SIG_DFL, SIG_IGN = 0, 1  # for the kernel
 
 
-def heard() -> list[int]:
+def handled_signals() -> list[int]:
     """Return the signals to handle: all but those that the parent process, such as nohup, deliberately ignores."""
     in_background = [getattr(signal, name, None) for name in IGNORED_IN_BACKGROUND]
-    return [one for one in HANDLED if one in in_background or signal.getsignal(one) is not signal.SIG_IGN]
+    return [number for number in HANDLED if number in in_background or signal.getsignal(number) is not signal.SIG_IGN]
 
 
-class Watch:
-    """A context in which the first signal calls `obey(number)` in the main thread, between two bytecodes.
+class SignalWatch:
+    """A context in which the first signal calls `on_signal(number)` in the main thread, between two bytecodes.
 
     If the process is still in it TOGETHER seconds later, a thread acknowledges the signal through `say` and restores
     the kernel's default actions: the next signal ends the process even inside a call into C. SIGXCPU is then ignored,
     since the kernel repeats it every second past a CPU time limit. Threads other than the main one get no signals.
     """
 
-    def __init__(self, obey: Callable[[int], None], say: Callable[[str], object], when: str) -> None:
-        self._obey, self._say, self._when = obey, say, when
+    def __init__(self, on_signal: Callable[[int], None], say: Callable[[str], object], when: str) -> None:
+        self._on_signal, self._say, self._when = on_signal, say, when
         self._received = 0
         self._previous: dict[int, object] = {}
         self._previous_wakeup = -1
@@ -50,7 +50,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in heard()}
+            self._previous = {number: signal.signal(number, self._receive) for number in handled_signals()}
             if os.name != "nt":  # where only a socket can be written to
                 self._attend()
         return self
@@ -63,7 +63,7 @@ class Watch:
         threading.Thread(target=self._acknowledge, args=arguments, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        self._obey = lambda number: None  # it may raise, which is too late here
+        self._on_signal = lambda number: None  # it may raise, which is too late here
         with self._lock:
             if self._pipe is not None:
                 signal.set_wakeup_fd(self._previous_wakeup)
@@ -76,7 +76,7 @@ class Watch:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._received:
             self._received = number
-            self._obey(number)
+            self._on_signal(number)
         elif self._pipe is None:  # no thread hands the signals back to the kernel
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -104,7 +104,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def unwatched() -> Iterator[None]:
+def default_interrupts() -> Iterator[None]:
     """A context without acknowledgments, in which each Ctrl-C raises KeyboardInterrupt; for the main thread only."""
     descriptor, handler = signal.set_wakeup_fd(-1), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -114,7 +114,7 @@ def unwatched() -> Iterator[None]:
         signal.set_wakeup_fd(descriptor)
 
 
-class StopRequest(Watch):
+class StopRequest(SignalWatch):
     """A flag that the first signal sets; a signal that came too late to be obeyed goes to the previous handlers."""
 
     def __init__(self, say: Callable[[str], object] = lambda text: None) -> None:

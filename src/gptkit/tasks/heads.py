@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files.files import not_finite
 from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
-from gptkit.scoring.metrics import METRICS
 from gptkit.scoring.protocols import Items, Protocol, Published
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices
@@ -131,8 +130,14 @@ def metrics_of(task: Task, logits: NDArray[Any], targets: NDArray[Any] | None) -
     if targets is None:
         return {}
     references = _mean_scores(targets) if task.target == "soft-score" else targets
-    predictions = predictions_of(task, logits)
-    return {name: METRICS[name](predictions, references) for name in task.metrics}
+    return task_metrics(task, predictions_of(task, logits), references)
+
+
+def task_metrics(task: Task, predictions: NDArray[Any], references: NDArray[Any]) -> dict[str, float]:
+    """Return the task's metrics by name: what fine-tuning reports, and `gptkit eval` of a head."""
+    from gptkit.scoring.metrics import compute  # takes seconds
+
+    return {name: compute(name, predictions, references) for name in task.metrics}
 
 
 def _mean_scores(distributions: NDArray[Any]) -> NDArray[np.float64]:
@@ -192,18 +197,26 @@ def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Se
     return "train" not in task.splits or (task.target == "class" and find_evaluation(task.name) is None)
 
 
-def head_protocol(task: Task, split: str) -> Protocol:
+@dataclass(frozen=True)
+class HeadProtocol(Protocol):
+    """The protocol of a fine-tuned head's answers to a task."""
+
+    task: Task = field(kw_only=True)
+
+
+def head_protocol(task: Task, split: str) -> HeadProtocol:
     """Return the protocol of a fine-tuned head's answers: the task's metrics, and for classes its calibration."""
     published: tuple[Published, ...] = ()
     if task.published is not None:
         source = f"{task.published.source}, on test"
         published = (replace(task.published, source=source),)
-    return Protocol(
+    return HeadProtocol(
         "fine-tuned",
         f"the answers of the model's own head to the {split} split",
         (*task.metrics, *(CALIBRATION if _has_classes(task) else ())),
         gated=len(task.metrics),
         published=published,
+        task=task,
     )
 
 

@@ -21,9 +21,8 @@ from gptkit.scoring.running_text import Reading, Stride, TextProtocol, Texts, co
 from gptkit.tasks.files import find_files
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
-from gptkit.text.pieces import passages
+from gptkit.text.pieces import is_blank, passages
 from gptkit.text.readers import read_plain_text
-from gptkit.text.scan import is_blank
 
 PER_WORD = ("word_perplexity", "token_perplexity", "bits_per_byte", "bits_per_character")
 PER_BYTE = ("bits_per_byte", "token_perplexity", "word_perplexity", "bits_per_character")

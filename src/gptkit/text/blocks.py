@@ -7,8 +7,7 @@ each token but a stream's first is predicted exactly once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.system.cache import cache_path, cached_file
+from gptkit.system.cache import cache_path, cached_files
 from gptkit.system.files import HashedFile
+from gptkit.text.corpora import Corpus, Divided, TextPart, utf8_length
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.encoding import encode_documents, ids_dtype
@@ -28,24 +28,20 @@ from gptkit.text.tokenizers.loading import fingerprint
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from gptkit.text.corpora import Corpus, TextPart
-
 
 FORMAT = 1
 _TOKENS_A_WRITE = 1 << 16
 _READ_AHEAD_BYTES = 1 << 22  # what is read and not yet encoded, about
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
-Progress = Callable[[int, int], None]  # (UTF-8 bytes done, all)
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """Tokens of a text, shape (tokens,), mapped from `path`; opening it by `open_stream` costs nothing."""
+    """Tokens of a text, shape (tokens,), mapped from `path`."""
 
     ids: TokenIds
     path: Path
-    documents: int
     utf8_bytes: int
 
     def __len__(self) -> int:
@@ -61,10 +57,12 @@ class PreparedText:
     notes: tuple[str, ...]  # lines for the log
 
 
-def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> PreparedText:
-    """Tokenize a corpus, or find its tokens in the cache."""
-    train = token_stream(corpus.train, tokenizer, progress)
-    validation = token_stream(corpus.validation, tokenizer, progress)
+def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PreparedText:
+    """Tokenize a corpus, reading its text once, or find its tokens in the cache."""
+    if corpus.both:
+        train, validation = _token_streams([corpus.train, corpus.validation], corpus.both, tokenizer)
+    else:
+        train, validation = token_stream(corpus.train, tokenizer), token_stream(corpus.validation, tokenizer)
     if len(validation) < 2:
         message = f"the validation text has {len(validation)} token(s), nothing to predict"
         raise InputError(message, where="--validation", fix="hold out a larger fraction, or name a file")
@@ -72,62 +70,72 @@ def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, progress: Progre
     return PreparedText(train, validation, (note,))
 
 
-def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> TokenStream:
-    """Return the tokens of a text, from the cache or into it (sha256 of text, tokenizer and settings).
+def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase) -> TokenStream:
+    """Return the tokens of one side."""
+    [stream] = _token_streams([part], lambda: ((0, piece) for piece in part.pieces()), tokenizer)
+    return stream
+
+
+def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrainedTokenizerBase) -> list[TokenStream]:
+    """Return the tokens of each part, from the cache or into it (sha256 of text, tokenizer and settings).
 
     A full disk is OutOfResources, a cache directory that cannot be written InputError; neither leaves a file behind.
     """
     dtype, separator = ids_dtype(tokenizer), separator_id(tokenizer)
-    path = cache_path("tokens", ".bin", FORMAT, part.key, fingerprint(tokenizer), separator, dtype.str)
-    done = 0
+    settings = (fingerprint(tokenizer), separator, dtype.str)
+    paths = [cache_path("tokens", ".bin", FORMAT, part.key, *settings) for part in parts]
+    done = [0] * len(parts)  # bytes of each part
 
     def counted() -> Iterator[Piece]:
-        nonlocal done
-        for piece in part.pieces():
-            done += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
-            yield piece
+        for number, piece in read():
+            done[number] += utf8_length(piece.text)
+            yield piece._replace(document=piece.document * len(parts) + number)  # the sides of a cut one are two
 
-    def write(file: HashedFile) -> dict[str, Any]:
-        encoded = encode_documents(tokenizer, counted())
-        for ids in _with_separators(encoded, np.array([separator], dtype)):
-            file.write(ids.view(np.uint8).data)
-            if progress:
-                progress(done, part.utf8_bytes)
-        if done != part.utf8_bytes:
-            raise InputError("the text changed while it was read", where="DATA", fix="run the command again")
-        return {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": part.utf8_bytes}
+    def write(files: list[HashedFile]) -> list[dict[str, Any]]:
+        writers = [_TokenWriter(file, np.array([separator], dtype)) for file in files]
+        for document, ids in encode_documents(tokenizer, counted()):
+            writers[document % len(parts)].add(document, ids)
+        for writer in writers:
+            writer.flush()
+        return [{"dtype": dtype.str, "utf8_bytes": count} for count in done]
 
-    def need(file: HashedFile) -> int:
-        most = (part.utf8_bytes + part.documents) * dtype.itemsize  # a token a byte
-        return min(most, file.size * part.utf8_bytes // max(done - _READ_AHEAD_BYTES, 1)) or most
+    def need(files: list[HashedFile]) -> int:
+        utf8_bytes = sum(part.about_bytes for part in parts)
+        most = (utf8_bytes + sum(part.documents for part in parts)) * dtype.itemsize  # a token a byte
+        so_far = sum(file.size for file in files)
+        return min(most, so_far * utf8_bytes // max(sum(done) - _READ_AHEAD_BYTES, 1)) or most
 
-    cached_file(path, write, need=need)
-    return open_stream(path)
+    return [_mapped(path, facts) for path, facts in zip(paths, cached_files(paths, write, need=need), strict=True)]
 
 
-def open_stream(path: Path) -> TokenStream:
-    """Map a stream that `token_stream` made: what a worker does with the path that the first process prepared."""
-    facts = json.loads(path.with_name(path.name + ".json").read_bytes())
+def _mapped(path: Path, facts: dict[str, Any]) -> TokenStream:
     dtype = np.dtype(facts["dtype"])
     ids = np.memmap(path, dtype, mode="r") if facts["size"] else np.empty(0, dtype)
-    return TokenStream(ids, path, facts["documents"], facts["utf8_bytes"])
+    return TokenStream(ids, path, facts["utf8_bytes"])
 
 
-def _with_separators(encoded: Iterable[tuple[int, TokenIds]], separator: TokenIds) -> Iterator[NDArray[Any]]:
-    """Yield the tokens of all documents in order, in arrays worth writing."""
-    waiting: list[TokenIds] = []
-    tokens, last_document = 0, None
-    for document, ids in encoded:
-        if document != last_document and last_document is not None:
-            waiting.append(separator)
-        last_document = document
-        waiting.append(ids)
-        tokens += len(ids) + 1
-        if tokens >= _TOKENS_A_WRITE:
-            yield np.concatenate(waiting)
-            waiting, tokens = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
+class _TokenWriter:
+    """Writes the tokens of documents in order, a separator between two, in arrays worth writing."""
+
+    def __init__(self, file: HashedFile, separator: TokenIds) -> None:
+        self._file, self._separator = file, separator
+        self._document: int | None = None
+        self._waiting: list[TokenIds] = []
+        self._tokens = 0
+
+    def add(self, document: int, ids: TokenIds) -> None:
+        if self._document not in (None, document):
+            self._waiting.append(self._separator)
+        self._document = document
+        self._waiting.append(ids)
+        self._tokens += len(ids) + 1
+        if self._tokens >= _TOKENS_A_WRITE:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self._file.write(np.concatenate(self._waiting).view(np.uint8).data)
+        self._waiting, self._tokens = [], 0
 
 
 class TrainingBlocks:

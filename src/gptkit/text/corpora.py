@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +17,26 @@ from gptkit.system.cache import megabytes
 from gptkit.text import embedded
 from gptkit.text.find_files import FoundFile, absolute, find_files
 from gptkit.text.hub_rows import download_text
-from gptkit.text.pieces import Piece, cut
+from gptkit.text.pieces import Piece, cut, is_blank
 from gptkit.text.readers import read_pieces
-from gptkit.text.scan import Scan, is_blank, scan
-from gptkit.text.split import Split, choose_split, fraction_of, hashes_below, head, max_fraction, name_hash, tail
-
-__all__ = ["Corpus", "Piece", "TextPart", "open_corpus", "open_text"]
+from gptkit.text.split import (
+    TRAIN,
+    VALIDATION,
+    Scan,
+    Sides,
+    Split,
+    choose_split,
+    divided,
+    fraction_of,
+    hashes_below,
+    max_fraction,
+    name_hash,
+    scan,
+)
 
 FORMAT = 2  # of a part's key
-Kind = Literal["embedded", "files", "hub"]
 Pieces = Callable[[], Iterator[Piece]]
+Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
 
 @dataclass(frozen=True)
@@ -39,57 +46,67 @@ class TextPart:
     pieces: Pieces
     key: str
     documents: int
-    utf8_bytes: int
+    about_bytes: int  # of UTF-8: exact, but where a document is cut
+    is_cut: bool = False
+
+    def count_bytes(self) -> int:
+        """Return the bytes of UTF-8 exactly, for which a text that is cut is read."""
+        return sum(utf8_length(piece.text) for piece in self.pieces()) if self.is_cut else self.about_bytes
 
 
-_Sides = tuple[TextPart, TextPart]  # train, validation
+_Parts = tuple[TextPart, TextPart]  # train, validation
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two parts that share no document. Its pieces can be read again and again; no text is kept in memory."""
+    """Text in two parts that share no document. Its pieces can be read again and again; no text is kept in memory.
 
-    kind: Kind
+    `both` reads both parts at once, as (TRAIN or VALIDATION, piece); None where they come from different files.
+    """
+
     description: str  # one line
     licence: str  # one line for the model card
     data_sha256: str  # over all text, with the boundaries of documents
     train: TextPart
     validation: TextPart
+    both: Divided | None
     notes: tuple[str, ...]  # lines for the log
-
-    def train_pieces(self) -> Iterator[Piece]:
-        return self.train.pieces()
-
-    def validation_pieces(self) -> Iterator[Piece]:
-        return self.validation.pieces()
 
     @property
     def split_sha256(self) -> str:
         """A hash of which text is on which side."""
         return hashlib.sha256(f"{self.train.key} {self.validation.key}".encode()).hexdigest()
 
-    @property
-    def train_bytes(self) -> int:
-        """UTF-8 bytes of the training text."""
-        return self.train.utf8_bytes
-
-    @property
-    def validation_bytes(self) -> int:
-        """UTF-8 bytes of the validation text."""
-        return self.validation.utf8_bytes
-
 
 @dataclass(frozen=True)
 class _Source:
     """Where documents come from, read through once."""
 
-    kind: Kind
     description: str
     licence: str
-    pieces: Pieces
+    read: Pieces
     scan: Scan
     notes: tuple[str, ...]
     name_hashes: NDArray[np.uint64] | None = None  # if given, the split is by these, not by the text
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read again; InputError at the end if there is more or less than was scanned."""
+        found, utf8_bytes = self.scan.utf8_bytes, 0
+        for piece in self.read():
+            if piece.document >= len(found):
+                raise _changed(piece.source)
+            utf8_bytes += utf8_length(piece.text)
+            yield piece
+        if utf8_bytes != found.sum():
+            raise _changed("DATA")
+
+
+def _changed(where: str) -> InputError:
+    return InputError("the text changed while it was read", where=where, fix="run the command again")
+
+
+def utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
@@ -101,15 +118,19 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
     fraction = fraction_of(validation)
     if fraction is not None:
         source = _files(data, hub_characters) if data else _embedded()
-        return _corpus(source, source.scan.sha256, *_divided(source, fraction))
-    where = absolute(validation)
-    if not os.path.lexists(where):
-        message = f"{validation!r} is neither a fraction between 0 and 1 nor a file"
-        raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
-    held = _files([validation], None)
-    source = _files(data, hub_characters) if data else _embedded()
-    both = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
-    return _corpus(source, both, *_beside(source, held, where))
+        parts, both, notes = _held_out(source, fraction)
+        sha256 = source.scan.sha256
+    else:
+        where = absolute(validation)
+        if not os.path.lexists(where):
+            message = f"{validation!r} is neither a fraction between 0 and 1 nor a file"
+            raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
+        held = _files([validation], None)
+        source = _files(data, hub_characters) if data else _embedded()
+        (parts, notes), both = _beside(source, held, where), None
+        sha256 = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
+    notes = [*source.notes, *notes, _sizes_note(*parts)]
+    return Corpus(source.description, source.licence, sha256, *parts, both, tuple(notes))
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
@@ -118,34 +139,21 @@ def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
     return _whole(source), source.notes
 
 
-def _corpus(source: _Source, sha256: str, parts: _Sides, notes: Sequence[str]) -> Corpus:
-    return Corpus(
-        kind=source.kind,
-        description=source.description,
-        licence=source.licence,
-        data_sha256=sha256,
-        train=parts[0],
-        validation=parts[1],
-        notes=(*source.notes, *notes),
-    )
-
-
 def _embedded() -> _Source:
     texts = embedded.embedded_texts()
 
     def pieces() -> Iterator[Piece]:
-        for number, document in enumerate(texts):
-            for text in cut([document.text]):
-                yield Piece(text, number, document.group)
+        for number, (group, document) in enumerate(texts):
+            for text in cut([document]):
+                yield Piece(text, number, group)
 
     return _Source(
-        kind="embedded",
         description=f"documentation of Python {platform.python_version()}'s standard library",
         licence=embedded.LICENCE,
-        pieces=pieces,
+        read=pieces,
         scan=scan(pieces()),
         notes=(),
-        name_hashes=np.array([name_hash(document.group) for document in texts], np.uint64),
+        name_hashes=np.array([name_hash(group) for group, _ in texts], np.uint64),
     )
 
 
@@ -168,10 +176,9 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
     if found.blank.any():
         notes.append(f"left out {int(found.blank.sum()):,} blank document(s)")
     return _Source(
-        kind="files" if paths else "hub",
         description=f"{len(files):,} file(s): {where}" if paths else where,
         licence="; ".join(licences),
-        pieces=pieces,
+        read=pieces,
         scan=found,
         notes=tuple(notes),
     )
@@ -190,27 +197,51 @@ def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
         first += last + 1
 
 
-def _divided(source: _Source, fraction: float) -> tuple[_Sides, list[str]]:
+def _held_out(source: _Source, fraction: float) -> tuple[_Parts, Divided, list[str]]:
     """Hold out a fraction; the notes say what is unusual about the corpus or its split."""
     found, kept = source.scan, ~source.scan.blank
     if source.name_hashes is not None:
-        validation = hashes_below(source.name_hashes, fraction)
-        parts = (_part(source, ~validation), _part(source, validation))
-        return parts, [_shares(parts)]
+        split = Split(hashes_below(source.name_hashes, fraction), np.zeros_like(kept))
+        return *_parts(source, split), []
     split, notes = choose_split(found, fraction), _copies_note(found)
+    parts, both = _parts(source, split)
+    train, validation = parts
     if split.cut.any():
-        parts = _cut_once(source, split)
-        return parts, [*notes, _cut_note(found, split), _shares(parts)]
-    parts = (_part(source, kept & ~split.validation), _part(source, split.validation))
-    if not parts[1].documents:
+        notes.append(_cut_note(found, split))
+    elif not validation.documents:
         message = "a document of one character cannot be cut into training and validation text"
         raise InputError(message, where=found.longest.source, fix="add text")
-    if parts[1].utf8_bytes < fraction * (parts[0].utf8_bytes + parts[1].utf8_bytes):
+    elif validation.about_bytes < fraction * (train.about_bytes + validation.about_bytes):
         notes.append(f"any other document would take the validation text over {max_fraction(fraction):.1%} of the text")
-    return parts, [*notes, _shares(parts)]
+    return parts, both, notes
 
 
-def _beside(source: _Source, held: _Source, where: str) -> tuple[_Sides, list[str]]:
+def _parts(source: _Source, split: Split) -> tuple[_Parts, Divided]:
+    """Return both sides, and what reads them at once; of a document that is cut the first copy's tail validates."""
+    found, trains = source.scan, ~source.scan.blank & ~split.validation
+    validates = split.validation.copy()
+    validates[np.flatnonzero(split.cut)[:1]] = True
+    sides = Sides(trains.tobytes(), validates.tobytes(), split.cut.tobytes(), split.cut_at)
+
+    def both() -> Iterator[tuple[int, Piece]]:
+        return divided(source.pieces(), sides)
+
+    train = _part(source, trains, lambda: (piece for side, piece in both() if side == TRAIN))
+    validation = _part(source, validates, lambda: (piece for side, piece in both() if side == VALIDATION))
+    if split.cut.any():
+        copies, before = found.utf8_bytes[split.cut], found.longest.share_before(split.cut_at)
+        tails, head = round((1 - before) * int(copies.sum())), round(before * int(copies[0]))
+        train = replace(train, key=f"{train.key}[:{split.cut_at}]", about_bytes=train.about_bytes - tails, is_cut=True)
+        validation = replace(
+            validation,
+            key=f"{validation.key}[{split.cut_at}:]",
+            about_bytes=validation.about_bytes - head,
+            is_cut=True,
+        )
+    return (train, validation), both
+
+
+def _beside(source: _Source, held: _Source, where: str) -> tuple[_Parts, list[str]]:
     """Validate on `held`, and train on the documents that are not in it, whatever file they are in."""
     kept = ~source.scan.blank
     trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
@@ -220,29 +251,7 @@ def _beside(source: _Source, held: _Source, where: str) -> tuple[_Sides, list[st
     parts = (_part(source, trains), _whole(held))
     removed = int(kept.sum() - trains.sum())
     note = f"left out {removed:,} training document(s) that are also in the validation text"
-    return parts, [*held.notes, *([note] if removed else []), _shares(parts)]
-
-
-def _cut_once(source: _Source, split: Split) -> _Sides:
-    """Cut one document: the heads of all its copies are training text, the tail of the first is validation text."""
-    first, last = np.flatnonzero(split.cut)[[0, -1]]
-    validates = split.validation.copy()
-    validates[first] = True
-    train = _part(source, ~source.scan.blank & ~split.validation)
-    validation = _part(source, validates)
-    cut, at = split.cut.tobytes(), split.cut_at
-    heads: Counter[int] = Counter()
-    for piece in head(takewhile(lambda piece: piece.document <= last, train.pieces()), cut, at):
-        if cut[piece.document]:
-            heads[piece.document] += len(piece.text.encode())
-    head_bytes = train.utf8_bytes - int(source.scan.utf8_bytes[split.cut].sum()) + heads.total()
-    tail_bytes = validation.utf8_bytes - heads[int(first)]
-    return (
-        TextPart(lambda: head(train.pieces(), cut, at), f"{train.key}[:{at}]", train.documents, head_bytes),
-        TextPart(
-            lambda: tail(validation.pieces(), cut, at), f"{validation.key}[{at}:]", validation.documents, tail_bytes
-        ),
-    )
+    return parts, [*held.notes, *([note] if removed else [])]
 
 
 def _copies_note(found: Scan) -> list[str]:
@@ -266,27 +275,22 @@ def _whole(source: _Source) -> TextPart:
     return _part(source, ~source.scan.blank)
 
 
-def _part(source: _Source, members: NDArray[np.bool_]) -> TextPart:
-    """Return the documents where `members` (documents,) is true."""
+def _part(source: _Source, members: NDArray[np.bool_], pieces: Pieces | None = None) -> TextPart:
+    """Return the documents where `members` (documents,) is true, or of them what `pieces` reads."""
     chosen = members.tobytes()
-
-    def pieces() -> Iterator[Piece]:
-        for piece in source.pieces():
-            if piece.document >= len(chosen):
-                raise InputError("the text changed while it was read", where=piece.source, fix="run the command again")
-            if chosen[piece.document]:
-                yield piece
-
     # Blank documents do not count in the sha256, so they must not shift the numbers of the others.
     among_texts = np.packbits(members[~source.scan.blank]).tobytes()
-    key = hashlib.sha256(f"{FORMAT} {source.scan.sha256} ".encode() + among_texts).hexdigest()
-    return TextPart(pieces, key, int(members.sum()), int(source.scan.utf8_bytes[members].sum()))
+    return TextPart(
+        pieces or (lambda: (piece for piece in source.pieces() if chosen[piece.document])),
+        hashlib.sha256(f"{FORMAT} {source.scan.sha256} ".encode() + among_texts).hexdigest(),
+        int(members.sum()),
+        int(source.scan.utf8_bytes[members].sum()),
+    )
 
 
-def _shares(parts: _Sides) -> str:
-    train, validation = parts
-    share = validation.utf8_bytes / (train.utf8_bytes + validation.utf8_bytes)
+def _sizes_note(train: TextPart, validation: TextPart) -> str:
+    share = validation.about_bytes / (train.about_bytes + validation.about_bytes)
     return (
-        f"training text: {megabytes(train.utf8_bytes)} in {train.documents:,} document(s); "
-        f"validation: {megabytes(validation.utf8_bytes)} in {validation.documents:,} ({share:.1%} of the text)"
+        f"training text: {megabytes(train.about_bytes)} in {train.documents:,} document(s); "
+        f"validation: {megabytes(validation.about_bytes)} in {validation.documents:,} ({share:.1%} of the text)"
     )

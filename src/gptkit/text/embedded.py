@@ -25,6 +25,7 @@ from typing import Any
 from gptkit.errors import GptkitError, InputError
 from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
+from gptkit.system.reading import unusable_character
 
 FORMAT = 1
 LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
@@ -52,14 +53,6 @@ class EmbeddedDocument:
         return f"topic:{self.qualname}" if self.module == _TOPICS else f"module:{self.module}"
 
 
-@dataclass(frozen=True)
-class EmbeddedText:
-    """A training document: a topic, or a module's docstrings in the order of its source, each headed by its name."""
-
-    group: str
-    text: str
-
-
 @cache
 def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     """Return all docstrings and topics, topics first, modules by name, in the order of the source.
@@ -85,12 +78,13 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     return tuple(found)
 
 
-def embedded_texts() -> list[EmbeddedText]:
-    """Return the documents that a model trains on, one a group."""
-    texts = []
-    for group, members in groupby(embedded_documents(), key=lambda document: document.group):
-        texts.append(EmbeddedText(group, "\n\n".join(map(_headed, members)) + "\n"))
-    return texts
+def embedded_texts() -> list[tuple[str, str]]:
+    """Return (group, text) of the documents that a model trains on.
+
+    Each is a topic, or a module's docstrings in the order of its source, each headed by its name.
+    """
+    groups = groupby(embedded_documents(), key=lambda document: document.group)
+    return [(group, "\n\n".join(map(_headed, members)) + "\n") for group, members in groups]
 
 
 def _headed(document: EmbeddedDocument) -> str:
@@ -110,24 +104,17 @@ def _read_all() -> Iterator[EmbeddedDocument]:
             yield from _docstrings(path)
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Spare the many nodes of syntax trees the search for cycles; there are none, and a large process makes it slow."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _distinct() -> list[EmbeddedDocument]:
     """Return the first document of each text."""
     by_text: dict[str, EmbeddedDocument] = {}
-    with _no_garbage_collection():
+    was_enabled = gc.isenabled()
+    gc.disable()  # syntax trees hold no cycles, and the search for them is slow in a large process
+    try:
         for document in _read_all():
             by_text.setdefault(document.text, document)
+    finally:
+        if was_enabled:
+            gc.enable()
     return list(by_text.values())
 
 
@@ -181,5 +168,5 @@ def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Docume
 
 def _usable(text: str, package: str, module: str, qualname: str) -> Iterator[EmbeddedDocument]:
     text = inspect.cleandoc(text).strip()
-    if text and "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text):
+    if text and not unusable_character(text):
         yield EmbeddedDocument(text, package, module, qualname)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.errors import InputError
-from gptkit.text.readers import KINDS, is_readable_kind
+from gptkit.text.readers import KINDS, reader_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[FoundFile]:
 def _usable(where: str, paths: Iterable[str], passed_over: Counter[str]) -> list[FoundFile]:
     files = []
     for path in map(Path, paths):
-        if is_readable_kind(path):
+        if reader_of(path):
             files.append(FoundFile(path, named=False))
         else:
             passed_over[path.suffix or "suffixless"] += 1

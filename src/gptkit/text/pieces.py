@@ -25,6 +25,10 @@ class Piece(NamedTuple):
     source: str  # where it comes from: a file, file:line or a module
 
 
+def is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
 def cut(chunks: Iterable[str]) -> Iterator[str]:
     """Yield the text that `chunks` join to in pieces; they depend on that text alone, not on its chunks.
 

@@ -21,7 +21,14 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError
 from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
+from gptkit.system.reading import (
+    decoded,
+    invalid_utf8,
+    require_regular,
+    translate_parquet_errors,
+    translate_read_errors,
+    unusable_character,
+)
 from gptkit.text.pieces import Piece, cut
 
 CHUNK_BYTES = 1 << 20
@@ -37,14 +44,9 @@ _OTHER_UNICODE = (  # UTF-32's little-endian mark begins with UTF-16's
 )
 
 
-def is_readable_kind(path: Path) -> bool:
-    """Tell whether the name ends like a kind of file that gptkit reads."""
-    return _reader(path) is not None
-
-
 def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents of a file; documents are numbered from 0, an empty one is one empty piece."""
-    reader = _reader(path)
+    reader = reader_of(path)
     if reader is None:
         raise InputError(
             f"gptkit does not read this kind of file: {path.name}",
@@ -63,7 +65,8 @@ def read_plain_text(path: Path) -> Iterator[Piece]:
         yield from _read_text(path)
 
 
-def _reader(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
+def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
+    """Return what reads a file whose name ends so, None for a kind that gptkit does not read."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):
         return _read_text
@@ -160,10 +163,7 @@ def _line_decoded(raw: bytes, source: str, offset: int) -> str:
         raise InputError(message, where=source, fix="write one JSON object a line; a huge text: as a .txt file")
     if b"\0" in raw:
         raise _binary(f"{source}, byte {offset + raw.index(0)}")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise invalid_utf8(f"{source}, byte {offset + error.start}", error) from None
+    return decoded(raw, source, first_byte=offset)
 
 
 def json_text(line: str, source: str) -> str:
@@ -176,14 +176,8 @@ def json_text(line: str, source: str) -> str:
     text = row["text"]
     if not isinstance(text, str):
         raise InputError(f'"text" is a JSON {json_name(text)}, not a string', where=source, fix=fix)
-    if "\0" in text:
-        raise InputError('"text" holds a NUL character', where=source, fix="mend or drop the line")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = f"\\u{ord(text[error.start]):04x}"
-        message = f'"text" holds a lone surrogate ({found})'
-        raise InputError(message, where=source, fix="mend or drop the line") from None
+    if character := unusable_character(text):
+        raise InputError(f'"text" holds {character}', where=source, fix="mend or drop the line")
     return text
 
 
@@ -221,6 +215,6 @@ def _parquet_text(value: Any, where: str) -> str:
         raise invalid_utf8(where, error) from None
     if text is None:
         raise InputError('"text" is null, not a string', where=where, fix="drop the row")
-    if "\0" in text:
-        raise InputError('"text" holds a NUL character', where=where, fix="mend or drop the row")
+    if character := unusable_character(text):
+        raise InputError(f'"text" holds {character}', where=where, fix="mend or drop the row")
     return str(text)

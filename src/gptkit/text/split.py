@@ -1,22 +1,111 @@
 """Choose the validation text: whole documents in the order of their hashes, or the tail of a long one.
 
-Hashes are of the normal form of a document (see `scanning`), so that near copies stay together.
+One pass over the corpus finds a hash and the size of each document. Hashes are of its normal form: white space at the
+ends stripped, every line end LF. Copies that differ in nothing else have equal hashes, and stay together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import UsageError
 from gptkit.text.pieces import Piece
-from gptkit.text.scan import Scan
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The document with the most characters in normal form; of several, the one with the smallest hash."""
+
+    hash: int
+    characters: int
+    source: str
+    characters_at: array[int]  # in normal form, at the end of each piece ...
+    bytes_at: array[int]  # ... and the bytes of the unchanged text up to there
+
+    def share_before(self, characters: int) -> float:
+        """Return the share of its bytes before a character; within a piece as if all characters were equally long."""
+        before = np.interp(characters, [0, *self.characters_at], [0, *self.bytes_at])
+        return float(before / self.bytes_at[-1])
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass learns about a corpus; arrays of shape (documents,), 17 bytes per document."""
+
+    hashes: NDArray[np.uint64]  # the first 64 bits of the sha256 of each document's normal form
+    utf8_bytes: NDArray[np.int64]  # of the unchanged text
+    blank: NDArray[np.bool_]  # nothing but white space, or nothing at all: no part of the corpus
+    longest: Longest
+    sha256: str  # over the sha256 of each unchanged document that is not blank, in order
+
+
+def scan(pieces: Iterable[Piece]) -> Scan:
+    """Read a corpus once."""
+    hashes, utf8_bytes, blank = array("Q"), array("q"), array("b")
+    whole, longest = hashlib.sha256(), Longest(0, 0, "", array("q"), array("q"))
+    for _, members in groupby(pieces, key=lambda piece: piece.document):
+        text_hash, normal, size, source = hashlib.sha256(), _NormalForm(), 0, ""
+        characters_at, bytes_at = array("q"), array("q")
+        for piece in members:
+            encoded = piece.text.encode()
+            text_hash.update(encoded)
+            normal.add(piece.text)
+            size += len(encoded)
+            characters_at.append(normal.read)
+            bytes_at.append(size)
+            source = source or piece.source
+        hashes.append(normal.hash)
+        utf8_bytes.append(size)
+        blank.append(not normal.characters)
+        if normal.characters:
+            whole.update(text_hash.digest())
+        if (normal.characters, -normal.hash) > (longest.characters, -longest.hash):
+            longest = Longest(normal.hash, normal.characters, source, characters_at, bytes_at)
+    return Scan(
+        hashes=np.array(hashes, np.uint64),
+        utf8_bytes=np.array(utf8_bytes, np.int64),
+        blank=np.array(blank, np.bool_),
+        longest=longest,
+        sha256=whole.hexdigest(),
+    )
+
+
+class _NormalForm:
+    """Hash and length of a text's normal form, computed from its parts without keeping them."""
+
+    def __init__(self) -> None:
+        self._line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+        self._text = hashlib.sha256()
+        self._trimmed = self._text  # its state after the last character that is not white space
+        self.read = self.characters = 0
+
+    def add(self, text: str) -> None:
+        text = self._line_ends.decode(text)
+        if not self.characters:
+            text = text.lstrip()
+        trimmed = text.rstrip()
+        if trimmed:
+            self._text.update(trimmed.encode())
+            self._trimmed = self._text.copy()
+            self.characters = self.read + len(trimmed)
+        if len(trimmed) < len(text):
+            self._text.update(text[len(trimmed) :].encode())
+        self.read += len(text)
+
+    @property
+    def hash(self) -> int:
+        return int.from_bytes(self._trimmed.digest()[:8], "big")
 
 
 def name_hash(name: str) -> int:
@@ -43,6 +132,19 @@ class Split:
     validation: NDArray[np.bool_]
     cut: NDArray[np.bool_]  # every copy of the document that is cut
     cut_at: int = 0  # characters of its normal form that are training text
+
+
+TRAIN, VALIDATION = 0, 1
+
+
+class Sides(NamedTuple):
+    """Which documents are on which side, a byte each; of those that are cut the head trains, and the tail validates
+    where `validation` says so."""
+
+    train: bytes
+    validation: bytes
+    cut: bytes
+    cut_at: int  # characters in normal form
 
 
 def choose_split(found: Scan, fraction: float) -> Split:
@@ -107,38 +209,25 @@ def cut_point(characters: int, fraction: float) -> int:
     return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
-def head(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield the pieces; keep only the first `at` characters, in normal form, of documents where `cut` is true."""
-    for piece, index in _cut_indices(pieces, cut, at):
-        if index is None:
-            yield piece
-        elif index:
-            yield piece._replace(text=piece.text[:index])
-
-
-def tail(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[Piece]:
-    """Yield the pieces; drop the first `at` characters, in normal form, of documents where `cut` is true."""
-    for piece, index in _cut_indices(pieces, cut, at):
-        if index is None:
-            yield piece
-        elif index < len(piece.text):
-            yield piece._replace(text=piece.text[index:])
-
-
-def _cut_indices(pieces: Iterable[Piece], cut: bytes, at: int) -> Iterator[tuple[Piece, int | None]]:
-    """Yield each piece and the index in it that the cut falls on; None if its document is not cut."""
+def divided(pieces: Iterable[Piece], sides: Sides) -> Iterator[tuple[int, Piece]]:
+    """Yield the text of both sides in order, each piece with TRAIN or VALIDATION; what is on neither is left out."""
     document, start = -1, 0  # where the piece starts in the normal form of its document
     for piece in pieces:
-        if not cut[piece.document]:
-            yield piece, None
+        number, text = piece.document, piece.text
+        if not sides.cut[number]:
+            if sides.train[number] or sides.validation[number]:
+                yield (TRAIN if sides.train[number] else VALIDATION), piece
             continue
-        if piece.document != document:
-            document, start = piece.document, 0
-        text = piece.text
+        if number != document:
+            document, start = number, 0
         margin = 0 if start else len(text) - len(text.lstrip())
         length = len(text) - margin - text.count("\r\n", margin)
-        yield piece, len(text) if start + length <= at else _index(text, margin, at - start)
+        end = len(text) if start + length <= sides.cut_at else _index(text, margin, sides.cut_at - start)
         start += length
+        if end:
+            yield TRAIN, piece._replace(text=text[:end])
+        if end < len(text) and sides.validation[number]:
+            yield VALIDATION, piece._replace(text=text[end:])
 
 
 def _index(text: str, begin: int, characters: int) -> int:

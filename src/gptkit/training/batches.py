@@ -78,8 +78,9 @@ def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes:
         else Share(micro_batches[0], 0.0, i == indices[-1])
         for i in indices
     )
-    tokens = sum(one.count if one.tokens is None else one.tokens for one in micro_batches)
-    return StepWork(step, sum(one.count for one in micro_batches), tokens, shares)
+    count = sum(piece.count for piece in micro_batches)
+    tokens = sum(piece.count if piece.tokens is None else piece.tokens for piece in micro_batches)
+    return StepWork(step, count, tokens, shares)
 
 
 class StopEvaluation(Exception):
@@ -119,23 +120,18 @@ def prefetched(
     works: Iterable[StepWork], *, pin: bool, depth: int = 2
 ) -> Generator[tuple[StepWork, Share, Batch], None, None]:
     """Yield the same with `depth` micro-batches loaded ahead in a thread, while a GPU computes."""
+
+    def load(micro_batch: MicroBatch) -> Batch:
+        batch = micro_batch.load()  # pinned memory copies to a GPU meanwhile
+        return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
+
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
         loading: deque[tuple[StepWork, Share, Future[Batch]]] = deque()
         for work in works:
             for share in work.shares:
-                loading.append((work, share, pool.submit(_load, share.micro_batch, pin)))
+                loading.append((work, share, pool.submit(load, share.micro_batch)))
                 if len(loading) > depth:
-                    yield _oldest(loading)
-        while loading:
-            yield _oldest(loading)
-
-
-def _oldest(loading: deque[tuple[StepWork, Share, Future[Batch]]]) -> tuple[StepWork, Share, Batch]:
-    work, share, future = loading.popleft()
-    return work, share, future.result()
-
-
-def _load(micro_batch: MicroBatch, pin: bool) -> Batch:
-    """Return the host tensors of a micro-batch, in pinned memory if asked: it copies to a GPU meanwhile."""
-    batch = micro_batch.load()
-    return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
+                    oldest_work, oldest_share, future = loading.popleft()
+                    yield oldest_work, oldest_share, future.result()
+        for work, share, future in loading:
+            yield work, share, future.result()

@@ -91,24 +91,23 @@ def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: C
 RUNS = Path("runs")
 
 
-def newest_model(console: Console) -> str:
-    """Return the newest finished pretrain run under ./runs and say which; UsageError without one."""
-    what = f"finished pretrain run under ./{RUNS}"
-    return _newest(lambda result: result.get("command") == "pretrain", f"no {what}", f"the newest {what}", console)
+def _is_pretrained(result: dict[str, Any]) -> bool:
+    return result.get("command") == "pretrain"
 
 
-def newest_model_for(can_do: Callable[[dict[str, Any]], bool], what: str, console: Console) -> str:
-    """Return the newest finished run under ./runs whose result says that it can do it; UsageError without one."""
-    missing, found = f"no finished run under ./{RUNS} can do {what}", f"the newest finished run under ./{RUNS} that can"
-    return _newest(can_do, missing, f"{found} do {what}", console)
+def newest_model(
+    console: Console, can_do: Callable[[dict[str, Any]], bool] = _is_pretrained, what: str | None = None
+) -> str:
+    """Return the newest finished run under ./runs whose result suits, and say which; UsageError without one.
 
-
-def _newest(suits: Callable[[dict[str, Any]], bool], missing: str, found: str, console: Console) -> str:
-    newest = newest_finished(RUNS, suits, console.warn)
+    `what` it must be able to do; None: a pretrain run is wanted.
+    """
+    newest = newest_finished(RUNS, can_do, console.warn)
+    kind, able = ("pretrain run", "") if what is None else ("run", f" that can do {what}")
     if newest is None:
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
-        raise UsageError(missing, where="--model", fix=fix)
-    console.say(f"model {newest}: {found}")
+        raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
+    console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able}")
     return str(newest)
 
 
@@ -128,7 +127,8 @@ def _refuse_lost_model(path: Path) -> None:
         raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
 
 
-def _without_start(name: str) -> InputError:
+def without_start(name: str) -> InputError:
+    """Return the error of an unfinished run whose weights nothing describes."""
     message = f"the run is unfinished and has no {START}/, written by later versions"
     return InputError(message, where=name, fix="finish it with the version that began it, then name its directory")
 
@@ -144,7 +144,7 @@ def readable_model(name: str, console: Console) -> str:
     if name.startswith("hf:"):
         return name
     if is_undescribed(path):
-        raise _without_start(name)
+        raise without_start(name)
     if not is_unfinished(path):
         _refuse_unfinished_seeds(path)
         _refuse_lost_model(path)
@@ -158,6 +158,6 @@ def readable_model(name: str, console: Console) -> str:
     if newest is None:
         raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
     if is_undescribed(newest):
-        raise _without_start(name)
+        raise without_start(name)
     console.say(f"model {name}: the run is unfinished, taking its weights of step {step_of(newest):,} ({newest})")
     return str(newest)

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from gptkit.errors import OutOfResources
+from gptkit.system.limits import is_out_of_memory
 from gptkit.training.batches import MicroBatch
-from gptkit.training.memory import is_out_of_memory
 from gptkit.training.processes import all_reduce
 from gptkit.training.step import Trainer
 

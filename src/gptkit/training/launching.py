@@ -124,7 +124,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with _environment(_of_ranks(plan, folder)), signals.unwatched(), _launcher_in_charge():
+            with _environment(_of_ranks(plan, folder)), signals.default_interrupts(), _launcher_in_charge():
                 _start(plan, [module, *arguments], folder)
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
@@ -146,7 +146,7 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
     parsed.log_dir = str(folder)
     # Accelerate hands on what torch's launcher has a name for, although it has no flag for these.
     parsed.shutdown_timeout = GRACE_SECONDS
-    parsed.signals_to_handle = ",".join(signal.Signals(number).name for number in signals.heard())
+    parsed.signals_to_handle = ",".join(signal.Signals(number).name for number in signals.handled_signals())
     parsed.standalone = plan.port is None
     parsed.local_addr = "127.0.0.1"  # a machine without a network may not know its own name
     if plan.device == "cuda":
@@ -178,7 +178,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _launcher_in_charge() -> Iterator[None]:
     """Keep the elastic launcher's log from the screen, and take the signals back that it handles for good."""
-    handlers = {number: signal.getsignal(number) for number in signals.heard()}
+    handlers = {number: signal.getsignal(number) for number in signals.handled_signals()}
     logging.disable(logging.CRITICAL)
     try:
         yield

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from gptkit.errors import AGAIN, Diverged, Interrupted
+from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
@@ -27,10 +28,8 @@ from gptkit.training.checkpoints import TrainingState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
-from gptkit.training.memory import out_of_memory_told
-from gptkit.training.processes import all_reduce
+from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
-from gptkit.training.stopping import AgreedStop
 
 DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
@@ -60,7 +59,7 @@ def train(
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
         run.resume(resume_from)
-    with out_of_memory_told():
+    with translate_out_of_memory(f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"):
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)

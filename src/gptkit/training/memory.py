@@ -1,4 +1,4 @@
-"""How the process holds on to its memory, and what is said when there is none left."""
+"""How the process holds on to its memory, and how much it holds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import ctypes
 import platform
 import threading
-from collections.abc import Iterator
 from types import TracebackType
 
 import torch
-
-from gptkit.errors import AGAIN, OutOfResources
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -71,22 +68,3 @@ def own_memory(process: int | str = "self") -> int | None:
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, on a device or in the host's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-@contextlib.contextmanager
-def out_of_memory_told() -> Iterator[None]:
-    """Raise OutOfResources, with what to do in a training run, where memory ran out."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        fix = f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"
-        raise OutOfResources("out of memory", fix=fix) from error

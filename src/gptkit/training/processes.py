@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.system.signals import StopRequest
 from gptkit.training import sharding
+from gptkit.training.batches import ShouldStop
 from gptkit.training.stall_watch import watch_next_rank
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)  # while the main process tokenises; one that ends is noticed at once
+BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to answer whether to stop
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -36,8 +39,12 @@ def make_accelerator(device: str) -> Accelerator:
     is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    with _unasked(sharding.ASKED):  # what it would shard by itself, we do
+    asked = os.environ.pop(sharding.ASKED, None)  # what it would shard by itself, we do
+    try:
         accelerator = Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[ddp, patience])
+    finally:
+        if asked is not None:
+            os.environ[sharding.ASKED] = asked
     if device in is_there and accelerator.device.type != device:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -50,17 +57,6 @@ def make_accelerator(device: str) -> Accelerator:
     return accelerator
 
 
-@contextmanager
-def _unasked(name: str) -> Iterator[None]:
-    """Take a variable out of the environment for a while."""
-    before = os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before
-
-
 def _leave_group() -> None:
     """Stop the group's threads: one that still runs when the interpreter ends would abort the process."""
     if dist.is_initialized():
@@ -69,21 +65,8 @@ def _leave_group() -> None:
 
 def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Return on every process what `work` returned on the main one, or raise there the error it raised."""
-    if accelerator.num_processes == 1:
-        return work()
-    outcome: list[object] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = work()
-        except GptkitError as error:
-            outcome[1] = error
-        except Exception as error:
-            broadcast_object_list([None, OtherRankFailed(f"the main process failed: {error!r}")])
-            raise
-    result, failure = broadcast_object_list(outcome)
-    if failure is not None:
-        raise failure
-    return result  # type: ignore[no-any-return]
+    results = on_every_process(accelerator, lambda: work() if accelerator.is_main_process else None)
+    return cast("T", results[0])
 
 
 def on_every_process(accelerator: Accelerator, work: Callable[[], T]) -> list[T]:
@@ -96,7 +79,8 @@ def on_every_process(accelerator: Accelerator, work: Callable[[], T]) -> list[T]
     except GptkitError as error:
         outcome = None, error
     except Exception as error:
-        gather_object([(None, OtherRankFailed(f"process {accelerator.process_index} failed: {error!r}"))])
+        process = "the main process" if accelerator.is_main_process else f"process {accelerator.process_index}"
+        gather_object([(None, OtherRankFailed(f"{process} failed: {error!r}"))])
         raise
     outcomes = gather_object([outcome])
     for _, failure in outcomes:
@@ -117,3 +101,28 @@ def all_reduce(accelerator: Accelerator, values: Tensor, operation: dist.ReduceO
     if accelerator.num_processes > 1:
         dist.all_reduce(values, op=operation)
     return values
+
+
+class AgreedStop:
+    """The stop requests of all processes as one, so that all stop at the same place, whoever the signal came to.
+
+    What asks must be called on every process equally often.
+    """
+
+    def __init__(self, stop: StopRequest, accelerator: Accelerator) -> None:
+        self.stop, self.accelerator = stop, accelerator
+
+    def signal_number(self) -> int:
+        """Return the signal that any process received, 0 for none."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.signal_number
+        number = torch.tensor(self.stop.signal_number, device=self.accelerator.device)
+        return int(all_reduce(self.accelerator, number, dist.ReduceOp.MAX))
+
+    def for_evaluation(self) -> ShouldStop:
+        """Return what an evaluation asks before each of its batches; on a CPU, where a batch is long, always anew."""
+        if self.accelerator.num_processes == 1:
+            return lambda: self.stop.is_asked
+        every = 1 if self.accelerator.device.type == "cpu" else BATCHES_A_QUESTION
+        turns = itertools.count()
+        return lambda: next(turns) % every == 0 and self.signal_number() != 0

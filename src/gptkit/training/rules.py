@@ -43,8 +43,11 @@ class Choices:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "notes"}
 
 
-def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: float) -> Choices:
-    """Return the arithmetic of a run that asks for this precision and compilation; raises what those two raise."""
+def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: float | None = None) -> Choices:
+    """Return the arithmetic of a run that asks for this precision and compilation; raises what those two raise.
+
+    Without `total_flops` auto does not compile.
+    """
     chosen = choose_precision(precision, hardware)
     compiles, note = choose_compile(compile, hardware, chosen, total_flops=total_flops)
     return Choices(chosen, compiles, hardware.threads, hardware.kind, notes=(note,) if note else ())
@@ -75,7 +78,9 @@ def can_train_in(precision: str, hardware: Hardware) -> bool:
     return precision != "bf16" or hardware.bf16 or hardware.kind != "cpu"
 
 
-def choose_compile(asked: str, hardware: Hardware, precision: str, *, total_flops: float) -> tuple[bool, str | None]:
+def choose_compile(
+    asked: str, hardware: Hardware, precision: str, *, total_flops: float | None = None
+) -> tuple[bool, str | None]:
     """Return whether to compile, and a line to say where that is no matter of course.
 
     auto compiles where the time saved over `total_flops` exceeds the compiler's. Raises UsageError for on without a
@@ -90,7 +95,7 @@ def choose_compile(asked: str, hardware: Hardware, precision: str, *, total_flop
         )
     if asked != "auto":
         return asked == "on", None
-    if hardware.kind not in COMPILE_SECONDS:
+    if total_flops is None or hardware.kind not in COMPILE_SECONDS:
         return False, None
     speed = EAGER_FLOPS[hardware.kind, "fp32" if precision == "fp32" else "bf16"]
     pays = total_flops / speed * TIME_SAVED > COMPILE_SECONDS[hardware.kind]

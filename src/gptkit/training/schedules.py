@@ -47,7 +47,9 @@ def learning_rate_factor(
         return _linear(_progress(step, total_steps - length, length), final)
     length = total_steps - int(warmup_steps) if decay_steps is None else decay_steps
     progress = _progress(step, warmup_steps, length)
-    return _cosine(progress, final) if name == "cosine" else _linear(progress, final)
+    if name == "cosine":
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    return _linear(progress, final)
 
 
 def steps_before_decay(name: str, total_steps: int, decay_steps: int | None = None) -> int:
@@ -71,10 +73,6 @@ def _progress(step: int, start: float, length: int) -> float:
 
 def _linear(progress: float, final: float) -> float:
     return 1 - (1 - final) * progress
-
-
-def _cosine(progress: float, final: float) -> float:
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _slanted(step: int, total_steps: int) -> float:

@@ -12,7 +12,7 @@ from gptkit.errors import InputError
 from gptkit.system.json_files import LARGEST_FILE
 from gptkit.system.reading import require_regular
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
-from gptkit.text.tokenizers.files import LAYOUTS, find_files, saved_config
+from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKENS = "added_tokens_decoder"
@@ -81,7 +81,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     `tokenizer_in` reads it, or says what is wrong.
     """
     try:
-        folder, layout = find_files(directory, str(directory))
+        folder, layout = find_tokenizer(directory, str(directory))
         config = saved_config(folder)
         if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_FILE:
             return None

@@ -11,18 +11,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gptkit.evaluate.gate.paired_tests import Floats
-from gptkit.scoring.resampling import resampled, uniform
+from gptkit.scoring.resampling import Floats, PairStatistic, resampled, uniform
 
 _AIM = 0.85
 _CONFIDENCE = 0.8
 _PLANTED = 200  # resamples for each planted share
 _SHARES = 12
 _HALVINGS = 13
-
-RowMetric = Callable[[NDArray[np.float64], NDArray[np.float64]], Floats]  # (..., item) twice -> (...)
 
 
 class Detectable(NamedTuple):
@@ -88,7 +84,7 @@ def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
 
 
 def metric_drop(
-    metric: RowMetric,
+    metric: PairStatistic,
     present: Floats,
     references: Floats,
     baseline: Floats,
@@ -121,7 +117,7 @@ def metric_drop(
     return Detectable(smallest(0.0), smallest(floor))
 
 
-def _planted(metric: RowMetric, present: Floats, references: Floats, baseline: Floats) -> tuple[Floats, Floats]:
+def _planted(metric: PairStatistic, present: Floats, references: Floats, baseline: Floats) -> tuple[Floats, Floats]:
     """Return means and standard deviations (share,) of the drops that growing shares of foreign predictions make."""
     n = len(references)
     chosen = np.concatenate(list(resampled(n, _PLANTED, stream=1)))  # (resample, item)

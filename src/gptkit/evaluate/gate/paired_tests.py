@@ -10,21 +10,17 @@ of resamples, as Holm's levels for many metrics must.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.scoring.resampling import resampled
+from gptkit.scoring.resampling import Floats, bootstrap_error
 
 # Half and four fifths of what is promised (1% a metric, 5% a suite): room for the approximation of the bootstrap.
 GATE_LEVEL = 0.005
 SUITE_LEVEL = 0.04
 RESAMPLES = 2_000
-
-Floats = NDArray[np.float64]
-Drops = Callable[[NDArray[np.int64]], Floats]  # chosen items (resample, item) -> drops (resample, column)
 
 
 def mcnemar(lost: Any, gained: Any) -> Any:
@@ -45,16 +41,6 @@ def bootstrap_means(drops: Floats, *, resamples: int = RESAMPLES) -> Floats:
 
     error = bootstrap_error(means, n, resamples=resamples)
     return np.asarray(student(drops.mean(axis=0), error, n, np.count_nonzero(drops, axis=0)))
-
-
-def bootstrap_error(drops: Drops, n: int, *, resamples: int = RESAMPLES) -> Any:
-    """Return the standard error of the drop of n items, from the drops of resampled items; what is NaN is left out.
-
-    sqrt(n / (n - 1)) makes up for the spread that resampling n items underestimates (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", 2015).
-    """
-    values = np.concatenate([drops(chosen) for chosen in resampled(n, resamples)])
-    return np.nanstd(values, axis=0) * np.sqrt(n / max(1, n - 1))
 
 
 def student(drop: Any, error: Any, n: int, changed: Any) -> Any:

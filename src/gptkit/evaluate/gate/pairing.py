@@ -9,156 +9,155 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, NothingComparable
-from gptkit.evaluate.gate.gate import Comparison, Scores
-from gptkit.evaluate.results import VERSION, EvaluatedRun, Scored
-from gptkit.scoring.item_statistics import Columns
+from gptkit.evaluate.gate.gate import Finding, Verdict
+from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
+from gptkit.scoring.item_statistics import Columns, Scores
 from gptkit.scoring.measures import MEASURES, Measure, value_of
-from gptkit.scoring.protocols import Protocol
+from gptkit.scoring.protocols import Items, Protocol
 
 _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A task of the present run.
+class Comparison:
+    """One measure of both runs, in its unit; difference = value - baseline. The others are those of gate.Finding."""
 
-    `floor`, None for each measure's own, is that of the first measure of every protocol, in its unit. `minimum` bounds
-    the first measure of the first protocol: from below when higher is better, else from above.
-    """
-
-    name: str
-    protocols: tuple[Protocol, ...]
-    floor: float | None = None
-    minimum: float | None = None
+    baseline: float
+    value: float
+    difference: float
+    p_value: float
+    minimum_detectable: float | None
+    verdict: Verdict
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A measure of both runs over the same items in one order: their columns, its floor in the measure's unit."""
+    """A measure of both runs over the same items in one order: their columns and values, and the smallest drop that
+    counts, in the measure's unit."""
 
     measure: Measure
     baseline: Columns
     present: Columns
+    before: float
+    after: float
     floor: float
 
-    def scores(self, key: str) -> Scores:
-        """Return what the gate compares; InputError where a value is not finite."""
-        for name, columns in (("baseline", self.baseline), ("present run", self.present)):
-            if not math.isfinite(value := value_of(self.measure, columns)):
-                raise InputError(f"{key} of the {name} is {value}", fix="check its model and items")
-        scores = self.measure.statistic.scores(self.baseline, self.present, self.floor)
-        if scores is None:
-            raise ValueError(f"{key} is reported, not gated")
-        return scores
+    @property
+    def scores(self) -> Scores:
+        """What the gate compares."""
+        return self.measure.statistic.scores(self.baseline, self.present, self.floor)
 
-    def in_unit(self, found: Comparison) -> Comparison:
-        """Return the gate's comparison in the unit of the measure."""
-        before, after = value_of(self.measure, self.baseline), value_of(self.measure, self.present)
+    def comparison(self, found: Finding) -> Comparison:
+        """Return what the gate found, in the unit of the measure."""
         least = found.minimum_detectable
         if least is not None:
             with np.errstate(over="ignore"):
                 least = self.measure.statistic.in_unit(least, self.baseline)
             least = least if math.isfinite(least) else None
-        return replace(found, baseline=before, value=after, difference=after - before, minimum_detectable=least)
+        return Comparison(self.before, self.after, self.after - self.before, found.p_value, least, found.verdict)
 
 
-def paired(present: EvaluatedRun, baseline: EvaluatedRun, asked: Sequence[Asked]) -> dict[str, Pair]:
-    """Return every gated measure of what was asked, by "task/protocol.measure".
+def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> None:
+    """Raise NothingComparable, in a line that names it, where the baseline lacks what was asked for or was made another
+    way: what can be told without the present scores."""
+    for job in jobs:
+        if not any(key.startswith(f"{job.name}/") for key in baseline.results):
+            raise NothingComparable(f"the baseline has no {job.name}", where="--baseline", fix=_ANOTHER)
+        for protocol in job.protocols:
+            key = f"{job.name}/{protocol.name}"
+            _require_same(key, baseline.results.get(key), present.results[key])
+            if present.tokenizer_sha256 is None or present.tokenizer_sha256 != baseline.tokenizer_sha256:
+                _require_no_tokens(key, protocol)
 
-    NothingComparable, in one line that names it, where the baseline lacks one of them or was made another way;
-    InputError where its items do not fit what it says of them.
+
+def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> dict[str, Pair]:
+    """Return every gated measure of the jobs, by "task/protocol.measure".
+
+    NothingComparable, in one line that names it, where the baseline cannot be compared; InputError where its items do
+    not fit what it says of them, or a value is not finite.
     """
-    pairs = {key: pair for task in asked for key, pair in _pairs(present, baseline, task)}
-    if not pairs:
-        raise NothingComparable("no measure is in both runs", where="--baseline", fix="evaluate a task of the baseline")
-    return pairs
+    require_comparable(present, baseline, jobs)
+    return {key: pair for job in jobs for key, pair in _pairs(present, baseline, job)}
 
 
-def require_comparable(present: EvaluatedRun, baseline: EvaluatedRun, asked: Sequence[Asked]) -> None:
-    """Raise NothingComparable as `paired` would for what is known before scoring: data, settings and tokenizer."""
-    for task in asked:
-        _require_task(baseline, task)
-        for key, protocol in ((f"{task.name}/{one.name}", one) for one in task.protocols):
-            _same(key, baseline, present)
-            for name in protocol.measures[: protocol.gated]:
-                _require_tokenizer(f"{key}.{name}", protocol, present, baseline)
-
-
-def left_out(present: EvaluatedRun, baseline: EvaluatedRun) -> Iterator[str]:
+def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
     """Yield a line for each task, or protocol of a task, that one run has and the other has not."""
-    tasks = {key.split("/")[0] for key in present.scores}
-    for task in sorted({key.split("/")[0] for key in baseline.scores} - tasks):
+    tasks = {key.split("/")[0] for key in present.results}
+    for task in sorted({key.split("/")[0] for key in baseline.results} - tasks):
         yield f"{task} of the baseline was not evaluated"
-    for key in sorted(set(baseline.scores) - set(present.scores)):
+    for key in sorted(set(baseline.results) - set(present.results)):
         if key.split("/")[0] in tasks:
             yield f"{key} of the baseline was not evaluated"
-    for key in sorted(set(present.scores) - set(baseline.scores)):
+    for key in sorted(set(present.results) - set(baseline.results)):
         yield f"{key} is not in the baseline, and was not compared"
 
 
-def _pairs(present: EvaluatedRun, baseline: EvaluatedRun, task: Asked) -> Iterator[tuple[str, Pair]]:
-    _require_task(baseline, task)
-    for protocol in task.protocols:
-        key = f"{task.name}/{protocol.name}"
-        before, after = _same(key, baseline, present)
+def _pairs(present: EvalResults, baseline: EvalResults, job: Job) -> Iterator[tuple[str, Pair]]:
+    for protocol in job.protocols:
+        key = f"{job.name}/{protocol.name}"
+        before, after = baseline.results[key].items, present.results[key].items
+        assert before is not None
+        assert after is not None
         order = _order(key, before, after)
-        assert after.items is not None
         for index, name in enumerate(protocol.measures[: protocol.gated]):
-            full = f"{key}.{name}"
-            measure = MEASURES[name]
-            _require_tokenizer(full, protocol, present, baseline)
+            full, measure = f"{key}.{name}", MEASURES[name]
             columns = _columns(full, measure, before, order)
-            _require_same_questions(full, measure, columns, after.items.columns)
-            floor = task.floor if index == 0 and task.floor is not None else None
-            if floor is None:
-                floor = measure.floor_below(value_of(measure, columns))
-            yield full, Pair(measure, columns, after.items.columns, floor)
+            _require_same_questions(full, measure, columns, after.columns)
+            values = value_of(measure, columns), value_of(measure, after.columns)
+            for run, value in zip(("baseline", "present run"), values, strict=True):
+                if not math.isfinite(value):
+                    raise InputError(f"{full} of the {run} is {value}", fix="check its model and items")
+            floor = job.floor if index == 0 and job.floor is not None else measure.floor_below(values[0])
+            yield full, Pair(measure, columns, after.columns, *values, floor)
 
 
-def _same(key: str, baseline: EvaluatedRun, present: EvaluatedRun) -> tuple[Scored, Scored]:
-    """Return both runs' scores of one protocol, over the same data and with the same settings."""
-    before, after = baseline.scores.get(key), present.scores[key]
+def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult) -> None:
+    """Refuse a baseline without the protocol, or of other data or settings."""
     if before is None:
         raise NothingComparable(f"the baseline has no {key}", where="--baseline", fix=_ANOTHER)
     if before.data_sha256 != after.data_sha256:
         shas = f"{before.data_sha256[:12]} and {after.data_sha256[:12]}"
         raise NothingComparable(f"{key}: the baseline is of other data ({shas})", where="--baseline", fix=_ANOTHER)
     for name in sorted({*before.settings, *after.settings}):
-        old, new = (one.settings.get(name, 1 if name == VERSION else None) for one in (before, after))
+        old, new = (result.settings.get(name, 1 if name == VERSION else None) for result in (before, after))
         if old != new:
             message = f"{key}: {name} is {new!r:.60}, in the baseline {old!r:.60}"
             raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
     if before.items is None:
         message = f"{key}: the baseline has no items, and paired tests need them"
         raise NothingComparable(message, where="--baseline", fix="name the file that --output wrote")
-    return before, after
 
 
-def _order(key: str, before: Scored, after: Scored) -> NDArray[np.int64]:
+def _require_no_tokens(key: str, protocol: Protocol) -> None:
+    """Refuse to compare "task/protocol" where it counts tokens, for two tokenizers."""
+    for name in protocol.measures[: protocol.gated]:
+        if protocol.per_token or MEASURES[name].per_token:
+            message = f"{key}.{name} counts tokens, and the baseline has another tokenizer"
+            fix = "compare models of one tokenizer, or ask for what counts words or bytes: --task NAME/PROTOCOL"
+            raise NothingComparable(message, where="--baseline", fix=fix)
+
+
+def _order(key: str, before: Items, after: Items) -> NDArray[np.int64]:
     """Return the places (item,) of the present items among the baseline's."""
-    assert before.items is not None
-    assert after.items is not None
-    places = {name: place for place, name in enumerate(before.items.ids)}
-    missing = [name for name in after.items.ids if name not in places]
-    if missing or len(places) != len(after.items.ids):
-        name = missing[0] if missing else sorted(set(places) - set(after.items.ids))[0]
-        message = f"{key}: the data are the same, but item {name[:60]!r} is in one run alone"
+    places = {name: place for place, name in enumerate(before.ids)}
+    if alone := sorted(set(places) ^ set(after.ids)):
+        message = f"{key}: the data are the same, but item {alone[0][:60]!r} is in one run alone"
         raise InputError(message, where="--baseline", fix=_ANOTHER)
-    return np.array([places[name] for name in after.items.ids], np.int64)
+    return np.array([places[name] for name in after.ids], np.int64)
 
 
-def _columns(full: str, measure: Measure, before: Scored, order: NDArray[np.int64]) -> Columns:
-    assert before.items is not None
+def _columns(full: str, measure: Measure, before: Items, order: NDArray[np.int64]) -> Columns:
     for name in measure.statistic.columns:
-        if name not in before.items.columns:
+        if name not in before.columns:
             raise NothingComparable(f"{full}: the baseline's items have no {name!r}", where="--baseline", fix=_ANOTHER)
-    return {name: before.items.columns[name][order] for name in measure.statistic.columns}
+    return {name: before.columns[name][order] for name in measure.statistic.columns}
 
 
 def _require_same_questions(full: str, measure: Measure, before: Columns, after: Columns) -> None:
@@ -166,17 +165,3 @@ def _require_same_questions(full: str, measure: Measure, before: Columns, after:
         if not np.array_equal(before[name], after[name]):
             message = f"{full}: the items' {name!r} are others than in the baseline"
             raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
-
-
-def _require_task(baseline: EvaluatedRun, task: Asked) -> None:
-    if not any(key.startswith(f"{task.name}/") for key in baseline.scores):
-        raise NothingComparable(f"the baseline has no {task.name}", where="--baseline", fix=_ANOTHER)
-
-
-def _require_tokenizer(full: str, protocol: Protocol, present: EvaluatedRun, baseline: EvaluatedRun) -> None:
-    """Refuse to compare "task/protocol.measure" where it counts the tokens of two tokenizers."""
-    is_one = present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256
-    if (protocol.per_token or MEASURES[full.rpartition(".")[2]].per_token) and not is_one:
-        message = f"{full} counts tokens, and the baseline has another tokenizer"
-        fix = "compare models of one tokenizer, or ask for protocols that count words or bytes: --task NAME/PROTOCOL"
-        raise NothingComparable(message, where="--baseline", fix=fix)

@@ -22,28 +22,28 @@ from gptkit.errors import UsageError
 from gptkit.system.yaml_files import Entry, read_yaml
 
 KEYS = ("task", "data", "limit", "floor", "minimum")
-_YAML = (".yaml", ".yml")
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class SuiteTask:
-    """A task of a suite, paths made absolute by the suite's folder; `where` is its file:line."""
+class TaskSpec:
+    """A task that is asked for; of a suite, paths are made absolute by its folder, and `where` is its file:line."""
 
     task: str
     data: str | None
-    limit: int | None
-    floor: float | None
-    minimum: float | None
-    where: str
+    limit: int | None = None
+    floor: float | None = None
+    minimum: float | None = None
+    where: str = "--task"
 
 
-def read_suite(path: Path) -> tuple[SuiteTask, ...]:
+def read_suite(path: Path) -> tuple[TaskSpec, ...]:
     """Return the tasks of a suite; UsageError with file:line for whatever is wrong, but names are not checked."""
     root = read_yaml(path, "a suite", missing="name a YAML file with a list of tasks")
     top = root.entries("a suite", ("tasks",))
     if "tasks" not in top:
         raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")
-    tasks: list[SuiteTask] = []
+    tasks: list[TaskSpec] = []
     for entry in top["tasks"].items("tasks"):
         task = _task(entry)
         if any(one.task == task.task for one in tasks):
@@ -53,14 +53,14 @@ def read_suite(path: Path) -> tuple[SuiteTask, ...]:
     return tuple(tasks)
 
 
-def _task(entry: Entry) -> SuiteTask:
+def _task(entry: Entry) -> TaskSpec:
     entries = entry.entries("a task of the suite", KEYS)
     if "task" not in entries:
         raise UsageError("no 'task' in a task of the suite", where=entry.where, fix="write task: NAME")
     name = entries["task"].word("task")
-    if name.endswith(_YAML):
+    if name.endswith(YAML):
         name = _beside(entries["task"], name)
-    return SuiteTask(
+    return TaskSpec(
         name,
         _data(entries["data"]) if "data" in entries else None,
         _limit(entries["limit"]) if "limit" in entries else None,

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gptkit.evaluate.gate.gate import Comparison, Verdict, gate
+from gptkit.evaluate.gate.gate import Verdict, gate, worst
 from gptkit.evaluate.gate.paired_tests import RESAMPLES
-from gptkit.evaluate.gate.pairing import Asked, left_out, paired
-from gptkit.evaluate.results import EvaluatedRun
+from gptkit.evaluate.gate.pairing import Comparison, Pair, left_out, paired
+from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.results import EvalResults
 from gptkit.scoring.measures import MEASURES, Measure
 
 _NAMED = 3  # regressions in the first line
@@ -63,10 +64,6 @@ class Outcome:
         more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
         return f"{self.verdict}: {named}{more}"
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Return rows of cells, the header first."""
-        return [HEADER, *(row.cells for row in self.rows)]
-
     def as_json(self) -> dict[str, Any]:
         """Return the keys that the gate adds to a run's JSON."""
         return {
@@ -78,7 +75,7 @@ class Outcome:
 
 
 def compare(
-    present: EvaluatedRun, baseline: EvaluatedRun | None, asked: Sequence[Asked], *, resamples: int = RESAMPLES
+    present: EvalResults, baseline: EvalResults | None, jobs: Sequence[Job], *, resamples: int = RESAMPLES
 ) -> Outcome:
     """Return the outcome against a baseline, if there is one, and of the minimums.
 
@@ -87,33 +84,28 @@ def compare(
     comparison: dict[str, Comparison] = {}
     rows, warnings = [], []
     if baseline is not None:
-        pairs = paired(present, baseline, asked)
-        result = gate({key: pair.scores(key) for key, pair in pairs.items()}, resamples=resamples)
-        comparison = {key: pairs[key].in_unit(found) for key, found in result.comparison.items()}
-        rows = [_compared(key, pairs[key].measure, one, pairs[key].floor) for key, one in comparison.items()]
+        pairs = paired(present, baseline, jobs)
+        findings = gate({key: pair.scores for key, pair in pairs.items()}, resamples=resamples)
+        comparison = {key: pair.comparison(findings[key]) for key, pair in pairs.items()}
+        rows = [_compared(key, pair, comparison[key]) for key, pair in pairs.items()]
         warnings = list(left_out(present, baseline))
-    minimums = {f"{task.name}/{_first(task)}": _minimum(present, task) for task in asked if task.minimum is not None}
-    rows += [_bounded(key, one) for key, one in minimums.items()]
-    verdicts = {row.verdict for row in rows}
-    verdict: Verdict = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
-    return Outcome(verdict, comparison, minimums, tuple(rows), tuple(warnings))
+    minimums: dict[str, Minimum] = {}
+    for job in jobs:
+        if job.minimum is not None:
+            protocol, name = job.protocols[0], job.protocols[0].measures[0]
+            value = float(present.results[f"{job.name}/{protocol.name}"].metrics[name]["value"])
+            minimums[f"{job.name}/{protocol.name}.{name}"] = _minimum(job.minimum, value, MEASURES[name])
+    rows += [_bounded(key, minimum) for key, minimum in minimums.items()]
+    return Outcome(worst(row.verdict for row in rows), comparison, minimums, tuple(rows), tuple(warnings))
 
 
-def _first(task: Asked) -> str:
-    return f"{task.protocols[0].name}.{task.protocols[0].measures[0]}"
+def _minimum(bound: float, value: float, measure: Measure) -> Minimum:
+    better = value >= bound if measure.higher_is_better else value <= bound
+    return Minimum(bound, value, "pass" if better or math.isclose(value, bound, rel_tol=1e-9) else "fail")
 
 
-def _minimum(present: EvaluatedRun, task: Asked) -> Minimum:
-    protocol = task.protocols[0]
-    name = protocol.measures[0]
-    value = float(present.scores[f"{task.name}/{protocol.name}"].metrics[name]["value"])
-    assert task.minimum is not None
-    better = value >= task.minimum if MEASURES[name].higher_is_better else value <= task.minimum
-    holds = better or math.isclose(value, task.minimum, rel_tol=1e-9)
-    return Minimum(task.minimum, value, "pass" if holds else "fail")
-
-
-def _compared(key: str, measure: Measure, one: Comparison, floor: float) -> Row:
+def _compared(key: str, pair: Pair, one: Comparison) -> Row:
+    measure, floor = pair.measure, pair.floor
     digits = _digits(measure, one.difference)
     before, after = f"{one.baseline:.{digits}f}", f"{one.value:.{digits}f}"
     change, found = f"{one.difference:+.{digits}f}", _found(one.minimum_detectable)

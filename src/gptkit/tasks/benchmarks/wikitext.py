@@ -15,7 +15,7 @@ from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
 from gptkit.tasks.detokenizers import WIKITEXT
 from gptkit.tasks.text_corpora import PER_WORD, Document, Stream, corpus_row, paper_protocol, whole_text
-from gptkit.text.scan import is_blank
+from gptkit.text.pieces import is_blank
 
 # A line between single = signs is the title of an article; headings within one have more of them.
 _TITLE = re.compile(r"^[^\S\n]*= (?!=)[^\n]*(?<!=) =[^\S\n]*$", re.MULTILINE)

@@ -22,7 +22,7 @@ CONFIG_FILE = "tokenizer_config.json"
 BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # what else bears on ids, where it is there
 
 
-def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
+def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
     """Return the folder and layout of the tokenizer's files; a run has them in model/, and from the start in start/."""
     for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
@@ -42,7 +42,7 @@ def find_files(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
 
 def tokenizer_files(directory: Path) -> list[Path]:
     """Return the files that make the tokenizer in a directory; InputError for one that is not regular, or vast."""
-    folder, layout = find_files(directory, str(directory))
+    folder, layout = find_tokenizer(directory, str(directory))
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:
         if require_regular(path) > LARGEST_FILE:

@@ -23,7 +23,7 @@ from gptkit.text.tokenizers.files import (
     LAYOUTS,
     checked_merges,
     checked_vocabulary,
-    find_files,
+    find_tokenizer,
     read_merges,
     read_vocabulary,
     saved_config,
@@ -53,7 +53,7 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     Files of any layout in LAYOUTS do; nothing in them is executed. InputError names the directory, as `shown` where
     the user called it otherwise, and says what was looked for.
     """
-    directory, layout = find_files(directory, shown or str(directory))
+    directory, layout = find_tokenizer(directory, shown or str(directory))
     tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
     tokenizer = _of_layout(directory, layout)
     if beyond := id_beyond(tokenizer):

@@ -1,0 +1,233 @@
+"""What a training run will hold in memory, before it has begun: bytes by part, by arithmetic alone.
+
+Parameters, gradients and the optimizer's state are counted on meta tensors, which have shapes and no memory; what the
+backward pass keeps is a table of the model's intermediate results, which a test compares with autograd's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
+from gptkit.model.modeling_gpt import DENSE_LENGTH
+from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.tensor_files import safetensors_chunks
+
+Strategy = Literal["ddp", "fsdp2"]
+STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp2")
+FP32, INT64 = 4, 8  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a process computes at once: `rows` sequences of `length` tokens in training, so many tokens in an evaluation.
+
+    `trains_head` and `evaluates_head` say whether the one and the other make logits over the vocabulary.
+    """
+
+    rows: int = 1
+    length: int
+    precision: str = "bf16"
+    device: str = "cuda"
+    checkpointing: bool = False
+    trains_head: bool = True
+    evaluation_tokens: int
+    evaluates_head: bool = True
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+    @property
+    def element(self) -> int:
+        """Return the bytes of an entry of a matrix product."""
+        return FP32 if self.precision == "fp32" else 2
+
+
+def layer_activations(config: Any, work: Workload) -> dict[str, int]:
+    """Return by name the bytes that autograd keeps of one block's forward pass.
+
+    name                    entries a token       bytes an entry
+    ----------------------  --------------------  ----------------------------------------------
+    residual stream         2 n_embd              4 (what ln_1 and ln_2 read)
+    layer-norm statistics   4                     4 (mean and deviation, twice)
+    c_attn input            n_embd                element (2, in fp32 4)
+    query, key, value       3 n_embd              element; 4 where dropout makes SDPA fall back in fp32
+    attention weights       n_head length         element, the same; none where SDPA's flash kernel runs
+    attention dropout       2 n_head length       the same: the mask and the dropped weights, if any
+    log-sum-exp             n_head                4, where the flash kernel runs
+    attended values         n_embd                element (c_proj's input)
+    c_fc input              n_embd                element
+    MLP                     2 n_inner             element (before and after the activation)
+    residual dropout masks  2 n_embd              element on a CPU, 1 on a GPU, if any
+    """
+    tokens, width, element = work.tokens, config.n_embd, work.element
+    is_flash, attention = _attention(config, work)
+    scores = tokens * config.n_head * work.length * attention
+    mask = element if work.device == "cpu" else 1
+    return {
+        "residual stream": tokens * 2 * width * FP32,
+        "layer-norm statistics": tokens * 4 * FP32,
+        "c_attn input": tokens * width * element,
+        "query, key, value": tokens * 3 * width * attention,
+        "attention weights": 0 if is_flash else scores,
+        "attention dropout": 2 * scores if config.attn_pdrop and not is_flash else 0,
+        "log-sum-exp": tokens * config.n_head * FP32 if is_flash else 0,
+        "attended values": tokens * width * element,
+        "c_fc input": tokens * width * element,
+        "MLP": tokens * 2 * _inner_width(config) * element,
+        "residual dropout masks": tokens * 2 * width * mask if config.resid_pdrop else 0,
+    }
+
+
+def _attention(config: Any, work: Workload) -> tuple[bool, int]:
+    """Return whether no attention weights are kept, and the bytes of an entry of what attention multiplies."""
+    if work.device != "cpu":
+        return True, work.element
+    if work.precision != "fp32" and work.length <= DENSE_LENGTH:
+        return False, work.element
+    has_dropout = config.attn_pdrop > 0  # the CPU's flash kernel has none
+    return not has_dropout, FP32 if has_dropout else work.element
+
+
+def _inner_width(config: Any) -> int:
+    return int(config.n_inner or 4 * config.n_embd)
+
+
+def activations(config: Any, work: Workload) -> int:
+    """Return the bytes that autograd keeps of the whole body; with checkpointing each block's input and one block."""
+    layer, tokens, width = sum(layer_activations(config, work).values()), work.tokens, config.n_embd
+    blocks = config.n_layer * layer
+    if work.checkpointing:
+        blocks = config.n_layer * tokens * width * FP32 + layer
+    ids = tokens * INT64 + work.length * INT64
+    embedding_mask = FP32 if work.device == "cpu" else 1
+    dropped = tokens * width * embedding_mask if config.embd_pdrop else 0
+    last_norm = tokens * (width + 2) * FP32 if config.pre_norm else 0
+    return int(ids + dropped + blocks + last_norm)
+
+
+def weight_copies(model: Any, work: Workload) -> int:
+    """Return the bytes of the 16-bit copies that autocast makes of the blocks' matrices."""
+    if work.precision == "fp32":
+        return 0
+    return sum(2 * tensor.numel() for tensor in model.transformer.h.parameters() if tensor.ndim == 2)
+
+
+def loss_buffers(config: Any, work: Workload) -> int:
+    """Return the bytes of the chunked loss at its peak.
+
+    Three chunks of logits (those, their gradient, and one of the chunk before), the head's weight transposed and, in 16
+    bit, cast; the weight's gradient in fp32 and a chunk's part of it; hidden states cast, and their gradient.
+    """
+    if not work.trains_head:
+        return 0
+    element, head, hidden = work.element, config.vocab_size * config.n_embd, work.tokens * config.n_embd
+    casts = (head + hidden) * element if element < FP32 else 0
+    kept = hidden * (element + FP32) + head * (FP32 + 2 * element)
+    chunk = chunk_logits(config.vocab_size, work.tokens, work.device, CHUNK_ELEMENTS)
+    return int(3 * chunk * element + casts + kept)
+
+
+def chunk_logits(vocabulary: int, tokens: int, device: str, limits: Mapping[str, int]) -> int:
+    """Return how many of the logits of so many tokens are made at once."""
+    rows = max(1, limits.get(device, limits["cpu"]) // vocabulary)
+    return -(-tokens // -(-tokens // rows)) * vocabulary
+
+
+def evaluation_activations(config: Any, work: Workload) -> int:
+    """Return the bytes of an evaluation's pass in the middle of an MLP: residual stream, norm, before and after."""
+    return int(work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * _inner_width(config) * work.element))
+
+
+def evaluation_logits(config: Any, work: Workload) -> int:
+    """Return the bytes of an evaluation's chunk of logits and of their log-softmax, both in fp32.
+
+    On a CPU also of the 16-bit logits before them: freed by then, but nothing that follows fits into their place.
+    """
+    if not work.evaluates_head:
+        return 0
+    before = work.element if work.device == "cpu" and work.element < FP32 else 0
+    return chunk_logits(config.vocab_size, work.evaluation_tokens, work.device, SCORED_ELEMENTS) * (2 * FP32 + before)
+
+
+def memory(
+    model: Any, optimizer_state: int, work: Workload, *, strategy: Strategy, processes: int, baseline: int
+) -> dict[str, int]:
+    """Return the bytes of one process at its peak, by part, with their total; `baseline` is held without a model.
+
+    DDP holds everything on each process, all gradients in the middle of the loss. FSDP2 shares out weights, gradients
+    and state by rows; `gathered_weights` tells what is whole in a pass, and an evaluation has the whole weights in
+    fp32 beside the shards. The 16-bit copies of autocast are kept for the backward pass, whole, in either.
+
+    gathered: what FSDP2 makes whole; evaluation: what an evaluation takes beyond training's peak; reserve: the
+    baseline, and what the allocator cannot use again.
+    """
+    config, weights = model.config, bytes_of(model.parameters())
+    shards = processes if strategy == "fsdp2" else 1
+    copies, logits = weight_copies(model, work), loss_buffers(config, work)
+    lost = 0  # to a CPU's allocator, which keeps what is freed: about a chunk of logits; assumed
+    if work.device == "cpu" and work.trains_head:
+        lost = chunk_logits(config.vocab_size, work.tokens, work.device, CHUNK_ELEMENTS) * work.element
+    parts = {
+        "weights": -(-weights // shards),
+        "gradients": -(-weights // shards),
+        "optimizer": -(-optimizer_state // shards),
+        "activations": activations(config, work) + copies,
+        "logits": logits,
+        "gathered": gathered_weights(model, loss=logits) if shards > 1 else 0,
+        "evaluation": 0,
+        "reserve": baseline + lost,
+    }
+    evaluated = evaluation_logits(config, work) + (weights if shards > 1 else 0)
+    if work.device != "cpu":
+        # DDP keeps its buckets, of which gradients are views. What is left of training is otherwise free to use.
+        held = parts["weights"] + parts["optimizer"] + parts["reserve"]
+        held += parts["gradients"] if processes > 1 and shards == 1 else 0
+        evaluated += held + copies + evaluation_activations(config, work)
+        evaluated = max(0, evaluated - sum(parts.values()))
+    parts["evaluation"] = evaluated  # on a CPU beside all else: freed memory is kept in pieces of training's sizes
+    return {**parts, "total": sum(parts.values())}
+
+
+def gathered_weights(model: Any, *, loss: int) -> int:
+    """Return the bytes of what FSDP2 holds whole at its peak, `loss` being what the loss takes at its own.
+
+    What lies outside the blocks is gathered from the forward pass on. In the backward pass its gradient is whole too,
+    and so are two blocks (one computes, one is fetched) and two gradients (one is made, one is exchanged), when the
+    loss is over: whichever is larger counts.
+    """
+    blocks, layers = bytes_of(model.transformer.h.parameters()), model.config.n_layer
+    root, two_blocks = bytes_of(model.parameters()) - blocks, min(2, layers) * blocks // layers
+    return int(root + max(0, root + 2 * two_blocks - loss))
+
+
+def state_on_meta(optimizer: OptimizerSet) -> dict[str, Tensor]:
+    """Return the state that an optimizer over meta tensors keeps after a step, by `parameter/field`."""
+    for parameter in optimizer.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    for part in optimizer.parts:
+        part.step()
+    optimizer.zero_grad()
+    return optimizer.state_tensors()
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def file_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return the size of the safetensors file that would hold these tensors."""
+    header = next(safetensors_chunks(tensors))
+    return memoryview(header).nbytes + bytes_of(tensors.values())
+
+
+def train_seconds(flops: float, *, flops_per_second: float, micro_batches: int, processes: int) -> float:
+    """Return the seconds of training; processes take whole micro-batches of a step, and wait for each other."""
+    occupied = micro_batches / (-(-micro_batches // processes) * processes)
+    return flops / (flops_per_second * processes * occupied)
