@@ -214,7 +214,7 @@ def newest_committed(directory: Path, continues: Callable[[RunState], bool] = la
         elif not continues(read_state(path)):
             rejected.append((path, DECAYED))
         else:
-            older = [(one, f"{MANIFEST} is missing") for one in candidates[number:] if not is_committed(one)]
+            older = [(other, f"{MANIFEST} is missing") for other in candidates[number:] if not is_committed(other)]
             return Found(path, (*rejected, *older))
     if all(reason == CUT_OFF for _, reason in rejected):
         return Found(None, tuple(rejected))

@@ -103,9 +103,9 @@ def identity_values(options: TrainingOptions) -> dict[str, str]:
     """
     values = _config_values(options)
     return {
-        name: _kept(values.get(name, one.default), name)
-        for name, one in fields_of(type(options)).items()
-        if not one.metadata["resumable"] and name != "data"
+        name: _kept(values.get(name, field.default), name)
+        for name, field in fields_of(type(options)).items()
+        if not field.metadata["resumable"] and name != "data"
     }
 
 
@@ -121,7 +121,7 @@ def _kept(value: Any, name: str) -> str:
     path = Path(value)
     folders = (described_in(path), path / START, path, path / MODEL)
     files_of_it = (path, *(folder / "config.json" for folder in folders))
-    found = next((one for one in files_of_it if one.is_file()), None)
+    found = next((file for file in files_of_it if file.is_file()), None)
     return f"of sha256 {hashlib.sha256(found.read_bytes()).hexdigest()}" if found else "a path"
 
 
@@ -136,7 +136,7 @@ def _config_values(options: TrainingOptions) -> dict[str, Any]:
 def _absolute(value: Any, name: str) -> Any:
     """Return paths made absolute; names of the hub, of presets and of tasks stay, and so do numbers."""
     if isinstance(value, tuple):
-        return tuple(_absolute(one, name) for one in value)
+        return tuple(_absolute(part, name) for part in value)
     if isinstance(value, Path):
         return Path(os.path.abspath(value))
     return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) and _is_path(value, name) else value
