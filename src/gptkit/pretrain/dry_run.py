@@ -57,7 +57,6 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
         passes_on=passes_on,
         rows_per_step=inputs.rows_per_step,
         baseline=own_memory() or 0,
-        runs=1,
         facts={
             "parameters": inputs.model.num_parameters(),
             "vocabulary": inputs.vocabulary,

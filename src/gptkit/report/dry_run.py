@@ -81,10 +81,10 @@ class PlannedRun:
     passes_on: Callable[[Hardware], tuple[int, int]]
     rows_per_step: int
     baseline: int
-    runs: int
     facts: Mapping[str, Any]
     labels: Mapping[str, str]
     probed_job: Callable[[], tuple[TrainingJob, float]]
+    runs: int = 1
 
     @property
     def processes(self) -> int:
@@ -117,13 +117,13 @@ def show_plan(run: PlannedRun, session: Session) -> dict[str, Any]:
 
 def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
     """Return what arithmetic tells."""
-    job, plan, choices, processes = run.job, run.job.plan, run.job.plan.choices, run.processes
+    job, plan = run.job, run.job.plan
     rows, micro_batches = run.passes_on(hardware)
     work = dataclasses.replace(run.work, rows=rows, device=hardware.kind, precision=plan.precision)
     state = state_on_meta(job.optimizer)
     state_bytes, model = bytes_of(state.values()), file_bytes(model_tensors(job.model))
-    checkpoint, kept = model + file_bytes(state), plan.keep_checkpoints
-    kept += (plan.best_by is not None) + (plan.decay_start is not None)
+    checkpoint = model + file_bytes(state)
+    kept = plan.keep_checkpoints + (plan.best_by is not None) + (plan.decay_start is not None)
     snapshots = min(plan.steps, plan.snapshots) * run.runs
     baseline = run.baseline if hardware.kind == "cpu" else RESERVE
     assert plan.eval_every is not None
@@ -132,15 +132,12 @@ def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
         "micro_batch": rows,
         "flops": run.flops,
         "evaluations": -(-plan.steps // plan.eval_every) * run.runs,
-        "device": choices["device"],
+        "device": plan.choices["device"],
         "precision": plan.precision,
         "compile": plan.compile,
-        "processes": processes,
-        "idle": rules.idle_note(micro_batches, processes, rows=run.rows_per_step),
-        "memory": {
-            strategy: memory(job.model, state_bytes, work, strategy=strategy, processes=processes, baseline=baseline)
-            for strategy in STRATEGIES
-        },
+        "processes": run.processes,
+        "idle": rules.idle_note(micro_batches, run.processes, rows=run.rows_per_step),
+        "memory": _memory(run, state_bytes, work, baseline),
         "disk": {
             "checkpoint": checkpoint,
             "kept": kept,
@@ -159,6 +156,15 @@ def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
     }
 
 
+def _memory(run: PlannedRun, state_bytes: int, work: Workload, baseline: int) -> dict[str, dict[str, int]]:
+    return {
+        strategy: memory(
+            run.job.model, state_bytes, work, strategy=strategy, processes=run.processes, baseline=baseline
+        )
+        for strategy in STRATEGIES
+    }
+
+
 def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
     """Return a GPU's row: always bf16, compiled where the run would be or chooses by itself."""
     room, processes = GPU_MEMORY[name], run.processes
@@ -167,12 +173,7 @@ def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
     assert peak is not None
     rows, micro_batches = run.passes_on(hardware)
     work = dataclasses.replace(run.work, rows=rows, device="cuda", precision="bf16")
-    totals: dict[str, int] = {
-        strategy: memory(run.job.model, state_bytes, work, strategy=strategy, processes=processes, baseline=RESERVE)[
-            "total"
-        ]
-        for strategy in STRATEGIES
-    }
+    totals = {name: parts["total"] for name, parts in _memory(run, state_bytes, work, RESERVE).items()}
     seconds = train_seconds(run.flops, flops_per_second=peak * mfu, micro_batches=micro_batches, processes=processes)
     return {
         "name": name,
