@@ -262,7 +262,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy -model x", "did you mean '--model'?"),
         ("toy -m=x", "write -m x"),
         ("toy --model=", "empty"),
-        ("toy --shuffle=yes", "does not take a value"),
+        ("toy --shuffle=yes", "takes no value"),
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),

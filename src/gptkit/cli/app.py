@@ -170,6 +170,8 @@ class _FlagsAsWritten:
             if value is not None and not flag.startswith("--"):
                 message = f"'{flag}={value}' glues a value to a short flag"
                 raise UsageError(message, where=path, fix=f"write {flag} {value}")
+            if value is not None and not known[flag].takes_value:
+                raise UsageError(f"{flag} takes no value", where=path, fix=f"write {flag}")
             match(flag, value, state)
 
         parser._long_opt, parser._match_long_opt = known, match_as_written
