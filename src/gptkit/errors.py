@@ -40,15 +40,8 @@ class GptkitError(Exception):
 
     def as_json(self) -> dict[str, object]:
         """Return the object that `--json` puts on stdout."""
-        return {
-            "error": {
-                "kind": self.kind,
-                "exit_code": self.exit_code,
-                "message": self.message,
-                "where": self.where,
-                "fix": self.fix,
-            }
-        }
+        keys = ("kind", "exit_code", "message", "where", "fix")
+        return {"error": {key: getattr(self, key) for key in keys}}
 
 
 def _shortened(text: str) -> str:

@@ -13,6 +13,8 @@ from gptkit.errors import GptkitError, InputError, NothingComparable
 from gptkit.evaluate.gate.verdicts import HEADER, compare
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults, ProtocolResult, eval_text, read_baseline, result_of
+from gptkit.scoring.measures import MEASURES
+from gptkit.scoring.measures import measure as measure_all
 from gptkit.scoring.protocols import Items, Protocol
 from gptkit.tasks.reading import loaded
 
@@ -173,6 +175,25 @@ def test_a_run_is_written_and_read_back_as_it_was(tmp_path: Path) -> None:
     assert again.as_json(items=True) == json.loads(json.dumps(run.as_json(items=True)))
     assert compare(run, again, ASKED, resamples=50).comparison["lambada/words.word_perplexity"].difference == 0.0
     assert "items" not in run.as_json()
+
+
+def test_an_earlier_version_s_baseline_of_every_kind_of_measure_gives_the_same_numbers() -> None:
+    kept = read_baseline(Path(__file__).with_name("baseline-of-eb82668.json"))
+    jobs = []
+    for key, result in kept.results.items():
+        task, name = key.split("/")
+        assert result.items is not None
+        measures = tuple(sorted(result.metrics, key=lambda name: MEASURES[name].floor is None))
+        for measure, entry in measure_all(measures, result.items).items():
+            for figure in ("value", "stderr"):
+                before = result.metrics[measure][figure]
+                assert entry[figure] == (before and pytest.approx(before, rel=1e-12)), f"{key}.{measure}"
+        gated = sum(MEASURES[measure].floor is not None for measure in measures)
+        jobs.append(Job(task, (Protocol(name, "", measures, gated=gated),), NOTHING))
+    found = compare(kept, kept, jobs, resamples=50)
+    assert {one.difference for one in found.comparison.values()} == {0.0}
+    assert found.verdict == "pass"
+    assert {key.rpartition(".")[2] for key in found.comparison} == {name for name in MEASURES if MEASURES[name].floor}
 
 
 def hostile(change: Callable[[dict[str, Any]], object]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from generation_toy import POSITIONS, write_model
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings
-from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
+from gptkit.evaluate.model import GeneratedTexts, generate_texts
 from gptkit.scoring.protocols import GeneratedProtocol, Items
 from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example
@@ -42,7 +43,7 @@ def write(
 ) -> GeneratedTexts:
     asked = protocol(**options)
     heard = (told if told is not None else []).append
-    return generate_texts(model, examples, asked, writing_options(asked, BASE), on_text=heard)
+    return generate_texts(model, examples, asked, replace(BASE, **asked.options), on_text=heard)
 
 
 def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel) -> None:
@@ -51,7 +52,7 @@ def test_texts_are_those_of_generate_and_depend_on_no_neighbour(model: TextModel
     assert sum(told) == NEW * len(EXAMPLES)
     assert all(math.isnan(one.confidence) for one in written.texts)
     assert [one.text for one in write(model, EXAMPLES[:2], top_k=4).texts] == [one.text for one in written.texts[:2]]
-    options = writing_options(protocol(top_k=4), BASE)
+    options = replace(BASE, **protocol(top_k=4).options)
     equal = write(model, 5 * EXAMPLES[:1], top_k=4).texts
     assert len({one.text for one in equal}) == 5  # each example has random numbers of its own
     generation = model.generate([model.read("hear\n", options)], [3], options, live=False)
@@ -70,7 +71,7 @@ def test_a_long_prompt_loses_its_beginning(model: TextModel) -> None:
 
 def test_confidence_is_the_geometric_mean_of_the_tokens(model: TextModel) -> None:
     written = write(model, EXAMPLES[:1], greedy=True, show_probs=True)
-    options = writing_options(protocol(greedy=True, show_probs=True), BASE)
+    options = replace(BASE, **protocol(greedy=True, show_probs=True).options)
     generation = model.generate([model.read("First\n", options)], [0], options, live=False)
     list(generation)
     product = math.prod(one.probability for one in generation.drafts[0].reports)
@@ -81,4 +82,4 @@ def test_every_row_s_options_go_together() -> None:
     for row in EVALUATIONS.values():
         for one in row.protocols:
             if isinstance(one, GeneratedProtocol):
-                check_settings(writing_options(one, BASE))
+                check_settings(replace(BASE, **one.options))

@@ -143,7 +143,7 @@ def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.
 
 
 def _option(panel: Panel, *flags: str, **more: Any) -> Any:
-    hidden = panel in PANELS_OF_HELP_ALL
+    hidden = panel == "Recipe keys"  # from completion; format_help says what is hidden there
     return typer.Option(*flags, rich_help_panel=panel, hidden=hidden, show_default=False, **more)
 
 
@@ -247,7 +247,7 @@ class _Command(_FlagsAsWritten, TyperCommand):
             if field := fields.get(param.name):
                 default = (ctx.default_map or {}).get(param.name, field.default)
                 param.help = _explanation(field.metadata["help"], default)
-                param.hidden = param.hidden and not self.shows_all
+                param.hidden = field.metadata["panel"] in PANELS_OF_HELP_ALL and not self.shows_all
                 if field.default is False:
                     param.secondary_opts = []  # --no-x overrules a recipe alone
                 if field.metadata["recipe_only"]:

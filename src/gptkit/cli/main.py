@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gptkit.cli import app
+from gptkit.cli import app, launch
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError
@@ -104,8 +104,7 @@ def _result(request: app.Request, arguments: Sequence[str], console: Console) ->
         return getattr(importlib.import_module(module), name)(options, console)
 
     if isinstance(request.options, TrainingOptions):  # which may be work for several processes
-        run = importlib.import_module("gptkit.cli.launch").run
-        return run(function, request.options, arguments, console) or {}
+        return launch.run(function, request.options, arguments, console) or {}
     return function(request.options, console) or {}
 
 

@@ -56,7 +56,7 @@ class Yardstick(NamedTuple):
     best: float
 
     def normalised(self, score: float) -> float:
-        """Return a score as a share of the way from chance (0) to the best (1)."""
+        """Return a score as a fraction of the way from chance (0) to the best (1)."""
         return (score - self.chance) / (self.best - self.chance)
 
 
@@ -93,8 +93,8 @@ def _report(
     options: EvalOptions,
     console: Console,
 ) -> dict[str, Any]:
-    steps = [one.step for one in saved]
-    measures = {f"{job.name}/{one.name}": one.measures[0] for job in jobs for one in job.protocols}
+    steps = [weights.step for weights in saved]
+    measures = {f"{job.name}/{row.name}": row.measures[0] for job in jobs for row in job.protocols}
     rows = []
     for step, each in zip(steps, runs, strict=True):
         values = {key: each.results[key].metrics[name]["value"] for key, name in measures.items()}
@@ -110,7 +110,7 @@ def _report(
             draw_zero_shot(curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"picture: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
-        result["normalised"] = {one.name: list(one.scores) for one in curves}
+        result["normalised"] = {curve.name: list(curve.scores) for curve in curves}
     else:
         console.say("no picture: none of these tasks has a chance level to draw it from")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
@@ -184,9 +184,9 @@ def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstic
     The best is what was published before GPT-1, as in its figure, else before GPT-2, else the best figure there is.
     """
     measure = protocol.measures[0]
-    published = [one for other in all_protocols for one in other.published if one.measure == measure]
+    published = [figure for other in all_protocols for figure in other.published if figure.measure == measure]
     for model in (*BEST_BEFORE, ""):
-        best = max((one.value for one in published if model in ("", one.model)), default=None)
+        best = max((figure.value for figure in published if model in ("", figure.model)), default=None)
         if best is not None:
             return Yardstick(protocol.chance, best) if protocol.chance is not None and best > protocol.chance else None
     return None

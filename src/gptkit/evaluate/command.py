@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from gptkit.evaluate.jobs import (
 )
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
-from gptkit.evaluate.tables import show_scores
+from gptkit.evaluate.results import EvalResults, ProtocolResult, eval_text, read_baseline
 from gptkit.model_files.files import model_directory
 from gptkit.scoring.measures import MEASURES
+from gptkit.scoring.protocols import Protocol
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16
 from gptkit.tasks.heads import head_fits, output_labels
@@ -38,9 +38,12 @@ from gptkit.training.finished_runs import newest_model, readable_model
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
+COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
+SHOWN_PARTS = 20  # of a breakdown on a screen; JSON has all
+
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
-    """Score, tell, compare; return what `--json` prints, or raise GateFailed with it."""
+    """Score, report, compare; return what `--json` prints, or raise GateFailed with it."""
     _check(options)
     keep_freed_memory()
     accelerator = make_accelerator(options.device)
@@ -100,7 +103,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
-    """Refuse reports of nothing, and a floor or minimum that no share can reach: people write 2 for 2 points."""
+    """Refuse reports of nothing, and a floor or minimum that no fraction can reach: people write 2 for 2 points."""
     for flag, path in (("--junit", options.junit), ("--summary", options.summary)):
         if path is not None and not _is_judged(jobs, options):
             fix = "name one: --baseline FILE, or a minimum in the suite"
@@ -159,12 +162,12 @@ def _report(
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
     except GptkitError:
-        show_scores(present, jobs, console)
+        _show_scores(present, jobs, console)
         raise
     if outcome is not None:
         show_outcome(outcome, present.model, options, console)
         more = outcome.as_json()
-    show_scores(present, jobs, console)
+    _show_scores(present, jobs, console)
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
@@ -180,3 +183,34 @@ def _write(path: Path, text: str, console: Console) -> None:
     with files.translate_os_errors("writing the results", fix="name another --output"):
         files.write_report(path, text)
     console.say(f"results and items: {path}")
+
+
+def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
+    """Print a table for each task, and how each of its numbers is computed."""
+    for job in jobs:
+        scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
+        n, sha256 = len(job.examples.examples), job.examples.sha256
+        title = f"{job.name}: {n:,} examples, data {sha256[:12]}"
+        console.table(title, COLUMNS, [row for protocol, result in scores for row in _rows(protocol, result)])
+        for protocol, result in scores:
+            for group, parts in result.groups.items():
+                if len(parts) <= SHOWN_PARTS:
+                    console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), [*_parts(protocol, parts)])
+        for protocol, _ in scores:
+            console.result(f"{protocol.name}: {protocol.about}")
+        console.result("")
+
+
+def _rows(protocol: Protocol, result: ProtocolResult) -> Iterator[tuple[str, ...]]:
+    for name, figures in result.metrics.items():
+        shown = MEASURES[name].shown
+        published = ", ".join(f"{row.model} {shown(row.value)}" for row in protocol.published if row.measure == name)
+        value, error = shown(figures["value"]), shown(figures["stderr"])
+        yield protocol.name, name.replace("_", " "), value, error, f"{result.n:,}", published
+
+
+def _parts(protocol: Protocol, parts: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    name = protocol.measures[0]
+    for part, entry in parts.items():
+        figures, shown = entry["metrics"][name], MEASURES[name].shown
+        yield part, shown(figures["value"]), shown(figures["stderr"]), f"{entry['n']:,}"

@@ -106,8 +106,8 @@ def _clean_scores(job: Job, found: Overlap, run: EvalResults) -> dict[str, dict[
 
 def texts_of(example: Example) -> tuple[str, ...]:
     """Return an example's texts: its single fields joined as they are read, and each entry of the others."""
-    single = " ".join(one for one in example.fields if isinstance(one, str))
-    return single, *(entry for one in example.fields if not isinstance(one, str) for entry in one)
+    single = " ".join(field for field in example.fields if isinstance(field, str))
+    return single, *(entry for field in example.fields if not isinstance(field, str) for entry in field)
 
 
 def corpus_pieces(corpus: str) -> Iterator[Piece]:
@@ -125,9 +125,9 @@ def corpus_pieces(corpus: str) -> Iterator[Piece]:
 def overlap(corpus: Iterable[Piece], sets: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, Overlap]:
     """Return the overlap of each set, given as the texts of each of its items, in one pass over the corpus."""
     wanted = {name: _Wanted(items) for name, items in sets.items()}
-    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(one.ngrams for one in wanted.values())]))
+    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(own.ngrams for own in wanted.values())]))
     seen = _search(known, ngram_hashes(_marked(corpus)))
-    return {name: one.overlap(seen[np.searchsorted(known, one.ngrams)]) for name, one in wanted.items()}
+    return {name: own.overlap(seen[np.searchsorted(known, own.ngrams)]) for name, own in wanted.items()}
 
 
 class _Wanted:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import Accelerator
 
 from gptkit.console import Console
-from gptkit.decoding.text_model import TextModel
-from gptkit.decoding.text_options import TextModelOptions
+from gptkit.decoding.text_model import Draft, Prompt, TextModel
+from gptkit.decoding.text_options import TextModelOptions, check_settings, check_vocabulary
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.writing import GeneratedTexts, generate_texts, writing_options
 from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
-from gptkit.scoring.protocols import GeneratedProtocol, Items
-from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.protocols import Answer, Generated, GeneratedProtocol, Group, Items
 from gptkit.scoring.scorer import Scorer
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import encode_examples
@@ -37,9 +37,18 @@ from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
+from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 from gptkit.training.processes import on_every_process
 from gptkit.training.step import autocast
+
+
+class GeneratedTexts(NamedTuple):
+    """The texts in the order of the examples, how many prompts were cut, and notes on what the model did not see."""
+
+    texts: list[Generated]
+    truncated: int
+    notes: tuple[str, ...]
 
 
 class EvaluatedModel:
@@ -56,7 +65,7 @@ class EvaluatedModel:
         self._warned: set[str] = set()
 
     def warn_once(self, line: str) -> None:
-        """Warn of what was not told yet; what is wrong with the data is so for the weights of every step."""
+        """Warn, unless this was said before: what is wrong with the data is so for the weights of every step."""
         if line not in self._warned:
             self._warned.add(line)
             self.console.warn(line)
@@ -143,7 +152,13 @@ class EvaluatedModel:
 
     def generate(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> GeneratedTexts:
         """Return the texts that the model writes to a protocol's prompts."""
-        options = writing_options(protocol, self._writing)
+        given = self.options
+        options = replace(
+            TextModelOptions(
+                seed=given.seed, precision=given.precision, device=given.device, batch_size=given.batch_size
+            ),
+            **protocol.options,
+        )
         model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
         with self.console.tally(len(examples), noun="texts") as tally:
             generated = generate_texts(model, examples, protocol, options, on_text=tally.add)
@@ -151,9 +166,57 @@ class EvaluatedModel:
             self.console.warn(note)
         return generated
 
-    @functools.cached_property
-    def _writing(self) -> TextModelOptions:
-        options = self.options
-        return TextModelOptions(
-            seed=options.seed, precision=options.precision, device=options.device, batch_size=options.batch_size
-        )
+
+def generate_texts(
+    model: TextModel,
+    examples: Sequence[Example],
+    protocol: GeneratedProtocol,
+    options: TextModelOptions,
+    *,
+    on_text: Callable[[int], None],
+) -> GeneratedTexts:
+    """Return the text that the model writes after each example's prompt; `on_text` is called with the tokens of each.
+
+    A text depends on the example, its place among `examples` and the seed, not on those beside it. A prompt that leaves
+    no room for its text is cut at the left, so that its end stays, and a note says how many were.
+    """
+    check_settings(options)
+    check_vocabulary(options, model.vocab_size)
+    room = max(1, model.n_positions // 2, model.n_positions - options.max_new_tokens)
+    prompts, cut = _prompts(model, [protocol.prompt(example) for example in examples], room)
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids))  # a group is padded to its longest
+    generation = model.generate([prompts[place] for place in order], order, options, live=False)
+    for event in generation:
+        if event.finished:
+            on_text(len(generation.drafts[event.row].token_ids))
+    texts = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
+    return GeneratedTexts([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
+
+
+def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Prompt], int]:
+    """Return the last `room` tokens of each text, and how many have more."""
+    encoded = [ids.tolist() for ids in encode_pieces(model.tokenizer, texts)]
+    unknown = model.tokenizer.unk_token_id
+    prompts = [Prompt(text, ids[-room:], ids[-room:].count(unknown)) for text, ids in zip(texts, encoded, strict=True)]
+    return prompts, sum(len(ids) > room for ids in encoded)
+
+
+def _generated(draft: Draft, options: TextModelOptions) -> Generated:
+    """Return a draft's text and the geometric mean of its tokens' probabilities, 0 where it wrote none."""
+    if not options.show_probs:
+        return Generated(draft.continuation.text, math.nan)
+    probabilities = [report.probability for report in draft.reports]
+    if not probabilities or min(probabilities) <= 0:
+        return Generated(draft.continuation.text, 0.0)
+    mean = math.fsum(map(math.log, probabilities)) / len(probabilities)
+    return Generated(draft.continuation.text, math.exp(mean))
+
+
+def _notes(prompts: Sequence[Prompt], cut: int, room: int) -> tuple[str, ...]:
+    of = f"of {len(prompts):,} prompts"
+    unknown = sum(prompt.unknown > 0 for prompt in prompts)
+    notes = {
+        f"{cut:,} {of} are longer than the context allows: cut at the left to {room:,} tokens": cut,
+        f"{unknown:,} {of} hold tokens that are unknown to the tokenizer": unknown,
+    }
+    return tuple(note for note, count in notes.items() if count)

@@ -35,10 +35,10 @@ class EvalOptions(OutputOptions):
         short="-m",
         metavar="MODEL",
     )
-    limit: int | None = option(None, "Evaluate the first examples alone, so many.", minimum=1)
+    limit: int | None = option(None, "Evaluate only the first N examples.", minimum=1)
     split: str = option("dev", "The split of a fine-tuned model's task.")
-    stride: int | None = option(None, "Tokens from one window to the next, for the perplexity of texts.", minimum=1)
-    seed: int = option(0, "Seed of texts that are drawn.", minimum=0, maximum=2**31 - 1)
+    stride: int | None = option(None, "Window stride in tokens, for perplexity.", minimum=1)
+    seed: int = option(0, "Seed for sampled texts.", minimum=0, maximum=2**31 - 1)
 
     baseline: Path | None = option(
         None,
@@ -48,7 +48,7 @@ class EvalOptions(OutputOptions):
     )
     floor: float | None = option(
         None,
-        "The smallest drop that counts, in the metric's unit [default: each metric's own].",
+        "Smallest drop that counts, in the metric's unit [default: per metric].",
         panel="Gate",
         minimum=0,
     )

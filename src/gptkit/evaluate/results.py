@@ -85,7 +85,7 @@ class EvalResults:
             },
         }
         if items:
-            written["items"] = {key: _written(one.items) for key, one in self.results.items() if one.items is not None}
+            written["items"] = {key: _written(result.items) for key, result in self.results.items() if result.items}
         return written
 
 
@@ -186,7 +186,7 @@ def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> 
 
 def _read_items(entry: Mapping[str, Any], n: int, place: str) -> Items:
     ids = _field(entry, "ids", list, place)
-    if not all(isinstance(one, str) for one in ids):
+    if not all(isinstance(name, str) for name in ids):
         raise InputError("an id is not a string", where=f"{place}.ids", fix=_FIX)
     if len(set(ids)) < len(ids):
         [(twice, _)] = Counter(ids).most_common(1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.scoring.protocols import Group, Request, TokenIds
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
 
@@ -45,7 +45,7 @@ class Encoder:
     def count_unknown(self, groups: Iterable[Group]) -> tuple[int, int]:
         """Return how many tokens of the requests stand for what the tokenizer does not know, and how many there are."""
         ids = [request.ids for group in groups for request in group]
-        unknown = 0 if self.unknown is None else sum(int((one == self.unknown).sum()) for one in ids)
+        unknown = 0 if self.unknown is None else sum(int((tokens == self.unknown).sum()) for tokens in ids)
         return unknown, sum(map(len, ids))
 
     def _request(self, whole: TokenIds, context: TokenIds, continuation: str) -> Request:

@@ -58,8 +58,10 @@ class Measure:
             raise ValueError(f"{self.name} is not gated")
         return self.floor * baseline if self.relative else self.floor
 
-    def shown(self, value: float) -> str:
-        """Return a value as people read it: shares in percent, perplexities and bits as they are."""
+    def shown(self, value: float | None) -> str:
+        """Return a value as people read it: fractions in percent, perplexities and bits as they are."""
+        if value is None:
+            return "n/a"
         if self.unit == "percent":
             return f"{100 * value:.2f}%"
         if abs(value) >= 1000:

@@ -1,7 +1,7 @@
 """Requests as rows of a forward pass: what requests of a group begin with alike lies in a row once.
 
 A row is a tree of tokens, written out branch by branch: each token sees the path from the root to itself, and its
-position is its depth. Arrays alone; nothing here knows of models.
+position is its depth. Only arrays: nothing here knows of models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.scoring.encoder import shared_prefix
-from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.scoring.protocols import Group, Request, TokenIds
 
 LONGEST_TREE = 2048  # tokens of a row with branches: attention there takes the square of it
 LEAST_SHARED = 0.1  # of a request's tokens: below, the mask costs more than what is saved
@@ -66,7 +66,7 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
     rows: list[Row] = []
     index = 0
     for group in groups:
-        asked = [(index + number, one) for number, one in enumerate(group) if one.start < len(one.ids)]
+        asked = [(index + number, request) for number, request in enumerate(group) if request.start < len(request.ids)]
         rows += _rows_of_group(asked)
         index += len(group)
     return rows

@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import not_finite
 from gptkit.scoring.body import body_of
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
-from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.protocols import Answer, Group
 from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.processor import refuse_emulated_bf16
 
@@ -129,13 +129,13 @@ class Scorer:
         for start in range(0, len(weight), size):
             logits = F.linear(hidden, weight[start : start + size])  # (place, part)
             best.append(logits.max(-1))
-            # A part's likeliest token is never too unlikely for fp32, and softmax is the fastest pass there is.
-            likeliest = logits.softmax(-1).gather(-1, best[-1].indices[:, None])[:, 0]
-            normalisers.append(best[-1].values - likeliest.log())  # (place,)
+            # A part's most likely token is never too unlikely for fp32, and softmax is the fastest pass there is.
+            most_likely = logits.softmax(-1).gather(-1, best[-1].indices[:, None])[:, 0]
+            normalisers.append(best[-1].values - most_likely.log())  # (place,)
             asked = ((targets >= start) & (targets < start + size)).nonzero()[:, 0]
             log_probs[asked] = logits[of_place[asked], targets[asked] - start]
             if len(banned):
-                logits[:, [one - start for one in banned if start <= one < start + size]] = -torch.inf
+                logits[:, [token - start for token in banned if start <= token < start + size]] = -torch.inf
                 allowed.append(logits.max(-1))
         log_probs -= torch.stack(normalisers).logsumexp(0)[of_place]
         return log_probs, _top(best, size)[of_place], _top(allowed or best, size)[of_place]
@@ -157,9 +157,9 @@ def _cpu_products_in(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _top(best: Sequence[Any], size: int) -> Tensor:
-    """Return the likeliest tokens (place,) from the maxima of the vocabulary's parts, `size` tokens each."""
-    part = torch.stack([one.values for one in best]).argmax(0, keepdim=True)  # (1, place)
-    return (part * size + torch.stack([one.indices for one in best]).gather(0, part))[0]
+    """Return the most likely tokens (place,) from the maxima of the vocabulary's parts, `size` tokens each."""
+    part = torch.stack([maximum.values for maximum in best]).argmax(0, keepdim=True)  # (1, place)
+    return (part * size + torch.stack([maximum.indices for maximum in best]).gather(0, part))[0]
 
 
 def _in_shape(groups: Sequence[Group], answers: dict[int, Answer]) -> list[tuple[Answer, ...]]:

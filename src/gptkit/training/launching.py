@@ -124,7 +124,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with _environment(_of_ranks(plan, folder)), signals.default_interrupts(), _launcher_in_charge():
+            with signals.default_interrupts(), _launcher_in_charge(_rank_variables(plan, folder)):
                 _start(plan, [module, *arguments], folder)
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
@@ -155,7 +155,7 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
         elastic.run(parsed)
 
 
-def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
+def _rank_variables(plan: Launch, folder: Path) -> dict[str, str]:
     more = {}
     if plan.device == "cpu" and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
         more["GLOO_SOCKET_IFNAME"] = "lo"
@@ -165,25 +165,18 @@ def _of_ranks(plan: Launch, folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _launcher_in_charge() -> Iterator[None]:
-    """Keep the elastic launcher's log from the screen, and take the signals back that it handles for good."""
+def _launcher_in_charge(variables: Mapping[str, str]) -> Iterator[None]:
+    """Give the elastic launcher its variables, keep its log off the screen, and take back the signals that it took."""
+    environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in signals.handled_signals()}
+    os.environ.update(variables)
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        os.environ.clear()
+        os.environ.update(environment)
         for number, handler in handlers.items():
             with contextlib.suppress(ValueError):  # only the main thread may
                 signal.signal(number, handler)

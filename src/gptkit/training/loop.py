@@ -24,14 +24,14 @@ from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
-from gptkit.training.checkpoints import TrainingState
+from gptkit.training.checkpoints import RunState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
+from gptkit.training.memory import fitting_micro_batch, may_run_out
 from gptkit.training.processes import AgreedStop, all_reduce
-from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
+from gptkit.training.step import NEVER, Trainer, uncompiled
 
-DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
+DIVERGED_FIX = "start over with another --out: a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(
@@ -82,8 +82,7 @@ class _Run:
         self.model, self.sharding = trainer.job.model, trainer.sharding
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
-        self.state = TrainingState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
-        self.result: StepResult | None = None
+        self.state = RunState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.row: StepEvent | None = None
         self.saved_step = 0
         self.earlier_seconds = 0.0
@@ -104,7 +103,7 @@ class _Run:
         """Make up for an evaluation that a signal cut short."""
         if self.state.unfinished_row is not None:
             self.row = StepEvent.from_row(self.state.unfinished_row)
-            yield from self._evaluate_and_tell(self.state.step)
+            yield from self._evaluate(self.state.step)
             yield from self.save_or_stop(self.state.step)
 
     def fit(self) -> Generator[Event, None, Batches]:
@@ -151,21 +150,21 @@ class _Run:
             self.sharding.free_weights()
         if not self.model.training:
             self.model.train()
-        self.result, self.row = self.trainer.take_step(stream, self.job.schedule(step)), None
-        self.data_seconds += self.result.data_seconds
+        result, self.row = self.trainer.take_step(stream, self.job.schedule(step)), None
+        self.data_seconds += result.data_seconds
         has_row = self.plan.is_log_due(step) or (self.job.evaluate is not None and self.plan.is_eval_due(step))
-        loss = self._checked_loss(self.result.loss) if has_row else 0.0
+        loss = self._checked_loss(result.loss) if has_row else 0.0
         self.state.step = step
-        self.state.tokens += self.result.tokens
+        self.state.tokens += result.tokens
         self.state.train_seconds += time.perf_counter() - start
         self.state.unfinished_row = None
         if has_row:
-            self.row = self._row_of(loss, float(self.result.grad_norm))
+            self.row = self._row_of(loss, float(result.grad_norm))
 
     def report(self, step: int) -> Iterator[Event]:
         """Evaluate where that is due, and yield the row that was due."""
         if self.job.evaluate is not None and self.plan.is_eval_due(step):
-            yield from self._evaluate_and_tell(step)
+            yield from self._evaluate(step)
         elif self.row is not None:
             yield self.row
 
@@ -234,7 +233,7 @@ class _Run:
             skipped_steps=None if spikes is None else int(spikes.skipped),
         )
 
-    def _evaluate_and_tell(self, step: int) -> Iterator[Event]:
+    def _evaluate(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""
         assert self.row is not None
         assert self.job.evaluate is not None

@@ -1,4 +1,4 @@
-"""Where a gate's verdicts are told: on the screen, as JUnit XML and Markdown, and to GitHub Actions."""
+"""Reports a gate's verdicts: on the screen, as JUnit XML and Markdown, and to GitHub Actions."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
 
     An inconclusive verdict is no failure: the case passes, and its output says so.
     """
-    failures = sum(one.verdict == "fail" for one in verdicts)
+    failures = sum(row.verdict == "fail" for row in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": "0"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": one_line(name), **counts})
-    for one in verdicts:
-        suite.append(_case(one))
+    for row in verdicts:
+        suite.append(_case(row))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _case(one: Row) -> ElementTree.Element:
-    case = ElementTree.Element("testcase", {"classname": one_line(one.task), "name": one_line(one.measure)})
+def _case(row: Row) -> ElementTree.Element:
+    case = ElementTree.Element("testcase", {"classname": one_line(row.task), "name": one_line(row.measure)})
     properties = ElementTree.SubElement(case, "properties")
-    for name, value in {"verdict": one.verdict, **one.properties}.items():
+    for name, value in {"verdict": row.verdict, **row.properties}.items():
         ElementTree.SubElement(properties, "property", {"name": one_line(name), "value": one_line(value)})
-    message = one_line(one.message)
-    if one.verdict == "fail":
+    message = one_line(row.message)
+    if row.verdict == "fail":
         ElementTree.SubElement(case, "failure", {"message": message, "type": "regression"}).text = message
-    elif one.verdict == "inconclusive":
+    elif row.verdict == "inconclusive":
         ElementTree.SubElement(case, "system-out").text = f"inconclusive: {message}"
     return case
 
@@ -94,7 +94,7 @@ def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Se
     if len(table) > 1:
         parts.append(_table(table))
     if warnings:
-        parts.append("\n".join(f"- {escape_markdown(one)}" for one in warnings))
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in warnings))
     return "\n\n".join(parts) + "\n"
 
 

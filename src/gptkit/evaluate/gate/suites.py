@@ -3,7 +3,7 @@
     tasks:
       - task: lambada              # a name, or a task's YAML file
         data: data/lambada         # a file or folder beside this file, or hf:NAME; may be left out
-        limit: 1000                # the first so many examples
+        limit: 1000                # only the first N examples
         floor: 0.01                # the smallest drop that counts, in the unit of the task's first measure
         minimum: 0.45              # what its first measure must reach; where lower is better, must not exceed
       - task: wikitext2
@@ -46,7 +46,7 @@ def read_suite(path: Path) -> tuple[TaskSpec, ...]:
     tasks: list[TaskSpec] = []
     for entry in top["tasks"].items("tasks"):
         task = _task(entry)
-        if any(one.task == task.task for one in tasks):
+        if any(other.task == task.task for other in tasks):
             fix = "keep one of them: results are named after their task"
             raise UsageError(f"the task {task.task[:60]!r} is there twice", where=task.where, fix=fix)
         tasks.append(task)

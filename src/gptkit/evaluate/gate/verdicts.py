@@ -67,8 +67,8 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """Return the keys that the gate adds to a run's JSON."""
         return {
-            "comparison": {key: asdict(one) for key, one in self.comparison.items()},
-            "minimums": {key: asdict(one) for key, one in self.minimums.items()},
+            "comparison": {key: asdict(entry) for key, entry in self.comparison.items()},
+            "minimums": {key: asdict(entry) for key, entry in self.minimums.items()},
             "warnings": list(self.warnings),
             "verdict": self.verdict,
         }
@@ -104,42 +104,41 @@ def _minimum(bound: float, value: float, measure: Measure) -> Minimum:
     return Minimum(bound, value, "pass" if better or math.isclose(value, bound, rel_tol=1e-9) else "fail")
 
 
-def _compared(key: str, pair: Pair, one: Comparison) -> Row:
+def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     measure, floor = pair.measure, pair.floor
-    digits = _digits(measure, one.difference)
-    before, after = f"{one.baseline:.{digits}f}", f"{one.value:.{digits}f}"
-    change, found = f"{one.difference:+.{digits}f}", _found(one.minimum_detectable)
-    figures = f"{change}; p {one.p_value:.2g}, floor {floor:.3g}, {_power(one)}"
-    drop = -one.difference if measure.higher_is_better else one.difference
+    digits = _digits(measure, found.difference)
+    before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
+    change, could_find = f"{found.difference:+.{digits}f}", _found(found.minimum_detectable)
+    figures = f"{change}; p {found.p_value:.2g}, floor {floor:.3g}, {_power(found)}"
+    drop = -found.difference if measure.higher_is_better else found.difference
     task, name = key.rsplit(".", 1)
     return Row(
         task,
         name,
-        one.verdict,
+        found.verdict,
         f"{key} {before} -> {after} ({figures})",
         drop / floor if floor > 0 else math.inf,
-        (key, before, after, change, f"{one.p_value:.2g}", f"{floor:.3g}", found, one.verdict),
+        (key, before, after, change, f"{found.p_value:.2g}", f"{floor:.3g}", could_find, found.verdict),
         {
-            "baseline": repr(one.baseline),
-            "value": repr(one.value),
-            "difference": repr(one.difference),
-            "p_value": repr(one.p_value),
+            "baseline": repr(found.baseline),
+            "value": repr(found.value),
+            "difference": repr(found.difference),
+            "p_value": repr(found.p_value),
             "floor": repr(floor),
-            "minimum_detectable": "none" if one.minimum_detectable is None else repr(one.minimum_detectable),
+            "minimum_detectable": "none" if found.minimum_detectable is None else repr(found.minimum_detectable),
         },
     )
 
 
-def _bounded(key: str, one: Minimum) -> Row:
+def _bounded(key: str, found: Minimum) -> Row:
     task, name = key.rsplit(".", 1)
-    measure = MEASURES[name]
-    digits = _digits(measure, one.value - one.minimum)
-    value, bound = f"{one.value:.{digits}f}", f"{one.minimum:.{digits}f}"
+    measure, bound, value = MEASURES[name], found.minimum, found.value
+    digits = _digits(measure, value - bound)
     side = "at least" if measure.higher_is_better else "at most"
-    message = f"{key} {value}, asked for {side} {bound}"
-    short = abs(one.value - one.minimum) / (measure.floor_below(one.minimum) if measure.floor else 1.0)
-    cells = (key, "", value, "", "", f"{side} {bound}", "", one.verdict)
-    return Row(task, name, one.verdict, message, short, cells, {"value": repr(one.value), "minimum": repr(one.minimum)})
+    message = f"{key} {value:.{digits}f}, asked for {side} {bound:.{digits}f}"
+    short = abs(value - bound) / (measure.floor_below(bound) if measure.floor else 1.0)
+    cells = (key, "", f"{value:.{digits}f}", "", "", f"{side} {bound:.{digits}f}", "", found.verdict)
+    return Row(task, name, found.verdict, message, short, cells, {"value": repr(value), "minimum": repr(bound)})
 
 
 def _digits(measure: Measure, difference: float) -> int:
@@ -150,11 +149,11 @@ def _digits(measure: Measure, difference: float) -> int:
     return min(6, max(least, 1 - math.floor(math.log10(abs(difference)))))
 
 
-def _power(one: Comparison) -> str:
+def _power(comparison: Comparison) -> str:
     """Return in words the smallest difference that would be found four times in five."""
-    if one.minimum_detectable is not None:
-        return f"could have found {_found(one.minimum_detectable)}"
-    return "more items would find smaller ones" if one.verdict == "fail" else "too few items to find any surely"
+    if comparison.minimum_detectable is not None:
+        return f"could have found {_found(comparison.minimum_detectable)}"
+    return "more items would find smaller ones" if comparison.verdict == "fail" else "too few items to find any surely"
 
 
 def _found(minimum: float | None) -> str:
