@@ -33,7 +33,7 @@ TEXT_CHARACTERS, TEXTS_A_CALL = 1 << 16, 64
 
 def main() -> None:
     options = parsed_options()
-    text = options.source.read_text() if options.source else "".join(document.text for document in embedded_texts())
+    text = options.source.read_text() if options.source else "".join(text for _, text in embedded_texts())
     tokenizer = train_tokenizer(options.tokenizer, [text]) if needs_training(options.tokenizer) else None
     tokenizer = tokenizer or load_tokenizer(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:

@@ -57,7 +57,11 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    _sync_path(path, os.O_RDONLY)
+
+
+def _sync_path(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         sync(descriptor)
     finally:
@@ -76,13 +80,8 @@ def sync_all(directory: Path) -> None:
     """Sync everything below a directory, such as files that a library wrote."""
     for folder, _, names in os.walk(directory):
         for name in names:
-            if not Path(folder, name).is_file():  # not ours: opening a FIFO would block
-                continue
-            descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-            try:
-                sync(descriptor)
-            finally:
-                os.close(descriptor)
+            if Path(folder, name).is_file():  # what else is not ours: opening a FIFO would block
+                _sync_path(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         sync_directory(Path(folder))
 
 

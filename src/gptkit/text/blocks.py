@@ -97,7 +97,10 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
             writers[document % len(parts)].add(document, ids)
         for writer in writers:
             writer.flush()
-        return [{"dtype": dtype.str, "utf8_bytes": count} for count in done]
+        return [
+            {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": count}
+            for part, count in zip(parts, done, strict=True)
+        ]
 
     def need(files: list[HashedFile]) -> int:
         utf8_bytes = sum(part.about_bytes for part in parts)
