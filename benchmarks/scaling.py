@@ -11,19 +11,16 @@ from typing import NamedTuple
 
 import torch
 
-from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.loading import config_from
-from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
+from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import flops_per_token
 from gptkit.pretrain.objective import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.dry_run import chosen_rows, shape_of
-from gptkit.report.planned_tables import duration, size
-from gptkit.training import planning
-from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE
-from gptkit.training.hardware import known_peak
+from gptkit.report.dry_run import MEASURED_ON, MFU, RESERVE, duration, size
+from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, memory, state_on_meta, train_seconds
+from gptkit.training import rules
+from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import STRATEGIES, Pass, Scoring, Strategy
 
 
 class Work(NamedTuple):
@@ -96,7 +93,12 @@ RUNS = (
     ),
 )
 PROCESSES = 8
-SCORING = Scoring(tokens=VALIDATION_TOKENS, has_head=True)
+DATA_SHEETS = {
+    "A100": "NVIDIA A100 80GB SXM data sheet (2021): BF16 312 TFLOPS, 80 GB",
+    "H100": "NVIDIA H100 SXM data sheet (2023): BF16 1,979 TFLOPS with sparsity (dense: half), 80 GB",
+    "H200": "NVIDIA H200 SXM data sheet (2023): BF16 1,979 TFLOPS with sparsity (dense: half), 141 GB",
+    "B200": "NVIDIA DGX B200 data sheet (2024): 8 GPUs, BF16 36 PFLOPS with sparsity, 1,440 GB",
+}
 
 
 def main() -> None:
@@ -113,8 +115,8 @@ def main() -> None:
     for work in RUNS:
         _print(work)
     print("\n## Data sheets, as remembered\n")
-    for device in DEVICES:
-        print(f"- {device.name}: {device.source}")
+    for name in GPU_MEMORY:
+        print(f"- {name}: {DATA_SHEETS[name]}")
 
 
 def _print(work: Work) -> None:
@@ -137,38 +139,42 @@ def _print(work: Work) -> None:
 
 def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[str, ...]]:
     options = PretrainOptions(optimizer=work.optimizer)  # type: ignore[arg-type]
-    state = planning.state_on_meta(build_optimizer(model.named_parameters(), options))
-    sequences = work.tokens_per_step // work.length
+    state = state_on_meta(build_optimizer(model.named_parameters(), options))
+    state_bytes, sequences = bytes_of(state.values()), work.tokens_per_step // work.length
     rows: list[tuple[str, ...]] = []
-    for device in DEVICES:
-        hardware = device.hardware()
+    for name, room in GPU_MEMORY.items():
+        hardware = Hardware("cuda", name, bf16=True, compiler="g++", threads=1, memory=room)
         share = sequences // PROCESSES
-        most = chosen_rows(options, model, hardware, rows=share, length=work.length)
-        one = Pass(
-            rows=max(rows_of for rows_of in range(1, most + 1) if share % rows_of == 0),
-            length=work.length,
-            precision="bf16",
-            device="cuda",
-            dense_length=DENSE_LENGTH,
-            chunk_elements=CHUNK_ELEMENTS["cuda"],
-            scored_elements=SCORED_ELEMENTS["cuda"],
+        most = rules.choose_micro_batch(
+            hardware,
+            rows=rules.micro_batch_rows(share, options.num_processes or 1),
+            sequence_length=work.length,
+            parameters=model.num_parameters(),
+            n_layer=model.config.n_layer,
+            n_embd=model.config.n_embd,
         )
-
-        def total(strategy: Strategy, one: Pass = one) -> int:
-            shape = shape_of(model)
-            found = planning.memory(
-                model, state, shape, one, SCORING, strategy=strategy, processes=PROCESSES, library=RESERVE
-            )
-            return found.total
-
-        totals = {strategy: total(strategy) for strategy in STRATEGIES}
-        fits = [strategy for strategy in STRATEGIES if totals[strategy] <= device.memory]
-        occupied = planning.occupancy(-(-sequences // one.rows), PROCESSES)
+        workload = Workload(
+            rows=max(count for count in range(1, most + 1) if share % count == 0),
+            length=work.length,
+            evaluation_tokens=VALIDATION_TOKENS,
+        )
+        totals = {
+            strategy: memory(model, state_bytes, workload, strategy=strategy, processes=PROCESSES, baseline=RESERVE)[
+                "total"
+            ]
+            for strategy in STRATEGIES
+        }
+        fits = [strategy for strategy in STRATEGIES if totals[strategy] <= room]
         peak = known_peak(hardware, "bf16")
         assert peak is not None
-        seconds = planning.train_seconds(flops, peak=peak, mfu=MFU["compiled"], processes=PROCESSES, occupied=occupied)
+        seconds = train_seconds(
+            flops,
+            flops_per_second=peak * MFU["compiled"],
+            micro_batches=-(-sequences // workload.rows),
+            processes=PROCESSES,
+        )
         sizes = (size(totals["ddp"]), size(totals["fsdp2"]))
-        rows.append((device.name, str(one.rows), *sizes, ", ".join(fits) or "neither", duration(seconds)))
+        rows.append((name, str(workload.rows), *sizes, ", ".join(fits) or "neither", duration(seconds)))
     return rows
 
 

@@ -100,11 +100,18 @@ def test_zsh_completes_as_its_function_asks(home: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
-def test_zsh_installs_it(home: Path) -> None:
+def test_zsh_completes_what_it_was_installed_for(home: Path) -> None:
+    """What zsh's own completion calls is run, and _arguments shows the words that it is given."""
     done = run(home, "zsh", "-f", "-c", "gptkit --install-completion; echo $?")
     assert done.stdout.splitlines()[-1] == "0", done.stderr
-    listed = run(home, "zsh", "-i", "-c", "echo $_comps[gptkit]").stdout
-    assert "_gptkit_completion" in listed
+    assert "compinit" in (home / ".zshrc").read_text()
+    stand_ins = "compdef() { :; }; _files() { echo FILES; }; _arguments() { print -r -- $2 $1; }"
+    for line, expected in LINES:
+        words = " ".join(f'"{word}"' for word in line.split(" "))
+        script = f"{stand_ins}; words=({words}); CURRENT=$#words; . ~/.zfunc/_gptkit; _gptkit_completion"
+        done = run(home, "zsh", "-f", "-c", script)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert all(f'"{word}"' in done.stdout for word in expected), line
 
 
 @pytest.mark.parametrize("line", ["gptkit eval --task lam", "gptkit finetune --task r", "gptkit pretrain --recipe l"])

@@ -42,7 +42,7 @@ class Begun:
         told = [line for line in child.err.splitlines() if "is not used" in line]
         assert len(told) == 1
         assert "step-000014 is not used: " in told[0]
-        assert "going on from step-000012" in told[0]
+        assert "resuming from step-000012" in told[0]
         assert json.loads((run / "result.json").read_text())["resumed_from"] == 12
         assert identical(self.whole, run) == []
 

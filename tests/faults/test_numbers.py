@@ -342,7 +342,7 @@ def _shorten_memory(most: int) -> None:
 
     def refusing(self: Trainer, work: Any, share: Any, batch: Batch) -> Tensor:
         if len(batch["input_ids"]) > most:
-            raise torch.OutOfMemoryError(f"no memory for {len(batch['input_ids'])} rows")
+            raise torch.OutOfMemoryError(f"CUDA out of memory: no room for {len(batch['input_ids'])} rows")
         return backward(self, work, share, batch)
 
     Trainer.backward = refusing  # type: ignore[method-assign]
@@ -367,7 +367,7 @@ def test_a_run_short_of_memory_is_the_run_with_a_smaller_micro_batch(
         shot = Shot("step", "SIGTERM", stop, True)
         first = start(short_and_interrupted, words, most, shot, str(folder / "note"), log=folder / "b")
         assert first.wait() == 143, first.err
-        assert f"{fitting} from now on, and as many tokens a step; another micro-batch draws other dropout" in first.err
+        assert f"using {fitting}, with the same tokens per step; another micro-batch draws other dropout" in first.err
         second = start(whole, words, log=folder / "c")  # with all the memory, it keeps to what was chosen
         assert (second.wait(), manual.wait()) == (0, 0), second.err + manual.err
         assert rows_of(runs["short"]) == rows_of(runs["manual"])
@@ -402,7 +402,7 @@ def test_a_gpu_short_of_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     said = capsys.readouterr().err
-    fitting = int(said.partition("a forward pass: ")[2].split()[0])
+    fitting = int(said.partition("per forward pass: using ")[2].split(",")[0])
     assert main([*words, "--micro-batch", str(fitting), "--out", str(tmp_path / "manual")]) == 0
     ours, theirs = rows_of(tmp_path / "short"), rows_of(tmp_path / "manual")
     assert [row["tokens"] for row in ours] == [65536, 2 * 65536, 3 * 65536]

@@ -50,17 +50,17 @@ def _of_two() -> dict[str, object]:
 
 def deaf(words: list[str], note: str) -> None:
     """Be a run whose third step takes a minute, in a single computation."""
-    from gptkit.training import step
+    from gptkit.training.step import Trainer
 
-    update = step.update
+    update = Trainer.update
 
-    def slow(machinery: object, loss: object, number: int, factor: float) -> object:
+    def slow(trainer: Trainer, loss: object, number: int, factor: float) -> object:
         if number == 3:
             Path(f"{note}-{os.environ.get('RANK', '0')}").write_text("here")
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-        return update(machinery, loss, number, factor)  # type: ignore[arg-type]
+        return update(trainer, loss, number, factor)  # type: ignore[arg-type]
 
-    step.update = slow  # type: ignore[assignment]
+    Trainer.update = slow  # type: ignore[assignment, method-assign]
     from children import command
     from forked_ranks import fork_ranks
 

@@ -261,7 +261,7 @@ def test_predictions_of_a_finished_run_and_the_file_for_glue(place: Place, singl
 
     code, _, log = call(["finetune", "--resume", run, "--predict", "dev"])
     assert code == 0, log
-    assert "is finished" in log
+    assert "already finished" in log
     rows = [json.loads(line) for line in (run / "predictions-dev.jsonl").read_text().splitlines()]
     accuracy = sum(row["prediction"] == row["label"] for row in rows) / len(rows)
     assert {"accuracy": accuracy} == single["metrics"]

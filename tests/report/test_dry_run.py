@@ -14,7 +14,7 @@ import pytest
 
 from gptkit.cli.main import main
 from gptkit.console import Console
-from gptkit.report import planned_tables
+from gptkit.report.dry_run import show
 
 TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(4000))
 SMALL = ["--model", "tiny", "--tokenizer", "char", "--sequence-length", "32", "--tokens-per-step", "128"]
@@ -51,7 +51,7 @@ def test_a_plan_tells_what_a_run_needs_and_leaves_nothing(capsys: pytest.Capture
     assert found["idle"] in " ".join(shown.err.split())
     assert [one["idle"] for one in found["devices"]] == [2] * 4
     assert {path.name for path in Path().iterdir()} == {"text.txt", "cache"}
-    planned_tables.show(found, Console())
+    show(found, Console())
     tables = capsys.readouterr().out
     for word in ("optimizer state", "computed", "measured", "assumed", "B200", "FSDP2"):
         assert word in tables

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
 import torch
-from gptkit.training.planning import Memory, Pass, Scoring
 from torch import Tensor
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.dry_run import shape_of
-from gptkit.training import planning
+from gptkit.report import memory_plan
+from gptkit.report.dry_run import add_probe
+from gptkit.report.memory_plan import Workload
+from gptkit.report.probe import Probe, line_through
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.probing import Probe, _line
 from gptkit.training.step import autocast
 from gptkit.training.tensor_files import safetensors_chunks
 
@@ -34,10 +35,9 @@ def on_meta(**changes: Any) -> GPTForCausalLM:
         return toy(**changes)
 
 
-def a_pass(precision: str = "bf16", **changes: Any) -> Pass:
-    values = {"rows": 3, "length": 16, "device": "cpu", "dense_length": DENSE_LENGTH, "chunk_elements": 2**26}
-    values |= {"scored_elements": 2**23}
-    return Pass(**{**values, "precision": precision, **changes})
+def workload(precision: str = "bf16", **changes: Any) -> Workload:
+    values = {"rows": 3, "length": 16, "device": "cpu", "evaluation_tokens": 40}
+    return Workload(**{**values, "precision": precision, **changes})
 
 
 def kept_by_autograd(model: GPTForCausalLM, rows: int, length: int, precision: str) -> int:
@@ -67,10 +67,9 @@ def test_the_table_of_activations_is_what_autograd_keeps(
     precision: str, length: int, dropout: float, pre_norm: bool
 ) -> None:
     model = toy(dropout, pre_norm=pre_norm, n_positions=length)
-    one = a_pass(precision, rows=3, length=length)
-    shape = shape_of(model)
-    by_loss = one.tokens * 32 * 4 + 101 * 32 * 4  # gradients of the hidden states and of the head
-    expected = planning.activations(shape, one) + planning.weight_copies(model, one) + by_loss
+    work = workload(precision, length=length)
+    by_loss = work.tokens * 32 * 4 + 101 * 32 * 4  # gradients of the hidden states and of the head
+    expected = memory_plan.activations(model.config, work) + memory_plan.weight_copies(model, work) + by_loss
     kept = kept_by_autograd(model, 3, length, precision)
     # GPT-1's last layer norm is cast to nothing, and a storage is aligned: a few hundred bytes
     assert kept == pytest.approx(expected, rel=0.005)
@@ -81,7 +80,7 @@ def test_every_part_of_a_toy_by_hand() -> None:
     model = on_meta()
     block = 4 * 32 + (96 * 32 + 96) + (32 * 32 + 32) + (128 * 32 + 128) + (32 * 128 + 32)
     parameters = 101 * 32 + 16 * 32 + 2 * block + 2 * 32
-    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    state = memory_plan.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
     tensors = 2 + 2 * 12 + 2
     memory = memory_of(model, state, strategy="ddp", processes=2)
     layer = 48 * (2 * 32 * 4 + 4 * 4 + 32 * 2 + 3 * 32 * 2 + 4 * 16 * 2 + 32 * 2 + 32 * 2 + 2 * 128 * 2)
@@ -99,18 +98,18 @@ def test_every_part_of_a_toy_by_hand() -> None:
     assert memory.total == sum((*parts, memory.evaluation, memory.reserve))
 
 
-def memory_of(model: GPTForCausalLM, state: Any, **changes: Any) -> Memory:
-    scoring = Scoring(tokens=40, has_head=True)
-    device = changes.pop("device", "cpu")
-    return planning.memory(model, state, shape_of(model), a_pass(device=device), scoring, library=1000, **changes)
+def memory_of(model: GPTForCausalLM, state: dict[str, Tensor], **changes: Any) -> Namespace:
+    work = workload(device=changes.pop("device", "cpu"), evaluation_tokens=changes.pop("evaluation_tokens", 40))
+    state_bytes = memory_plan.bytes_of(state.values())
+    return Namespace(**memory_plan.memory(model, state_bytes, work, baseline=1000, **changes))
 
 
 def test_fsdp_shares_out_what_ddp_repeats() -> None:
     """On a GPU: the loss of a toy is small, so the backward pass is the fullest moment of training."""
     model = on_meta(n_layer=6)
-    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    state = memory_plan.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
     ddp, fsdp = (
-        memory_of(model, state, strategy=strategy, processes=4, device="cuda") for strategy in planning.STRATEGIES
+        memory_of(model, state, strategy=strategy, processes=4, device="cuda") for strategy in memory_plan.STRATEGIES
     )
     assert fsdp.weights == fsdp.gradients == -(-ddp.weights // 4)
     assert fsdp.optimizer == -(-ddp.optimizer // 4)
@@ -124,10 +123,10 @@ def test_fsdp_shares_out_what_ddp_repeats() -> None:
 def test_an_evaluation_counts_where_it_is_the_fullest_moment(tokens: int, is_larger: bool) -> None:
     """With FSDP2 it has the whole weights in fp32 beside the shares of weights and state, and no gradients."""
     model = on_meta()
-    state = planning.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
-    shape, one, scoring = shape_of(model), a_pass(device="cuda"), Scoring(tokens=tokens, has_head=True)
-    found = planning.memory(model, state, shape, one, scoring, library=1000, strategy="fsdp2", processes=4)
-    scored = tokens * (2 * 32 * 4 + 2 * 128 * 2 + 101 * (4 + 4)) + planning.weight_copies(model, one)
+    state = memory_plan.state_on_meta(build_optimizer(model.named_parameters(), PretrainOptions()))
+    found = memory_of(model, state, strategy="fsdp2", processes=4, device="cuda", evaluation_tokens=tokens)
+    copies = memory_plan.weight_copies(model, workload(device="cuda"))
+    scored = tokens * (2 * 32 * 4 + 2 * 128 * 2 + 101 * (4 + 4)) + copies
     needed = found.weights + found.optimizer + 4 * model.num_parameters() + scored + 1000
     assert (found.evaluation > 0) == is_larger
     assert found.total == max(needed, found.total - found.evaluation)
@@ -156,25 +155,25 @@ def test_the_state_on_meta_is_the_state_of_a_real_step(optimizer: Any) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     real.step(torch.ones(()), torch.zeros(()))
-    state = planning.state_on_meta(build_optimizer(on_meta().named_parameters(), options))
+    state = memory_plan.state_on_meta(build_optimizer(on_meta().named_parameters(), options))
     there = {name: (tensor.shape, tensor.dtype) for name, tensor in real.state_tensors().items()}
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()} == there
     written = sum(memoryview(chunk).nbytes for chunk in safetensors_chunks(real.state_tensors()))
-    assert planning.file_bytes(state) == written
+    assert memory_plan.file_bytes(state) == written
 
 
-def test_processes_that_wait_are_counted() -> None:
-    assert planning.occupancy(8, 8) == 1
-    assert planning.occupancy(9, 8) == 9 / 16
-    assert planning.occupancy(1, 8) == 1 / 8
-    # 1e18 FLOPs on 8 devices of 1e15 at 40%, half of them idle
-    assert planning.train_seconds(1e18, peak=1e15, mfu=0.4, processes=8, occupied=0.5) == 625
-    assert planning.disk_bytes(100, 10, kept=3, snapshots=8) == 490
+@pytest.mark.parametrize(("micro_batches", "occupied"), [(8, 1), (9, 9 / 16), (1, 1 / 8)])
+def test_processes_that_wait_are_counted(micro_batches: int, occupied: float) -> None:
+    """1e18 FLOPs on 8 devices that do 4e14 of them a second."""
+    seconds = memory_plan.train_seconds(1e18, flops_per_second=4e14, micro_batches=micro_batches, processes=8)
+    assert seconds * occupied == pytest.approx(312.5)
 
 
 def test_a_long_step_is_a_line_through_short_ones() -> None:
-    step, token = _line([(100, 1.5), (200, 2.5), (100, 1.5)])
+    step, token = line_through([(100, 1.5), (200, 2.5), (100, 1.5)])
     assert (step, token) == pytest.approx((0.5, 0.01))
-    measured = Probe(steps=4, step_seconds=step, token_seconds=token, evaluation_seconds=2.0, peak_memory=None)
-    assert measured.train_seconds(10, 4000) == pytest.approx(45)
-    assert measured.with_evaluation_of(3).evaluation_seconds == 6
+    assert line_through([(100, 1.5), (100, 2.5)]) == pytest.approx((0, 0.02))
+    plan = {"device": "cuda", "processes": 1, "steps": 10, "tokens": 4000, "evaluations": 2}
+    add_probe(plan, Probe(4, step, token, 2.0, None), 3.0)
+    assert plan["here"]["train_seconds"] == pytest.approx(45)
+    assert plan["here"]["evaluation_seconds"] == 12

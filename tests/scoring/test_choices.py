@@ -14,15 +14,14 @@ from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.choices import ChoiceProtocol, item_ids, per_character, per_token, total
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure, value_of
-from gptkit.scoring.protocols import Items, ScoredProtocol
-from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol
 from gptkit.tasks.benchmarks.blimp import BLIMP, harness_pairs
 from gptkit.tasks.benchmarks.cola import above_threshold
 from gptkit.tasks.benchmarks.lambada import LAMBADA, stop_tokens
-from gptkit.tasks.table import EVALUATIONS, names_by_kind
+from gptkit.tasks.table import EVALUATIONS, kind_of
 from gptkit.text.examples import Example
 
-ROWS = {name: EVALUATIONS[name] for name in names_by_kind()["choices"]}
+ROWS = {name: row for name, row in EVALUATIONS.items() if kind_of(row) == "choices"}
 
 
 class Words(Encoder):

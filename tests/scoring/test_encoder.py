@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gptkit.scoring.encoder import Encoder, shared_prefix
-from gptkit.scoring.requests import Request
+from gptkit.scoring.protocols import Request
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer
 

@@ -17,7 +17,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from gptkit.model_files.sizes import Activation
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
@@ -25,9 +24,10 @@ from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError, OutOfResources
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files.shape import Activation
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
-from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.protocols import Answer, Group, Request
 from gptkit.scoring.scorer import Scorer
 
 CPU = torch.device("cpu")

@@ -14,18 +14,17 @@ from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.passage_encoding import encode_passages
-from gptkit.scoring.protocols import Items, ScoredProtocol
-from gptkit.scoring.requests import Answer, Request
+from gptkit.scoring.protocols import Answer, Items, Request, ScoredProtocol
 from gptkit.scoring.running_text import Reading, TextProtocol
 from gptkit.tasks.benchmarks.perplexity import any_text
 from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
-from gptkit.tasks.table import EVALUATIONS, names_by_kind, with_stride
+from gptkit.tasks.table import EVALUATIONS, kind_of, with_stride
 from gptkit.text import pieces
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer
 
-ROWS = {name: EVALUATIONS[name] for name in names_by_kind()["texts"]}
+ROWS = {name: row for name, row in EVALUATIONS.items() if kind_of(row) == "texts"}
 CHARACTERS = train_tokenizer("char", ["ab \n"])
 V = len(CHARACTERS)
 A, B, SPACE, LINE_END = CHARACTERS.convert_tokens_to_ids(["a", "b", " ", "\n"])

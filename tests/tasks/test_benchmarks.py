@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.scoring.measures import MEASURES
-from gptkit.tasks.table import EVALUATIONS, TASKS, names_by_kind
+from gptkit.tasks.table import EVALUATIONS, KINDS, TASKS, kind_of
 from gptkit.tasks.task import Evaluation
 
 TOY = """
@@ -28,13 +28,13 @@ ASK = """
 import json, sys
 from gptkit.tasks import benchmarks
 benchmarks.__path__.append(sys.argv[1])
-from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_by_kind, names_of_evaluations
+from gptkit.tasks.table import TASKS, find_evaluation, find_task, kind_of, names_of_evaluations
 row = find_evaluation("toy/sum")
 examples = row.load(sys.argv[1]).examples
 heavy = [name for name in ("torch", "transformers", "tokenizers", "datasets", "pyarrow") if name in sys.modules]
 print(json.dumps([
     find_task("toy").name, [*TASKS].index("toy") - [*TASKS].index("breaking-nli"), "toy/sum" in names_of_evaluations(),
-    "toy" in names_by_kind()["choices"], [one.label for one in examples], examples[0].fields, heavy,
+    kind_of(row) == "choices", [one.label for one in examples], examples[0].fields, heavy,
 ]))
 """
 
@@ -47,12 +47,13 @@ def test_a_new_benchmark_is_one_file(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == ["toy", 1, True, True, [1, 0], ["It fell.", "", ["up", "down"]], []]
 
 
-def test_names_go_by_what_the_model_is_asked_for() -> None:
-    kinds = names_by_kind()
-    assert sorted(name for names in kinds.values() for name in names) == sorted(EVALUATIONS)
-    assert {"perplexity", "1bw"} <= {*kinds["texts"]}
-    assert {"lambada", "cola", "demo-cloze"} <= {*kinds["choices"]}
-    assert {"coqa", "cnn-dm"} <= {*kinds["written answers"]}
+def test_evaluations_stand_by_what_the_model_is_asked_for() -> None:
+    kinds = {name: kind_of(row) for name, row in EVALUATIONS.items()}
+    assert list(kinds.values()) == sorted(kinds.values(), key=KINDS.index)
+    assert next(iter(kinds)) == "perplexity"
+    assert {kinds[name] for name in ("perplexity", "1bw", "text8")} == {"texts"}
+    assert {kinds[name] for name in ("lambada", "cola", "demo-cloze")} == {"choices"}
+    assert {kinds[name] for name in ("coqa", "cnn-dm", "wmt14-fr-en")} == {"written answers"}
 
 
 @pytest.mark.parametrize("row", EVALUATIONS.values(), ids=EVALUATIONS)

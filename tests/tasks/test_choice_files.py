@@ -15,7 +15,7 @@ from gptkit.tasks.benchmarks.cbt import cbt
 from gptkit.tasks.benchmarks.hellaswag import hellaswag
 from gptkit.tasks.benchmarks.lambada import lambada
 from gptkit.tasks.benchmarks.winograd import winograd
-from gptkit.tasks.table import EVALUATIONS, names_by_kind
+from gptkit.tasks.table import EVALUATIONS, kind_of
 from gptkit.tasks.task import Loaded
 
 READERS: dict[str, Callable[[str | None], Loaded]] = {
@@ -209,7 +209,9 @@ def test_xml_that_could_define_entities_is_refused_at_its_doctype(tmp_path: Path
         load(tmp_path, "winograd", bomb, "WSCollection.xml")
 
 
-@pytest.mark.parametrize("name", [name for name in names_by_kind()["choices"] if name != "demo-cloze"])
+@pytest.mark.parametrize(
+    "name", [name for name, row in EVALUATIONS.items() if kind_of(row) == "choices" and name != "demo-cloze"]
+)
 def test_without_data_the_error_says_what_to_give(tmp_path: Path, name: str) -> None:
     row = EVALUATIONS[name]
     with pytest.raises(UsageError, match=r"needs its data \(--data\) - give --data DIR, a folder of "):

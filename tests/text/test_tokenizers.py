@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gptkit.errors import InputError, UsageError
+from gptkit.manage.tokenizer import TokenizerTrainOptions
+from gptkit.options import fields_of
+from gptkit.pretrain.options import PretrainOptions
 from gptkit.text import pieces as cutting
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.char import is_char
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
-from gptkit.text.tokenizers.kinds import needs_training, train_tokenizer, training_note
+from gptkit.text.tokenizers.kinds import KINDS, needs_training, train_tokenizer, training_note
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 END = "<|endoftext|>"
@@ -38,9 +41,10 @@ def char() -> PreTrainedTokenizerBase:
     return train_tokenizer("char", TEXTS)
 
 
-@pytest.fixture(scope="module", params=["bpe", "char"])
+@pytest.fixture(scope="module", params=[kind.spec.replace("N", "290") for kind in KINDS])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(request.param)
+    """Give one of each kind, so that a new one is held to what every kind must do."""
+    return train_tokenizer(request.param, TEXTS * 3)
 
 
 def test_char_numbers_characters_as_nanogpt_does(char: PreTrainedTokenizerBase) -> None:
@@ -103,6 +107,12 @@ def test_what_is_trained_and_what_is_loaded() -> None:
         train_tokenizer("gpt2-files", TEXTS)
     with pytest.raises(InputError, match="no text"):
         train_tokenizer("char", iter([""]))
+
+
+def test_the_help_of_commands_names_every_kind() -> None:
+    for options in (PretrainOptions, TokenizerTrainOptions):
+        text = fields_of(options)["tokenizer"].metadata["help"]
+        assert [kind.spec for kind in KINDS if kind.spec not in text] == []
 
 
 def test_saved_and_loaded_it_is_the_same(tokenizer: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gptkit.errors import GptkitError, InputError, OutOfResources, UsageError
 from gptkit.system import files
 from gptkit.system.run_layout import MANIFEST, all_steps, record_of, with_digest
 from gptkit.training import checkpoints
-from gptkit.training.checkpoints import TrainingState, TrainState, newest_committed, set_aside
+from gptkit.training.checkpoints import RunState, TrainState, newest_committed, quarantine
 from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.tensor_files import safetensors_chunks
@@ -78,11 +78,11 @@ def test_state_has_a_schema_and_one_without_is_read_as_the_first(saved: Path, co
 def test_a_checkpoint_from_before_any_field_of_the_state_was_added_is_read(copy: Path) -> None:
     newest = copy / "step-000004"
     rewrite(newest, "state.json", lambda state: [state.pop(name) for name in [*state] if name != "step"])
-    assert checkpoints.read_state(newest) == TrainingState(step=4)
+    assert checkpoints.read_state(newest) == RunState(step=4)
 
 
 @pytest.mark.parametrize(("name", "schema"), [("state.json", "gptkit.state/2"), (MANIFEST, "gptkit.checkpoint/2")])
-def test_a_checkpoint_of_another_version_is_refused_on_one_line_and_never_set_aside(
+def test_a_checkpoint_of_another_version_is_refused_on_one_line_and_never_quarantine(
     name: str, schema: str, copy: Path
 ) -> None:
     rewrite(copy / "step-000004", name, lambda content: content.update(schema=schema))
@@ -125,7 +125,7 @@ def test_going_on_from_an_older_checkpoint_sets_damage_aside_and_ends_in_the_sam
     expected = everything(*toy_train(plan)[:2])
     (copy / "step-000004" / "model.safetensors").write_bytes(b"")
     found = newest_committed(copy)
-    set_aside(found)
+    quarantine(found)
     assert (copy / "damaged" / "step-000004").is_dir()
     model, optimizer, _ = toy_train(plan, model=toy(seed=1), checkpoint_directory=copy, resume_from=found.path)
     assert bits_equal(everything(model, optimizer), expected)
@@ -144,7 +144,7 @@ def test_only_the_newest_may_lack_its_manifest(copy: Path) -> None:
     found = newest_committed(copy)  # the first save of all was cut off: start over, and say so
     assert found.path is None
     assert "starting from step 0" in found.lines()[0]
-    set_aside(found)
+    quarantine(found)
     assert newest_committed(copy) == checkpoints.Found(None)
     assert newest_committed(copy / "nowhere") == checkpoints.Found(None)
 
@@ -155,14 +155,14 @@ def test_an_older_one_without_a_manifest_is_damage_even_where_it_is_not_needed(c
     assert found.path == copy / "step-000004"
     [line] = found.lines()
     assert line.startswith(f"{copy / 'step-000002'} is not used: {MANIFEST} is missing")
-    set_aside(found)
+    quarantine(found)
     assert (copy / "damaged" / "step-000002").is_dir()
 
 
 def test_a_step_of_seven_digits_is_no_older_than_one_of_six(tmp_path: Path) -> None:
     model, optimizer, _ = small_state(0)
     (tmp_path / "step-999999").mkdir()
-    path = checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=1_000_000), accelerator=ALONE)
+    path = checkpoints.write(tmp_path, TrainState(model, optimizer), RunState(step=1_000_000), accelerator=ALONE)
     found = newest_committed(tmp_path)
     assert (found.path, [one.name for one, _ in found.rejected]) == (path, ["step-999999"])
 
@@ -175,19 +175,19 @@ def test_a_link_to_a_checkpoint_is_removed_and_not_what_it_leads_to(copy: Path, 
     assert (kept / MANIFEST).is_file()
 
 
-def small_state(step: int) -> tuple[nn.Module, Any, TrainingState]:
+def small_state(step: int) -> tuple[nn.Module, Any, RunState]:
     model, optimizer, _ = toy_train(Plan(steps=1))
-    return model, optimizer, TrainingState(step=step)
+    return model, optimizer, RunState(step=step)
 
 
 def test_a_committed_checkpoint_is_never_written_again_and_the_newest_are_kept(tmp_path: Path) -> None:
     model, optimizer, _ = small_state(0)
     for step in (1, 2, 3, 4):
-        checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=step), accelerator=ALONE, keep=2)
+        checkpoints.write(tmp_path, TrainState(model, optimizer), RunState(step=step), accelerator=ALONE, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
     before = (tmp_path / "step-000004" / MANIFEST).read_bytes()
     with pytest.raises(GptkitError, match="never written again"):
-        checkpoints.write(tmp_path, TrainState(model, optimizer), TrainingState(step=4), accelerator=ALONE)
+        checkpoints.write(tmp_path, TrainState(model, optimizer), RunState(step=4), accelerator=ALONE)
     assert (tmp_path / "step-000004" / MANIFEST).read_bytes() == before
 
 
@@ -239,7 +239,7 @@ def test_a_failure_at_any_effect_of_a_save_leaves_a_whole_checkpoint(
         assert found.path is not None
         assert all(reason == checkpoints.CUT_OFF for _, reason in found.rejected)
         outcomes.add(found.path.name)
-        set_aside(found)
+        quarantine(found)
         if found.path.name != "step-000006":
             checkpoints.write(trial, TrainState(model, optimizer), state, accelerator=ALONE, keep=2)
         else:

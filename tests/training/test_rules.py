@@ -98,7 +98,7 @@ def test_facts_of_this_machine() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match="no cuda device"):
+    with pytest.raises(UsageError, match="no CUDA device"):
         make_accelerator("cuda")
 
 

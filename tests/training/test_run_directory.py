@@ -184,7 +184,7 @@ def test_never_resuming_never_overwrites_and_foreign_directories_are_left_alone(
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="no run"):
+    with pytest.raises(UsageError, match="is not a run directory"):
         opened(PretrainOptions(out=foreign))
     assert [one.name for one in foreign.iterdir()] == ["thesis.tex"]
     with pytest.raises(UsageError, match="is a file"):
@@ -207,7 +207,7 @@ def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: 
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text("a file")
-        with pytest.raises(InputError, match=f"{name} is no (file|folder) of a run") as caught:
+        with pytest.raises(InputError, match=f"{name} is not the (file|folder) of a run") as caught:
             opened(PretrainOptions(out=run))
         assert caught.value.where == str(path)
         assert "move it away; then" in str(caught.value)
@@ -291,7 +291,7 @@ def test_what_is_no_row_is_told_and_kept_beside(line: bytes, ending: bytes, tmp_
         assert path.read_bytes() == whole
         path.write_bytes(whole.replace(b"\n", b"\nnone\n", 1))
         first, second = rewind(run)
-        assert "the curve is not to be trusted" in first  # the checkpoint knows those before it
+        assert "the loss curve cannot be trusted" in first  # the checkpoint knows those before it
         assert "1 damaged line(s) dropped" in second
         assert damaged.read_bytes().endswith(b"none\n")
         assert path.read_bytes() == whole
@@ -351,7 +351,7 @@ def test_rows_that_changed_since_the_checkpoint_are_told(damage: str, tmp_path: 
             return
         [line] = lines
         assert line.startswith(f"{rows} is ")
-        assert "the curve is not to be trusted" in line
+        assert "the loss curve cannot be trusted" in line
 
 
 def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
         assert found.path == run.checkpoints / "step-000004"
         assert state.step == 4
         [line] = rewind(run)
-        assert "going on from step-000004" in line
+        assert "resuming from step-000004" in line
         assert [one["step"] for one in run.rows()] == [1, 2, 3, 4]
 
 

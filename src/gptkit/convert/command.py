@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from gptkit.model.loading import State, build_model, read_safetensors, set_speci
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files.files import source_directory
+from gptkit.system.files import new_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
@@ -52,7 +51,8 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     if tokenizer is not None and model.config.eos_token_id is None:
         with suppress(InputError):  # a tokenizer without a separator leaves them unset
             set_special_tokens(model, tokenizer)
-    with _new_directory(destination) as folder:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with new_directory(destination.absolute(), replace=False) as folder:
         target.write(model, folder)
         tensors = _tensors(read_safetensors(folder))
         if task is not None:
@@ -111,22 +111,6 @@ def _tensors(state: State) -> list[tuple[str, str, int, int]]:
         for name, tensor in state.items()
     ]
     return [(name, shape, number, number * size) for (name, shape, size), number in Counter(kinds).items()]
-
-
-@contextmanager
-def _new_directory(destination: Path) -> Iterator[Path]:
-    """Give a new directory to fill, which becomes `destination` in one move if all goes well, and vanishes if not."""
-    destination = destination.absolute()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    folder.mkdir()
-    try:
-        yield folder
-        if destination.is_dir():
-            destination.rmdir()  # empty, or it would have been refused; Windows renames onto nothing
-        os.replace(folder, destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @torch.inference_mode()

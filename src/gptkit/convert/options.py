@@ -20,11 +20,11 @@ class ConvertOptions(OutputOptions):
         metavar="SRC",
     )
     destination: Path = option(
-        None, "The directory to write; it must not exist or be empty.", argument=True, metavar="DST"
+        None, "The directory to write; it must be empty or not exist yet.", argument=True, metavar="DST"
     )
     to: ExportName = option("gptkit", EXPORTS_HELP)
     tokenizer: str | None = option(
         None,
-        "Tokenizer to put beside the weights: a directory or hf:NAME [default: the source's own].",
+        "Tokenizer to save with the weights: a directory or hf:NAME [default: the source's own].",
         short="-t",
     )

@@ -114,6 +114,7 @@ def _torch_engine(
     from gptkit.decoding.quantisation import quantise_model
     from gptkit.decoding.torch_engine import TorchEngine
     from gptkit.model.loading import load_model
+    from gptkit.system.processor import choose_device
 
     place = choose_device(device)
     if quantize == "none":
@@ -151,20 +152,6 @@ def torch_built_for_gpu() -> bool:
         return True
     found = re.findall(r"^(?:cuda|hip)\b[^=]*=\s*(.+)$", text, re.MULTILINE)
     return not found or any(value.strip() != "None" for value in found)
-
-
-def choose_device(asked: str) -> torch.device:
-    """Return the device for auto, cpu, cuda or mps; UsageError for one that is not there."""
-    import torch
-
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return torch.device(next(kind for kind, there in is_there.items() if there))
-    if not is_there[asked]:
-        raise UsageError(
-            f"no {asked.upper()} device available", where="--device", fix="leave it out, or use --device cpu"
-        )
-    return torch.device(asked)
 
 
 def choose_dtype(asked: str, device: torch.device) -> torch.dtype:

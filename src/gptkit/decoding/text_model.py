@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import Engine, choose_device, choose_dtype, native_decoder, open_engine
+from gptkit.decoding.engines import Engine, choose_dtype, native_decoder, open_engine
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
@@ -220,6 +220,7 @@ class TextModel:
 
 def _torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
     from gptkit.model.loading import load_model
+    from gptkit.system.processor import choose_device
 
     place = choose_device(options.device)
     model = load_model(directory, dtype=choose_dtype(options.precision, place))

@@ -20,8 +20,7 @@ from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
-from gptkit.scoring.protocols import Generated, GeneratedProtocol, Items
-from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.protocols import Answer, Generated, GeneratedProtocol, Group, Items
 from gptkit.scoring.scorer import Scorer
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import encode_examples

@@ -31,16 +31,7 @@ def finetuning_batches(
     def batches(step: int) -> list[MicroBatch]:
         epoch, turn = divmod(step - 1, steps)
         chosen = order(epoch)[turn * batch_size : (turn + 1) * batch_size]
-        first_row = (step - 1) * batch_size
-        return [
-            MicroBatch(
-                first_row + start,
-                len(indices),
-                partial(_training_batch, examples, indices),
-                int(examples.tokens[indices].sum()),
-            )
-            for start, indices in examples.cut_by_length(chosen, micro_batch, padded_tokens)
-        ]
+        return _micro_batches(examples, chosen, micro_batch, padded_tokens, first_row=(step - 1) * batch_size)
 
     return batches
 
@@ -48,11 +39,22 @@ def finetuning_batches(
 def largest_micro_batches(
     examples: EncodedExamples, *, batch_size: int, micro_batch: int, padded_tokens: int
 ) -> list[MicroBatch]:
-    """Return the passes that a batch of the longest examples would be cut into: no other has more tokens."""
+    """Return the micro-batches that the longest examples would be cut into: no other batch has more tokens."""
     longest = np.argsort(-examples.lengths, kind="stable")[:batch_size]
+    return _micro_batches(examples, longest, micro_batch, padded_tokens)
+
+
+def _micro_batches(
+    examples: EncodedExamples, chosen: Indices, most: int, padded_tokens: int, first_row: int = 0
+) -> list[MicroBatch]:
     return [
-        MicroBatch(start, len(indices), partial(_training_batch, examples, indices))
-        for start, indices in examples.cut_by_length(longest, micro_batch, padded_tokens)
+        MicroBatch(
+            first_row + start,
+            len(indices),
+            partial(_training_batch, examples, indices),
+            int(examples.tokens[indices].sum()),
+        )
+        for start, indices in examples.cut_by_length(chosen, most, padded_tokens)
     ]
 
 

@@ -57,7 +57,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     inputs = session.main_first(lambda: prepare_inputs(reading, console.say))
     check_learning_rate_nonzero(options, inputs)
     if options.dry_run:
-        return plan_finetune(options, inputs, choices, session.accelerator, session.hardware, console)
+        return plan_finetune(options, inputs, choices, session)
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
         result = _Runs(inputs, choices, session).result(options, directory)

@@ -88,7 +88,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     )
     pretrained = load_model(directory)
     set_special_tokens(pretrained, tokenizer)
-    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # says now if there are not as many
+    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises now if there are not as many
     limit = pretrained.config.n_positions
     loaded = {split: _load(task, split, options, say) for split in needed}
     splits = _encode(task, loaded, tokenizer, head.markers, limit, say)

@@ -20,18 +20,16 @@ class FinetuneOptions(TrainingOptions):
     task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
     data: str | None = option(
         None,
-        "Folder of the task's files, or of one folder per task; hf: = its own hub data set. Demo tasks need none.",
+        "Folder with the task's files, or with one folder per task; hf: = its own hub data set. Demo tasks need none.",
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
     model: str | None = override(
         TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
     )
-    lm_coef: float = option(
-        0.5, "Weight of the auxiliary language-model loss; 0 = without it (GPT-1 paper, 4.1).", minimum=0
-    )
+    lm_coef: float = option(0.5, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, 4.1).", minimum=0)
     epochs: int = option(3, "Passes over the training examples (GPT-1 paper, 4.1).", minimum=1)
     batch_size: int = option(
-        32, "Examples of one update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
+        32, "Examples per update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
     )
     learning_rate: float = override(
         TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
@@ -50,7 +48,7 @@ class FinetuneOptions(TrainingOptions):
     )
     warmup_steps: float | None = option(
         None,
-        "Steps over which the learning rate rises from 0 [default: 0.2% of all (GPT-1 paper, 4.1)].",
+        "Warm-up steps of the learning rate [default: 0.2% of all steps (GPT-1 paper, 4.1)].",
         minimum=0,
         panel="Advanced",
     )
@@ -68,37 +66,37 @@ class FinetuneOptions(TrainingOptions):
         panel="Advanced",
     )
     unfreeze: Literal["all", "gradual"] = option(
-        "all", "gradual = the head alone in epoch 1, then one layer more each epoch (ULMFiT, 3.3).", panel="Advanced"
+        "all", "gradual = only the head in epoch 1, then one more layer each epoch (ULMFiT, 3.3).", panel="Advanced"
     )
     transfer_layers: str | None = option(
         None,
-        "Keep embeddings and the first N blocks, draw the rest anew; none = all anew [default: keep all].",
+        "Keep the embeddings and first N blocks, reinitialize the rest; none = keep nothing [default: keep all].",
         metavar="none|N",
     )
     seeds: int = option(
-        1, "Runs with seed, seed + 1, ...; the best by the dev metric becomes model/.", resumable=True, minimum=1
+        1, "Number of runs, with seed, seed + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
     )
     study: Literal["none", "ablation"] = option(
-        "none", "ablation = also without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
+        "none", "ablation = also run without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
 
     micro_batch: int | None = override(
-        TrainingOptions, "micro_batch", help="Most examples of one forward pass [default: chosen by length]."
+        TrainingOptions, "micro_batch", help="Most examples per forward pass [default: chosen by length]."
     )
     eval_every: int | None = override(
         TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch]."
     )
 
     keep_checkpoints: int = override(
-        TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest, and the best besides."
+        TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest ones, plus the best."
     )
     beta2: float = override(
-        TrainingOptions, "beta2", default=0.999, help="Adam's decay of the square (GPT-1's train.py)."
+        TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."
     )
     clip_norm: float = override(
         TrainingOptions, "clip_norm", help="Largest global gradient norm; 0 = no clipping (GPT-1's train.py)."
     )
     classifier_dropout: float = recipe_only(
-        0.1, "Dropout of the state that the classifier reads (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
+        0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
     )

@@ -13,27 +13,19 @@ from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files.files import model_presets
 from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
-from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, flops_per_token, prepare_inputs
-from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
+from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
+from gptkit.pretrain.job import PretrainRun
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
-from gptkit.text.blocks import PreparedText, TrainingBlocks
-from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
-from gptkit.training.batches import Batches
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware
-from gptkit.training.job import MicroBatching, TrainingJob
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
-from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import asks_for_more_steps
-from gptkit.training.schedules import steps_before_decay
 from gptkit.training.trackers import check_tracker
 
 
@@ -46,7 +38,7 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     session.on_main(lambda: _check(options, session.hardware))
     reading = session.on_main(lambda: _with_readable_model(options, console))
     if options.dry_run:
-        return plan_pretrain(reading, session.accelerator, session.hardware, console)
+        return plan_pretrain(reading, session)
     # The others find a full cache.
     inputs = session.main_first(lambda: prepare_inputs(reading, console.say, console.recipe_note))
     name = Path(options.model or DEFAULT_MODEL).stem
@@ -94,55 +86,21 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
     assert tokenizer is not None
     assert text is not None
     model.to(session.accelerator.device)
-    flops = flops_per_token(model, inputs.sequence_length)
-    total_flops = flops * options.tokens_per_step * options.steps
-    micro_batching = _micro_batching(options, inputs, text, session.hardware)
-    processes = options.num_processes or 1
+    run = PretrainRun(options, inputs, session.hardware, text)
+    micro_batching, processes = run.micro_batching, options.num_processes or 1
     if note := rules.idle_note(len(micro_batching.batches(1)), processes, rows=inputs.rows_per_step):
         console.warn(note)
     draws_note = rules.draws_note(micro_batching.micro_batch, inputs.rows_per_step, processes)
     if draws_note and micro_batching.has_dropout and options.micro_batch is None:
         console.say(draws_note)
 
-    def make_job(choices: Choices) -> TrainingJob:
-        if choices.compile:
-            model.compile_blocks()
-        return TrainingJob(
-            model=model,
-            micro_batching=micro_batching.at_most(choices.micro_batch),
-            loss_function=language_modeling_loss,
-            optimizer=build_optimizer(model.named_parameters(), options, precision=choices.precision),
-            schedule=make_schedule(options, steps=options.steps, warmup_steps=options.warmup_steps),
-            plan=make_plan(
-                options,
-                choices,
-                steps=options.steps,
-                eval_every=max(10, options.steps // 10),
-                parameters=model.num_parameters(),
-                decay_start=steps_before_decay(options.schedule, options.steps, options.decay_steps) or None,
-                identity={
-                    "data_sha256": inputs.corpus.data_sha256,
-                    "split_sha256": inputs.corpus.split_sha256,
-                    "tokenizer_sha256": fingerprint(tokenizer),
-                },
-            ),
-            evaluate=lambda should_stop: validate(
-                model,
-                text.validation.ids,
-                sequence_length=inputs.sequence_length,
-                utf8_bytes=text.validation.utf8_bytes,
-                should_stop=should_stop,
-            ),
-            flops_per_token=flops,
-        )
-
     def sample() -> str:
         return report.sample_text(model, tokenizer, tokens=options.sample_tokens, seed=options.seed)
 
     trained = train_run(
-        make_job,
+        run.job,
         options,
-        rules.choose(options.precision, options.compile, session.hardware, total_flops=total_flops),
+        run.choose(),
         directory,
         session,
         write_start=lambda folder: write_start(folder, model, tokenizer),
@@ -154,30 +112,6 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
         console.result(trained.sample)
     _print_result(result, console)
     return result
-
-
-def _micro_batching(options: PretrainOptions, inputs: Inputs, text: PreparedText, hardware: Hardware) -> MicroBatching:
-    config = inputs.model.config
-    micro_batch = options.micro_batch or rules.choose_micro_batch(
-        hardware,
-        rows=rules.micro_batch_rows(inputs.rows_per_step, options.num_processes or 1),
-        sequence_length=inputs.sequence_length,
-        parameters=inputs.model.num_parameters(),
-        n_layer=config.n_layer,
-        n_embd=config.n_embd,
-    )
-    blocks = TrainingBlocks(text.train.ids, inputs.sequence_length, options.seed)
-
-    def batches_of(rows: int) -> Batches:
-        length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
-        return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
-
-    return MicroBatching(
-        micro_batch=min(micro_batch, inputs.rows_per_step),
-        batches_of=batches_of,
-        largest=lambda rows: batches_of(rows)(1)[:1],
-        has_dropout=inputs.model.has_dropout,
-    )
 
 
 def _write(

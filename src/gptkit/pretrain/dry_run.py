@@ -2,123 +2,77 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
+import numpy as np
 
-from gptkit.console import Console
-from gptkit.pretrain.inputs import Inputs, flops_per_token, prepare_inputs
-from gptkit.pretrain.objective import VALIDATION_TOKENS, language_modeling_loss, validate
+from gptkit.pretrain.inputs import prepare_inputs
+from gptkit.pretrain.job import PretrainRun
+from gptkit.pretrain.objective import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.dry_run import ASSUMED, COMPUTED, Subject, chosen_rows, fresh_on, tell
-from gptkit.training import rules
-from gptkit.training.batches import Batch, MicroBatch, cut
+from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
+from gptkit.report.memory_plan import Workload
+from gptkit.text.blocks import PreparedText, TokenStream
 from gptkit.training.hardware import Hardware
+from gptkit.training.job import TrainingJob
 from gptkit.training.memory import own_memory
-from gptkit.training.optimizers import build_optimizer
-from gptkit.training.planning import Scoring
-from gptkit.training.plans import make_plan, snapshots_of
-from gptkit.training.probing import Probe, probe
-from gptkit.training.rules import Choices
+from gptkit.training.run import Session
 
 EVALUATED = 3 * VALIDATION_TOKENS  # tokens of the probe's evaluation: some whole forward passes
 
 
-def plan_pretrain(
-    options: PretrainOptions, accelerator: Accelerator, hardware: Hardware, console: Console
-) -> dict[str, Any]:
-    """Return the plan of what the same options train; see `dry_run` for its keys."""
-    outline = prepare_inputs(options, console.say, console.recipe_note, for_plan=True)
-    flops = flops_per_token(outline.model, outline.sequence_length)
-    tokens = options.steps * options.tokens_per_step
-    choices = rules.choose(options.precision, options.compile, hardware, total_flops=flops * tokens)
-    rows, length = outline.rows_per_step, outline.sequence_length
-    every = options.eval_every or max(10, options.steps // 10)
-    how = ASSUMED if outline.text is None else COMPUTED
+def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
+    """Return the plan of what the same options train; see `report.dry_run` for its keys."""
+    inputs = prepare_inputs(options, session.console.say, session.console.recipe_note, for_plan=True)
+    # Time and memory do not depend on which tokens they are: these are enough for a step and for some of an evaluation.
+    length, evaluated = inputs.sequence_length, min(inputs.validation_tokens, EVALUATED)
+    size = options.tokens_per_step + length + evaluated
+    ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
+    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[evaluated:], ids[:evaluated]))
+    run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation, notes=()))
+    choices, tokens = run.choose(), options.steps * options.tokens_per_step
 
-    def rows_on(where: Hardware) -> int:
-        return min(rows, chosen_rows(options, outline.model, where, rows=rows, length=length))
+    def passes_on(hardware: Hardware) -> tuple[int, int]:
+        micro_batching = dataclasses.replace(run, hardware=hardware).micro_batching
+        return micro_batching.micro_batch, len(micro_batching.batches(1))
 
-    subject = Subject(
+    def probed_job() -> tuple[TrainingJob, float]:
+        model = type(inputs.model)(inputs.model.config)
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_enable()
+        model.to(session.accelerator.device)
+        probed = dataclasses.replace(run, inputs=dataclasses.replace(inputs, model=model))
+        return probed.job(choices), inputs.validation_tokens / evaluated
+
+    planned = PlannedRun(
         options=options,
-        model=outline.model,
-        choices=choices,
-        length=length,
-        rows_per_step=rows,
-        rows_on=rows_on,
-        micro_batches_on=lambda where: -(-rows // rows_on(where)),
-        scoring=Scoring(tokens=min(VALIDATION_TOKENS, outline.validation_tokens), has_head=True),
-        library=own_memory() or 0,
-        steps=options.steps,
-        tokens=tokens,
-        evaluations=-(-options.steps // every),
-        flops_per_token=flops,
-        has_loss_head=True,
-        has_best=False,
-        has_decay=options.schedule == "wsd",
-        snapshots=min(options.steps, snapshots_of(options, outline.model.num_parameters())),
-        facts=_facts(options, outline),
-        labels=dict.fromkeys(("vocabulary", "train_tokens", "validation_tokens", "epochs"), how),
+        job=run.job(choices),
+        work=Workload(
+            length=length,
+            checkpointing=options.gradient_checkpointing,
+            evaluation_tokens=min(VALIDATION_TOKENS, inputs.validation_tokens),
+        ),
+        passes_on=passes_on,
+        rows_per_step=inputs.rows_per_step,
+        baseline=own_memory() or 0,
+        runs=1,
+        facts={
+            "parameters": inputs.model.num_parameters(),
+            "vocabulary": inputs.vocabulary,
+            "sequence_length": length,
+            "steps": options.steps,
+            "tokens_per_step": options.tokens_per_step,
+            "tokens": tokens,
+            "train_tokens": inputs.train_tokens,
+            "validation_tokens": inputs.validation_tokens,
+            "epochs": tokens / max(1, inputs.train_tokens),
+            "data_sha256": inputs.corpus.data_sha256,
+        },
+        labels=dict.fromkeys(
+            ("vocabulary", "train_tokens", "validation_tokens", "epochs"), ASSUMED if inputs.text is None else COMPUTED
+        ),
+        probed_job=probed_job,
     )
-    return tell(
-        subject, lambda: _probe(options, outline, subject, accelerator, hardware), accelerator, hardware, console
-    )
-
-
-def _facts(options: PretrainOptions, outline: Inputs) -> dict[str, Any]:
-    tokens = options.steps * options.tokens_per_step
-    return {
-        "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
-        "vocabulary": outline.vocabulary,
-        "sequence_length": outline.sequence_length,
-        "steps": options.steps,
-        "tokens_per_step": options.tokens_per_step,
-        "tokens": tokens,
-        "train_tokens": outline.train_tokens,
-        "validation_tokens": outline.validation_tokens,
-        "epochs": tokens / max(1, outline.train_tokens),
-        "data_sha256": outline.corpus.data_sha256,
-    }
-
-
-def _probe(
-    options: PretrainOptions, outline: Inputs, subject: Subject, accelerator: Accelerator, hardware: Hardware
-) -> Probe:
-    """Return what real steps on random tokens cost: time and memory do not depend on which tokens they are."""
-    model = fresh_on(outline.model, accelerator.device)
-    if options.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    if subject.choices.compile:
-        model.compile_blocks()
-    length, rows, most = outline.sequence_length, outline.rows_per_step, subject.rows_on(hardware)
-
-    def load(rows: int) -> Batch:
-        tokens = torch.randint(outline.vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(rows))
-        return {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": tokens[:, 1:].contiguous()}
-
-    micro_batches = [MicroBatch(row, n * length, lambda n=n: load(n)) for row, n in cut(0, rows, most)]  # type: ignore[misc]
-    evaluated = min(outline.validation_tokens, EVALUATED)
-    held_out = torch.randint(outline.vocabulary, (evaluated,)).numpy()
-    found = probe(
-        model,
-        lambda step: micro_batches,
-        language_modeling_loss,
-        build_optimizer(model.named_parameters(), options, precision=subject.choices.precision),
-        _probe_plan(options, subject.choices),
-        accelerator=accelerator,
-        evaluate=lambda: validate(model, held_out, sequence_length=length, utf8_bytes=1),
-        nominal_seconds=_nominal_seconds(subject, options.tokens_per_step),
-    )
-    return found.with_evaluation_of(outline.validation_tokens / evaluated)
-
-
-def _probe_plan(options: PretrainOptions, choices: Choices) -> Any:
-    return make_plan(options, choices, steps=options.steps, eval_every=1, parameters=0, identity={})
-
-
-def _nominal_seconds(subject: Subject, tokens: int) -> float:
-    speed = rules.EAGER_FLOPS.get(
-        (subject.choices.device, "fp32" if subject.choices.precision == "fp32" else "bf16"), 1e12
-    )
-    return tokens * subject.flops_per_token / speed
+    return show_plan(planned, session)

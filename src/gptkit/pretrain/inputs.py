@@ -72,7 +72,7 @@ def prepare_inputs(
     a UsageError or an InputError, before anything is trained or written; for a plan, all that shows without the tokens
     of a large text.
     """
-    given = _given(options)
+    given = _prerequisites(options)
     sequence_length = _sequence_length(options, given.n_positions)
     rows_per_step = _rows_per_step(options, sequence_length)
     corpus = _corpus(options, say, recipe_note)
@@ -85,7 +85,7 @@ def prepare_inputs(
         text = prepare(corpus, tokenizer)
         for note in text.notes if not for_plan else ():
             say(note)
-        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # says now if the text is too short
+        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises now if the text is too short
         tokens = len(text.train), len(text.validation)
     else:
         tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
@@ -112,8 +112,8 @@ class _Prerequisites(NamedTuple):
     model: GPTForCausalLM | None  # None: it starts from fresh weights, as large as the tokenizer asks
 
 
-def _given(options: PretrainOptions) -> _Prerequisites:
-    """Load what --model and --tokenizer name; what is wrong with either shows here, unless it hangs on the text."""
+def _prerequisites(options: PretrainOptions) -> _Prerequisites:
+    """Load what --model and --tokenizer name; errors in either surface here, unless they depend on the text."""
     name = options.model or DEFAULT_MODEL
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
         tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
@@ -131,7 +131,7 @@ def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
     if needs_training(spec):
         return None
     tokenizer = load_tokenizer(spec)
-    separator_id(tokenizer)  # says now if nothing can stand between documents
+    separator_id(tokenizer)  # raises now if nothing can stand between documents
     return tokenizer
 
 

@@ -28,9 +28,9 @@ class PretrainOptions(TrainingOptions):
         metavar="TOKENIZER",
     )
     steps: int = option(1000, "Optimizer updates.", minimum=1)
-    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.", minimum=0, panel="Advanced")
-    tokens_per_step: int = option(8192, "Tokens of one update, over all micro-batches and processes.", minimum=1)
-    sequence_length: int | None = option(None, "Tokens of a block [default: the model's n_positions].", minimum=1)
+    warmup_steps: int = option(0, "Warm-up steps of the learning rate.", minimum=0, panel="Advanced")
+    tokens_per_step: int = option(8192, "Tokens per update, over all micro-batches and processes.", minimum=1)
+    sequence_length: int | None = option(None, "Tokens per block [default: the model's n_positions].", minimum=1)
     sample_tokens: int = recipe_only(
-        64, "Tokens of the text sample at each validation; 0 = none.", resumable=True, minimum=0
+        64, "Tokens of the text sampled at each validation; 0 = no sample.", resumable=True, minimum=0
     )

@@ -8,7 +8,7 @@ The JSON object:
     idle       null, or the line on processes that would have no work on the device that is here
     memory     {"ddp": {weights, gradients, optimizer, activations, logits, gathered, evaluation, reserve, total},
                "fsdp2": ...}: bytes of one process on the device that is here; evaluation = what it takes beyond
-               training's fullest moment, reserve = library and allocator
+               training's peak, reserve = library and allocator
     disk       {checkpoint, kept, model, snapshots, most}: bytes, but for the numbers kept and snapshots; `most` while
                one more checkpoint is being written; with FSDP2 a checkpoint is a file for each process, of the same
                total size
@@ -22,129 +22,35 @@ The JSON object:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import torch
-from accelerate import Accelerator
-from torch import nn
 
 from gptkit.console import Console
-from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
-from gptkit.model.modeling_gpt import DENSE_LENGTH
-from gptkit.report import planned_tables
-from gptkit.training import planning, rules
+from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
+from gptkit.report.probe import Probe, probe
+from gptkit.training import rules
 from gptkit.training.checkpoints import model_tensors
-from gptkit.training.devices import DEVICES, MEASURED_ON, MFU, RESERVE, Device
-from gptkit.training.hardware import Hardware, known_peak
-from gptkit.training.optimizers import build_optimizer
+from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
+from gptkit.training.job import TrainingJob
 from gptkit.training.options import TrainingOptions
-from gptkit.training.planning import STRATEGIES, Memory, Pass, Scoring, Shape
-from gptkit.training.probing import Probe
-from gptkit.training.rules import Choices
+from gptkit.training.run import Session
+
+# Model FLOPs utilisation in bf16. Measured on one H100 with GPT-2 124M, 65,536 tokens a forward pass: 450,000 tokens/s
+# compiled, 405,000 eager (vocabulary 50,304); the 774M and 1.5B models reached 0.36 and 0.37 eager, the 124M one with
+# 16,384 tokens a pass 0.29. For every other device and model it is an assumption.
+MFU = {"compiled": 0.36, "eager": 0.33}
+MEASURED_ON = "H100"
+RESERVE = 3 << 30  # bytes: CUDA's context, cuBLAS' workspaces, NCCL's buffers, what the allocator cannot use; assumed
 
 COMPUTED, MEASURED, ASSUMED = "computed", "measured", "assumed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A run to plan: what of it the two commands know each in their own way; `model` has shapes and no memory.
-
-    `rows_per_step` are what --micro-batch counts; `rows_on` is how many sequences of `length` tokens a forward pass
-    takes on a device, `micro_batches_on` how many passes a step is cut into; `library` the bytes that this process
-    holds without the model, and `facts` what else to tell. `has_best` and `has_decay` say whether a checkpoint of the
-    best step and one of the last step before a decay is kept too, `snapshots` counts those of all runs.
-    """
-
-    options: TrainingOptions
-    model: nn.Module
-    choices: Choices
-    length: int
-    rows_per_step: int
-    rows_on: Callable[[Hardware], int]
-    micro_batches_on: Callable[[Hardware], int]
-    scoring: Scoring
-    library: int
-    steps: int
-    tokens: float
-    evaluations: int
-    flops_per_token: float
-    has_loss_head: bool
-    has_best: bool
-    has_decay: bool
-    snapshots: int
-    facts: dict[str, Any]
-    labels: dict[str, str]
-
-
-def tell(
-    subject: Subject, probe: Callable[[], Probe], accelerator: Accelerator, hardware: Hardware, console: Console
-) -> dict[str, Any]:
-    """Return and show the plan; a probe of real steps runs where the device that is here has room for them."""
-    plan = plan_of(subject, hardware)
-    if plan["idle"]:
-        console.warn(plan["idle"])
-    needed = plan["memory"]["ddp"]["total"]
-    room = psutil.virtual_memory().available if hardware.kind == "cpu" else hardware.memory or needed
-    if needed > room:
-        console.warn(f"no step is tried here: it would take about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
-    else:
-        console.say("trying up to 20 steps, for their time and memory")
-        plan = with_probe(plan, subject, probe(), hardware)
-    planned_tables.show(plan, console)
-    console.say("the same command without --dry-run trains it")
-    return plan
-
-
-def plan_of(subject: Subject, hardware: Hardware) -> dict[str, Any]:
-    """Return what arithmetic tells."""
-    options, processes = subject.options, subject.options.num_processes or 1
-    state = planning.state_on_meta(build_optimizer(subject.model.named_parameters(), options))
-    here = pass_on(subject, hardware, subject.choices.precision)
-    library = subject.library if hardware.kind == "cpu" else RESERVE
-    checkpoint = planning.file_bytes(model_tensors(subject.model)) + planning.file_bytes(state)
-    exported = planning.file_bytes(model_tensors(subject.model))
-    kept = options.keep_checkpoints + subject.has_best + subject.has_decay
-    most = planning.disk_bytes(checkpoint, exported, kept=kept, snapshots=subject.snapshots)
-    return {
-        **subject.facts,
-        "micro_batch": here.rows,
-        "flops": subject.tokens * subject.flops_per_token,
-        "evaluations": subject.evaluations,
-        "device": subject.choices.device,
-        "precision": subject.choices.precision,
-        "compile": subject.choices.compile,
-        "processes": processes,
-        "idle": rules.idle_note(subject.micro_batches_on(hardware), processes, rows=subject.rows_per_step),
-        "memory": {
-            strategy: with_total(_memory(subject, state, here, strategy, processes, library)) for strategy in STRATEGIES
-        },
-        "disk": {
-            "checkpoint": checkpoint,
-            "kept": kept,
-            "model": exported,
-            "snapshots": subject.snapshots,
-            "most": most,
-        },
-        "here": None,
-        "devices": [_on_device(subject, state, device, processes) for device in DEVICES],
-        "labels": {
-            **LABELS,
-            "memory.activations": f"{COMPUTED} as if eager" if subject.choices.compile else COMPUTED,
-            **(CPU_LABELS if hardware.kind == "cpu" else {}),
-            **subject.labels,
-        },
-    }
-
-
 LABELS = {
     **dict.fromkeys(("parameters", "flops", "evaluations", "steps", "tokens", "disk", "memory"), COMPUTED),
-    **dict.fromkeys(("memory.weights", "memory.gradients", "memory.optimizer"), COMPUTED),
-    "memory.logits": COMPUTED,
-    "memory.gathered": COMPUTED,
-    "memory.evaluation": COMPUTED,
+    **dict.fromkeys(("memory.weights", "memory.gradients", "memory.optimizer", "memory.activations"), COMPUTED),
+    **dict.fromkeys(("memory.logits", "memory.gathered", "memory.evaluation"), COMPUTED),
     "memory.reserve": ASSUMED,
     "memory.total": f"{COMPUTED} but for the reserve",
     "here": MEASURED,
@@ -159,119 +65,227 @@ CPU_LABELS = {
 }
 
 
-def _memory(
-    subject: Subject, state: Any, one: Pass, strategy: planning.Strategy, processes: int, library: int
-) -> Memory:
-    return planning.memory(
-        subject.model,
-        state,
-        shape_of(subject.model),
-        one,
-        subject.scoring,
-        strategy=strategy,
-        processes=processes,
-        library=library,
-    )
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run as its verb knows it; the model of `job` has shapes and no memory.
+
+    `work` lacks the rows of a pass, device and precision; `passes_on` gives for a device how many sequences a forward
+    pass takes, and in how many passes a step is split. `rows_per_step` are what --micro-batch counts, `baseline` the
+    bytes that this process holds without the model, and `facts` what else to tell, of all `runs`. `probed_job` gives
+    the job with weights and some of its evaluation, and how many times as large the whole evaluation is.
+    """
+
+    options: TrainingOptions
+    job: TrainingJob
+    work: Workload
+    passes_on: Callable[[Hardware], tuple[int, int]]
+    rows_per_step: int
+    baseline: int
+    runs: int
+    facts: Mapping[str, Any]
+    labels: Mapping[str, str]
+    probed_job: Callable[[], tuple[TrainingJob, float]]
+
+    @property
+    def processes(self) -> int:
+        return self.options.num_processes or 1
+
+    @property
+    def flops(self) -> float:
+        flops: float = self.facts["tokens"] * self.job.flops_per_token
+        return flops
 
 
-def with_total(memory: Memory) -> dict[str, int]:
-    return {**vars(memory), "total": memory.total}
-
-
-def with_probe(plan: dict[str, Any], subject: Subject, probe: Probe, hardware: Hardware) -> dict[str, Any]:
-    """Return the plan with what the probe measured; what it held beyond the parts on a CPU is the allocator's."""
-    seconds = probe.train_seconds(subject.steps, subject.tokens)
-    shared = 1 if hardware.kind == "cpu" else plan["processes"]  # processes on one CPU share its cores
-    plan["here"] = {
-        "steps": probe.steps,
-        "tokens_per_second": subject.tokens / seconds * shared,
-        "train_seconds": seconds / shared,
-        "evaluation_seconds": probe.evaluation_seconds * subject.evaluations / shared,
-        "peak_memory": probe.peak_memory,
-    }
-    if hardware.kind == "cpu":
-        beyond = max(0, (probe.peak_memory or 0) - plan["memory"]["ddp"]["total"])
-        for one in plan["memory"].values():
-            one["reserve"], one["total"] = one["reserve"] + beyond, one["total"] + beyond
-        plan["labels"]["memory.reserve"] = MEASURED
+def show_plan(run: PlannedRun, session: Session) -> dict[str, Any]:
+    """Return and show the plan; a probe of real steps runs where the device that is here has room for them."""
+    hardware, console = session.hardware, session.console
+    plan = plan_of(run, hardware)
+    if plan["idle"]:
+        console.warn(plan["idle"])
+    needed = plan["memory"]["ddp"]["total"]
+    room = psutil.virtual_memory().available if hardware.kind == "cpu" else hardware.memory or needed
+    if needed > room:
+        console.warn(f"no step is tried here: it would take about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
+    else:
+        console.say("trying up to 20 steps, for their time and memory")
+        job, share = run.probed_job()
+        add_probe(plan, probe(job, session.accelerator, run.facts["tokens_per_step"]), share)
+    show(plan, console)
+    console.say("the same command without --dry-run trains it")
     return plan
 
 
-def _on_device(subject: Subject, state: Any, device: Device, processes: int) -> dict[str, Any]:
-    """Return a GPU's row: always bf16, compiled where the run would be or chooses by itself."""
-    hardware = device.hardware()
-    compiles = subject.options.compile != "off"
-    mfu, peak = MFU["compiled" if compiles else "eager"], known_peak(hardware, "bf16")
-    assert peak is not None
-    one = pass_on(subject, hardware, "bf16")
-    totals: dict[str, int] = {
-        strategy: _memory(subject, state, one, strategy, processes, RESERVE).total for strategy in STRATEGIES
-    }
-    micro_batches = subject.micro_batches_on(hardware)
-    occupied = planning.occupancy(micro_batches, processes)
-    flops = subject.tokens * subject.flops_per_token
-    seconds = planning.train_seconds(flops, peak=peak, mfu=mfu, processes=processes, occupied=occupied)
+def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
+    """Return what arithmetic tells."""
+    job, plan, choices, processes = run.job, run.job.plan, run.job.plan.choices, run.processes
+    rows, micro_batches = run.passes_on(hardware)
+    work = dataclasses.replace(run.work, rows=rows, device=hardware.kind, precision=plan.precision)
+    state = state_on_meta(job.optimizer)
+    state_bytes, model = bytes_of(state.values()), file_bytes(model_tensors(job.model))
+    checkpoint, kept = model + file_bytes(state), plan.keep_checkpoints
+    kept += (plan.best_by is not None) + (plan.decay_start is not None)
+    snapshots = min(plan.steps, plan.snapshots) * run.runs
+    baseline = run.baseline if hardware.kind == "cpu" else RESERVE
+    assert plan.eval_every is not None
     return {
-        "name": device.name,
-        "memory": device.memory,
+        **run.facts,
+        "micro_batch": rows,
+        "flops": run.flops,
+        "evaluations": -(-plan.steps // plan.eval_every) * run.runs,
+        "device": choices["device"],
+        "precision": plan.precision,
+        "compile": plan.compile,
+        "processes": processes,
+        "idle": rules.idle_note(micro_batches, processes, rows=run.rows_per_step),
+        "memory": {
+            strategy: memory(job.model, state_bytes, work, strategy=strategy, processes=processes, baseline=baseline)
+            for strategy in STRATEGIES
+        },
+        "disk": {
+            "checkpoint": checkpoint,
+            "kept": kept,
+            "model": model,
+            "snapshots": snapshots,
+            "most": (kept + 1) * checkpoint + (snapshots + 1) * model,  # one more of each is written first
+        },
+        "here": None,
+        "devices": [_on_gpu(run, state_bytes, name) for name in GPU_MEMORY],
+        "labels": {
+            **LABELS,
+            **({"memory.activations": f"{COMPUTED} as if eager"} if plan.compile else {}),
+            **(CPU_LABELS if hardware.kind == "cpu" else {}),
+            **run.labels,
+        },
+    }
+
+
+def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
+    """Return a GPU's row: always bf16, compiled where the run would be or chooses by itself."""
+    room, processes = GPU_MEMORY[name], run.processes
+    hardware = Hardware("cuda", name, bf16=True, compiler="g++", threads=1, memory=room)
+    mfu, peak = MFU["eager" if run.options.compile == "off" else "compiled"], known_peak(hardware, "bf16")
+    assert peak is not None
+    rows, micro_batches = run.passes_on(hardware)
+    work = dataclasses.replace(run.work, rows=rows, device="cuda", precision="bf16")
+    totals: dict[str, int] = {
+        strategy: memory(run.job.model, state_bytes, work, strategy=strategy, processes=processes, baseline=RESERVE)[
+            "total"
+        ]
+        for strategy in STRATEGIES
+    }
+    seconds = train_seconds(run.flops, flops_per_second=peak * mfu, micro_batches=micro_batches, processes=processes)
+    return {
+        "name": name,
+        "memory": room,
         "peak_flops": peak,
         "mfu": mfu,
-        "micro_batch": one.rows,
+        "micro_batch": rows,
         "idle": max(0, processes - micro_batches),
-        "ddp": totals["ddp"],
-        "fsdp2": totals["fsdp2"],
-        "fits": [strategy for strategy, total in totals.items() if total <= device.memory],
-        "tokens_per_second": subject.tokens / seconds,
+        **totals,
+        "fits": [strategy for strategy, total in totals.items() if total <= room],
+        "tokens_per_second": run.facts["tokens"] / seconds,
         "train_seconds": seconds,
     }
 
 
-def pass_on(subject: Subject, hardware: Hardware, precision: str) -> Pass:
-    """Return the run's forward pass on a device."""
-    return Pass(
-        rows=subject.rows_on(hardware),
-        length=subject.length,
-        precision=precision,
-        device=hardware.kind,
-        dense_length=DENSE_LENGTH,
-        chunk_elements=CHUNK_ELEMENTS.get(hardware.kind, CHUNK_ELEMENTS["cpu"]),
-        scored_elements=SCORED_ELEMENTS.get(hardware.kind, SCORED_ELEMENTS["cpu"]),
-        checkpointing=subject.options.gradient_checkpointing,
-        has_loss_head=subject.has_loss_head,
+def add_probe(plan: dict[str, Any], found: Probe, share: float) -> None:
+    """Add to the plan what the probe measured; what it held beyond the parts on a CPU is the allocator's."""
+    is_cpu = plan["device"] == "cpu"
+    shared = 1 if is_cpu else plan["processes"]  # processes on one CPU share its cores
+    seconds = (plan["steps"] * found.step_seconds + plan["tokens"] * found.token_seconds) / shared
+    plan["here"] = {
+        "steps": found.steps,
+        "tokens_per_second": plan["tokens"] / seconds,
+        "train_seconds": seconds,
+        "evaluation_seconds": found.evaluation_seconds * share * plan["evaluations"] / shared,
+        "peak_memory": found.peak_memory,
+    }
+    if is_cpu:
+        beyond = max(0, (found.peak_memory or 0) - plan["memory"]["ddp"]["total"])
+        for parts in plan["memory"].values():
+            parts["reserve"], parts["total"] = parts["reserve"] + beyond, parts["total"] + beyond
+        plan["labels"]["memory.reserve"] = MEASURED
+
+
+PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations, with 16-bit weights",
+    "logits": "loss: logits by chunks",
+    "gathered": "gathered parameters",
+    "evaluation": "more for an evaluation",
+    "reserve": "library and allocator",
+    "total": "one process in all",
+}
+FACTS = {
+    "parameters": "parameters",
+    "vocabulary": "vocabulary",
+    "train_tokens": "training tokens there are",
+    "validation_tokens": "validation tokens",
+    "n_train": "training examples",
+    "steps": "steps",
+    "tokens_per_step": "tokens of a step",
+    "tokens": "tokens to train on",
+    "epochs": "epochs",
+    "flops": "FLOPs",
+    "micro_batch": "sequences of a forward pass",
+    "evaluations": "evaluations",
+}
+
+
+def show(plan: Mapping[str, Any], console: Console) -> None:
+    """Show the plan as tables: every figure with how it is known."""
+    labels, disk, here, memory = plan["labels"], plan["disk"], plan["here"], plan["memory"]
+    rows = [(name, _number(plan[key]), labels.get(key, COMPUTED)) for key, name in FACTS.items() if key in plan]
+    rows.append(("a checkpoint on disk", size(disk["checkpoint"]), labels["disk"]))
+    kept = f"{disk['kept']} checkpoints and {disk['snapshots']} snapshots kept"
+    rows.append((f"most on disk, {kept}", size(disk["most"]), labels["disk"]))
+    if here is not None:
+        tried = f"measured over {here['steps']} steps"
+        rows.append((f"training on this {plan['device']}", duration(here["train_seconds"]), tried))
+        rows.append((f"tokens/s on this {plan['device']}", _number(here["tokens_per_second"]), tried))
+        rows.append(("evaluations, beside it", duration(here["evaluation_seconds"]), "measured on some of one"))
+        if here["peak_memory"] is not None:
+            rows.append(("most memory of the process, tried", size(here["peak_memory"]), tried))
+    console.table("the plan", ("what", "value", "how it is known"), rows)
+    parts = [
+        (name, size(memory["ddp"][key]), size(memory["fsdp2"][key]), labels[f"memory.{key}"])
+        for key, name in PARTS.items()
+    ]
+    where = f"memory of one of {plan['processes']} process(es) on this {plan['device']}"
+    console.table(where, ("part", "DDP", "FSDP2", "how it is known"), parts)
+    console.table(
+        f"{plan['processes']} x GPU in bf16; peak and memory {labels['devices.memory']}; MFU {labels['devices.mfu']}",
+        ("GPU", "memory", "DDP", "FSDP2", "fits", "micro-batch", "idle", "MFU %", "training"),
+        [_gpu_row(gpu) for gpu in plan["devices"]],
     )
 
 
-def shape_of(model: nn.Module) -> Shape:
-    """Return the sizes of one of our models."""
-    config: Any = model.config
-    return Shape(
-        n_layer=config.n_layer,
-        n_embd=config.n_embd,
-        n_inner=config.n_inner or 4 * config.n_embd,
-        n_head=config.n_head,
-        vocabulary=config.vocab_size,
-        pre_norm=config.pre_norm,
-        embedding_dropout=config.embd_pdrop,
-        attention_dropout=config.attn_pdrop,
-        residual_dropout=config.resid_pdrop,
-    )
+def _gpu_row(gpu: Mapping[str, Any]) -> tuple[str, ...]:
+    fits = " and ".join({"ddp": "DDP", "fsdp2": "FSDP2"}[name] for name in gpu["fits"]) or "neither"
+    sizes = (size(gpu["memory"]), size(gpu["ddp"]), size(gpu["fsdp2"]))
+    time = duration(gpu["train_seconds"])
+    return (gpu["name"], *sizes, fits, str(gpu["micro_batch"]), str(gpu["idle"]), f"{100 * gpu['mfu']:.0f}", time)
 
 
-def chosen_rows(options: TrainingOptions, model: nn.Module, hardware: Hardware, *, rows: int, length: int) -> int:
-    """Return the sequences of a forward pass: as asked, or as the rules choose by device, model and processes."""
-    config: Any = model.config
-    return options.micro_batch or rules.choose_micro_batch(
-        hardware,
-        rows=rules.micro_batch_rows(rows, options.num_processes or 1),
-        sequence_length=length,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        n_layer=config.n_layer,
-        n_embd=config.n_embd,
-    )
+def size(count: float) -> str:
+    """Return bytes as a reader likes them: 12 kB, 3.4 MB, 56 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:,.3g} {unit}"
+    return f"{count / 1e3:,.3g} kB"
 
 
-def fresh_on(model: nn.Module, device: torch.device) -> Any:
-    """Return a model like this one with weights, in training mode and with its checkpointing."""
-    made = type(model)(model.config)
-    made.train()
-    return made.to(device)
+def duration(seconds: float) -> str:
+    """Return a time as a reader likes it: 12 s, 3.4 min, 5.6 h, 78 days."""
+    for unit, factor in (("days", 2 * 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) or 1000 <= value < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

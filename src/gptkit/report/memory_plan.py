@@ -25,9 +25,9 @@ FP32, INT64 = 4, 8  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a process computes at once: `rows` sequences of `length` tokens in training, so many tokens in an evaluation.
+    """What a process computes at once: `rows` sequences of `length` tokens in training, and an evaluation's tokens.
 
-    `trains_head` and `evaluates_head` say whether the one and the other make logits over the vocabulary.
+    `trains_head` and `evaluates_head` say whether each of the two makes logits over the vocabulary.
     """
 
     rows: int = 1

@@ -9,8 +9,7 @@ from itertools import islice
 import numpy as np
 
 from gptkit.scoring.encoder import Encoder
-from gptkit.scoring.protocols import Items, ScoredProtocol
-from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol
 from gptkit.scoring.windows import windows
 from gptkit.text.examples import Example
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.scoring.protocols import Answers, Items, ScoredProtocol
-from gptkit.scoring.requests import Answer, Group, Request
+from gptkit.scoring.protocols import Answer, Answers, Group, Items, Request, ScoredProtocol
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class ChoiceProtocol(ScoredProtocol):
 
     The score is the log-probability, and `chance` that of two choices, unless said otherwise. Of choices with equal
     scores the first is taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never
-    taken; the answer to an example without any other is -1, and wrong. The confidence is the winner's share of the
-    exponentials of all scores.
+    taken; the answer to an example without any other is -1, and wrong. The confidence is the winner's probability
+    in a softmax of the scores.
     """
 
     measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
@@ -80,8 +79,8 @@ class ChoiceProtocol(ScoredProtocol):
 def ending_pairs(example: Example) -> list[Pair]:
     """Return the context (with the question where there is one), and each choice after a space."""
     context, question, choices = example.fields
-    told = f"{context} {question}" if question else str(context)
-    return [(told, f" {choice}") for choice in choices]
+    before = f"{context} {question}" if question else str(context)
+    return [(before, f" {choice}") for choice in choices]
 
 
 def requests_of(groups: Sequence[Sequence[Pair]], encoder: Encoder) -> list[Group]:
@@ -94,7 +93,7 @@ def requests_of(groups: Sequence[Sequence[Pair]], encoder: Encoder) -> list[Grou
 
 def item_ids(examples: Sequence[Example]) -> tuple[str, ...]:
     """Return the identifiers of the examples, numbers where the file names two of them alike."""
-    names = tuple(one.identifier for one in examples)
+    names = tuple(example.identifier for example in examples)
     return names if len(set(names)) == len(names) else tuple(map(str, range(len(names))))
 
 
@@ -112,7 +111,7 @@ def _columns(scores: Sequence[np.ndarray], references: np.ndarray, ties: Ties) -
         "correct": (predictions == references).astype(np.float64),
         "prediction": predictions.astype(np.float64),
         "reference": references.astype(np.float64),
-        "confidence": np.array([_largest_share(row) for row in scores], dtype=np.float64),
+        "confidence": np.array([_largest_probability(row) for row in scores], dtype=np.float64),
     }
 
 
@@ -124,6 +123,6 @@ def _best(scores: np.ndarray, right: int, ties: Ties) -> int:
     return int(best[1]) if len(best) > 1 and best[0] == right and ties == "wrong" else int(best[0])
 
 
-def _largest_share(scores: np.ndarray) -> float:
+def _largest_probability(scores: np.ndarray) -> float:
     """Return the largest probability of a softmax, 0 where all scores are -inf."""
     return 0.0 if scores.max() == -math.inf else float(1 / np.exp(scores - scores.max()).sum())

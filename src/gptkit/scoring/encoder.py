@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.scoring.protocols import Group, Request, TokenIds
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.scoring.encoder import shared_prefix
-from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.scoring.protocols import Group, Request, TokenIds
 
 LONGEST_TREE = 2048  # tokens of a row with branches: attention there takes the square of it
 LEAST_SHARED = 0.1  # of a request's tokens: below, the mask costs more than what is saved

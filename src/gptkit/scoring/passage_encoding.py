@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptkit.scoring.encoder import shared_prefix
-from gptkit.scoring.requests import TokenIds
+from gptkit.scoring.protocols import TokenIds
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces

@@ -1,4 +1,4 @@
-"""Protocols: exactly how a number of an evaluation is computed, and the scores of its items."""
+"""Protocols: what a language model is asked, what it answers, and exactly how a number is computed of that."""
 
 from __future__ import annotations
 
@@ -10,13 +10,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.scoring.requests import Answer, Group
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
+TokenIds = NDArray[np.int64]
 Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A sequence (token,); tokens from `start` on (1 or more) are scored, given all before.
+
+    A text's first token needs something before it: the separator of documents. A scorer sees n_positions + 1 tokens;
+    more than those are scored in windows. `cut`: the model does not see all of the text at once. `impossible` says why
+    a text cannot be scored; its request scores nothing. `characters` is the length of a choice, where one is scored,
+    without the space that joins it to its context.
+    """
+
+    ids: TokenIds
+    start: int
+    cut: bool = False
+    impossible: str = ""
+    characters: int = 0
+
+
+Group = tuple[Request, ...]  # requests of one example: what they begin with alike is computed once
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says of a request's scored tokens, each array (scored,).
+
+    log_probs: natural logarithms, from a softmax in fp32 over the tokenizer's entries and the model's other rows alike.
+    top: the likeliest token at each place. top_allowed: the same but for banned tokens; `top` where none is banned.
+    """
+
+    log_probs: NDArray[np.float64]
+    top: TokenIds
+    top_allowed: TokenIds
+
+
 Answers = tuple[Answer, ...]  # to a group of requests
 
 
@@ -25,7 +60,7 @@ class Items:
     """The scores of a protocol's items, in the order of the data: all that measures and paired tests are made of.
 
     `ids` name the items (item,), each once; `columns` are arrays (item,), see measures.py; `groups` sort the items into
-    named parts ("phenomenon" -> (item,)), whose measures are told beside those of all items. `cut` counts the items of
+    named parts ("phenomenon" -> (item,)), whose measures stand beside those of all. `cut` counts the items of
     which the model did not see all, `impossible` the texts that could not be scored.
     """
 
@@ -44,13 +79,6 @@ class Published:
     measure: str
     value: float
     source: str
-
-
-BEST_BEFORE_GPT1 = "best published before GPT-1"
-
-
-def best_before_gpt1(accuracy: float, source: str) -> tuple[Published, ...]:
-    return (Published(BEST_BEFORE_GPT1, "accuracy", accuracy, source),)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import UsageError
-from gptkit.scoring.protocols import Answers, Items, ScoredProtocol
-from gptkit.scoring.requests import Group, Request, TokenIds
+from gptkit.scoring.protocols import Answers, Group, Items, Request, ScoredProtocol, TokenIds
 from gptkit.scoring.windows import windows
 from gptkit.text.examples import Example
 

@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import not_finite
 from gptkit.scoring.body import body_of
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
-from gptkit.scoring.requests import Answer, Group
+from gptkit.scoring.protocols import Answer, Group
 from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.processor import refuse_emulated_bf16
 

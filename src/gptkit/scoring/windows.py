@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gptkit.scoring.requests import Request, TokenIds
+from gptkit.scoring.protocols import Request, TokenIds
 
 
 class Window(NamedTuple):

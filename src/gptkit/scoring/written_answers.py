@@ -46,7 +46,7 @@ def sentences(text: str) -> list[str]:
             found.append(text[begin : end.end()].strip())
             begin = end.end()
     found.append(text[begin:].strip())
-    return [one for one in found if one]
+    return [sentence for sentence in found if sentence]
 
 
 def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
@@ -84,7 +84,7 @@ def token_f1(answer: str, accepted: str) -> float:
 
 def max_over_references(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
     """Return the score against the nearest accepted answer."""
-    return max(score(answer, one) for one in accepted)
+    return max(score(answer, reference) for reference in accepted)
 
 
 def leave_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
@@ -95,7 +95,7 @@ def leave_one_out(score: Callable[[str, str], float], answer: str, people: Seque
     """
     if len(people) == 1:
         return score(answer, people[0])
-    scores = [score(answer, one) for one in people]
+    scores = [score(answer, person) for person in people]
     others = (max(scores[:left] + scores[left + 1 :]) for left in range(len(scores)))
     return sum(others) / len(scores)
 

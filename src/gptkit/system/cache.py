@@ -1,10 +1,10 @@
-"""The cache on disk: files that appear whole or not at all, each beside a small JSON that vouches for it.
+"""The cache on disk: files that are complete or absent, each with a small JSON file that vouches for it.
 
     NAME        the data, under the hash of all that determines it; made in NAME.tmp
     NAME.json   {"size", "sha256", ...}, written last: without it, or when it disagrees, NAME is made again
     NAME.lock   locked by the one process that makes NAME; the kernel frees it when that process dies
 
-The sha256 is checked at every use: nothing else tells a flipped bit, and hashing tokens is little beside reading text.
+The sha256 is checked at every use: nothing else reveals a flipped bit, and hashing is cheap next to tokenizing.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _sole_builder(path: Path) -> Iterator[None]:
         try:
             lock_descriptor(descriptor)
             if not _is_still(lock, descriptor):
-                continue  # the builder before us removed this lock file; another may hold the new one
+                continue  # the previous builder removed this lock file; another process may hold a new one
             try:
                 yield
             finally:
@@ -139,7 +139,7 @@ def _unusable(path: Path, error: OSError, need: int | None) -> GptkitError:
 
 
 def megabytes(size: int) -> str:
-    """Return a number of bytes as a reader likes it: 12 kB, 3.4 MB, 1,234 MB."""
+    """Format a number of bytes: 12 kB, 3.4 MB, 1,234 MB."""
     if size < 10**6:
         return f"{max(1, round(size / 1000))} kB"
     return f"{size / 10**6:.1f} MB" if size < 10**8 else f"{size / 10**6:,.0f} MB"

@@ -23,7 +23,7 @@ IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def write(handle: BinaryIO, chunk: Chunk) -> None:
-    """Write a whole chunk to an unbuffered file; one system call may take only a part."""
+    """Write a whole chunk to an unbuffered file; one system call may write only part of it."""
     rest = memoryview(chunk)
     while rest:
         rest = rest[handle.write(rest) :]
@@ -46,7 +46,7 @@ def remove_file(path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory with all in it; of a link to one the link alone."""
+    """Remove a directory and everything in it; of a symbolic link to one, only the link."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -73,10 +73,10 @@ def make_directories(path: Path) -> None:
 
 
 def sync_all(directory: Path) -> None:
-    """Make durable what libraries wrote anywhere below a directory."""
+    """Sync everything below a directory, such as files that a library wrote."""
     for folder, _, names in os.walk(directory):
         for name in names:
-            if not Path(folder, name).is_file():  # somebody else's: a FIFO would be waited for
+            if not Path(folder, name).is_file():  # not ours: opening a FIFO would block
                 continue
             descriptor = os.open(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
             try:
@@ -137,13 +137,13 @@ def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file in one move: a reader, or a crash, sees all of the old content or all of the new."""
+    """Replace a file atomically: a reader, or a crash, sees either the old content or the new."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write what a user named: a link's target is replaced in one move, a pipe or a device is written to."""
+    """Write a file that the user named: a link's target is replaced atomically, a pipe or device is written to."""
     target = path.resolve()
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
@@ -180,7 +180,7 @@ def _remove_any(path: Path) -> None:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy the regular files of a directory, whose first failure is raised; shutil.copytree raises a list."""
+    """Copy a directory's regular files, raising the first failure; shutil.copytree would raise a list of them."""
     for path in sorted(source.iterdir()):
         if path.is_file():
             shutil.copyfile(path, target / path.name)
@@ -190,7 +190,7 @@ def copy_files(source: Path, target: Path) -> None:
 def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
     """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
 
-    `fix_when_full` is what to do once there is space again, where that is not `fix`.
+    `fix_when_full` replaces `fix` where space ran out.
     """
     try:
         yield

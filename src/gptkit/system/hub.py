@@ -1,4 +1,4 @@
-"""What is fetched from the Hugging Face hub, and only when something `hf:` was named: data sets and snapshots."""
+"""Data sets and snapshots from the Hugging Face hub; used only when the user names something `hf:`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLI
 
 
 def snapshot(name: str, patterns: Sequence[str], *, what: str) -> Path:
-    """Return the folder with those files of hf:NAME that match `patterns`; `what` they make ("a tokenizer")."""
+    """Download the files of hf:NAME that match `patterns` and return their folder; `what` names them in errors."""
     require_hub(name)
     from huggingface_hub import snapshot_download
 
@@ -39,9 +39,9 @@ def load_dataset(name: str, **options: Any) -> Any:
 
 @contextmanager
 def translate_hub_errors(name: str, problem: str, *, fix: str) -> Iterator[None]:
-    """Turn what a library of the hub raises into an InputError at `name`; errors of the system's own pass.
+    """Turn whatever the hub's libraries raise into an InputError at `name`; errors of the operating system pass.
 
-    The libraries raise some twenty kinds, from their own to those of three HTTP clients.
+    The libraries raise some twenty types, from their own to those of three HTTP clients.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def translate_hub_errors(name: str, problem: str, *, fix: str) -> Iterator[None]
 
 
 def translate_dataset_errors(name: str) -> AbstractContextManager[None]:
-    """Do the same while a data set is opened or read."""
+    """Translate the errors of opening or reading a data set."""
     fix = "check the name, its :CONFIG and the network"
     return translate_hub_errors(name, "the hub data set cannot be read", fix=fix)
 

@@ -1,4 +1,4 @@
-"""JSON as its standard has it: no NaN, no key twice, nothing nested without end. Standard library alone."""
+"""Strict JSON: no NaN, no duplicate keys, no bottomless nesting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; InputError, with its line, for what is no file of valid JSON in UTF-8."""
+    """Return the value in a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
     return _parsed(read_text(path, "a JSON file", most=LARGEST_FILE, fix=_MEND), str(path), _MEND, is_file=True)
 
 

@@ -1,4 +1,4 @@
-"""What the CPU computes in hardware, as far as torch and oneDNN are allowed to use it.
+"""Which devices are here, and what the CPU computes in hardware, as far as torch and oneDNN are allowed to use it.
 
 ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA (or DNNL_MAX_CPU_ISA) oneDNN's matrix products.
 """
@@ -8,10 +8,27 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError
 
+if TYPE_CHECKING:
+    import torch
+
 EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN takes bf16 and multiplies in fp32
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device for auto, cpu, cuda or mps; UsageError for one that is not there."""
+    import torch
+
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return torch.device(next(kind for kind, there in is_there.items() if there))
+    if not is_there[asked]:
+        message = f"no {asked.upper()} device available"
+        raise UsageError(message, where="--device", fix="leave it out, or use --device cpu")
+    return torch.device(asked)
 
 
 def cpu_has_bf16() -> bool:

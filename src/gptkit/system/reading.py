@@ -1,4 +1,4 @@
-"""What can be wrong with any file that is read, as one error each."""
+"""Reading files: whatever can go wrong becomes one error with its place and its fix."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def read_text(path: Path, what: str, *, most: int, fix: str, error: type[GptkitE
 
 
 def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
-    """Return UTF-8 as text; the InputError for what is not names the byte too if `first_byte` says where `raw` lies."""
+    """Decode UTF-8; the InputError for invalid bytes names their offset if `first_byte`, that of `raw`, is given."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
 
 
 def unusable_character(text: str) -> str | None:
-    """Return what a text holds that no UTF-8 text file does, in words: a NUL character or a lone surrogate."""
+    """Return what a text holds that a UTF-8 text file cannot, in words: a NUL character or a lone surrogate."""
     if "\0" in text:
         return "a NUL character"
     try:

@@ -1,4 +1,4 @@
-"""YAML that can do no more than say words: no object, anchor, alias, tag, second document or huge file."""
+"""Plain YAML: scalars, lists and mappings; no objects, anchors, aliases, tags, second documents or huge files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURE = "write `key: value` lines"
 
 
 def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
-    """Return the top of a YAML file, an empty mapping for an empty file; UsageError with file:line for what is no YAML.
+    """Return the root of a YAML file, an empty mapping for an empty file; UsageError with file:line for anything else.
 
     `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
     """
@@ -60,7 +60,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
 
 
 class Entry:
-    """A value of the file: a word, a list of words, or a mapping of entries; `where` is file:line."""
+    """A value in the file: a scalar, a list or a mapping of entries; `where` is file:line."""
 
     def __init__(self, node: yaml.Node, path: Path) -> None:
         self.node = node
@@ -107,7 +107,7 @@ class Entry:
         return found
 
     def pairs(self, what: str) -> Iterator[tuple[Entry, Entry]]:
-        """Yield a mapping's keys and values as they are written, be a key there twice."""
+        """Yield a mapping's keys and values in the order of the file, duplicates included."""
         import yaml
 
         if not isinstance(self.node, yaml.MappingNode):

@@ -118,7 +118,7 @@ def _field(
     where: str,
     choices: int | None,
 ) -> Text:
-    """Return the text of a field, or the texts of its choices, of which there must be so many (None: any number)."""
+    """Return the text of a field, or of each of its choices, whose number must be `choices` (None: any)."""
     if isinstance(column, tuple):
         texts = [checked_text(row[at[part]], str(part), where) for part in column]
         return tuple(texts) if name == "choices" else " ".join(texts)

@@ -122,23 +122,21 @@ def _score_range(entries: Entries) -> Range | None:
     return low, high
 
 
-def _target(
-    format: Format, labels: tuple[str, ...], score_range: Range | None, entries: Entries, root: Entry
-) -> Target:
+def _target(format: Format, labels: tuple[str, ...], scores: Range | None, entries: Entries, root: Entry) -> Target:
     choice = format == "multiple-choice"
     fits: tuple[Target, ...] = ("choice",) if choice else ("class",) if labels else ("score", "soft-score")
     target = cast(Target, _choice(entries, "target", fits, root)) if "target" in entries else fits[0]
-    if choice and (labels or score_range):
+    if choice and (labels or scores):
         key = "labels" if labels else "score_range"
         fix = "leave it out: the label is the index of a choice"
         raise UsageError(f"a multiple-choice task has no {key}", where=entries[key].where, fix=fix)
-    if target == "class" and (score_range or len(labels) < 2):
-        key = "score_range" if score_range else "labels"
+    if target == "class" and (scores or len(labels) < 2):
+        key = "score_range" if scores else "labels"
         fix = "give two labels or more, or a score_range: not both"
         raise UsageError("classes need labels alone, two or more", where=entries[key].where, fix=fix)
-    if target == "score" and score_range is None:
+    if target == "score" and scores is None:
         raise UsageError("neither labels nor a score_range", where=root.where, fix="write labels: [no, yes]")
-    if target == "soft-score" and score_range not in (None, (0.0, 5.0)):
+    if target == "soft-score" and scores not in (None, (0.0, 5.0)):
         raise UsageError("soft scores go from 0 to 5", where=entries["score_range"].where, fix="write [0, 5]")
     return target
 
@@ -181,14 +179,14 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
             for split in ("train", "dev", "test")
         }
     splits: dict[str, tuple[Source, ...]] = {}
-    for split, one in entry.entries("splits", ()).items():
-        file = one.word("a split's file")
+    for split, value in entry.entries("splits", ()).items():
+        file = value.word("a split's file")
         kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
         if not kinds:
             fix = f"name a file in {', '.join(f'.{kind}' for kind in KINDS)}"
-            raise UsageError(f"{file[:60]!r} is not a kind of file that is read", where=one.where, fix=fix)
+            raise UsageError(f"{file[:60]!r} is not a kind of file that is read", where=value.where, fix=fix)
         if not SAFE_NAME.fullmatch(split):
-            raise UsageError(f"{split[:60]!r} cannot name a split", where=one.where, fix="write train, dev or test")
+            raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")
         splits[split] = (Source((file,), kinds[0], columns),)
     if not splits:
         raise UsageError("splits is empty", where=entry.where, fix="write train: FILE and dev: FILE")

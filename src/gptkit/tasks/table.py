@@ -27,9 +27,20 @@ def find_benchmarks() -> Iterator[Task | Evaluation]:
         yield from getattr(module, "BENCHMARKS", ())
 
 
+KINDS = ("texts", "choices", "written answers")
+
+
+def kind_of(row: Evaluation) -> str:
+    """Return what an evaluation asks a model for, one of KINDS."""
+    if isinstance(row.protocols[0], GeneratedProtocol):
+        return "written answers"
+    return "texts" if row.sliding else "choices"
+
+
 _ROWS = tuple(find_benchmarks())
+_ZERO_SHOT = [row for row in _ROWS if isinstance(row, Evaluation)]
 TASKS: dict[str, Task] = {row.name: row for row in _ROWS if isinstance(row, Task)}
-EVALUATIONS: dict[str, Evaluation] = {row.name: row for row in _ROWS if isinstance(row, Evaluation)}
+EVALUATIONS: dict[str, Evaluation] = {row.name: row for kind in KINDS for row in _ZERO_SHOT if kind_of(row) == kind}
 
 
 def find_task(name: str) -> Task:
@@ -60,16 +71,7 @@ def find_evaluation(name: str) -> Evaluation | None:
 def names_of_evaluations() -> list[str]:
     """Return every name that find_evaluation knows."""
     rows = [*EVALUATIONS.values(), *map(blimp_set, PHENOMENON_OF)]
-    return [name for row in rows for name in (row.name, *(f"{row.name}/{one.name}" for one in row.protocols))]
-
-
-def names_by_kind() -> dict[str, list[str]]:
-    """Return the names of the evaluations by what a model is asked for: running text, choices or written answers."""
-    kinds: dict[str, list[str]] = {"texts": [], "choices": [], "written answers": []}
-    for row in EVALUATIONS.values():
-        is_written = isinstance(row.protocols[0], GeneratedProtocol)
-        kinds["written answers" if is_written else "texts" if row.sliding else "choices"].append(row.name)
-    return kinds
+    return [name for row in rows for name in (row.name, *(f"{row.name}/{protocol.name}" for protocol in row.protocols))]
 
 
 def with_stride(row: Evaluation, stride: int) -> Evaluation:

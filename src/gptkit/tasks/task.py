@@ -19,6 +19,7 @@ Target = Literal["class", "choice", "score", "soft-score"]
 Kind = Literal["tsv", "csv", "jsonl", "parquet"]
 KINDS: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # of generic files
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+BEST_BEFORE_GPT1 = "best published before GPT-1"
 BINARY = ("0", "1")  # how many files spell two labels
 Column = str | int  # by its name, or by its place in a file without a header
 KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # each with its place, "file:line"
@@ -129,7 +130,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A split, whole and checked; `notes` tell what was dropped, `sha256` is over the texts and labels."""
+    """A split, whole and checked; `notes` say what was dropped, `sha256` is over the texts and labels."""
 
     examples: tuple[Example, ...]
     notes: tuple[str, ...]
@@ -176,6 +177,10 @@ def counts(train: int, dev: int, test: int, **more: int) -> dict[str, int]:
 def gpt1(measure: str, percent: float, table: int) -> Published:
     """Return a figure of the GPT-1 paper."""
     return Published("GPT-1", measure, percent / 100, f"GPT-1 paper, table {table}")
+
+
+def best_before_gpt1(accuracy: float, source: str) -> tuple[Published, ...]:
+    return (Published(BEST_BEFORE_GPT1, "accuracy", accuracy, source),)
 
 
 def ablation(full: float, no_pretraining: float, no_aux: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Text as token ids in memory-mapped files, and the fixed-length blocks that models train on.
 
-A stream is the tokens of one side of a corpus in order, with the tokenizer's separator between two documents: none
-stands before the first or after the last. A block is sequence_length + 1 tokens; neighbours share one, so that
+A stream is the tokens of one side of a corpus in order, with the tokenizer's separator between two documents, but none
+before the first or after the last. A block is sequence_length + 1 tokens; neighbours share one, so that
 each token but a stream's first is predicted exactly once.
 """
 

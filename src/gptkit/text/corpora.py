@@ -1,4 +1,4 @@
-"""The text to train on and the text to validate on, from wherever it comes, as streams of pieces."""
+"""Training and validation text from files, the hub or the embedded corpus, as streams of pieces."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _Parts = tuple[TextPart, TextPart]  # train, validation
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two parts that share no document. Its pieces can be read again and again; no text is kept in memory.
+    """Text in two parts that share no document. Its pieces can be read repeatedly; no text is kept in memory.
 
     `both` reads both parts at once, as (TRAIN or VALIDATION, piece); None where they come from different files.
     """
@@ -80,7 +80,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where documents come from, read through once."""
+    """Where documents come from, scanned once."""
 
     description: str
     licence: str
@@ -110,7 +110,7 @@ def utf8_length(text: str) -> int:
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
-    """Find, read through and split the text of DATA; none = the embedded corpus.
+    """Find, scan and split the text of DATA; none = the embedded corpus.
 
     `hub_characters` bounds how much is read of an `hf:` data set. What cannot be used is an InputError that names the
     place, a fraction out of (0, 1) a UsageError.
@@ -134,7 +134,7 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
-    """Find and read through the text of one argument, undivided; and notes on what was passed over."""
+    """Find and scan the text of one argument, undivided; also return notes on what was skipped."""
     source = _files([data], None)
     return _whole(source), source.notes
 
@@ -185,7 +185,7 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
 
 
 def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
-    """Number the documents of all files through; a named file without text is an InputError."""
+    """Number the documents of all files consecutively; a named file without text is an InputError."""
     first = 0
     for file in files:
         last, has_text = -1, not file.named
@@ -198,7 +198,7 @@ def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
 
 
 def _held_out(source: _Source, fraction: float) -> tuple[_Parts, Divided, list[str]]:
-    """Hold out a fraction; the notes say what is unusual about the corpus or its split."""
+    """Hold out a fraction; also return notes on what is unusual about the corpus or its split."""
     found, kept = source.scan, ~source.scan.blank
     if source.name_hashes is not None:
         split = Split(hashes_below(source.name_hashes, fraction), np.zeros_like(kept))

@@ -1,8 +1,8 @@
-"""The embedded corpus: the documentation that every Python brings along, about 2 MB of English.
+"""The embedded corpus: the documentation that ships with every Python, about 2 MB of English.
 
 Its texts are the entries of pydoc_data.topics and the docstrings of the standard library's modules, read from the
-source files with `ast`: nothing is imported, so nothing is executed. A text that stands in several places counts once,
-where it comes first.
+source files with `ast`: nothing is imported, so nothing is executed. A text that occurs in several places
+counts once, at the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which files the user means: paths, directories and globs become a sorted list without repetition."""
+"""Paths, directories and globs become a sorted list of text files without duplicates."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class FoundFile:
 
 
 def find_files(arguments: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
-    """Return the text files that the arguments stand for, sorted by real path, and notes on what was passed over.
+    """Return the text files that the arguments stand for, sorted by real path, and notes on what was skipped.
 
-    Directories are searched throughout, links followed, hidden names left out. A file reached twice, be it through a
-    link, counts once.
+    Directories are searched recursively, following links and skipping hidden names. A file reached twice, also through
+    a link, counts once.
     """
     found: dict[str, FoundFile] = {}
     passed_over: Counter[str] = Counter()

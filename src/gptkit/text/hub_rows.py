@@ -1,4 +1,4 @@
-"""Text of the Hugging Face hub: streamed, and written once into the cache as JSON lines."""
+"""Text from the Hugging Face hub, streamed once into the cache as JSON lines."""
 
 from __future__ import annotations
 

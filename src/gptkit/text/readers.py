@@ -2,10 +2,10 @@
 
     kind       a document is         its text
     .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
-    .jsonl     a line                the string "text", exactly; blank lines are passed over
+    .jsonl     a line                the string "text", exactly; blank lines are skipped
     .parquet   a row                 the string column "text", exactly
 
-Nothing is guessed: what cannot be read is an InputError that names file, line and byte.
+Nothing is guessed: whatever cannot be read is an InputError with file, line and byte.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read_pieces(path: Path) -> Iterator[Piece]:
 
 
 def read_plain_text(path: Path) -> Iterator[Piece]:
-    """Yield the pieces of a text file, whatever its name ends in."""
+    """Yield the pieces of a text file, whatever its suffix."""
     with translate_read_errors(path):
         require_regular(path)
         yield from _read_text(path)

@@ -50,7 +50,7 @@ DECAYED = "its learning rate had begun to decay for fewer --steps"
 
 
 @dataclass
-class TrainingState:
+class RunState:
     """The numbers of a checkpoint; seconds and tokens count from the run's start over all attempts.
 
     `unfinished_row` is the row of `step` whose evaluation a signal cut short; `best_step` the step of the best
@@ -86,7 +86,7 @@ class Found:
 
     def lines(self) -> list[str]:
         """Return one line per rejected checkpoint for the log."""
-        instead = f"going on from {self.path.name}" if self.path else "starting from step 0"
+        instead = f"resuming from {self.path.name}" if self.path else "starting from step 0"
         return [f"{path} is not used: {reason}; {instead}" for path, reason in self.rejected]
 
 
@@ -110,7 +110,7 @@ class TrainState:
 def write(
     directory: Path,
     train_state: TrainState,
-    state: TrainingState,
+    state: RunState,
     *,
     accelerator: Accelerator,
     keep: int = 2,
@@ -145,7 +145,7 @@ def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
     ]
 
 
-def _commit(path: Path, state: TrainingState, records: list[FileRecord]) -> None:
+def _commit(path: Path, state: RunState, records: list[FileRecord]) -> None:
     numbers = dataclasses.asdict(state)
     content = {"schema": STATE_SCHEMA, **numbers.pop("parts"), **numbers}
     state_text = json.dumps(content, indent=1, sort_keys=True)
@@ -195,7 +195,7 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in first_names.values()}
 
 
-def newest_committed(directory: Path, continues: Callable[[TrainingState], bool] = lambda state: True) -> Found:
+def newest_committed(directory: Path, continues: Callable[[RunState], bool] = lambda state: True) -> Found:
     """Return the newest checkpoint whose every byte verifies and that `continues` takes, falling back to older ones.
 
     The newest alone may lack a manifest (a save was cut off); with nothing else there, the run starts over and says so.
@@ -226,8 +226,8 @@ def newest_committed(directory: Path, continues: Callable[[TrainingState], bool]
     )
 
 
-def set_aside(found: Found) -> None:
-    """Make room for going on: damaged checkpoints are moved to `damaged/`, others that are not used are removed."""
+def quarantine(found: Found) -> None:
+    """Make room to resume: damaged checkpoints are moved to `damaged/`, others that are not used are removed."""
     for path, reason in found.rejected:
         if reason in (CUT_OFF, DECAYED):
             discard(path)
@@ -260,15 +260,15 @@ def _best_of(path: Path) -> str | None:
     return None if step is None else directory_name(step)
 
 
-def read_state(path: Path) -> TrainingState:
+def read_state(path: Path) -> RunState:
     """Return the scalars of a verified checkpoint; InputError for those of another version."""
     try:
         values = json.loads((path / STATE).read_text())
         schema = values.pop("schema", STATE_SCHEMA)
         if schema == STATE_SCHEMA:
-            own = {field.name for field in dataclasses.fields(TrainingState)}
+            own = {field.name for field in dataclasses.fields(RunState)}
             parts = {name: value for name, value in values.items() if name not in own}
-            return TrainingState(**{name: value for name, value in values.items() if name in own}, parts=parts)
+            return RunState(**{name: value for name, value in values.items() if name in own}, parts=parts)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", where=str(path), fix="use another checkpoint") from error
     raise _other_version(path, schema)
@@ -293,11 +293,11 @@ def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
         if saved.get(name) != identity.get(name)
     ]
     if changes:
-        fix = "bring back what it was, or start a new run with another --out"
+        fix = "restore the old values, or start a new run with another --out"
         raise UsageError(f"the checkpoint belongs to another run: {'; '.join(changes)}", where=str(path), fix=fix)
 
 
-def load(path: Path, train_state: TrainState) -> TrainingState:
+def load(path: Path, train_state: TrainState) -> RunState:
     """Take weights, moments and scalars from a verified checkpoint.
 
     Raises InputError when its tensors are not the model's.

@@ -1,4 +1,4 @@
-"""The micro-batch that fits into a GPU's memory, found before the first step: halved until the fullest passes run.
+"""The micro-batch that fits into a GPU's memory, found before the first step: halved until the largest passes run.
 
 A step keeps its rows, and with them its tokens: it is cut into more passes.
 """
@@ -35,7 +35,7 @@ def fitting_micro_batch(trainer: Trainer, step: int) -> int:
     size = micro_batching.micro_batch
     while not _fits_everywhere(trainer, micro_batching.largest(size), step):
         if size == 1:
-            message = f"memory ran out with a single one of the {micro_batching.unit} a forward pass"
+            message = f"out of memory with a single one of the {micro_batching.unit} per forward pass"
             raise OutOfResources(message, fix=FIX)
         size //= 2
     return size

@@ -31,6 +31,8 @@ PEAKS = (
     ("V100", 125e12, 15.7e12),
     ("T4", 65e12, 8.1e12),
 )
+# Bytes of the GPUs that a plan is made for: of the 80 GB SXM cards and the DGX B200, as their data sheets state them.
+GPU_MEMORY = {"A100": 80 * 10**9, "H100": 80 * 10**9, "H200": 141 * 10**9, "B200": 180 * 10**9}
 
 
 @dataclass(frozen=True)

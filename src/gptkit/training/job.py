@@ -42,9 +42,9 @@ class MicroBatching:
 
     def shrink_notice(self, fitting: int) -> str:
         """Return the line that says what was changed."""
-        drawn = "; another micro-batch draws other dropout" if self.has_dropout else ""
-        told = f"memory ran out with {self.micro_batch} {self.unit} a forward pass: {fitting} from now on"
-        return f"{told}, and as many tokens a step{drawn}"
+        dropout = "; another micro-batch draws other dropout" if self.has_dropout else ""
+        shrunk = f"out of memory with {self.micro_batch} {self.unit} per forward pass: using {fitting}"
+        return f"{shrunk}, with the same tokens per step{dropout}"
 
 
 @dataclass(frozen=True, kw_only=True)

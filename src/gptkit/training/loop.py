@@ -24,14 +24,14 @@ from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
-from gptkit.training.checkpoints import TrainingState
+from gptkit.training.checkpoints import RunState
 from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.fitting import fitting_micro_batch, may_run_out
 from gptkit.training.job import TrainingJob
 from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, StepResult, Trainer, uncompiled
 
-DIVERGED_FIX = "start anew: another --out, a lower --learning-rate, more --warmup-steps, or --precision fp32"
+DIVERGED_FIX = "start over with another --out: a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(
@@ -82,7 +82,7 @@ class _Run:
         self.model, self.sharding = trainer.job.model, trainer.sharding
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
-        self.state = TrainingState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
+        self.state = RunState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.result: StepResult | None = None
         self.row: StepEvent | None = None
         self.saved_step = 0

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row a line, appended; rows after a checkpoint are dropped when the run goes on from there."""
+"""metrics.jsonl: a row a line, appended; rows after a checkpoint are dropped when the run resumes from there."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.system.processor import choose_device
 from gptkit.system.signals import StopRequest
 from gptkit.training import sharding
 from gptkit.training.batches import ShouldStop
@@ -30,13 +31,9 @@ BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to
 def make_accelerator(device: str) -> Accelerator:
     """Return the process's accelerator for auto, cpu, cuda or mps, in the process group its environment describes.
 
-    Its own mixed precision and accumulation stay off: the loop does both. Raises UsageError for a device that is not
-    there.
+    Its own mixed precision and accumulation stay off: the loop does both. Raises UsageError for a missing device.
     """
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there.get(device, True):
-        raise UsageError(f"no {device} device is here", where="--device", fix="leave it out, or use --device cpu")
-    is_cpu = device == "cpu" or (device == "auto" and not any(is_there.values()))
+    is_cpu = choose_device(device).type == "cpu"
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     asked = os.environ.pop(sharding.ASKED, None)  # what it would shard by itself, we do
@@ -45,7 +42,7 @@ def make_accelerator(device: str) -> Accelerator:
     finally:
         if asked is not None:
             os.environ[sharding.ASKED] = asked
-    if device in is_there and accelerator.device.type != device:
+    if device in ("cuda", "mps") and accelerator.device.type != device:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:  # each would take itself for the only one

@@ -1,4 +1,4 @@
-"""A run's directory: opened and locked, gone back to its newest checkpoint, and closed with the result.
+"""A run's directory: opened and locked, rewound to its newest checkpoint, and closed with the result.
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
 metrics.jsonl     see metrics_file.py; what is no row is moved to metrics.jsonl.damaged
@@ -38,13 +38,13 @@ from gptkit.training.checkpoints import (
     DAMAGED,
     DECAYED,
     Found,
-    TrainingState,
+    RunState,
     drop_snapshots_after,
     newest_committed,
     prune,
+    quarantine,
     read_state,
     refuse_other_identity,
-    set_aside,
 )
 from gptkit.training.events import StepEvent
 from gptkit.training.finished_runs import lost_result, read_result
@@ -105,15 +105,15 @@ class RunDirectory:
         fix = f"remove the checkpoints from {self.checkpoints / directory_name(step)} on; then {AGAIN}"
         raise InputError(f"no row of step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
 
-    def newest(self, continues: Callable[[TrainingState], bool] = lambda state: True) -> tuple[Found, TrainingState]:
+    def newest(self, continues: Callable[[RunState], bool] = lambda state: True) -> tuple[Found, RunState]:
         """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
         found = newest_committed(self.checkpoints, continues)
-        return found, read_state(found.path) if found.path else TrainingState()
+        return found, read_state(found.path) if found.path else RunState()
 
     def rewind(
         self,
         found: Found,
-        state: TrainingState,
+        state: RunState,
         *,
         identity: Mapping[str, str],
         keep: int,
@@ -129,19 +129,19 @@ class RunDirectory:
             fix = "start a new run with another --out; --model can name this one"
             raise InputError("the finished run has no checkpoint to continue from", where=str(self.path), fix=fix)
         if lost := lost_result(self.path):
-            lines.append(f"the run was finished, but {lost}: its model and result are made again")
+            lines.append(f"the run was finished, but {lost}: rebuilding its model and result")
         rows = read_rows(self.path / METRICS) if (self.path / METRICS).exists() else []
         if found.path is None and not found.rejected and rows:
             lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
             refuse_other_identity(found.path, identity)
             if problem := rows_defect(found.path):
-                lines.append(f"{problem}: the curve is not to be trusted; weights and moments are whole")
+                lines.append(f"{problem}: the loss curve cannot be trusted; weights and moments are intact")
         if any(reason == DECAYED for _, reason in found.rejected):
             lines.append(f"rows, checkpoints and snapshots after step {state.step} are dropped")
-        with files.translate_os_errors("going back to the newest checkpoint", fix=AGAIN):
+        with files.translate_os_errors("rewinding to the newest checkpoint", fix=AGAIN):
             self._reopen()
-            set_aside(found)
+            quarantine(found)
             prune(self.checkpoints, keep, keep_step)
             drop_snapshots_after(self.snapshots, state.step)
         return lines + rewind_rows(self.path / METRICS, state.last_row)
@@ -190,11 +190,11 @@ class RunDirectory:
 
 
 def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:
-    """Return the run that these options begin, go on with, or have finished; the main process alone calls this.
+    """Return the run that these options begin, resume, or have finished; the main process alone calls this.
 
     Without `out` it is a new `root/<command>-<name>-<time>`. Raises UsageError for `--resume never` on what is not
-    empty, for a directory that is no run, and for an identity option that differs from the run's; InputError naming the
-    holder when another process has it.
+    empty, for a directory that is not a run's, and for an identity option that differs from the run's; InputError
+    naming the holder when another process has it.
     """
     with files.translate_os_errors("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         if options.out is None:
@@ -257,7 +257,7 @@ def _refuse_unusable(path: Path, resume: str) -> None:
     if resume == "never":
         raise UsageError("--out is not empty", where=str(path), fix="name another, or leave --resume never out")
     if not present & {CONFIG, CHECKPOINTS}:
-        raise UsageError("--out holds something that is no run", where=str(path), fix="name another directory")
+        raise UsageError("--out is not a run directory", where=str(path), fix="name another directory")
 
 
 def _is_utf8(path: Path) -> bool:
@@ -277,4 +277,4 @@ def _refuse_in_the_way(run: Path) -> None:
         is_what_it_is = path.is_dir() if name in FOLDERS else path.is_file()
         if not is_what_it_is or (path.is_symlink() and name not in LINKS):
             kind = "folder" if name in FOLDERS else "file"
-            raise InputError(f"{name} is no {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")
+            raise InputError(f"{name} is not the {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")

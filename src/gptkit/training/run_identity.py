@@ -18,7 +18,7 @@ from gptkit.errors import UsageError
 from gptkit.options import fields_of
 from gptkit.recipes import CONFIG_HEADER, FLAGS_ONLY, read_recipe, refuse_foreign_config
 from gptkit.system.run_layout import MODEL, START, described_in
-from gptkit.training.checkpoints import TrainingState
+from gptkit.training.checkpoints import RunState
 from gptkit.training.options import TrainingOptions
 from gptkit.training.schedules import steps_before_decay
 
@@ -66,13 +66,13 @@ def _refusal_of_more_steps(options: TrainingOptions, was: int) -> str | None:
     return f"the {options.schedule} schedule depends on the total; only constant and wsd runs can be given more steps"
 
 
-def _steps_before_more(state: TrainingState, options: TrainingOptions) -> int | None:
+def _steps_before_more(state: RunState, options: TrainingOptions) -> int | None:
     """Return the steps of the run that wrote a checkpoint, where these options continue it with more."""
     was = int(state.identity.get(STEPS, 0))
     return was if asks_for_more_steps(options, was) and _refusal_of_more_steps(options, was) is None else None
 
 
-def continues(state: TrainingState, options: TrainingOptions) -> bool:
+def continues(state: RunState, options: TrainingOptions) -> bool:
     """Say whether a run with these options can continue from a checkpoint; False for one in a shorter run's decay.
 
     True where the options are another run's: `refuse_other_identity` says in what.
@@ -81,7 +81,7 @@ def continues(state: TrainingState, options: TrainingOptions) -> bool:
     return was is None or state.step <= steps_before_decay(options.schedule, was, options.decay_steps)
 
 
-def identity_before(identity: Mapping[str, str], state: TrainingState, options: TrainingOptions) -> Mapping[str, str]:
+def identity_before(identity: Mapping[str, str], state: RunState, options: TrainingOptions) -> Mapping[str, str]:
     """Return the identity that the checkpoint must have: this run's, but for steps that were raised."""
     return identity if _steps_before_more(state, options) is None else {**identity, STEPS: state.identity[STEPS]}
 

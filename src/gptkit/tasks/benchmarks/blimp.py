@@ -81,7 +81,7 @@ _PUBLISHED = tuple(Published(model, "accuracy", value, _SOURCE) for model, value
 def blimp(data: str | None, *, only: str | None = None) -> Loaded:
     """Return the pairs of the sets that are there: fields = (set, (acceptable, unacceptable)), label = 0.
 
-    The sets take turns: the first pair of each, then the second of each. `only` asks for one set. A note tells which
+    The sets take turns: the first pair of each, then the second of each. `only` asks for one set. A note says which
     sets are missing; UsageError without DATA, InputError without any set, or for a bad file.
     """
     wanted = [only] if only else list(PHENOMENON_OF)

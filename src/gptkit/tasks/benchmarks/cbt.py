@@ -96,8 +96,8 @@ def cbt_pairs(example: Example, write: Callable[[str], str]) -> list[Pair]:
     before = write(str(question)[: str(question).index(BLANK)])
     filled = [write(str(question).replace(BLANK, candidate)) for candidate in candidates]
     known = _common_start([before, *filled])
-    told = "".join(f"{write(sentence)} " for sentence in sentences)
-    return [(told + known, sentence[len(known) :]) for sentence in filled]
+    story = "".join(f"{write(sentence)} " for sentence in sentences)
+    return [(story + known, sentence[len(known) :]) for sentence in filled]
 
 
 def _common_start(texts: Sequence[str]) -> str:

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.scoring.choices import item_ids, label_of, per_token, requests_of, scores_of
-from gptkit.scoring.protocols import BEST_BEFORE_GPT1, Answers, Items, Published, ScoredProtocol
-from gptkit.scoring.requests import Group
+from gptkit.scoring.protocols import Answers, Group, Items, Published, ScoredProtocol
 from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_tsv
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import BINARY, Columns, Source, Task, ablation, counts, gpt1
+from gptkit.tasks.task import BEST_BEFORE_GPT1, BINARY, Columns, Source, Task, ablation, counts, gpt1
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Four small tasks made from the embedded corpus, one in each of GPT-1's formats; the text itself tells the labels.
+"""Four small tasks made from the embedded corpus, one in each of GPT-1's formats; the text itself gives the labels.
 
     demo-classification   which package a docstring is from: its first 60 words, never with the package's name in them
     demo-similarity       whether two passages stand in one docstring, or in two of the same package
@@ -163,7 +163,7 @@ def _pairs(pairs_of: Callable[[EmbeddedDocument], Iterator[_Pair]]) -> dict[str,
 
 
 def _assign_splits(sizes: Counter[str], shares: dict[Split, float]) -> dict[str, Split]:
-    """Assign whole groups to sides, the largest first, each to the side that lacks most of its share."""
+    """Assign whole groups to sides, the largest first, each to the side that lacks most of its fraction."""
     lacks = {split: share * sizes.total() for split, share in shares.items()}
     side_of = {}
     for group in sorted(sizes, key=lambda group: (-sizes[group], name_hash(group))):

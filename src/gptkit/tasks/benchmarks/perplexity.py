@@ -9,7 +9,8 @@ from gptkit.tasks.task import Evaluation, Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Document, Stream, load_passages
 from gptkit.text.corpora import open_corpus, open_text
 
-HELD_OUT = "0.1"  # what `gptkit pretrain` holds out unless told otherwise
+ORDER = 0  # the first evaluation: it is what eval does unless asked for another
+HELD_OUT = "0.1"  # what `gptkit pretrain` holds out by default
 
 
 def any_text(data: str | None) -> Loaded:

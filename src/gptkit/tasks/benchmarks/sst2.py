@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from gptkit.scoring.choices import ChoiceProtocol, Pair
-from gptkit.scoring.protocols import best_before_gpt1
 from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_tsv
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import BINARY, Task, ablation, counts, gpt1
+from gptkit.tasks.task import BINARY, Task, ablation, best_before_gpt1, counts, gpt1
 from gptkit.text.examples import Example
 
 ORDER = 2

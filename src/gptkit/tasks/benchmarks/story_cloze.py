@@ -8,9 +8,9 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Score, ending_pairs, per_token, total
-from gptkit.scoring.protocols import Published, best_before_gpt1
+from gptkit.scoring.protocols import Published
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import Columns, Source, Task, counts, gpt1
+from gptkit.tasks.task import Columns, Source, Task, best_before_gpt1, counts, gpt1
 from gptkit.text.examples import Example
 
 ORDER = 7

@@ -13,10 +13,10 @@ from xml.parsers import expat
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
-from gptkit.scoring.protocols import Published, best_before_gpt1
+from gptkit.scoring.protocols import Published
 from gptkit.tasks.files import find_files
 from gptkit.tasks.rows import cell, checked_text, open_table, opened, text_cell
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, best_before_gpt1, loaded
 from gptkit.text.examples import Example
 
 SIZE = 273  # the schemas that all published figures are on; later ones were appended
@@ -37,7 +37,7 @@ _GPT2 = (
 def winograd(data: str | None) -> Loaded:
     """Return the first 273 schemas: fields = (text before the pronoun, pronoun, text after it, two referents), label.
 
-    A note tells of others, and of a file with fewer.
+    A note says that there are more, or fewer.
     """
     [path] = find_files("winograd", data, [("WSCollection.xml",), ("wsc273.jsonl",)], source=_SOURCE)
     examples = list(_of_xml(path) if path.suffix.lower() == ".xml" else _of_json(path))
@@ -74,7 +74,7 @@ def _example(parts: tuple[str, str, str], referents: Any, label: Any, where: str
         raise InputError("not two referents to choose from", where=where, fix=_FIX)
     if type(label) is not int or label not in (0, 1):
         raise InputError(f"unknown label {label!r}", where=where, fix="it is one of the two referents")
-    choices = tuple([checked_text(one, "referent", where).strip() for one in referents])
+    choices = tuple([checked_text(referent, "referent", where).strip() for referent in referents])
     return Example((before, pronoun, after, choices), label, where, str(number))
 
 

@@ -72,13 +72,13 @@ def _files(test: str, pair: str, source: str, target: str) -> Sequence[FileSet]:
 def _pairs(source: Path, target: Path) -> list[tuple[_Sentence, _Sentence]]:
     read = _segments if source.suffix == ".sgm" else _lines
     pairs = []
-    for one, other in zip_longest(read(source), read(target)):
-        if one is None or other is None or one.name != other.name:
-            at, lacks = (one, target) if one is not None else (other, source)
+    for left, right in zip_longest(read(source), read(target)):
+        if left is None or right is None or left.name != right.name:
+            at, lacks = (left, target) if left is not None else (right, source)
             raise InputError(
                 f"sentence {at.name} has no partner in {lacks.name}", where=at.where, fix="fetch both files again"
             )
-        pairs.append((one, other))
+        pairs.append((left, right))
     return pairs
 
 

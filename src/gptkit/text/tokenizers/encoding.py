@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.text.tokenizers.kinds import fast_encoder
-
-if TYPE_CHECKING:
-    pass
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 Encode = Callable[[Sequence[str]], list[TokenIds]]
@@ -47,8 +44,8 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
     """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
 
     `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
-    BPE never has a token across (characters neither). GPT-1's rules hold for any cut. Memory
-    stays flat, and the next texts are read and encoded while the caller works.
+    BPE never has a token across (characters neither). GPT-1's rules hold for any cut. Memory stays flat, and the next
+    texts are read and encoded while the caller works.
     """
     if own := getattr(tokenizer, "encode_documents", None):  # GPT-1's
         dtype = ids_dtype(tokenizer)

@@ -41,7 +41,7 @@ def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
-    """Return the files that make the tokenizer in a directory; InputError for one that is not regular, or vast."""
+    """Return the files of the tokenizer in a directory; InputError for one that is not a regular file, or is huge."""
     folder, layout = find_tokenizer(directory, str(directory))
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:

@@ -1,4 +1,4 @@
-"""The kinds of tokenizers that are trained on a text. A kind is a file beside this one, and a row here."""
+"""The kinds of tokenizers that can be trained. A kind is a file beside this one and a row here."""
 
 from __future__ import annotations
 
