@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.tasks.formats import (
-    FORMAT_FIELDS,
+from gptkit.tasks.encoding import (
     Formatted,
     Markers,
     classification,
@@ -18,6 +17,7 @@ from gptkit.tasks.formats import (
     multiple_choice,
     similarity,
 )
+from gptkit.tasks.task import FORMAT_FIELDS
 
 S, D, E = 100, 101, 102
 MARKERS = Markers(start=S, delimiter=D, extract=E)

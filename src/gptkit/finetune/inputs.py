@@ -16,8 +16,7 @@ from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_directory
-from gptkit.tasks.encoding import EncodedExamples, encode_examples
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task

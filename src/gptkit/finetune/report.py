@@ -9,9 +9,8 @@ from typing import Any
 import gptkit
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE
-from gptkit.tasks.task import Task
+from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.embedded import LICENCE
 from gptkit.training.events import FinishEvent
 from gptkit.training.rules import Choices

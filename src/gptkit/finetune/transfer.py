@@ -13,7 +13,7 @@ from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import LAYER
 from gptkit.model_files.shape import MARKER_FIELDS
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import Markers
 
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 

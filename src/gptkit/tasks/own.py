@@ -34,8 +34,7 @@ from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
 from gptkit.system.run_layout import described_in
 from gptkit.system.yaml_files import Entry, read_yaml
-from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]
 Range = tuple[float, float]

@@ -15,8 +15,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find, not_found, require_folder, roots
-from gptkit.tasks.rows import open_table, text_cell
+from gptkit.tasks.files import find, not_found, open_table, require_folder, roots, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

@@ -16,8 +16,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
 from gptkit.scoring.protocols import Published
 from gptkit.tasks.detokenizers import TREEBANK
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import checked_text, lines
+from gptkit.tasks.files import checked_text, find_files, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

@@ -19,8 +19,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, lines, open_rows, refuse_repeated_examples, text_cell
+from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_repeated_examples, text_cell
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
 

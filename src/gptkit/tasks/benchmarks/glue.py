@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.tasks.benchmarks.snli import NLI, nli_files
-from gptkit.tasks.rows import lines
+from gptkit.tasks.files import lines
 from gptkit.tasks.task import BINARY, Columns, HubSource, Source, Task, ablation, counts, gpt1
 from gptkit.text.examples import Example
 

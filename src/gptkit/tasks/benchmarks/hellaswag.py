@@ -11,8 +11,7 @@ from typing import Any
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_character, per_token
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, checked_text, open_table, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, open_table, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

@@ -16,8 +16,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.choices import item_ids, requests_of
 from gptkit.scoring.protocols import Answer, Answers, Group, Items, Published, Request, ScoredProtocol
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import open_table, text_cell
+from gptkit.tasks.files import find_files, open_table, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

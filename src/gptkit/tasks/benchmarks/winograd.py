@@ -14,8 +14,7 @@ from xml.parsers import expat
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, checked_text, open_table, opened, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, open_table, opened, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, best_before_gpt1, loaded
 from gptkit.text.examples import Example
 

@@ -23,8 +23,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import FileSet, find_files, first_whole
-from gptkit.tasks.rows import checked_text, lines
+from gptkit.tasks.files import FileSet, checked_text, find_files, first_whole, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
