@@ -110,18 +110,15 @@ def _fit(lengths: Mapping[str, int], room: int) -> tuple[int, tuple[str, ...]]:
     """Return how many tokens each field may keep, the most that fit into `room`, and which fields have more."""
     if room < len(lengths):
         raise ValueError(f"no room for {' and '.join(lengths)}: {max(0, room)} tokens beside the markers")
-    kept = _largest_share(sorted(lengths.values()), room)
-    return kept, tuple(name for name, length in lengths.items() if length > kept)
-
-
-def _largest_share(lengths: Sequence[int], room: int) -> int:
-    """Return the largest share with sum(min(length, share)) <= room, the longest length if all fit; sorted lengths."""
-    for i, length in enumerate(lengths):
-        share = room // (len(lengths) - i)
+    kept = max(lengths.values())  # or else the largest share with sum(min(length, share)) <= room
+    in_order = sorted(lengths.values())
+    for i, length in enumerate(in_order):
+        share = room // (len(in_order) - i)
         if length > share:
-            return share
+            kept = share
+            break
         room -= length
-    return lengths[-1]
+    return kept, tuple(name for name, length in lengths.items() if length > kept)
 
 
 @dataclass(frozen=True, eq=False)
