@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from gptkit.progress import LiveProgress, LiveTally, Progress, Tally
+from gptkit.progress import Progress, Tally
 from gptkit.system.terminal import has_colour, is_live, json_line, safe_text
 
 if TYPE_CHECKING:
@@ -117,13 +117,11 @@ class Console:
 
     def progress(self, total_steps: int) -> AbstractContextManager[Progress]:
         """Return a context that shows the training inside it, up to `total_steps`."""
-        kind = LiveProgress if self._shows_live() else Progress
-        return self._drawn(kind(total_steps, self.say))
+        return self._drawn(Progress(total_steps, self.say, live=self._shows_live()))
 
     def tally(self, total: int, done: int = 0, noun: str = "samples") -> AbstractContextManager[Tally]:
         """Return a context that shows how many of `total` samples are done, `done` of them from the start."""
-        kind = LiveTally if self._shows_live() else Tally
-        return self._drawn(kind(total, done, self.say, noun))
+        return self._drawn(Tally(total, done, self.say, noun, live=self._shows_live()))
 
     def _shows_live(self) -> bool:
         return not self._silent and is_live(self._stderr, self._environment)
@@ -131,7 +129,7 @@ class Console:
     @contextlib.contextmanager
     def _drawn(self, display: Display) -> Iterator[Display]:
         """Draw what a live display renders twice a second; lines of the log go above it."""
-        if not isinstance(display, LiveProgress | LiveTally):
+        if not display.live:
             yield display
             return
         from rich.live import Live

@@ -23,20 +23,30 @@ _TALLY_PAUSE = 3.0  # seconds between two lines
 
 
 class Progress:
-    """A training run, shown as plain lines: at most about 100 of steps and 40 of validations, however long it is."""
+    """A training run: lines that redraw themselves where it is `live`, a bar, the latest figures and sample of text.
 
-    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
+    Elsewhere it is plain lines, at most about 100 of steps and 40 of validations, however long it is.
+    """
+
+    def __init__(self, total_steps: int, say: Callable[[str], None], *, live: bool = False) -> None:
         self.total_steps = total_steps
         self.say = say
+        self.live = live
         self._began = time.monotonic()
         self._origin: tuple[int, float] | None = None
         self._next_step = 0
         self._next_evaluation = 0
+        self._step = 0
+        self._end: float | None = None
+        self._figures: dict[str, str] = {}
+        self._sample = ""
 
     def step(self, step: int, figures: Mapping[str, str]) -> None:
         """Show a logged step's figures by name."""
         left = self.eta(step)
-        if step < self._next_step and step != self.total_steps:
+        self._step, self._end = step, None if left is None else time.monotonic() + left
+        self._figures |= figures
+        if self.live or (step < self._next_step and step != self.total_steps):
             return
         self._next_step = step + max(1, self.total_steps // _STEP_LINES)
         shown = [f"{value} {name}" if name.endswith("/s") else f"{name} {value}" for name, value in figures.items()]
@@ -44,21 +54,20 @@ class Progress:
         self.say("  ".join([f"step {step}/{self.total_steps}", *shown, *times]))
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
-        """Show an evaluation's metrics by name, with a sample of text."""
-        if step < self._next_evaluation and step != self.total_steps:
+        """Show an evaluation's metrics by name (val loss, bits/byte), with a sample of text."""
+        shown = {name.replace("_per_", "/").replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
+        self._figures |= shown | {"at step": f"{step}"}
+        self._sample = sample or self._sample
+        if self.live or (step < self._next_evaluation and step != self.total_steps):
             return
         self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
-        figures = "  ".join(f"{_named(name)} {value:.4f}" for name, value in metrics.items())
-        self.say(f"eval {step}/{self.total_steps}  {figures}")
+        self.say("  ".join([f"eval {step}/{self.total_steps}", *(f"{name} {value}" for name, value in shown.items())]))
         if sample:
             self.say(f"sample  {_one_line(sample, 160)}")
 
     def checkpoint(self, step: int) -> None:
         """Show that a checkpoint is committed; among plain lines one each would be too many."""
-
-    def notice(self, text: str) -> None:
-        """Show a line that stays."""
-        self.say(text)
+        self._figures["saved"] = f"{step}"
 
     def elapsed(self) -> float:
         """Return the seconds since the display began."""
@@ -73,30 +82,6 @@ class Progress:
         first, began = self._origin
         return (now - began) / (step - first) * (self.total_steps - step)
 
-
-class LiveProgress(Progress):
-    """A training run, shown as lines that redraw themselves: a bar, the latest figures and sample of text."""
-
-    def __init__(self, total_steps: int, say: Callable[[str], None]) -> None:
-        super().__init__(total_steps, say)
-        self._step = 0
-        self._eta: tuple[float, float] | None = None
-        self._figures: dict[str, str] = {}
-        self._sample = ""
-
-    def step(self, step: int, figures: Mapping[str, str]) -> None:
-        left = self.eta(step)
-        self._step = step
-        self._eta = None if left is None else (time.monotonic(), left)
-        self._figures |= figures
-
-    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
-        self._figures |= {_named(name): f"{value:.4f}" for name, value in metrics.items()} | {"at step": f"{step}"}
-        self._sample = sample or self._sample
-
-    def checkpoint(self, step: int) -> None:
-        self._figures["saved"] = f"{step}"
-
     def render(self) -> rich.console.Group:
         """Return what is drawn; rich calls this twice a second."""
         from rich.console import Group
@@ -105,33 +90,32 @@ class LiveProgress(Progress):
         from rich.text import Text
 
         bar = Table.grid(padding=(0, 2))
-        times = f"elapsed {_clock(self.elapsed())}  eta {_clock(self._left())}"
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
         share = ProgressBar(total=self.total_steps, completed=self._step, width=32)
-        bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, Text(times))
+        times = Text(f"elapsed {_clock(self.elapsed())}  eta {_clock(left)}")
+        bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, times)
         figures = Table.grid(padding=(0, 2))
         figures.add_row(*(Text(name, style="dim") for name in self._figures))
         figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
         sample = Text(_one_line(self._sample, 240), style="italic")
         return Group(bar, figures, sample) if self._sample else Group(bar, figures)
 
-    def _left(self) -> float | None:
-        if self._eta is None:
-            return None
-        when, left = self._eta
-        return max(0.0, left - (time.monotonic() - when))
-
 
 class Tally:
     """How many of `total` samples, or of what `noun` says, are done, `done` of them before.
 
-    It is shown as plain lines: one at the end, and before it at most about 20, seconds apart.
+    It is a bar that redraws itself where it is `live`, elsewhere plain lines: one at the end, and before it at most
+    about 20, seconds apart.
     """
 
-    def __init__(self, total: int, done: int, say: Callable[[str], None], noun: str = "samples") -> None:
+    def __init__(
+        self, total: int, done: int, say: Callable[[str], None], noun: str = "samples", *, live: bool = False
+    ) -> None:
         self.total = total
         self.done = done
         self.say = say
         self.noun = noun
+        self.live = live
         self.tokens = 0
         self._before = done
         self._began = time.monotonic()
@@ -145,16 +129,11 @@ class Tally:
     def reach(self, done: int) -> None:
         """Count up to a total of `done`."""
         before, self.done = self.done, done
-        if done > before:
-            self.show(before)
-
-    def show(self, before: int) -> None:
-        """Show what has been counted since there were `before`."""
         each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
-        is_time = self.done // each > before // each and elapsed >= self._said + _TALLY_PAUSE
-        if self.done == self.total or is_time:
+        is_time = done == self.total or (done // each > before // each and elapsed >= self._said + _TALLY_PAUSE)
+        if done > before and is_time and not self.live:
             self._said = elapsed
-            self.say("  ".join([f"{self.noun} {self.done:,}/{self.total:,}", *self.figures()]))
+            self.say("  ".join([self._count(), *self.figures()]))
 
     def figures(self) -> list[str]:
         """Return the pace so far, in words."""
@@ -165,13 +144,6 @@ class Tally:
         speed = f"{self.tokens / rate:,.0f} tokens/s" if self.tokens else f"{drawn / rate:,.0f} {self.noun}/s"
         return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
 
-
-class LiveTally(Tally):
-    """A tally shown as a bar that redraws itself."""
-
-    def show(self, before: int) -> None:
-        """Show nothing: rich asks for `render` twice a second."""
-
     def render(self) -> rich.table.Table:
         """Return what is drawn."""
         from rich.progress_bar import ProgressBar
@@ -180,13 +152,11 @@ class LiveTally(Tally):
 
         row = Table.grid(padding=(0, 2))
         share = ProgressBar(total=max(1, self.total), completed=self.done, width=24)
-        row.add_row(Text(f"{self.noun} {self.done:,}/{self.total:,}"), share, Text("  ".join(self.figures())))
+        row.add_row(Text(self._count()), share, Text("  ".join(self.figures())))
         return row
 
-
-def _named(metric: str) -> str:
-    """Return a metric's name as people read it: val loss, bits/byte."""
-    return metric.replace("_per_", "/").replace("_", " ")
+    def _count(self) -> str:
+        return f"{self.noun} {self.done:,}/{self.total:,}"
 
 
 def _one_line(text: str, limit: int) -> str:

@@ -15,14 +15,13 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.options import fields_of
 from gptkit.system.yaml_files import Entry, read_yaml
 
 CONFIG = "config.yaml"
-DEFAULT_RECIPE = "laptop"
 CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -162,7 +161,11 @@ def _shown(text: str) -> str:
 def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> int | float:
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     noun = "a whole number" if kind.type is int else "a number"
-    fix = f"give {noun}{_range(minimum, maximum)}"
+    fix = f"give {noun}"
+    if minimum is not None and maximum is not None:
+        fix += f" between {minimum} and {maximum}"
+    elif minimum is not None or maximum is not None:
+        fix += f" of at most {maximum}" if minimum is None else f" of at least {minimum}"
     try:
         number: int | float = kind.type(text if text.isascii() and text == text.strip() else "")
     except ValueError:
@@ -172,14 +175,6 @@ def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[An
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise UsageError(f"{shown} is out of range", where=where, fix=fix)
     return number
-
-
-def _range(minimum: float | None, maximum: float | None) -> str:
-    if minimum is not None and maximum is not None:
-        return f" between {minimum} and {maximum}"
-    if minimum is not None:
-        return f" of at least {minimum}"
-    return f" of at most {maximum}" if maximum is not None else ""
 
 
 def read_recipe(path: Path, options: type) -> dict[str, Any]:
@@ -218,15 +213,10 @@ def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where
     return parsed if kind.many else parsed[0]
 
 
-class RecipeValues(NamedTuple):
-    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
-
-    values: dict[str, Any]
-    default_name: str | None = None
-
-
-def recipe_behind(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
-    """Return the values of the recipe behind a command line, converted.
+def recipe_behind(
+    command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None
+) -> tuple[dict[str, Any], str]:
+    """Return the values of the recipe behind a command line, converted, and its name where the line names none.
 
     That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
     the value of the option `recipe_by`, `laptop` without it, if there is one.
@@ -243,20 +233,13 @@ def recipe_behind(command: str, options: type, given: Mapping[str, str], *, reci
                 f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
             )
         refuse_foreign_config(config, command)
-        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
-    if "recipe" in given:
-        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
-    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
-    path = recipes_of(command).get(name) if name else None
-    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
-
-
-def _recipe_path(command: str, name: str) -> Path:
+        return read_recipe(config, options) | {"out": Path(resume)}, ""
     known = recipes_of(command)
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
-    fix = suggest(name, known) if known else "name a YAML file"
-    raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
+    if "recipe" in given:
+        name, path = given["recipe"], Path(given["recipe"])
+        if name not in known and not path.exists() and path.suffix not in (".yaml", ".yml"):
+            fix = suggest(name, known) if known else "name a YAML file"
+            raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
+        return read_recipe(known.get(name, path), options), ""
+    name = given.get(recipe_by, "laptop") if recipe_by else ""
+    return (read_recipe(known[name], options), name) if name in known else ({}, "")

@@ -48,20 +48,32 @@ def translate_parquet_errors(where: str) -> Iterator[None]:
 
 
 def require_regular(
-    path: Path, fix: str = "save the text to a file and name that", error: type[GptkitError] = InputError
+    path: Path,
+    fix: str = "save the text to a file and name that",
+    error: type[GptkitError] = InputError,
+    *,
+    missing: str = "check the path",
 ) -> int:
     """Return the size of a file; refuse directories, FIFOs, sockets and devices: opening a FIFO would wait forever."""
-    with translate_read_errors(path, error=error):
+    with translate_read_errors(path, fix=missing, error=error):
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise error("not a regular file", where=str(path), fix=fix)
     return status.st_size
 
 
-def read_text(path: Path, what: str, *, most: int, fix: str, error: type[GptkitError] = InputError) -> str:
+def read_text(
+    path: Path,
+    what: str,
+    *,
+    most: int,
+    fix: str,
+    missing: str = "check the path",
+    error: type[GptkitError] = InputError,
+) -> str:
     """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes."""
-    with translate_read_errors(path, fix=fix, error=error):
-        if require_regular(path, fix, error) > most:
+    with translate_read_errors(path, fix=missing, error=error):
+        if require_regular(path, fix, error, missing=missing) > most:
             raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
         raw = path.read_bytes()
     try:

@@ -46,7 +46,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
             self.depth -= nests
             return node
 
-    text = reading.read_text(path, what, most=MAX_BYTES, fix=missing, error=UsageError)
+    text = reading.read_text(path, what, most=MAX_BYTES, fix=missing, missing=missing, error=UsageError)
     try:
         node = yaml.compose(text, Loader=PlainLoader) or yaml.compose("{}")
         assert node is not None

@@ -186,7 +186,7 @@ class RunReporter:
                 case CheckpointEvent():
                     progress.checkpoint(event.step)
                 case NoticeEvent():
-                    progress.notice(event.message)
+                    progress.say(event.message)
                 case FinishEvent():
                     finish = event
         return finish
