@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import rich.console
 
 Display = TypeVar("Display", Progress, Tally)
+_NUMBER = re.compile(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?")
 
 
 class Console:
@@ -102,13 +103,31 @@ class Console:
         """
         if self._silent or self.json:
             return
-        head = [safe_text(name) for name in columns]
+        title, head = safe_text(title), [safe_text(name) for name in columns]
         cells = [[safe_text("n/a" if cell is None else str(cell)).replace("\n", "\\n") for cell in row] for row in rows]
-        right = [bool(cells) and all(_is_number(row[index]) for row in cells) for index in range(len(head))]
-        if has_colour(self._stdout, self._environment):
-            self._rich_table(safe_text(title), head, cells, right, colours)
-        else:
-            self._print(_plain_table(safe_text(title), head, cells, right) + "\n")
+        right = [bool(cells) and all(_NUMBER.fullmatch(row[index]) for row in cells) for index in range(len(head))]
+        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+        if not has_colour(self._stdout, self._environment):
+            lines = [
+                "  ".join(
+                    cell.rjust(width) if to_right else cell.ljust(width)
+                    for cell, width, to_right in zip(row, widths, right, strict=True)
+                ).rstrip()
+                for row in (head, ["-" * width for width in widths], *cells)
+            ]
+            self._print("\n".join([title, *lines] if title else lines) + "\n")
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
+        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
+            table.box, table.pad_edge, table.collapse_padding = None, False, True
+        for name, to_right in zip(head, right, strict=True):
+            table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
+        for number, row in enumerate(cells):
+            table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
+        screen.print(table)
 
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
@@ -174,40 +193,3 @@ class Console:
             highlight=False,
             emoji=False,
         )
-
-    def _rich_table(
-        self,
-        title: str,
-        head: Sequence[str],
-        cells: Sequence[Sequence[str]],
-        right: Sequence[bool],
-        colours: Sequence[str],
-    ) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
-            table.box, table.pad_edge, table.collapse_padding = None, False, True
-        for name, to_right in zip(head, right, strict=True):
-            table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
-        for number, row in enumerate(cells):
-            table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
-        screen.print(table)
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?", cell) is not None
-
-
-def _plain_table(title: str, head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in (head, ["-" * width for width in widths], *cells)
-    ]
-    return "\n".join([title, *lines] if title else lines)

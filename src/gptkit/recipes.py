@@ -185,16 +185,11 @@ def read_recipe(path: Path, options: type) -> dict[str, Any]:
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
     recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_CURE)
-    for entry, value in recipe.pairs("a recipe"):
-        key, where = entry.word("a key"), entry.where
-        if key not in fields:
-            raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
+    for key, value in recipe.entries("a recipe", tuple(fields)).items():
         if key in FLAGS_ONLY:
             fix = f"give the flag --{key.replace('_', '-')}"
-            raise UsageError(f"{key!r} is not a recipe key", where=where, fix=fix)
-        if key in values:
-            raise UsageError(f"the key {key!r} is there twice", where=where, fix="keep one of them")
-        values[key] = _recipe_value(value, kinds[key], fields[key], f"{where}, {key}")
+            raise UsageError(f"{key!r} is not a recipe key", where=value.where, fix=fix)
+        values[key] = _recipe_value(value, kinds[key], fields[key], f"{value.where}, {key}")
     return values
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +96,12 @@ class Entry:
 
     def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
         """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
+        import yaml
+
+        if not isinstance(self.node, yaml.MappingNode):
+            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE)
         found: dict[str, Entry] = {}
-        for key, value in self.pairs(what):
+        for key, value in ((Entry(key, self.path), Entry(value, self.path)) for key, value in self.node.value):
             name = key.word("a key")
             if known and name not in known:
                 raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
@@ -105,15 +109,6 @@ class Entry:
                 raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
             found[name] = value
         return found
-
-    def pairs(self, what: str) -> Iterator[tuple[Entry, Entry]]:
-        """Yield a mapping's keys and values in the order of the file, duplicates included."""
-        import yaml
-
-        if not isinstance(self.node, yaml.MappingNode):
-            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE)
-        for key, value in self.node.value:
-            yield Entry(key, self.path), Entry(value, self.path)
 
     def plain(self) -> Any:
         """Return the value as YAML means it: None, booleans, numbers, dates, text, and lists and dicts of them."""
