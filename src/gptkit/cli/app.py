@@ -66,7 +66,7 @@ def make_app() -> Any:
         command = type("_Command", (_Command,), {"row": row})
         paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
+        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_values_of(row))
     program = typer.main.get_command(app)
     for option in program.params:
         option.default = False  # as None, the flags of completion would import pydantic
@@ -91,27 +91,21 @@ def _examples(lines: Sequence[str]) -> str:
     return "\n".join(["Examples:", *lines]).replace("[", r"\[")
 
 
-def _signature(row: Command) -> Callable[..., dict[str, Any]]:
-    """Return a function that returns its arguments, with a parameter for every field of the command's options."""
-
-    def values(**given: Any) -> dict[str, Any]:
-        return given
-
+def _values_of(row: Command) -> type:
+    """Return a class whose constructor Typer reads, with a parameter for every field of the command's options."""
     kinds, fields = kinds_of(row.options), fields_of(row.options)
     parameters = [_parameter(name, kinds[name], field) for name, field in fields.items()]
     if recipe_keys(row.options):
         text = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
         info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=text, autocompletion=COMPLETERS["recipe"])
-        parameters.append(_keyword("recipe", Annotated[str | None, info], None))
+        parameters.append(("recipe", Annotated[str | None, info], dataclasses.field(default=None)))
     if any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values()):
         info = _option("Run", "--help-all", help="Show the help of every flag and recipe key.")
-        parameters.append(_keyword("help_all", Annotated[bool, info], False))
-    values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return values
+        parameters.append(("help_all", Annotated[bool, info], dataclasses.field(default=False)))
+    return dataclasses.make_dataclass("Values", parameters, kw_only=True)
 
 
-def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
+def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
     facts, flag = field.metadata, "--" + name.replace("_", "-")
     where = name.upper() if facts["argument"] else flag
 
@@ -132,17 +126,13 @@ def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.
         flag = f"{flag}/--no-{flag[2:]}" if kind.type is bool else flag
         info = _option(facts["panel"], flag, *filter(None, [facts["short"]]), **more)
     required = field.default is None and not kind.optional
-    default = inspect.Parameter.empty if required else field.default
-    return _keyword(name, Annotated[list[str] if kind.many else kind.type, info], default)
+    default: Any = dataclasses.field() if required else dataclasses.field(default=field.default)
+    return name, Annotated[list[str] if kind.many else kind.type, info], default
 
 
 def _option(panel: Panel, *flags: str, **more: Any) -> Any:
     hidden = panel == "Recipe keys"  # from completion; format_help says what is hidden there
     return typer.Option(*flags, rich_help_panel=panel, hidden=hidden, show_default=False, **more)
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 class _FlagsAsWritten:
@@ -224,7 +214,7 @@ class _Command(_FlagsAsWritten, TyperCommand):
         return super().parse_args(ctx, ["--help", *args] if self.shows_all else args)
 
     def invoke(self, ctx: Any) -> Request:
-        given = super().invoke(ctx)
+        given = vars(super().invoke(ctx))
         values = {name: given[name] for name in fields_of(self.row.options)}
         for name, kind in kinds_of(self.row.options).items():
             if kind.many:
