@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.options import fields_of
-from gptkit.system.yaml_files import Entry, read_yaml
+from gptkit.system.reading import Entry, read_yaml
 
 CONFIG = "config.yaml"
 CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
