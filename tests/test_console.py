@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.console import Console
-from gptkit.progress import Progress
+from gptkit.console import Console, Progress
 from gptkit.system.terminal import safe_text
 from gptkit.training.events import StepEvent
 
@@ -172,7 +171,7 @@ def test_a_plain_line_says_all_there_is() -> None:
 
 def test_eta_is_the_pace_since_the_first_logged_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("gptkit.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("gptkit.console.time.monotonic", lambda: now)
     speaker, _, _ = console()
     with speaker.progress(101) as progress:
         now = 160.0  # a minute of compiling
@@ -291,7 +290,7 @@ def test_an_error_of_stdout_names_it() -> None:
 
 
 def test_a_tally_is_some_lines_in_a_pipe_and_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptkit.progress.time.monotonic", itertools.count(0.0, 0.1).__next__)
+    monkeypatch.setattr("gptkit.console.time.monotonic", itertools.count(0.0, 0.1).__next__)
     speaker, out, err = console()
     with speaker.tally(1000, 400) as tally:
         for _ in range(600):

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gptkit.cli import app
 from gptkit.cli.failures import as_gptkit_error
@@ -23,8 +23,6 @@ from gptkit.system.limits import guard_limits, usable_processors
 from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
 from gptkit.training.options import TrainingOptions
-
-Options = TypeVar("Options", bound=TrainingOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +134,7 @@ def _prepare_environment(values: Iterable[Any]) -> None:
 
 
 def run_training(
-    command: Callable[[Options, Console], dict[str, Any]], options: Options, arguments: Sequence[str], console: Console
+    command: Callable[..., dict[str, Any]], options: TrainingOptions, arguments: Sequence[str], console: Console
 ) -> dict[str, Any]:
     """Return the result of a training command, run here, in this rank, or in processes of its own.
 
@@ -179,7 +177,7 @@ def run_training(
     return launching.launch(plan, arguments, note_run)
 
 
-def _in_rank(options: Options, world: ranks.World, console: Console) -> Options:
+def _in_rank(options: TrainingOptions, world: ranks.World, console: Console) -> TrainingOptions:
     """Return the options with as many processes as there are: another launcher's number stands."""
     from gptkit.training import sharding
 
