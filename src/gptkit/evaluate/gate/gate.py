@@ -23,7 +23,7 @@ from gptkit.errors import NothingComparable
 from gptkit.evaluate.gate import detectable, paired_tests
 from gptkit.evaluate.gate.detectable import Detectable
 from gptkit.evaluate.gate.paired_tests import RESAMPLES
-from gptkit.scoring.item_statistics import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
+from gptkit.scoring.measures import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
 from gptkit.scoring.resampling import Floats, bootstrap_error
 
 Verdict = Literal["pass", "fail", "inconclusive"]

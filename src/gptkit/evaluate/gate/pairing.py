@@ -18,8 +18,7 @@ from gptkit.errors import InputError, NothingComparable
 from gptkit.evaluate.gate.gate import Finding, Verdict
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
-from gptkit.scoring.item_statistics import Columns, Scores
-from gptkit.scoring.measures import MEASURES, Measure, value_of
+from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
 from gptkit.scoring.protocols import Items, Protocol
 
 _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)"

@@ -21,7 +21,7 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
-from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.scoring.written_answers import import_extra, sentences
 from gptkit.tasks.files import FileSet, find_files, first_whole
 from gptkit.tasks.rows import checked_text, lines
