@@ -22,6 +22,18 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
     return row
 
 
+def json_string(line: str, key: str, where: str) -> str:
+    """Return the string that an object holds under `key`; InputError at `where` (file:line) for anything else."""
+    fix = f'each line must be one JSON object such as {{"{key}": "..."}}'
+    row = json_object(line, where, fix)
+    if key not in row:
+        keys = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f'no "{key}" in this line (keys: {keys})', where=where, fix=f"rename its key to {key}")
+    if not isinstance(row[key], str):
+        raise InputError(f'"{key}" is a JSON {json_name(row[key])}, not a string', where=where, fix=fix)
+    return str(row[key])
+
+
 def read_json(path: Path) -> Any:
     """Return the value in a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
     return _parsed(read_text(path, "a JSON file", most=LARGEST_FILE, fix=_MEND), str(path), _MEND, is_file=True)

@@ -18,8 +18,8 @@ DEEPEST = 20  # a list in a list in a list ...
 CURE = "write `key: value` lines"
 
 
-def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
-    """Return the root of a YAML file, an empty mapping for an empty file; UsageError with file:line for anything else.
+def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE, empty: str = "{}") -> Entry:
+    """Return the root of a YAML file, `empty` for a file without one; UsageError with file:line for anything else.
 
     `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
     """
@@ -48,7 +48,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE) -> Entry:
 
     text = reading.read_text(path, what, most=MAX_BYTES, fix=missing, error=UsageError)
     try:
-        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose("{}")
+        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose(empty)
         assert node is not None
         return Entry(node, path)
     except yaml.MarkedYAMLError as error:
