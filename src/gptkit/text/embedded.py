@@ -8,7 +8,6 @@ counts once, at the first.
 from __future__ import annotations
 
 import ast
-import contextlib
 import gc
 import inspect
 import json
@@ -60,18 +59,17 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     The first call parses the standard library in some seconds and caches what it found under the build of Python.
     """
     path = cache_path("embedded", ".json", FORMAT, sys.version, platform.platform(), str(_library()))
-    found: list[EmbeddedDocument] = []
 
     def write(file: HashedFile) -> dict[str, Any]:
-        found.extend(_distinct())
-        file.write(json.dumps([asdict(document) for document in found]).encode())
-        return {"documents": len(found)}
+        documents = _distinct()
+        file.write(json.dumps([asdict(document) for document in documents]).encode())
+        return {"documents": len(documents)}
 
-    with contextlib.suppress(GptkitError):  # an unusable cache costs time here, no more
+    try:
         cached_file(path, write, need=lambda file: file.size)
-        if not found:
-            found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
-    found = found or _distinct()
+        found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
+    except GptkitError:  # an unusable cache costs time here, no more
+        found = _distinct()
     if not found:
         message = "this Python comes without the sources of its standard library"
         raise InputError(message, where=str(_library()), fix="name a text: gptkit pretrain FILE")

@@ -16,7 +16,7 @@ import gzip
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,27 +239,23 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[FoundFile]:
     where = absolute(argument)
     if "\0" in argument or not argument.strip():
         raise InputError(f"not a path: {argument!r}", where="DATA", fix="name a file, a directory or a glob")
-    if os.path.isdir(where):
-        return _usable(where, _walk(where), passed_over)
     if os.path.lexists(where):
-        return [FoundFile(Path(where), named=True)]
-    if not glob.has_magic(where):
+        if not os.path.isdir(where):
+            return [FoundFile(Path(where), named=True)]
+        matches = [where]
+    elif glob.has_magic(where):
+        matches = sorted(sorted(glob.glob(where, recursive=True)), key=os.path.isdir)
+        if not matches:
+            raise InputError("no file matches this glob", where=where, fix="check the pattern")
+    else:
         raise InputError("file not found", where=where, fix=f"check the path; a hub data set is written hf:{argument}")
-    matches = sorted(glob.glob(where, recursive=True))
-    if not matches:
-        raise InputError("no file matches this glob", where=where, fix="check the pattern")
-    directories = [match for match in matches if os.path.isdir(match)]
-    inside = [path for directory in directories for path in _walk(directory)]
-    return _usable(where, [match for match in matches if match not in set(directories)] + inside, passed_over)
-
-
-def _usable(where: str, paths: Iterable[str], passed_over: Counter[str]) -> list[FoundFile]:
     files = []
-    for path in map(Path, paths):
-        if reader_of(path):
-            files.append(FoundFile(path, named=False))
-        else:
-            passed_over[path.suffix or "suffixless"] += 1
+    for match in matches:
+        for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):
+            if reader_of(path):
+                files.append(FoundFile(path, named=False))
+            else:
+                passed_over[path.suffix or "suffixless"] += 1
     if not files:
         raise InputError("no text file here", where=where, fix=f"gptkit reads {KINDS}")
     return files

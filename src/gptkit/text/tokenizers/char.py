@@ -65,14 +65,10 @@ def is_char(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, models.WordLevel) or backend.normalizer is not None:
         return False
-    if tokenizer.unk_token_id is None:  # its settings are not there
+    if tokenizer.unk_token_id is None or backend.pre_tokenizer is None:  # its settings are not there
         return False
-    splits = backend.pre_tokenizer is not None and _state(backend.pre_tokenizer) == _state(EACH_CHARACTER)
-    return splits and all(token.special for token in tokenizer.added_tokens_decoder.values())
-
-
-def _state(pre_tokenizer: Any) -> Any:
-    return json.loads(pre_tokenizer.__getstate__())
+    state, expected = (json.loads(splits.__getstate__()) for splits in (backend.pre_tokenizer, EACH_CHARACTER))
+    return state == expected and all(token.special for token in tokenizer.added_tokens_decoder.values())
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -44,7 +44,19 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     if needs_training(spec):
         fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
-    return tokenizer_in(_from_hub(spec) if spec.startswith("hf:") else _directory(spec), shown=spec)
+    if spec == "hf:":
+        fix = "write for instance hf:openai-community/gpt2"
+        raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
+    if spec.startswith("hf:"):
+        names = [name for names in (*LAYOUTS, BESIDE) for name in names]
+        return tokenizer_in(hub.snapshot(spec, names, what="the tokenizer"), shown=spec)
+    directory = Path(spec).expanduser()
+    if not directory.is_dir():
+        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
+        named = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
+        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {named} for the hub"
+        raise InputError(what, where=spec, fix=fix)
+    return tokenizer_in(directory, shown=spec)
 
 
 def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:
@@ -75,16 +87,6 @@ def _of_layout(directory: Path, layout: tuple[str, ...]) -> PreTrainedTokenizerB
     return GPT1Tokenizer(vocabulary, read_merges(merges_file))
 
 
-def _directory(spec: str) -> Path:
-    directory = Path(spec).expanduser()
-    if not directory.is_dir():
-        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
-        hub = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
-        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {hub} for the hub"
-        raise InputError(what, where=spec, fix=fix)
-    return directory
-
-
 def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     path = directory / "tokenizer.json"
     description = read_json(path)
@@ -94,9 +96,8 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     entries = model.get("vocab")
     if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
         tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
-        if (
-            tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab()
-        ):  # GPT-2's files on the hub do not say so
+        # GPT-2's files on the hub do not name it.
+        if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
         return tokenizer
     vocabulary = checked_vocabulary(entries, path)
@@ -119,14 +120,6 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fix = "fetch or save its files again"
         raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
-
-
-def _from_hub(spec: str) -> Path:
-    """Fetch the tokenizer's files and return the folder that they lie in."""
-    if spec == "hf:":
-        fix = "write for instance hf:openai-community/gpt2"
-        raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
-    return hub.snapshot(spec, [name for names in (*LAYOUTS, BESIDE) for name in names], what="the tokenizer")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
