@@ -59,8 +59,9 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
         if file.stale:
             console.say(f"{file.stale:,} samples of changed lines are regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
-        if len(file.rows) < total:
-            seconds = _write(file, path, prompts, directory, options, console)
+        if missing := total - len(file.rows):
+            model = TextModel(directory, options, tokens=missing * options.max_new_tokens, tell=console.say)
+            seconds = _write(file, path, model, options, console)
         file.finish()
     console.result(str(output))
     rows = [file.rows[place] for place in sorted(file.rows)]
@@ -69,21 +70,15 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
 
 
 def _write(
-    file: SamplesFile,
-    path: Path,
-    prompts: Mapping[int, str],
-    directory: Path,
-    options: GenerateOptions,
-    console: Console,
+    file: SamplesFile, path: Path, model: TextModel, options: GenerateOptions, console: Console
 ) -> dict[str, float]:
     """Decode what is missing, the longest prompts first; return the seconds it took and the speed."""
-    places = itertools.product(prompts, range(options.num_samples))  # (line, sample)
+    places = itertools.product(file.prompts, range(options.num_samples))  # (line, sample)
     missing = [place for place in places if place not in file.rows]
-    model = TextModel(directory, options, tokens=len(missing) * options.max_new_tokens, tell=console.say)
     read: dict[int, Prompt] = {}
     for line in dict.fromkeys(line for line, _ in missing):
         try:
-            read[line] = model.read(prompts[line], options)
+            read[line] = model.read(file.prompts[line], options)
         except UsageError as error:
             raise InputError(error.message, where=f"{path}:{line}", fix=error.fix) from None
     if unknown := sum(prompt.unknown > 0 for prompt in read.values()):
@@ -154,6 +149,7 @@ class SamplesFile:
         self.path = path
         self.stale = 0
         self._settings = settings
+        self.prompts = prompts
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         from filelock import lock_descriptor
 
@@ -165,7 +161,7 @@ class SamplesFile:
             if not lock_descriptor(self._file.fileno(), blocking=False):
                 fix = "wait for it, or name another --output"
                 raise InputError("another process writes this file", where=str(path), fix=fix)
-            self._read(prompts)
+            self._read()
         except BaseException:
             self._file.close()
             raise
@@ -192,7 +188,7 @@ class SamplesFile:
         if self.path.read_bytes() != content:
             write_atomically(self.path, content)
 
-    def _read(self, prompts: Mapping[int, str]) -> None:
+    def _read(self) -> None:
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
@@ -204,7 +200,7 @@ class SamplesFile:
             if row["settings"] != self._settings:
                 message = "samples of other settings, another model or an older gptkit"
                 raise InputError(message, where=where, fix=_ANOTHER)
-            if prompts.get(row["line"]) == row["prompt"]:
+            if self.prompts.get(row["line"]) == row["prompt"]:
                 self.rows[row["line"], row["sample"]] = row
             else:
                 self.stale += 1

@@ -17,7 +17,6 @@ from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 from gptkit.system.json_files import read_json
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
-from gptkit.text.tokenizers.byte_level import byte_level
 from gptkit.text.tokenizers.files import (
     BESIDE,
     LAYOUTS,
@@ -31,7 +30,7 @@ from gptkit.text.tokenizers.files import (
 )
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.gpt1_encoding import library_versions
-from gptkit.text.tokenizers.kinds import KINDS, needs_training, train_tokenizer
+from gptkit.text.tokenizers.kinds import KINDS, byte_level, needs_training, train_tokenizer
 
 if TYPE_CHECKING:
     from gptkit.text.corpora import TextPart
@@ -67,24 +66,23 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     """
     directory, layout = find_tokenizer(directory, shown or str(directory))
     tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
-    tokenizer = _of_layout(directory, layout)
+    saved = saved_config(directory)
+    tokenizer: PreTrainedTokenizerBase
+    if layout == LAYOUTS[0]:
+        tokenizer = _from_tokenizer_json(directory)
+    else:
+        vocabulary_file, merges_file = (directory / name for name in layout)
+        vocabulary = read_vocabulary(vocabulary_file)
+        if NEWLINE_TOKEN not in vocabulary:
+            tokenizer = byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
+        elif saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
+            tokenizer = _from_pretrained(GPT1Tokenizer, directory)
+        else:
+            tokenizer = GPT1Tokenizer(vocabulary, read_merges(merges_file))
     if beyond := id_beyond(tokenizer):
         message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
         raise InputError(message, where=str(directory), fix="fetch or save its files again")
     return tokenizer
-
-
-def _of_layout(directory: Path, layout: tuple[str, ...]) -> PreTrainedTokenizerBase:
-    saved = saved_config(directory)
-    if layout == LAYOUTS[0]:
-        return _from_tokenizer_json(directory)
-    vocabulary_file, merges_file = (directory / name for name in layout)
-    vocabulary = read_vocabulary(vocabulary_file)
-    if NEWLINE_TOKEN not in vocabulary:
-        return byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
-    if saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
-        return _from_pretrained(GPT1Tokenizer, directory)
-    return GPT1Tokenizer(vocabulary, read_merges(merges_file))
 
 
 def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
