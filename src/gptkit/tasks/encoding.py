@@ -1,31 +1,22 @@
 """The examples of a split as token ids: flat arrays, from which any choice of examples becomes a padded batch.
 
 texts -> ids of each text, once -> sequences of each example -> (example, sequence, length)
-
-What a GPT reads of an example (GPT-1 paper, section 3.3 and figure 1):
-
-    classification    start text extract
-    entailment        start premise delimiter hypothesis extract
-    similarity        start first delimiter second extract, and the same with second before first
-    multiple-choice   start context question delimiter choice extract, for each choice
-
-One rule cuts what is too long: every field keeps its first c tokens, with the largest c that fits the limit. So the
-longest field gives first, no marker is ever lost, and the two orders of a pair and all choices see the same tokens.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
+from gptkit.tasks.formats import Markers, format_example
 from gptkit.tasks.task import Target
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
@@ -34,91 +25,12 @@ from gptkit.text.tokenizers.encoding import encode_documents
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = list[int]
 Targets = NDArray[np.int64] | NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 HIGHEST_SCORE = 5  # of STS-B, whose soft scores are distributions over 0 to 5
 PADDING_ID = 0
 LENGTH_MULTIPLE = 8  # of padded lengths: a library or a compiler makes a kernel for every shape that it has not seen
-
-
-class Markers(NamedTuple):
-    """Ids of the tokens that fine-tuning adds; no text spells them."""
-
-    start: int
-    delimiter: int
-    extract: int
-
-
-@dataclass(frozen=True)
-class Formatted:
-    """The sequences of one example, and the names of the fields that were cut."""
-
-    sequences: tuple[Ids, ...]
-    truncated: tuple[str, ...]
-
-
-def classification(text: Ids, markers: Markers, limit: int) -> Formatted:
-    """Return one sequence of at most `limit` tokens."""
-    kept, truncated = _fit({"text": len(text)}, limit - 2)
-    return Formatted(([markers.start, *text[:kept], markers.extract],), truncated)
-
-
-def entailment(premise: Ids, hypothesis: Ids, markers: Markers, limit: int) -> Formatted:
-    """Return one sequence of at most `limit` tokens."""
-    kept, truncated = _fit({"premise": len(premise), "hypothesis": len(hypothesis)}, limit - 3)
-    return Formatted((_pair(premise[:kept], hypothesis[:kept], markers),), truncated)
-
-
-def similarity(first: Ids, second: Ids, markers: Markers, limit: int) -> Formatted:
-    """Return both orders of the pair, each of at most `limit` tokens."""
-    kept, truncated = _fit({"first": len(first), "second": len(second)}, limit - 3)
-    first, second = first[:kept], second[:kept]
-    return Formatted((_pair(first, second, markers), _pair(second, first, markers)), truncated)
-
-
-def multiple_choice(context: Ids, question: Ids, choices: Sequence[Ids], markers: Markers, limit: int) -> Formatted:
-    """Return a sequence of at most `limit` tokens for each choice; nothing stands between context and question."""
-    lengths = {"context": len(context), "question": len(question), "choices": max(map(len, choices))}
-    kept, truncated = _fit(lengths, limit - 3)
-    asked = context[:kept] + question[:kept]
-    return Formatted(tuple(_pair(asked, choice[:kept], markers) for choice in choices), truncated)
-
-
-def format_example(task_format: str, fields: Sequence[Any], markers: Markers, limit: int) -> Formatted:
-    """Return an example's sequences, given the ids of each of FORMAT_FIELDS (a sequence of ids for each choice).
-
-    ValueError when `limit` does not hold the markers and a token of each field.
-    """
-    return _FORMATS[task_format](*fields, markers, limit)
-
-
-_FORMATS: dict[str, Callable[..., Formatted]] = {
-    "classification": classification,
-    "entailment": entailment,
-    "similarity": similarity,
-    "multiple-choice": multiple_choice,
-}
-
-
-def _pair(first: Ids, second: Ids, markers: Markers) -> Ids:
-    return [markers.start, *first, markers.delimiter, *second, markers.extract]
-
-
-def _fit(lengths: Mapping[str, int], room: int) -> tuple[int, tuple[str, ...]]:
-    """Return how many tokens each field may keep, the most that fit into `room`, and which fields have more."""
-    if room < len(lengths):
-        raise ValueError(f"no room for {' and '.join(lengths)}: {max(0, room)} tokens beside the markers")
-    kept = max(lengths.values())  # or else the largest share with sum(min(length, share)) <= room
-    in_order = sorted(lengths.values())
-    for i, length in enumerate(in_order):
-        share = room // (len(in_order) - i)
-        if length > share:
-            kept = share
-            break
-        room -= length
-    return kept, tuple(name for name, length in lengths.items() if length > kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,14 +114,12 @@ def encode_examples(
     """
     if taken := {*markers} & set(tokenizer.get_vocab().values()):
         raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
-    texts = _encode_texts(tokenizer, examples)
+    ids_of = _encode_texts(tokenizer, examples)
     ids, ends = array("i"), array("q", [0])
     truncated: Counter[str] = Counter()
     n_truncated = sequences_per_example = 0
     for example in examples:
-        fields = [
-            texts[field] if isinstance(field, str) else [texts[text] for text in field] for field in example.fields
-        ]
+        fields = [ids_of(field) if isinstance(field, str) else [*map(ids_of, field)] for field in example.fields]
         formatted = format_example(task_format, fields, markers, limit)
         sequences_per_example = sequences_per_example or len(formatted.sequences)
         if (found := len(formatted.sequences)) != sequences_per_example:
@@ -225,22 +135,8 @@ def encode_examples(
     return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated)
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """Ids of texts: text number n is ids[offsets[n] : offsets[n + 1]]."""
-
-    numbers: dict[str, int]
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def __getitem__(self, text: str) -> list[int]:
-        number = self.numbers[text]
-        ids: list[int] = self.ids[self.offsets[number] : self.offsets[number + 1]].tolist()
-        return ids
-
-
-def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> _Texts:
-    """Encode every text once: many share a context or a premise."""
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Callable[[str], list[int]]:
+    """Encode every text once, for many share a context or a premise; return what gives a text's ids."""
     numbers: dict[str, int] = {}
     for example in examples:
         for field in example.fields:
@@ -250,7 +146,13 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example
     for number, part in encode_documents(tokenizer, (Piece(text, number, "") for text, number in numbers.items())):
         ids.frombytes(part.astype(np.int32).tobytes())
         lengths[number + 1] += len(part)
-    return _Texts(numbers, np.array(ids, np.int32), np.cumsum(lengths))
+    flat, offsets = np.array(ids, np.int32), np.cumsum(lengths)
+
+    def ids_of(text: str) -> list[int]:
+        found: list[int] = flat[offsets[numbers[text]] : offsets[numbers[text] + 1]].tolist()
+        return found
+
+    return ids_of
 
 
 def _targets(examples: Sequence[Example], target: Target) -> Targets | None:

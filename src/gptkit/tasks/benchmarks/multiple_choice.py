@@ -16,7 +16,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, Score, ending_pairs, per_token, total
 from gptkit.scoring.protocols import Published
-from gptkit.system.json_files import json_object
+from gptkit.system.reading import json_object
 from gptkit.tasks.files import JSON_FIX, lines
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import BINARY, Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1

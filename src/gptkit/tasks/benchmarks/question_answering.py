@@ -22,7 +22,7 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
-from gptkit.system.json_files import json_name, json_object
+from gptkit.system.reading import json_name, json_object
 from gptkit.tasks.files import (
     cell,
     checked_text,
