@@ -190,7 +190,7 @@ def quoted(value: Any) -> str:
     return repr(value)[:60] if value is not None else "missing"
 
 
-def refuse_repeated_examples(examples: Sequence[Example]) -> None:
+def refuse_duplicates(examples: Sequence[Example]) -> None:
     """Raise InputError where two examples have one identifier, by which two evaluations of them are paired."""
     seen: dict[str, str] = {}
     for example in examples:

@@ -184,6 +184,13 @@ def gpt1(measure: str, percent: float, table: int) -> Published:
     return Published("GPT-1", measure, percent / 100, f"GPT-1 paper, table {table}")
 
 
+def gpt2(measure: str, *values: float) -> tuple[Published, ...]:
+    """Return the figures of the GPT-2 paper's table 3: those of its sizes, and perhaps the best before it."""
+    models = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
+    figures = zip(models, values, strict=False)
+    return tuple(Published(model, measure, value, "GPT-2 paper, table 3") for model, value in figures)
+
+
 def best_before_gpt1(value: float, source: str, measure: str = "accuracy") -> tuple[Published, ...]:
     return (Published("best published before GPT-1", measure, value, source),)
 

@@ -15,16 +15,14 @@ from pathlib import Path
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
-from gptkit.scoring.protocols import Published
 from gptkit.tasks.detokenizers import TREEBANK
 from gptkit.tasks.files import checked_text, find_files, lines
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.examples import Example
 
 BLANK = "XXXXX"
 _SENTENCES = 20
 _FIX = "an example is lines 1 to 20, line 21 with question, answer and candidates, and a blank line"
-_MODELS = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
 _PAPER = {"CN": (0.8765, 0.9235, 0.9345, 0.9330, 0.857), "NE": (0.834, 0.871, 0.880, 0.8905, 0.823)}
 _KINDS = {"CN": "common noun", "NE": "named entity", "V": "verb", "P": "preposition"}
 _ABOUT = "P(candidate) x P(rest of the sentence | candidate) after the 20 sentences, on the validation split"
@@ -99,8 +97,7 @@ def _whole(example: Example) -> tuple[str]:
 
 
 def _row(words: str) -> Evaluation:
-    figures = zip(_MODELS, _PAPER.get(words, ()), strict=False)
-    published = tuple(Published(model, "accuracy", value, "GPT-2 paper, table 3") for model, value in figures)
+    published = gpt2("accuracy", *_PAPER.get(words, ()))
     about = f"{_ABOUT}; Treebank tokens written as text (OpenAI's de-tokenizer was never published)"
     raw_about = f"{_ABOUT}; Treebank tokens as they are"
     written, raw = partial(cbt_pairs, write=TREEBANK.detokenize), partial(cbt_pairs, write=str)

@@ -30,7 +30,7 @@ from gptkit.tasks.files import (
     first_whole,
     lines,
     open_rows,
-    refuse_repeated_examples,
+    refuse_duplicates,
     text_cell,
 )
 from gptkit.tasks.task import Evaluation, Loaded, loaded
@@ -68,7 +68,7 @@ def coqa(data: str | None) -> Loaded:
     examples = [turn for number, story in enumerate(stories, 1) for turn in _turns(story, f"{path}:1, story {number}")]
     if not examples:
         raise InputError("no question in this file", where=f"{path}:1", fix=_COQA_FIX)
-    refuse_repeated_examples(examples)
+    refuse_duplicates(examples)
     return loaded(examples, ())
 
 

@@ -29,7 +29,7 @@ from gptkit.scoring.running_text import Reading, Stride, TextProtocol, Texts, co
 from gptkit.system.reading import invalid_utf8
 from gptkit.tasks.detokenizers import ONE_BILLION_WORDS, TREEBANK
 from gptkit.tasks.files import find_files, opened
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.corpora import open_corpus, open_text
 from gptkit.text.examples import Example
 from gptkit.text.pieces import is_blank, passages
@@ -180,16 +180,8 @@ def paper_protocol(detokenize: Callable[[str], str], *word_perplexities: float) 
         "de-tokenised text as one stream in disjoint windows of n_positions, per word of the text before, "
         "the ends of lines among them; the paper published neither its de-tokenizers nor its windows",
         PER_WORD,
-        published=table_3("word_perplexity", *word_perplexities),
+        published=gpt2("word_perplexity", *word_perplexities),
         reading=Reading("as they are", render=written, words=count_words_and_line_ends),
-    )
-
-
-def table_3(measure: str, *values: float) -> tuple[Published, ...]:
-    """Return the figures of GPT-2's table 3, one for each of its sizes."""
-    sizes = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M")
-    return tuple(
-        Published(size, measure, value, "GPT-2 paper, table 3") for size, value in zip(sizes, values, strict=True)
     )
 
 
@@ -231,7 +223,7 @@ def _hutter(
         "mattmahoney.net/dc/enwik8.zip",
         last_twentieth,
         stream,
-        stream.sliding(*table_3(measures[0], *bits)),
+        stream.sliding(*gpt2(measures[0], *bits)),
         stream.sliding_half(),
         overlap=overlap,
         within_lines=True,
