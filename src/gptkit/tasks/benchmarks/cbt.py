@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from gptkit.errors import InputError
@@ -36,26 +37,16 @@ def cbt(data: str | None, *, words: str) -> Loaded:
     file = f"cbtest_{words}_valid_2000ex.txt"
     sets = [(f"{folder}{file}",) for folder in ("", "data/", "CBTest/data/")]
     [path] = find_files(f"cbt-{words.lower()}", data, sets, source="research.facebook.com, CBTest.tgz")
-    examples = [_example(block, path, number) for number, block in enumerate(_blocks(path))]
+    groups = groupby(lines(path), key=lambda line: not line[1].strip())
+    blocks = [list(group) for is_blank, group in groups if not is_blank]
+    examples = [_example(block, path, number) for number, block in enumerate(blocks)]
     if not examples:
         raise InputError("the file is empty", where=f"{path}:1", fix="fetch it again")
     return loaded(examples)
 
 
-def _blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
-    """Yield the lines between blank ones, with their numbers in the file."""
-    block: list[tuple[int, str]] = []
-    for number, line in lines(path):
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
 def _example(block: list[tuple[int, str]], path: Path, number: int) -> Example:
+    """Return the example of lines between blank ones, given with their numbers in the file."""
     sentences = []
     for place, (at, line) in enumerate(block, 1):
         where = f"{path}:{at}"
