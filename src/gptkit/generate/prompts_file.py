@@ -26,8 +26,14 @@ from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import warn_of_slides
 from gptkit.model_files.files import model_files
 from gptkit.system.files import write_atomically
-from gptkit.system.json_files import json_object, json_string
-from gptkit.system.reading import decoded, require_regular, translate_read_errors, unusable_character
+from gptkit.system.reading import (
+    decoded,
+    json_object,
+    json_string,
+    require_regular,
+    translate_read_errors,
+    unusable_character,
+)
 from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import json_string
 from gptkit.system.reading import (
     decoded,
     invalid_utf8,
+    json_string,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
