@@ -79,20 +79,17 @@ class QuantisedLinear(nn.Module):
         self.packed = linear.weight.device.type == "cpu" if packed is None else packed
         weight = F.pad(linear.weight.detach(), (0, -self.in_features % INT4_GROUP))  # for int8's packed product too
         codes, scales = (quantise_int8 if quantization == "int8" else quantise_int4)(weight)
-        if quantization == "int4":
-            codes, scales = self._stored(codes, scales, dtype)
+        if quantization == "int4" and self.packed:  # as the product wants them
+            more = -self.out_features % PACKED_OUTPUTS
+            codes = torch._convert_weight_to_int4pack_for_cpu(F.pad(codes, (0, 0, 0, more)).int(), 1)
+            scales = F.pad(scales, (0, 0, 0, more)).T
+            zero_points = torch.zeros_like(scales)
+            scales = torch.stack([scales, zero_points], dim=-1).to(dtype).contiguous()  # (groups, out, 2)
+        elif quantization == "int4":
+            codes = codes[:, ::2] | codes[:, 1::2] << 4  # two in a byte
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(dtype))
-
-    def _stored(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return int4 codes two in a byte, and scales, as the product wants them."""
-        if not self.packed:
-            return codes[:, ::2] | codes[:, 1::2] << 4, scales
-        more = -self.out_features % PACKED_OUTPUTS
-        codes, scales = F.pad(codes, (0, 0, 0, more)), F.pad(scales, (0, 0, 0, more))
-        with_zero_points = torch.stack([scales.T, torch.zeros_like(scales.T)], dim=-1)  # (groups, out, 2)
-        return torch._convert_weight_to_int4pack_for_cpu(codes.int(), 1), with_zero_points.to(dtype).contiguous()
 
     def forward(self, inputs: Tensor) -> Tensor:
         rows = F.pad(inputs.reshape(-1, self.in_features), (0, -self.in_features % INT4_GROUP))
@@ -132,8 +129,3 @@ def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: to
         if not isinstance(module, QuantisedLinear):  # whose scales keep their own types
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
-
-
-def has_quantised(model: nn.Module) -> bool:
-    """Return whether any layer of the model is quantised."""
-    return any(isinstance(module, QuantisedLinear) for module in model.modules())
