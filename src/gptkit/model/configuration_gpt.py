@@ -30,7 +30,7 @@ from gptkit.model_files.shape import (
     translated,
     unfit,
 )
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
 FOREIGN: dict[str, type[GPT2Config | OpenAIGPTConfig]] = {"gpt2": GPT2Config, "openai-gpt": OpenAIGPTConfig}
