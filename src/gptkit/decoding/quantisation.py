@@ -93,27 +93,22 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         rows = F.pad(inputs.reshape(-1, self.in_features), (0, -self.in_features % INT4_GROUP))
-        product = self._int8(rows) if self.quantization == "int8" else self._int4(rows)
+        if self.quantization == "int8":
+            if self.packed:  # scaled afterwards: the product would want scales in the activations' type
+                product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
+            else:
+                product = rows @ self.codes.to(rows.dtype).T
+            product = (product * self.scales).to(rows.dtype)
+        elif self.packed:
+            product = torch._weight_int4pack_mm_for_cpu(rows, self.codes, INT4_GROUP, self.scales)
+            product = product[:, : self.out_features]
+        else:
+            codes = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).unflatten(1, (-1, INT4_GROUP))
+            weight = (codes.to(rows.dtype) - 8) * self.scales[..., None].to(rows.dtype)  # (out, groups, 32)
+            product = rows @ weight.flatten(1).T
         if self.bias is not None:
             product = product + self.bias
         return product.reshape(*inputs.shape[:-1], self.out_features)
-
-    def _int8(self, rows: Tensor) -> Tensor:
-        if self.packed:  # scaled afterwards: the product would want scales in the activations' type
-            product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
-        else:
-            product = rows @ self.codes.to(rows.dtype).T
-        scaled: Tensor = product * self.scales
-        return scaled.to(rows.dtype)
-
-    def _int4(self, rows: Tensor) -> Tensor:
-        if self.packed:
-            product: Tensor = torch._weight_int4pack_mm_for_cpu(rows, self.codes, INT4_GROUP, self.scales)
-            return product[:, : self.out_features]
-        codes = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1)
-        weight = (codes.unflatten(1, (-1, INT4_GROUP)).to(rows.dtype) - 8) * self.scales[..., None].to(rows.dtype)
-        expanded: Tensor = rows @ weight.flatten(1).T
-        return expanded
 
 
 def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
