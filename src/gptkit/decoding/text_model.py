@@ -62,20 +62,20 @@ class Draft:
         return piece
 
 
+@dataclass
 class Generation:
     """One decoding: iterate once over the pieces of text, then read `drafts`, `slides` and the seconds it took."""
 
-    def __init__(self, decoding: Decoder | BeamSearch, drafts: Sequence[Draft], slides: Sequence[int]) -> None:
-        self.drafts = drafts
-        self.slides = slides  # the tokens kept when the first window slid, if one did
-        self._decoding = decoding
+    decoding: Decoder | BeamSearch
+    drafts: Sequence[Draft]
+    slides: Sequence[int]  # the tokens kept when the first window slid, if one did
 
     def __iter__(self) -> Iterator[TextPiece]:
-        for step in self._decoding:
+        for step in self.decoding:
             draft = self.drafts[step.row]
             piece = draft.take(step)
             if draft.finish_reason is not None and step.finish_reason is None:
-                self._decoding.finish(step.row, draft.finish_reason)
+                self.decoding.finish(step.row, draft.finish_reason)
             yield TextPiece(step.row, piece, draft.finish_reason is not None)
 
     @property
@@ -86,9 +86,9 @@ class Generation:
     @property
     def speed(self) -> dict[str, float]:
         """The seconds of decoding, and all samples' new tokens over them."""
-        seconds = self._decoding.decode_seconds
+        seconds = self.decoding.decode_seconds
         return {
-            "prefill_seconds": self._decoding.prefill_seconds,
+            "prefill_seconds": self.decoding.prefill_seconds,
             "decode_seconds": seconds,
             "tokens_per_second": self.num_tokens / max(seconds, 1e-9),
         }
