@@ -223,7 +223,9 @@ def word_hashes(texts: Iterable[tuple[bool, str]]) -> Iterator[Hashes]:
         if size >= CHUNK_BYTES:
             content, begin = b"".join(waiting), 0
             while len(content) - begin >= CHUNK_BYTES:
-                end = _last_space(content, begin, begin + CHUNK_BYTES)
+                full = begin + CHUNK_BYTES
+                space = max(content.rfind(b" ", begin, full), content.rfind(b"\n", begin, full))
+                end = space if space > begin else full  # a chunk ends at white space, unless a word fills it
                 yield _hashed(content[begin:end])
                 begin = end
             waiting, size = [content[begin:]], len(content) - begin
@@ -258,12 +260,6 @@ def _plain(text: str) -> bytes:
 @functools.lru_cache(maxsize=1 << 12)
 def _foreign(run: bytes) -> bytes:
     return _NO_WORD.sub(" ", run.decode().lower()).encode()
-
-
-def _last_space(content: bytes, begin: int, end: int) -> int:
-    """Return where a chunk ends: at its last white space, or where it is full if a word fills it."""
-    space = max(content.rfind(b" ", begin, end), content.rfind(b"\n", begin, end))
-    return space if space > begin else end
 
 
 def _hashed(content: bytes) -> Hashes:
