@@ -36,20 +36,15 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A measure of both runs over the same items in one order: their columns and values, and the smallest drop that
-    counts, in the measure's unit."""
+    """A measure of both runs over the same items in one order: what the gate compares, the baseline's columns, the
+    values, and the smallest drop that counts, in the measure's unit."""
 
     measure: Measure
+    scores: Scores
     baseline: Columns
-    present: Columns
     before: float
     after: float
     floor: float
-
-    @property
-    def scores(self) -> Scores:
-        """What the gate compares."""
-        return self.measure.statistic.scores(self.baseline, self.present, self.floor)
 
     def comparison(self, found: Finding) -> Comparison:
         """Return what the gate found, in the unit of the measure."""
@@ -114,7 +109,8 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
                 if not math.isfinite(value):
                     raise InputError(f"{full} of the {run} is {value}", fix="check its model and items")
             floor = job.floor if index == 0 and job.floor is not None else measure.floor_below(values[0])
-            pairs[full] = Pair(measure, columns, after.columns, *values, floor)
+            scores = measure.statistic.scores(columns, after.columns, floor)
+            pairs[full] = Pair(measure, scores, columns, *values, floor)
     return pairs
 
 
