@@ -15,9 +15,10 @@ from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.protocols import Answer, Items, Request, ScoredProtocol
 from gptkit.scoring.running_text import Reading, TextProtocol
-from gptkit.tasks.benchmarks.text_corpora import any_text, lm_eval_page
+from gptkit.tasks.benchmarks.perplexity import any_text
 from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_text, lm_eval_words
 from gptkit.tasks.table import EVALUATIONS, kind_of, with_stride
+from gptkit.tasks.text_corpora import lm_eval_page
 from gptkit.text import pieces
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.kinds import train_tokenizer

@@ -1,12 +1,26 @@
-"""What evaluations of texts that a model writes have in common: sentences, and the libraries of the extra `eval`."""
+"""What evaluations of texts that a model writes have in common.
+
+Sentences; short answers to questions, compared with the accepted ones by SQuAD's normalisation: exact match, and F1
+over words; and the libraries of the extra `eval`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gptkit.errors import UsageError
+from gptkit.scoring.protocols import Column, Generated
+from gptkit.text.examples import Example
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # What ends a sentence with the quotes and brackets that close with it, or a line end.
 _END = re.compile(r"""[.!?\u2026]+["'\u2019\u201d\u00bb)\]]*(?=\s|$)|\n""")
@@ -44,6 +58,45 @@ def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
         return True
     following = text[end.end() :].lstrip(" \t")[:1] if end.end() < len(text) else ""
     return following.islower()
+
+
+def normalised(answer: str) -> str:
+    """Return an answer in lower case without ASCII punctuation, articles and superfluous white space.
+
+    SQuAD's rule (Rajpurkar et al. 2016, section 6.1), which CoQA and Natural Questions' open form took over.
+    """
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, accepted: str) -> float:
+    """Return 1 where both are the same once normalised, else 0."""
+    return float(normalised(answer) == normalised(accepted))
+
+
+def token_f1(answer: str, accepted: str) -> float:
+    """Return the harmonic mean of precision and recall of the normalised words; two empty answers agree."""
+    given, wanted = normalised(answer).split(), normalised(accepted).split()
+    if not given or not wanted:
+        return float(given == wanted)
+    same = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * same / (len(given) + len(wanted))
+
+
+def question_prompt(questions: Iterable[str], answers: Iterable[str], question: str) -> str:
+    """Return questions with answers as lines of a prompt, and the question that is to be answered."""
+    turns = [f"Q: {asked}\nA: {answer}\n" for asked, answer in zip(questions, answers, strict=True)]
+    return "".join([*turns, f"Q: {question}\nA:"])
+
+
+def answer_column(
+    score: Callable[[str, Sequence[str]], float], examples: Sequence[Example], texts: Sequence[Generated], field: int
+) -> Column:
+    """Return the score of each text's first line against the accepted answers in a field of its example."""
+    scores = [
+        score(text.text.split("\n", 1)[0].strip(), tuple(example.fields[field]))
+        for example, text in zip(examples, texts, strict=True)
+    ]
+    return np.array(scores, dtype=np.float64)
 
 
 def import_extra(module: str, package: str) -> Any:

@@ -21,7 +21,7 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from gptkit.tasks.benchmarks.multiple_choice import ending_protocols
+from gptkit.tasks.benchmarks.story_cloze import ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import Format, Task
 from gptkit.text.embedded import EmbeddedDocument, embedded_documents

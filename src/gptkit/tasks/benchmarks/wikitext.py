@@ -13,8 +13,8 @@ from pathlib import Path
 
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
-from gptkit.tasks.benchmarks.text_corpora import PER_WORD, Stream, corpus_row, lm_eval_page, paper_protocol, whole_text
 from gptkit.tasks.detokenizers import WIKITEXT, applied, rows
+from gptkit.tasks.text_corpora import PER_WORD, Stream, corpus_row, lm_eval_page, paper_protocol, whole_text
 from gptkit.text.pieces import is_blank
 
 # A line between single = signs is the title of an article; headings within one have more of them.

@@ -1,4 +1,4 @@
-"""Natural Questions' open form: questions, accepted answers, and the pairs that the model is shown."""
+"""Natural Questions' open form: questions, accepted answers, the pairs that the model is shown, what is right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.benchmarks.question_answering import DEFAULT_FEW_SHOT, natural_questions
+from gptkit.scoring.protocols import Generated, GeneratedProtocol
+from gptkit.scoring.written_answers import exact_match
+from gptkit.tasks.benchmarks.natural_questions import (
+    DEFAULT_FEW_SHOT,
+    NATURAL_QUESTIONS,
+    max_over_references,
+    natural_questions,
+)
+from gptkit.text.examples import Example
 
 
 def write(path: Path, count: int, prefix: str) -> None:
@@ -43,3 +51,22 @@ def test_a_bad_row_is_told_with_its_line(tmp_path: Path, line: str, message: str
     (tmp_path / "nq_open_dev.jsonl").write_text(f'{{"question": "who", "answer": ["me"]}}\n{line}\n')
     with pytest.raises(InputError, match=message):
         natural_questions(str(tmp_path))
+
+
+def test_an_open_answer_is_right_or_wrong_with_its_confidence() -> None:
+    [protocol] = NATURAL_QUESTIONS.protocols
+    assert isinstance(protocol, GeneratedProtocol)
+    asked = [
+        Example(("who sang it", ("The Who", "Who"), ("when", "where"), ("1914", "Paris")), None, "x:1", str(number))
+        for number in range(3)
+    ]
+    assert protocol.prompt(asked[0]) == "Q: when\nA: 1914\nQ: where\nA: Paris\nQ: who sang it\nA:"
+    texts = [Generated(" the who\n\nQ:", 0.75), Generated("Queen", 0.5), Generated("", 0.0)]
+    items = protocol.items(asked, texts)
+    assert items.columns["exact_match"].tolist() == items.columns["correct"].tolist() == [1, 0, 0]
+    assert items.columns["confidence"].tolist() == [0.75, 0.5, 0.0]
+
+
+def test_exact_match_takes_the_nearest_answer() -> None:
+    assert max_over_references(exact_match, "The Beatles.", ["Wings", "beatles"]) == 1
+    assert max_over_references(exact_match, "Beatle", ["Wings", "beatles"]) == 0

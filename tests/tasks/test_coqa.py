@@ -1,16 +1,20 @@
-"""CoQA's file: a turn an example, with what was said before and the answers of all people."""
+"""CoQA: a turn is an example, with what was said before and the answers of all people, who are left out in turn."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.benchmarks.question_answering import coqa
+from gptkit.scoring.protocols import Generated, GeneratedProtocol
+from gptkit.scoring.written_answers import exact_match, token_f1
+from gptkit.tasks.benchmarks.coqa import COQA, coqa, leave_one_out
+from gptkit.text.examples import Example
 
 
 def said(*texts: str) -> list[dict[str, Any]]:
@@ -75,3 +79,25 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(InputError, match=message):
             coqa(str(tmp_path))
+
+
+def test_a_turn_sees_the_story_and_the_answers_that_people_gave() -> None:
+    [protocol] = COQA.protocols
+    assert isinstance(protocol, GeneratedProtocol)
+    fields = ("cnn", "A cat lay in a barn.", ("Who?", "Old?"), ("A cat", "no"), "Where?", ("in a barn", "barn", "hay"))
+    turn = Example(fields, None, "x:1, story 1, turn 3", "s 3")
+    assert protocol.prompt(turn) == "A cat lay in a barn.\n\nQ: Who?\nA: A cat\nQ: Old?\nA: no\nQ: Where?\nA:"
+    items = protocol.items([turn], [Generated(" The barn.\nQ: What?", math.nan)])
+    # F1 with each person: 2/3, 1, 0; without each in turn the best is 1, 2/3, 1
+    assert items.columns["answer_f1"].tolist() == [pytest.approx((1 + 2 / 3 + 1) / 3)]
+    assert items.columns["exact_match"].tolist() == [pytest.approx(2 / 3)]
+    assert items.groups == {"domain": ("cnn",)}
+
+
+def test_coqa_leaves_out_each_person_in_turn() -> None:
+    people = ["white", "in a barn", "barn"]
+    # against each: 0, 2/3, 1; the best of the others is 1, 1 and 2/3
+    assert leave_one_out(token_f1, "barn", people) == pytest.approx((1 + 1 + 2 / 3) / 3)
+    assert leave_one_out(exact_match, "barn", people) == pytest.approx(2 / 3)
+    assert leave_one_out(token_f1, "white", ["white", "black"]) == pytest.approx(0.5)
+    assert leave_one_out(token_f1, "white", ["white"]) == 1

@@ -1,0 +1,130 @@
+"""CoQA: questions of a conversation about a story (GPT-2 paper, section 3.5).
+
+coqa-dev-v1.0.json is a list of stories with questions and the answers of several people. Answers are compared with
+them by SQuAD's normalisation: exact match, and F1 over words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gptkit.errors import InputError
+from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
+from gptkit.scoring.written_answers import answer_column, exact_match, question_prompt, token_f1
+from gptkit.system.reading import json_name, json_object
+from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_duplicates, text_cell
+from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.text.examples import Example
+
+FILES = (("coqa-dev-v1.0.json",), ("coqa-dev*.json",), ("dev*.json",))
+_FIX = 'CoQA\'s file is one JSON object {"version": "1.0", "data": [...]}; fetch it again'
+
+
+def coqa(data: str | None) -> Loaded:
+    """Return an example a turn: (domain, story, earlier questions, their answers, question, accepted answers).
+
+    The first of the accepted answers is that of the conversation itself, and it is what later turns see. UsageError
+    without data; InputError, with the file and the story's number, for whatever is not as it should be.
+    """
+    [path] = find_files("coqa", data, FILES, source="stanfordnlp.github.io/coqa")
+    content = json_object("\n".join(text for _, text in lines(path)), f"{path}:1", _FIX)
+    stories = _listed(content, "data", f"{path}:1")
+    examples = [turn for number, story in enumerate(stories, 1) for turn in _turns(story, f"{path}:1, story {number}")]
+    if not examples:
+        raise InputError("no question in this file", where=f"{path}:1", fix=_FIX)
+    refuse_duplicates(examples)
+    return loaded(examples, ())
+
+
+def _turns(story: Any, where: str) -> Iterator[Example]:
+    _require(story, dict, "a story", where)
+    name, text = text_cell(story, "id", where), text_cell(story, "story", where)
+    domain = text_cell(story, "source", where)
+    questions = [checked_text(text, "question", where) for text in _said(story, "questions", where)]
+    others = cell(story, "additional_answers", where) if "additional_answers" in story else {}
+    _require(others, dict, "'additional_answers'", where)
+    people = [_said(story, "answers", where), *(_said(others, key, where) for key in sorted(others))]
+    for answers in people:
+        if len(answers) != len(questions):
+            message = f"{len(answers)} answers to {len(questions)} questions"
+            raise InputError(message, where=where, fix="every person answers every question; fetch the file again")
+    for turn, question in enumerate(questions):
+        before = tuple(questions[:turn]), tuple(people[0][:turn])
+        accepted = tuple(answers[turn] for answers in people)
+        place = f"{where}, turn {turn + 1}"
+        yield Example((domain, text, *before, question, accepted), None, place, f"{name} {turn + 1}")
+
+
+def _said(holder: Mapping[str, Any], key: str, where: str) -> list[str]:
+    """Return the texts of a list of turns; an answer may be empty."""
+    texts = []
+    for number, turn in enumerate(_listed(holder, key, where), 1):
+        place = f"{where}, {key} {number}"
+        _require(turn, dict, "a turn", place)
+        text = cell(turn, "input_text", place)
+        texts.append("" if text == "" else checked_text(text, "input_text", place))
+    return texts
+
+
+def _listed(holder: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    return list(_require(cell(holder, key, where), list, repr(key), where))
+
+
+def _require(value: Any, kind: type, what: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        message = f"{what} is a JSON {json_name(value)}, where a JSON {json_name(kind())} belongs"
+        raise InputError(message, where=where, fix=_FIX)
+    return value
+
+
+def leave_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
+    """Return the score as CoQA's official script takes it: the mean, over people, of the best among all the others.
+
+    So a model and a person, who cannot be compared with themselves, face equally many answers. An only answer counts
+    as it is.
+    """
+    if len(people) == 1:
+        return score(answer, people[0])
+    scores = [score(answer, person) for person in people]
+    others = (max(scores[:left] + scores[left + 1 :]) for left in range(len(scores)))
+    return sum(others) / len(scores)
+
+
+def _prompt(example: Example) -> str:
+    _, story, questions, answers, question, _ = example.fields
+    return f"{story}\n\n{question_prompt(questions, answers, str(question))}"
+
+
+def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
+    def official(score: Callable[[str, str], float]) -> Column:
+        return answer_column(lambda answer, people: leave_one_out(score, answer, people), examples, texts, field=5)
+
+    columns = {"answer_f1": official(token_f1), "exact_match": official(exact_match)}
+    domains = tuple(str(example.fields[0]) for example in examples)
+    return Items(tuple(example.identifier for example in examples), columns, {"domain": domains})
+
+
+_CONVERSATION = GeneratedProtocol(
+    "conversation",
+    "the story, the turns so far with people's answers, then A:, greedy, cut at the line end; "
+    "F1 over words as the official script takes it, each person left out in turn",
+    ("answer_f1", "exact_match"),
+    published=(Published("GPT-2 1542M", "answer_f1", 0.55, "Radford et al. 2019, section 3.5"),),
+    chance=0.0,
+    prompt=_prompt,
+    items=_items,
+    options={"greedy": True, "max_new_tokens": 32, "stop": ("\n",)},
+)
+
+COQA = Evaluation(
+    name="coqa",
+    about="questions of a conversation about a story",
+    data="coqa-dev-v1.0.json",
+    load=coqa,
+    protocols=(_CONVERSATION,),
+    size=7_983,
+    texts=lambda example: (str(example.fields[1]), str(example.fields[4])),
+)
+
+BENCHMARKS = (COQA,)
