@@ -15,9 +15,8 @@ from gptkit.decoding.torch_engine import generate
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files.files import model_presets
-from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
-from gptkit.pretrain.job import PretrainRun
+from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import ModelCard, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
@@ -145,21 +144,16 @@ def _write(
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
-    console.table(str(result["run_dir"]), ("figure", "value"), _result_rows(result))
+    console.table(str(result["run_dir"]), ("figure", "value"), list(_figures(result).items()))
 
 
-def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a result's figures for a table, each with its unit in its name."""
-    return [(name, _shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
-
-
-def _shown(value: Any) -> str:
-    """Return a figure as people read it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+def _figures(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return a result's figures as people read them, by their names with the units."""
+    found = {name: result[key] for key, name in FIGURES.items() if result.get(key) is not None}
+    return {
+        name: f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+        for name, value in found.items()
+    }
 
 
 def _model_card(
@@ -179,6 +173,6 @@ def _model_card(
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
-        measured=dict(_result_rows(result)),
+        measured=_figures(result),
         sample=trained.sample,
     )

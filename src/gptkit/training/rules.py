@@ -104,14 +104,18 @@ def choose_compile(
     return pays, None
 
 
-def choose_micro_batch(
-    hardware: Hardware, *, rows: int, sequence_length: int, parameters: int, n_layer: int, n_embd: int
-) -> int:
-    """Return the most sequences of one forward pass, by cache on a CPU and by memory on a GPU, `rows` at most."""
+def choose_micro_batch(hardware: Hardware, model: Any, *, rows: int, sequence_length: int) -> int:
+    """Return the most sequences of a GPT's forward pass, by cache on a CPU, by memory on a GPU; `rows` at most.
+
+    The backward pass keeps per token, layer and unit of width, under 16-bit autocast and flash attention, about 48
+    bytes: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key, value and attention's
+    output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
+    """
     tokens = CPU_TOKENS if hardware.kind == "cpu" else CUDA_TOKENS
     if hardware.memory is not None:
-        free = hardware.memory * (1 - RESERVED_SHARE) - 16 * parameters  # weights, gradients and two moments in fp32
-        tokens = min(tokens, int(free / activation_bytes(n_layer, n_embd)))
+        in_fp32 = 16 * model.num_parameters()  # weights, gradients and two moments
+        free = hardware.memory * (1 - RESERVED_SHARE) - in_fp32
+        tokens = min(tokens, int(free / (48 * model.config.n_layer * model.config.n_embd)))
     return max(1, min(rows, tokens // sequence_length))
 
 
@@ -142,22 +146,15 @@ def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
     return f"{idle}: give --micro-batch {-(-rows // processes)} (another micro-batch draws other dropout)"
 
 
-def activation_bytes(n_layer: int, n_embd: int) -> int:
-    """Return about how many bytes the backward pass keeps per token under 16-bit autocast and flash attention.
+def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float:
+    """Return the FLOPs of a GPT's training step per token: 6N for the weights, 6 L d T for causal attention.
 
-    Per layer and unit of width 48: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key,
-    value and attention's output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
+    N leaves out the position embeddings, which are looked up, not multiplied, and `idle` parameters. Attention is half
+    of the usual 12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
     """
-    return 48 * n_layer * n_embd
-
-
-def flops_per_token(parameters: int, *, n_layer: int, n_embd: int, sequence_length: int) -> float:
-    """Return the FLOPs of a training step per token: 6N for the weights, 6 L d T for causal attention.
-
-    `parameters` leaves out the position embeddings, which are looked up, not multiplied. Attention is half of the usual
-    12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
-    """
-    return 6.0 * (parameters + n_layer * n_embd * sequence_length)
+    config = model.config
+    multiplied = model.num_parameters() - config.n_positions * config.n_embd - idle
+    return float(6 * (multiplied + config.n_layer * config.n_embd * sequence_length))
 
 
 def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choices:
