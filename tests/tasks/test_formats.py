@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.tasks.formats import (
-    FORMAT_FIELDS,
+from gptkit.tasks.encoding import (
     Formatted,
     Markers,
     format_example,
 )
+from gptkit.tasks.task import FORMAT_FIELDS
 
 S, D, E = 100, 101, 102
 MARKERS = Markers(start=S, delimiter=D, extract=E)

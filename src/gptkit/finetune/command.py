@@ -43,6 +43,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
+    # Auto never compiles here, where nearly every batch has a length of its own.
     choices = session.check(_as_recorded(options), command="finetune")
     session.on_main(lambda: _check(options))
     if console.recipe_note:
@@ -221,7 +222,7 @@ class _Runs:
             "version": gptkit.__version__,
         }
         command = self.session.console.command_line
-        card = report.model_card(run, trained.choices, result, command=command)
+        card = report.card_of(run, trained.choices, result, command=command)
         with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, run.model, inputs.tokenizer, card)

@@ -18,7 +18,7 @@ from gptkit.model_files.files import model_presets
 from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
 from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.model_card import ModelCard, model_facts, write_model, write_start
+from gptkit.report.model_card import model_card, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import separator_id
@@ -135,7 +135,7 @@ def _write(
         "seed": options.seed,
         "version": gptkit.__version__,
     }
-    card = _model_card(options, inputs, trained, result, command=console.command_line)
+    card = _card(options, inputs, trained, result, command=console.command_line)
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
@@ -156,14 +156,14 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _model_card(
+def _card(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
-) -> ModelCard:
+) -> str:
     """Return the card of a finished run."""
     text = inputs.text
     assert text is not None  # a plan has no card
     family = "GPT-2 (layer norms first)" if inputs.model.config.pre_norm else "GPT-1 (layer norms last)"
-    return ModelCard(
+    return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),

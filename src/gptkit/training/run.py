@@ -64,9 +64,9 @@ class Session:
         return cls(accelerator, hardware_of(accelerator.device), console)
 
     def check(self, options: TrainingOptions, *, command: str) -> Choices:
-        """Refuse what can be refused before any file is read, and return the arithmetic of the run: it is not compiled.
+        """Refuse what can be refused before any text is read.
 
-        That auto may compile where it knows how much there is to do is said by `rules.choose`.
+        Return the arithmetic of a run that compiles only where it is told to: how much there is to do is not known.
         """
 
         def refuse() -> Choices:
