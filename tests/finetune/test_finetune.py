@@ -27,7 +27,8 @@ from gptkit.cli.main import main
 from gptkit.finetune import command
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.tasks.encoding import Markers, encode_examples
+from gptkit.tasks.encoding import encode_examples
+from gptkit.tasks.formats import Markers
 from gptkit.tasks.own import carried_task
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS

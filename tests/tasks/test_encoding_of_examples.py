@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.errors import InputError
-from gptkit.tasks.encoding import EncodedExamples, Markers, Target, encode_examples, format_example, soft_scores
+from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft_scores
+from gptkit.tasks.formats import Markers, format_example
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 from gptkit.text.tokenizers.byte_level import train as train_byte_level

@@ -12,8 +12,7 @@ import torch
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, checked, copied, transposed
-from gptkit.system.json_files import read_json
-from gptkit.system.reading import require_regular
+from gptkit.system.reading import read_json, require_regular
 
 LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
     "attn.c_attn.weight",

@@ -144,7 +144,7 @@ class _Runs:
             self._train(options, directory)
         for name in predicted_splits(inputs.task, options):
             _predict(name, inputs.splits[name], inputs.task, directory.path, self.choices, session)
-        result = session.on_main(lambda: RunDirectory(directory.path, "finetune", lock=None).result)
+        result = session.on_main(lambda: read_result(directory.path))
         assert result is not None
         return result
 

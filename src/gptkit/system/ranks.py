@@ -87,8 +87,10 @@ def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
     if folder is None:
         return False
     is_collateral = isinstance(error, OtherRankFailed)
-    if is_collateral:
-        _wait_for_any(folder)  # the launcher ends all ranks when the first has ended
+    deadline = time.monotonic() + 5
+    # The launcher ends all ranks when the first has ended, so what follows from another's error waits for that.
+    while is_collateral and not any(folder.glob(ERRORS)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
     path = folder / f"error-{os.environ.get('RANK', '0') if rank is None else rank}.json"
     with contextlib.suppress(OSError):
@@ -96,13 +98,6 @@ def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
         path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
         return True
     return False
-
-
-def _wait_for_any(folder: Path, seconds: float = 5.0) -> None:
-    """Wait until some rank has left an error."""
-    deadline = time.monotonic() + seconds
-    while not any(folder.glob(ERRORS)) and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 class RankError(NamedTuple):

@@ -1,16 +1,6 @@
 """The examples of a split as token ids: flat arrays, from which any choice of examples becomes a padded batch.
 
 texts -> ids of each text, once -> sequences of each example -> (example, sequence, length)
-
-What a GPT reads of an example (GPT-1 paper, section 3.3 and figure 1):
-
-    classification    start text extract
-    entailment        start premise delimiter hypothesis extract
-    similarity        start first delimiter second extract, and the same with second before first
-    multiple-choice   start context question delimiter choice extract, for each choice
-
-One rule cuts what is too long: every field keeps its first c tokens, with the largest c that fits the limit. So the
-longest field gives first, no marker is ever lost, and the two orders of a pair and all choices see the same tokens.
 """
 
 from __future__ import annotations
@@ -20,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.tasks.task import FORMAT_FIELDS, Target
+from gptkit.tasks.formats import Markers, format_example
+from gptkit.tasks.task import Target
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.encoding import encode_documents
@@ -34,69 +25,12 @@ from gptkit.text.tokenizers.encoding import encode_documents
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = list[int]
 Targets = NDArray[np.int64] | NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 HIGHEST_SCORE = 5  # of STS-B, whose soft scores are distributions over 0 to 5
 PADDING_ID = 0
 LENGTH_MULTIPLE = 8  # of padded lengths: a library or a compiler makes a kernel for every shape that it has not seen
-
-
-class Markers(NamedTuple):
-    """Ids of the tokens that fine-tuning adds; no text spells them."""
-
-    start: int
-    delimiter: int
-    extract: int
-
-
-@dataclass(frozen=True)
-class Formatted:
-    """The sequences of one example, and the names of the fields that were cut."""
-
-    sequences: tuple[Ids, ...]
-    truncated: tuple[str, ...]
-
-
-def format_example(task_format: str, fields: Sequence[Any], markers: Markers, limit: int) -> Formatted:
-    """Return an example's sequences of at most `limit` tokens, and the names of the fields that were cut.
-
-    `fields` are the ids of each of FORMAT_FIELDS, a sequence of ids for each choice; nothing stands between context and
-    question. ValueError when `limit` does not hold the markers and a token of each field.
-    """
-    names = FORMAT_FIELDS[task_format]
-    room = limit - (2 if task_format == "classification" else 3)
-    if room < len(names):
-        raise ValueError(f"no room for {' and '.join(names)}: {max(0, room)} tokens beside the markers")
-    lengths = [
-        max(map(len, field)) if name == "choices" else len(field) for name, field in zip(names, fields, strict=True)
-    ]
-    kept = _largest_share(sorted(lengths), room)
-    truncated = tuple(name for name, length in zip(names, lengths, strict=True) if length > kept)
-
-    def pair(first: Ids, second: Ids) -> Ids:
-        return [markers.start, *first, markers.delimiter, *second, markers.extract]
-
-    if task_format == "multiple-choice":
-        context, question, choices = fields
-        asked = context[:kept] + question[:kept]
-        return Formatted(tuple(pair(asked, choice[:kept]) for choice in choices), truncated)
-    heads = [field[:kept] for field in fields]
-    if task_format == "classification":
-        return Formatted(([markers.start, *heads[0], markers.extract],), truncated)
-    orders = (heads, heads[::-1]) if task_format == "similarity" else (heads,)
-    return Formatted(tuple(pair(*order) for order in orders), truncated)
-
-
-def _largest_share(lengths: Sequence[int], room: int) -> int:
-    """Return the largest share with sum(min(length, share)) <= room, the longest length if all fit; sorted lengths."""
-    for i, length in enumerate(lengths):
-        share = room // (len(lengths) - i)
-        if length > share:
-            return share
-        room -= length
-    return lengths[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +107,7 @@ def encode_examples(
     *,
     target: Target,
 ) -> EncodedExamples:
-    """Return the examples, one at least, in sequences of at most `limit` tokens; see above for what is cut.
+    """Return the examples, one at least, in sequences of at most `limit` tokens; see `formats` for what is cut.
 
     Texts are encoded as such: none can yield a marker, ValueError if the tokenizer has an entry of such an id.
     InputError names an example that has no label where others have one, or another number of choices than the first.

@@ -20,8 +20,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
-from gptkit.system.json_files import json_object
-from gptkit.system.reading import invalid_utf8, require_regular, translate_parquet_errors, translate_read_errors
+from gptkit.system.reading import (
+    invalid_utf8,
+    json_object,
+    require_regular,
+    translate_parquet_errors,
+    translate_read_errors,
+)
 from gptkit.tasks.task import KeyedRows, Kind
 from gptkit.text.examples import Example
 

@@ -20,7 +20,8 @@ from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.protocols import Items, Protocol, Published
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices, Markers
+from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices
+from gptkit.tasks.formats import Markers
 from gptkit.tasks.own import TASK_FILE, carried_task
 from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task

@@ -32,8 +32,8 @@ from typing import Any, cast
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
+from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
-from gptkit.system.yaml_files import Entry, read_yaml
 from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]

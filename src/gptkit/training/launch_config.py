@@ -12,7 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from gptkit.errors import UsageError, suggest
 from gptkit.recipes import recipes_root
-from gptkit.system.yaml_files import read_yaml
+from gptkit.system.reading import read_yaml
 
 DEFAULT = Path(config_args.default_config_file)
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")

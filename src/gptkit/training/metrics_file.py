@@ -10,7 +10,7 @@ from typing import Any
 
 from gptkit.errors import AGAIN, InputError
 from gptkit.system import files
-from gptkit.system.json_files import json_object
+from gptkit.system.reading import json_object
 from gptkit.system.run_layout import METRICS
 
 

@@ -14,9 +14,8 @@ import psutil
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from gptkit.console import Console
+from gptkit.console import Console, Progress
 from gptkit.errors import Diverged, InputError
-from gptkit.progress import Progress
 from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
@@ -196,7 +195,7 @@ class RunReporter:
                 case CheckpointEvent():
                     progress.checkpoint(event.step)
                 case NoticeEvent():
-                    progress.notice(event.message)
+                    progress.say(event.message)
                 case FinishEvent():
                     finish = event
         return finish

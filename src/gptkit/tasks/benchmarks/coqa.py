@@ -11,7 +11,7 @@ from typing import Any
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, leave_one_out, token_f1, turns
-from gptkit.system.json_files import json_name, json_object
+from gptkit.system.reading import json_name, json_object
 from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_repeated_examples, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
