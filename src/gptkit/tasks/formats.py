@@ -11,11 +11,9 @@ longest field gives first, no marker is ever lost, and the two orders of a pair 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-from gptkit.tasks.task import FORMAT_FIELDS
 
 Ids = list[int]
 
@@ -36,34 +34,59 @@ class Formatted:
     truncated: tuple[str, ...]
 
 
+def classification(text: Ids, markers: Markers, limit: int) -> Formatted:
+    """Return one sequence of at most `limit` tokens."""
+    kept, truncated = _fit({"text": len(text)}, limit - 2)
+    return Formatted(([markers.start, *text[:kept], markers.extract],), truncated)
+
+
+def entailment(premise: Ids, hypothesis: Ids, markers: Markers, limit: int) -> Formatted:
+    """Return one sequence of at most `limit` tokens."""
+    kept, truncated = _fit({"premise": len(premise), "hypothesis": len(hypothesis)}, limit - 3)
+    return Formatted((_pair(premise[:kept], hypothesis[:kept], markers),), truncated)
+
+
+def similarity(first: Ids, second: Ids, markers: Markers, limit: int) -> Formatted:
+    """Return both orders of the pair, each of at most `limit` tokens."""
+    kept, truncated = _fit({"first": len(first), "second": len(second)}, limit - 3)
+    first, second = first[:kept], second[:kept]
+    return Formatted((_pair(first, second, markers), _pair(second, first, markers)), truncated)
+
+
+def multiple_choice(context: Ids, question: Ids, choices: Sequence[Ids], markers: Markers, limit: int) -> Formatted:
+    """Return a sequence of at most `limit` tokens for each choice; nothing stands between context and question."""
+    lengths = {"context": len(context), "question": len(question), "choices": max(map(len, choices))}
+    kept, truncated = _fit(lengths, limit - 3)
+    asked = context[:kept] + question[:kept]
+    return Formatted(tuple(_pair(asked, choice[:kept], markers) for choice in choices), truncated)
+
+
 def format_example(task_format: str, fields: Sequence[Any], markers: Markers, limit: int) -> Formatted:
-    """Return an example's sequences of at most `limit` tokens, and the names of the fields that were cut.
+    """Return an example's sequences, given the ids of each of FORMAT_FIELDS (a sequence of ids for each choice).
 
-    `fields` are the ids of each of FORMAT_FIELDS, a sequence of ids for each choice; nothing stands between context and
-    question. ValueError when `limit` does not hold the markers and a token of each field.
+    ValueError when `limit` does not hold the markers and a token of each field.
     """
-    names = FORMAT_FIELDS[task_format]
-    room = limit - (2 if task_format == "classification" else 3)
-    if room < len(names):
-        raise ValueError(f"no room for {' and '.join(names)}: {max(0, room)} tokens beside the markers")
-    lengths = [
-        max(map(len, field)) if name == "choices" else len(field) for name, field in zip(names, fields, strict=True)
-    ]
-    kept = _largest_share(sorted(lengths), room)
-    truncated = tuple(name for name, length in zip(names, lengths, strict=True) if length > kept)
+    return _FORMATS[task_format](*fields, markers, limit)
 
-    def pair(first: Ids, second: Ids) -> Ids:
-        return [markers.start, *first, markers.delimiter, *second, markers.extract]
 
-    if task_format == "multiple-choice":
-        context, question, choices = fields
-        asked = context[:kept] + question[:kept]
-        return Formatted(tuple(pair(asked, choice[:kept]) for choice in choices), truncated)
-    heads = [field[:kept] for field in fields]
-    if task_format == "classification":
-        return Formatted(([markers.start, *heads[0], markers.extract],), truncated)
-    orders = (heads, heads[::-1]) if task_format == "similarity" else (heads,)
-    return Formatted(tuple(pair(*order) for order in orders), truncated)
+_FORMATS: dict[str, Callable[..., Formatted]] = {
+    "classification": classification,
+    "entailment": entailment,
+    "similarity": similarity,
+    "multiple-choice": multiple_choice,
+}
+
+
+def _pair(first: Ids, second: Ids, markers: Markers) -> Ids:
+    return [markers.start, *first, markers.delimiter, *second, markers.extract]
+
+
+def _fit(lengths: Mapping[str, int], room: int) -> tuple[int, tuple[str, ...]]:
+    """Return how many tokens each field may keep, the most that fit into `room`, and which fields have more."""
+    if room < len(lengths):
+        raise ValueError(f"no room for {' and '.join(lengths)}: {max(0, room)} tokens beside the markers")
+    kept = _largest_share(sorted(lengths.values()), room)
+    return kept, tuple(name for name, length in lengths.items() if length > kept)
 
 
 def _largest_share(lengths: Sequence[int], room: int) -> int:
