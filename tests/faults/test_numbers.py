@@ -27,8 +27,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
-from gptkit.training.events import Event, StepEvent
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import Event, MicroBatching, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions

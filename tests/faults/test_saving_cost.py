@@ -22,7 +22,7 @@ BOUND, SECONDS = 0.05, 10
 def timed(words: list[str], target: Path) -> NoReturn:
     """Be gptkit, leaving the seconds of each save and of a step."""
     from gptkit.training import run as training_run
-    from gptkit.training.events import CheckpointEvent, FinishEvent
+    from gptkit.training.job import CheckpointEvent, FinishEvent
 
     train = training_run.train
     saves: list[float] = []

@@ -17,7 +17,7 @@ from gptkit.system.run_layout import all_steps
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, StopEvaluation
 from gptkit.training.checkpoints import load_weights, newest_committed, read_state
-from gptkit.training.events import Event, FinishEvent
+from gptkit.training.job import Event, FinishEvent
 from gptkit.training.plans import Plan
 
 VALUES = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.9, 10: 0.8, 12: 0.1}  # the best is step 4: of equals the earlier

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from training_toy import bits_equal, everything, options, rows, supervised, toy, toy_loss, toy_train
 
-from gptkit.training.events import CheckpointEvent, StepEvent
+from gptkit.training.job import CheckpointEvent, StepEvent
 from gptkit.training.optimizers import ALL_LAYERS, Layer, OptimizerSet, Rate, build_optimizer
 from gptkit.training.plans import Plan
 

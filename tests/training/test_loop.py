@@ -32,8 +32,7 @@ from gptkit.errors import Diverged, Interrupted
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, MicroBatch, StopEvaluation
 from gptkit.training.checkpoints import newest_committed, read_state
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.job import MicroBatching
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, FinishEvent, MicroBatching, NoticeEvent, StepEvent
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.plans import Plan

@@ -11,10 +11,9 @@ from training_toy import bits_equal, everything, options, rows, step_rows, super
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.training.muon import Muon, orthogonalise, shaped_update
-from gptkit.training.openai_adam import OpenAIAdam
 from gptkit.training.optimizers import OPTIMIZERS, build_optimizer
 from gptkit.training.options import OptimizerName
+from gptkit.training.own_optimizers import Muon, OpenAIAdam, orthogonalise, shaped_update
 from gptkit.training.plans import Plan
 from gptkit.training.schedules import learning_rate_factor
 

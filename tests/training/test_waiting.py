@@ -22,8 +22,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.objective import language_modeling_loss
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
-from gptkit.training.events import StepEvent
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
+from gptkit.training.job import LossFunction, MicroBatching, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.options import TrainingOptions

@@ -22,8 +22,7 @@ from gptkit.errors import GptkitError
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.events import Event, StepEvent
-from gptkit.training.job import Evaluate, MicroBatching, TrainingJob
+from gptkit.training.job import Evaluate, Event, MicroBatching, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions

@@ -33,11 +33,11 @@ from gptkit.training.finished_runs import lost_result, newest_model, read_result
 from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
+from gptkit.training.metrics import check_tracker
 from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
 from gptkit.training.run_directory import RunDirectory, check_run
 from gptkit.training.step import autocast
-from gptkit.training.trackers import check_tracker
 
 
 def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:

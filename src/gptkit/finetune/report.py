@@ -13,7 +13,7 @@ from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE
 from gptkit.tasks.task import Task
 from gptkit.text.embedded import LICENCE
-from gptkit.training.events import FinishEvent
+from gptkit.training.job import FinishEvent
 from gptkit.training.rules import Choices
 
 # The rows of the paper's table 5.

@@ -23,10 +23,10 @@ from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.hardware import Hardware
 from gptkit.training.memory import keep_freed_memory
+from gptkit.training.metrics import check_tracker
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import asks_for_more_steps
-from gptkit.training.trackers import check_tracker
 
 
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:

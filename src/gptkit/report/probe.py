@@ -12,8 +12,7 @@ from typing import NamedTuple, cast
 from accelerate import Accelerator
 
 from gptkit.training import rules
-from gptkit.training.events import EvalEvent, Event, StepEvent
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import EvalEvent, Event, MicroBatching, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.memory import PeakMemory
 

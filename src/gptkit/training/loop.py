@@ -25,8 +25,7 @@ from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
 from gptkit.training.checkpoints import RunState
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.job import TrainingJob
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.memory import fitting_micro_batch, may_run_out
 from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, Trainer, uncompiled

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gptkit.training.muon import Muon
-from gptkit.training.openai_adam import OpenAIAdam
 from gptkit.training.options import OptimizerName, TrainingOptions
+from gptkit.training.own_optimizers import Muon, OpenAIAdam
 
 Groups = list[dict[str, Any]]
 

@@ -21,8 +21,8 @@ class Plan:
     `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
     the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
     the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `skip_spikes` leaves steps
-    out whose loss or gradient leaps (see `spikes`). `identity` (the options that may not change, hashes of data and
-    tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
+    out whose loss or gradient leaps (see `step.SpikeHistory`). `identity` (the options that may not change, hashes of
+    data and tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
     """
 
     steps: int

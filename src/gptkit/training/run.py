@@ -21,18 +21,17 @@ from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
 from gptkit.training import rules, sharding
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
 from gptkit.training.finished_runs import lost_result
 from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
-from gptkit.training.job import TrainingJob
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.loop import train
+from gptkit.training.metrics import Tracker
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, open_run
 from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
-from gptkit.training.trackers import Tracker
 
 T = TypeVar("T")
 Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of the main process alone

@@ -1,7 +1,7 @@
 """A run's directory: opened and locked, rewound to its newest checkpoint, and closed with the result.
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
-metrics.jsonl     see metrics_file.py; what is no row is moved to metrics.jsonl.damaged
+metrics.jsonl     see metrics.py; what is no row is moved to metrics.jsonl.damaged
 start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
 snapshots/        weights alone; see checkpoints.py
@@ -46,10 +46,10 @@ from gptkit.training.checkpoints import (
     read_state,
     refuse_other_identity,
 )
-from gptkit.training.events import StepEvent
 from gptkit.training.finished_runs import lost_result, read_result
+from gptkit.training.job import StepEvent
 from gptkit.training.manifests import rows_defect
-from gptkit.training.metrics_file import append_row, read_rows, rewind_rows
+from gptkit.training.metrics import append_row, read_rows, rewind_rows
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run_identity import config_text, refuse_changes
 

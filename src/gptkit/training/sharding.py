@@ -17,8 +17,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from gptkit.errors import UsageError
-from gptkit.training.muon import Muon
 from gptkit.training.optimizers import OptimizerSet
+from gptkit.training.own_optimizers import Muon
 
 ASKED, VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"  # as accelerate launch sets them
 
