@@ -20,7 +20,7 @@ from gptkit.errors import InputError
 from gptkit.system.run_layout import all_steps
 from gptkit.training import processes
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.plans import Plan
+from gptkit.training.job import Plan
 
 
 @pytest.fixture(scope="module")

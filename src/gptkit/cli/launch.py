@@ -6,15 +6,12 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from gptkit.console import Console
 from gptkit.system import ranks
 from gptkit.system.limits import usable_processors
 from gptkit.training.options import TrainingOptions
-
-if TYPE_CHECKING:
-    from gptkit.training.launch_config import LaunchConfig
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
@@ -29,15 +26,21 @@ def run(
     if options.accelerate_config is None and (options.dry_run or options.num_processes in (None, 1)):
         return command(options, console)  # before torch is imported for nothing
 
+    import torch
+
     from gptkit.training import launching, sharding
 
-    config = _config(options, console)
+    config = launching.launch_config_of(options)
+    if config is not None:
+        console.say(config.summary())
     if options.dry_run:
         processes = options.num_processes or (config.num_processes if config else None)
         if config is not None and config.sharded and processes != 1:
             sharding.refuse_muon(options.optimizer)
         return command(dataclasses.replace(options, num_processes=processes), console)
-    plan = launching.plan_launch(options, config, gpus=_gpus(), cores=usable_processors(), environment=os.environ)
+    plan = launching.plan_launch(
+        options, config, gpus=torch.cuda.device_count(), cores=usable_processors(), environment=os.environ
+    )
     if plan is None:
         console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
@@ -70,23 +73,3 @@ def _in_rank(options: Options, world: ranks.World, console: Console) -> Options:
         launched = f"{world.size} process{'es were' if world.size > 1 else ' was'} launched already"
         console.warn(f"{launched}; num_processes {options.num_processes} is not used")
     return dataclasses.replace(options, num_processes=world.size)
-
-
-def _config(options: TrainingOptions, console: Console) -> LaunchConfig | None:
-    """Return the file that is named, else the user's default, if there is one; say what comes from it."""
-    from gptkit.training.launch_config import DEFAULT, config_path, read_launch_config
-
-    named = options.accelerate_config
-    if named is None and not DEFAULT.is_file():
-        return None
-    config = read_launch_config(DEFAULT if named is None else config_path(named))
-    if options.num_processes is not None:
-        config = dataclasses.replace(config, num_processes=None)  # the option beats it
-    console.say(config.summary())
-    return config
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

@@ -18,9 +18,8 @@ from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, ShouldStop
 from gptkit.training.hardware import Hardware
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
+from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.rules import Choices
 from gptkit.training.schedules import Schedule
 

@@ -13,7 +13,7 @@ from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE
 from gptkit.tasks.task import Task
 from gptkit.text.embedded import LICENCE
-from gptkit.training.job import FinishEvent
+from gptkit.training.checkpoints import RunState
 from gptkit.training.rules import Choices
 
 # The rows of the paper's table 5.
@@ -24,9 +24,7 @@ VARIANT_TITLES = {
 }
 
 
-def run_result(
-    run: FinetuneRun, path: Path, best: Mapping[str, Any], finish: FinishEvent, **more: Any
-) -> dict[str, Any]:
+def run_result(run: FinetuneRun, path: Path, best: Mapping[str, Any], finish: RunState, **more: Any) -> dict[str, Any]:
     """Return what one run came to; `best` is the row of its best step, which is the one that the model keeps."""
     options, inputs = run.options, run.inputs
     assert finish.best_step is not None

@@ -12,9 +12,8 @@ from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
 from gptkit.training.batches import Batches
 from gptkit.training.hardware import Hardware
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
 from gptkit.training.rules import Choices
 from gptkit.training.schedules import steps_before_decay
 

@@ -83,10 +83,8 @@ def known_peak(hardware: Hardware, precision: str) -> float | None:
     """Return the peak FLOP/s of a known GPU in fp32, bf16 or fp16, else None."""
     if hardware.kind != "cuda":
         return None
-    for name, half, single in PEAKS:
-        if name in hardware.name:
-            return single if precision == "fp32" else half
-    return None
+    known = (single if precision == "fp32" else half for name, half, single in PEAKS if name in hardware.name)
+    return next(known, None)
 
 
 @cache  # a study asks for every run

@@ -1,7 +1,8 @@
 """What a verb hands to the training loop, and what the loop tells while it trains.
 
-A job is a model, its batches and loss, an optimizer, and when to do what. Of one step the events come in this order:
-evaluation, row, checkpoint.
+A job is a model, its batches and loss, an optimizer, and the plan of when to do what, made from the options that every
+run has. Of one step the events come in this order: evaluation, row, checkpoint. The last event of a run that came to
+its end is the state in which it did.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
+from gptkit.training.checkpoints import RunState
 from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.plans import Plan
-from gptkit.training.schedules import Schedule
+from gptkit.training.options import TrainingOptions
+from gptkit.training.rules import Choices
+from gptkit.training.run_identity import identity_values
+from gptkit.training.schedules import Schedule, learning_rate_factor
+
+SNAPSHOTS, SMALL_MODEL = 8, 50_000_000  # parameters below which snapshots cost little
 
 LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
 Evaluate = Callable[[ShouldStop], Mapping[str, float]]  # raises StopEvaluation once it is told to stop
@@ -55,6 +61,50 @@ class MicroBatching:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
+
+    `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
+    the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
+    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `skip_spikes` leaves steps
+    out whose loss or gradient leaps (see `step.SpikeHistory`). `identity` (the options that may not change, hashes of
+    data and tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
+    """
+
+    steps: int
+    log_every: int = 10
+    eval_every: int | None = None
+    save_every: int | None = None
+    keep_checkpoints: int = 2
+    snapshots: int = 0
+    decay_start: int | None = None
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: str = "fp32"
+    compile: bool = False
+    best_by: str | None = None
+    skip_spikes: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_eval_due(self, step: int) -> bool:
+        return step == self.steps or _divides(self.eval_every, step)
+
+    def is_save_due(self, step: int) -> bool:
+        return step in (self.steps, self.decay_start) or _divides(self.save_every, step)
+
+    def is_snapshot_due(self, step: int) -> bool:
+        return step * self.snapshots // self.steps > (step - 1) * self.snapshots // self.steps
+
+    def is_log_due(self, step: int) -> bool:
+        return step in (1, self.steps) or _divides(self.log_every, step)
+
+
+def _divides(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """One training run of any verb.
 
@@ -71,6 +121,57 @@ class TrainingJob:
     plan: Plan
     evaluate: Evaluate | None = None
     flops_per_token: float = 0.0
+
+
+def snapshots_of(options: TrainingOptions, parameters: int) -> int:
+    """Return how many snapshots a run keeps: as asked, else SNAPSHOTS of a small model."""
+    if options.snapshots is not None:
+        return options.snapshots
+    return SNAPSHOTS if parameters < SMALL_MODEL else 0
+
+
+def make_plan(
+    options: TrainingOptions,
+    choices: Choices,
+    *,
+    steps: int,
+    eval_every: int,
+    parameters: int,
+    identity: Mapping[str, str],
+    best_by: str | None = None,
+    decay_start: int | None = None,
+) -> Plan:
+    """Return the plan of `steps` updates; `eval_every` counts where no option does, `identity` adds to the options'."""
+    evaluate_every = options.eval_every or eval_every
+    return Plan(
+        steps=steps,
+        log_every=options.log_every,
+        eval_every=evaluate_every,
+        save_every=options.save_every or evaluate_every,
+        keep_checkpoints=options.keep_checkpoints,
+        snapshots=snapshots_of(options, parameters),
+        decay_start=decay_start,
+        clip_norm=options.clip_norm,
+        seed=options.seed,
+        precision=choices.precision,
+        compile=choices.compile,
+        best_by=best_by,
+        skip_spikes=options.on_spike == "skip",
+        identity={**identity_values(options), **identity},
+        choices=choices.facts(),
+    )
+
+
+def make_schedule(options: TrainingOptions, *, steps: int, warmup_steps: float) -> Schedule:
+    """Return the learning rate of each step as a share of the peak."""
+    return lambda step: learning_rate_factor(
+        options.schedule,
+        step,
+        total_steps=steps,
+        warmup_steps=warmup_steps,
+        decay_steps=options.decay_steps,
+        final=options.final_learning_rate,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,23 +241,4 @@ class NoticeEvent:
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinishEvent:
-    """The last event of a run that came to its end, totals over all its attempts; times in seconds.
-
-    `best_step` is the step whose evaluation was the best by `Plan.best_by`, its checkpoint kept.
-    """
-
-    step: int
-    tokens: int
-    train_seconds: float
-    compile_seconds: float
-    elapsed_seconds: float
-    best_step: int | None = None
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.train_seconds if self.train_seconds else 0.0
-
-
-Event = StepEvent | EvalEvent | CheckpointEvent | NoticeEvent | FinishEvent
+Event = StepEvent | EvalEvent | CheckpointEvent | NoticeEvent | RunState

@@ -94,7 +94,9 @@ class Tracker:
         where = {"logging_dir": str(run)} if tracker_class.requires_logging_directory else {}
         self._tracker = tracker_class("gptkit" if name != "tensorboard" else "tensorboard", **where)
         self._tracker.start()
-        self._tracker.store_init_configuration({key: _plain(value) for key, value in config.items()})
+        plain = (bool, int, float, str)
+        told = {key: value if isinstance(value, plain) else str(value) for key, value in config.items()}
+        self._tracker.store_init_configuration(told)
 
     def log(self, event: StepEvent) -> None:
         """Send a row."""
@@ -103,7 +105,3 @@ class Tracker:
 
     def close(self) -> None:
         self._tracker.finish()
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else str(value)

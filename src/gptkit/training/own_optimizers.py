@@ -7,7 +7,7 @@ both tensors on the device, so that no step waits for the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from itertools import groupby
 from typing import Any
 
@@ -63,10 +63,14 @@ class Muon(HeldOptimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             present = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for is_fused in (True, False):
-                alike = [parameter for parameter in present if (id(parameter) in self._fused_qkv) == is_fused]
-                for matrices in _of_one_shape(alike):
-                    self._update(matrices, group, is_fused=is_fused)
+            for (is_fused, shape), alike in groupby(sorted(present, key=self._kind), key=self._kind):
+                matrices, most = list(alike), max(1, MAX_STACKED // math.prod(shape))
+                for start in range(0, len(matrices), most):
+                    self._update(matrices[start : start + most], group, is_fused=is_fused)
+
+    def _kind(self, matrix: Tensor) -> tuple[bool, tuple[int, ...]]:
+        """Return what matrices that are orthogonalised together have in common."""
+        return id(matrix) in self._fused_qkv, tuple(matrix.shape)
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any], *, is_fused: bool) -> None:
         states = [self.state[matrix] for matrix in matrices]
@@ -104,16 +108,6 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
         gram = x @ x.mT  # (n, short, short)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).float()
-
-
-def _of_one_shape(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield lists of matrices of one shape, each list small enough to be stacked."""
-    for shape, same in groupby(
-        sorted(matrices, key=lambda matrix: tuple(matrix.shape)), key=lambda matrix: matrix.shape
-    ):
-        found = list(same)
-        most = max(1, MAX_STACKED // shape.numel())
-        yield from (found[i : i + most] for i in range(0, len(found), most))
 
 
 class OpenAIAdam(HeldOptimizer):
