@@ -92,8 +92,7 @@ def hf_step(precision: str, *, dynamic: bool) -> Callable[[], object]:
 def gptkit_step(precision: str) -> Callable[[], object]:
     import torch
 
-    from gptkit.finetune.batches import finetuning_batches
-    from gptkit.finetune.job import CPU_TOKENS, double_heads_loss
+    from gptkit.finetune.job import CPU_TOKENS, double_heads_loss, finetuning_batches
     from gptkit.finetune.options import FinetuneOptions
     from gptkit.finetune.transfer import HeadSpec, add_task_head
     from gptkit.model.configuration_gpt import GPTConfig

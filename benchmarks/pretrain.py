@@ -78,7 +78,7 @@ def hf_step(precision: str, compiles: bool) -> Callable[[], object]:
 def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
-    from gptkit.pretrain.objective import language_modeling_loss
+    from gptkit.pretrain.job import language_modeling_loss
     from gptkit.pretrain.options import PretrainOptions
     from gptkit.training.batches import MicroBatch
     from gptkit.training.memory import keep_freed_memory

@@ -50,7 +50,7 @@ UNSTABLE = (  # what a line says of the clock, the machine and the process, and 
     (r"\b(pid|process|rank \d+ \(pid) \d+", r"\1 N"),
     (r"gptkit-error-\w+\.log", "gptkit-error-N.log"),
     (r"\bgptkit(\s*\|)? \d+\.\d+\.\d+", r"gptkit\1 VERSION"),
-    (r"[\d.,]+ ([\w ]+)/s\b", r"N \1/s"),
+    (r"[\d.,]+ ([a-zA-Z][\w ]*)/s\b", r"N \1/s"),  # in `lr 9.40e-03  812 tokens/s` not the 03
     (r"\bmfu [\d.]+%", "mfu N%"),
     (r"\b(elapsed|eta) [-\d:]+", r"\1 N"),
     (r"\b[\d.,]+ (s|ms|seconds|minutes)\b", r"N \1"),

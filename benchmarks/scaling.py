@@ -14,7 +14,7 @@ import torch
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.inputs import flops_per_token
-from gptkit.pretrain.objective import VALIDATION_TOKENS
+from gptkit.pretrain.job import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import MEASURED_ON, MFU, RESERVE, duration, size
 from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, memory, state_on_meta, train_seconds

@@ -31,7 +31,7 @@ from gptkit.cli.main import main
 from gptkit.finetune import command as finetune_command
 from gptkit.finetune import job as finetuning_job
 from gptkit.pretrain import command as pretrain_command
-from gptkit.pretrain import objective as pretraining_objective
+from gptkit.pretrain import job as pretraining_job
 from gptkit.tasks import heads
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batch, Share, StepWork
@@ -95,7 +95,7 @@ def count_all_reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch reads 
 
 def watch_evaluation() -> None:
     """Note every window and every example that this rank evaluates."""
-    windows, evaluate_head = pretraining_objective._validation_batches, finetuning_job.evaluate_head
+    windows, evaluate_head = pretraining_job._validation_batches, finetuning_job.evaluate_head
 
     def noted_windows(*arguments: Any) -> Iterator[Batch]:
         for batch in windows(*arguments):
@@ -106,7 +106,7 @@ def watch_evaluation() -> None:
             model, Noted(**{field.name: getattr(examples, field.name) for field in fields(examples)}), **named
         )
 
-    pretraining_objective._validation_batches = noted_windows
+    pretraining_job._validation_batches = noted_windows
     finetuning_job.evaluate_head = heads.evaluate_head = noted_evaluation
 
 

@@ -15,7 +15,7 @@ from gptkit.cli.main import main
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.pretrain.objective import language_modeling_loss
+from gptkit.pretrain.job import language_modeling_loss
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.training.batches import MicroBatch
 from gptkit.training.job import MicroBatching, Plan, TrainingJob

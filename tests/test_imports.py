@@ -16,9 +16,9 @@ import gptkit
 PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 BASE = {"errors", "options", "recipes", "system"}
-SCREEN = {"console", "progress"}
 MODEL = BASE | {"text", "model", "model_files"}
-CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | SCREEN
+VERBS = ("pretrain", "finetune", "generate", "evaluate", "manage", "convert")
+CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | {"console"}
 # Each part, and what of the others it may import: cli -> verbs -> tasks -> (decoding, scoring, training, report) ->
 # (model, text) -> errors. No verb imports another.
 MAY_IMPORT = {
@@ -26,18 +26,19 @@ MAY_IMPORT = {
     "options": set(),
     "recipes": {"errors", "options", "system"},
     "system": {"errors"},
-    "progress": {"system"},
-    "console": {"system", "progress"},
+    "console": {"system"},
     "text": BASE,
     "model_files": {"errors", "recipes", "system"},
     "model": BASE | {"text", "model_files"},
     "decoding": MODEL,
     "scoring": MODEL,
-    "training": MODEL | SCREEN,
-    "report": MODEL | SCREEN | {"training"},
+    "training": MODEL | {"console"},
+    "report": MODEL | {"console"} | {"training"},
     "tasks": MODEL | {"scoring", "training"},
-    **dict.fromkeys(("pretrain", "finetune", "generate", "evaluate", "manage", "convert"), CORE),
-    "cli": BASE | SCREEN | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
+    **dict.fromkeys(VERBS, CORE),
+    "cli": BASE
+    | {"console"}
+    | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options"}
@@ -54,7 +55,6 @@ THIRD_PARTY = {
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
     "recipes": {"yaml"},
     "console": {"rich"},
-    "progress": {"rich"},
     "cli": {"typer", "torch"},
     "__main__": set(),
 } | {name: set() for name in STANDARD_LIBRARY_ALONE}

@@ -28,7 +28,7 @@ from gptkit.recipes import (
     recipes_of,
     recipes_root,
 )
-from gptkit.system.yaml_files import MAX_BYTES
+from gptkit.system.reading import LARGEST_YAML
 
 OPTIONS = [row.options for row in COMMANDS]
 
@@ -125,8 +125,12 @@ def test_binary_recipes_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_huge_missing_and_odd_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
-    for name, part in (("huge.yaml", "1 MB"), ("none.yaml", "not found"), ("", "not a regular file")):
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (LARGEST_YAML + 1))
+    for name, part in (
+        ("huge.yaml", "1 MB"),
+        ("none.yaml", "not found.*see gptkit recipes ls"),
+        ("", "not a regular file"),
+    ):
         with pytest.raises(UsageError, match=part):
             read_recipe(tmp_path / name, PretrainOptions)
 

@@ -1,5 +1,6 @@
-"""What users see: results on stdout, the rest on stderr; live on a terminal, occasional plain lines elsewhere.
+"""What users see: results on stdout, the rest on stderr.
 
+The progress of a long job is a few lines that redraw themselves on a terminal, occasional plain lines elsewhere.
 Whatever comes from models, data or file names passes `safe_text` on its way out, and rich never reads it as markup.
 rich is imported only where something is drawn on a terminal.
 """
@@ -7,21 +8,29 @@ rich is imported only where something is drawn on a terminal.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from gptkit.progress import LiveProgress, LiveTally, Progress, Tally
 from gptkit.system.terminal import has_colour, is_live, json_line, safe_text
 
 if TYPE_CHECKING:
     import rich.console
+    import rich.table
 
-Display = TypeVar("Display", Progress, Tally)
+Display = TypeVar("Display", "Progress", "Tally")
+_NUMBER = re.compile(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?")
+
+_STEP_LINES = 100
+_EVALUATION_LINES = 40
+_TALLY_LINES = 20
+_TALLY_PAUSE = 3.0  # seconds between two lines
 
 
 class Console:
@@ -102,13 +111,31 @@ class Console:
         """
         if self._silent or self.json:
             return
-        head = [safe_text(name) for name in columns]
+        title, head = safe_text(title), [safe_text(name) for name in columns]
         cells = [[safe_text("n/a" if cell is None else str(cell)).replace("\n", "\\n") for cell in row] for row in rows]
-        right = [bool(cells) and all(_is_number(row[index]) for row in cells) for index in range(len(head))]
-        if has_colour(self._stdout, self._environment):
-            self._rich_table(safe_text(title), head, cells, right, colours)
-        else:
-            self._print(_plain_table(safe_text(title), head, cells, right) + "\n")
+        right = [bool(cells) and all(_NUMBER.fullmatch(row[index]) for row in cells) for index in range(len(head))]
+        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+        if not has_colour(self._stdout, self._environment):
+            lines = [
+                "  ".join(
+                    cell.rjust(width) if to_right else cell.ljust(width)
+                    for cell, width, to_right in zip(row, widths, right, strict=True)
+                ).rstrip()
+                for row in (head, ["-" * width for width in widths], *cells)
+            ]
+            self._print("\n".join([title, *lines] if title else lines) + "\n")
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
+        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
+            table.box, table.pad_edge, table.collapse_padding = None, False, True
+        for name, to_right in zip(head, right, strict=True):
+            table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
+        for number, row in enumerate(cells):
+            table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
+        screen.print(table)
 
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
@@ -117,13 +144,11 @@ class Console:
 
     def progress(self, total_steps: int) -> AbstractContextManager[Progress]:
         """Return a context that shows the training inside it, up to `total_steps`."""
-        kind = LiveProgress if self._shows_live() else Progress
-        return self._drawn(kind(total_steps, self.say))
+        return self._drawn(Progress(total_steps, self.say, live=self._shows_live()))
 
     def tally(self, total: int, done: int = 0, noun: str = "samples") -> AbstractContextManager[Tally]:
         """Return a context that shows how many of `total` samples are done, `done` of them from the start."""
-        kind = LiveTally if self._shows_live() else Tally
-        return self._drawn(kind(total, done, self.say, noun))
+        return self._drawn(Tally(total, done, self.say, noun, live=self._shows_live()))
 
     def _shows_live(self) -> bool:
         return not self._silent and is_live(self._stderr, self._environment)
@@ -131,7 +156,7 @@ class Console:
     @contextlib.contextmanager
     def _drawn(self, display: Display) -> Iterator[Display]:
         """Draw what a live display renders twice a second; lines of the log go above it."""
-        if not isinstance(display, LiveProgress | LiveTally):
+        if not display.live:
             yield display
             return
         from rich.live import Live
@@ -177,39 +202,153 @@ class Console:
             emoji=False,
         )
 
-    def _rich_table(
-        self,
-        title: str,
-        head: Sequence[str],
-        cells: Sequence[Sequence[str]],
-        right: Sequence[bool],
-        colours: Sequence[str],
-    ) -> None:
+
+class Progress:
+    """A training run: lines that redraw themselves where it is `live`, a bar, the latest figures and sample of text.
+
+    Elsewhere it is plain lines, at most about 100 of steps and 40 of validations, however long it is.
+    """
+
+    def __init__(self, total_steps: int, say: Callable[[str], None], *, live: bool = False) -> None:
+        self.total_steps = total_steps
+        self.say = say
+        self.live = live
+        self._began = time.monotonic()
+        self._origin: tuple[int, float] | None = None
+        self._next_step = 0
+        self._next_evaluation = 0
+        self._step = 0
+        self._end: float | None = None
+        self._figures: dict[str, str] = {}
+        self._sample = ""
+
+    def step(self, step: int, figures: Mapping[str, str]) -> None:
+        """Show a logged step's figures by name."""
+        left = self.eta(step)
+        self._step, self._end = step, None if left is None else time.monotonic() + left
+        self._figures |= figures
+        if self.live or (step < self._next_step and step != self.total_steps):
+            return
+        self._next_step = step + max(1, self.total_steps // _STEP_LINES)
+        shown = [f"{value} {name}" if name.endswith("/s") else f"{name} {value}" for name, value in figures.items()]
+        times = [f"elapsed {_clock(self.elapsed())}", f"eta {_clock(left)}"]
+        self.say("  ".join([f"step {step}/{self.total_steps}", *shown, *times]))
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
+        """Show an evaluation's metrics by name (val loss, bits/byte), with a sample of text."""
+        shown = {name.replace("_per_", "/").replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
+        self._figures |= shown | {"at step": f"{step}"}
+        self._sample = sample or self._sample
+        if self.live or (step < self._next_evaluation and step != self.total_steps):
+            return
+        self._next_evaluation = step + max(1, self.total_steps // _EVALUATION_LINES)
+        self.say("  ".join([f"eval {step}/{self.total_steps}", *(f"{name} {value}" for name, value in shown.items())]))
+        if sample:
+            self.say(f"sample  {_one_line(sample, 160)}")
+
+    def checkpoint(self, step: int) -> None:
+        """Show that a checkpoint is committed; among plain lines one each would be too many."""
+        self._figures["saved"] = f"{step}"
+
+    def elapsed(self) -> float:
+        """Return the seconds since the display began."""
+        return time.monotonic() - self._began
+
+    def eta(self, step: int) -> float | None:
+        """Return the seconds left, from the pace since the first logged step: compiling is left out."""
+        now = time.monotonic()
+        if self._origin is None or self._origin[0] >= step:
+            self._origin = (step, now)
+            return None
+        first, began = self._origin
+        return (now - began) / (step - first) * (self.total_steps - step)
+
+    def render(self) -> rich.console.Group:
+        """Return what is drawn; rich calls this twice a second."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
-            table.box, table.pad_edge, table.collapse_padding = None, False, True
-        for name, to_right in zip(head, right, strict=True):
-            table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
-        for number, row in enumerate(cells):
-            table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
-        screen.print(table)
+        bar = Table.grid(padding=(0, 2))
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        share = ProgressBar(total=self.total_steps, completed=self._step, width=32)
+        times = Text(f"elapsed {_clock(self.elapsed())}  eta {_clock(left)}")
+        bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, times)
+        figures = Table.grid(padding=(0, 2))
+        figures.add_row(*(Text(name, style="dim") for name in self._figures))
+        figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
+        sample = Text(_one_line(self._sample, 240), style="italic")
+        return Group(bar, figures, sample) if self._sample else Group(bar, figures)
 
 
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?", cell) is not None
+class Tally:
+    """How many of `total` samples, or of what `noun` says, are done, `done` of them before.
+
+    It is a bar that redraws itself where it is `live`, elsewhere plain lines: one at the end, and before it at most
+    about 20, seconds apart.
+    """
+
+    def __init__(
+        self, total: int, done: int, say: Callable[[str], None], noun: str = "samples", *, live: bool = False
+    ) -> None:
+        self.total = total
+        self.done = done
+        self.say = say
+        self.noun = noun
+        self.live = live
+        self.tokens = 0
+        self._before = done
+        self._began = time.monotonic()
+        self._said = 0.0  # when a line was said, in seconds since the start
+
+    def add(self, tokens: int) -> None:
+        """Count one sample more, of so many tokens."""
+        self.tokens += tokens
+        self.reach(self.done + 1)
+
+    def reach(self, done: int) -> None:
+        """Count up to a total of `done`."""
+        before, self.done = self.done, done
+        each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
+        is_time = done == self.total or (done // each > before // each and elapsed >= self._said + _TALLY_PAUSE)
+        if done > before and is_time and not self.live:
+            self._said = elapsed
+            self.say("  ".join([self._count(), *self.figures()]))
+
+    def figures(self) -> list[str]:
+        """Return the pace so far, in words."""
+        elapsed = time.monotonic() - self._began
+        drawn = self.done - self._before
+        left = elapsed / drawn * (self.total - self.done) if drawn else None
+        rate = max(elapsed, 1e-9)
+        speed = f"{self.tokens / rate:,.0f} tokens/s" if self.tokens else f"{drawn / rate:,.0f} {self.noun}/s"
+        return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
+
+    def render(self) -> rich.table.Table:
+        """Return what is drawn."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        row = Table.grid(padding=(0, 2))
+        share = ProgressBar(total=max(1, self.total), completed=self.done, width=24)
+        row.add_row(Text(self._count()), share, Text("  ".join(self.figures())))
+        return row
+
+    def _count(self) -> str:
+        return f"{self.noun} {self.done:,}/{self.total:,}"
 
 
-def _plain_table(title: str, head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in (head, ["-" * width for width in widths], *cells)
-    ]
-    return "\n".join([title, *lines] if title else lines)
+def _one_line(text: str, limit: int) -> str:
+    """Return `text` made safe on one line, quoted, cut after `limit` characters."""
+    line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{line[:limit]}..."' if len(line) > limit else f'"{line}"'
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return "-:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

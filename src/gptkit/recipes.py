@@ -15,14 +15,13 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.options import fields_of
-from gptkit.system.yaml_files import Entry, read_yaml
+from gptkit.system.reading import Entry, read_yaml
 
 CONFIG = "config.yaml"
-DEFAULT_RECIPE = "laptop"
 CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -162,7 +161,11 @@ def _shown(text: str) -> str:
 def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> int | float:
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     noun = "a whole number" if kind.type is int else "a number"
-    fix = f"give {noun}{_range(minimum, maximum)}"
+    fix = f"give {noun}"
+    if minimum is not None and maximum is not None:
+        fix += f" between {minimum} and {maximum}"
+    elif minimum is not None or maximum is not None:
+        fix += f" of at most {maximum}" if minimum is None else f" of at least {minimum}"
     try:
         number: int | float = kind.type(text if text.isascii() and text == text.strip() else "")
     except ValueError:
@@ -174,14 +177,6 @@ def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[An
     return number
 
 
-def _range(minimum: float | None, maximum: float | None) -> str:
-    if minimum is not None and maximum is not None:
-        return f" between {minimum} and {maximum}"
-    if minimum is not None:
-        return f" of at least {minimum}"
-    return f" of at most {maximum}" if maximum is not None else ""
-
-
 def read_recipe(path: Path, options: type) -> dict[str, Any]:
     """Return the values that a recipe sets, converted and checked against an options class.
 
@@ -190,16 +185,11 @@ def read_recipe(path: Path, options: type) -> dict[str, Any]:
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
     recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_CURE)
-    for entry, value in recipe.pairs("a recipe"):
-        key, where = entry.word("a key"), entry.where
-        if key not in fields:
-            raise UsageError(f"unknown key {_shown(key)}", where=where, fix=suggest(key[:60], set(fields) - FLAGS_ONLY))
+    for key, value in recipe.entries("a recipe", tuple(fields)).items():
         if key in FLAGS_ONLY:
             fix = f"give the flag --{key.replace('_', '-')}"
-            raise UsageError(f"{key!r} is not a recipe key", where=where, fix=fix)
-        if key in values:
-            raise UsageError(f"the key {key!r} is there twice", where=where, fix="keep one of them")
-        values[key] = _recipe_value(value, kinds[key], fields[key], f"{where}, {key}")
+            raise UsageError(f"{key!r} is not a recipe key", where=value.where, fix=fix)
+        values[key] = _recipe_value(value, kinds[key], fields[key], f"{value.where}, {key}")
     return values
 
 
@@ -218,15 +208,10 @@ def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where
     return parsed if kind.many else parsed[0]
 
 
-class RecipeValues(NamedTuple):
-    """The values of the recipe behind a command line; `default_name` is its name where the line names none."""
-
-    values: dict[str, Any]
-    default_name: str | None = None
-
-
-def recipe_behind(command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None) -> RecipeValues:
-    """Return the values of the recipe behind a command line, converted.
+def recipe_behind(
+    command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None
+) -> tuple[dict[str, Any], str]:
+    """Return the values of the recipe behind a command line, converted, and its name where the line names none.
 
     That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
     the value of the option `recipe_by`, `laptop` without it, if there is one.
@@ -243,20 +228,13 @@ def recipe_behind(command: str, options: type, given: Mapping[str, str], *, reci
                 f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
             )
         refuse_foreign_config(config, command)
-        return RecipeValues(read_recipe(config, options) | {"out": Path(resume)})
-    if "recipe" in given:
-        return RecipeValues(read_recipe(_recipe_path(command, given["recipe"]), options))
-    name = given.get(recipe_by, DEFAULT_RECIPE) if recipe_by else None
-    path = recipes_of(command).get(name) if name else None
-    return RecipeValues(read_recipe(path, options), name) if path else RecipeValues({})
-
-
-def _recipe_path(command: str, name: str) -> Path:
+        return read_recipe(config, options) | {"out": Path(resume)}, ""
     known = recipes_of(command)
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
-    fix = suggest(name, known) if known else "name a YAML file"
-    raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
+    if "recipe" in given:
+        name, path = given["recipe"], Path(given["recipe"])
+        if name not in known and not path.exists() and path.suffix not in (".yaml", ".yml"):
+            fix = suggest(name, known) if known else "name a YAML file"
+            raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
+        return read_recipe(known.get(name, path), options), ""
+    name = given.get(recipe_by, "laptop") if recipe_by else ""
+    return (read_recipe(known[name], options), name) if name in known else ({}, "")

@@ -266,7 +266,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),
-        ("toy -r none.yaml", "file not found (none.yaml)"),
+        ("toy -r none.yaml", "file not found (none.yaml) - see gptkit recipes ls, or name a YAML file"),
         ("toy -r .", "not a regular file (.)"),
         ("toy -r wrong.yaml", "(wrong.yaml:2) - did you mean 'steps'?"),
         ("toy -r wrong.yaml --help", "(wrong.yaml:2)"),

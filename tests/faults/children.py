@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 PRELOADED = ["pytest", "torch", "array_api_compat.torch", "matplotlib.backends.backend_agg", "PIL.JpegImagePlugin"]
-PRELOADED += ["matplotlib.figure", "sklearn.metrics", "typer._adapters", "gptkit.cli.main"]
-PRELOADED += [f"gptkit.{name}" for name in ("pretrain.command", "finetune.command", "evaluate.command", "cli.launch")]
+PRELOADED += ["matplotlib.figure", "sklearn.metrics", "typer._adapters"]
+PRELOADED += [f"gptkit.{name}" for name in ("pretrain.command", "finetune.command", "evaluate.command", "cli.main")]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 PR_SET_PDEATHSIG = 1
 

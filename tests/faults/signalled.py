@@ -109,10 +109,10 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
 
 
 def _many_evaluation_batches() -> None:
-    from gptkit.pretrain import objective
+    from gptkit.pretrain import job
     from gptkit.tasks import heads
 
-    objective.VALIDATION_TOKENS = heads.PREDICTION_TOKENS = 16
+    job.VALIDATION_TOKENS = heads.PREDICTION_TOKENS = 16
 
 
 def _aim(shot: Shot, note: Path) -> None:

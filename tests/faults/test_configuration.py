@@ -25,7 +25,7 @@ from gptkit.cli.failures import as_gptkit_error
 from gptkit.errors import GptkitError, UsageError
 from gptkit.options import fields_of
 from gptkit.recipes import Kind, kinds_of, recipe_keys
-from gptkit.system.yaml_files import DEEPEST, MAX_BYTES
+from gptkit.system.reading import DEEPEST_YAML, LARGEST_YAML
 
 SEED = 21
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
@@ -173,7 +173,7 @@ PAYLOADS = [
     "*a",
     "[&a [1], *a]",
     "{{<<: *a}}",
-    "[" * (DEEPEST + 1) + "1" + "]" * (DEEPEST + 1),
+    "[" * (DEEPEST_YAML + 1) + "1" + "]" * (DEEPEST_YAML + 1),
     "[" * 100_000,
     "{{a: " * 50_000,
     "'unclosed",
@@ -234,13 +234,13 @@ def test_yaml_says_words_and_does_nothing(tmp_path: Path, model: Path, count: An
 
 def whole_files() -> list[bytes]:
     return [
-        b"#" * (10 * MAX_BYTES),
-        b"- " * (MAX_BYTES // 2),
+        b"#" * (10 * LARGEST_YAML),
+        b"- " * (LARGEST_YAML // 2),
         b"a: \xff",
         b"a: \0",
         "a: b".encode("utf-16"),
         LINES.encode(),
-        b"[" * (MAX_BYTES - 1),
+        b"[" * (LARGEST_YAML - 1),
         b"- a\n- b",
         b"words",
         b"2026-13-45: 1",

@@ -24,7 +24,7 @@ from figures import Count, Report
 from gptkit.errors import Diverged
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches
+from gptkit.pretrain.job import language_modeling_loss, pretraining_batches
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
 from gptkit.training.job import Event, MicroBatching, Plan, StepEvent, TrainingJob

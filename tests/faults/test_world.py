@@ -24,8 +24,8 @@ from signalled import SIGNALS, Shot, faults_of, shoot, whole
 from small_runs import SmallRuns, checkpoints_of, identical, rows_of
 
 from figures import Count, Report
-from gptkit.finetune.batches import finetuning_batches
-from gptkit.pretrain.objective import pretraining_batches
+from gptkit.finetune.job import finetuning_batches
+from gptkit.pretrain.job import pretraining_batches
 from gptkit.system.processor import cpu_has_bf16
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.text.blocks import TrainingBlocks

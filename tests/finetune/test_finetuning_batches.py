@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.finetune.batches import finetuning_batches, steps_per_epoch
+from gptkit.finetune.job import finetuning_batches, steps_per_epoch
 from gptkit.tasks import heads
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.heads import evaluation_pieces

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptkit.finetune.predictions import write_predictions
+from gptkit.finetune.report import write_predictions
 from gptkit.tasks.heads import metrics_of, predictions_of, probabilities_of
 from gptkit.tasks.table import TASKS
 from gptkit.text.examples import Example

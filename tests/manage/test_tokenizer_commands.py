@@ -8,8 +8,14 @@ import pytest
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions, run_compare, run_train
-from gptkit.manage.tokenizer_comparison import compare, take
+from gptkit.manage.tokenizer import (
+    TokenizerCompareOptions,
+    TokenizerTrainOptions,
+    compare,
+    run_compare,
+    run_train,
+    take,
+)
 from gptkit.text.corpora import open_corpus
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
@@ -58,25 +64,25 @@ def test_comparing_counts_by_hand(book: str) -> None:
     char, bpe = train_tokenizer("char", texts), train_tokenizer("bpe:257", texts)
     pieces = take(open_corpus([book], "0.1").train.pieces(), 10**6)
     found = compare(char, bpe, pieces)
-    assert (found.first.tokens, found.second.tokens) == (found.text_bytes, found.text_bytes)
-    assert found.first.tokens_per_byte == 1
-    assert found.first.tokens_per_word == pytest.approx(32 / 7, rel=0.01)
-    assert found.shared_entries == len(set(texts[0]) - {" "}) + 2  # the space as "", and the end of text
-    assert not found.same_ids
-    assert found.difference is not None
-    assert (found.difference.token, found.difference.source) == (0, book)
-    assert found.difference.first_text == "the low " == found.difference.second_text
+    assert (found["first"]["tokens"], found["second"]["tokens"]) == (found["text_bytes"], found["text_bytes"])
+    assert found["first"]["tokens_per_byte"] == 1
+    assert found["first"]["tokens_per_word"] == pytest.approx(32 / 7, rel=0.01)
+    assert found["shared_entries"] == len(set(texts[0]) - {" "}) + 2  # the space as "", and the end of text
+    assert not found["same_ids"]
+    assert found["difference"] is not None
+    assert (found["difference"]["token"], found["difference"]["source"]) == (0, book)
+    assert found["difference"]["first_text"] == "the low " == found["difference"]["second_text"]
 
 
 def test_equal_ids_and_the_first_difference(book: str) -> None:
     pieces = take(open_corpus([book], "0.1").train.pieces(), 10**6)
     text = "the low lower lowest of the low\n" * 40
     small, same = train_tokenizer("bpe:262", [text]), train_tokenizer("bpe:262", [text])
-    assert compare(small, same, pieces).same_ids
+    assert compare(small, same, pieces)["same_ids"]
     same.add_tokens(["est"])
-    difference = compare(small, same, pieces).difference
+    difference = compare(small, same, pieces)["difference"]
     assert difference is not None
-    assert "est of" in difference.second_text
+    assert "est of" in difference["second_text"]
 
 
 def test_the_report(book: str, console: Console) -> None:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.pretrain import objective
-from gptkit.pretrain.objective import language_modeling_loss, pretraining_batches, validate
+from gptkit.pretrain import job
+from gptkit.pretrain.job import language_modeling_loss, pretraining_batches, validate
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import StopEvaluation
 
@@ -29,7 +29,7 @@ def model() -> GPTForCausalLM:
 def test_validation_is_the_sum_over_disjoint_windows_of_a_plain_loop(
     model: GPTForCausalLM, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "VALIDATION_TOKENS", 3 * LENGTH)  # batches of three windows
+    monkeypatch.setattr(job, "VALIDATION_TOKENS", 3 * LENGTH)  # batches of three windows
     ids = np.random.default_rng(tokens).integers(0, 13, tokens).astype(np.uint16)
     nll, predictions = 0.0, 0
     with torch.no_grad():

@@ -14,9 +14,8 @@ from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import DENSE_LENGTH, GPTForCausalLM
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report import memory_plan
-from gptkit.report.dry_run import add_probe
+from gptkit.report.dry_run import Probe, add_probe, line_through
 from gptkit.report.memory_plan import Workload
-from gptkit.report.probe import Probe, line_through
 from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.step import autocast

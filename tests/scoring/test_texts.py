@@ -13,11 +13,10 @@ from gptkit.errors import UsageError
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure
-from gptkit.scoring.passage_encoding import encode_passages
 from gptkit.scoring.protocols import Answer, Items, Request, ScoredProtocol
 from gptkit.scoring.running_text import Reading, TextProtocol
-from gptkit.tasks.benchmarks.perplexity import any_text
-from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_page, lm_eval_text, lm_eval_words
+from gptkit.tasks.benchmarks.text_corpora import any_text, lm_eval_page
+from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_text, lm_eval_words
 from gptkit.tasks.table import EVALUATIONS, kind_of, with_stride
 from gptkit.text import pieces
 from gptkit.text.examples import Example
@@ -210,7 +209,7 @@ def test_the_ids_of_passages_are_those_of_the_text(test_data: Path, name: str) -
         tokenizer = load_tokenizer(str(test_data / "tokenizers" / name))
     encoder = Encoder(tokenizer, 512)
     documents = [texts, list(pieces.passages(one_line, within_lines=True)), joined_lines(page), lm_eval_text(page)]
-    for document, parts in zip(documents, encode_passages(tokenizer, documents), strict=True):
+    for document, parts in zip(documents, encoder.encode_passages(documents), strict=True):
         [whole] = encoder.encode(["".join(document)])
         np.testing.assert_array_equal(np.concatenate(parts), whole)
         if name != "gpt1":
@@ -219,6 +218,6 @@ def test_the_ids_of_passages_are_those_of_the_text(test_data: Path, name: str) -
 
 def test_where_no_white_space_parts_two_passages_a_token_across_counts_with_the_second() -> None:
     tokenizer = train_tokenizer("bpe:259", ["abab abab ab ab"])
-    [parts] = encode_passages(tokenizer, [["b", "a", "b", " a"]])
+    [parts] = Encoder(tokenizer, 512).encode_passages([["b", "a", "b", " a"]])
     assert tokenizer.convert_ids_to_tokens(np.concatenate(parts).tolist()) == ["b", "ab", "Ġ", "a"]
     assert list(map(len, parts)) == [1, 0, 1, 2]

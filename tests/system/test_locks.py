@@ -14,7 +14,7 @@ import pytest
 
 import gptkit
 from gptkit.system.cache import cached_file
-from gptkit.system.locks import LOCK, RunLock, open_lock_file
+from gptkit.system.files import LOCK, RunLock, open_lock_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither modes nor a umask")
 
@@ -25,7 +25,7 @@ import os, sys
 from pathlib import Path
 from gptkit.system.cache import cached_file
 from gptkit.errors import GptkitError
-from gptkit.system.locks import RunLock
+from gptkit.system.files import RunLock
 import encodings.idna, filelock
 if os.getuid() == 0:
     os.setgroups([])

@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptkit.errors import InputError, UsageError
-from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.own import TASK_FILE, carried_task, read_task, write_task
 from gptkit.tasks.table import TASKS, find_task
-from gptkit.tasks.task import Task
+from gptkit.tasks.task import FORMAT_FIELDS, Task
 
 WORD = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=12).filter(lambda word: word.strip())
 FILE = st.sampled_from(["a.csv", "folder/b.tsv", "正面 1.jsonl", "*.PARQUET", "it's.csv"])

@@ -12,8 +12,8 @@ import pytest
 
 from gptkit.tasks.benchmarks import demo
 from gptkit.tasks.benchmarks.demo import DEMO_LABELS
-from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.table import TASKS
+from gptkit.tasks.task import FORMAT_FIELDS
 from gptkit.text.corpora import open_corpus
 from gptkit.text.embedded import embedded_documents
 from gptkit.text.examples import Example

@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.tasks.formats import (
-    FORMAT_FIELDS,
-    Formatted,
-    Markers,
-    classification,
-    entailment,
-    format_example,
-    multiple_choice,
-    similarity,
-)
+from gptkit.tasks.formats import Formatted, Markers, format_example
+from gptkit.tasks.task import FORMAT_FIELDS
 
 S, D, E = 100, 101, 102
 MARKERS = Markers(start=S, delimiter=D, extract=E)
@@ -39,7 +31,7 @@ EXAMPLES = st.sampled_from(sorted(FIELDS)).flatmap(lambda name: st.tuples(st.jus
     [(5, [S, 1, 2, 3, E], ()), (4, [S, 1, 2, E], ("text",)), (3, [S, 1, E], ("text",))],
 )
 def test_classification_by_hand(limit: int, sequence: list[int], truncated: tuple[str, ...]) -> None:
-    assert classification([1, 2, 3], MARKERS, limit) == Formatted((sequence,), truncated)
+    assert format_example("classification", ([1, 2, 3],), MARKERS, limit) == Formatted((sequence,), truncated)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +45,7 @@ def test_classification_by_hand(limit: int, sequence: list[int], truncated: tupl
     ],
 )
 def test_entailment_by_hand(limit: int, sequence: list[int], truncated: tuple[str, ...]) -> None:
-    assert entailment([1, 2, 3, 4], [7, 8], MARKERS, limit) == Formatted((sequence,), truncated)
+    assert format_example("entailment", ([1, 2, 3, 4], [7, 8]), MARKERS, limit) == Formatted((sequence,), truncated)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +56,7 @@ def test_entailment_by_hand(limit: int, sequence: list[int], truncated: tuple[st
     ],
 )
 def test_similarity_by_hand(limit: int, sequences: tuple[list[int], ...], truncated: tuple[str, ...]) -> None:
-    assert similarity([1, 2, 3], [7], MARKERS, limit) == Formatted(sequences, truncated)
+    assert format_example("similarity", ([1, 2, 3], [7]), MARKERS, limit) == Formatted(sequences, truncated)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +71,13 @@ def test_similarity_by_hand(limit: int, sequences: tuple[list[int], ...], trunca
 def test_multiple_choice_by_hand(
     question: list[int], limit: int, sequences: tuple[list[int], ...], truncated: tuple[str, ...]
 ) -> None:
-    assert multiple_choice([1, 2, 3], question, [[7], [8, 8, 8]], MARKERS, limit) == Formatted(sequences, truncated)
+    fields = ([1, 2, 3], question, [[7], [8, 8, 8]])
+    assert format_example("multiple-choice", fields, MARKERS, limit) == Formatted(sequences, truncated)
 
 
 def test_empty_texts_leave_the_markers() -> None:
-    assert classification([], MARKERS, 3).sequences == ([S, E],)
-    assert entailment([], [1], MARKERS, 5).sequences == ([S, D, 1, E],)
+    assert format_example("classification", ([],), MARKERS, 3).sequences == ([S, E],)
+    assert format_example("entailment", ([], [1]), MARKERS, 5).sequences == ([S, D, 1, E],)
 
 
 @pytest.mark.parametrize("task_format", FORMAT_FIELDS)
@@ -147,7 +140,7 @@ def test_markers_stand_where_they_belong_and_the_limit_holds(example: tuple[str,
 def test_similarity_of_a_swapped_pair_has_the_same_sequences_swapped(
     first: list[int], second: list[int], limit: int
 ) -> None:
-    there, back = similarity(first, second, MARKERS, limit), similarity(second, first, MARKERS, limit)
+    there, back = (format_example("similarity", pair, MARKERS, limit) for pair in ((first, second), (second, first)))
     assert there.sequences == back.sequences[::-1]
 
 
@@ -155,6 +148,6 @@ def test_similarity_of_a_swapped_pair_has_the_same_sequences_swapped(
 def test_all_choices_follow_the_same_tokens(
     context: list[int], question: list[int], choices: list[list[int]], limit: int
 ) -> None:
-    formatted = multiple_choice(context, question, choices, MARKERS, limit)
+    formatted = format_example("multiple-choice", (context, question, choices), MARKERS, limit)
     before = {tuple(sequence[: sequence.index(D)]) for sequence in formatted.sequences}
     assert len(before) == 1

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError, UsageError
-from gptkit.tasks.formats import FORMAT_FIELDS
 from gptkit.tasks.reading import hub_examples, load_examples
 from gptkit.tasks.table import TASKS, find_task
-from gptkit.tasks.task import Task
+from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.examples import Example
 
 

@@ -8,14 +8,18 @@ import pytest
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.scoring.running_text import Reading
-from gptkit.tasks.benchmarks import enwik8
-from gptkit.tasks.benchmarks.enwik8 import last_twentieth
-from gptkit.tasks.benchmarks.one_billion_words import sentences
-from gptkit.tasks.benchmarks.perplexity import any_text
-from gptkit.tasks.benchmarks.ptb import one_document
+from gptkit.tasks.benchmarks import text_corpora
+from gptkit.tasks.benchmarks.text_corpora import (
+    PER_BYTE,
+    Stream,
+    any_text,
+    corpus_row,
+    last_twentieth,
+    one_document,
+    sentences,
+)
 from gptkit.tasks.benchmarks.wikitext import articles
 from gptkit.tasks.task import Loaded
-from gptkit.tasks.text_corpora import PER_BYTE, Stream, corpus_row
 from gptkit.text import embedded
 from gptkit.text.corpora import open_corpus
 
@@ -63,8 +67,8 @@ def test_files_are_found_in_their_folder_in_any_case(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_test_part_is_the_last_twentieth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
-    monkeypatch.setattr(enwik8, "HUTTER_BYTES", 200)
-    monkeypatch.setattr(enwik8, "HUTTER_TEST_BYTES", 10)
+    monkeypatch.setattr(text_corpora, "HUTTER_BYTES", 200)
+    monkeypatch.setattr(text_corpora, "HUTTER_TEST_BYTES", 10)
     raw = ("x" * 189 + "é" + "tëst 678").encode()[:200]  # the test part begins within é
     path = tmp_path / "enwik8"
     path.write_bytes(raw)
@@ -77,7 +81,7 @@ def test_the_test_part_is_the_last_twentieth(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_published_split_is_90_5_5_million() -> None:
-    assert (enwik8.HUTTER_BYTES, enwik8.HUTTER_TEST_BYTES) == (100_000_000, 5_000_000)
+    assert (text_corpora.HUTTER_BYTES, text_corpora.HUTTER_TEST_BYTES) == (100_000_000, 5_000_000)
 
 
 def write_zip(path: Path, *names: str) -> None:
@@ -102,8 +106,8 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files_are_one_line_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr(enwik8, "HUTTER_BYTES", 200)
-    monkeypatch.setattr(enwik8, "HUTTER_TEST_BYTES", 10)
+    monkeypatch.setattr(text_corpora, "HUTTER_BYTES", 200)
+    monkeypatch.setattr(text_corpora, "HUTTER_TEST_BYTES", 10)
     documents, content, message = BAD[what]
     path = tmp_path / "corpus"
     path.write_bytes(content)

@@ -16,7 +16,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from launch_place import ended, start, wait_for, wait_until_nothing_is_left, watched
 
 import gptkit
-from gptkit.cli.launch import run
+from gptkit.cli.main import run_training
 from gptkit.console import Console
 from gptkit.errors import GptkitError, OtherRankFailed, UsageError
 from gptkit.finetune.options import FinetuneOptions
@@ -169,7 +169,7 @@ def test_both_launchers_set_what_the_shipped_file_of_fsdp2_says(monkeypatch: pyt
 def run_here(options: PretrainOptions, capsys: pytest.CaptureFixture[str]) -> tuple[list[int | None], str]:
     """Return with how many processes the command ran in this process, and what was said."""
     ran: list[int | None] = []
-    run(lambda options, _: ran.append(options.num_processes) or {}, options, ["pretrain"], Console())  # type: ignore[func-returns-value]
+    run_training(lambda options, _: ran.append(options.num_processes) or {}, options, ["pretrain"], Console())  # type: ignore[func-returns-value]
     return ran, capsys.readouterr().err
 
 

@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from gptkit.finetune.batches import finetuning_batches
-from gptkit.finetune.job import double_heads_loss
+from gptkit.finetune.job import double_heads_loss, finetuning_batches
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.pretrain.objective import language_modeling_loss
+from gptkit.pretrain.job import language_modeling_loss
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
 from gptkit.training.job import LossFunction, MicroBatching, Plan, StepEvent, TrainingJob

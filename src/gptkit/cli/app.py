@@ -6,6 +6,7 @@ A recipe's values are Typer's defaults for the command that it is given to. Noth
 from __future__ import annotations
 
 import dataclasses
+import glob
 import inspect
 import os
 import shutil
@@ -19,10 +20,9 @@ from typer.core import TyperCommand, TyperGroup
 
 import gptkit
 from gptkit.cli.commands import COMMANDS, GROUPS, Command
-from gptkit.cli.completion import COMPLETERS
 from gptkit.errors import UsageError, nearest, suggest
 from gptkit.options import OutputOptions, Panel, fields_of
-from gptkit.recipes import Kind, kinds_of, parse_value, recipe_behind, recipe_keys
+from gptkit.recipes import CONFIG, Kind, all_recipes, kinds_of, parse_value, recipe_behind, recipe_keys, recipes_of
 from gptkit.system.terminal import has_colour, safe_text
 
 PANELS = get_args(Panel)
@@ -64,19 +64,13 @@ def make_app() -> Any:
             groups[group] = typer.Typer(cls=_Group)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         command = type("_Command", (_Command,), {"row": row})
-        groups[group].command(name, cls=command, help=_help(row.options), epilog=_examples(row.examples))(
-            _signature(row)
-        )
+        paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_values_of(row))
     program = typer.main.get_command(app)
     for option in program.params:
         option.default = False  # as None, the flags of completion would import pydantic
     return program
-
-
-def _help(options: type) -> str:
-    """Return the docstring of a command's options, a paragraph a line."""
-    paragraphs = (inspect.getdoc(options) or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _show_version(value: bool) -> None:
@@ -97,27 +91,21 @@ def _examples(lines: Sequence[str]) -> str:
     return "\n".join(["Examples:", *lines]).replace("[", r"\[")
 
 
-def _signature(row: Command) -> Callable[..., dict[str, Any]]:
-    """Return a function that returns its arguments, with a parameter for every field of the command's options."""
-
-    def values(**given: Any) -> dict[str, Any]:
-        return given
-
+def _values_of(row: Command) -> type:
+    """Return a class whose constructor Typer reads, with a parameter for every field of the command's options."""
     kinds, fields = kinds_of(row.options), fields_of(row.options)
     parameters = [_parameter(name, kinds[name], field) for name, field in fields.items()]
     if recipe_keys(row.options):
         text = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
         info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=text, autocompletion=COMPLETERS["recipe"])
-        parameters.append(_keyword("recipe", Annotated[str | None, info], None))
+        parameters.append(("recipe", Annotated[str | None, info], dataclasses.field(default=None)))
     if any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values()):
         info = _option("Run", "--help-all", help="Show the help of every flag and recipe key.")
-        parameters.append(_keyword("help_all", Annotated[bool, info], False))
-    values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return values
+        parameters.append(("help_all", Annotated[bool, info], dataclasses.field(default=False)))
+    return dataclasses.make_dataclass("Values", parameters, kw_only=True)
 
 
-def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.Parameter:
+def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
     facts, flag = field.metadata, "--" + name.replace("_", "-")
     where = name.upper() if facts["argument"] else flag
 
@@ -138,17 +126,13 @@ def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> inspect.
         flag = f"{flag}/--no-{flag[2:]}" if kind.type is bool else flag
         info = _option(facts["panel"], flag, *filter(None, [facts["short"]]), **more)
     required = field.default is None and not kind.optional
-    default = inspect.Parameter.empty if required else field.default
-    return _keyword(name, Annotated[list[str] if kind.many else kind.type, info], default)
+    default: Any = dataclasses.field() if required else dataclasses.field(default=field.default)
+    return name, Annotated[list[str] if kind.many else kind.type, info], default
 
 
 def _option(panel: Panel, *flags: str, **more: Any) -> Any:
     hidden = panel == "Recipe keys"  # from completion; format_help says what is hidden there
     return typer.Option(*flags, rich_help_panel=panel, hidden=hidden, show_default=False, **more)
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 class _FlagsAsWritten:
@@ -224,23 +208,25 @@ class _Command(_FlagsAsWritten, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             given, _, _ = self.make_parser(ctx).parse_args(list(args))
-            ctx.obj = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
-            ctx.default_map = ctx.obj.values
+            recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
+            ctx.default_map, ctx.obj = recipe
             self.shows_all = given.get("help_all", False)
         return super().parse_args(ctx, ["--help", *args] if self.shows_all else args)
 
     def invoke(self, ctx: Any) -> Request:
-        given = super().invoke(ctx)
+        given = vars(super().invoke(ctx))
         values = {name: given[name] for name in fields_of(self.row.options)}
         for name, kind in kinds_of(self.row.options).items():
             if kind.many:
                 values[name] = tuple(values[name] or ())
         if values.get("resume", "auto") not in ("auto", "never"):
             values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
-        recipe = ctx.obj
-        set_here = {name for name, value in recipe.values.items() if values[name] == value} - {self.row.recipe_by}
-        held = [f"{name} {value}" for name, value in recipe.values.items() if name in set_here]
-        note = f"recipe {recipe.default_name}: {', '.join(held)}" if recipe.default_name and held else ""
+        held = [
+            f"{name} {value}"
+            for name, value in ctx.default_map.items()
+            if values[name] == value and name != self.row.recipe_by
+        ]
+        note = f"recipe {ctx.obj}: {', '.join(held)}" if ctx.obj and held else ""
         return Request(self.row, self.row.options(**values), note)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -293,3 +279,37 @@ class _Group(_FlagsAsWritten, TyperGroup):
             fix = suggest(args[0], self.commands)
             raise UsageError(f"unknown command {args[0]!r}", where=ctx.command_path, fix=fix)
         return super().resolve_command(ctx, args)
+
+
+def _task_names(ctx: typer.Context) -> list[str]:
+    """Return what finetune trains on; for eval also its own rows, and each of their protocols."""
+    from gptkit.tasks.table import TASKS, names_of_evaluations
+
+    return sorted({*TASKS, *(names_of_evaluations() if ctx.command.name == "eval" else ())})
+
+
+def _runs(incomplete: str) -> list[str]:
+    """Return the run directories under ./runs, and those whose path begins so."""
+    return _folders_with(CONFIG, incomplete)
+
+
+def _models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return presets for pretrain, runs for what reads their models, and model directories."""
+    first = list(recipes_of("models")) if ctx.command.name == "pretrain" else _runs(incomplete)
+    return [*first, *_folders_with("config.json", incomplete)]
+
+
+def _folders_with(file: str, incomplete: str) -> list[str]:
+    patterns = (f"runs/*/{file}", f"{glob.escape(incomplete)}*/{file}")
+    return sorted({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
+
+
+# What shell completion offers as the value of an option, by its name.
+COMPLETERS: dict[str, Callable[..., list[str]]] = {
+    "task": _task_names,
+    "recipe": lambda ctx: list(recipes_of(str(ctx.command.name))),
+    "name": lambda: [name for recipe in all_recipes() for name in (recipe.name, recipe.full_name)],
+    "model": _models,
+    "resume": lambda incomplete: ["auto", "never", *_runs(incomplete)],
+    "all_checkpoints": _runs,
+}

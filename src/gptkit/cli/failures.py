@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shlex
 import shutil
 import signal
@@ -23,9 +22,9 @@ from gptkit.errors import (
     UsageError,
 )
 from gptkit.recipes import CONFIG
+from gptkit.system.files import NO_SPACE
 from gptkit.system.limits import NO_TEMPORARY_FILES, bound_of, chain, is_out_of_memory, refusal
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_WORDS = ("No space left on device", NO_TEMPORARY_FILES)
 # What gloo and NCCL say where another process is no longer there.
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
@@ -37,7 +36,10 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     error = next((cause for cause in chain(error) if isinstance(cause, KeyboardInterrupt | Interrupted)), error)
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", signal_number=signal.SIGINT, fix=AGAIN)
-    go_on = _how_to_go_on(run_directory, command_line)
+    go_on = AGAIN
+    if run_directory is not None and (run_directory / CONFIG).is_file():
+        command = shlex.split(command_line)[1]
+        go_on = f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
     if isinstance(error, GptkitError) and error.fix is not None:
         error.fix = error.fix.replace(AGAIN, go_on)
     if isinstance(error, InputError | UsageError) and (refused := refusal(error, go_on)):
@@ -55,7 +57,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
         return _out_of_memory(error, command_line)
     if refused := refusal(error, go_on):
         return refused
-    if (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in FULL_WORDS):
+    if (isinstance(error, OSError) and error.errno in NO_SPACE) or any(words in str(error) for words in FULL_WORDS):
         fix = f"free some space; then {go_on}"
         return OutOfResources("no space left on the disk", where=getattr(error, "filename", None), fix=fix)
     if isinstance(error, OSError) and error.filename is not None:
@@ -64,13 +66,6 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
     log = _write_log(error, run_directory, command_line)
     fix = f"a bug in gptkit: please report it with {log}" if log else "a bug in gptkit: please report it"
     return GptkitError(f"{type(error).__name__}: {error}", where=str(log) if log else None, fix=fix)
-
-
-def _how_to_go_on(run_directory: Path | None, command_line: str) -> str:
-    if run_directory is None or not (run_directory / CONFIG).is_file():
-        return AGAIN
-    command = shlex.split(command_line)[1]
-    return f"go on with: gptkit {command} --resume {shlex.quote(str(run_directory))}"
 
 
 def _out_of_memory(error: BaseException, command_line: str) -> GptkitError:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import itertools
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from gptkit.cli import app, launch
+from gptkit.cli import app
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError
 from gptkit.system import ranks
-from gptkit.system.limits import guard_limits
+from gptkit.system.limits import guard_limits, usable_processors
 from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
 from gptkit.training.options import TrainingOptions
@@ -86,32 +88,27 @@ def _interrupt(number: int) -> None:
 
 
 def _run(request: app.Request, arguments: Sequence[str], console: Console) -> None:
-    command = request.command
-    _prepare_environment(vars(request.options).values())
-    result = _result(request, arguments, console)
-    if ranks.report_result(result):
-        return
-    if request.options.json:
-        console.print_json(result)
-        return
-    if line := command.next if isinstance(command.next, str) else command.next(result):
-        _say_next(line, result, console)
+    row, options = request.command, request.options
 
-
-def _result(request: app.Request, arguments: Sequence[str], console: Console) -> dict[str, Any]:
-    def function(options: Any, console: Console) -> Any:
-        module, name = request.command.function.split(":")
+    def command(options: Any, console: Console) -> Any:
+        module, name = row.function.split(":")
         return getattr(importlib.import_module(module), name)(options, console)
 
-    if isinstance(request.options, TrainingOptions):  # which may be work for several processes
-        return launch.run(function, request.options, arguments, console) or {}
-    return function(request.options, console) or {}
-
-
-def _say_next(line: str, result: Mapping[str, Any], console: Console) -> None:
+    _prepare_environment(vars(options).values())
+    if isinstance(options, TrainingOptions):
+        result = run_training(command, options, arguments, console) or {}
+    else:
+        result = command(options, console) or {}
+    if ranks.report_result(result):
+        return
+    if options.json:
+        console.print_json(result)
+        return
+    line = row.next if isinstance(row.next, str) else row.next(result)
     words = {key: shlex.quote(str(value)) for key, value in result.items()}
     with contextlib.suppress(KeyError):  # a result without a model, as of a dry run, has nothing to go on with
-        console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
+        if line:
+            console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
 
 
 class _Free:
@@ -134,3 +131,67 @@ def _prepare_environment(values: Iterable[Any]) -> None:
         os.environ.update({"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def run_training(
+    command: Callable[..., dict[str, Any]], options: TrainingOptions, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
+    """Return the result of a training command, run here, in this rank, or in processes of its own.
+
+    `arguments` is the command line, for the ranks to be given again.
+    """
+    world = ranks.world()
+    if world is not None:
+        return command(_in_rank(options, world, console), console)
+    if options.accelerate_config is None and (options.dry_run or options.num_processes in (None, 1)):
+        return command(options, console)  # before torch is imported for nothing
+
+    import torch
+
+    from gptkit.training import launching, sharding
+
+    config, named = None, options.accelerate_config
+    if named is not None or launching.DEFAULT.is_file():
+        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
+        if options.num_processes is not None:
+            config = dataclasses.replace(config, num_processes=None)  # the option beats it
+        console.say(config.summary())
+    if options.dry_run:
+        processes = options.num_processes or (config.num_processes if config else None)
+        if config is not None and config.sharded and processes != 1:
+            sharding.refuse_muon(options.optimizer)
+        return command(dataclasses.replace(options, num_processes=processes), console)
+    gpus, cores = torch.cuda.device_count(), usable_processors()
+    plan = launching.plan_launch(options, config, gpus=gpus, cores=cores, environment=os.environ)
+    if plan is None:
+        console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
+        return command(dataclasses.replace(options, num_processes=1), console)
+    if plan.sharded:
+        sharding.refuse_muon(options.optimizer)
+    console.say(plan.summary(arguments))
+
+    def note_run(directory: Path) -> None:
+        console.run_directory = directory
+
+    return launching.launch(plan, arguments, note_run)
+
+
+def _in_rank(options: TrainingOptions, world: ranks.World, console: Console) -> TrainingOptions:
+    """Return the options with as many processes as there are: another launcher's number stands."""
+    from gptkit.training import sharding
+
+    if world.size > 1:
+        ranks.end_with_launcher(world.launcher)
+    is_sharded = sharding.is_asked()
+    if is_sharded and world.size == 1:
+        console.say("1 process: nothing is sharded")
+        os.environ[sharding.ASKED] = "false"
+    elif is_sharded:
+        sharding.refuse_muon(options.optimizer)
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # ranks above 0 would read no weights
+    if ranks.is_unconnected():
+        console.warn("accelerate launch connects no processes on CPUs: this one runs alone; use --num-processes")
+    elif options.num_processes not in (None, world.size):
+        launched = f"{world.size} process{'es were' if world.size > 1 else ' was'} launched already"
+        console.warn(f"{launched}; num_processes {options.num_processes} is not used")
+    return dataclasses.replace(options, num_processes=world.size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from gptkit.model_files.files import BUFFER
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
+READS = "nanoGPT's ckpt.pt"
 
 
 def matches(path: Path) -> bool:
@@ -33,21 +33,10 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
         message = "not a nanoGPT checkpoint that loads as weights only"
         raise InputError(message, where=str(path), fix="give the ckpt.pt that nanoGPT's train.py wrote") from None
-    config = _config(arguments, str(path))
-    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
-    state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
-    if arguments.get("bias") is False:
-        shapes = expected_shapes(config, state, str(path))
-        zero = torch.zeros(())  # takes no memory before the sizes are known to be right
-        state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
-    return config, copied(checked(config, state, str(path)))
-
-
-def _config(arguments: dict[str, Any], where: str) -> GPTConfig:
     for name in arguments:
         if name not in ARGUMENTS:
             message = f"model_args has {name!r}, which nanoGPT does not know"
-            raise InputError(message, where=where, fix=suggest(name, ARGUMENTS))
+            raise InputError(message, where=str(path), fix=suggest(name, ARGUMENTS))
     dropout = arguments.get("dropout", 0.0)
     sizes = {name: arguments[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in arguments}
     raw = {
@@ -57,4 +46,11 @@ def _config(arguments: dict[str, Any], where: str) -> GPTConfig:
         "position_initializer_range": 0.02,
         **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
     }
-    return parse_config(raw, where)
+    config = parse_config(raw, str(path))
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
+    state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
+    if arguments.get("bias") is False:
+        shapes = expected_shapes(config, state, str(path))
+        zero = torch.zeros(())  # takes no memory before the sizes are known to be right
+        state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
+    return config, copied(checked(config, state, str(path)))

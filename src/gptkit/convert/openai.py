@@ -12,8 +12,7 @@ import torch
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, checked, copied, transposed
-from gptkit.system.json_files import read_json
-from gptkit.system.reading import require_regular
+from gptkit.system.reading import read_json, require_regular
 
 LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
     "attn.c_attn.weight",
@@ -29,6 +28,7 @@ LAYER = (  # the order of finetune-transformer-lm's params files, after position
     "ln_2.weight",
     "ln_2.bias",
 )
+READS = "OpenAI's params_*.npy"
 HEAD_DIM = 64  # the params files do not say how many heads there are
 
 
@@ -54,7 +54,18 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
         message = f"params files hold {flat.numel():,} numbers, params_shapes.json wants {sum(sizes):,}"
         raise InputError(message, where=str(directory), fix="copy all params_*.npy")
     tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-    config = _config(shapes, str(directory / "params_shapes.json"))
+    (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
+    if n_embd % HEAD_DIM:
+        where = str(directory / "params_shapes.json")
+        raise InputError(f"width {n_embd} is no multiple of {HEAD_DIM}", where=where, fix="it is not GPT-1's")
+    config = GPTConfig(
+        vocab_size=vocab_size,
+        n_positions=n_positions,
+        n_embd=n_embd,
+        n_layer=(len(shapes) - 2) // len(LAYER),
+        n_head=n_embd // HEAD_DIM,
+        pre_norm=False,
+    )
     names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), LAYER)]
     state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
     state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}
@@ -71,17 +82,3 @@ def _shapes(path: Path) -> list[list[int]]:
         fix = "give OpenAI's model/ directory of finetune-transformer-lm"
         raise InputError("not the shapes of positions, tokens and 12 tensors a layer", where=str(path), fix=fix)
     return list(shapes)
-
-
-def _config(shapes: list[list[int]], where: str) -> GPTConfig:
-    (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
-    if n_embd % HEAD_DIM:
-        raise InputError(f"width {n_embd} is no multiple of {HEAD_DIM}", where=where, fix="it is not GPT-1's")
-    return GPTConfig(
-        vocab_size=vocab_size,
-        n_positions=n_positions,
-        n_embd=n_embd,
-        n_layer=(len(shapes) - 2) // len(LAYER),
-        n_head=n_embd // HEAD_DIM,
-        pre_norm=False,
-    )

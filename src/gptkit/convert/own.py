@@ -17,10 +17,11 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, load_model, read_directory, read_safetensors, save_model, saved_head
 from gptkit.model_files.files import PYTORCH_BIN, SAFETENSORS, files_named, row_parts
 from gptkit.model_files.shape import model_type
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 
 NO_HEAD = None
+READS = None  # nothing to name beside what hf names
 write, read_back = save_model, load_model
 
 

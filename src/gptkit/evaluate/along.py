@@ -21,7 +21,7 @@ from gptkit.evaluate.results import SCHEMA, EvalResults
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol
 from gptkit.system import files
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     CHECKPOINTS,
     MODEL,

@@ -14,8 +14,8 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.system.reading import read_yaml
 from gptkit.system.run_layout import MODEL
-from gptkit.system.yaml_files import read_yaml
 from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples

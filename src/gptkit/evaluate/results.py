@@ -25,8 +25,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Column, Items, Protocol
 from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
-from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import read_text
+from gptkit.system.reading import json_name, json_object, read_text
 
 SCHEMA = "gptkit.eval/1"
 VERSION = "protocol_version"  # among the settings; those of version 1 do not say it

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN, UsageError
 from gptkit.finetune import report
@@ -14,7 +16,6 @@ from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.predictions import write_predictions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers, read_config
 from gptkit.model.loading import load_model
@@ -30,13 +31,11 @@ from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
 from gptkit.training import checkpoints, rules
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
-from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.metrics import check_tracker
 from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
-from gptkit.training.run_directory import RunDirectory, check_run
+from gptkit.training.run_directory import RunDirectory
 from gptkit.training.step import autocast
 
 
@@ -45,7 +44,8 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
-    choices = session.on_main(lambda: _check(_as_recorded(options), session.hardware))
+    choices = session.check(_as_recorded(options), command="finetune")
+    session.on_main(lambda: _check(options))
     if console.recipe_note:
         console.say(console.recipe_note)
     finished = read_result(options.out) if options.out is not None else None
@@ -61,16 +61,12 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
         result = _Runs(inputs, choices, session).result(options, directory)
-    _print_result(result, inputs.task, console)
+    report.print_result(result, inputs.task, console)
     return result
 
 
-def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
-    """Refuse what can be refused before any file is read, and return the run's arithmetic."""
-    check_run(options, command="finetune")
-    check_tracker(options.report_to)
-    # Auto never compiles here, where nearly every batch has a length of its own.
-    choices = rules.choose(options.precision, options.compile, hardware)
+def _check(options: FinetuneOptions) -> None:
+    """Refuse options that contradict each other or the run in --out."""
     processes = options.num_processes or 1
     fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
     rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)
@@ -81,7 +77,6 @@ def _check(options: FinetuneOptions, hardware: Hardware) -> Choices:
     if several and options.out is not None and (options.out / METRICS).exists():
         where = str(options.out)
         raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
-    return choices
 
 
 def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
@@ -105,7 +100,7 @@ def _finished(result: dict[str, Any], options: FinetuneOptions, choices: Choices
         with session.open_run(_as_recorded(options), command="finetune", name=""):
             for name, split in splits.items():
                 _predict(name, split, task, run, choices, session)
-    _print_result(result, carried_task(run / "model") or find_task(options.task), console)
+    report.print_result(result, carried_task(run / "model") or find_task(options.task), console)
     return result
 
 
@@ -158,25 +153,22 @@ class _Runs:
         self._finish_several(directory, study_result(self.inputs.task, variants))
 
     def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
-        """Run each seed in a directory of its own and return them as one."""
-        results = []
+        """Run each seed in a directory of its own and return them as one; what only resuming needs goes."""
+        results, say = [], self.session.console.say
         for seed in range(options.seed, options.seed + options.seeds):
-            self.session.console.say(f"seed {seed}")
+            say(f"seed {seed}")
             own: dict[str, Any] = {"seed": seed, "out": root / f"seed-{seed}", "resume": "auto"}
             own["snapshots"] = options.snapshots or 0  # of one model, not of every seed
-            results.append(self._child(dataclasses.replace(options, seeds=1, study="none", predict=None, **own)))
+            one = dataclasses.replace(options, seeds=1, study="none", predict=None, **own)
+            with self.session.open_run(one, command="finetune", name="") as directory:
+                if directory.result is None:
+                    self._train(one, directory)
+                result = self.session.on_main(partial(_without_checkpoints, directory))
+            metrics = ", ".join(f"{name} {100 * value:.4g}%" for name, value in result["metrics"].items())
+            say(f"seed {result['seed']}: {metrics}")
+            results.append(result)
         elapsed = results[-1]["elapsed_seconds"]
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
-
-    def _child(self, options: FinetuneOptions) -> dict[str, Any]:
-        """Return the result of one seed among several; its model stays, what only resuming needs goes."""
-        with self.session.open_run(options, command="finetune", name="") as directory:
-            if directory.result is None:
-                self._train(options, directory)
-            result = self.session.on_main(lambda: _without_checkpoints(directory))
-        metrics = ", ".join(f"{name} {report.shown(value, 100)}%" for name, value in result["metrics"].items())
-        self.session.console.say(f"seed {result['seed']}: {metrics}")
-        return result
 
     def _train(self, options: FinetuneOptions, directory: RunDirectory) -> None:
         """Train one model, go back to its best epoch, and write everything but predictions."""
@@ -204,13 +196,35 @@ class _Runs:
             session.on_main(lambda: self._write(run, trained, directory))
 
     def _write(self, run: FinetuneRun, trained: TrainResult, directory: RunDirectory) -> None:
-        """Write model, card, curve and, last, the result."""
+        """Write model, card, curve and, last, the result, with the figures of the best step."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
         best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
-        more = {"train_loss": last["loss"], "mfu": trained.mfu, "resumed_from": trained.resumed_from}
-        result = report.run_result(run, directory.path, best, finish, **more)
+        result = {
+            "run_dir": str(directory.path),
+            "model_dir": str(directory.path / "model"),
+            "task": inputs.task.name,
+            "model": inputs.model_name,
+            "metrics": {name: best[name] for name in inputs.task.metrics},
+            "val_loss": best["val_loss"],
+            "best_step": finish.best_step,
+            "best_epoch": -(-finish.best_step // run.steps_per_epoch),
+            "lm_coef": run.options.lm_coef,
+            "transfer_layers": run.options.transfer_layers,
+            "n_train": len(inputs.train),
+            "n_eval": len(inputs.dev),
+            "steps": finish.step,
+            "tokens": finish.tokens,
+            "tokens_per_second": finish.tokens_per_second,
+            "train_seconds": finish.train_seconds,
+            "train_loss": last["loss"],
+            "mfu": trained.mfu,
+            "resumed_from": trained.resumed_from,
+            "data_sha256": inputs.identity["data_sha256"],
+            "seed": run.options.seed,
+            "version": gptkit.__version__,
+        }
         command = self.session.console.command_line
         card = report.model_card(run, trained.choices, result, command=command)
         with files.translate_os_errors("writing the model", fix=AGAIN):
@@ -243,7 +257,7 @@ def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, s
     model.to(session.accelerator.device)
     with autocast(session.accelerator.device.type, choices.precision):
         logits = logits_of(model, split.encoded)
-    for path in session.on_main(lambda: write_predictions(run, task, name, split.examples, logits)):
+    for path in session.on_main(lambda: report.write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():
         console.say(f"{name}: {metric} {100 * value:.4g}%")
@@ -252,17 +266,6 @@ def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, s
 def _is_all_of(result: dict[str, Any], options: FinetuneOptions) -> bool:
     """Return whether a result holds as many seeds as are asked for."""
     return len(result["per_seed"]) == options.seeds
-
-
-def _print_result(result: dict[str, Any], task: Task, console: Console) -> None:
-    """Show a result as a table, of a study as the paper's beside ours."""
-    title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
-    if "variants" in result:
-        columns = ["variant", "paper", f"{task.metrics[0]} %", "std", "95% interval", "full gains", "95% interval"]
-        console.table(title, columns, report.ablation_table(task, result))
-    else:
-        columns = ["metric", "dev %", "std", "95% interval", "GPT-1 on test, %"]
-        console.table(title, columns, report.metrics_table(task, result))
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

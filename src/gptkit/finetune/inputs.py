@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task
-from gptkit.tasks.task import Loaded, Task
+from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 
@@ -33,10 +33,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a task: its examples as they stand in the files, and as tokens."""
+    """A split of a task: its examples as they stand in the files, and as tokens; the hash of the files."""
 
     examples: tuple[Example, ...]
     encoded: EncodedExamples
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     """
     assert options.model is not None
     task = find_task(options.task)
-    needed = _needed(task, options)
+    if "train" not in task.splits:
+        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
+    _refuse_unusable(task, options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
     head = HeadSpec(
@@ -90,9 +93,9 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises now if there are not as many
     limit = pretrained.config.n_positions
-    loaded = {split: _load(task, split, options, say) for split in needed}
-    splits = _encode(task, loaded, tokenizer, head.markers, limit, say)
-    data = "".join(loaded[split].sha256 for split in ("train", "dev"))
+    needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
+    splits = _read(task, needed, options, tokenizer, head.markers, limit, say)
+    data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
         "tokenizer_sha256": fingerprint(tokenizer),
@@ -106,16 +109,7 @@ def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say
     _refuse_unusable(task, options)
     tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
     markers = marker_ids(directory, len(tokenizer))
-    loaded = {split: _load(task, split, options, say) for split in predicted_splits(task, options)}
-    return _encode(task, loaded, tokenizer, markers, limit, say)
-
-
-def _needed(task: Task, options: FinetuneOptions) -> list[str]:
-    """Return the splits to read; UsageError for a task that is not trained on, has no such split, or no files."""
-    if "train" not in task.splits:
-        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
-    _refuse_unusable(task, options)
-    return list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
+    return _read(task, predicted_splits(task, options), options, tokenizer, markers, limit, say)
 
 
 def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
@@ -135,22 +129,21 @@ def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
     return [split for split in (wanted, f"{wanted}-mismatched") if split in task.splits]
 
 
-def _load(task: Task, split: str, options: FinetuneOptions, say: Say) -> Loaded:
-    loaded = load_examples(task, split, options.data)
-    for note in loaded.notes:
-        say(f"{split}: {note}")
-    return loaded
-
-
-def _encode(
+def _read(
     task: Task,
-    loaded: Mapping[str, Loaded],
+    names: Sequence[str],
+    options: FinetuneOptions,
     tokenizer: PreTrainedTokenizerBase,
     markers: Markers,
     limit: int,
     say: Say,
 ) -> dict[str, Split]:
-    """Return the splits as tokens; `say` of each how long its examples are and what was cut."""
+    """Return splits as tokens; `say` of each what was dropped, how long its examples are and what was cut."""
+    loaded = {}
+    for name in names:
+        loaded[name] = load_examples(task, name, options.data)
+        for note in loaded[name].notes:
+            say(f"{name}: {note}")
     splits = {}
     for name, split in loaded.items():
         encoded = encode_examples(tokenizer, task.format, split.examples, markers, limit, target=task.target)
@@ -160,5 +153,5 @@ def _encode(
             fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
             line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
         say(line)
-        splits[name] = Split(split.examples, encoded)
+        splits[name] = Split(split.examples, encoded, split.sha256)
     return splits

@@ -1,19 +1,24 @@
-"""What fine-tuning tells: results of seeds and studies as tables, and the files for people to read."""
+"""What fine-tuning tells: results of seeds and studies as tables, the model's card, and predictions of a split."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 import gptkit
+from gptkit.console import Console
 from gptkit.finetune.job import FinetuneRun
-from gptkit.report.model_card import ModelCard, describe_shape, versions
-from gptkit.tasks.formats import FORMAT_FIELDS
+from gptkit.report.model_card import ModelCard, model_facts
+from gptkit.system import files
+from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.own import TASK_FILE
-from gptkit.tasks.task import Task
+from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.embedded import LICENCE
-from gptkit.training.checkpoints import RunState
+from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
 # The rows of the paper's table 5.
@@ -24,69 +29,30 @@ VARIANT_TITLES = {
 }
 
 
-def run_result(run: FinetuneRun, path: Path, best: Mapping[str, Any], finish: RunState, **more: Any) -> dict[str, Any]:
-    """Return what one run came to; `best` is the row of its best step, which is the one that the model keeps."""
-    options, inputs = run.options, run.inputs
-    assert finish.best_step is not None
-    return {
-        "run_dir": str(path),
-        "model_dir": str(path / "model"),
-        "task": inputs.task.name,
-        "model": inputs.model_name,
-        "metrics": {name: best[name] for name in inputs.task.metrics},
-        "val_loss": best["val_loss"],
-        "best_step": finish.best_step,
-        "best_epoch": -(-finish.best_step // run.steps_per_epoch),
-        "lm_coef": options.lm_coef,
-        "transfer_layers": options.transfer_layers,
-        "n_train": len(inputs.train),
-        "n_eval": len(inputs.dev),
-        "steps": finish.step,
-        "tokens": finish.tokens,
-        "tokens_per_second": finish.tokens_per_second,
-        "train_seconds": finish.train_seconds,
-        **more,
-        "data_sha256": inputs.identity["data_sha256"],
-        "seed": options.seed,
-        "version": gptkit.__version__,
-    }
-
-
-def metrics_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return (metric, dev value, standard deviation, interval, published value) of a result, in percent."""
-    return [
-        (
-            name,
-            shown(result["metrics"][name], 100),
-            shown(result.get("std", {}).get(name), 100),
-            shown_interval(result.get("interval", {}).get(name), 100),
-            published(task, name),
-        )
-        for name in task.metrics
-    ]
-
-
-def ablation_table(task: Task, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row a variant, in percent: the paper's value, ours, deviation, interval, and what `full` gains on it."""
+def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
+    """Show a result as a table, in percent: of a study each variant beside the paper's, and what `full` gains on it."""
+    title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
+    if "variants" not in result:
+        columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
+        rows = [(name, *_value_std_interval(result, name), _published(task, name)) for name in task.metrics]
+        console.table(title, columns, rows)
+        return
     metric = task.metrics[0]
-    rows: list[tuple[str, ...]] = []
+    columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full gains", "95% interval")
+    rows = []
     for variant, ours in result["variants"].items():
         gain = result["full_minus"].get(variant, {})
-        rows.append(
-            (
-                VARIANT_TITLES[variant],
-                shown(task.ablation.get(variant)),
-                shown(ours["metrics"][metric], 100),
-                shown(ours.get("std", {}).get(metric), 100),
-                shown_interval(ours.get("interval", {}).get(metric), 100),
-                shown(gain.get("mean"), 100),
-                shown_interval(gain.get("interval"), 100),
-            )
-        )
-    return rows
+        found = (*_value_std_interval(ours, metric), _percent(gain.get("mean")), _interval(gain.get("interval")))
+        rows.append((VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *found))
+    console.table(title, columns, rows)
 
 
-def published(task: Task, metric: str) -> str:
+def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
+    std, interval = (result.get(name, {}).get(metric) for name in ("std", "interval"))
+    return _percent(result["metrics"][metric]), _percent(std), _interval(interval)
+
+
+def _published(task: Task, metric: str) -> str:
     """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
     if task.published is None or task.published.measure != metric:
         return "n/a"
@@ -94,51 +60,97 @@ def published(task: Task, metric: str) -> str:
     return f"{round(100 * task.published.value, 1):g} ({'; '.join(facts)})"
 
 
-def shown(value: float | None, scale: float = 1.0) -> str:
-    return "n/a" if value is None else f"{scale * value:.4g}"
+def _shown(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}"
 
 
-def shown_interval(interval: Sequence[float] | None, scale: float = 1.0) -> str:
-    return "n/a" if interval is None else " to ".join(shown(end, scale) for end in interval)
+def _percent(share: float | None) -> str:
+    return _shown(None if share is None else 100 * share)
 
 
-def _task_facts(task: Task) -> dict[str, str]:
-    """Return what a fine-tuned model reads and answers, in words."""
-    score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
-    answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
-    return {
-        "name": task.name,
-        "format": task.format,
-        "reads": ", ".join(FORMAT_FIELDS[task.format]),
-        "answers": answers.get(task.target, score),
-        "metrics": ", ".join(task.metrics),
-        "described by": TASK_FILE if task.is_own else "gptkit tasks",
-    }
+def _interval(interval: Sequence[float] | None) -> str:
+    return "n/a" if interval is None else " to ".join(map(_percent, interval))
 
 
 def model_card(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> ModelCard:
     """Return the card of a fine-tuned model."""
     options, inputs, task = run.options, run.inputs, run.inputs.task
     start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
-    metrics = {f"dev {name}": shown(value) for name, value in result["metrics"].items()}
+    score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
+    answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
     return ModelCard(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
-        parameters=run.model.num_parameters(),
-        shape=describe_shape(run.model.config),
+        **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
         command=command,
         use="gptkit eval --model ." + " --data DIR" * (not task.is_demo),
-        task=_task_facts(task),
+        task={
+            "name": task.name,
+            "format": task.format,
+            "reads": ", ".join(FORMAT_FIELDS[task.format]),
+            "answers": answers.get(task.target, score),
+            "metrics": ", ".join(task.metrics),
+            "described by": TASK_FILE if task.is_own else "gptkit tasks",
+        },
         limits="It knows what its training examples show: measure it on yours before you trust it.",
         measured={
-            **metrics,
+            **{f"dev {name}": _shown(value) for name, value in result["metrics"].items()},
             "best epoch": f"{result['best_epoch']} of {options.epochs}",
-            "seconds of training": shown(result["train_seconds"]),
+            "seconds of training": _shown(result["train_seconds"]),
         },
-        versions=versions(choices.facts()),
     )
+
+
+def write_predictions(
+    directory: Path, task: Task, split: str, examples: Sequence[Example], logits: NDArray[Any]
+) -> tuple[Path, ...]:
+    """Write predictions-SPLIT.jsonl and, for a test split of GLUE, the file that its server takes; return their paths.
+
+    A line has id, prediction (a class by its name), label where it is known, and the probability of each class, choice
+    or whole score.
+    """
+    path = directory / f"predictions-{split}.jsonl"
+    texts = {path: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(task, examples, logits))}
+    if task.glue_file and split.startswith("test"):
+        # MNLI's two test sets are two files.
+        name = task.glue_file.replace("-m.", "-mm.") if split.endswith("mismatched") else task.glue_file
+        texts[directory / name] = _glue_text(task, examples, logits)
+    with files.translate_os_errors("writing predictions", fix="run the command again"):
+        for path, text in texts.items():
+            files.write_atomically(path, text)
+    return tuple(texts)
+
+
+def _rows(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> list[dict[str, Any]]:
+    predictions, probabilities = predictions_of(task, logits).tolist(), probabilities_of(logits).tolist()
+    rows = []
+    for example, prediction, shares in zip(examples, predictions, probabilities, strict=True):
+        row = {"id": example.identifier, "prediction": _named(task, prediction)}
+        if example.label is not None:
+            row["label"] = _named(task, example.label)
+        if task.target != "score":
+            row["probabilities"] = shares
+        rows.append(row)
+    return rows
+
+
+def _named(task: Task, value: Any) -> Any:
+    return task.labels[value] if task.target == "class" else value
+
+
+def _glue_text(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> str:
+    predictions = predictions_of(task, logits).tolist()
+    if task.target == "class":
+        spelled = [task.official_labels[prediction] for prediction in predictions]
+    else:
+        spelled = [f"{prediction:.3f}" for prediction in predictions]
+    identifiers = [example.identifier for example in examples]
+    if not all(identifier.isdecimal() for identifier in identifiers):  # a file from elsewhere, in the server's order
+        identifiers = [str(number) for number in range(len(examples))]
+    lines = ["index\tprediction", *map("\t".join, zip(identifiers, spelled, strict=True))]
+    return "\n".join(lines) + "\n"

@@ -55,7 +55,10 @@ def add_task_head(
                 continue
             if depth_of(name, n_layer) <= kept or kept == n_layer:
                 tensor[: len(theirs[name])] = theirs[name]
-        _draw_markers(tuned, head.markers)
+        # The markers' rows of the embedding and, where it is another tensor, of the LM head.
+        for table in {id(table): table for table in (tuned.transformer.wte.weight, tuned.lm_head.weight)}.values():
+            rows: Tensor = torch.randn(len(head.markers), table.shape[1]) * NEW_STD
+            table[list(head.markers)] = rows.to(table.dtype)
     return tuned
 
 
@@ -90,10 +93,3 @@ def depth_of(name: str, n_layer: int) -> int:
     if block := LAYER.match(name):
         return int(block[1]) + 1
     return 0 if name.startswith(EMBEDDINGS) else n_layer + 1
-
-
-def _draw_markers(model: GPTDoubleHeadsModel, markers: Markers) -> None:
-    """Draw the markers' rows of the embedding and, where it is another tensor, of the LM head."""
-    for table in {id(table): table for table in (model.transformer.wte.weight, model.lm_head.weight)}.values():
-        rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
-        table[list(markers)] = rows.to(table.dtype)

@@ -24,8 +24,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.model_files.files import model_files
 from gptkit.system.files import write_atomically
-from gptkit.system.json_files import json_name, json_object
-from gptkit.system.reading import decoded, require_regular, translate_read_errors
+from gptkit.system.reading import decoded, json_name, json_object, require_regular, translate_read_errors
 from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")

@@ -21,19 +21,19 @@ def run(options: TasksOptions, console: Console) -> dict[str, Any]:
     """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
     from gptkit.tasks.table import EVALUATIONS, TASKS
 
+    tasks = list(TASKS.values())
     columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
-    console.table("", columns, [_row(task) for task in TASKS.values()])
-    console.table("", ("task", "data"), [(task.name, task.data) for task in TASKS.values()])
+    rows = []
+    for task in tasks:
+        found = _sizes(task)
+        sizes = [f"{found[split]:,}" if split in found else None for split in ("train", "dev", "test")]
+        figure = f"{100 * task.published.value:.1f}" if task.published else None
+        rows.append((task.name, task.format, task.metrics[0], *sizes, figure))
+    console.table("", columns, rows)
+    console.table("", ("task", "data"), [(task.name, task.data) for task in tasks])
     protocols = [(name, ", ".join(protocol.name for protocol in row.protocols)) for name, row in EVALUATIONS.items()]
     console.table("", ("for eval", "protocols"), protocols)
-    return {"tasks": [_facts(task) for task in TASKS.values()]}
-
-
-def _row(task: Task) -> tuple[object, ...]:
-    found = _sizes(task)
-    sizes = [f"{found[split]:,}" if split in found else None for split in ("train", "dev", "test")]
-    figure = f"{100 * task.published.value:.1f}" if task.published else None
-    return task.name, task.format, task.metrics[0], *sizes, figure
+    return {"tasks": [_facts(task) for task in tasks]}
 
 
 def _sizes(task: Task) -> dict[str, int]:
@@ -41,21 +41,9 @@ def _sizes(task: Task) -> dict[str, int]:
     return {split: len(task.make(split)) for split in task.splits} if task.make else dict(task.sizes)
 
 
-def _published(task: Task) -> dict[str, Any] | None:
-    """Return GPT-1's figures in percent."""
-    if task.published is None:
-        return None
-    figure = {
-        "metric": task.published.measure,
-        "value": round(100 * task.published.value, 1),
-        "source": task.published.source,
-    }
-    return (
-        figure | {name: task.ablation.get(name) for name in ("full", "no_pretraining", "no_aux")} | {"note": task.note}
-    )
-
-
 def _facts(task: Task) -> dict[str, Any]:
+    """Return what --json prints of a task; GPT-1's figures are in percent."""
+    published, hub = task.published, task.hub
     return {
         "name": task.name,
         "format": task.format,
@@ -64,9 +52,14 @@ def _facts(task: Task) -> dict[str, Any]:
         "metrics": list(task.metrics),
         "splits": list(task.splits),
         "sizes": _sizes(task),
-        "published": _published(task),
+        "published": published
+        and {
+            "metric": published.measure,
+            "value": round(100 * published.value, 1),
+            "source": published.source,
+            **{name: task.ablation.get(name) for name in ("full", "no_pretraining", "no_aux")},
+            "note": task.note,
+        },
         "data": task.data,
-        "hub": f"hf:{task.hub.path}" + f":{task.hub.configuration}" * bool(task.hub.configuration)
-        if task.hub
-        else None,
+        "hub": hub and f"hf:{hub.path}" + f":{hub.configuration}" * bool(hub.configuration),
     }

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.options import OutputOptions, option
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from gptkit.manage.tokenizer_comparison import Comparison
     from gptkit.text.corpora import Corpus
+    from gptkit.text.pieces import Piece
+
+_CONTEXT = 8  # tokens shown before and after the first difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +86,34 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Measure two tokenizers on the same text; return what `--json` prints."""
-    from gptkit.manage.tokenizer_comparison import compare, take
     from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.text.tokenizers.loading import load_tokenizer
 
     specs = (options.first, options.second)
     there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _opened(options.data, "0.1", console)
-    first, second = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
-    comparison = compare(first, second, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
-    _show(comparison, options, console)
-    fewest = options.first if comparison.first.tokens <= comparison.second.tokens else options.second
-    return {"tokenizers": [options.first, options.second], "fewest_tokens": fewest, **dataclasses.asdict(comparison)}
+    left, right = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
+    found = compare(left, right, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
+    first, second, difference = found["first"], found["second"], found["difference"]
+    figures = {
+        "entries": ("entries", ","),
+        "tokens": ("tokens", ","),
+        "tokens per byte": ("tokens_per_byte", ".4f"),
+        "tokens per word": ("tokens_per_word", ".3f"),
+        "MB per second": ("megabytes_per_second", ".1f"),
+    }
+    rows = [(name, format(first[key], form), format(second[key], form)) for name, (key, form) in figures.items()]
+    text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} words"
+    console.table(f"on {text}", ("", *specs), rows)
+    console.result(f"entries that both have: {found['shared_entries']:,}")
+    if difference is None:
+        console.result("ids: all equal")
+    else:
+        console.result(f"ids: differ first at token {difference['token']:,}, in {difference['source']}")
+        console.result(f"  {options.first}: {difference['first_text']!r}")
+        console.result(f"  {options.second}: {difference['second_text']!r}")
+    fewest = options.first if first["tokens"] <= second["tokens"] else options.second
+    return {"tokenizers": list(specs), "fewest_tokens": fewest, **found}
 
 
 def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
@@ -114,22 +134,90 @@ def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizer
     return tokenizer
 
 
-def _show(comparison: Comparison, options: TokenizerCompareOptions, console: Console) -> None:
-    first, second = comparison.first, comparison.second
-    rows = [
-        ("entries", f"{first.entries:,}", f"{second.entries:,}"),
-        ("tokens", f"{first.tokens:,}", f"{second.tokens:,}"),
-        ("tokens per byte", f"{first.tokens_per_byte:.4f}", f"{second.tokens_per_byte:.4f}"),
-        ("tokens per word", f"{first.tokens_per_word:.3f}", f"{second.tokens_per_word:.3f}"),
-        ("MB per second", f"{first.megabytes_per_second:.1f}", f"{second.megabytes_per_second:.1f}"),
+def take(pieces: Iterable[Piece], size: int) -> list[Piece]:
+    """Return the first pieces that together have at least `size` UTF-8 bytes, or all."""
+    taken, have = [], 0
+    for piece in pieces:
+        taken.append(piece)
+        have += len(piece.text.encode())
+        if have >= size:
+            break
+    return taken
+
+
+def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Encode `pieces` with both tokenizers and compare what comes out.
+
+    Words are what white space separates; entries are shared that decode to the same text, outer spaces aside. Speed
+    counts UTF-8 bytes and leaves set-up out. The difference is the first token, of all from 0, where the ids part, and
+    the text around it as each tokenizer decodes it.
+    """
+    size = sum(len(piece.text.encode()) for piece in pieces)
+    words = sum(len(piece.text.split()) for piece in pieces)
+    encoded = _encode(first, pieces), _encode(second, pieces)
+    measured = [
+        {
+            "entries": len(tokenizer),
+            "tokens": len(encoding.ids),
+            "tokens_per_byte": len(encoding.ids) / max(1, size),
+            "tokens_per_word": len(encoding.ids) / max(1, words),
+            "megabytes_per_second": size / 1e6 / encoding.seconds,
+        }
+        for tokenizer, encoding in zip((first, second), encoded, strict=True)
     ]
-    text = f"{comparison.text_bytes:,} bytes, {comparison.text_words:,} words"
-    console.table(f"on {text}", ("", options.first, options.second), rows)
-    console.result(f"entries that both have: {comparison.shared_entries:,}")
-    difference = comparison.difference
-    if difference is None:
-        console.result("ids: all equal")
-        return
-    console.result(f"ids: differ first at token {difference.token:,}, in {difference.source}")
-    for spec, around in ((options.first, difference.first_text), (options.second, difference.second_text)):
-        console.result(f"  {spec}: {around!r}")
+    token, difference = _first_difference(*encoded), None
+    if token is not None:
+        document = max(encoded, key=lambda encoding: len(encoding.ids)).documents[token]
+        around = slice(max(0, token - _CONTEXT), token + _CONTEXT)
+        difference = {
+            "token": token,
+            "source": next(piece.source for piece in pieces if piece.document == document),
+            "first_text": str(first.decode(encoded[0].ids[around].tolist())),
+            "second_text": str(second.decode(encoded[1].ids[around].tolist())),
+        }
+    return {
+        "text_bytes": size,
+        "text_words": words,
+        "first": measured[0],
+        "second": measured[1],
+        "shared_entries": len(_entry_texts(first) & _entry_texts(second)),
+        "same_ids": difference is None,
+        "difference": difference,
+    }
+
+
+class _Encoded(NamedTuple):
+    ids: NDArray[Any]  # (tokens,)
+    documents: NDArray[np.int64]  # (tokens,) the document of each
+    seconds: float
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> _Encoded:
+    import numpy as np
+
+    from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
+
+    encode_pieces(tokenizer, [""])  # sets the fast path up
+    start = time.perf_counter()
+    found = list(encode_documents(tokenizer, pieces))
+    seconds = time.perf_counter() - start
+    ids = np.concatenate([np.empty(0, np.uint16), *(ids for _, ids in found)])
+    documents = np.repeat([document for document, _ in found], [len(ids) for _, ids in found])
+    return _Encoded(ids, documents, seconds)
+
+
+def _first_difference(first: _Encoded, second: _Encoded) -> int | None:
+    both = min(len(first.ids), len(second.ids))
+    differs = first.ids[:both] != second.ids[:both]
+    if differs.any():
+        return int(differs.argmax())
+    return None if len(first.ids) == len(second.ids) else both
+
+
+def _entry_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Return the text of each entry; one that is no whole character stands for itself."""
+    texts = set()
+    for entry, id in tokenizer.get_vocab().items():
+        text = str(tokenizer.decode([id]))
+        texts.add(entry if "\ufffd" in text else text.strip(" "))
+    return texts

@@ -31,7 +31,7 @@ from gptkit.model_files.shape import (
     ids_outside,
     model_type,
 )
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
 

@@ -34,7 +34,7 @@ from gptkit.model_files.files import (
     weight_files,
 )
 from gptkit.model_files.shape import model_type, tensor_shapes
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 

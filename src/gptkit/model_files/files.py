@@ -8,8 +8,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.recipes import recipes_of
 from gptkit.system import hub
-from gptkit.system.json_files import read_json_object
-from gptkit.system.reading import require_regular
+from gptkit.system.reading import read_json_object, require_regular
 from gptkit.system.run_layout import WEIGHTS, described_in, is_committed
 
 CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads beside safetensors

@@ -3,82 +3,69 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gptkit
 from gptkit.console import Console
+from gptkit.decoding.sampling import SamplingRules
+from gptkit.decoding.text import never_sampled, stop_ids
+from gptkit.decoding.torch_engine import generate
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files.files import model_presets
-from gptkit.pretrain import report
 from gptkit.pretrain.dry_run import plan_pretrain
-from gptkit.pretrain.inputs import DEFAULT_MODEL, Inputs, prepare_inputs
+from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
 from gptkit.pretrain.job import PretrainRun
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.model_card import write_model, write_start
+from gptkit.report.model_card import ModelCard, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
+from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
-from gptkit.training.hardware import Hardware
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.metrics import check_tracker
 from gptkit.training.run import Session, TrainResult, finish_run, train_run
-from gptkit.training.run_directory import RunDirectory, check_run, open_run
+from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_identity import asks_for_more_steps
+
+SAMPLE_TOP_K = 40
+FIGURES = {
+    "val_loss": "validation loss (nats per token)",
+    "val_perplexity": "validation perplexity (per token)",
+    "bits_per_byte": "validation bits per byte",
+    "train_loss": "training loss, last step",
+    "steps": "steps",
+    "tokens": "tokens",
+    "tokens_per_second": "tokens per second",
+    "mfu": "model FLOPs utilisation",
+    "train_seconds": "seconds of training",
+    "elapsed_seconds": "seconds in all",
+}
 
 
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     """Train, validate and save as the options say; return what `--json` prints."""
     session = Session.start(options.device, console)
-    if options.resume == "auto" and _is_finished(options):
-        return _finished(options, session)
+    finished = read_result(options.out) if options.out is not None and options.resume == "auto" else None
+    if finished is not None and not asks_for_more_steps(options, finished.get("steps")):
+        with session.open_run(options, command="pretrain", name=""):  # which checks that these are its options
+            console.say(f"{finished['run_dir']} already finished; showing its result")
+        _print_result(finished, console)
+        return finished
     keep_freed_memory()
-    session.on_main(lambda: _check(options, session.hardware))
-    reading = session.on_main(lambda: _with_readable_model(options, console))
+    session.check(options, command="pretrain")  # nobody should wait for tokens to learn of a slip
+    reading, model = options, options.model
+    if model is not None and model not in model_presets():
+        reading = dataclasses.replace(options, model=session.on_main(lambda: readable_model(model, console)))
     if options.dry_run:
         return plan_pretrain(reading, session)
     # The others find a full cache.
     inputs = session.main_first(lambda: prepare_inputs(reading, console.say, console.recipe_note))
-    name = Path(options.model or DEFAULT_MODEL).stem
-    with session.open_run(options, command="pretrain", name=name) as directory:
+    with session.open_run(options, command="pretrain", name=Path(model or DEFAULT_MODEL).stem) as directory:
         console.run_directory = directory.path
         return _train(options, inputs, session, directory)
-
-
-def _check(options: PretrainOptions, hardware: Hardware) -> None:
-    """Refuse what can be refused before any text is read: nobody should wait for tokens to learn of a slip."""
-    check_run(options, command="pretrain")
-    check_tracker(options.report_to)
-    rules.choose(options.precision, options.compile, hardware)
-
-
-def _with_readable_model(options: PretrainOptions, console: Console) -> PretrainOptions:
-    """Return the options with the newest weights of an unfinished run in place of its name."""
-    if options.model is None or options.model in model_presets():
-        return options
-    return dataclasses.replace(options, model=readable_model(options.model, console))
-
-
-def _is_finished(options: PretrainOptions) -> bool:
-    """Say whether a run has all the steps that are asked for."""
-    result = None if options.out is None else read_result(options.out)
-    return result is not None and not asks_for_more_steps(options, result.get("steps"))
-
-
-def _finished(options: PretrainOptions, session: Session) -> dict[str, Any]:
-    """Return the result of a run that is over, after the check that these are its options."""
-
-    def read() -> dict[str, Any]:
-        with open_run(options, command="pretrain", name="") as directory:
-            assert directory.result is not None
-            return directory.result
-
-    result = session.on_main(read)
-    session.console.say(f"{result['run_dir']} already finished; showing its result")
-    _print_result(result, session.console)
-    return result
 
 
 def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory: RunDirectory) -> dict[str, Any]:
@@ -95,7 +82,17 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
         console.say(draws_note)
 
     def sample() -> str:
-        return report.sample_text(model, tokenizer, tokens=options.sample_tokens, seed=options.seed)
+        """Return unconditional text, always drawn with the same random numbers."""
+        (drawn,) = generate(
+            model,
+            [[separator_id(tokenizer)]],
+            max_new_tokens=min(options.sample_tokens, model.config.n_positions - 1),
+            rules=SamplingRules(top_k=SAMPLE_TOP_K),
+            seed=options.seed,
+            stop_ids=stop_ids(tokenizer),
+            forbidden_ids=never_sampled(tokenizer, model.config.vocab_size),
+        )
+        return str(tokenizer.decode(drawn.token_ids))
 
     trained = train_run(
         run.job,
@@ -139,9 +136,7 @@ def _write(
         "seed": options.seed,
         "version": gptkit.__version__,
     }
-    card = report.model_card(
-        options, inputs, trained.choices, result, command=console.command_line, sample=trained.sample
-    )
+    card = _model_card(options, inputs, trained, result, command=console.command_line)
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
@@ -150,4 +145,40 @@ def _write(
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
-    console.table(str(result["run_dir"]), ("figure", "value"), report.result_rows(result))
+    console.table(str(result["run_dir"]), ("figure", "value"), _result_rows(result))
+
+
+def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a result's figures for a table, each with its unit in its name."""
+    return [(name, _shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
+
+
+def _shown(value: Any) -> str:
+    """Return a figure as people read it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _model_card(
+    options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
+) -> ModelCard:
+    """Return the card of a finished run."""
+    text = inputs.text
+    assert text is not None  # a plan has no card
+    family = "GPT-2 (layer norms first)" if inputs.model.config.pre_norm else "GPT-1 (layer norms last)"
+    return ModelCard(
+        name=Path(str(result["run_dir"])).name,
+        summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
+        **model_facts(inputs.model, trained.choices),
+        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} bytes to train on, "
+        f"{text.validation.utf8_bytes:,} for validation",
+        data_sha256=inputs.corpus.data_sha256,
+        licence=inputs.corpus.licence,
+        tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
+        command=command,
+        measured=dict(_result_rows(result)),
+        sample=trained.sample,
+    )

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gptkit.pretrain.inputs import prepare_inputs
-from gptkit.pretrain.job import PretrainRun
-from gptkit.pretrain.objective import VALIDATION_TOKENS
+from gptkit.pretrain.job import VALIDATION_TOKENS, PretrainRun
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload

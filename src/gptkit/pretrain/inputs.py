@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -72,11 +72,14 @@ def prepare_inputs(
     a UsageError or an InputError, before anything is trained or written; for a plan, all that shows without the tokens
     of a large text.
     """
-    given = _prerequisites(options)
-    sequence_length = _sequence_length(options, given.n_positions)
-    rows_per_step = _rows_per_step(options, sequence_length)
-    corpus = _corpus(options, say, recipe_note)
-    spec, tokenizer, text = options.tokenizer or DEFAULT_TOKENIZER, given.tokenizer, None
+    n_positions, tokenizer, model = _prerequisites(options)
+    sequence_length, rows_per_step = _block_sizes(options, n_positions)
+    characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
+    corpus = open_corpus(options.data, options.validation, hub_characters=characters)
+    about = f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on"
+    for line in (*filter(None, [recipe_note]), about, *corpus.notes):
+        say(line)
+    spec, text = options.tokenizer or DEFAULT_TOKENIZER, None
     is_tokenized = not for_plan or corpus.train.about_bytes <= READ_AT_ONCE
     if tokenizer is None and (is_tokenized or not spec.startswith("bpe:")):
         tokenizer = _trained_tokenizer(spec, corpus, say)
@@ -91,7 +94,9 @@ def prepare_inputs(
         tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     with torch.device("meta") if for_plan else nullcontext():
-        model = given.model or _fresh_model(options, vocabulary)
+        if model is None:
+            torch.manual_seed(options.seed)
+            model = GPTForCausalLM(config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary))
     if for_plan:
         model = model.to("meta")  # type: ignore[arg-type]
     if tokenizer is not None:
@@ -104,27 +109,25 @@ def prepare_inputs(
     return Inputs(corpus, tokenizer, text, model, vocabulary, *tokens, sequence_length, rows_per_step)
 
 
-class _Prerequisites(NamedTuple):
-    """What is there before any text is read."""
+def _prerequisites(
+    options: PretrainOptions,
+) -> tuple[int, PreTrainedTokenizerBase | None, GPTForCausalLM | None]:
+    """Return (positions, tokenizer, model) as far as they are there before any text is read.
 
-    n_positions: int
-    tokenizer: PreTrainedTokenizerBase | None  # None: it is trained on the text
-    model: GPTForCausalLM | None  # None: it starts from fresh weights, as large as the tokenizer asks
-
-
-def _prerequisites(options: PretrainOptions) -> _Prerequisites:
-    """Load what --model and --tokenizer name; errors in either surface here, unless they depend on the text."""
+    None for a tokenizer that is trained on the text, and for a model of fresh weights, as large as the tokenizer asks.
+    Errors in what --model and --tokenizer name surface here, unless they depend on the text.
+    """
     name = options.model or DEFAULT_MODEL
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
         tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
         entries = len(tokenizer) if tokenizer else 1  # a tokenizer still to be trained has at least one
-        return _Prerequisites(config_from(name, vocab_size=entries).n_positions, tokenizer, None)
+        return config_from(name, vocab_size=entries).n_positions, tokenizer, None
     directory = model_directory(name)
     tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
     model = load_model(directory)
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
-    return _Prerequisites(model.config.n_positions, tokenizer, model)
+    return model.config.n_positions, tokenizer, model
 
 
 def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
@@ -142,17 +145,6 @@ def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausal
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 
-def _corpus(options: PretrainOptions, say: Callable[[str], None], recipe_note: str) -> Corpus:
-    characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
-    corpus = open_corpus(options.data, options.validation, hub_characters=characters)
-    if recipe_note:
-        say(recipe_note)
-    say(f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on")
-    for note in corpus.notes:
-        say(note)
-    return corpus
-
-
 def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrainedTokenizerBase:
     started = time.perf_counter()
     tokenizer, was_cached = cached_tokenizer(spec, corpus.train)
@@ -163,27 +155,18 @@ def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) ->
     return tokenizer
 
 
-def _fresh_model(options: PretrainOptions, vocabulary: int) -> GPTForCausalLM:
-    config = config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
-    torch.manual_seed(options.seed)
-    return GPTForCausalLM(config)
-
-
-def _sequence_length(options: PretrainOptions, n_positions: int) -> int:
+def _block_sizes(options: PretrainOptions, n_positions: int) -> tuple[int, int]:
+    """Return (tokens of a block, blocks of a step); UsageError where they do not fit the model or the processes."""
     length = options.sequence_length or n_positions
     if length > n_positions:
         message = f"{length} tokens are more than the model's {n_positions} positions"
         raise UsageError(message, where="--sequence-length", fix=f"give {n_positions} or less")
-    return length
-
-
-def _rows_per_step(options: PretrainOptions, sequence_length: int) -> int:
-    rows, rest = divmod(options.tokens_per_step, sequence_length)
+    rows, rest = divmod(options.tokens_per_step, length)
     if rest or not rows:
-        nearest = max(1, round(options.tokens_per_step / sequence_length)) * sequence_length
-        message = f"{options.tokens_per_step} is not a multiple of the sequence length {sequence_length}"
+        nearest = max(1, round(options.tokens_per_step / length)) * length
+        message = f"{options.tokens_per_step} is not a multiple of the sequence length {length}"
         raise UsageError(message, where="--tokens-per-step", fix=f"give {nearest}")
     processes = options.num_processes or 1
-    fix = f"give --tokens-per-step {processes * sequence_length}, or --num-processes {rows}"
+    fix = f"give --tokens-per-step {processes * length}, or --num-processes {rows}"
     rules.refuse_too_many_processes(rows, processes, where="--num-processes", fix=fix)
-    return rows
+    return length, rows

@@ -23,19 +23,24 @@ The JSON object:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from statistics import linear_regression
+from typing import Any, NamedTuple, cast
 
 import psutil
+from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
-from gptkit.report.probe import Probe, probe
 from gptkit.training import rules
 from gptkit.training.checkpoints import model_tensors
 from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
-from gptkit.training.job import TrainingJob
+from gptkit.training.job import EvalEvent, Event, MicroBatching, StepEvent, TrainingJob
+from gptkit.training.loop import train
+from gptkit.training.memory import PeakMemory
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run import Session
 
@@ -46,11 +51,25 @@ MFU = {"compiled": 0.36, "eager": 0.33}
 MEASURED_ON = "H100"
 RESERVE = 3 << 30  # bytes: CUDA's context, cuBLAS' workspaces, NCCL's buffers, what the allocator cannot use; assumed
 
+STEPS = 20
+SECONDS = 60.0  # after which no further step begins, once there was an evaluation
+EVERY = 5  # steps to an evaluation
+
 COMPUTED, MEASURED, ASSUMED = "computed", "measured", "assumed"
+PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations, with 16-bit weights",
+    "logits": "loss: logits by chunks",
+    "gathered": "gathered parameters",
+    "evaluation": "more for an evaluation",
+    "reserve": "library and allocator",
+    "total": "one process in all",
+}
 LABELS = {
     **dict.fromkeys(("parameters", "flops", "evaluations", "steps", "tokens", "disk", "memory"), COMPUTED),
-    **dict.fromkeys(("memory.weights", "memory.gradients", "memory.optimizer", "memory.activations"), COMPUTED),
-    **dict.fromkeys(("memory.logits", "memory.gathered", "memory.evaluation"), COMPUTED),
+    **{f"memory.{part}": COMPUTED for part in PARTS},
     "memory.reserve": ASSUMED,
     "memory.total": f"{COMPUTED} but for the reserve",
     "here": MEASURED,
@@ -189,6 +208,67 @@ def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
     }
 
 
+class Probe(NamedTuple):
+    """What was measured: a step costs `step_seconds` and `token_seconds` for each of its tokens.
+
+    `evaluation_seconds` are of the job's evaluation; `peak_memory` in bytes, None where nothing tells it.
+    """
+
+    steps: int
+    step_seconds: float
+    token_seconds: float
+    evaluation_seconds: float
+    peak_memory: int | None
+
+
+def probe(job: TrainingJob, accelerator: Accelerator, tokens_per_step: float) -> Probe:
+    """Train up to 20 steps, with an evaluation every 5, in the loop and the arithmetic of the run.
+
+    Several evaluations, because what one frees is not what the next step needs: memory grows until they fit together.
+    Where a step nominally takes longer than the time allows, its first micro-batches stand for it: one and two of them
+    in turn, which tells the update's share from the tokens'.
+    """
+    batches, plan = job.micro_batching.batches, job.plan
+    speed = rules.EAGER_FLOPS.get((accelerator.device.type, "fp32" if plan.precision == "fp32" else "bf16"), 1e12)
+    is_long = tokens_per_step * job.flops_per_token / speed * STEPS > SECONDS
+    some = (lambda step: batches(step)[: 1 + step % 2]) if is_long else batches
+    short_job = dataclasses.replace(
+        job,
+        micro_batching=MicroBatching(batches_of=lambda rows: some),
+        schedule=lambda step: 0.0,
+        plan=dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=EVERY, save_every=None, best_by=None),
+    )
+    steps: list[tuple[int, float]] = []  # tokens and seconds of each
+    evaluations: list[float] = []
+    started, tokens = time.perf_counter(), 0
+    events = cast("Generator[Event, None, None]", train(short_job, accelerator))
+    with PeakMemory(accelerator.device) as memory, closing(events):
+        for event in events:
+            if isinstance(event, EvalEvent):
+                evaluations.append(event.seconds)
+            elif isinstance(event, StepEvent):
+                steps.append((event.tokens - tokens, (event.tokens - tokens) / event.tokens_per_second))
+                tokens = event.tokens
+                if evaluations and time.perf_counter() - started > SECONDS:
+                    break
+    step_seconds, token_seconds = line_through(steps[1:]) if is_long else (0.0, _rate(steps[1:]))
+    return Probe(len(steps), step_seconds, token_seconds, min(evaluations), memory.peak)
+
+
+def _rate(steps: list[tuple[int, float]]) -> float:
+    """Return the seconds of a token."""
+    return sum(seconds for _, seconds in steps) / sum(tokens for tokens, _ in steps)
+
+
+def line_through(steps: list[tuple[int, float]]) -> tuple[float, float]:
+    """Return the seconds of a step of no tokens, and of a token, by least squares; all tokens' where all are equal."""
+    tokens, seconds = zip(*steps, strict=True)
+    slope = _rate(steps)
+    if len(set(tokens)) > 1:
+        slope = min(slope, linear_regression(tokens, seconds).slope)
+    return (sum(seconds) - slope * sum(tokens)) / len(steps), slope
+
+
 def add_probe(plan: dict[str, Any], found: Probe, share: float) -> None:
     """Add to the plan what the probe measured; what it held beyond the parts on a CPU is the allocator's."""
     is_cpu = plan["device"] == "cpu"
@@ -208,17 +288,6 @@ def add_probe(plan: dict[str, Any], found: Probe, share: float) -> None:
         plan["labels"]["memory.reserve"] = MEASURED
 
 
-PARTS = {
-    "weights": "weights",
-    "gradients": "gradients",
-    "optimizer": "optimizer state",
-    "activations": "activations, with 16-bit weights",
-    "logits": "loss: logits by chunks",
-    "gathered": "gathered parameters",
-    "evaluation": "more for an evaluation",
-    "reserve": "library and allocator",
-    "total": "one process in all",
-}
 FACTS = {
     "parameters": "parameters",
     "vocabulary": "vocabulary",
@@ -256,18 +325,22 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
     ]
     where = f"memory of one of {plan['processes']} process(es) on this {plan['device']}"
     console.table(where, ("part", "DDP", "FSDP2", "how it is known"), parts)
+    gpus = [
+        (
+            gpu["name"],
+            *(size(gpu[key]) for key in ("memory", "ddp", "fsdp2")),
+            " and ".join({"ddp": "DDP", "fsdp2": "FSDP2"}[name] for name in gpu["fits"]) or "neither",
+            *(str(gpu[key]) for key in ("micro_batch", "idle")),
+            f"{100 * gpu['mfu']:.0f}",
+            duration(gpu["train_seconds"]),
+        )
+        for gpu in plan["devices"]
+    ]
     console.table(
         f"{plan['processes']} x GPU in bf16; peak and memory {labels['devices.memory']}; MFU {labels['devices.mfu']}",
         ("GPU", "memory", "DDP", "FSDP2", "fits", "micro-batch", "idle", "MFU %", "training"),
-        [_gpu_row(gpu) for gpu in plan["devices"]],
+        gpus,
     )
-
-
-def _gpu_row(gpu: Mapping[str, Any]) -> tuple[str, ...]:
-    fits = " and ".join({"ddp": "DDP", "fsdp2": "FSDP2"}[name] for name in gpu["fits"]) or "neither"
-    sizes = (size(gpu["memory"]), size(gpu["ddp"]), size(gpu["fsdp2"]))
-    time = duration(gpu["train_seconds"])
-    return (gpu["name"], *sizes, fits, str(gpu["micro_batch"]), str(gpu["idle"]), f"{100 * gpu['mfu']:.0f}", time)
 
 
 def size(count: float) -> str:

@@ -140,11 +140,6 @@ def chunk_logits(vocabulary: int, tokens: int, device: str, limits: Mapping[str,
     return -(-tokens // -(-tokens // rows)) * vocabulary
 
 
-def evaluation_activations(config: Any, work: Workload) -> int:
-    """Return the bytes of an evaluation's pass in the middle of an MLP: residual stream, norm, before and after."""
-    return int(work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * _inner_width(config) * work.element))
-
-
 def evaluation_logits(config: Any, work: Workload) -> int:
     """Return the bytes of an evaluation's chunk of logits and of their log-softmax, both in fp32.
 
@@ -189,7 +184,9 @@ def memory(
         # DDP keeps its buckets, of which gradients are views. What is left of training is otherwise free to use.
         held = parts["weights"] + parts["optimizer"] + parts["reserve"]
         held += parts["gradients"] if processes > 1 and shards == 1 else 0
-        evaluated += held + copies + evaluation_activations(config, work)
+        evaluated += held + copies
+        # a pass in the middle of an MLP: residual stream, norm, before and after
+        evaluated += work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * _inner_width(config) * work.element)
         evaluated = max(0, evaluated - sum(parts.values()))
     parts["evaluation"] = evaluated  # on a CPU beside all else: freed memory is kept in pieces of training's sizes
     return {**parts, "total": sum(parts.values())}

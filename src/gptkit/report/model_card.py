@@ -17,6 +17,7 @@ import gptkit
 from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.report.text import code_block, escape_markdown
+from gptkit.training.rules import Choices
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
@@ -55,8 +56,9 @@ class ModelCard:
             "Task": self.task,
             "Measured": self.measured,
         }
+        about = {"library_name": "gptkit", "pipeline_tag": self.kind, "tags": ["gptkit"]}
         parts = [
-            _front_matter(self.kind),
+            "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in about.items()), "---"]),
             f"# {escape_markdown(self.name)}\n\n{escape_markdown(self.summary)}",
             *(f"## {title}\n\n{_table(rows)}" for title, rows in tables.items() if rows),
             "## How it was made\n\n" + code_block(self.command),
@@ -69,27 +71,21 @@ class ModelCard:
         return "\n\n".join(parts) + "\n"
 
 
-def describe_shape(config: Any) -> str:
-    """Return a GPTConfig's sizes in words."""
-    return (
-        f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions, "
-        f"{config.vocab_size:,} tokens"
-    )
-
-
-def versions(choices: Mapping[str, Any]) -> dict[str, str]:
-    """Return the versions that a model was made with, and what its run chose: precision, compile, threads, device."""
-    return {
+def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:
+    """Return the size of a card's model, and the versions that it was made with, and what its run chose."""
+    config = model.config
+    shape = f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions"
+    versions = {
         "gptkit": gptkit.__version__,
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        **{name: str(value) for name, value in choices.items()},
+        **{name: str(value) for name, value in choices.facts().items()},
     }
-
-
-def _front_matter(kind: str) -> str:
-    facts = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
-    return "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in facts.items()) + "\n---"
+    return {
+        "parameters": model.num_parameters(),
+        "shape": f"{shape}, {config.vocab_size:,} tokens",
+        "versions": versions,
+    }
 
 
 def _table(rows: Mapping[str, str]) -> str:

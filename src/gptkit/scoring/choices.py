@@ -72,7 +72,13 @@ class ChoiceProtocol(ScoredProtocol):
     ) -> Items:
         scores = [scores_of(self.score, *pair) for pair in zip(groups, answers, strict=True)]
         references = np.array([label_of(example) for example in examples])
-        columns = _columns(scores, references, self.ties)
+        predictions = np.array([_best(row, right, self.ties) for row, right in zip(scores, references, strict=True)])
+        columns = {
+            "correct": (predictions == references).astype(np.float64),
+            "prediction": predictions.astype(np.float64),
+            "reference": references.astype(np.float64),
+            "confidence": np.array([_largest_probability(row) for row in scores], dtype=np.float64),
+        }
         return Items(item_ids(examples), columns, self.groups(examples) if self.groups else {})
 
 
@@ -102,17 +108,6 @@ def label_of(example: Example) -> int:
     if example.label is None:
         raise InputError("no label to compare with", where=example.where, fix="evaluate on a file with labels")
     return int(example.label)
-
-
-def _columns(scores: Sequence[np.ndarray], references: np.ndarray, ties: Ties) -> dict[str, np.ndarray]:
-    """Return the columns of examples from the scores of their choices, (choice,) each."""
-    predictions = np.array([_best(row, right, ties) for row, right in zip(scores, references, strict=True)])
-    return {
-        "correct": (predictions == references).astype(np.float64),
-        "prediction": predictions.astype(np.float64),
-        "reference": references.astype(np.float64),
-        "confidence": np.array([_largest_probability(row) for row in scores], dtype=np.float64),
-    }
 
 
 def _best(scores: np.ndarray, right: int, ties: Ties) -> int:

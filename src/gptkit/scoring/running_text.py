@@ -129,12 +129,10 @@ def _documents(examples: Sequence[Example]) -> list[list[str]]:
 # Protocols of one corpus share readings, and ask for requests before they ask for items.
 @lru_cache(maxsize=4)
 def _streams(reading: Reading, examples: tuple[Example, ...], encoder: Encoder) -> tuple[Stream, ...]:
-    from gptkit.scoring.passage_encoding import encode_passages
-
     documents: Sequence[Texts] = [reading.counted(document) for document in _documents(examples)]
     if reading.joined == "as they are":
         documents = [[text for document in documents for text in document]]
-    passages = encode_passages(encoder.tokenizer, [reading.render(document) for document in documents])
+    passages = encoder.encode_passages([reading.render(document) for document in documents])
     separator = np.array([encoder.separator], np.int64)
     if reading.joined == "by the separator":
         later = ([np.concatenate([separator, ids[0]]), *ids[1:]] for ids in passages[1:])

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError, OutOfResources
-from gptkit.system.files import NO_SPACE, HashedFile, replacing, write_atomically
-from gptkit.system.locks import open_lock_file
+from gptkit.system.files import NO_SPACE, HashedFile, open_lock_file, replacing, write_atomically
 
 
 def cache_directory() -> Path:

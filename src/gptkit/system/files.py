@@ -1,6 +1,9 @@
 """Files that survive a crash: every write, sync and rename of a run goes through the first six functions here.
 
 A test makes each of them fail in turn. Directories cannot be synced on Windows; there the rename alone commits.
+
+And lock files that the members of a group share: one process a run directory, one builder of a cached file. The kernel
+holds the locks, and frees them however their holder ends.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +23,7 @@ from gptkit.system.run_layout import FileRecord
 
 Chunk = bytes | memoryview
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LOCK = "run.lock"
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -201,3 +206,51 @@ def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = Non
         if error.errno in IN_THE_WAY:
             fix = f"move it away; then {fix}"
         raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error
+
+
+def open_lock_file(path: Path) -> int:
+    """Return a descriptor of a lock file, which is created with the mode that the umask gives.
+
+    Another user's that we may only read is opened read-only: enough for flock(2), except over NFS.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)
+
+
+class RunLock:
+    """The lock of a run directory, held from construction to `release`, or to the end of the process.
+
+    Raises InputError naming the holder when another process has it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from filelock import lock_descriptor
+
+        path = directory / LOCK
+        self.descriptor = open_lock_file(path)
+        try:
+            is_held = lock_descriptor(self.descriptor, blocking=False)
+        except OSError as error:
+            self.release()
+            error.filename = str(path)
+            raise
+        if not is_held:
+            self.release()
+            holder = ""
+            with suppress(OSError):  # Windows locks the note against reading as well
+                holder = path.read_text().strip()
+            message = f"the run is in use by {holder or 'another process'}"
+            raise InputError(message, where=str(directory), fix="wait for it, or choose another --out")
+        with suppress(OSError):  # a read-only file: it is locked, but its note names an earlier holder
+            os.ftruncate(self.descriptor, 0)
+            os.lseek(self.descriptor, 0, os.SEEK_SET)
+            os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def release(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

@@ -1,16 +1,32 @@
-"""Reading files: whatever can go wrong becomes one error with its place and its fix."""
+"""Reading text, strict JSON and plain YAML: whatever can go wrong becomes one error with its place and its fix.
+
+JSON has no NaN, no duplicate keys, no bottomless nesting here. YAML has scalars, lists and mappings alone: no objects,
+anchors, aliases, tags, second documents or huge files.
+"""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gptkit.errors import GptkitError, InputError
+from gptkit.errors import GptkitError, InputError, UsageError, suggest
+
+if TYPE_CHECKING:
+    import yaml
+
+LARGEST_JSON = 1 << 28
+LARGEST_YAML = 1_000_000
+DEEPEST_YAML = 20  # a list in a list in a list ...
+CURE_YAML = "write `key: value` lines"
+_MEND = "mend the file, or fetch it again"
 
 
 @contextmanager
@@ -48,20 +64,32 @@ def translate_parquet_errors(where: str) -> Iterator[None]:
 
 
 def require_regular(
-    path: Path, fix: str = "save the text to a file and name that", error: type[GptkitError] = InputError
+    path: Path,
+    fix: str = "save the text to a file and name that",
+    error: type[GptkitError] = InputError,
+    *,
+    missing: str = "check the path",
 ) -> int:
     """Return the size of a file; refuse directories, FIFOs, sockets and devices: opening a FIFO would wait forever."""
-    with translate_read_errors(path, error=error):
+    with translate_read_errors(path, fix=missing, error=error):
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise error("not a regular file", where=str(path), fix=fix)
     return status.st_size
 
 
-def read_text(path: Path, what: str, *, most: int, fix: str, error: type[GptkitError] = InputError) -> str:
+def read_text(
+    path: Path,
+    what: str,
+    *,
+    most: int,
+    fix: str,
+    missing: str = "check the path",
+    error: type[GptkitError] = InputError,
+) -> str:
     """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes."""
-    with translate_read_errors(path, fix=fix, error=error):
-        if require_regular(path, fix, error) > most:
+    with translate_read_errors(path, fix=missing, error=error):
+        if require_regular(path, fix, error, missing=missing) > most:
             raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
         raw = path.read_bytes()
     try:
@@ -100,3 +128,160 @@ def unusable_character(text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"a lone surrogate (\\u{ord(text[error.start]):04x})"
     return None
+
+
+def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
+    """Return the object that `text` holds; InputError at `where` (file:line) for anything else."""
+    row = _parsed(text, where, fix)
+    if not isinstance(row, dict):
+        raise InputError(f"a JSON {json_name(row)}, where an object is needed", where=where, fix=fix)
+    return row
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
+    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_MEND), str(path), _MEND, is_file=True)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds, or raise InputError."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError("not a JSON object", where=str(path), fix="write {...}")
+    return content
+
+
+def json_name(value: object) -> str:
+    """Return what JSON calls a value."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def _parsed(text: str, where: str, fix: str, *, is_file: bool = False) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        problem = "nested too deeply"
+    except json.JSONDecodeError as error:
+        problem = error.msg if is_file else str(error)
+        where = f"{where}:{error.lineno}" if is_file else where
+    except ValueError as error:
+        problem = str(error)
+    raise InputError(f"not valid JSON: {problem}", where=where, fix=fix)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {key!r}")
+    return row
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+
+
+def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML) -> Entry:
+    """Return the root of a YAML file, an empty mapping for an empty file; UsageError with file:line for anything else.
+
+    `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
+    """
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            nests = isinstance(event, yaml.CollectionStartEvent)
+            self.depth += nests
+            problem = None
+            if getattr(event, "anchor", None):  # an alias has one too
+                problem = "an anchor or alias"
+            elif getattr(event, "tag", None):
+                problem = "a tag"
+            elif self.depth > DEEPEST_YAML:
+                problem = "a value nested too deeply"
+            if problem:
+                where = f"{path}:{event.start_mark.line + 1}"
+                raise UsageError(f"{problem} in {what}", where=where, fix=fix)
+            node = super().compose_node(parent, index)
+            self.depth -= nests
+            return node
+
+    text = read_text(path, what, most=LARGEST_YAML, fix=missing, missing=missing, error=UsageError)
+    try:
+        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose("{}")
+        assert node is not None
+        return Entry(node, path)
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        problem = str(error.problem).removeprefix("but ")  # "but found another document"
+        raise UsageError(f"not YAML: {problem}", where=where, fix=fix) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"not YAML: {error}", where=str(path), fix=fix) from None
+
+
+class Entry:
+    """A value in the file: a scalar, a list or a mapping of entries; `where` is file:line."""
+
+    def __init__(self, node: yaml.Node, path: Path) -> None:
+        self.node = node
+        self.kind = type(node).__name__
+        self.path = path
+        self.where = f"{path}:{node.start_mark.line + 1}"
+
+    def word(self, what: str) -> str:
+        if self.kind != "ScalarNode" or not self.node.value.strip():
+            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
+        if "\0" in self.node.value:
+            raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
+        return str(self.node.value)
+
+    def items(self, what: str) -> tuple[Entry, ...]:
+        if self.kind != "SequenceNode" or not self.node.value:
+            raise UsageError(f"{what} is not a list", where=self.where, fix=f"write {what}: [one, another]")
+        return tuple(Entry(node, self.path) for node in self.node.value)
+
+    def words(self, what: str) -> tuple[str, ...]:
+        words = tuple(entry.word(what) for entry in self.items(what))
+        if len(set(words)) < len(words):
+            raise UsageError(f"{what} holds one value twice", where=self.where, fix="keep one of them")
+        return words
+
+    def is_list(self) -> bool:
+        return self.kind == "SequenceNode"
+
+    def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
+        """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
+        if self.kind != "MappingNode":
+            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE_YAML)
+        found: dict[str, Entry] = {}
+        for key, value in ((Entry(key, self.path), Entry(value, self.path)) for key, value in self.node.value):
+            name = key.word("a key")
+            if known and name not in known:
+                raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
+            if name in found:
+                raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
+            found[name] = value
+        return found
+
+    def plain(self) -> Any:
+        """Return the value as YAML means it: None, booleans, numbers, dates, text, and lists and dicts of them."""
+        import yaml
+
+        try:
+            return yaml.SafeLoader("").construct_document(self.node)
+        except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"not YAML: {reason}", where=str(self.path), fix=CURE_YAML) from None
+
+    def scalar(self) -> str | None:
+        """Return a word as it is written, None for YAML's null; UsageError for a list or a mapping."""
+        if self.kind != "ScalarNode":
+            raise UsageError("a nested value", where=self.where, fix=CURE_YAML)
+        return None if self.node.tag.endswith(":null") else str(self.node.value)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
 from gptkit.tasks.formats import Markers, format_example
+from gptkit.tasks.task import Target
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.encoding import encode_documents
@@ -24,7 +25,6 @@ from gptkit.text.tokenizers.encoding import encode_documents
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Target = Literal["class", "choice", "score", "soft-score"]
 Targets = NDArray[np.int64] | NDArray[np.float32]
 Indices = NDArray[np.int64]
 
@@ -107,21 +107,19 @@ def encode_examples(
     *,
     target: Target,
 ) -> EncodedExamples:
-    """Return the examples, one at least, in sequences of at most `limit` tokens; see `formats` for what is cut.
+    """Return the examples, one at least, in sequences of at most `limit` tokens; see above for what is cut.
 
     Texts are encoded as such: none can yield a marker, ValueError if the tokenizer has an entry of such an id.
     InputError names an example that has no label where others have one, or another number of choices than the first.
     """
     if taken := {*markers} & set(tokenizer.get_vocab().values()):
         raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
-    texts = _encode_texts(tokenizer, examples)
+    ids_of = _encode_texts(tokenizer, examples)
     ids, ends = array("i"), array("q", [0])
     truncated: Counter[str] = Counter()
     n_truncated = sequences_per_example = 0
     for example in examples:
-        fields = [
-            texts[field] if isinstance(field, str) else [texts[text] for text in field] for field in example.fields
-        ]
+        fields = [ids_of(field) if isinstance(field, str) else [*map(ids_of, field)] for field in example.fields]
         formatted = format_example(task_format, fields, markers, limit)
         sequences_per_example = sequences_per_example or len(formatted.sequences)
         if (found := len(formatted.sequences)) != sequences_per_example:
@@ -137,22 +135,8 @@ def encode_examples(
     return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated)
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """Ids of texts: text number n is ids[offsets[n] : offsets[n + 1]]."""
-
-    numbers: dict[str, int]
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def __getitem__(self, text: str) -> list[int]:
-        number = self.numbers[text]
-        ids: list[int] = self.ids[self.offsets[number] : self.offsets[number + 1]].tolist()
-        return ids
-
-
-def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> _Texts:
-    """Encode every text once: many share a context or a premise."""
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Callable[[str], list[int]]:
+    """Encode every text once, for many share a context or a premise; return what gives a text's ids."""
     numbers: dict[str, int] = {}
     for example in examples:
         for field in example.fields:
@@ -162,7 +146,13 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example
     for number, part in encode_documents(tokenizer, (Piece(text, number, "") for text, number in numbers.items())):
         ids.frombytes(part.astype(np.int32).tobytes())
         lengths[number + 1] += len(part)
-    return _Texts(numbers, np.array(ids, np.int32), np.cumsum(lengths))
+    flat, offsets = np.array(ids, np.int32), np.cumsum(lengths)
+
+    def ids_of(text: str) -> list[int]:
+        found: list[int] = flat[offsets[numbers[text]] : offsets[numbers[text] + 1]].tolist()
+        return found
+
+    return ids_of
 
 
 def _targets(examples: Sequence[Example], target: Target) -> Targets | None:

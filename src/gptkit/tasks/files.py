@@ -1,16 +1,38 @@
-"""Finding files as their authors name them: in a folder or in one of its folders, in any case."""
+"""Files as their authors name them, and their rows: tab-separated, CSV, JSON lines and parquet, streamed.
+
+Files are found in a folder or in one of its folders, in any case. Line ends are LF or CR LF; blank lines at the end are
+passed over. Whatever cannot be read is an InputError that names file and line.
+"""
 
 from __future__ import annotations
 
+import codecs
+import csv
 import fnmatch
+import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
+from gptkit.system.reading import (
+    invalid_utf8,
+    json_object,
+    require_regular,
+    translate_parquet_errors,
+    translate_read_errors,
+)
+from gptkit.tasks.task import KeyedRows, Kind
+from gptkit.text.examples import Example
 
 FileSet = tuple[str, ...]  # files that belong together; * stands for anything, / parts folders, or ends a folder's name
+LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
+JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
 
 def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, source: str) -> list[Path]:
@@ -96,3 +118,181 @@ def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_. ]", "", name.lower())
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file, each with its place ("file:line").
+
+    Cells are a list in the order of `names`, the first line of the file, which is no row; with `keyed` they are a dict,
+    and `names` are the keys of the first row.
+    """
+
+    names: tuple[str, ...]
+    names_at: str
+    rows: Iterator[tuple[str, Any]]
+    keyed: bool
+
+
+def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
+    """Return the rows of a file, or of a folder that `kind` reads."""
+    if kind in ("tsv", "csv"):
+        rows = _tab_separated(path) if kind == "tsv" else _comma_separated(path)
+        where, names = next(rows, (f"{path}:1", None))
+        if names is None:
+            raise _empty(where)
+        return Table(tuple(names), where, rows, keyed=False)
+    if kind == "parquet":
+        return _parquet(path)
+    keyed = kind(path) if callable(kind) else _json_lines(path)
+    first = next(keyed, None)
+    if first is None:
+        raise _empty(f"{path}:1")
+    return Table(tuple(first[1]), first[0], itertools.chain([first], keyed), keyed=True)
+
+
+def open_rows(path: Path, *, fix: str) -> KeyedRows:
+    """Return the rows of a .jsonl or .parquet; `fix` says what to name instead of another file."""
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise InputError("neither .jsonl nor .parquet", where=str(path), fix=fix)
+    return open_table(path, "parquet" if path.suffix == ".parquet" else "jsonl").rows
+
+
+def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
+    """Return what a row holds under a key; InputError when there is nothing of that name."""
+    if key not in row:
+        keys = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f"no {key!r} here (keys: {keys})", where=where, fix=f"every row needs {key!r}")
+    return row[key]
+
+
+def text_cell(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Return the text that a row holds under a key; InputError when it is none, or empty."""
+    return checked_text(cell(row, key, where), key, where)
+
+
+def checked_text(value: Any, name: str, where: str) -> str:
+    """Return a cell's text; InputError for what is none, is empty, or cannot be written as UTF-8."""
+    if type(value) is not str:
+        raise InputError(f"{name!r} is {quoted(value)}, not a text", where=where, fix="give a text, or drop the row")
+    if not value or value.isspace():
+        raise InputError(f"the text {name!r} is empty", where=where, fix="fill it in, or drop the row")
+    if "\0" in value or not (value.isascii() or _encodes(value)):
+        fix = "mend or drop the row"
+        raise InputError(f"{name!r} holds a NUL or a lone surrogate, which is no text", where=where, fix=fix)
+    return value
+
+
+def quoted(value: Any) -> str:
+    """Return a cell as messages show it."""
+    return repr(value)[:60] if value is not None else "missing"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refuse_repeated_examples(examples: Sequence[Example]) -> None:
+    """Raise InputError where two examples have one identifier, by which two evaluations of them are paired."""
+    seen: dict[str, str] = {}
+    for example in examples:
+        if example.identifier in seen:
+            message = f"the id {example.identifier!r} is there twice, first at {seen[example.identifier]}"
+            raise InputError(message, where=example.where, fix="keep one of the two")
+        seen[example.identifier] = example.where
+
+
+def refuse_repeated(names: Sequence[str], where: str) -> None:
+    """Raise InputError if two columns have one name."""
+    [(name, count)] = Counter(names).most_common(1) or [("", 0)]
+    if count > 1:
+        raise InputError(f"the column {name!r} is there {count} times", where=where, fix="keep one of them")
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and text of every line up to the last that is not blank."""
+    blank: list[int] = []
+    with opened(path) as file:
+        for number, raw in enumerate(file, 1):
+            text = _decoded(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, f"{path}:{number}")
+            if not text:
+                blank.append(number)
+                continue
+            if blank:
+                yield from ((skipped, "") for skipped in blank)
+                blank = []
+            yield number, text
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; what is wrong with it is an InputError."""
+    with translate_read_errors(path):
+        require_regular(path)
+        with open(path, "rb") as file:
+            yield file
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    if b"\0" in raw:
+        fix = "mend the line; UTF-16 text: convert the file to UTF-8"
+        raise InputError("a NUL byte, where UTF-8 text is needed", where=where, fix=fix)
+    try:
+        return raw.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise invalid_utf8(where, error) from None
+
+
+def _empty(where: str) -> InputError:
+    return InputError("the file is empty", where=where, fix="fetch or write it again")
+
+
+def _tab_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
+    for number, text in lines(path):
+        yield f"{path}:{number}", text.split("\t")
+
+
+def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader((text + "\n" for _, text in lines(path)), strict=True)
+    while True:
+        where = f"{path}:{reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fix = 'quote a text that holds commas or quotes: "He said ""no"", twice"'
+            raise InputError(f"not valid CSV: {error}", where=where, fix=fix) from None
+        yield where, cells or [""]
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, text in lines(path):
+        if text and not text.isspace():
+            where = f"{path}:{number}"
+            yield where, json_object(text, where, JSON_FIX)
+
+
+def _parquet(path: Path) -> Table:
+    import pyarrow.parquet as pq
+
+    with opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
+        file = pq.ParquetFile(path)
+        names = tuple(file.schema_arrow.names)
+    refuse_repeated(names, f"{path}:1")
+    return Table(names, f"{path}:1", arrow_rows(path, file.iter_batches(batch_size=4096)), keyed=True)
+
+
+def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of Arrow's record batches, placed as "NAME:row"."""
+    number = 0
+    with translate_parquet_errors(f"{name}:1"):
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{name}:{number}", row

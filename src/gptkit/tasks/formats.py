@@ -1,4 +1,4 @@
-"""How an example becomes the token sequences that a GPT reads (GPT-1 paper, section 3.3 and figure 1).
+"""What a GPT reads of an example (GPT-1 paper, section 3.3 and figure 1):
 
     classification    start text extract
     entailment        start premise delimiter hypothesis extract
@@ -16,13 +16,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Ids = list[int]
-
-FORMAT_FIELDS = {
-    "classification": ("text",),
-    "entailment": ("premise", "hypothesis"),
-    "similarity": ("first", "second"),
-    "multiple-choice": ("context", "question", "choices"),
-}
 
 
 class Markers(NamedTuple):

@@ -32,10 +32,9 @@ from typing import Any, cast
 
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
+from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
-from gptkit.system.yaml_files import Entry, read_yaml
-from gptkit.tasks.formats import FORMAT_FIELDS
-from gptkit.tasks.task import KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]
 Range = tuple[float, float]
@@ -71,7 +70,12 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
     target = _target(format, labels, score_range, entries, root)
     columns = _columns(format, entries.get("columns"))
     name = _word(entries, "name", path.stem)
-    _check_name(name, entries.get("name", root), taken)
+    at = entries.get("name", root).where
+    if not SAFE_NAME.fullmatch(name):
+        fix = "use letters, digits, dots, dashes and underscores (name: ...)"
+        raise UsageError(f"{name[:60]!r} cannot name a task", where=at, fix=fix)
+    if name in taken:
+        raise UsageError(f"{name!r} is a task of gptkit's own", where=at, fix="choose another name")
     return Task(
         name,
         format,
@@ -90,14 +94,6 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
 
 def _word(entries: Entries, key: str, default: str) -> str:
     return entries[key].word(key) if key in entries else default
-
-
-def _check_name(name: str, entry: Entry, taken: Collection[str]) -> None:
-    if not SAFE_NAME.fullmatch(name):
-        fix = "use letters, digits, dots, dashes and underscores (name: ...)"
-        raise UsageError(f"{name[:60]!r} cannot name a task", where=entry.where, fix=fix)
-    if name in taken:
-        raise UsageError(f"{name!r} is a task of gptkit's own", where=entry.where, fix="choose another name")
 
 
 def _choice(entries: Entries, key: str, known: Sequence[str], root: Entry) -> str:
@@ -236,6 +232,12 @@ def task_text(task: Task) -> str:
     """Return the YAML that describes a user's own task; files elsewhere than in its folder keep their names alone."""
     import yaml
 
+    named = next((source.columns for sources in task.splits.values() for source in sources), None)
+    columns: dict[str, Any] = {}
+    if named is not None:
+        keys = (*FORMAT_FIELDS[task.format], "label", "index")
+        found = zip(keys, (*named.fields, named.label, named.identifier), strict=True)
+        columns = {key: list(column) if isinstance(column, tuple) else column for key, column in found if column}
     # Left out where the user's file left them out, and several kinds may do.
     is_listed = all(len(sources) == 1 for sources in task.splits.values())
     values: dict[str, Any] = {
@@ -247,7 +249,7 @@ def task_text(task: Task) -> str:
         "metrics": list(task.metrics),
         "choices": task.choices,
         "splits": {split: _inside(sources[0].paths[0]) for split, sources in task.splits.items() if is_listed},
-        "columns": _named_columns(task),
+        "columns": columns,
         "hub": task.hub and ":".join(filter(None, (task.hub.path, task.hub.configuration))),
         "data": task.data,
     }
@@ -262,12 +264,3 @@ def _inside(file: str) -> str:
     """Return the path where it stays inside the folder it is relative to, else the file's name."""
     path = PureWindowsPath(file)  # which splits at both kinds of slashes
     return path.name if path.anchor or ".." in path.parts else file
-
-
-def _named_columns(task: Task) -> dict[str, Any]:
-    columns = next((source.columns for sources in task.splits.values() for source in sources), None)
-    if columns is None:
-        return {}
-    names = (*FORMAT_FIELDS[task.format], "label", "index")
-    named = dict(zip(names, (*columns.fields, columns.label, columns.identifier), strict=True))
-    return {name: list(column) if isinstance(column, tuple) else column for name, column in named.items() if column}

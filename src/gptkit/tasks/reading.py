@@ -1,22 +1,46 @@
-"""A split's examples: made here, read from --data, from the folder of a user's own task, or from the hub."""
+"""A split's examples: made here, read from --data or from the hub, or beside a user's own task; every row is checked.
+
+A file is the authors' own, or a generic one whose columns are named like the format's fields, `label` and perhaps
+`index`: text; premise, hypothesis; first, second; context, question, choices (in .csv and .tsv choice1, choice2, ...).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import InputError, UsageError, nearest
 from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
-from gptkit.tasks.files import first_whole, not_found, require_folder, roots
-from gptkit.tasks.labelled import read_examples, table_examples
-from gptkit.tasks.rows import Table, arrow_rows
-from gptkit.tasks.task import KINDS, Evaluation, HubSource, Loaded, Source, Task, loaded
+from gptkit.tasks import files
+from gptkit.tasks.files import Table, not_found, quoted
+from gptkit.tasks.task import (
+    FORMAT_FIELDS,
+    KINDS,
+    Column,
+    Columns,
+    Evaluation,
+    HubSource,
+    KeyedRows,
+    Loaded,
+    Source,
+    Task,
+    loaded,
+)
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
+IDENTIFIERS = ("index", "idx", "id")
+Label = int | float | None
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+Text = str | tuple[str, ...]
+Places = dict[Column, Column]  # of the columns that are read in a row: their names or numbers
 
 
 def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
@@ -64,9 +88,9 @@ def _names_of(task: Task, split: str) -> str:
 
 def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
     """Return the first form of a split whose files are there, the authors' before the generic ones."""
-    require_folder(folder)
+    files.require_folder(folder)
     sources = [*task.splits[split], *_generic_sources(split)]
-    found = first_whole(roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
+    found = files.first_whole(files.roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
     if found is None:
         raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
     return sources[found[0]], found[1]
@@ -93,7 +117,7 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     rows = load_dataset(shown, split=hub.splits[split])
     place = f"{shown} {hub.splits[split]}"
     batches = rows.with_format("arrow").iter(batch_size=4096)
-    table = Table(tuple(rows.column_names), f"{place}:1", arrow_rows(place, batches), keyed=True)
+    table = Table(tuple(rows.column_names), f"{place}:1", files.arrow_rows(place, batches), keyed=True)
     return table_examples(replace(task, hub=hub), split, Source((), "parquet"), table)
 
 
@@ -106,3 +130,288 @@ def _hub_source(task: Task, name: str) -> HubSource:
         fix = f"give --data DIR with its files from {task.data}"
         raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
     return task.hub
+
+
+def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path]) -> tuple[list[Example], list[str]]:
+    """Return the examples of a split and notes on the rows that were dropped.
+
+    Raises InputError, with file and line, for whatever is not as it should be.
+    """
+    examples: list[Example] = []
+    notes: list[str] = []
+    for path in paths:
+        more, dropped = table_examples(task, split, source, files.open_table(path, source.kind), first=len(examples))
+        examples += more
+        notes += [f"{path}: {note}" for note in dropped]
+    return source.select(paths[0], examples) if source.select else examples, notes
+
+
+def table_examples(
+    task: Task, split: str, source: Source, table: Table, *, first: int = 0
+) -> tuple[list[Example], list[str]]:
+    """Return the examples of one file, numbered from `first`, and notes on the rows that were dropped."""
+    columns, is_generic = _columns(task, split, source, table)
+    wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
+    identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
+    needed = [*_required(columns), *identifiers]
+    by_key = table.keyed or (source.width > 0 and not is_generic)
+    at: Places = {column: column if by_key else table.names.index(str(column)) for column in needed}
+    rows: Iterator[tuple[str, Any]] = (
+        _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
+    )
+    fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
+    label_of = label_reader(task, split, columns)
+    examples: list[Example] = []
+    choices, unlabelled, broken = task.choices, 0, []
+    for number, (where, row) in enumerate(rows, first):
+        if row is None:
+            broken.append(where)
+            continue
+        label = None if columns.label is None else row[at[columns.label]]
+        if columns.unlabelled is not None and label == columns.unlabelled:
+            unlabelled += 1
+            continue
+        texts = tuple([_field(name, column, columns, row, at, where, choices) for name, column in fields])
+        identifier = " ".join([str(row[at[name]]) for name in identifiers])
+        value = None if columns.label is None else label_of(label, where)
+        examples.append(Example(texts, value, where, identifier or str(number)))
+        choices = choices or len(texts[-1])  # as many as the first example has
+    _check_split(task, examples, table)
+    notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
+    return examples, notes + [f"dropped {len(broken):,} row(s) broken (the first: {where})" for where in broken[:1]]
+
+
+def _keyed_rows(table: Table, at: Places, is_generic: bool) -> KeyedRows:
+    """Yield rows that have all that is needed; those of a generic file may have nothing else."""
+    known = set(map(str, at))
+    for where, row in table.rows:
+        if is_generic and not row.keys() <= known:
+            raise _extra(next(name for name in row if name not in known), where, sorted(known))
+        if not row.keys() >= known:
+            fix = "every row needs the columns of the first one"
+            raise InputError(f"no {next(name for name in at if name not in row)!r} in this row", where=where, fix=fix)
+        yield where, row
+
+
+def _listed_rows(source: Source, table: Table, at: Places, is_generic: bool) -> Iterator[tuple[str, list[str] | None]]:
+    """Yield rows that have as many columns as belong, None for a broken one that may be dropped."""
+    for name in table.names:
+        if is_generic and name not in at:
+            raise _extra(name, table.names_at, list(map(str, at)))
+    rows, width = table.rows, len(table.names)
+    if source.width and not is_generic:  # without a header
+        rows, width = chain([(table.names_at, list(table.names))], rows), source.width
+    least = 1 + max(map(int, at.values())) if source.ragged else width
+    for where, row in rows:
+        is_whole = len(row) == width or (source.ragged and len(row) >= least)
+        if source.skip_broken and not (is_whole and all(row[int(place)].strip() for place in at.values())):
+            yield where, None
+        elif is_whole:
+            yield where, row
+        else:
+            too_many = "a tab or comma in a text must go, or be quoted in a .csv"
+            fix = too_many if len(row) > width else "fill in the cells"
+            raise InputError(f"a row of {len(row)} column(s), where {width} belong", where=where, fix=fix)
+
+
+def _field(
+    name: str,
+    column: Column | tuple[Column, ...],
+    columns: Columns,
+    row: Any,
+    at: Places,
+    where: str,
+    choices: int | None,
+) -> Text:
+    """Return the text of a field, or of each of its choices, whose number must be `choices` (None: any)."""
+    if isinstance(column, tuple):
+        texts = [files.checked_text(row[at[part]], str(part), where) for part in column]
+        return tuple(texts) if name == "choices" else " ".join(texts)
+    if name == "choices":
+        return _choices(row[at[column]], column, where, choices)
+    shown = column if isinstance(column, str) else name
+    text = files.checked_text(row[at[column]], shown, where)
+    return _replaced(text, shown, columns, where) if name == "question" and columns.replace else text
+
+
+def _choices(found: Any, column: Column, where: str, expected: int | None) -> tuple[str, ...]:
+    if not isinstance(found, list) or len(found) < 2:
+        fix = "give at least two texts; in .csv and .tsv as the columns choice1, choice2, ..."
+        raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
+    if len(found) != (expected or len(found)):
+        fix = f"every example needs {expected}"
+        raise InputError(f"{len(found)} choices, where {expected} belong", where=where, fix=fix)
+    return tuple([files.checked_text(choice, f"choice {i + 1}", where) for i, choice in enumerate(found)])
+
+
+def _replaced(text: str, name: str, columns: Columns, where: str) -> str:
+    if text not in columns.replace:
+        fix = f"write one of {', '.join(columns.replace)}"
+        raise InputError(f"unknown {name} {text[:60]!r}", where=where, fix=fix)
+    return columns.replace[text]
+
+
+def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
+    """Return where the file keeps what, and whether it is a generic file."""
+    own = task.is_own and source.columns is not None
+    generic = None if own else _generic_columns(task, table)
+    if generic is not None:
+        files.refuse_repeated(table.names, table.names_at)
+        return _with_label(task, split, generic, table), True
+    official = source.columns or _hub_columns(task, split, table)
+    if source.width:
+        return official, False
+    files.refuse_repeated(table.names, table.names_at)
+    if own:
+        official = _with_label(task, split, official, table)
+    elif source.columns is not None and table.keyed and split.startswith("test") and official.label not in table.names:
+        official = replace(official, label=None)
+    for name in [*_required(official), *source.header]:
+        if name not in table.names:
+            raise _missing(task, str(name), table, source)
+    for name in table.names:
+        if source.header and name not in source.header:
+            raise _extra(name, table.names_at, source.header)
+    return official, False
+
+
+def _hub_columns(task: Task, split: str, table: Table) -> Columns:
+    """Return the hub's columns for a generic file that has them; the first generic one is missing otherwise."""
+    hub = task.hub.columns if task.hub else None
+    wanted = _wanted(task, table)
+    if hub is None or not set(_texts(hub)) & (set(table.names) - set(wanted)):
+        raise _missing(task, next(name for name in wanted if name not in table.names), table)
+    return _with_label(task, split, hub, table)
+
+
+def _with_label(task: Task, split: str, columns: Columns, table: Table) -> Columns:
+    """Return the columns without the label's if it is a test split that has none."""
+    if columns.label in table.names:
+        return columns
+    if split.startswith("test"):
+        return replace(columns, label=None)
+    raise _missing(task, str(columns.label), table)
+
+
+def _wanted(task: Task, table: Table) -> list[str]:
+    """Return the columns that a generic file must have."""
+    if task.format != "multiple-choice":
+        return [*FORMAT_FIELDS[task.format]]
+    if table.keyed and "choice1" not in table.names:
+        return ["context", "choices"]
+    return ["context", *(f"choice{i + 1}" for i in range(task.choices or max(2, _numbered_choices(table))))]
+
+
+def _numbered_choices(table: Table) -> int:
+    return sum(re.fullmatch(r"choice[1-9]\d*", name, re.ASCII) is not None for name in table.names)
+
+
+def _generic_columns(task: Task, table: Table) -> Columns | None:
+    wanted = _wanted(task, table)
+    if not set(wanted) <= set(table.names):
+        return None
+    identifier = next((name for name in IDENTIFIERS if name in table.names), None)
+    if task.format != "multiple-choice":
+        return Columns(tuple(wanted), identifier=identifier)
+    question: Column | tuple[Column, ...] = "question" if "question" in table.names else ()
+    choices: Column | tuple[Column, ...] = "choices" if wanted[1] == "choices" else tuple(wanted[1:])
+    return Columns(("context", question, choices), identifier=identifier)
+
+
+def _texts(columns: Columns) -> list[Column]:
+    return [name for field in columns.fields for name in (field if isinstance(field, tuple) else (field,))]
+
+
+def _required(columns: Columns) -> list[Column]:
+    """Return the columns that every row must have."""
+    return _texts(columns) if columns.label is None else [*_texts(columns), columns.label]
+
+
+def _missing(task: Task, name: str, table: Table, source: Source | None = None) -> InputError:
+    near = nearest(name, table.names)
+    found = ", ".join(map(repr, table.names[:12]))
+    generic = ", ".join([*_wanted(task, table), "label"])
+    official = ", ".join(map(str, _required(source.columns))) if source and source.columns else ""
+    fix = (
+        f"rename {near!r} to {name}"
+        if near
+        else f"it needs {official}, or {generic}"
+        if official
+        else f"name them {generic}"
+    )
+    return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
+
+
+def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
+    fix = f"leave it out; the columns are {', '.join(known)} (others: say so in a task of your own, a .yaml file)"
+    return InputError(f"unknown column {name!r}", where=where, fix=fix)
+
+
+def _check_split(task: Task, examples: Sequence[Example], table: Table) -> None:
+    if not examples:
+        raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
+    labelled = [example.label is not None for example in examples]
+    if any(labelled) and not all(labelled):
+        where = examples[labelled.index(False)].where
+        raise InputError("no label, though other rows have one", where=where, fix="label all rows, or none")
+    if task.format != "multiple-choice":
+        return
+    for example in examples:
+        if example.label is not None and example.label >= len(example.fields[-1]):
+            fix = f"write the index of a choice, 0 to {len(example.fields[-1]) - 1}"
+            raise InputError(f"unknown label {example.label}", where=example.where, fix=fix)
+
+
+def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str], Label]:
+    """Return the function from a label's cell to the class, choice or score; None where a test split has none."""
+    may_lack = split.startswith("test")
+    low, high = task.score_range or (-math.inf, math.inf)
+    scores = task.target in ("score", "soft-score")
+    table = {} if scores else _spellings(task, columns)
+    names = columns.labels or task.labels
+    count = len(names) or task.choices
+
+    def label(value: Any, where: str) -> Label:
+        if type(value) is bool:  # JSON and parquet have true and false of their own
+            value = next((name for name in names if name.lower() == str(value).lower()), value)
+        if type(value) in (str, int) and value in table:
+            return table[value]
+        absent = value is None or value == ""
+        if may_lack and (absent or (value in (-1, "-1") and (not scores or low > -1))):
+            return None
+        if absent:
+            raise InputError("no label", where=where, fix="fill it in, or drop the row")
+        if scores:
+            return _score(value, low, high, where)
+        if count is None and re.fullmatch(r"\d{1,3}", str(value), re.ASCII) and type(value) in (str, int):
+            return int(value)  # as many choices as the examples have
+        known = ", ".join(names or [str(i) for i in range(count or 2)])
+        raise InputError(f"unknown label {quoted(value)}", where=where, fix=f"write one of {known}")
+
+    return label
+
+
+def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
+    """Return what stands for each class or choice: the file's spelling, else the task's names and their indices."""
+    names = columns.labels or task.labels
+    table: dict[str | int, int] = {name: i for i, name in enumerate(names)}
+    if any(name.isdigit() for name in names):
+        return table | {int(name): i for i, name in enumerate(names) if name.isdecimal()}
+    if columns.labels:
+        return table
+    indices = range(len(names) or task.choices or 0)
+    return table | {str(i): i for i in indices} | {i: i for i in indices}
+
+
+def _score(value: Any, low: float, high: float, where: str) -> float:
+    is_number = type(value) in (int, float) or (type(value) is str and _NUMBER.fullmatch(value.strip()))
+    if not is_number:
+        raise InputError(f"the score is {quoted(value)}, not a number", where=where, fix="write a number")
+    try:
+        score = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        score = math.inf
+    if not math.isfinite(score) or not low <= score <= high:
+        limits = f"between {low:g} and {high:g}" if math.isfinite(low) else "a finite number"
+        raise InputError(f"the score {score:g} is out of range", where=where, fix=f"it must be {limits}")
+    return score

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
 Format = Literal["classification", "entailment", "similarity", "multiple-choice"]
+FORMAT_FIELDS = {
+    "classification": ("text",),
+    "entailment": ("premise", "hypothesis"),
+    "similarity": ("first", "second"),
+    "multiple-choice": ("context", "question", "choices"),
+}
 Target = Literal["class", "choice", "score", "soft-score"]
 Kind = Literal["tsv", "csv", "jsonl", "parquet"]
 KINDS: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # of generic files

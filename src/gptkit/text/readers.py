@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import json_name, json_object
 from gptkit.system.reading import (
     decoded,
     invalid_utf8,
+    json_name,
+    json_object,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.model_files.files import model_files
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,
     RESULT,
@@ -91,40 +91,20 @@ def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: C
 RUNS = Path("runs")
 
 
-def _is_pretrained(result: dict[str, Any]) -> bool:
-    return result.get("command") == "pretrain"
-
-
 def newest_model(
-    console: Console, can_do: Callable[[dict[str, Any]], bool] = _is_pretrained, what: str | None = None
+    console: Console, can_do: Callable[[dict[str, Any]], bool] | None = None, what: str | None = None
 ) -> str:
     """Return the newest finished run under ./runs whose result suits, and say which; UsageError without one.
 
     `what` it must be able to do; None: a pretrain run is wanted.
     """
-    newest = newest_finished(RUNS, can_do, console.warn)
+    newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == "pretrain"), console.warn)
     kind, able = ("pretrain run", "") if what is None else ("run", f" that can do {what}")
     if newest is None:
         fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able}")
     return str(newest)
-
-
-def _refuse_unfinished_seeds(path: Path) -> None:
-    """Raise InputError for a fine-tuning run of several seeds whose model has not been chosen yet."""
-    seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
-    if seeds and not (path / MODEL).is_dir():
-        fix = f"let it finish, or name one of its seeds: --model {seeds[0]}"
-        raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
-
-
-def _refuse_lost_model(path: Path) -> None:
-    """Raise InputError for a finished run whose model/ somebody removed."""
-    is_there = any((folder / "config.json").exists() for folder in (path, path / MODEL))
-    if (path / RESULT).exists() and (path / START).is_dir() and not is_there:
-        fix = "give the run's command again, or name one of its checkpoints or snapshots"
-        raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
 
 
 def without_start(name: str) -> InputError:
@@ -146,8 +126,14 @@ def readable_model(name: str, console: Console) -> str:
     if is_undescribed(path):
         raise without_start(name)
     if not is_unfinished(path):
-        _refuse_unfinished_seeds(path)
-        _refuse_lost_model(path)
+        seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
+        if seeds and not (path / MODEL).is_dir():
+            fix = f"let it finish, or name one of its seeds: --model {seeds[0]}"
+            raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
+        is_described = any((folder / "config.json").exists() for folder in (path, path / MODEL))
+        if (path / RESULT).exists() and (path / START).is_dir() and not is_described:
+            fix = "give the run's command again, or name one of its checkpoints or snapshots"
+            raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
         return name
     newest, damaged = newest_weights(path)
     for line in damaged:

@@ -31,7 +31,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError, suggest
 from gptkit.recipes import recipes_root
 from gptkit.system import ranks, signals
-from gptkit.system.yaml_files import read_yaml
+from gptkit.system.reading import read_yaml
 from gptkit.training.options import TrainingOptions
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
@@ -84,19 +84,6 @@ class LaunchConfig:
         facts += ["use_cpu True"] if self.use_cpu else []
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         return f"from {self.path}: {', '.join(facts)}{unused}"
-
-
-def launch_config_of(options: TrainingOptions) -> LaunchConfig | None:
-    """Return what the file says that is named, else the user's default, if there is one."""
-    if options.accelerate_config is not None:
-        config = read_launch_config(config_path(options.accelerate_config))
-    elif DEFAULT.is_file():
-        config = read_launch_config(DEFAULT)
-    else:
-        return None
-    if options.num_processes is not None:
-        config = dataclasses.replace(config, num_processes=None)  # the option beats it
-    return config
 
 
 def config_path(name: str) -> Path:

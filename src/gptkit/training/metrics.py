@@ -16,7 +16,7 @@ from typing import Any
 
 from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.system import files
-from gptkit.system.json_files import json_object
+from gptkit.system.reading import json_object
 from gptkit.system.run_layout import METRICS
 from gptkit.training.job import StepEvent
 

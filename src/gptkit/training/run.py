@@ -14,9 +14,8 @@ import psutil
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from gptkit.console import Console
+from gptkit.console import Console, Progress
 from gptkit.errors import Diverged, InputError
-from gptkit.progress import Progress
 from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
@@ -26,11 +25,11 @@ from gptkit.training.finished_runs import lost_result
 from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.loop import train
-from gptkit.training.metrics import Tracker
+from gptkit.training.metrics import Tracker, check_tracker
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 from gptkit.training.rules import Choices
-from gptkit.training.run_directory import RunDirectory, open_run
+from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
 
@@ -62,6 +61,19 @@ class Session:
         """Join the processes of the run; see `make_accelerator` for what it raises."""
         accelerator = make_accelerator(device)
         return cls(accelerator, hardware_of(accelerator.device), console)
+
+    def check(self, options: TrainingOptions, *, command: str) -> Choices:
+        """Refuse what can be refused before any file is read, and return the arithmetic of the run: it is not compiled.
+
+        That auto may compile where it knows how much there is to do is said by `rules.choose`.
+        """
+
+        def refuse() -> Choices:
+            check_run(options, command=command)
+            check_tracker(options.report_to)
+            return rules.choose(options.precision, options.compile, self.hardware)
+
+        return self.on_main(refuse)
 
     def on_main(self, work: Callable[[], T]) -> T:
         return on_main_process(self.accelerator, work)
@@ -139,7 +151,8 @@ def train_run(
             stop=stack.enter_context(StopRequest(console.say)),
             shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
         )
-        peak = peak_flops(session.hardware, choices.precision)
+        is_cpu = session.hardware.kind == "cpu"
+        peak = measured_peak(choices.precision) if is_cpu else known_peak(session.hardware, choices.precision)
         reporter = RunReporter(job, directory, session, tracker, peak, sample)
         try:
             finish = reporter.follow(events, stack.enter_context(console.progress(job.plan.steps)))
@@ -150,13 +163,6 @@ def train_run(
     return TrainResult(finish, choices, resumed_from, reporter.mfu(finish.tokens_per_second), reporter.text)
 
 
-def peak_flops(hardware: Hardware, precision: str) -> float | None:
-    """Return the FLOP/s that MFU is a share of: a GPU's published peak, a CPU's measured one, else None."""
-    if hardware.kind == "cpu":
-        return measured_peak(precision)
-    return known_peak(hardware, precision)
-
-
 @dataclass
 class RunReporter:
     """The events of a run as they come: written to its directory, shown, sent to a tracker."""
@@ -165,7 +171,7 @@ class RunReporter:
     directory: RunDirectory
     session: Session
     tracker: Tracker | None
-    peak: float | None
+    peak: float | None  # the FLOP/s that MFU is a share of
     sample: Sample | None
     text: str | None = None  # of the last sample
 
@@ -182,11 +188,14 @@ class RunReporter:
                 case StepEvent():
                     self._step(event, progress)
                 case EvalEvent():
-                    self._evaluation(event.step, event.metrics, progress)
+                    if self.sample is not None and self.session.accelerator.is_main_process:
+                        with uncompiled(self.job.plan.compile):
+                            self.text = self.sample()
+                    progress.evaluation(event.step, event.metrics, sample=self.text)
                 case CheckpointEvent():
                     progress.checkpoint(event.step)
                 case NoticeEvent():
-                    progress.notice(event.message)
+                    progress.say(event.message)
                 case RunState():
                     finish = event
         return finish
@@ -198,9 +207,3 @@ class RunReporter:
             self.directory.append(event)
             if self.tracker is not None:
                 self.tracker.log(event)
-
-    def _evaluation(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
-        if self.sample is not None and self.session.accelerator.is_main_process:
-            with uncompiled(self.job.plan.compile):
-                self.text = self.sample()
-        progress.evaluation(step, metrics, sample=self.text)

@@ -21,7 +21,7 @@ from typing import Any, Self
 from gptkit.errors import AGAIN, Diverged, InputError, UsageError
 from gptkit.recipes import CONFIG
 from gptkit.system import files
-from gptkit.system.locks import LOCK, RunLock
+from gptkit.system.files import LOCK, RunLock
 from gptkit.system.run_layout import (
     CHECKPOINTS,
     METRICS,

@@ -9,8 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import LARGEST_FILE
-from gptkit.system.reading import require_regular
+from gptkit.system.reading import LARGEST_JSON, require_regular
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
 from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
 
@@ -83,7 +82,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     try:
         folder, layout = find_tokenizer(directory, str(directory))
         config = saved_config(folder)
-        if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_FILE:
+        if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_JSON:
             return None
     except InputError:
         return None

@@ -32,7 +32,7 @@ from gptkit.model_files.shape import (
     model_type,
     tensor_shapes,
 )
-from gptkit.system.json_files import read_json_object
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 
 Arrays = dict[str, NDArray[Any]]

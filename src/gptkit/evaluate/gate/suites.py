@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.errors import UsageError
-from gptkit.system.yaml_files import Entry, read_yaml
+from gptkit.system.reading import Entry, read_yaml
 
 KEYS = ("task", "data", "limit", "floor", "minimum")
 YAML = (".yaml", ".yml")

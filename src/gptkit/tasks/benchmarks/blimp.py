@@ -15,8 +15,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find, not_found, require_folder, roots
-from gptkit.tasks.rows import open_table, text_cell
+from gptkit.tasks.files import find, not_found, open_table, require_folder, roots, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -94,7 +93,9 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
         fix = "name the folder that it lies in; --task blimp-NAME asks for the set NAME alone"
         raise InputError("not a folder", where=f"--data {data}", fix=fix)
     require_folder(folder)
-    paths = _paths(folder, wanted)
+    paths: dict[str, Path] = {}
+    for place in (root / inner for root in roots(folder, ("blimp",)) for inner in ("", "data")):
+        paths = paths or {name: path for name in wanted if (path := find(place, f"{name}.jsonl")) is not None}
     if not paths:
         raise not_found("no set of BLiMP", folder, files, "blimp")
     examples = [[_pair(name, row, at) for at, row in open_table(path, "jsonl").rows] for name, path in paths.items()]
@@ -103,16 +104,6 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
     named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
     note = f"{len(missing)} of BLiMP's 67 sets are missing, so this mean is not BLiMP's: {named}"
     return loaded(in_turns, [note] if missing else [])
-
-
-def _paths(folder: Path, wanted: list[str]) -> dict[str, Path]:
-    """Return the files of the sets that lie together in the first place where there are any."""
-    for root in roots(folder, ("blimp",)):
-        for inner in ("", "data/"):
-            paths = {name: path for name in wanted if (path := find(root, f"{inner}{name}.jsonl")) is not None}
-            if paths:
-                return paths
-    return {}
 
 
 def _pair(name: str, row: dict[str, object], where: str) -> Example:

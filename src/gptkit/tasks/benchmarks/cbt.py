@@ -7,8 +7,9 @@ and, after an empty column, the candidates with | between.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
 from gptkit.scoring.protocols import Published
 from gptkit.tasks.detokenizers import TREEBANK
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import checked_text, lines
+from gptkit.tasks.files import checked_text, find_files, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -58,23 +58,16 @@ def _blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
 
 
 def _example(block: list[tuple[int, str]], path: Path, number: int) -> Example:
-    sentences = [_sentence(line, place, f"{path}:{at}") for place, (at, line) in enumerate(block, 1)]
-    where = f"{path}:{block[-1][0]}"
+    sentences = []
+    for place, (at, line) in enumerate(block, 1):
+        where = f"{path}:{at}"
+        found = re.fullmatch(r"([0-9]+) (.*)", line.strip())
+        if found is None or found[1] != str(place):
+            raise InputError(f"no line {place} of an example: {line[:40]!r}", where=where, fix=_FIX)
+        sentences.append(checked_text(found[2], "sentence", where))
     if len(block) != _SENTENCES + 1:
         raise InputError(f"an example of {len(block)} lines, where 21 belong", where=where, fix=_FIX)
-    question, answer, candidates = _question(sentences.pop(), where)
-    return Example((tuple(sentences), question, candidates), candidates.index(answer), where, str(number))
-
-
-def _sentence(line: str, place: int, where: str) -> str:
-    found = re.fullmatch(r"([0-9]+) (.*)", line.strip())
-    if found is None or found[1] != str(place):
-        raise InputError(f"no line {place} of an example: {line[:40]!r}", where=where, fix=_FIX)
-    return checked_text(found[2], "sentence", where)
-
-
-def _question(line: str, where: str) -> tuple[str, str, tuple[str, ...]]:
-    cells = [cell.strip() for cell in line.split("\t")]
+    cells = [cell.strip() for cell in sentences.pop().split("\t")]
     if len(cells) != 4:
         raise InputError(f"{len(cells)} column(s), where 4 belong", where=where, fix=_FIX)
     question, answer, _, joined = cells
@@ -83,7 +76,7 @@ def _question(line: str, where: str) -> tuple[str, str, tuple[str, ...]]:
         raise InputError(f"no {BLANK} in the question", where=where, fix=_FIX)
     if answer not in candidates or len(candidates) < 2:
         raise InputError(f"the answer {answer[:40]!r} is not among several candidates", where=where, fix=_FIX)
-    return question, answer, candidates
+    return Example((tuple(sentences), question, candidates), candidates.index(answer), where, str(number))
 
 
 def cbt_pairs(example: Example, write: Callable[[str], str]) -> list[Pair]:
@@ -95,15 +88,9 @@ def cbt_pairs(example: Example, write: Callable[[str], str]) -> list[Pair]:
     sentences, question, candidates = example.fields
     before = write(str(question)[: str(question).index(BLANK)])
     filled = [write(str(question).replace(BLANK, candidate)) for candidate in candidates]
-    known = _common_start([before, *filled])
+    known = os.path.commonprefix([before, *filled])  # noqa: RUF071, characters are meant
     story = "".join(f"{write(sentence)} " for sentence in sentences)
     return [(story + known, sentence[len(known) :]) for sentence in filled]
-
-
-def _common_start(texts: Sequence[str]) -> str:
-    places = enumerate(zip(*texts, strict=False))
-    length = next((i for i, characters in places if len(set(characters)) > 1), min(map(len, texts)))
-    return texts[0][:length]
 
 
 def _whole(example: Example) -> tuple[str]:
@@ -111,16 +98,12 @@ def _whole(example: Example) -> tuple[str]:
     return (" ".join([*sentences, str(question).replace(BLANK, candidates[label_of(example)])]),)
 
 
-def _as_it_is(text: str) -> str:
-    return text
-
-
 def _row(words: str) -> Evaluation:
     figures = zip(_MODELS, _PAPER.get(words, ()), strict=False)
     published = tuple(Published(model, "accuracy", value, "GPT-2 paper, table 3") for model, value in figures)
     about = f"{_ABOUT}; Treebank tokens written as text (OpenAI's de-tokenizer was never published)"
     raw_about = f"{_ABOUT}; Treebank tokens as they are"
-    written, raw = partial(cbt_pairs, write=TREEBANK.detokenize), partial(cbt_pairs, write=_as_it_is)
+    written, raw = partial(cbt_pairs, write=TREEBANK.detokenize), partial(cbt_pairs, write=str)
     return Evaluation(
         f"cbt-{words.lower()}",
         f"which {_KINDS[words]} is left out of a sentence of a children's book",

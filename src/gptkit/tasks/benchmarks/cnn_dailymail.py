@@ -11,7 +11,7 @@ A story is its article, a paragraph a line, then a line `@highlight` before each
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, lines, open_rows, refuse_repeated_examples, text_cell
+from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_repeated_examples, text_cell
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -42,33 +41,29 @@ def cnn_dailymail(data: str | None) -> Loaded:
     """
     [path] = find_files("cnn-dm", data, FILES, source="cnn_dailymail 3.0.0 of the hub, or the authors' stories")
     fix = "name a .parquet or .jsonl of article and highlights, or all_test.txt beside the stories"
-    examples = _stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix))
+    examples = list(_stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix)))
     if not examples:
         raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
     refuse_repeated_examples(examples)
     return loaded(examples, ())
 
 
-def _rows(rows: KeyedRows) -> list[Example]:
-    examples = []
+def _rows(rows: KeyedRows) -> Iterator[Example]:
     for number, (where, row) in enumerate(rows):
         identifier = str(cell(row, "id", where)) if "id" in row else str(number)
         fields = (text_cell(row, "article", where), text_cell(row, "highlights", where))
-        examples.append(Example(fields, None, where, identifier))
-    return examples
+        yield Example(fields, None, where, identifier)
 
 
-def _stories(listed: Path) -> list[Example]:
+def _stories(listed: Path) -> Iterator[Example]:
     root = listed.parent.parent if listed.parent.name == "url_lists" else listed.parent
-    examples = []
     for number, url in lines(listed):
         name = hashlib.sha1(url.strip().encode()).hexdigest()
         path = next((file for folder in STORY_FOLDERS if (file := root / folder / f"{name}.story").is_file()), None)
         if path is None:
             fix = f"{name}.story belongs in {root}/cnn/stories or {root}/dailymail/stories"
             raise InputError("no story for this URL", where=f"{listed}:{number}", fix=fix)
-        examples.append(Example(_story(path), None, f"{path}:1", name))
-    return examples
+        yield Example(_story(path), None, f"{path}:1", name)
 
 
 def _story(path: Path) -> tuple[str, str]:
@@ -126,14 +121,13 @@ def _first_three(examples: Sequence[Example]) -> Items:
 
 
 def _random_three(examples: Sequence[Example]) -> Items:
-    return _items(examples, [_drawn(_article(example), number) for number, example in enumerate(examples)])
-
-
-def _drawn(article: str, number: int) -> list[str]:
-    """Return three sentences of an article in its order, drawn by the article's number."""
-    every = sentences(article)
-    kept = np.random.default_rng([0, number]).permutation(len(every))[:KEPT_SENTENCES]
-    return [every[place] for place in sorted(kept)]
+    """Return the scores of three sentences of each article in its order, drawn by the article's number."""
+    drawn = []
+    for number, example in enumerate(examples):
+        every = sentences(_article(example))
+        kept = np.random.default_rng([0, number]).permutation(len(every))[:KEPT_SENTENCES]
+        drawn.append([every[place] for place in sorted(kept)])
+    return _items(examples, drawn)
 
 
 def _items(examples: Sequence[Example], summaries: Sequence[Sequence[str]]) -> Items:

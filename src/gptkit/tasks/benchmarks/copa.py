@@ -12,13 +12,8 @@ ORDER = 8
 
 _CAUSE, _EFFECT = "What was the cause of this?", "What happened as a result?"
 _CONNECTIVES = {_CAUSE: "because", _EFFECT: "therefore"}
-_COLUMNS = Columns(
-    ("premise", "question", ("choice1", "choice2")),
-    "label",
-    BINARY,
-    "idx",
-    replace={"cause": _CAUSE, "effect": _EFFECT},
-)
+_FIELDS = ("premise", "question", ("choice1", "choice2"))
+_COLUMNS = Columns(_FIELDS, "label", BINARY, "idx", replace={"cause": _CAUSE, "effect": _EFFECT})
 COPA = Task(
     "copa",
     "multiple-choice",

@@ -11,9 +11,8 @@ from typing import Any
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, leave_one_out, token_f1, turns
-from gptkit.system.json_files import json_name, json_object
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, checked_text, lines, refuse_repeated_examples, text_cell
+from gptkit.system.reading import json_name, json_object
+from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_repeated_examples, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

@@ -48,7 +48,12 @@ _RUN = 5  # words that make two texts alike when they share more than half of su
 def _classification() -> dict[str, tuple[Example, ...]]:
     sides: dict[str, list[_Pair]] = {split: [] for split in _SPLITS}
     for label in DEMO_LABELS:
-        texts = [pair for document in embedded_documents() for pair in _passage(document, label)]
+        texts = []
+        for document in embedded_documents():
+            words = document.text.split()[:60]
+            text = " ".join(words)
+            if document.package == label and len(words) >= 6 and label not in text.lower():
+                texts.append(_Pair(document, text, ""))
         sizes = Counter(pair.document.group for pair in texts)
         side_of = _assign_splits(sizes, {"train": 1 - _DEV_SHARE - _TEST_SHARE, "dev": _DEV_SHARE, "test": _TEST_SHARE})
         for pair in texts:
@@ -61,17 +66,17 @@ def _classification() -> dict[str, tuple[Example, ...]]:
 
 @cache
 def _similarity() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _same_package, _yes_or_no) for split, pairs in _pairs(_passages).items()}
+    return {split: _alternating(pairs, _same_package) for split, pairs in _pairs(_passages).items()}
 
 
 @cache
 def _entailment() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _same_module, _yes_or_no) for split, pairs in _pairs(_neighbours).items()}
+    return {split: _alternating(pairs, _same_module) for split, pairs in _pairs(_neighbours).items()}
 
 
 @cache
 def _cloze() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _anywhere, _two_endings) for split, pairs in _pairs(_endings).items()}
+    return {split: _alternating(pairs, _anywhere, endings=True) for split, pairs in _pairs(_endings).items()}
 
 
 @dataclass(frozen=True)
@@ -95,50 +100,36 @@ class _NegativePool(NamedTuple):
     near: Callable[[_Pair, _Pair], bool]
 
 
-def _same_document(pair: _Pair, other: _Pair) -> bool:
-    return pair.document is other.document
-
-
-def _same_words(pair: _Pair, other: _Pair) -> bool:
-    return other.second in (pair.first, pair.second) or other.first == pair.second
-
-
-_same_package = _NegativePool(lambda pair: pair.document.package, _same_document)
+_same_package = _NegativePool(lambda pair: pair.document.package, lambda pair, other: pair.document is other.document)
 _anywhere = _NegativePool(lambda pair: "", lambda pair, other: pair.document.group == other.document.group)
-_same_module = _NegativePool(lambda pair: pair.document.group, _same_words)
+_same_module = _NegativePool(
+    lambda pair: pair.document.group,
+    lambda pair, other: other.second in (pair.first, pair.second) or other.first == pair.second,
+)
 
 
-def _alternating(
-    pairs: Sequence[_Pair], pool: _NegativePool, fields_of: Callable[[_Pair, str, int], Fields]
-) -> tuple[Example, ...]:
-    """Return an example for each pair and a second part from elsewhere, labelled 0 and 1 in turn."""
-    negatives = enumerate(_with_negatives(pairs, pool))
-    return _numbered((pair, fields_of(pair, other, number % 2), number % 2) for number, (pair, other) in negatives)
+def _alternating(pairs: Sequence[_Pair], pool: _NegativePool, *, endings: bool = False) -> tuple[Example, ...]:
+    """Return an example for each pair and the second part of the next one of its pool, labelled 0 and 1 in turn.
 
-
-def _yes_or_no(pair: _Pair, other: str, label: int) -> Fields:
-    return pair.first, pair.second if label else other
-
-
-def _two_endings(pair: _Pair, other: str, label: int) -> Fields:
-    return pair.first, "", (other, pair.second) if label else (pair.second, other)
-
-
-def _with_negatives(pairs: Sequence[_Pair], pool: _NegativePool) -> Iterator[tuple[_Pair, str]]:
-    """Yield each pair with the second part of the next one of its pool; without any, the pair is left out.
-
-    So the wrong parts are the right ones of other examples: nothing about a part alone tells which it is.
+    So the wrong parts are the right ones of other examples: nothing about a part alone tells which it is. A pair
+    without any in its pool is left out. `endings`: both are there to choose from.
     """
     members: dict[str, list[_Pair]] = defaultdict(list)
     for pair in pairs:
         members[pool.name(pair)].append(pair)
     place = {id(pair): number for group in members.values() for number, pair in enumerate(group)}
+    rows: list[tuple[_Pair, Fields, int]] = []
     for pair in pairs:
         group, at = members[pool.name(pair)], place[id(pair)]
         others = (other for other in group[at + 1 :] + group[:at] if not pool.near(pair, other))
-        other = next(others, None)
-        if other is not None:
-            yield pair, other.second
+        if (negative := next(others, None)) is not None:
+            label = len(rows) % 2
+            wrong, right = negative.second, pair.second
+            fields: Fields = (pair.first, right if label else wrong)
+            if endings:
+                fields = pair.first, "", (wrong, right) if label else (right, wrong)
+            rows.append((pair, fields, label))
+    return _numbered(rows)
 
 
 def _numbered(rows: Iterable[tuple[_Pair, Fields, int]]) -> tuple[Example, ...]:
@@ -181,8 +172,9 @@ def _deduplicate(sides: dict[str, list[_Pair]], limits: dict[str, int]) -> dict[
         parts_here: set[tuple[int, str]] = set()
         kept[split] = []
         for pair in sorted(pairs, key=lambda pair: pair.key):
-            parts = list(enumerate(_words_alone(part) for part in (pair.first, pair.second) if part))
-            if parts_here.intersection(parts) or any(_is_seen(part, runs_before) for _, part in parts):
+            words = [" ".join(re.findall(r"[a-z0-9]+", part.lower())) for part in (pair.first, pair.second) if part]
+            parts = list(enumerate(words))
+            if parts_here.intersection(parts) or any(_is_seen(part, runs_before) for part in words):
                 continue
             parts_here.update(parts)
             kept[split].append(pair)
@@ -190,10 +182,6 @@ def _deduplicate(sides: dict[str, list[_Pair]], limits: dict[str, int]) -> dict[
                 break
         runs_before.update(run for _, part in parts_here for run in _runs_of(part))
     return kept
-
-
-def _words_alone(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def _runs_of(words_alone: str) -> list[str]:
@@ -206,16 +194,16 @@ def _is_seen(words_alone: str, runs: set[str]) -> bool:
     return sum(run in runs for run in mine) > len(mine) / 2
 
 
-def _passage(document: EmbeddedDocument, package: str) -> Iterator[_Pair]:
-    words = document.text.split()[:60]
-    text = " ".join(words)
-    if document.package == package and len(words) >= 6 and package not in text.lower():
-        yield _Pair(document, text, "")
-
-
 def _passages(document: EmbeddedDocument) -> Iterator[_Pair]:
-    """Pair each passage of whole sentences with the next one of the document."""
-    passages = [passage for sentences in _prose(document) for passage in _filled(sentences, words=10)]
+    """Pair each passage, as few sentences as have ten words, with the next one of the document."""
+    passages = []
+    for sentences in _prose(document):
+        passage = ""
+        for sentence in sentences:
+            passage = f"{passage} {sentence}".strip()
+            if len(passage.split()) >= 10:
+                passages.append(passage)
+                passage = ""
     for first, second in pairwise(passages):
         yield _Pair(document, _head(first, 24), _head(second, 24))
 
@@ -238,33 +226,18 @@ def _head(text: str, words: int) -> str:
     return " ".join(text.split()[:words])
 
 
-def _filled(sentences: Iterable[str], words: int) -> list[str]:
-    """Join sentences until each passage has that many words at least; what is left over belongs to none."""
-    passages, open_passage = [], ""
-    for sentence in sentences:
-        open_passage = f"{open_passage} {sentence}".strip()
-        if len(open_passage.split()) >= words:
-            passages.append(open_passage)
-            open_passage = ""
-    return passages
-
-
 @cache
 def _prose(document: EmbeddedDocument) -> tuple[list[str], ...]:
     """Return the runs of consecutive sentences; what is no prose (code, tables, headings) ends a run."""
     runs: list[list[str]] = [[]]
     for paragraph in re.split(r"\n\s*\n", document.text):
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z\"'(`])", " ".join(paragraph.split())):
-            if _is_sentence(sentence):
+            words = sentence.split()
+            if len(words) >= 5 and sum(map(_is_plain, words)) >= 0.75 * len(words):
                 runs[-1].append(sentence)
             else:
                 runs.append([])
     return tuple(run for run in runs if len(run) > 1)
-
-
-def _is_sentence(text: str) -> bool:
-    words = text.split()
-    return len(words) >= 5 and sum(map(_is_plain, words)) >= 0.75 * len(words)
 
 
 @cache
@@ -273,40 +246,24 @@ def _is_plain(word: str) -> bool:
 
 
 def _task(
-    name: str,
-    format: Format,
-    examples: Callable[[], dict[str, tuple[Example, ...]]],
-    labels: tuple[str, ...],
-    data: str,
+    format: Format, examples: Callable[[], dict[str, tuple[Example, ...]]], labels: tuple[str, ...], data: str
 ) -> Task:
     return Task(
-        name,
+        "demo-" + ("cloze" if format == "multiple-choice" else format),
         format,
         f"made here: {data}",
-        {split: () for split in _SPLITS},
+        dict.fromkeys(_SPLITS, ()),
         labels,
         choices=None if labels else 2,
         make=lambda split: examples()[split],
     )
 
 
-CLOZE = _task("demo-cloze", "multiple-choice", _cloze, (), "which of two endings is the real one")
+CLOZE = _task("multiple-choice", _cloze, (), "which of two endings is the real one")
 BENCHMARKS = (
-    _task("demo-classification", "classification", _classification, DEMO_LABELS, "which package a docstring is from"),
-    _task(
-        "demo-similarity",
-        "similarity",
-        _similarity,
-        ("different", "same"),
-        "do two passages come from the same docstring",
-    ),
-    _task(
-        "demo-entailment",
-        "entailment",
-        _entailment,
-        ("elsewhere", "follows"),
-        "does the second sentence follow the first",
-    ),
+    _task("classification", _classification, DEMO_LABELS, "which package a docstring is from"),
+    _task("similarity", _similarity, ("different", "same"), "do two passages come from the same docstring"),
+    _task("entailment", _entailment, ("elsewhere", "follows"), "does the second sentence follow the first"),
     CLOZE,
     zero_shot(CLOZE, "test", "which of two endings a docstring of the embedded corpus has", *ending_protocols()),
 )

@@ -15,9 +15,8 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import item_ids, requests_of
-from gptkit.scoring.protocols import Answer, Answers, Group, Items, Published, Request, ScoredProtocol
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import open_table, text_cell
+from gptkit.scoring.protocols import Answers, Group, Items, Published, Request, ScoredProtocol
+from gptkit.tasks.files import find_files, open_table, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -79,10 +78,6 @@ def lambada(data: str | None) -> Loaded:
     return loaded(examples)
 
 
-def as_it_is(text: str) -> str:
-    return text
-
-
 def openai_text(text: str) -> str:
     """Return a passage as OpenAI prepared it: plain double quotes, stripped, after a newline (openai/gpt-2#131)."""
     return "\n" + text.replace("“", '"').replace("”", '"').strip()
@@ -114,15 +109,15 @@ class LastWord(ScoredProtocol):
         self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
     ) -> Items:
         pairs = [(request, answer) for (request,), (answer,) in zip(groups, answers, strict=True)]
+        found = []
+        for request, answer in pairs:
+            first = answer.top_allowed if self.filtered else answer.top
+            found.append(np.array_equal([*first[:1], *answer.top[1:]], request.ids[request.start :]))
         columns = {
-            "correct": np.array([self._is_found(*pair) for pair in pairs], dtype=np.float64),
+            "correct": np.array(found, dtype=np.float64),
             "nll": np.array([-answer.log_probs.sum() for _, answer in pairs], dtype=np.float64),
         }
         return Items(item_ids(examples), columns)
-
-    def _is_found(self, request: Request, answer: Answer) -> bool:
-        first = answer.top_allowed if self.filtered else answer.top
-        return bool(np.array_equal([*first[:1], *answer.top[1:]], request.ids[request.start :]))
 
 
 # Protocols with and without stop words ask the same.
@@ -181,7 +176,7 @@ _FIGURES = {
 def _protocols() -> Iterator[LastWord]:
     for target, asked in (("last-token", _TOKEN), ("last-word", _WORD)):
         for filtered in (False, True):
-            for prepare, prepared in ((as_it_is, ""), (openai_text, _PREPARED)):
+            for prepare, prepared in ((str, ""), (openai_text, _PREPARED)):
                 name = target + "-openai" * bool(prepared) + "-no-stop-words" * filtered
                 published, remark = _FIGURES.get(name, ((), ""))
                 yield LastWord(

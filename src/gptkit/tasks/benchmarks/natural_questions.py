@@ -15,8 +15,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, max_over_references, turns
-from gptkit.tasks.files import find_files, first_whole
-from gptkit.tasks.rows import cell, checked_text, open_rows, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, first_whole, open_rows, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 

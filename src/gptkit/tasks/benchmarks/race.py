@@ -8,9 +8,9 @@ from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, ending_pairs, per_token
-from gptkit.system.json_files import json_object
+from gptkit.system.reading import json_object
+from gptkit.tasks.files import JSON_FIX, lines
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.rows import JSON_FIX, lines
 from gptkit.tasks.task import Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1
 
 ORDER = 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptkit.scoring.choices import ChoiceProtocol, Pair
-from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_tsv
+from gptkit.tasks.benchmarks.glue import GLUE, glue_hub, glue_splits
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import BINARY, Task, ablation, best_before_gpt1, counts, gpt1
 from gptkit.text.examples import Example
@@ -14,11 +14,7 @@ SST2 = Task(
     "sst2",
     "classification",
     GLUE,
-    {
-        "train": (glue_tsv("train.tsv", ("sentence",), "sentence|label", labels=BINARY),),
-        "dev": (glue_tsv("dev.tsv", ("sentence",), "sentence|label", labels=BINARY),),
-        "test": (glue_tsv("test.tsv", ("sentence",), "index|sentence", None),),
-    },
+    glue_splits(("sentence",), "sentence|label", "index|sentence", BINARY),
     ("negative", "positive"),
     hub=glue_hub("sst2", "sentence"),
     sizes=counts(67349, 872, 1821),

@@ -13,13 +13,20 @@ from pathlib import Path
 
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
+from gptkit.tasks.benchmarks.text_corpora import (
+    PER_WORD,
+    Document,
+    Stream,
+    corpus_row,
+    lm_eval_page,
+    paper_protocol,
+    whole_text,
+)
 from gptkit.tasks.detokenizers import WIKITEXT
-from gptkit.tasks.text_corpora import PER_WORD, Document, Stream, corpus_row, paper_protocol, whole_text
 from gptkit.text.pieces import is_blank
 
 # A line between single = signs is the title of an article; headings within one have more of them.
 _TITLE = re.compile(r"^[^\S\n]*= (?!=)[^\n]*(?<!=) =[^\S\n]*$", re.MULTILINE)
-_LEADING_BLANK_LINES = re.compile(r"^\s*\n")
 _KEPT = re.compile(r"[^\s@]")  # all that the rules leave alone, but for N, which gives way to 1
 
 # Pattern and replacement, in this order.
@@ -73,11 +80,6 @@ def joined_lines(passages: Sequence[str]) -> list[str]:
         joined.append("".join(parts))
     joined[-1:] = [last.removesuffix("\n\n") for last in joined[-1:]]
     return joined
-
-
-def lm_eval_page(passages: Sequence[str]) -> list[str]:
-    """Return a document's passages without the blank lines before it, as lm-eval's data set of articles has them."""
-    return [_LEADING_BLANK_LINES.sub("", passage) if not number else passage for number, passage in enumerate(passages)]
 
 
 def lm_eval_words(passages: Sequence[str]) -> list[int]:

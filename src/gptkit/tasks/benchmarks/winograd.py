@@ -14,8 +14,7 @@ from xml.parsers import expat
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find_files
-from gptkit.tasks.rows import cell, checked_text, open_table, opened, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, open_table, opened, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, best_before_gpt1, loaded
 from gptkit.text.examples import Example
 
@@ -86,54 +85,46 @@ def _only(schema: Schema, name: str, where: str) -> str:
 
 
 def _schemas(path: Path) -> list[tuple[str, Schema]]:
-    """Return the texts of each schema, white space made single, with the line where it begins."""
-    collector = _Collector(path)
+    """Return the texts of each schema, white space made single, with the line where it begins.
+
+    A DOCTYPE, which could define entities, is refused.
+    """
+    schemas: list[tuple[str, Schema]] = []
+    open_elements: list[str] = []
+    text: list[str] = []
+    parser = expat.ParserCreate()
+
+    def place() -> str:
+        return f"{path}:{parser.CurrentLineNumber}"
+
+    def refuse(*declared: object) -> None:
+        raise InputError("a DOCTYPE, which the authors' file has not", where=place(), fix="remove it")
+
+    def start(name: str, attributes: object) -> None:
+        if name == "schema":
+            schemas.append((place(), {}))
+            open_elements.clear()
+        else:
+            open_elements.append(name)
+        text.clear()
+
+    def end(name: str) -> None:
+        if schemas and open_elements and name != "schema":
+            schemas[-1][1].setdefault("/".join(open_elements), []).append(" ".join("".join(text).split()))
+            open_elements.pop()
+        text.clear()
+
+    parser.StartDoctypeDeclHandler, parser.CharacterDataHandler = refuse, text.append
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     with opened(path) as file:
         content = file.read()
     try:
-        collector.parser.Parse(content, True)
+        parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError) as error:
-        where = f"{path}:{collector.parser.CurrentLineNumber}"
-        raise InputError(f"not valid XML: {error}", where=where, fix=_FIX) from None
-    if not collector.schemas:
+        raise InputError(f"not valid XML: {error}", where=place(), fix=_FIX) from None
+    if not schemas:
         raise InputError("no <schema> in the file", where=f"{path}:1", fix=_FIX)
-    return collector.schemas
-
-
-class _Collector:
-    """Handlers of an XML parser that keep texts only; a DOCTYPE, which could define entities, is refused."""
-
-    def __init__(self, path: Path) -> None:
-        self.schemas: list[tuple[str, Schema]] = []
-        self._path = path
-        self._open: list[str] = []
-        self._text = ""
-        self.parser = expat.ParserCreate()
-        self.parser.StartDoctypeDeclHandler = self._refuse
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._characters
-
-    def _refuse(self, *declared: object) -> None:
-        where = f"{self._path}:{self.parser.CurrentLineNumber}"
-        raise InputError("a DOCTYPE, which the authors' file has not", where=where, fix="remove it")
-
-    def _start(self, name: str, attributes: object) -> None:
-        if name == "schema":
-            self.schemas.append((f"{self._path}:{self.parser.CurrentLineNumber}", {}))
-            self._open = []
-        else:
-            self._open.append(name)
-        self._text = ""
-
-    def _characters(self, text: str) -> None:
-        self._text += text
-
-    def _end(self, name: str) -> None:
-        if self.schemas and self._open and name != "schema":
-            self.schemas[-1][1].setdefault("/".join(self._open), []).append(" ".join(self._text.split()))
-            self._open.pop()
-        self._text = ""
+    return schemas
 
 
 def substituted(example: Example) -> list[str]:
@@ -142,21 +133,18 @@ def substituted(example: Example) -> list[str]:
     At the beginning of a sentence the first letter is a capital.
     """
     before, pronoun, after, referents = example.fields
-    return [_fitted(referent, str(before), str(pronoun), str(after)) for referent in referents]
-
-
-def _fitted(referent: str, before: str, pronoun: str, after: str) -> str:
-    first, space, others = referent.partition(" ")
-    if not before.strip() or re.search(r"""[.!?]["'”]?\s*$""", before):
-        referent = referent[0].upper() + referent[1:]
-    elif first.lower() in _LOWERED:
-        referent = first.lower() + space + others
-    return f"{referent}'s" if _owns(pronoun, after) and not referent.endswith("'s") else referent
-
-
-def _owns(pronoun: str, after: str) -> bool:
-    """Return whether the pronoun is a possessive: "her" is none at the end of a clause."""
-    return pronoun.lower() in _POSSESSIVE and re.match(r"\s*[\w\"“]", after) is not None
+    begins = not str(before).strip() or re.search(r"""[.!?]["'”]?\s*$""", str(before))
+    # "her" is no possessive at the end of a clause.
+    owns = str(pronoun).lower() in _POSSESSIVE and re.match(r"\s*[\w\"“]", str(after))
+    fitted = []
+    for referent in referents:
+        first, space, others = referent.partition(" ")
+        if begins:
+            referent = referent[0].upper() + referent[1:]
+        elif first.lower() in _LOWERED:
+            referent = first.lower() + space + others
+        fitted.append(f"{referent}'s" if owns and not referent.endswith("'s") else referent)
+    return fitted
 
 
 def partial_pairs(example: Example) -> list[Pair]:

@@ -23,8 +23,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import FileSet, find_files, first_whole
-from gptkit.tasks.rows import checked_text, lines
+from gptkit.tasks.files import FileSet, checked_text, find_files, first_whole, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -70,33 +69,27 @@ def _files(test: str, pair: str, source: str, target: str) -> Sequence[FileSet]:
 
 
 def _pairs(source: Path, target: Path) -> list[tuple[_Sentence, _Sentence]]:
-    read = _segments if source.suffix == ".sgm" else _lines
     pairs = []
-    for left, right in zip_longest(read(source), read(target)):
+    for left, right in zip_longest(_sentences(source), _sentences(target)):
         if left is None or right is None or left.name != right.name:
             at, lacks = (left, target) if left is not None else (right, source)
-            raise InputError(
-                f"sentence {at.name} has no partner in {lacks.name}", where=at.where, fix="fetch both files again"
-            )
+            message = f"sentence {at.name} has no partner in {lacks.name}"
+            raise InputError(message, where=at.where, fix="fetch both files again")
         pairs.append((left, right))
     return pairs
 
 
-def _lines(path: Path) -> list[_Sentence]:
-    sentences = []
-    for number, line in lines(path):
-        where = f"{path}:{number}"
-        sentences.append(_Sentence(str(number), checked_text(line, "sentence", where).strip(), where))
-    return sentences
-
-
-def _segments(path: Path) -> list[_Sentence]:
-    sentences: list[_Sentence] = []
+def _sentences(path: Path) -> list[_Sentence]:
+    """Return the sentences of an .sgm file, or the lines of another."""
+    found: list[_Sentence] = []
     document = ""
     for number, line in lines(path):
         where = f"{path}:{number}"
-        if found := _DOCUMENT.search(line):
-            document = found[1]
+        if path.suffix != ".sgm":
+            found.append(_Sentence(str(number), checked_text(line, "sentence", where).strip(), where))
+            continue
+        if opening := _DOCUMENT.search(line):
+            document = opening[1]
         if "<seg" not in line.lower():
             continue
         segment = _SEGMENT.fullmatch(line)
@@ -104,10 +97,10 @@ def _segments(path: Path) -> list[_Sentence]:
             fix = 'a line holds one sentence: <seg id="1">...</seg>'
             raise InputError("a segment that does not begin and end in its line", where=where, fix=fix)
         text = checked_text(html.unescape(segment[2]).strip(), "sentence", where)
-        sentences.append(_Sentence(f"{document} {segment[1]}".strip(), text, where))
-    if not sentences:
+        found.append(_Sentence(f"{document} {segment[1]}".strip(), text, where))
+    if path.suffix == ".sgm" and not found:
         raise InputError("no <seg> in this file", where=f"{path}:1", fix="fetch it again")
-    return sentences
+    return found
 
 
 def bleu_columns(translations: Sequence[str], references: Sequence[str]) -> dict[str, Column]:

@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
-from gptkit.system.json_files import LARGEST_FILE, read_json, read_json_object
-from gptkit.system.reading import decoded, require_regular, translate_read_errors
+from gptkit.system.reading import (
+    LARGEST_JSON,
+    decoded,
+    read_json,
+    read_json_object,
+    require_regular,
+    translate_read_errors,
+)
 from gptkit.system.run_layout import MODEL, START, described_in
 
 Merge = tuple[str, str]
@@ -45,8 +51,8 @@ def tokenizer_files(directory: Path) -> list[Path]:
     folder, layout = find_tokenizer(directory, str(directory))
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:
-        if require_regular(path) > LARGEST_FILE:
-            raise InputError(f"over {LARGEST_FILE >> 20} MiB", where=str(path), fix="fetch it again")
+        if require_regular(path) > LARGEST_JSON:
+            raise InputError(f"over {LARGEST_JSON >> 20} MiB", where=str(path), fix="fetch it again")
     return [*(folder / name for name in layout), *beside]
 
 

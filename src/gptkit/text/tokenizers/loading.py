@@ -15,7 +15,7 @@ from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.system import hub
 from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
-from gptkit.system.json_files import read_json
+from gptkit.system.reading import read_json
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
 from gptkit.text.tokenizers.byte_level import byte_level
 from gptkit.text.tokenizers.files import (
