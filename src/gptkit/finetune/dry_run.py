@@ -16,10 +16,9 @@ from gptkit.report.dry_run import COMPUTED, PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_pieces
 from gptkit.training.batches import ShouldStop
-from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import own_memory
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
 from gptkit.training.run import Session
 
 EVALUATED = 4  # batches of the probe's evaluation, from the longest examples on

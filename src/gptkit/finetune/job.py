@@ -20,10 +20,9 @@ from gptkit.tasks.heads import evaluate_head, metrics_of
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
-from gptkit.training.hardware import Hardware
 from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
 from gptkit.training.schedules import Schedule
 
 WARMUP_FRACTION = 0.002  # of all updates: GPT-1 paper, 4.1

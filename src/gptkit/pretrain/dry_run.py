@@ -14,9 +14,9 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.text.blocks import PreparedText, TokenStream
-from gptkit.training.hardware import Hardware
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import own_memory
+from gptkit.training.rules import Hardware
 from gptkit.training.run import Session
 
 EVALUATED = 3 * VALIDATION_TOKENS  # tokens of the probe's evaluation: some whole forward passes

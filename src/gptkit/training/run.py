@@ -22,13 +22,12 @@ from gptkit.system.signals import StopRequest
 from gptkit.training import rules, sharding
 from gptkit.training.checkpoints import RunState
 from gptkit.training.finished_runs import lost_result
-from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.metrics import Tracker, check_tracker
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
