@@ -58,7 +58,7 @@ def make_tokenizer() -> Any:
     """Return a byte-level BPE of GPT-2's size: the bytes, then pairs of them, then the end-of-text token."""
     from tokenizers import pre_tokenizers
 
-    from gptkit.text.tokenizers.byte_level import byte_level
+    from gptkit.text.tokenizers.kinds import byte_level
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = list(itertools.islice(itertools.product(letters, letters), VOCABULARY - len(letters) - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from gptkit.decoding.text import Continuation, TextStream
-from gptkit.generate.show import Transcript
+from gptkit.decoding.text_model import TextPiece
+from gptkit.generate.show import transcript
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
@@ -107,36 +110,36 @@ def test_sentences_are_counted_at_white_space(text: str, sentences: int, kept: s
     assert continuation.is_cut == (kept != text)
 
 
-def told_by(transcript: Transcript, continuations: list[Continuation], row: int, token: int | None, last: bool) -> str:
-    piece = continuations[row].push(token) if token is not None else ""
-    return transcript.add(row, piece + (continuations[row].end() if last else ""), last)
+def pieces_of(texts: list[Continuation], *steps: tuple[int, int | None, bool]) -> Iterator[TextPiece]:
+    """Yield the pieces of (row, token, whether it is the last) as a decoding does."""
+    for row, token, last in steps:
+        piece = texts[row].push(token) if token is not None else ""
+        yield TextPiece(row, piece + (texts[row].end() if last else ""), last)
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_several_samples_are_told_in_order(live: bool) -> None:
-    prompts = ["x", "y", ""]
-    texts = [Continuation(BYTES, ids_of(prompt), live=live) for prompt in prompts]
-    transcript = Transcript(prompts, texts, live=live)
+    texts = [Continuation(BYTES, ids_of("x"), live=live) for _ in range(3)]
     a, b, c, half = (*ids_of("abc"), ids_of("é")[0])
-    pieces = [
-        transcript.open(),
-        told_by(transcript, texts, 0, a, False),
-        told_by(transcript, texts, 1, b, False),
-        told_by(transcript, texts, 2, c, True),
-        told_by(transcript, texts, 0, half, True),  # ends inside a character; then it is the second one's turn
-        told_by(transcript, texts, 1, None, True),
-    ]
+    pieces = pieces_of(
+        texts,
+        (0, a, False),
+        (1, b, False),
+        (2, c, True),
+        (0, half, True),  # ends inside a character; then it is the second one's turn
+        (1, None, True),
+    )
     one, two, three = (f"{f' sample {number} ':=^80}\n" for number in (1, 2, 3))
+    shown = list(transcript(pieces, "x", texts, live=live))
     if live:
-        assert pieces == [one + "x", "a", "", "", f"\ufffd\n{two}yb", f"\n{three}c\n"]
+        assert shown == [one + "x", "a", f"\ufffd\n{two}xb", f"\n{three}xc\n"]
     else:
-        assert pieces == ["", "", "", "", f"{one}xa\ufffd\n", f"{two}yb\n{three}c\n"]
+        assert shown == [f"{one}xa\ufffd\n", f"{two}xb\n{three}xc\n"]
     assert [text.text for text in texts] == ["a\ufffd", "b", "c"]
 
 
 @pytest.mark.parametrize("prompt", ["", "once"])
 def test_one_sample_has_no_heading(prompt: str) -> None:
     texts = [Continuation(BYTES, ids_of(prompt))]
-    transcript = Transcript([prompt], texts)
-    pieces = [transcript.open(), told_by(transcript, texts, 0, *ids_of("!"), False), transcript.add(0, "", True)]
-    assert "".join(pieces) == f"{prompt}!\n"
+    pieces = pieces_of(texts, (0, *ids_of("!"), False), (0, None, True))
+    assert "".join(transcript(pieces, prompt, texts, live=True)) == f"{prompt}!\n"

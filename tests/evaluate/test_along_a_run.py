@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.evaluate.along import SavedWeights, Yardstick, saved_weights, yardstick
+from gptkit.evaluate.along import Yardstick, saved_weights, yardstick
 from gptkit.scoring.protocols import Protocol, Published
 from gptkit.system.run_layout import directory_name, record_of
 from gptkit.training.checkpoint_files import render_manifest
@@ -37,8 +37,8 @@ def test_committed_checkpoints_and_the_model_come_by_step(tmp_path: Path) -> Non
     (run / "checkpoints" / "step-000300").mkdir()  # a save that was cut off
     (run / "checkpoints" / "damaged").mkdir()
     saved, notes = saved_weights(run)
-    names = [SavedWeights(step, run / "checkpoints" / directory_name(step)) for step in (200, 1000, 1200)]
-    assert saved == [*names, SavedWeights(1_000_000, run / "model")]
+    names = [(step, run / "checkpoints" / directory_name(step)) for step in (200, 1000, 1200)]
+    assert [*saved.items()] == [*names, (1_000_000, run / "model")]
     assert notes == []
 
 
@@ -49,21 +49,21 @@ def test_snapshots_make_a_curve_and_damaged_weights_are_left_out_with_a_line(tmp
     (run / "snapshots" / "step-000200" / "model.safetensors").write_text("other weights ")
     saved, [note, _] = saved_weights(run)
     places = [(100, "snapshots"), (300, "snapshots"), (400, "checkpoints")]
-    assert saved == [SavedWeights(step, run / place / directory_name(step)) for step, place in places]
+    assert [*saved.items()] == [(step, run / place / directory_name(step)) for step, place in places]
     assert note.startswith(f"{run / 'snapshots' / 'step-000200'} is left out: model.safetensors ")
     shutil.rmtree(run / "checkpoints")
     make_run(run, steps=(), finished=400)
     (run / "result.json").write_text(json.dumps({"steps": 400, "best_step": 250}))  # a fine-tuned model is its best
-    assert saved_weights(run)[0][1] == SavedWeights(250, run / "model")
+    assert [*saved_weights(run)[0].items()][1] == (250, run / "model")
 
 
 def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
     saved, [note] = saved_weights(make_run(tmp_path / "a", steps=(90,), finished=100))
-    assert [one.step for one in saved] == [90, 100]
+    assert [*saved] == [90, 100]
     assert "only the weights of step 90, 100" in note
     assert "snapshots" in note
     unfinished, _ = saved_weights(make_run(tmp_path / "b", steps=(90,), finished=None))
-    assert [one.step for one in unfinished] == [90]
+    assert [*unfinished] == [90]
     with pytest.raises(InputError, match="no whole checkpoint, no snapshot and no finished model"):
         saved_weights(tmp_path)
 

@@ -5,11 +5,9 @@ import pytest
 
 from gptkit.errors import NothingComparable
 from gptkit.evaluate.gate.detectable import mean_drop
-from gptkit.evaluate.gate.gate import gate, worst
-from gptkit.evaluate.gate.paired_tests import GATE_LEVEL, bootstrap_means, mcnemar, significant, student
-from gptkit.scoring.item_statistics import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
-from gptkit.scoring.resampled_metrics import f1_rows, pearson_rows
-from gptkit.scoring.resampling import bootstrap_error
+from gptkit.evaluate.gate.gate import GATE_LEVEL, bootstrap_means, gate, mcnemar, significant, student, worst
+from gptkit.scoring.measures import MeanOfItems, MetricOfPairs, RightOrWrong, Scores
+from gptkit.scoring.resampling import bootstrap_error, f1_rows, pearson_rows
 
 STUDIES = 2000
 Array = np.ndarray

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import UsageError
-from gptkit.evaluate.gate.suites import TaskSpec, read_suite
+from gptkit.evaluate.jobs import TaskSpec, read_suite
 
 
 def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:

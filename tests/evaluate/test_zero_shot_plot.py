@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptkit.evaluate.along_plot import Curve, draw_zero_shot
+from gptkit.evaluate.along import draw_zero_shot
 
 
 def test_the_same_scores_give_the_same_picture(tmp_path: Path) -> None:
-    curves = [
-        Curve(f"task-{number}/protocol", [0, 10, 100, 1000], [0.0, -0.1, 0.1 * number, 0.3]) for number in range(8)
-    ]
+    steps = [0, 10, 100, 1000]
+    curves = {f"task-{number}/protocol": [0.0, -0.1, 0.1 * number, 0.3] for number in range(8)}
     for name in ("a.png", "b.png"):
-        draw_zero_shot(curves, tmp_path / name, "run")
+        draw_zero_shot(steps, curves, tmp_path / name, "run")
     first = (tmp_path / "a.png").read_bytes()
     assert first == (tmp_path / "b.png").read_bytes()
-    draw_zero_shot(curves[1:], tmp_path / "c.png", "run")
+    curves.pop("task-0/protocol")
+    draw_zero_shot(steps, curves, tmp_path / "c.png", "run")
     assert first != (tmp_path / "c.png").read_bytes()
 
 
 def test_one_step_or_none_is_a_picture_too(tmp_path: Path) -> None:
     for name, steps in (("one.png", [200]), ("none.png", [0])):
-        draw_zero_shot([Curve("task", steps, [0.5])], tmp_path / name, "run")
+        draw_zero_shot(steps, {"task": [0.5]}, tmp_path / name, "run")
         assert (tmp_path / name).stat().st_size > 5_000

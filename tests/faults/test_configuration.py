@@ -331,7 +331,7 @@ TREES: dict[str, Any] = {
 
 
 def test_every_key_of_other_files_is_taken_or_refused_in_its_line(tmp_path: Path, count: Any, figure: Any) -> None:
-    from gptkit.evaluate.gate.suites import read_suite
+    from gptkit.evaluate.jobs import read_suite
     from gptkit.tasks.own import read_task
     from gptkit.training.launching import read_launch_config
 

@@ -17,7 +17,7 @@ from in_process import CONTROL, gptkit
 from markdown_it import MarkdownIt
 from small_runs import SmallRuns
 
-from gptkit.evaluate.along_plot import Curve, draw_zero_shot
+from gptkit.evaluate.along import draw_zero_shot
 from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
 from gptkit.evaluate.gate.verdicts import Row, Verdict
 from gptkit.report.model_card import ModelCard
@@ -276,7 +276,7 @@ def test_a_picture_can_have_any_title(tmp_path: Path, count: Any, figure: Any) -
     rows = [{"tokens": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i} for i in range(1, 4)]
     for title in chosen:
         draw_loss(rows, tmp_path / "loss.png", title)
-        draw_zero_shot([Curve("task", [1, 10], [0.1, 0.2])], tmp_path / "curves.png", title)
+        draw_zero_shot([1, 10], {"task": [0.1, 0.2]}, tmp_path / "curves.png", title)
     figure("R24", "titles of pictures", len(chosen), f"{len(chosen)} drawn as text", bound="100%")
 
 

@@ -13,9 +13,9 @@ from generation_toy import write_model
 from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError
 from gptkit.generate.options import GenerateOptions
-from gptkit.generate.prompts_file import FilePrompt, SamplesFile, read_prompts, settings_hash
+from gptkit.generate.prompts_file import SamplesFile, read_prompts, settings_hash
 
-PROMPTS = [FilePrompt(1, "a"), FilePrompt(3, "b\x1b")]
+PROMPTS = {1: "a", 3: "b\x1b"}
 
 
 def facts(prompt: str, text: str = "t") -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_prompts_keep_the_numbers_of_their_lines(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    assert read_prompts(path) == prompts
+    assert list(read_prompts(path).items()) == prompts
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_samples_are_found_again_whatever_write_was_cut(tmp_path: Path) -> None:
     places = [(1, 0), (1, 1), (3, 0), (3, 1)]
     with SamplesFile(whole, "s", PROMPTS) as file:
         for line, sample in (places[2], places[0], places[3], places[1]):
-            file.append(line, sample, facts(dict(PROMPTS)[line], f"{line} {sample} \x9b"))
+            file.append(line, sample, facts(PROMPTS[line], f"{line} {sample} \x9b"))
         written = whole.read_bytes()
         file.finish()
     content = whole.read_bytes()
@@ -85,7 +85,7 @@ def test_samples_are_found_again_whatever_write_was_cut(tmp_path: Path) -> None:
             assert len(file.rows) == written[:length].count(b"\n")
             for line, sample in places:
                 if (line, sample) not in file.rows:
-                    file.append(line, sample, facts(dict(PROMPTS)[line], f"{line} {sample} \x9b"))
+                    file.append(line, sample, facts(PROMPTS[line], f"{line} {sample} \x9b"))
             assert path.read_bytes().count(b"\n") == 4
             file.finish()
         assert path.read_bytes() == content
@@ -94,9 +94,9 @@ def test_samples_are_found_again_whatever_write_was_cut(tmp_path: Path) -> None:
 def test_samples_of_changed_lines_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     with SamplesFile(path, "s", PROMPTS) as file:
-        for line, prompt in PROMPTS:
+        for line, prompt in PROMPTS.items():
             file.append(line, 0, facts(prompt))
-    with SamplesFile(path, "s", [FilePrompt(1, "a"), FilePrompt(3, "new")]) as file:
+    with SamplesFile(path, "s", {1: "a", 3: "new"}) as file:
         assert list(file.rows) == [(1, 0)]
         assert file.stale == 1
         file.append(3, 0, facts("new"))

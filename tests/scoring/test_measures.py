@@ -11,7 +11,7 @@ from gptkit.evaluate.gate.gate import gate
 from gptkit.scoring import metrics
 from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Items
-from gptkit.scoring.resampled_metrics import (
+from gptkit.scoring.resampling import (
     BLEU_COLUMNS,
     accuracy_of_most_confident,
     auc_rows,

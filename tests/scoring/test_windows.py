@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.scoring.windows import windows
+from gptkit.scoring.protocols import windows
 
 SIZES = st.integers(1, 40).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 
 
 def cut(length: int, window: int, stride: int) -> list[tuple[list[int], list[int]]]:
     """Return what is seen alone and what is scored in each window over the tokens 1, 2, ... behind a separator 0."""
-    found = [one.request for one in windows(np.arange(length + 1), window=window, stride=stride)]
+    found = [request for _, request in windows(np.arange(length + 1), window=window, stride=stride)]
     return [(one.ids[: one.start].tolist(), one.ids[one.start :].tolist()) for one in found]
 
 

@@ -16,16 +16,15 @@ from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft
 from gptkit.tasks.formats import Markers, format_example
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
-from gptkit.text.tokenizers.byte_level import train as train_byte_level
-from gptkit.text.tokenizers.char import train as train_char
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
+from gptkit.text.tokenizers.kinds import train_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz<>_|"
 GPT1_PIECES = ["<unk>", *LETTERS, *(letter + "</w>" for letter in LETTERS), "lo", "low</w>", NEWLINE_TOKEN]
 TOKENIZERS: dict[str, PreTrainedTokenizerBase] = {
-    "char": train_char("char", ["abcdef"]),
-    "bytes": train_byte_level("bpe:280", ["low lower lowest\n" * 3]),
+    "char": train_tokenizer("char", ["abcdef"]),
+    "bytes": train_tokenizer("bpe:280", ["low lower lowest\n" * 3]),
     "gpt1": GPT1Tokenizer({piece: id for id, piece in enumerate(GPT1_PIECES)}, [("l", "o"), ("lo", "w</w>")]),
 }
 CHAR = TOKENIZERS["char"]  # a to f are 0 to 5, then <|endoftext|> 6 and <unk> 7

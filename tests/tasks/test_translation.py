@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
-from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.tasks.benchmarks.wmt14 import bleu_columns
 from gptkit.tasks.table import EVALUATIONS
 from gptkit.text.examples import Example

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_module_reads_like_a_page() -> None:
 def test_the_library_is_read_once_and_again_when_the_cache_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     first = embedded.embedded_documents()
     readings = []
-    monkeypatch.setattr(embedded, "_read_all", lambda: readings.append(1) or iter(first[:9]))
+    monkeypatch.setattr(embedded, "_read_all", lambda: readings.append(1) or map(dataclasses.astuple, first[:9]))
     embedded.embedded_documents.cache_clear()
     assert embedded.embedded_documents() == first
     assert not readings
@@ -81,9 +82,9 @@ def test_the_library_is_read_once_and_again_when_the_cache_is_damaged(monkeypatc
 
 def test_an_unusable_cache_costs_no_more_than_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    documents = [embedded.EmbeddedDocument("Text.", "a", "a.b", "c")] * 2
-    monkeypatch.setattr(embedded, "_read_all", lambda: iter(documents))
+    found = ("Text.", "a", "a.b", "c")
+    monkeypatch.setattr(embedded, "_read_all", lambda: iter([found, found]))
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "file"))
     embedded.embedded_documents.cache_clear()
-    assert embedded.embedded_documents() == (documents[0],)
+    assert embedded.embedded_documents() == (embedded.EmbeddedDocument(*found),)
     embedded.embedded_documents.cache_clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.text.find_files import find_files
+from gptkit.text.readers import find_files
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 
 from gptkit.errors import InputError, OutOfResources
 from gptkit.text import corpora
-from gptkit.text.corpora import open_corpus
-from gptkit.text.hub_rows import download_text
+from gptkit.text.corpora import download_text, open_corpus
 
 
 @pytest.fixture(autouse=True)

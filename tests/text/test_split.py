@@ -10,7 +10,7 @@ from gptkit.text.pieces import Piece
 from gptkit.text.split import (
     TRAIN,
     VALIDATION,
-    Sides,
+    Split,
     choose_split,
     cut_point,
     divided,
@@ -65,7 +65,8 @@ def test_half_as_much_again_is_the_most() -> None:
 def test_the_longest_document_gives_up_its_tail_where_whole_ones_do_not_do() -> None:
     found = scan(as_pieces([["note"], ["x" * 50, "y" * 45], ["\n"], [f" {'x' * 50}{'y' * 45}"]]))
     split = choose_split(found, 0.1)  # 4 of 195 bytes
-    assert split.validation.tolist() == [True, False, False, False]
+    assert split.train.tolist() == [False, True, False, True]
+    assert split.validation.tolist() == [True, True, False, False]  # the tail of the first copy
     assert split.cut.tolist() == [False, True, False, True]
     assert split.cut_at == int(96 * (1 - (19.5 - 4) / 191))
 
@@ -94,8 +95,8 @@ def test_head_and_tail_join_to_the_document(parts: list[str], data: st.DataObjec
     normal = whole.replace("\r\n", "\n").strip()
     at = data.draw(st.integers(1, max(1, len(normal) - 1)))
     documents = as_pieces([parts, ["whole"], ["held"], ["blank"], parts])
-    sides = Sides(train=b"\1\1\0\0\1", validation=b"\1\0\1\0\0", cut=b"\1\0\0\0\1", cut_at=at)
-    found = list(divided(documents, sides))
+    train, validation, cut = (np.isin(range(5), numbers) for numbers in ([0, 1, 4], [0, 2], [0, 4]))
+    found = list(divided(documents, Split(train, validation, cut, cut_at=at)))
     copy = [(side, piece.text) for side, piece in found if piece.document == 4]
     assert copy == [(TRAIN, piece.text) for side, piece in found if (side, piece.document) == (TRAIN, 0)]
     assert [(side, piece) for side, piece in found if 0 < piece.document < 4] == [

@@ -193,15 +193,12 @@ def test_a_line_without_end_is_cut_at_spaces(encoder: GPT1Encoder, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_worker_processes_change_nothing(encoder: GPT1Encoder) -> None:
+def test_worker_processes_change_nothing(encoder: GPT1Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.text.tokenizers.gpt1_encoding.TASKS_WORTH_WORKERS", 2)
     texts = [f"low {n}: it's &lt; \u201cb\u201d\n" * 3000 for n in range(6)] + [""]
     pieces = [Piece(part, n, "") for n, text in enumerate(texts) for part in cut([text])]
     alone, together = (
-        [
-            (document, ids.tolist())
-            for document, ids in encode_in_order(encoder, pieces, workers=n, tasks_worth_workers=2)
-        ]
-        for n in (1, 2)
+        [(document, ids.tolist()) for document, ids in encode_in_order(encoder, pieces, workers=n)] for n in (1, 2)
     )
     assert together == alone
     assert {document for document, _ in together} == set(range(7))

@@ -22,9 +22,8 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.text import pieces as cutting
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import separator_id
-from gptkit.text.tokenizers.char import is_char
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces, ids_dtype
-from gptkit.text.tokenizers.kinds import KINDS, needs_training, train_tokenizer, training_note
+from gptkit.text.tokenizers.kinds import KINDS, is_char, needs_training, train_tokenizer, training_note
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
 END = "<|endoftext|>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import not_finite
 
 
+@dataclass
 class BeamSearch:
     """Searches with `beams` beams, prompt by prompt: iterate once over its steps, then read the seconds they took.
 
@@ -25,44 +27,37 @@ class BeamSearch:
     finite.
     """
 
-    prefill_seconds = 0.0  # a part of the search
+    model: GPTForCausalLM
+    prompt_ids: Sequence[Sequence[int]]
+    _: KW_ONLY
+    beams: int
+    max_new_tokens: int
+    stop_ids: Collection[int] = ()
+    forbidden_ids: Collection[int] = ()
+    prefill_seconds: float = field(default=0.0, init=False)  # a part of the search
+    decode_seconds: float = field(default=0.0, init=False)
 
-    def __init__(
-        self,
-        model: GPTForCausalLM,
-        prompt_ids: Sequence[Sequence[int]],
-        *,
-        beams: int,
-        max_new_tokens: int,
-        stop_ids: Collection[int] = (),
-        forbidden_ids: Collection[int] = (),
-    ) -> None:
-        for ids in prompt_ids:
-            check_prompt(ids, model.config.n_positions, model.config.vocab_size)
-            _check_length(len(ids), max_new_tokens, model.config.n_positions)
-        self.decode_seconds = 0.0
-        self._model: Any = model
-        self._prompt_ids = prompt_ids
-        self._stop_ids = stop_ids
+    def __post_init__(self) -> None:
+        n_positions, new = self.model.config.n_positions, self.max_new_tokens
+        for ids in self.prompt_ids:
+            check_prompt(ids, n_positions, self.model.config.vocab_size)
+            if len(ids) + new > n_positions:
+                room = n_positions - len(ids)
+                raise UsageError(
+                    f"beam search stays within the context of {n_positions} tokens; "
+                    f"prompt and continuation are {len(ids)} + {new}",
+                    where="--beams",
+                    fix=f"give --max-new-tokens {room}" if room else "shorten the prompt",
+                )
         self._finished: set[int] = set()
-        self._config = GenerationConfig(
-            num_beams=beams,
-            do_sample=False,
-            length_penalty=0.0,
-            max_new_tokens=max_new_tokens,
-            suppress_tokens=sorted(forbidden_ids) or None,
-            bos_token_id=None,
-            eos_token_id=sorted(stop_ids) or None,
-            pad_token_id=0,
-        )
 
     def __iter__(self) -> Iterator[Step]:
         """Yield a sample's steps together, once it is found."""
-        for row, ids in enumerate(self._prompt_ids):
+        for row, ids in enumerate(self.prompt_ids):
             began = time.perf_counter()
             new = self._search(ids)
             self.decode_seconds += time.perf_counter() - began
-            end = next((place for place, token in enumerate(new) if token in self._stop_ids), None)
+            end = next((place for place, token in enumerate(new) if token in self.stop_ids), None)
             for token_id in new[:end]:
                 yield Step(row, token_id, None)
                 if row in self._finished:
@@ -77,13 +72,21 @@ class BeamSearch:
     @torch.inference_mode()
     def _search(self, ids: Sequence[int]) -> list[int]:
         """Return the new tokens of a prompt."""
-        prompt = torch.tensor([list(ids)], device=self._model.device)
-        self._model.generation_config = GenerationConfig()  # its own would fill in what is None here: its eos_token_id
-        output = self._model.generate(
+        model: Any = self.model
+        model.generation_config = GenerationConfig()  # its own would fill in what is None here: its eos_token_id
+        prompt = torch.tensor([list(ids)], device=model.device)
+        output = model.generate(
             prompt,
-            generation_config=self._config,
             attention_mask=torch.ones_like(prompt),
             logits_processor=LogitsProcessorList([_RefuseNotFinite()]),
+            num_beams=self.beams,
+            do_sample=False,
+            length_penalty=0.0,
+            max_new_tokens=self.max_new_tokens,
+            suppress_tokens=sorted(self.forbidden_ids) or None,
+            bos_token_id=None,
+            eos_token_id=sorted(self.stop_ids) or None,
+            pad_token_id=0,
         )
         new: list[int] = output[0, len(ids) :].tolist()
         return new
@@ -99,13 +102,3 @@ class _RefuseNotFinite(LogitsProcessor):
         if bool(scores.isnan().any()):
             raise not_finite("the model's logits are")
         return scores
-
-
-def _check_length(prompt: int, new: int, n_positions: int) -> None:
-    if prompt + new <= n_positions:
-        return
-    raise UsageError(
-        f"beam search stays within the context of {n_positions} tokens; prompt and continuation are {prompt} + {new}",
-        where="--beams",
-        fix=f"give --max-new-tokens {n_positions - prompt}" if prompt < n_positions else "shorten the prompt",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from gptkit.errors import UsageError
 from gptkit.model_files.files import not_finite
 
 FinishReason = Literal["length", "stop"]
-DEFAULT_RULES = SamplingRules()
 PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
 
 
@@ -58,30 +57,6 @@ class _Row:
 
 
 @dataclass
-class _Batch:
-    """The rows that are decoded together, the slots they take, and the prompts that wait for one."""
-
-    waiting: deque[_Row]
-    size: int
-    active: list[_Row] = field(default_factory=list)
-    free: list[int] = field(default_factory=list)
-
-    def leave(self) -> None:
-        """Give back the slots of finished rows."""
-        self.free += [row.slot for row in self.active if row.finish_reason is not None]
-        self.active = [row for row in self.active if row.finish_reason is None]
-
-    def enter(self) -> None:
-        """Let waiting rows in once a quarter of the slots is free: prefilling a few at a time would stall the rest."""
-        if 4 * len(self.free) < self.size and self.active:
-            return
-        while self.free and self.waiting:
-            row = self.waiting.popleft()
-            if row.finish_reason is None:
-                row.slot = self.free.pop()
-                self.active.append(row)
-
-
 class Decoder:
     """Decodes prompts once: iterate over its steps, then read `samples` and the seconds they took.
 
@@ -96,42 +71,33 @@ class Decoder:
     model whose logits are not finite.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        prompt_ids: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        rules: SamplingRules = DEFAULT_RULES,
-        seed: int = 0,
-        indices: Sequence[int] | None = None,
-        stop_ids: Collection[int] = (),
-        forbidden_ids: Collection[int] = (),
-        on_slide: Callable[[int], None] | None = None,
-        batch_size: int | None = None,
-        explain: int = 0,
-    ) -> None:
-        self.prefill_seconds = 0.0
-        self.decode_seconds = 0.0
-        for ids in prompt_ids:
-            check_prompt(ids, engine.n_positions, engine.vocab_size)
-        if len(set(forbidden_ids)) == engine.vocab_size:
+    engine: Engine
+    prompt_ids: Sequence[Sequence[int]]
+    _: KW_ONLY
+    max_new_tokens: int
+    rules: SamplingRules = field(default_factory=SamplingRules)
+    seed: int = 0
+    indices: Sequence[int] | None = None
+    stop_ids: Collection[int] = ()
+    forbidden_ids: Collection[int] = ()
+    on_slide: Callable[[int], None] | None = None
+    batch_size: int | None = None
+    explain: int = 0
+    prefill_seconds: float = field(default=0.0, init=False)
+    decode_seconds: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        vocab_size = self.engine.vocab_size
+        for ids in self.prompt_ids:
+            check_prompt(ids, self.engine.n_positions, vocab_size)
+        if len(set(self.forbidden_ids)) == vocab_size:
             raise ValueError("every token is forbidden")
-        indices = range(len(prompt_ids)) if indices is None else indices
+        indices = range(len(self.prompt_ids)) if self.indices is None else self.indices
         self._rows = [
             _Row(number, index, len(ids), list(ids))
-            for number, (index, ids) in enumerate(zip(indices, prompt_ids, strict=True))
+            for number, (index, ids) in enumerate(zip(indices, self.prompt_ids, strict=True))
         ]
-        self._engine = engine
-        self._max_new_tokens = max_new_tokens
-        self._rules = rules
-        self._seed = seed
-        self._stop_ids = frozenset(stop_ids)
-        self._forbidden = _marked(forbidden_ids, engine.vocab_size) if forbidden_ids else None
-        self._on_slide = on_slide
-        self._longest = max((len(row.tokens) for row in self._rows), default=0) + max_new_tokens
-        self._batch_size = min(batch_size or rows_at_once(engine, self._longest), max(1, len(self._rows)))
-        self._explain = explain
+        self._forbidden = _marked(self.forbidden_ids, vocab_size) if self.forbidden_ids else None
 
     @property
     def samples(self) -> list[Sample]:
@@ -148,14 +114,25 @@ class Decoder:
 
     def __iter__(self) -> Iterator[Step]:
         """Yield the steps, token after token over the rows that are decoded together; may be iterated once."""
-        batch = _Batch(deque(self._rows), self._batch_size, free=list(reversed(range(self._batch_size))))
-        self._engine.open(self._batch_size, min(self._longest, self._engine.n_positions))
+        longest = max((len(row.tokens) for row in self._rows), default=0) + self.max_new_tokens
+        size = min(self.batch_size or rows_at_once(self.engine, longest), max(1, len(self._rows)))
+        self.engine.open(size, min(longest, self.engine.n_positions))
+        waiting = deque(self._rows)
+        active: list[_Row] = []
+        free = list(reversed(range(size)))  # slots
         while True:
-            batch.leave()
-            batch.enter()
-            if not batch.active:
+            free += [row.slot for row in active if row.finish_reason is not None]
+            active = [row for row in active if row.finish_reason is None]
+            # A quarter of the slots at once: prefilling a few at a time would stall the rest.
+            if not active or 4 * len(free) >= size:
+                while free and waiting:
+                    row = waiting.popleft()
+                    if row.finish_reason is None:
+                        row.slot = free.pop()
+                        active.append(row)
+            if not active:
                 return
-            yield from self._step(batch.active)
+            yield from self._step(active)
 
     def _step(self, rows: list[_Row]) -> list[Step]:
         """Bring the engine's rows up to date, then choose a token for each."""
@@ -165,29 +142,29 @@ class Decoder:
         going_on = [row for row in rows if row.in_cache > 0]
         logits = [self._forward(group) for group in _groups(new)]
         filled = time.perf_counter()
-        compiled = self._engine.compile_seconds
+        compiled = self.engine.compile_seconds
         if going_on:
             logits.append(self._forward(going_on))
         steps = self._choose([*new, *going_on], logits)
         self.prefill_seconds += filled - began
-        compiled = self._engine.compile_seconds - compiled
+        compiled = self.engine.compile_seconds - compiled
         self.decode_seconds += time.perf_counter() - filled - compiled
         return sorted(steps, key=lambda step: step.row)
 
     def _slide(self, rows: list[_Row]) -> None:
         """Crop the windows that the context cannot hold to their newer half, to be prefilled again."""
-        kept = max(1, self._engine.n_positions // 2)
-        full = [row for row in rows if len(row.window) > self._engine.n_positions]
+        kept = max(1, self.engine.n_positions // 2)
+        full = [row for row in rows if len(row.window) > self.engine.n_positions]
         for row in full:
             row.window_start = len(row.tokens) - kept
             row.in_cache = 0
-        if full and self._on_slide is not None:
-            self._on_slide(kept)
-            self._on_slide = None
+        if full and self.on_slide is not None:
+            self.on_slide(kept)
+            self.on_slide = None
 
     def _forward(self, rows: list[_Row]) -> Array:
         """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
-        logits = self._engine.forward([Piece(row.slot, row.in_cache, row.window[row.in_cache :]) for row in rows])
+        logits = self.engine.forward([Piece(row.slot, row.in_cache, row.window[row.in_cache :]) for row in rows])
         for row in rows:
             row.in_cache = len(row.window)
         return logits
@@ -204,11 +181,11 @@ class Decoder:
 
         if self._forbidden is not None:
             self._forbidden = xp.asarray(self._forbidden, device=logits.device)
-        penalised = self._rules.repetition_penalty != 1
+        penalised = self.rules.repetition_penalty != 1
         tokens = choose(
             logits,
-            self._rules,
-            seed=self._seed,
+            self.rules,
+            seed=self.seed,
             indices=beside([row.index for row in rows]),
             positions=beside([len(row.tokens) for row in rows]),
             forbidden=self._forbidden,
@@ -216,16 +193,16 @@ class Decoder:
         )
         chosen = [int(token) for token in tokens.tolist()]
         reports: Sequence[TokenReport | None] = [None] * len(rows)
-        if self._explain:
-            reports = report_tokens(logits, chosen, self._explain, self._forbidden)
+        if self.explain:
+            reports = report_tokens(logits, chosen, self.explain, self._forbidden)
         return [self._accept(*row) for row in zip(rows, chosen, reports, strict=True)]
 
     def _accept(self, row: _Row, token: int, report: TokenReport | None) -> Step:
-        if token in self._stop_ids:
+        if token in self.stop_ids:
             row.finish_reason = "stop"
             return Step(row.number, None, "stop", report)
         row.tokens.append(token)
-        if len(row.tokens) - row.prompt_length == self._max_new_tokens:
+        if len(row.tokens) - row.prompt_length == self.max_new_tokens:
             row.finish_reason = "length"
         return Step(row.number, token, row.finish_reason, report)
 

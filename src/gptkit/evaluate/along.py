@@ -4,7 +4,9 @@ between chance and the best published."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +14,11 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.evaluate.along_plot import Curve, draw_zero_shot
-from gptkit.evaluate.gate.suites import TaskSpec
-from gptkit.evaluate.jobs import Job, evaluate_jobs, prepare_jobs
+from gptkit.evaluate.jobs import Job, TaskSpec, evaluate_jobs, prepare_jobs
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import SCHEMA, EvalResults
+from gptkit.report.plots import save, set_title
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol
 from gptkit.system import files
@@ -40,13 +41,10 @@ from gptkit.training.processes import main_process_first, on_main_process
 PICTURE, RESULTS = "zero-shot.png", "zero-shot.json"
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 FEW = 4  # points that make no curve yet
-
-
-class SavedWeights(NamedTuple):
-    """The weights after `step` updates: those of the run's model, of a snapshot, or of a checkpoint."""
-
-    step: int
-    directory: Path
+# Okabe and Ito's colours, which colour-blind readers tell apart; dashes and markers where there are more curves.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Yardstick(NamedTuple):
@@ -67,9 +65,10 @@ def evaluate_along(
     saved, notes = on_main_process(accelerator, lambda: saved_weights(run))
     for note in notes:
         console.warn(note)
-    if is_undescribed(saved[-1].directory):
+    last = saved[max(saved)]
+    if is_undescribed(last):
         raise without_start(str(run))
-    model = EvaluatedModel(saved[-1].directory, options, accelerator, console)
+    model = EvaluatedModel(last, options, accelerator, console)
     jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
     for job in jobs:
         if any(isinstance(protocol, GeneratedProtocol | RuleProtocol) for protocol in job.protocols):
@@ -78,39 +77,42 @@ def evaluate_along(
     if any(job.minimum is not None for job in jobs):
         fix = "leave the minimum out, or evaluate one model"
         raise UsageError("no checkpoint is judged by a minimum", where="--all-checkpoints", fix=fix)
-    runs = []
-    for step, directory in saved:
+    runs = {}
+    for step, directory in saved.items():
         console.say(f"step {step:,}")
-        runs.append(evaluate_jobs(jobs, model.with_weights(directory), str(directory)))
-    return on_main_process(accelerator, lambda: _report(run, saved, runs, jobs, options, console))
+        runs[step] = evaluate_jobs(jobs, model.with_weights(directory), str(directory))
+    return on_main_process(accelerator, lambda: _report(run, runs, jobs, options, console))
 
 
 def _report(
-    run: Path,
-    saved: Sequence[SavedWeights],
-    runs: Sequence[EvalResults],
-    jobs: Sequence[Job],
-    options: EvalOptions,
-    console: Console,
+    run: Path, runs: Mapping[int, EvalResults], jobs: Sequence[Job], options: EvalOptions, console: Console
 ) -> dict[str, Any]:
-    steps = [weights.step for weights in saved]
-    measures = {f"{job.name}/{row.name}": row.measures[0] for job in jobs for row in job.protocols}
-    rows = []
-    for step, each in zip(steps, runs, strict=True):
-        values = {key: each.results[key].metrics[name]["value"] for key, name in measures.items()}
-        rows.append((f"{step:,}", *(MEASURES[name].shown(values[key]) for key, name in measures.items())))
-    console.table(str(run), ("step", *(f"{key} {name.replace('_', ' ')}" for key, name in measures.items())), rows)
+    """Show and draw the results by step, and write them."""
+    columns, curves = {}, {}
+    for job in jobs:
+        for protocol in job.protocols:
+            key = f"{job.name}/{protocol.name}"
+            measure = MEASURES[protocol.measures[0]]
+            values = [each.results[key].metrics[measure.name]["value"] for each in runs.values()]
+            columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
+            between = yardstick(protocol, job.protocols)
+            if between is None and protocol.chance is not None and measure.unit == "percent":
+                between, key = Yardstick(protocol.chance, 1.0), f"{key} (nothing published: 1 = all right)"
+            if between is not None:
+                curves[key] = [between.normalised(value) for value in values]
+    rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
+    console.table(str(run), ("step", *columns), rows)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": str(run / "model"),
-        "checkpoints": [{"step": step, **each.as_json()} for step, each in zip(steps, runs, strict=True)],
+        "checkpoints": [{"step": step, **each.as_json()} for step, each in runs.items()],
     }
-    if curves := _curves(jobs, runs, steps, measures):
+    if curves:
         with files.translate_os_errors("drawing the scores", fix="make the run directory writable"):
-            draw_zero_shot(curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
+            draw_zero_shot([*runs], curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"picture: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
-        result["normalised"] = {curve.name: list(curve.scores) for curve in curves}
+        result["normalised"] = curves
     else:
         console.say("no picture: none of these tasks has a chance level to draw it from")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
@@ -118,40 +120,22 @@ def _report(
     return result
 
 
-def _curves(
-    jobs: Sequence[Job], runs: Sequence[EvalResults], steps: Sequence[int], measures: dict[str, str]
-) -> list[Curve]:
-    """Return the scores of each protocol between chance and the best published, where both are known."""
-    curves = []
-    for job in jobs:
-        for protocol in job.protocols:
-            key = name = f"{job.name}/{protocol.name}"
-            between = yardstick(protocol, job.protocols)
-            if between is None and protocol.chance is not None and MEASURES[measures[key]].unit == "percent":
-                between, name = Yardstick(protocol.chance, 1.0), f"{key} (nothing published: 1 = all right)"
-            if between is None:
-                continue
-            values = [each.results[key].metrics[measures[key]]["value"] for each in runs]
-            curves.append(Curve(name, list(steps), [between.normalised(value) for value in values]))
-    return curves
-
-
-def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
-    """Return what whole weights a run has, by step, and a line for each that is damaged, and where they are few.
+def saved_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
+    """Return the directories of whole weights by step, and a line for each that is damaged, and where they are few.
 
     Committed checkpoints and snapshots, and a finished run's model. InputError for a directory without any.
     """
-    saved: dict[int, SavedWeights] = {}
+    saved: dict[int, Path] = {}
     notes = []
     for path in [*all_steps(run / CHECKPOINTS), *all_steps(run / SNAPSHOTS)]:
         if is_committed(path):
             if reason := defect(path, files=WEIGHTS):
                 notes.append(f"{path} is left out: {reason}")
             else:
-                saved[step_of(path)] = SavedWeights(step_of(path), path)
+                saved[step_of(path)] = path
     step = _step_of_model(run)
     if step is not None and (run / MODEL / "config.json").is_file():
-        saved[step] = SavedWeights(step, run / MODEL)
+        saved[step] = run / MODEL
     if not saved and notes:
         fix = "restore one from a copy"
         raise InputError(f"none of the weights that the run saved are whole: {notes[0]}", where=str(run), fix=fix)
@@ -163,7 +147,7 @@ def saved_weights(run: Path) -> tuple[list[SavedWeights], list[str]]:
     if len(saved) < FEW:
         steps = ", ".join(f"{step:,}" for step in sorted(saved))
         notes.append(f"only the weights of step {steps} were kept: a recipe's key snapshots says how many are")
-    return [saved[step] for step in sorted(saved)], notes
+    return dict(sorted(saved.items())), notes
 
 
 def _step_of_model(run: Path) -> int | None:
@@ -190,3 +174,65 @@ def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstic
         if best is not None:
             return Yardstick(protocol.chance, best) if protocol.chance is not None and best > protocol.chance else None
     return None
+
+
+def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
+    """Write scores (step,) between chance, 0, and the best published, 1, as GPT-1's figure 2 (right): by updates.
+
+    Step 0 has no place on the logarithmic axis and is left out. The same curves give the same bytes.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no display is looked for and no state is kept
+
+    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 22)), layout="constrained")
+    axes = figure.subplots()
+    drawn = [step > 0 for step in steps]
+    for number, (name, scores) in enumerate(curves.items()):
+        axes.plot(
+            [*compress(steps, drawn)],
+            [*compress(scores, drawn)],
+            color=COLOURS[number % len(COLOURS)],
+            linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+            markersize=4.5,
+            linewidth=1.6,
+            label=name,
+        )
+    _mark(axes, 0.0, "chance", side="right", below=True)  # where curves seldom are
+    _mark(axes, 1.0, "best published, or all right", side="left", below=False)
+    axes.set_xscale("log")
+    ticks = _apart(set(compress(steps, drawn)))
+    axes.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="updates", ylabel="score, from chance to the best")
+    set_title(axes, title, loc="left", fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    # In the order in which the curves end at the right.
+    lines = sorted(zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: -pair[0][-1])
+    figure.legend(handles=[line for _, line in lines], loc="outside right upper", frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def _mark(axes: Any, height: float, label: str, *, side: str, below: bool) -> None:
+    axes.axhline(height, color="#777777", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        label,
+        (float(side == "right"), height),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4 if side == "right" else 4, -3 if below else 3),
+        textcoords="offset points",
+        ha=side,
+        va="top" if below else "bottom",
+        color="#555555",
+        fontsize=8,
+    )
+
+
+def _apart(steps: set[int]) -> list[int]:
+    """Return the steps whose labels leave each other room on the logarithmic axis, the last one first of all."""
+    ordered = sorted(steps, reverse=True)
+    kept = ordered[:1]
+    for step in ordered[1:]:
+        if math.log(kept[-1] / step) >= 0.11 * math.log(ordered[0] / ordered[-1]):
+            kept.append(step)
+    return kept[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from gptkit.evaluate.along import evaluate_along
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
 from gptkit.evaluate.gate.report import show_outcome
-from gptkit.evaluate.gate.suites import TaskSpec
 from gptkit.evaluate.gate.verdicts import compare
 from gptkit.evaluate.jobs import (
     Job,
+    TaskSpec,
     evaluate_jobs,
     is_known,
     prepare_jobs,
@@ -26,10 +26,9 @@ from gptkit.evaluate.jobs import (
 )
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
-from gptkit.evaluate.results import EvalResults, ProtocolResult, eval_text, read_baseline
+from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
 from gptkit.model_files.files import model_directory
 from gptkit.scoring.measures import MEASURES
-from gptkit.scoring.protocols import Protocol
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16
 from gptkit.tasks.heads import head_fits, output_labels
@@ -77,29 +76,20 @@ def _check(options: EvalOptions) -> None:
             if getattr(options, name) is not None and getattr(options, other) not in (None, ()):
                 where = f"--{name.replace('_', '-')}, --{other}"
                 raise UsageError("these do not go together", where=where, fix="leave one of them out")
-    _refuse_overwriting(options)
-    if options.floor is not None and options.baseline is None:
-        raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
-    for flag, path in (("--output", options.output), ("--junit", options.junit), ("--summary", options.summary)):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            problem = "a folder" if path.is_dir() else "no such folder"
-            raise UsageError(
-                f"{path} cannot be written: {problem}", where=flag, fix="name a file in a folder that exists"
-            )
-
-
-def _refuse_overwriting(options: EvalOptions) -> None:
-    """Refuse a report under the name of what is read, or of another report."""
     names = ("output", "junit", "summary", "baseline", "suite", "data", "contamination")
     places = {name: Path(value).resolve() for name in names if (value := getattr(options, name)) is not None}
     for name in ("output", "junit", "summary"):
         for other, place in places.items():
-            if other != name and places.get(name) == place and not _is_stream(place):
+            is_stream = place.exists() and not place.is_file() and not place.is_dir()
+            if other != name and places.get(name) == place and not is_stream:
                 raise UsageError(f"it would overwrite --{other}", where=f"--{name}", fix="name another file")
-
-
-def _is_stream(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+    if options.floor is not None and options.baseline is None:
+        raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
+    for name in ("output", "junit", "summary"):
+        path: Path | None = getattr(options, name)
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            problem = f"{path} cannot be written: {'a folder' if path.is_dir() else 'no such folder'}"
+            raise UsageError(problem, where=f"--{name}", fix="name a file in a folder that exists")
 
 
 def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
@@ -191,26 +181,25 @@ def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> Non
         scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
         n, sha256 = len(job.examples.examples), job.examples.sha256
         title = f"{job.name}: {n:,} examples, data {sha256[:12]}"
-        console.table(title, COLUMNS, [row for protocol, result in scores for row in _rows(protocol, result)])
+        rows = []
         for protocol, result in scores:
+            for name, figures in result.metrics.items():
+                shown = MEASURES[name].shown
+                published = [f"{row.model} {shown(row.value)}" for row in protocol.published if row.measure == name]
+                value, error = shown(figures["value"]), shown(figures["stderr"])
+                named = protocol.name, name.replace("_", " ")
+                rows.append((*named, value, error, f"{result.n:,}", ", ".join(published)))
+        console.table(title, COLUMNS, rows)
+        for protocol, result in scores:
+            first = protocol.measures[0]
+            shown = MEASURES[first].shown
             for group, parts in result.groups.items():
+                by_part = []
+                for part, entry in parts.items():
+                    figures = entry["metrics"][first]
+                    by_part.append((part, shown(figures["value"]), shown(figures["stderr"]), f"{entry['n']:,}"))
                 if len(parts) <= SHOWN_PARTS:
-                    console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), [*_parts(protocol, parts)])
+                    console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), by_part)
         for protocol, _ in scores:
             console.result(f"{protocol.name}: {protocol.about}")
         console.result("")
-
-
-def _rows(protocol: Protocol, result: ProtocolResult) -> Iterator[tuple[str, ...]]:
-    for name, figures in result.metrics.items():
-        shown = MEASURES[name].shown
-        published = ", ".join(f"{row.model} {shown(row.value)}" for row in protocol.published if row.measure == name)
-        value, error = shown(figures["value"]), shown(figures["stderr"])
-        yield protocol.name, name.replace("_", " "), value, error, f"{result.n:,}", published
-
-
-def _parts(protocol: Protocol, parts: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    name = protocol.measures[0]
-    for part, entry in parts.items():
-        figures, shown = entry["metrics"][name], MEASURES[name].shown
-        yield part, shown(figures["value"]), shown(figures["stderr"]), f"{entry['n']:,}"

@@ -21,9 +21,8 @@ from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.protocols import Items
 from gptkit.tasks.table import find_evaluation
 from gptkit.text.examples import Example
-from gptkit.text.find_files import find_files
 from gptkit.text.pieces import Piece
-from gptkit.text.readers import read_pieces
+from gptkit.text.readers import find_files, read_pieces
 
 COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText", "the set's own training data")
 
@@ -112,7 +111,7 @@ def texts_of(example: Example) -> tuple[str, ...]:
 
 def corpus_pieces(corpus: str) -> Iterator[Piece]:
     """Yield the text of a file, folder, glob or hf:NAME; InputError for what cannot be read."""
-    from gptkit.text.hub_rows import download_text
+    from gptkit.text.corpora import download_text
 
     if corpus.startswith("hf:"):
         paths = [download_text(corpus, characters=None).path]

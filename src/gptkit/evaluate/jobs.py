@@ -1,20 +1,34 @@
-"""What an evaluation is asked for: its tasks with their data, and how each becomes the items of its protocols."""
+"""What an evaluation is asked for: its tasks with their data, and how each becomes the items of its protocols.
+
+A suite names the tasks that a gate rests on, with their data and bounds, in YAML:
+
+    tasks:
+      - task: lambada              # a name, or a task's YAML file
+        data: data/lambada         # a file or folder beside this file, or hf:NAME; may be left out
+        limit: 1000                # only the first N examples
+        floor: 0.01                # the smallest drop that counts, in the unit of the task's first measure
+        minimum: 0.45              # what its first measure must reach; where lower is better, must not exceed
+      - task: wikitext2
+        data: data/wikitext-2
+
+Nothing in the file is executed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptkit.errors import UsageError, nearest
-from gptkit.evaluate.gate.suites import TaskSpec, read_suite
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
-from gptkit.system.reading import read_yaml
+from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
@@ -23,6 +37,18 @@ from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evalu
 from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
 
 DEFAULT = "perplexity"  # of a language model, where no task is named
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task that is asked for; of a suite, paths are made absolute by its folder, and `where` is its file:line."""
+
+    task: str
+    data: str | None
+    limit: int | None = None
+    floor: float | None = None
+    minimum: float | None = None
+    where: str = "--task"
 
 
 @dataclass(frozen=True)
@@ -41,11 +67,6 @@ class Job:
     minimum: float | None = None
 
 
-def known_names() -> list[str]:
-    """Return every name that --task takes."""
-    return [*dict.fromkeys([*names_of_evaluations(), *TASKS])]
-
-
 def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
     """Return the tasks of --suite or --task, none where neither is given; their names are not checked yet."""
     if options.suite is not None:
@@ -54,6 +75,60 @@ def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
     if repeated:
         raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
     return tuple(TaskSpec(name, options.data) for name in options.task)
+
+
+def read_suite(path: Path) -> tuple[TaskSpec, ...]:
+    """Return the tasks of a suite; UsageError with file:line for whatever is wrong, but names are not checked."""
+    root = read_yaml(path, "a suite", missing="name a YAML file with a list of tasks")
+    top = root.entries("a suite", ("tasks",))
+    if "tasks" not in top:
+        raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")
+    tasks: dict[str, TaskSpec] = {}
+    for entry in top["tasks"].items("tasks"):
+        entries = entry.entries("a task of the suite", ("task", "data", "limit", "floor", "minimum"))
+        if "task" not in entries:
+            raise UsageError("no 'task' in a task of the suite", where=entry.where, fix="write task: NAME")
+        name = entries["task"].word("task")
+        name = _beside(entries["task"], name) if is_task_file(name) else name
+        data = entries["data"].word("data") if "data" in entries else None
+        spec = TaskSpec(
+            name,
+            _beside(entries["data"], data) if data is not None and not data.startswith("hf:") else data,
+            _limit(entries["limit"]) if "limit" in entries else None,
+            _number(entries["floor"], "floor", least=0.0) if "floor" in entries else None,
+            _number(entries["minimum"], "minimum", least=-math.inf) if "minimum" in entries else None,
+            entry.where,
+        )
+        if tasks.setdefault(name, spec) is not spec:
+            fix = "keep one of them: results are named after their task"
+            raise UsageError(f"the task {name[:60]!r} is there twice", where=entry.where, fix=fix)
+    return tuple(tasks.values())
+
+
+def _beside(entry: Entry, word: str) -> str:
+    """Return a path that is relative to the suite's folder."""
+    try:
+        return str(entry.path.resolve().parent / Path(word).expanduser())
+    except RuntimeError:
+        raise UsageError(f"no home directory for {word[:60]!r}", where=entry.where, fix="write the path out") from None
+
+
+def _limit(entry: Entry) -> int:
+    word = entry.word("limit")
+    if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) >= 1):
+        raise UsageError("limit is not a whole number from 1", where=entry.where, fix="write limit: 1000")
+    return int(word)
+
+
+def _number(entry: Entry, key: str, *, least: float) -> float:
+    try:
+        value = float(entry.word(key))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= least):
+        kind = "a number from 0" if least == 0 else "a number"
+        raise UsageError(f"{key} is not {kind}", where=entry.where, fix=f"write {key}: 0.02")
+    return value
 
 
 def is_known(name: str) -> bool:
@@ -65,7 +140,7 @@ def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
     """Raise UsageError for a name that is neither known nor `own`, the task that the model was fine-tuned on."""
     for spec in wanted:
         if spec.task != own and not is_known(spec.task):
-            near = nearest(spec.task[:60], [*known_names(), *filter(None, [own])])
+            near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
             fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
             raise UsageError(f"no evaluation is called {spec.task[:60]!r}", where=spec.where, fix=fix)
 
@@ -82,11 +157,17 @@ def prepare_jobs(
 
 
 def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
-    task, evaluation = _task_of(spec.task, model, say), find_evaluation(spec.task)
+    task, evaluation = None, find_evaluation(spec.task)
+    if model.is_fine_tuned and spec.task == model.config.task:
+        task = model.own_task
+        if task.is_own:
+            say(f"{spec.task}: as {model.directory / TASK_FILE} describes it")
+    elif spec.task in TASKS or is_task_file(spec.task):
+        task = find_task(spec.task)
     if task is not None and model.has_head_for(task):
         name, evaluation = Path(spec.task).stem, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # the only one, for evaluation alone
-        examples = load_examples(task, split, spec.data or _data_of(task, model, say))
+        examples = load_examples(task, split, spec.data or _recorded_data(task, model, say))
         if any(example.label is None for example in examples.examples):
             message = f"the examples of {task.name} have no labels"
             raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
@@ -96,7 +177,13 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
         examples, protocols = evaluation.load(spec.data), evaluation.protocols
     else:
-        raise _unfit(spec, task, model)
+        trained_on = model.config.task or "no task"
+        problem = f"this model was fine-tuned on {trained_on}, not {spec.task}"
+        fix = f"fine-tune one: gptkit finetune --task {spec.task}"
+        if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
+            problem = f"{spec.task} does not fit the model: {difference}"
+            fix = f"leave --task out to score it on {trained_on}, its own"
+        raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
     limit = spec.limit if spec.limit is not None else options.limit
@@ -129,11 +216,14 @@ def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
     examples, found, values = job.examples.examples, {}, {}
     if by_likelihood := [protocol for protocol in job.protocols if isinstance(protocol, ScoredProtocol)]:
         banned = job.evaluation.banned(model.encoder) if job.evaluation and job.evaluation.banned else ()
-
-        def warn(line: str) -> None:
-            model.warn_once(f"{job.name}: {line}")
-
-        scored = score_protocols(by_likelihood, examples, model.encoder, model.score, banned, tell=warn)
+        scored = score_protocols(
+            by_likelihood,
+            examples,
+            model.encoder,
+            model.score,
+            banned,
+            tell=lambda line: model.warn_once(f"{job.name}: {line}"),
+        )
         found = {protocol.name: items for protocol, items in zip(by_likelihood, scored, strict=True)}
     for protocol in job.protocols:
         if isinstance(protocol, HeadProtocol):
@@ -158,47 +248,21 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     return {**own, **version, "precision": model.options.precision}
 
 
-def _task_of(name: str, model: EvaluatedModel, say: Callable[[str], None]) -> Task | None:
-    if model.is_fine_tuned and name == model.config.task:
-        if model.own_task.is_own:
-            say(f"{name}: as {model.directory / TASK_FILE} describes it")
-        return model.own_task
-    return find_task(name) if name in TASKS or is_task_file(name) else None
-
-
-def _data_of(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:
-    """Return the folder that the model's run recorded, for its own task whose files nobody named."""
-    if task.is_demo or task.folder is not None or task.name != model.config.task:
-        return None
-    folder = _recorded_data(model.directory)
-    if folder is not None:
-        say(f"{task.name}: data of {folder}, where the model's run found it")
-    return folder
-
-
-def _recorded_data(model: Path) -> str | None:
-    """Return the folder of data that the config.yaml of a model's run names, None where there is no such folder."""
-    model = model.absolute()
-    if model.name != MODEL:
+def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:
+    """Return the folder that the config.yaml of the model's run names, for its own task whose files nobody named."""
+    directory = model.directory.absolute()
+    if task.is_demo or task.folder is not None or task.name != model.config.task or directory.name != MODEL:
         return None
     try:
-        entries = read_yaml(model.parent / CONFIG, "a recipe", missing="name the data: --data DIR").entries(
-            "a recipe", ()
-        )
-        task, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
+        recipe = read_yaml(directory.parent / CONFIG, "a recipe", missing="name the data: --data DIR")
+        entries = recipe.entries("a recipe", ())
+        name, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
     except UsageError:
         return None  # a model without a run, another command's, or a damaged one
-    if task is None:
+    if name is None:
         return None
-    folder = data or (Path(task).parent if Path(task).is_absolute() else None)
-    return str(folder) if folder is not None and Path(folder).is_dir() else None
-
-
-def _unfit(spec: TaskSpec, task: Task | None, model: EvaluatedModel) -> UsageError:
-    """Return the error of a task that nothing answers; of a task of the same name or a user's own, with the reason."""
-    trained_on = model.config.task or "no task"
-    if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
-        fix = f"leave --task out to score it on {trained_on}, its own"
-        return UsageError(f"{spec.task} does not fit the model: {difference}", where=spec.where, fix=fix)
-    fix = f"fine-tune one: gptkit finetune --task {spec.task}"
-    return UsageError(f"this model was fine-tuned on {trained_on}, not {spec.task}", where=spec.where, fix=fix)
+    folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
+    if folder is None or not Path(folder).is_dir():
+        return None
+    say(f"{task.name}: data of {folder}, where the model's run found it")
+    return folder

@@ -24,7 +24,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Column, Items, Protocol
-from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.system.reading import json_name, json_object, read_text
 
 SCHEMA = "gptkit.eval/1"

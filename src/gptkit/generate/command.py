@@ -21,12 +21,19 @@ from gptkit.training.finished_runs import newest_model, readable_model
 
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print samples as they come, or write those of a prompts file, or hold a dialogue; return what --json prints."""
-    _check_sources(options)
+    refuse_together(_contradictions(options))
+    if sys.stdin is None and (options.prompt == "-" or options.interactive):
+        raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
+    if options.output is not None and options.prompts is None:
+        fix = "leave it out, or name the prompts: --prompts FILE"
+        raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)
     check_settings(options)
     prompt = _read_prompt(options.prompt, console)
     if prompt is None and options.template is not None and options.prompts is None and not options.interactive:
         raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
-    name, directory = _model(options, console)
+    model = readable_model(options.model, console) if options.model else newest_model(console)
+    directory = model_directory(model)
+    name = model if model.startswith("hf:") else str(directory)
     if options.interactive:
         converse(directory, options, console)
         return {"model": name}
@@ -35,16 +42,7 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     return {"model": name} | _generate(prompt, directory, options, console)
 
 
-def _check_sources(options: GenerateOptions) -> None:
-    refuse_together(_clashes(options))
-    if sys.stdin is None and (options.prompt == "-" or options.interactive):
-        raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
-    if options.output is not None and options.prompts is None:
-        fix = "leave it out, or name the prompts: --prompts FILE"
-        raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)
-
-
-def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
+def _contradictions(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
     file, dialogue = "--prompts brings the prompts", "--interactive asks for the prompts"
     many, asks = options.prompts is not None, options.interactive
     yield many and options.prompt is not None, "PROMPT, --prompts", file
@@ -58,13 +56,6 @@ def _clashes(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
         search = "--beams searches for the most likely text"
         yield bool(options.stream), "--beams, --stream", f"{search}, of which nothing is known before the end"
         yield options.compile == "on", "--beams, --compile", f"{search} by the library's own decoder, uncompiled"
-
-
-def _model(options: GenerateOptions, console: Console) -> tuple[str, Path]:
-    """Return what the model is called and where it lies."""
-    name = readable_model(options.model, console) if options.model else newest_model(console)
-    directory = model_directory(name)
-    return (name if name.startswith("hf:") else str(directory)), directory
 
 
 def _read_prompt(prompt: str | None, console: Console) -> str | None:

@@ -39,21 +39,17 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
     if attended:
         console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
     with signals.default_interrupts() if attended else contextlib.nullcontext():
-        _talk(dialogue, console, attended=attended)
-
-
-def _talk(dialogue: Dialogue, console: Console, *, attended: bool) -> None:
-    for line in _typed_lines(console) if attended else _piped_lines():
-        try:
-            dialogue.take(line)
-        except KeyboardInterrupt:
-            if not attended:
-                raise
-            console.say("stopped")
-        except (UsageError, InputError) as error:
-            if not attended:
-                raise
-            console.error(str(error))
+        for line in _typed_lines(console) if attended else _piped_lines():
+            try:
+                dialogue.take(line)
+            except KeyboardInterrupt:
+                if not attended:
+                    raise
+                console.say("stopped")
+            except (UsageError, InputError) as error:
+                if not attended:
+                    raise
+                console.error(str(error))
 
 
 def _typed_lines(console: Console) -> Iterator[str]:
@@ -99,10 +95,9 @@ class Dialogue:
 
     def take(self, line: str) -> None:
         """Reply to a prompt or do what a command says; UsageError or InputError for what cannot be done."""
-        if not line:
-            return
         if not line.startswith("!"):
-            self._reply(line)
+            if line:
+                self._reply(line)
             return
         word, _, rest = line[1:].partition(" ")
         commands = {
@@ -129,34 +124,33 @@ class Dialogue:
             texts = [draft.continuation.text for draft in generation.drafts]
             self.said += [f"{MARK}{text}", *texts]
 
-    def _help(self, rest: str) -> None:
-        self._console.say(HELP)
-
     def _seed(self, rest: str) -> None:
-        if not rest:
+        if rest:
+            self._change("seed", rest)
+        else:
             self._console.say(f"seed {self.options.seed}, reply {self._replies + 1}")
-            return
-        self._change("seed", rest)
 
     def _set(self, rest: str) -> None:
         name, _, value = rest.partition(" ")
         name = name.replace("-", "_")
-        if not name:
-            for option in SETTABLE:
-                self._console.say(f"{option} {_shown(getattr(self.options, option))}")
-        elif name not in SETTABLE:
+        if name and name not in SETTABLE:
             raise UsageError(f"{name!r} cannot be set here", where="!set", fix=suggest(name, SETTABLE))
-        elif not value:
-            self._console.say(f"{name} {_shown(getattr(self.options, name))}")
-        else:
+        if value:
             self._change(name, value.strip())
+            return
+        for option in [name] if name else SETTABLE:
+            self._console.say(f"{option} {_shown(getattr(self.options, option))}")
 
     def _change(self, name: str, text: str) -> None:
         kind, field = kinds_of(GenerateOptions)[name], fields_of(GenerateOptions)[name]
         where = f"!set {name}"
         value: Any = () if kind.many else None
         if text != NONE or not (kind.many or kind.optional):
-            values = tuple(parse_value(word, kind, field, where) for word in _words(text, kind.many, where))
+            try:
+                words = shlex.split(text) if kind.many else [text]
+            except ValueError:
+                raise UsageError("unclosed quotes", where=where, fix="close them") from None
+            values = tuple(parse_value(word, kind, field, where) for word in words)
             value = values if kind.many else values[0]
         options = dataclasses.replace(self.options, **{name: value})
         check_settings(options)
@@ -179,13 +173,6 @@ class Dialogue:
             raise InputError(reason, where=str(path), fix="name another file") from None
         self._saved.add(path)
         self._console.say(f"saved to {path}")
-
-
-def _words(text: str, many: bool, where: str) -> list[str]:
-    try:
-        return shlex.split(text) if many else [text]
-    except ValueError:
-        raise UsageError("unclosed quotes", where=where, fix="close them") from None
 
 
 def _shown(value: object) -> str:

@@ -9,8 +9,7 @@ from itertools import islice
 import numpy as np
 
 from gptkit.scoring.encoder import Encoder
-from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol
-from gptkit.scoring.windows import windows
+from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol, windows
 from gptkit.text.examples import Example
 
 NAMED = 3  # texts that a line names
@@ -28,6 +27,7 @@ def score_protocols(
 ) -> list[Items]:
     """Return the items of each protocol; `score` answers groups of requests, none of whose tops may be `banned`.
 
+    Items tell how many examples were cut, and texts that could not be scored: those in a column too, if there are any.
     Requests of one example with the same tokens are asked once, from the first token on that any of them scores; those
     that the model cannot see at once in disjoint windows. `tell` hears of what the model could not see whole.
     """
@@ -36,20 +36,18 @@ def score_protocols(
         tell(line)
     pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
     answers = _in_windows([tuple(pool.values()) for pool in pooled], encoder.n_positions, score, banned)
-    found = [
+    known = [
         {key: (request.start, answer) for (key, request), answer in zip(pool.items(), group, strict=True)}
         for pool, group in zip(pooled, answers, strict=True)
     ]
-    items = [
-        protocol.items(
-            examples,
-            groups,
-            [tuple(_own(request, known) for request in group) for group, known in zip(groups, found, strict=True)],
-            encoder,
-        )
-        for protocol, groups in zip(protocols, asked, strict=True)
-    ]
-    return [_counted(one, groups) for one, groups in zip(items, asked, strict=True)]
+    found = []
+    for protocol, groups in zip(protocols, asked, strict=True):
+        own = [tuple(_own(request, pool) for request in group) for group, pool in zip(groups, known, strict=True)]
+        items = protocol.items(examples, groups, own, encoder)
+        impossible = np.array([sum(bool(request.impossible) for request in group) for group in groups], np.float64)
+        columns = {**items.columns, "impossible": impossible} if impossible.any() else items.columns
+        found.append(replace(items, columns=columns, cut=sum(map(_is_cut, groups)), impossible=int(impossible.sum())))
+    return found
 
 
 def _in_windows(
@@ -77,14 +75,6 @@ def _joined(answers: Sequence[Answer]) -> Answer:
         return answers[0]
     names = ("log_probs", "top", "top_allowed")
     return Answer(*(np.concatenate([getattr(one, name) for one in answers]) for name in names))
-
-
-def _counted(items: Items, groups: Sequence[Group]) -> Items:
-    """Return the items with the number of examples that were cut and of texts that could not be scored, in all and
-    in a column where there are any."""
-    impossible = np.array([sum(bool(request.impossible) for request in group) for group in groups], np.float64)
-    columns = {**items.columns, "impossible": impossible} if impossible.any() else items.columns
-    return replace(items, columns=columns, cut=sum(map(_is_cut, groups)), impossible=int(impossible.sum()))
 
 
 def _is_cut(group: Group) -> bool:

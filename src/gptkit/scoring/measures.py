@@ -9,31 +9,251 @@ Columns of items, each (item,):
     confidence                              probability of the prediction, beside `correct`
     impossible                              choices that could not be scored, where an item has any
     exact_match, answer_f1, rouge1, ...     0 to 1, averaged
-    bleu_matches_1, ...                     counts that add up, see resampled_metrics.corpus_bleu
+    bleu_matches_1, ...                     counts that add up, see resampling.corpus_bleu
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gptkit.errors import InputError
-from gptkit.scoring.item_statistics import Bleu, Columns, Mean, MostConfident, OfPairs, Rate, Statistic
+from gptkit.scoring import resampling
 from gptkit.scoring.protocols import Items
-from gptkit.scoring.resampled_metrics import (
-    auc_rows,
-    calibration_error,
-    f1_rows,
-    matthews_of,
-    pearson_rows,
-    spearman_rows,
-)
+from gptkit.scoring.resampling import BLEU_COLUMNS, Floats, PairStatistic, bootstrap_error, corpus_bleu
 
+Columns = Mapping[str, Floats]
 Unit = Literal["percent", "perplexity", "bits", "correlation", "points"]
+_RESAMPLES = 1_000  # for a standard error
+
+
+@dataclass(frozen=True)
+class RightOrWrong:
+    """What a gate compares of an accuracy: whether each item was right, 1 or 0 (item,), in both runs in one order.
+
+    floor: the smallest drop that counts.
+    """
+
+    baseline: ArrayLike
+    present: ArrayLike
+    floor: float
+
+
+@dataclass(frozen=True)
+class MeanOfItems:
+    """The same of a mean of per-item values (item,), such as the NLL of documents."""
+
+    baseline: ArrayLike
+    present: ArrayLike
+    floor: float
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class MetricOfPairs:
+    """The same of a metric of all items at once that is better when higher, from predictions and references (item,)."""
+
+    baseline: ArrayLike
+    present: ArrayLike
+    references: ArrayLike
+    metric: PairStatistic
+    floor: float
+
+
+Scores = RightOrWrong | MeanOfItems | MetricOfPairs
+
+
+class Statistic(ABC):
+    """A function of items, made of `columns`; `asked` of them say what both runs were asked: they must be the same."""
+
+    columns: tuple[str, ...]
+    asked: tuple[str, ...] = ()
+
+    @abstractmethod
+    def value(self, columns: Columns) -> float:
+        """Return the statistic of one item or more; not finite where it is not defined, or too large."""
+
+    @abstractmethod
+    def stderr(self, columns: Columns) -> float:
+        """Return the standard error of the value, of two items or more."""
+
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        """Return what a gate compares, the floor being in the unit of the value."""
+        raise NotImplementedError(f"{type(self).__name__} is reported, not gated")
+
+    def in_unit(self, drop: float, baseline: Columns) -> float:
+        """Return a drop of the scores as one of the value, from that of the baseline; inf where it is too large."""
+        return drop
+
+
+class Mean(Statistic):
+    """The mean of a column; `binary`: of 0 and 1, a share."""
+
+    def __init__(self, column: str, *, binary: bool = False) -> None:
+        self.columns = (column,)
+        self.column, self.binary = column, binary
+
+    def value(self, columns: Columns) -> float:
+        return float(columns[self.column].mean())
+
+    def stderr(self, columns: Columns) -> float:
+        return _error_of_mean(columns[self.column])
+
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        before, after = baseline[self.column], present[self.column]
+        if self.binary:
+            return RightOrWrong(before, after, floor)
+        return MeanOfItems(before, after, floor, higher_is_better=True)
+
+
+class Rate(Statistic):
+    """The nats of all items over their units (None: an item is one): in bits, or as a perplexity, e to their power.
+
+    A gate compares rates, of which a perplexity is a monotone function, as means over the items: of nats / units *
+    items, the units being the same in both runs.
+    """
+
+    def __init__(self, units: str | None, *, perplexity: bool) -> None:
+        self.asked = (units,) if units else ()
+        self.columns = ("nll", *self.asked)
+        self.units, self.perplexity = units, perplexity
+
+    def value(self, columns: Columns) -> float:
+        rate = float(self._parts(columns).mean())
+        return float(np.exp(rate)) if self.perplexity else rate
+
+    def stderr(self, columns: Columns) -> float:
+        """Of a ratio of sums by its linearisation (Cochran, "Sampling Techniques", 1977, section 2.11)."""
+        parts = self._parts(columns)
+        weights = columns[self.units] / columns[self.units].mean() if self.units else 1.0
+        error = _error_of_mean(parts - parts.mean() * weights)
+        return error * self.value(columns) if self.perplexity else error
+
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        if self.perplexity:
+            floor = math.log1p(floor / self.value(baseline))
+        return MeanOfItems(self._parts(baseline), self._parts(present), floor, higher_is_better=False)
+
+    def in_unit(self, drop: float, baseline: Columns) -> float:
+        return float(self.value(baseline) * np.expm1(drop)) if self.perplexity else drop
+
+    def _parts(self, columns: Columns) -> Floats:
+        """Return values (item,) whose mean is the rate."""
+        nats = columns["nll"] if self.perplexity else columns["nll"] / math.log(2)
+        return np.asarray(nats / columns[self.units].mean() if self.units else nats)
+
+
+class OfPairs(Statistic):
+    """A function of a column of predictions and one of references, such as a correlation.
+
+    `rows_among` makes it along the last axis, given values among which are all that occur. `metric` names the metric
+    of metrics.py whose value it is; without one the rows give it.
+    """
+
+    def __init__(
+        self,
+        rows_among: Callable[[Floats], PairStatistic],
+        metric: str | None = None,
+        *,
+        columns: tuple[str, str] = ("prediction", "reference"),
+    ) -> None:
+        self.columns, self.asked = columns, columns[1:]
+        self.rows_among, self.metric = rows_among, metric
+
+    def value(self, columns: Columns) -> float:
+        predictions, references = (columns[name] for name in self.columns)
+        if self.metric is None:
+            return float(self.rows_among(references)(predictions, references))
+        from gptkit.scoring.metrics import compute  # takes seconds
+
+        return compute(self.metric, predictions, references)
+
+    def stderr(self, columns: Columns) -> float:
+        predictions, references = (columns[name] for name in self.columns)
+        return _bootstrap(self.rows_among(np.concatenate([predictions, references])), predictions, references)
+
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        prediction, reference = self.columns
+        before, after, references = baseline[prediction], present[prediction], present[reference]
+        rows = self.rows_among(np.concatenate([before, after, references]))
+        return MetricOfPairs(before, after, references, rows, floor)
+
+
+class Bleu(Statistic):
+    """BLEU of a corpus, 0 to 100.
+
+    For the bootstrap a prediction is the number of a text of either run, a reference that of an item. An item that is
+    given another's text matches nothing.
+    """
+
+    columns = BLEU_COLUMNS
+
+    def value(self, columns: Columns) -> float:
+        return float(corpus_bleu(_counts(columns).sum(axis=0)))
+
+    def stderr(self, columns: Columns) -> float:
+        counts = _counts(columns)
+        items = np.arange(float(len(counts)))
+        return _bootstrap(_bleu_rows(counts, len(counts)), items, items)
+
+    def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
+        before, after = _counts(baseline), _counts(present)
+        n = len(before)
+        items = np.arange(float(n))
+        texts = np.where((before != after).any(axis=1), items + n, items)
+        return MetricOfPairs(items, texts, items, _bleu_rows(np.concatenate([before, after]), n), floor)
+
+
+class MostConfident(Statistic):
+    """The accuracy of the most confident share of the items."""
+
+    columns = ("confidence", "correct")
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def value(self, columns: Columns) -> float:
+        return resampling.accuracy_of_most_confident(columns["confidence"], columns["correct"], self.share)
+
+    def stderr(self, columns: Columns) -> float:
+        count, accuracy = float(resampling.most_confident(columns["confidence"], self.share).sum()), self.value(columns)
+        return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / (count - 1)) if count > 1 else math.nan
+
+
+def _error_of_mean(values: Floats) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _bootstrap(rows: PairStatistic, predictions: Floats, references: Floats) -> float:
+    def values(chosen: NDArray[np.int64]) -> Floats:
+        return rows(predictions[chosen], references[chosen])
+
+    return float(bootstrap_error(values, len(references), resamples=_RESAMPLES))
+
+
+def _counts(columns: Columns) -> Floats:
+    return np.stack([columns[name] for name in BLEU_COLUMNS], axis=-1)  # (item, column)
+
+
+def _bleu_rows(counts: Floats, n: int) -> PairStatistic:
+    """Return BLEU along the last axis for texts whose counts (text, column) are those of n items, of one run or two."""
+
+    def rows(predictions: Floats, references: Floats) -> Floats:
+        texts = predictions.astype(np.int64)
+        own = texts % n == references
+        sums = []
+        for name, column in zip(BLEU_COLUMNS, counts.T, strict=True):
+            of_text = column[texts]
+            sums.append((of_text * own if name.startswith("bleu_matches") else of_text).sum(axis=-1))
+        return corpus_bleu(np.stack(sums, axis=-1))
+
+    return rows
 
 
 @dataclass(frozen=True)
@@ -86,7 +306,7 @@ def _bits(name: str, units: str) -> Measure:
     return Measure(name, Rate(units, perplexity=False), "bits", _BITS, higher_is_better=False)
 
 
-_CALIBRATION_ERROR = OfPairs(lambda values: calibration_error, columns=("confidence", "correct"))
+_CALIBRATION_ERROR = OfPairs(lambda values: resampling.calibration_error, columns=("confidence", "correct"))
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -96,11 +316,11 @@ MEASURES = {
         _perplexity("perplexity", None),
         _bits("bits_per_byte", "bytes"),
         _bits("bits_per_character", "characters"),
-        Measure("matthews", OfPairs(matthews_of, "matthews"), "correlation", _CORRELATION),
-        Measure("f1", OfPairs(lambda values: f1_rows, "f1"), "percent", _SHARE),
-        Measure("pearson", OfPairs(lambda values: pearson_rows, "pearson"), "correlation", _CORRELATION),
-        Measure("spearman", OfPairs(lambda values: spearman_rows, "spearman"), "correlation", _CORRELATION),
-        Measure("auc", OfPairs(lambda values: auc_rows, columns=("score", "reference")), "percent", _SHARE),
+        Measure("matthews", OfPairs(resampling.matthews_of, "matthews"), "correlation", _CORRELATION),
+        Measure("f1", OfPairs(lambda values: resampling.f1_rows, "f1"), "percent", _SHARE),
+        Measure("pearson", OfPairs(lambda values: resampling.pearson_rows, "pearson"), "correlation", _CORRELATION),
+        Measure("spearman", OfPairs(lambda values: resampling.spearman_rows, "spearman"), "correlation", _CORRELATION),
+        Measure("auc", OfPairs(lambda values: resampling.auc_rows, columns=("score", "reference")), "percent", _SHARE),
         Measure("calibration_error", _CALIBRATION_ERROR, "percent", None, higher_is_better=False),
         Measure("accuracy_top_1_percent", MostConfident(0.01), "percent", None),
         Measure("accuracy_top_10_percent", MostConfident(0.1), "percent", None),
@@ -135,10 +355,11 @@ def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[st
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, parts in items.groups.items():
         members = np.asarray(parts)
-        found[group] = {
-            str(part): _part(names, {name: column[members == part] for name, column in items.columns.items()})
-            for part in sorted(set(parts))
-        }
+        found[group] = {}
+        for part in sorted(set(parts)):
+            columns = {name: column[members == part] for name, column in items.columns.items()}
+            metrics = {name: _entry(MEASURES[name], value_of(MEASURES[name], columns), columns) for name in names}
+            found[group][part] = {"n": parts.count(part), "metrics": metrics}
     return found
 
 
@@ -148,12 +369,6 @@ def value_of(measure: Measure, columns: Columns) -> float:
         raise InputError(f"{measure.name} of no items", fix="give data with one example or more")
     with np.errstate(all="ignore"):  # what overflows is told as not finite
         return measure.statistic.value(columns)
-
-
-def _part(names: Sequence[str], columns: Columns) -> dict[str, Any]:
-    values = {name: value_of(MEASURES[name], columns) for name in names}
-    n = len(next(iter(columns.values())))
-    return {"n": n, "metrics": {name: _entry(MEASURES[name], value, columns) for name, value in values.items()}}
 
 
 def _entry(measure: Measure, value: float, columns: Columns) -> dict[str, Any]:

@@ -118,9 +118,9 @@ def _rows_of_group(asked: Sequence[tuple[int, Request]]) -> Iterator[Row]:
     """Yield rows of requests that share enough: in lexicographic order each shares most with the one before it."""
     branches: list[Branch] = []
     length = 0
-    for index, request in sorted(asked, key=_lexicographic) if len(asked) > 1 else asked:
+    for index, request in sorted(asked, key=lambda numbered: numbered[1].ids[:-1].astype(">u4").tobytes()):
         fed = len(request.ids) - 1
-        shared = min(fed, shared_prefix(request.ids[:-1], _fed(branches[-1]))) if branches else 0
+        shared = min(fed, shared_prefix(request.ids[:-1], branches[-1].request.ids[:-1])) if branches else 0
         if branches and (shared < LEAST_SHARED * fed or length + fed - shared > max(LONGEST_TREE, fed)):
             yield Row(tuple(branches), length)
             branches, length, shared = [], 0, 0
@@ -130,11 +130,3 @@ def _rows_of_group(asked: Sequence[tuple[int, Request]]) -> Iterator[Row]:
         length += fed - shared
     if branches:
         yield Row(tuple(branches), length)
-
-
-def _lexicographic(asked: tuple[int, Request]) -> bytes:
-    return asked[1].ids[:-1].astype(">u4").tobytes()
-
-
-def _fed(branch: Branch) -> TokenIds:
-    return branch.request.ids[:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,22 @@ class Request:
     cut: bool = False
     impossible: str = ""
     characters: int = 0
+
+
+def windows(stream: TokenIds, *, window: int, stride: int) -> Iterator[tuple[int, Request]]:
+    """Yield windows over a stream (1 + tokens,) whose first id is only seen; the others are scored, once and in order.
+
+    Each is a request, after the place in the stream where its scored tokens begin. A window is `window` inputs. The
+    first scores `window` tokens, a later one the next `stride`, or what is left, and reaches back as far as it can:
+    they have window - stride + 1 tokens or more before them. With stride = window neighbours share nothing, but the
+    last window is filled up with tokens that are scored already.
+    """
+    position = 1
+    while position < len(stream):
+        end = min(position + (window if position == 1 else stride), len(stream))
+        begin = max(0, end - (window + 1))
+        yield position, Request(stream[begin:end], position - begin)
+        position = end
 
 
 Group = tuple[Request, ...]  # requests of one example: what they begin with alike is computed once

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import UsageError
-from gptkit.scoring.protocols import Answers, Group, Items, Request, ScoredProtocol, TokenIds
-from gptkit.scoring.windows import windows
+from gptkit.scoring.protocols import Answers, Group, Items, Request, ScoredProtocol, TokenIds, windows
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,7 @@ class Scorer:
         self,
         groups: Sequence[Group],
         banned: Sequence[int] = (),
-        tick: Callable[[int], None] | None = None,
+        tick: Callable[[int], object] = lambda answered: None,
     ) -> list[tuple[Answer, ...]]:
         """Return an answer to each request, in the groups' shape and order, on every process.
 
@@ -81,12 +82,14 @@ class Scorer:
                 if number % self.count == self.rank:
                     answers |= self._answers(as_arrays(batch), banned)
                 done += sum(len(row.branches) for row in batch)
-                if tick is not None:
-                    tick(done)
+                tick(done)
             return answers
 
         parts = self.everywhere(own_answers)
-        return _in_shape(groups, {index: answer for part in parts for index, answer in part.items()})
+        answers = {index: answer for part in parts for index, answer in part.items()}
+        nothing = Answer(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+        index = itertools.count()
+        return [tuple(answers.get(next(index), nothing) for _ in group) for group in groups]
 
     @torch.inference_mode()
     def _answers(self, batch: Batch, banned: Sequence[int]) -> dict[int, Answer]:
@@ -160,12 +163,3 @@ def _top(best: Sequence[Any], size: int) -> Tensor:
     """Return the most likely tokens (place,) from the maxima of the vocabulary's parts, `size` tokens each."""
     part = torch.stack([maximum.values for maximum in best]).argmax(0, keepdim=True)  # (1, place)
     return (part * size + torch.stack([maximum.indices for maximum in best]).gather(0, part))[0]
-
-
-def _in_shape(groups: Sequence[Group], answers: dict[int, Answer]) -> list[tuple[Answer, ...]]:
-    nothing = Answer(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
-    shaped, index = [], 0
-    for group in groups:
-        shaped.append(tuple(answers.get(index + number, nothing) for number in range(len(group))))
-        index += len(group)
-    return shaped

@@ -138,6 +138,18 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
     return row
 
 
+def json_string(line: str, key: str, where: str) -> str:
+    """Return the string that an object holds under `key`; InputError at `where` (file:line) for anything else."""
+    fix = f'each line must be one JSON object such as {{"{key}": "..."}}'
+    row = json_object(line, where, fix)
+    if key not in row:
+        keys = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f'no "{key}" in this line (keys: {keys})', where=where, fix=f"rename its key to {key}")
+    if not isinstance(row[key], str):
+        raise InputError(f'"{key}" is a JSON {json_name(row[key])}, not a string', where=where, fix=fix)
+    return str(row[key])
+
+
 def read_json(path: Path) -> Any:
     """Return the value in a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
     return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_MEND), str(path), _MEND, is_file=True)
@@ -185,8 +197,8 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
 
 
-def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML) -> Entry:
-    """Return the root of a YAML file, an empty mapping for an empty file; UsageError with file:line for anything else.
+def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empty: str = "{}") -> Entry:
+    """Return the root of a YAML file, `empty` for a file without one; UsageError with file:line for anything else.
 
     `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
     """
@@ -215,7 +227,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML) -> E
 
     text = read_text(path, what, most=LARGEST_YAML, fix=missing, missing=missing, error=UsageError)
     try:
-        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose("{}")
+        node = yaml.compose(text, Loader=PlainLoader) or yaml.compose(empty)
         assert node is not None
         return Entry(node, path)
     except yaml.MarkedYAMLError as error:

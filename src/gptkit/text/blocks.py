@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
-_TOKENS_A_WRITE = 1 << 16
+_BYTES_A_WRITE = 1 << 17
 _READ_AHEAD_BYTES = 1 << 22  # what is read and not yet encoded, about
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
@@ -92,11 +92,19 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
             yield piece._replace(document=piece.document * len(parts) + number)  # the sides of a cut one are two
 
     def write(files: list[HashedFile]) -> list[dict[str, Any]]:
-        writers = [_TokenWriter(file, np.array([separator], dtype)) for file in files]
+        between = np.array([separator], dtype).tobytes()
+        waiting, last = [bytearray() for _ in parts], [-1 for _ in parts]  # of each part
         for document, ids in encode_documents(tokenizer, counted()):
-            writers[document % len(parts)].add(document, ids)
-        for writer in writers:
-            writer.flush()
+            number = document % len(parts)
+            if last[number] not in (-1, document):
+                waiting[number] += between
+            last[number] = document
+            waiting[number] += ids.tobytes()
+            if len(waiting[number]) >= _BYTES_A_WRITE:
+                files[number].write(bytes(waiting[number]))
+                waiting[number].clear()
+        for file, rest in zip(files, waiting, strict=True):
+            file.write(bytes(rest))
         return [
             {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": count}
             for part, count in zip(parts, done, strict=True)
@@ -108,37 +116,11 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
         so_far = sum(file.size for file in files)
         return min(most, so_far * utf8_bytes // max(sum(done) - _READ_AHEAD_BYTES, 1)) or most
 
-    return [_mapped(path, facts) for path, facts in zip(paths, cached_files(paths, write, need=need), strict=True)]
-
-
-def _mapped(path: Path, facts: dict[str, Any]) -> TokenStream:
-    dtype = np.dtype(facts["dtype"])
-    ids = np.memmap(path, dtype, mode="r") if facts["size"] else np.empty(0, dtype)
-    return TokenStream(ids, path, facts["utf8_bytes"])
-
-
-class _TokenWriter:
-    """Writes the tokens of documents in order, a separator between two, in arrays worth writing."""
-
-    def __init__(self, file: HashedFile, separator: TokenIds) -> None:
-        self._file, self._separator = file, separator
-        self._document: int | None = None
-        self._waiting: list[TokenIds] = []
-        self._tokens = 0
-
-    def add(self, document: int, ids: TokenIds) -> None:
-        if self._document not in (None, document):
-            self._waiting.append(self._separator)
-        self._document = document
-        self._waiting.append(ids)
-        self._tokens += len(ids) + 1
-        if self._tokens >= _TOKENS_A_WRITE:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._waiting:
-            self._file.write(np.concatenate(self._waiting).view(np.uint8).data)
-        self._waiting, self._tokens = [], 0
+    streams = []
+    for path, facts in zip(paths, cached_files(paths, write, need=need), strict=True):
+        ids = np.memmap(path, dtype, mode="r") if facts["size"] else np.empty(0, dtype)
+        streams.append(TokenStream(ids, path, facts["utf8_bytes"]))
+    return streams
 
 
 class TrainingBlocks:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, UsageError
-from gptkit.system.cache import megabytes
+from gptkit.system.cache import cache_path, cached_file, megabytes
+from gptkit.system.files import HashedFile
+from gptkit.system.hub import load_dataset, translate_dataset_errors
+from gptkit.system.reading import unusable_character
 from gptkit.text import embedded
-from gptkit.text.find_files import FoundFile, absolute, find_files
-from gptkit.text.hub_rows import download_text
 from gptkit.text.pieces import Piece, cut, is_blank
-from gptkit.text.readers import read_pieces
+from gptkit.text.readers import FoundFile, absolute, find_files, read_pieces
 from gptkit.text.split import (
     TRAIN,
     VALIDATION,
     Scan,
-    Sides,
     Split,
     choose_split,
     divided,
@@ -35,6 +37,7 @@ from gptkit.text.split import (
 )
 
 FORMAT = 2  # of a part's key
+HUB_FORMAT = 1
 Pieces = Callable[[], Iterator[Piece]]
 Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
@@ -52,9 +55,6 @@ class TextPart:
     def count_bytes(self) -> int:
         """Return the bytes of UTF-8 exactly, for which a text that is cut is read."""
         return sum(utf8_length(piece.text) for piece in self.pieces()) if self.is_cut else self.about_bytes
-
-
-_Parts = tuple[TextPart, TextPart]  # train, validation
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,10 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
     place, a fraction out of (0, 1) a UsageError.
     """
     fraction = fraction_of(validation)
+    notes: Sequence[str]
     if fraction is not None:
         source = _files(data, hub_characters) if data else _embedded()
-        parts, both, notes = _held_out(source, fraction)
+        train, held_out, both, notes = _held_out(source, fraction)
         sha256 = source.scan.sha256
     else:
         where = absolute(validation)
@@ -127,16 +128,29 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
             raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
         held = _files([validation], None)
         source = _files(data, hub_characters) if data else _embedded()
-        (parts, notes), both = _beside(source, held, where), None
         sha256 = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
-    notes = [*source.notes, *notes, _sizes_note(*parts)]
-    return Corpus(source.description, source.licence, sha256, *parts, both, tuple(notes))
+        kept = ~source.scan.blank
+        trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
+        if not trains.any():
+            message = "nothing to train on: every document is also in the validation text"
+            raise InputError(message, where=where, fix="name other text, or a fraction")
+        train, held_out, both = _part(source, trains), _part(held, ~held.scan.blank), None
+        notes = [*held.notes]
+        if removed := int(kept.sum() - trains.sum()):
+            notes.append(f"left out {removed:,} training document(s) that are also in the validation text")
+    share = held_out.about_bytes / (train.about_bytes + held_out.about_bytes)
+    sizes = (
+        f"training text: {megabytes(train.about_bytes)} in {train.documents:,} document(s); "
+        f"validation: {megabytes(held_out.about_bytes)} in {held_out.documents:,} ({share:.1%} of the text)"
+    )
+    notes = (*source.notes, *notes, sizes)
+    return Corpus(source.description, source.licence, sha256, train, held_out, both, notes)
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
     """Find and scan the text of one argument, undivided; also return notes on what was skipped."""
     source = _files([data], None)
-    return _whole(source), source.notes
+    return _part(source, ~source.scan.blank), source.notes
 
 
 def _embedded() -> _Source:
@@ -168,44 +182,86 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
         files.append(FoundFile(text.path, named=True))
         licences.append(f"{text.licence or 'see the card of'} {name}")
         notes += [f"{name}: left out {text.left_out:,} rows without usable text"] if text.left_out else []
-    pieces = partial(_file_pieces, files)
+
+    def pieces() -> Iterator[Piece]:
+        first = 0  # the documents of all files are numbered consecutively
+        for file in files:
+            last, has_text = -1, not file.named
+            for text, last, place in read_pieces(file.path):
+                has_text = has_text or not is_blank(text)
+                yield Piece(text, first + last, place)
+            if not has_text:
+                raise InputError("no text in this file", where=str(file.path), fix="leave it out, or fill it")
+            first += last + 1
+
     found = scan(pieces())
     where = ", ".join([*paths, *names][:3])
     if found.blank.all():
         raise InputError("no text, only empty files", where=where, fix="name files with text")
     if found.blank.any():
         notes.append(f"left out {int(found.blank.sum()):,} blank document(s)")
-    return _Source(
-        description=f"{len(files):,} file(s): {where}" if paths else where,
-        licence="; ".join(licences),
-        read=pieces,
-        scan=found,
-        notes=tuple(notes),
-    )
+    description = f"{len(files):,} file(s): {where}" if paths else where
+    return _Source(description, "; ".join(licences), pieces, found, tuple(notes))
 
 
-def _file_pieces(files: Iterable[FoundFile]) -> Iterator[Piece]:
-    """Number the documents of all files consecutively; a named file without text is an InputError."""
-    first = 0
-    for file in files:
-        last, has_text = -1, not file.named
-        for text, last, place in read_pieces(file.path):
-            has_text = has_text or not is_blank(text)
-            yield Piece(text, first + last, place)
-        if not has_text:
-            raise InputError("no text in this file", where=str(file.path), fix="leave it out, or fill it")
-        first += last + 1
+class HubText(NamedTuple):
+    """A .jsonl file in the cache that holds the train split of a hub data set, or its beginning."""
+
+    path: Path
+    licence: str | None
+    left_out: int  # rows without usable text
 
 
-def _held_out(source: _Source, fraction: float) -> tuple[_Parts, Divided, list[str]]:
+def download_text(name: str, *, characters: int | None) -> HubText:
+    """Return the text of `hf:NAME[:CONFIG]`, read only as far as `characters` characters need (None: all of it).
+
+    What is in the cache needs no network.
+    """
+    dataset, _, configuration = name.removeprefix("hf:").partition(":")
+    if not dataset:
+        raise InputError(f"no data set named in {name!r}", where="DATA", fix="write hf:NAME or hf:NAME:CONFIG")
+    path = cache_path("hub", ".jsonl", HUB_FORMAT, dataset, configuration, characters)
+
+    def write(file: HashedFile) -> dict[str, Any]:
+        rows = load_dataset(name, split="train", streaming=True)
+        columns = getattr(rows, "column_names", None)
+        if columns is not None and "text" not in columns:
+            message = f'no column "text" (columns: {", ".join(columns)})'
+            raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
+        written = documents = left_out = 0
+        with translate_dataset_errors(name):
+            for row in rows:
+                text = row.get("text")
+                if not (isinstance(text, str) and text.strip()) or unusable_character(text):
+                    left_out += 1
+                    continue
+                file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+                documents += 1
+                written += len(text)
+                if characters is not None and written >= characters:
+                    break
+            if not documents:
+                raise InputError("no text in this data set", where=name, fix="choose another data set or :CONFIG")
+            licence = getattr(getattr(rows, "info", None), "license", None) or None
+        return {"name": name, "documents": documents, "left_out": left_out, "licence": licence}
+
+    facts = cached_file(path, write, need=lambda file: max(file.size, characters or 0))
+    return HubText(path, facts["licence"], facts["left_out"])
+
+
+def _held_out(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divided, list[str]]:
     """Hold out a fraction; also return notes on what is unusual about the corpus or its split."""
     found, kept = source.scan, ~source.scan.blank
     if source.name_hashes is not None:
-        split = Split(hashes_below(source.name_hashes, fraction), np.zeros_like(kept))
-        return *_parts(source, split), []
-    split, notes = choose_split(found, fraction), _copies_note(found)
-    parts, both = _parts(source, split)
-    train, validation = parts
+        below = hashes_below(source.name_hashes, fraction)
+        return *_parts(source, Split(kept & ~below, below, np.zeros_like(kept))), []
+    notes, documents = [], int(kept.sum())
+    copies = documents - len(np.unique(found.hashes[kept]))
+    if 0 < copies < documents - 1:
+        what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
+        notes.append(f"{copies:,} of {documents:,} {what}")
+    split = choose_split(found, fraction)
+    train, validation, both = _parts(source, split)
     if split.cut.any():
         notes.append(_cut_note(found, split))
     elif not validation.documents:
@@ -213,21 +269,18 @@ def _held_out(source: _Source, fraction: float) -> tuple[_Parts, Divided, list[s
         raise InputError(message, where=found.longest.source, fix="add text")
     elif validation.about_bytes < fraction * (train.about_bytes + validation.about_bytes):
         notes.append(f"any other document would take the validation text over {max_fraction(fraction):.1%} of the text")
-    return parts, both, notes
+    return train, validation, both, notes
 
 
-def _parts(source: _Source, split: Split) -> tuple[_Parts, Divided]:
-    """Return both sides, and what reads them at once; of a document that is cut the first copy's tail validates."""
-    found, trains = source.scan, ~source.scan.blank & ~split.validation
-    validates = split.validation.copy()
-    validates[np.flatnonzero(split.cut)[:1]] = True
-    sides = Sides(trains.tobytes(), validates.tobytes(), split.cut.tobytes(), split.cut_at)
+def _parts(source: _Source, split: Split) -> tuple[TextPart, TextPart, Divided]:
+    """Return both sides, and what reads them at once."""
+    found = source.scan
 
     def both() -> Iterator[tuple[int, Piece]]:
-        return divided(source.pieces(), sides)
+        return divided(source.pieces(), split)
 
-    train = _part(source, trains, lambda: (piece for side, piece in both() if side == TRAIN))
-    validation = _part(source, validates, lambda: (piece for side, piece in both() if side == VALIDATION))
+    train = _part(source, split.train, lambda: (piece for side, piece in both() if side == TRAIN))
+    validation = _part(source, split.validation, lambda: (piece for side, piece in both() if side == VALIDATION))
     if split.cut.any():
         copies, before = found.utf8_bytes[split.cut], found.longest.share_before(split.cut_at)
         tails, head = round((1 - before) * int(copies.sum())), round(before * int(copies[0]))
@@ -238,27 +291,7 @@ def _parts(source: _Source, split: Split) -> tuple[_Parts, Divided]:
             about_bytes=validation.about_bytes - head,
             is_cut=True,
         )
-    return (train, validation), both
-
-
-def _beside(source: _Source, held: _Source, where: str) -> tuple[_Parts, list[str]]:
-    """Validate on `held`, and train on the documents that are not in it, whatever file they are in."""
-    kept = ~source.scan.blank
-    trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
-    if not trains.any():
-        fix = "name other text, or a fraction"
-        raise InputError("nothing to train on: every document is also in the validation text", where=where, fix=fix)
-    parts = (_part(source, trains), _whole(held))
-    removed = int(kept.sum() - trains.sum())
-    note = f"left out {removed:,} training document(s) that are also in the validation text"
-    return parts, [*held.notes, *([note] if removed else [])]
-
-
-def _copies_note(found: Scan) -> list[str]:
-    hashes = found.hashes[~found.blank]
-    copies = len(hashes) - len(np.unique(hashes))
-    what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
-    return [f"{copies:,} of {len(hashes):,} {what}"] if 0 < copies < len(hashes) - 1 else []
+    return train, validation, both
 
 
 def _cut_note(found: Scan, split: Split) -> str:
@@ -266,13 +299,9 @@ def _cut_note(found: Scan, split: Split) -> str:
     copies, kept = int(split.cut.sum()), ~found.blank
     if copies == kept.sum():
         return f"{'one document' if copies == 1 else f'{copies:,} copies of one document'}: {how}"
-    share = found.utf8_bytes[split.validation].sum() / found.utf8_bytes[kept].sum()
+    share = found.utf8_bytes[split.validation & ~split.cut].sum() / found.utf8_bytes[kept].sum()
     least = f"only {share:.1%}" if share else "nothing"
     return f"whole documents would hold out {least}, so the longest one ({found.longest.source}) is {how}"
-
-
-def _whole(source: _Source) -> TextPart:
-    return _part(source, ~source.scan.blank)
 
 
 def _part(source: _Source, members: NDArray[np.bool_], pieces: Pieces | None = None) -> TextPart:
@@ -285,12 +314,4 @@ def _part(source: _Source, members: NDArray[np.bool_], pieces: Pieces | None = N
         hashlib.sha256(f"{FORMAT} {source.scan.sha256} ".encode() + among_texts).hexdigest(),
         int(members.sum()),
         int(source.scan.utf8_bytes[members].sum()),
-    )
-
-
-def _sizes_note(train: TextPart, validation: TextPart) -> str:
-    share = validation.about_bytes / (train.about_bytes + validation.about_bytes)
-    return (
-        f"training text: {megabytes(train.about_bytes)} in {train.documents:,} document(s); "
-        f"validation: {megabytes(validation.about_bytes)} in {validation.documents:,} ({share:.1%} of the text)"
     )

@@ -8,7 +8,6 @@ counts once, at the first.
 from __future__ import annotations
 
 import ast
-import contextlib
 import gc
 import inspect
 import json
@@ -60,18 +59,17 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     The first call parses the standard library in some seconds and caches what it found under the build of Python.
     """
     path = cache_path("embedded", ".json", FORMAT, sys.version, platform.platform(), str(_library()))
-    found: list[EmbeddedDocument] = []
 
     def write(file: HashedFile) -> dict[str, Any]:
-        found.extend(_distinct())
-        file.write(json.dumps([asdict(document) for document in found]).encode())
-        return {"documents": len(found)}
+        documents = _distinct()
+        file.write(json.dumps([asdict(document) for document in documents]).encode())
+        return {"documents": len(documents)}
 
-    with contextlib.suppress(GptkitError):  # an unusable cache costs time here, no more
+    try:
         cached_file(path, write, need=lambda file: file.size)
-        if not found:
-            found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
-    found = found or _distinct()
+        found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
+    except GptkitError:  # an unusable cache costs time here, no more
+        found = _distinct()
     if not found:
         message = "this Python comes without the sources of its standard library"
         raise InputError(message, where=str(_library()), fix="name a text: gptkit pretrain FILE")
@@ -83,25 +81,18 @@ def embedded_texts() -> list[tuple[str, str]]:
 
     Each is a topic, or a module's docstrings in the order of its source, each headed by its name.
     """
-    groups = groupby(embedded_documents(), key=lambda document: document.group)
-    return [(group, "\n\n".join(map(_headed, members)) + "\n") for group, members in groups]
-
-
-def _headed(document: EmbeddedDocument) -> str:
-    if document.module == _TOPICS:
-        return document.text
-    return f"{document.qualname or document.module}\n\n{document.text}"
+    texts = []
+    for group, members in groupby(embedded_documents(), key=lambda document: document.group):
+        parts = []
+        for document in members:
+            heading = "" if document.module == _TOPICS else f"{document.qualname or document.module}\n\n"
+            parts.append(heading + document.text)
+        texts.append((group, "\n\n".join(parts) + "\n"))
+    return texts
 
 
 def _library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
-
-
-def _read_all() -> Iterator[EmbeddedDocument]:
-    yield from _topics(_library() / "pydoc_data" / "topics.py")
-    for name in sorted(sys.stdlib_module_names - _SKIPPED_PACKAGES):
-        for path in _sources(_library(), name):
-            yield from _docstrings(path)
 
 
 def _distinct() -> list[EmbeddedDocument]:
@@ -110,12 +101,31 @@ def _distinct() -> list[EmbeddedDocument]:
     was_enabled = gc.isenabled()
     gc.disable()  # syntax trees hold no cycles, and the search for them is slow in a large process
     try:
-        for document in _read_all():
-            by_text.setdefault(document.text, document)
+        for raw, package, module, qualname in _read_all():
+            text = inspect.cleandoc(raw).strip()
+            if text and not unusable_character(text):
+                by_text.setdefault(text, EmbeddedDocument(text, package, module, qualname))
     finally:
         if was_enabled:
             gc.enable()
     return list(by_text.values())
+
+
+def _read_all() -> Iterator[tuple[str, str, str, str]]:
+    """Yield (text, package, module, qualname) of all topics and docstrings, copies included."""
+    library = _library()
+    for statement in _statements(library / "pydoc_data" / "topics.py").body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for name, text in sorted(ast.literal_eval(statement.value).items()):
+                yield text, "pydoc_data", _TOPICS, name
+    for package in sorted(sys.stdlib_module_names - _SKIPPED_PACKAGES):
+        for path in _sources(library, package):
+            parts = path.relative_to(library).with_suffix("").parts
+            module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            for qualname, node in _documented(_statements(path), ""):
+                docstring = ast.get_docstring(node, clean=False)
+                if docstring is not None:
+                    yield docstring, package, module, qualname
 
 
 def _sources(library: Path, name: str) -> list[Path]:
@@ -127,31 +137,12 @@ def _sources(library: Path, name: str) -> list[Path]:
     return sorted(path for path in paths if not _SKIPPED_FOLDERS & set(path.relative_to(library).parts))
 
 
-def _parsed(path: Path) -> ast.Module | None:
-    """Return the syntax tree; None for what this Python does not take for its own source."""
+def _statements(path: Path) -> ast.Module:
+    """Return the syntax tree, an empty one for what this Python does not take for its own source."""
     try:
         return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return None
-
-
-def _topics(path: Path) -> Iterator[EmbeddedDocument]:
-    tree = _parsed(path)
-    for statement in tree.body if tree else []:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            topics = ast.literal_eval(statement.value)
-            for name in sorted(topics):
-                yield from _usable(topics[name], "pydoc_data", _TOPICS, name)
-
-
-def _docstrings(path: Path) -> Iterator[EmbeddedDocument]:
-    tree = _parsed(path)
-    parts = path.relative_to(_library()).with_suffix("").parts
-    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    for qualname, node in _documented(tree, "") if tree else ():
-        docstring = ast.get_docstring(node, clean=False)
-        if docstring is not None:
-            yield from _usable(docstring, parts[0], module, qualname)
+        return ast.Module(body=[], type_ignores=[])
 
 
 def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Documented]]:
@@ -164,9 +155,3 @@ def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Docume
             yield from _documented(statement, f"{qualname}.{statement.name}".lstrip("."))
         elif isinstance(statement, ast.If | ast.Try | ast.With):
             inside[:0] = statement.body + getattr(statement, "orelse", [])
-
-
-def _usable(text: str, package: str, module: str, qualname: str) -> Iterator[EmbeddedDocument]:
-    text = inspect.cleandoc(text).strip()
-    if text and not unusable_character(text):
-        yield EmbeddedDocument(text, package, module, qualname)

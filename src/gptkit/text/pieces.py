@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, NamedTuple, TypeVar
 
 TARGET_CHARACTERS = 1 << 16  # small enough that a batch of pieces keeps every core busy
 LIMIT_CHARACTERS = 1 << 20  # the most a piece may hold while no line ends
@@ -109,3 +110,35 @@ def _end(text: str, start: int, within_lines: bool) -> int:
             return found[-1]
     following = (_SPACE if within_lines else _LINE_END).search(text, max(start + 1, limit - 1))
     return following.start() if following else len(text)
+
+
+Item = TypeVar("Item", bound=tuple[Any, ...])  # a named tuple whose first field is its text
+Result = TypeVar("Result")
+
+
+def batches(items: Iterable[Item], characters: int) -> Iterator[list[Item]]:
+    """Yield consecutive items in lists of about so many characters."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[0])
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def encoded_ahead(
+    pool: Executor, encode: Callable[[list[Item]], list[Result]], work: Iterable[list[Item]], in_flight: int
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result in order, while up to `in_flight` batches are encoded or wait to be."""
+    waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    for batch in work:
+        waiting.append((batch, pool.submit(encode, batch)))
+        if len(waiting) >= in_flight:
+            done, results = waiting.popleft()
+            yield from zip(done, results.result(), strict=True)
+    for done, results in waiting:
+        yield from zip(done, results.result(), strict=True)

@@ -1,4 +1,4 @@
-"""Documents out of files: .txt, .jsonl (both also .gz) and .parquet, streamed in pieces of flat memory.
+"""Documents out of files: .txt, .jsonl (both also .gz) and .parquet, found and streamed in pieces of flat memory.
 
     kind       a document is         its text
     .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
@@ -11,20 +11,22 @@ Nothing is guessed: whatever cannot be read is an InputError with file, line and
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from gptkit.errors import InputError
 from gptkit.system.reading import (
     decoded,
     invalid_utf8,
-    json_name,
-    json_object,
+    json_string,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
@@ -151,71 +153,127 @@ def _read_json_lines(path: Path) -> Iterator[Piece]:
             if raw.isspace():
                 continue
             source = f"{path}:{line}"
-            text = json_text(_line_decoded(raw, source, offset), source)
+            if len(raw) > LONGEST_JSON_LINE:
+                message = f"a line of more than {LONGEST_JSON_LINE >> 20} MiB"
+                fix = "write one JSON object a line; a huge text: as a .txt file"
+                raise InputError(message, where=source, fix=fix)
+            if b"\0" in raw:
+                raise _binary(f"{source}, byte {offset + raw.index(0)}")
+            text = json_string(decoded(raw, source, first_byte=offset), "text", source)
             del raw  # a line may be as large as the file
-            for part in cut([text]):
+            for part in cut([_checked(text, source)]):
                 yield Piece(part, document, source)
             document += 1
 
 
-def _line_decoded(raw: bytes, source: str, offset: int) -> str:
-    if len(raw) > LONGEST_JSON_LINE:
-        message = f"a line of more than {LONGEST_JSON_LINE >> 20} MiB"
-        raise InputError(message, where=source, fix="write one JSON object a line; a huge text: as a .txt file")
-    if b"\0" in raw:
-        raise _binary(f"{source}, byte {offset + raw.index(0)}")
-    return decoded(raw, source, first_byte=offset)
-
-
-def json_text(line: str, source: str) -> str:
-    """Return the string "text" of a JSON object; `source` (file:line) is named in the InputError of a bad one."""
-    fix = 'each line must be one JSON object such as {"text": "..."}'
-    row = json_object(line, source, fix)
-    if "text" not in row:
-        keys = ", ".join(map(repr, list(row)[:8])) or "none"
-        raise InputError(f'no "text" in this line (keys: {keys})', where=source, fix="rename the text's key to text")
-    text = row["text"]
-    if not isinstance(text, str):
-        raise InputError(f'"text" is a JSON {json_name(text)}, not a string', where=source, fix=fix)
-    if character := unusable_character(text):
-        raise InputError(f'"text" holds {character}', where=source, fix="mend or drop the line")
-    return text
-
-
 def _read_parquet(path: Path) -> Iterator[Piece]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     row = 0
     with translate_parquet_errors(str(path)):
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
-        _require_text_column(path, file.schema_arrow)
+        schema = file.schema_arrow
+        if "text" not in schema.names:
+            columns = ", ".join(map(repr, schema.names[:8])) or "none"
+            message = f'no column "text" (columns: {columns})'
+            raise InputError(message, where=str(path), fix="rename the text's column to text")
+        kind = schema.field("text").type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise InputError(f'column "text" holds {kind}, not strings', where=str(path), fix="cast it to string")
         for batch in file.iter_batches(batch_size=64, columns=["text"], use_threads=False):
             for value in batch.column(0):
                 row += 1
-                for text in cut([_parquet_text(value, f"{path}, row {row}")]):
-                    yield Piece(text, row - 1, f"{path}, row {row}")
+                where = f"{path}, row {row}"
+                try:
+                    text = value.as_py()
+                except UnicodeDecodeError as error:
+                    raise invalid_utf8(where, error) from None
+                if text is None:
+                    raise InputError('"text" is null, not a string', where=where, fix="drop the row")
+                for part in cut([_checked(text, where)]):
+                    yield Piece(part, row - 1, where)
 
 
-def _require_text_column(path: Path, schema: Any) -> None:
-    import pyarrow as pa
-
-    if "text" not in schema.names:
-        columns = ", ".join(map(repr, schema.names[:8])) or "none"
-        message = f'no column "text" (columns: {columns})'
-        raise InputError(message, where=str(path), fix="rename the text's column to text")
-    kind = schema.field("text").type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise InputError(f'column "text" holds {kind}, not strings', where=str(path), fix="cast it to string")
-
-
-def _parquet_text(value: Any, where: str) -> str:
-    try:
-        text = value.as_py()
-    except UnicodeDecodeError as error:
-        raise invalid_utf8(where, error) from None
-    if text is None:
-        raise InputError('"text" is null, not a string', where=where, fix="drop the row")
+def _checked(text: str, where: str) -> str:
     if character := unusable_character(text):
-        raise InputError(f'"text" holds {character}', where=where, fix="mend or drop the row")
-    return str(text)
+        raise InputError(f'"text" holds {character}', where=where, fix="mend or drop it")
+    return text
+
+
+# --- finding them: paths, directories and globs become a sorted list without duplicates ---
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A text file; `named` when the user named it, not a directory or glob that holds it."""
+
+    path: Path
+    named: bool
+
+
+def find_files(arguments: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
+    """Return the text files that the arguments stand for, sorted by real path, and notes on what was skipped.
+
+    Directories are searched recursively, following links and skipping hidden names. A file reached twice, also through
+    a link, counts once.
+    """
+    found: dict[str, FoundFile] = {}
+    passed_over: Counter[str] = Counter()
+    for argument in arguments:
+        for file in sorted(_expand(argument, passed_over), key=lambda file: str(file.path)):
+            identity = os.path.realpath(file.path)
+            if identity not in found or (file.named and not found[identity].named):
+                found[identity] = file
+    notes = [f"passed over {count} {suffix} file(s): gptkit reads {KINDS}" for suffix, count in passed_over.items()]
+    return [file for _, file in sorted(found.items())], notes
+
+
+def absolute(argument: str) -> str:
+    """Return an argument (path or glob) that means the same in any working directory."""
+    return os.path.abspath(os.path.expanduser(argument))
+
+
+def _expand(argument: str, passed_over: Counter[str]) -> list[FoundFile]:
+    where = absolute(argument)
+    if "\0" in argument or not argument.strip():
+        raise InputError(f"not a path: {argument!r}", where="DATA", fix="name a file, a directory or a glob")
+    if os.path.lexists(where):
+        if not os.path.isdir(where):
+            return [FoundFile(Path(where), named=True)]
+        matches = [where]
+    elif glob.has_magic(where):
+        matches = sorted(sorted(glob.glob(where, recursive=True)), key=os.path.isdir)
+        if not matches:
+            raise InputError("no file matches this glob", where=where, fix="check the pattern")
+    else:
+        raise InputError("file not found", where=where, fix=f"check the path; a hub data set is written hf:{argument}")
+    files = []
+    for match in matches:
+        for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):
+            if reader_of(path):
+                files.append(FoundFile(path, named=False))
+            else:
+                passed_over[path.suffix or "suffixless"] += 1
+    if not files:
+        raise InputError("no text file here", where=where, fix=f"gptkit reads {KINDS}")
+    return files
+
+
+def _walk(directory: str) -> Iterator[str]:
+    """Yield the visible files below a directory, each directory entered once however links lead to it."""
+
+    def refuse(error: OSError) -> None:
+        fix = "check its permissions"
+        raise InputError(f"directory cannot be read: {error.strerror}", where=error.filename, fix=fix)
+
+    entered = set()
+    for folder, subfolders, names in os.walk(directory, followlinks=True, onerror=refuse):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in entered:
+            subfolders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (os.path.join(folder, name) for name in sorted(names) if not name.startswith("."))

@@ -14,7 +14,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,26 +124,20 @@ def fraction_of(validation: str) -> float | None:
     return fraction
 
 
-@dataclass(frozen=True)
-class Split:
-    """The validation documents, and the one that is cut, if any; masks of shape (documents,)."""
-
-    validation: NDArray[np.bool_]
-    cut: NDArray[np.bool_]  # every copy of the document that is cut
-    cut_at: int = 0  # characters of its normal form that are training text
-
-
 TRAIN, VALIDATION = 0, 1
 
 
-class Sides(NamedTuple):
-    """Which documents are on which side, a byte each; of those that are cut the head trains, and the tail validates
-    where `validation` says so."""
+@dataclass(frozen=True)
+class Split:
+    """Which documents are on which side, masks of shape (documents,).
 
-    train: bytes
-    validation: bytes
-    cut: bytes
-    cut_at: int  # characters in normal form
+    Of those that are cut the head trains, and the tail validates where `validation` says so: the first copy's.
+    """
+
+    train: NDArray[np.bool_]
+    validation: NDArray[np.bool_]
+    cut: NDArray[np.bool_]  # every copy of the document that is cut
+    cut_at: int = 0  # characters of its normal form that are training text
 
 
 def choose_split(found: Scan, fraction: float) -> Split:
@@ -158,10 +151,12 @@ def choose_split(found: Scan, fraction: float) -> Split:
     total, taken = (int(found.utf8_bytes[side].sum()) for side in (kept, validation))
     copies = kept & (found.hashes == np.uint64(found.longest.hash))
     if taken >= fraction * total / 2 or validation[copies].any() or found.longest.characters < 2:
-        return Split(validation, cut=np.zeros_like(kept))
+        return Split(kept & ~validation, validation, cut=np.zeros_like(kept))
     size = int(found.utf8_bytes[copies].sum())
     missing = fraction * (total / size) - taken / size  # exactly `fraction` if it is the only document
-    return Split(validation, copies, cut_point(found.longest.characters, missing))
+    train = kept & ~validation
+    validation[np.flatnonzero(copies)[:1]] = True
+    return Split(train, validation, copies, cut_point(found.longest.characters, missing))
 
 
 def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
@@ -209,31 +204,31 @@ def cut_point(characters: int, fraction: float) -> int:
     return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
-def divided(pieces: Iterable[Piece], sides: Sides) -> Iterator[tuple[int, Piece]]:
+def divided(pieces: Iterable[Piece], split: Split) -> Iterator[tuple[int, Piece]]:
     """Yield the text of both sides in order, each piece with TRAIN or VALIDATION; what is on neither is left out."""
+    train, validation, cut = (mask.tobytes() for mask in (split.train, split.validation, split.cut))
     document, start = -1, 0  # where the piece starts in the normal form of its document
     for piece in pieces:
         number, text = piece.document, piece.text
-        if not sides.cut[number]:
-            if sides.train[number] or sides.validation[number]:
-                yield (TRAIN if sides.train[number] else VALIDATION), piece
+        if not cut[number]:
+            if train[number] or validation[number]:
+                yield (TRAIN if train[number] else VALIDATION), piece
             continue
         if number != document:
             document, start = number, 0
         margin = 0 if start else len(text) - len(text.lstrip())
         length = len(text) - margin - text.count("\r\n", margin)
-        end = len(text) if start + length <= sides.cut_at else _index(text, margin, sides.cut_at - start)
+        characters = split.cut_at - start  # of this piece that train
+        if length <= characters:
+            end = len(text)
+        elif characters <= 0:
+            end = 0
+        else:  # CR LF counts as one
+            match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, margin)
+            assert match is not None
+            end = match.end()
         start += length
         if end:
             yield TRAIN, piece._replace(text=text[:end])
-        if end < len(text) and sides.validation[number]:
+        if end < len(text) and validation[number]:
             yield VALIDATION, piece._replace(text=text[end:])
-
-
-def _index(text: str, begin: int, characters: int) -> int:
-    """Return the index after `characters` characters from `begin` on, counting CR LF as one."""
-    if characters <= 0:
-        return 0
-    match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, begin)
-    assert match is not None
-    return match.end()

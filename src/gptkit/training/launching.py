@@ -99,8 +99,8 @@ def config_path(name: str) -> Path:
 def read_launch_config(path: Path) -> LaunchConfig:
     """Return what a file says; raise UsageError for what is no such file, an unknown key or what gptkit cannot do."""
     where = str(path)
-    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX).plain()
-    if not values or not isinstance(values, dict):
+    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX, empty="null").plain()
+    if not isinstance(values, dict):
         raise UsageError("no `key: value` lines", where=where, fix=FIX)
     _refuse_unknown(values, {field.name for field in dataclasses.fields(config_args.ClusterConfig)}, path)
     kind = str(values.get("distributed_type", "NO"))

@@ -78,7 +78,9 @@ def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
             error = math.sqrt((variance + drop * drop) / n)
             return drop >= max(critical * error, floor) + margin * error
 
-        return _bisect(found, _most(floor, variance, n, critical + margin))
+        slack = 1 - (critical + margin) / math.sqrt(n)
+        most = 1.01 * (floor + (critical + margin) * math.sqrt(variance / n)) / slack if slack > 0 else 0.0
+        return _bisect(found, most)  # the most is found if any drop is
 
     return Detectable(smallest(0.0), smallest(floor))
 
@@ -152,12 +154,6 @@ def _variance_limit(n: int) -> float:
     from scipy.stats import chi2
 
     return float((n - 1) / chi2.ppf(1 - _CONFIDENCE, n - 1))
-
-
-def _most(floor: float, variance: float, n: int, quantiles: float) -> float:
-    """Return a drop of a mean that is found if any is."""
-    slack = 1 - quantiles / math.sqrt(n)
-    return 1.01 * (floor + quantiles * math.sqrt(variance / n)) / slack if slack > 0 else 0.0
 
 
 def _bisect(found: Callable[[float], bool], most: float) -> float | None:

@@ -18,8 +18,7 @@ from gptkit.errors import InputError, NothingComparable
 from gptkit.evaluate.gate.gate import Finding, Verdict
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
-from gptkit.scoring.item_statistics import Columns, Scores
-from gptkit.scoring.measures import MEASURES, Measure, value_of
+from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
 from gptkit.scoring.protocols import Items, Protocol
 
 _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)"
@@ -108,8 +107,15 @@ def _pairs(present: EvalResults, baseline: EvalResults, job: Job) -> Iterator[tu
         order = _order(key, before, after)
         for index, name in enumerate(protocol.measures[: protocol.gated]):
             full, measure = f"{key}.{name}", MEASURES[name]
-            columns = _columns(full, measure, before, order)
-            _require_same_questions(full, measure, columns, after.columns)
+            for column in measure.statistic.columns:
+                if column not in before.columns:
+                    message = f"{full}: the baseline's items have no {column!r}"
+                    raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
+            columns = {column: before.columns[column][order] for column in measure.statistic.columns}
+            for column in measure.statistic.asked:
+                if not np.array_equal(columns[column], after.columns[column]):
+                    message = f"{full}: the items' {column!r} are others than in the baseline"
+                    raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
             values = value_of(measure, columns), value_of(measure, after.columns)
             for run, value in zip(("baseline", "present run"), values, strict=True):
                 if not math.isfinite(value):
@@ -151,17 +157,3 @@ def _order(key: str, before: Items, after: Items) -> NDArray[np.int64]:
         message = f"{key}: the data are the same, but item {alone[0][:60]!r} is in one run alone"
         raise InputError(message, where="--baseline", fix=_ANOTHER)
     return np.array([places[name] for name in after.ids], np.int64)
-
-
-def _columns(full: str, measure: Measure, before: Items, order: NDArray[np.int64]) -> Columns:
-    for name in measure.statistic.columns:
-        if name not in before.columns:
-            raise NothingComparable(f"{full}: the baseline's items have no {name!r}", where="--baseline", fix=_ANOTHER)
-    return {name: before.columns[name][order] for name in measure.statistic.columns}
-
-
-def _require_same_questions(full: str, measure: Measure, before: Columns, after: Columns) -> None:
-    for name in measure.statistic.asked:
-        if not np.array_equal(before[name], after[name]):
-            message = f"{full}: the items' {name!r} are others than in the baseline"
-            raise NothingComparable(message, where="--baseline", fix=_ANOTHER)

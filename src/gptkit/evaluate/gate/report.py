@@ -30,8 +30,18 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
     for line in outcome.warnings:
         console.warn(line)
     console.table("", HEADER, [row.cells for row in outcome.rows], [COLOURS[row.verdict] for row in outcome.rows])
+    name = f"{model}, baseline {options.baseline or 'none'}"
+    table = [HEADER, *(row.cells for row in outcome.rows)]
+    summary = summary_markdown(outcome.headline, table, (name, *outcome.warnings))
     try:
-        _write_reports(outcome, f"{model}, baseline {options.baseline or 'none'}", options)
+        with files.translate_os_errors("writing the verdicts", fix="name another file"):
+            if options.junit is not None:
+                files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
+            if options.summary is not None:
+                files.write_report(options.summary, summary)
+            if step_summary := os.environ.get(STEP_SUMMARY):
+                with Path(step_summary).open("a", encoding="utf-8") as file:
+                    file.write(summary)
     except GptkitError as error:
         if outcome.verdict != "fail":
             raise
@@ -39,19 +49,6 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
     if os.environ.get(IN_ACTIONS) and outcome.verdict != "pass":
         level: Literal["error", "warning"] = "error" if outcome.verdict == "fail" else "warning"
         console.say(annotation(level, "gptkit eval", outcome.headline))
-
-
-def _write_reports(outcome: Outcome, name: str, options: EvalOptions) -> None:
-    table = [HEADER, *(row.cells for row in outcome.rows)]
-    summary = summary_markdown(outcome.headline, table, (name, *outcome.warnings))
-    with files.translate_os_errors("writing the verdicts", fix="name another file"):
-        if options.junit is not None:
-            files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
-        if options.summary is not None:
-            files.write_report(options.summary, summary)
-        if step_summary := os.environ.get(STEP_SUMMARY):
-            with Path(step_summary).open("a", encoding="utf-8") as file:
-                file.write(summary)
 
 
 def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
@@ -64,22 +61,19 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": one_line(name), **counts})
     for row in verdicts:
-        suite.append(_case(row))
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": one_line(row.task), "name": one_line(row.measure)}
+        )
+        properties = ElementTree.SubElement(case, "properties")
+        for key, value in {"verdict": row.verdict, **row.properties}.items():
+            ElementTree.SubElement(properties, "property", {"name": one_line(key), "value": one_line(value)})
+        message = one_line(row.message)
+        if row.verdict == "fail":
+            ElementTree.SubElement(case, "failure", {"message": message, "type": "regression"}).text = message
+        elif row.verdict == "inconclusive":
+            ElementTree.SubElement(case, "system-out").text = f"inconclusive: {message}"
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _case(row: Row) -> ElementTree.Element:
-    case = ElementTree.Element("testcase", {"classname": one_line(row.task), "name": one_line(row.measure)})
-    properties = ElementTree.SubElement(case, "properties")
-    for name, value in {"verdict": row.verdict, **row.properties}.items():
-        ElementTree.SubElement(properties, "property", {"name": one_line(name), "value": one_line(value)})
-    message = one_line(row.message)
-    if row.verdict == "fail":
-        ElementTree.SubElement(case, "failure", {"message": message, "type": "regression"}).text = message
-    elif row.verdict == "inconclusive":
-        ElementTree.SubElement(case, "system-out").text = f"inconclusive: {message}"
-    return case
 
 
 def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Sequence[str] = ()) -> str:
@@ -92,7 +86,8 @@ def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Se
     if rest.strip():
         parts.append(escape_markdown(rest))
     if len(table) > 1:
-        parts.append(_table(table))
+        lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in table]
+        parts.append("\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]))
     if warnings:
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in warnings))
     return "\n\n".join(parts) + "\n"
@@ -102,8 +97,3 @@ def annotation(level: Literal["error", "warning"], title: str, text: str) -> str
     """Return the line by which a job of GitHub Actions shows a text beside its log."""
     escaped = one_line(title).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={escaped}::{one_line(text).replace('%', '%25')}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

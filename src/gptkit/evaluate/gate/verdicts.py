@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gptkit.evaluate.gate.gate import Verdict, gate, worst
-from gptkit.evaluate.gate.paired_tests import RESAMPLES
+from gptkit.evaluate.gate.gate import RESAMPLES, Verdict, gate, worst
 from gptkit.evaluate.gate.pairing import Comparison, Pair, left_out, paired
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults
@@ -58,7 +57,12 @@ class Outcome:
     def headline(self) -> str:
         """The first line: the verdict, and what it rests on, the worst first."""
         if self.verdict == "pass":
-            return f"pass: {_count(len(self.comparison), len(self.minimums))}"
+            parts = []
+            if compared := len(self.comparison):
+                parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none worse by its floor")
+            if minimums := len(self.minimums):
+                parts.append(f"{minimums} minimum{'s' * (minimums > 1)} kept")
+            return f"pass: {', '.join(parts) or 'nothing was asked'}"
         worst = sorted((row for row in self.rows if row.verdict == self.verdict), key=lambda row: -row.severity)
         named = "; ".join(row.message for row in worst[:_NAMED])
         more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
@@ -94,14 +98,12 @@ def compare(
         if job.minimum is not None:
             protocol, name = job.protocols[0], job.protocols[0].measures[0]
             value = float(present.results[f"{job.name}/{protocol.name}"].metrics[name]["value"])
-            minimums[f"{job.name}/{protocol.name}.{name}"] = _minimum(job.minimum, value, MEASURES[name])
+            met = value >= job.minimum if MEASURES[name].higher_is_better else value <= job.minimum
+            met = met or math.isclose(value, job.minimum, rel_tol=1e-9)
+            key = f"{job.name}/{protocol.name}.{name}"
+            minimums[key] = Minimum(job.minimum, value, "pass" if met else "fail")
     rows += [_bounded(key, minimum) for key, minimum in minimums.items()]
     return Outcome(worst(row.verdict for row in rows), comparison, minimums, tuple(rows), tuple(warnings))
-
-
-def _minimum(bound: float, value: float, measure: Measure) -> Minimum:
-    better = value >= bound if measure.higher_is_better else value <= bound
-    return Minimum(bound, value, "pass" if better or math.isclose(value, bound, rel_tol=1e-9) else "fail")
 
 
 def _compared(key: str, pair: Pair, found: Comparison) -> Row:
@@ -158,12 +160,3 @@ def _power(comparison: Comparison) -> str:
 
 def _found(minimum: float | None) -> str:
     return "none" if minimum is None else f"{minimum:.2g}"
-
-
-def _count(compared: int, minimums: int) -> str:
-    parts = []
-    if compared:
-        parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none worse by its floor")
-    if minimums:
-        parts.append(f"{minimums} minimum{'s' * (minimums > 1)} kept")
-    return ", ".join(parts) or "nothing was asked"

@@ -21,7 +21,7 @@ import numpy as np
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
-from gptkit.scoring.resampled_metrics import BLEU_COLUMNS
+from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.scoring.written_answers import import_extra, sentences
 from gptkit.tasks.files import FileSet, checked_text, find_files, first_whole, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gptkit.system.limits import usable_processors
-from gptkit.text.pieces import Piece
+from gptkit.text.pieces import Piece, batches, encoded_ahead
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.text.tokenizers.kinds import fast_encoder
 
@@ -53,33 +52,14 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
             yield document, ids.astype(dtype)
         return
     encode = _encoder(tokenizer)
-    waiting: deque[tuple[list[Piece], Future[list[TokenIds]]]] = deque()
+    characters = _BATCH_CHARACTERS * max(1, usable_processors() // 8)
+
+    def encode_batch(batch: list[Piece]) -> list[TokenIds]:
+        return encode([piece.text for piece in batch])
+
     with ThreadPoolExecutor(_BATCHES_IN_FLIGHT - 1) as pool:
-        for batch in _batches(pieces):
-            waiting.append((batch, pool.submit(encode, [piece.text for piece in batch])))
-            if len(waiting) >= _BATCHES_IN_FLIGHT:
-                yield from _numbered(*waiting.popleft())
-        while waiting:
-            yield from _numbered(*waiting.popleft())
-
-
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    limit = _BATCH_CHARACTERS * max(1, usable_processors() // 8)
-    batch: list[Piece] = []
-    characters = 0
-    for piece in pieces:
-        batch.append(piece)
-        characters += len(piece.text)
-        if characters >= limit:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _numbered(batch: list[Piece], encoded: Future[list[TokenIds]]) -> Iterator[tuple[int, TokenIds]]:
-    for piece, ids in zip(batch, encoded.result(), strict=True):
-        yield piece.document, ids
+        for piece, ids in encoded_ahead(pool, encode_batch, batches(pieces, characters), _BATCHES_IN_FLIGHT):
+            yield piece.document, ids
 
 
 _encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyDictionary()
@@ -102,20 +82,15 @@ def _fast_path(tokenizer: Any) -> Encode:
         return lambda texts: [own(text).astype(dtype) for text in texts]
     if encode := fast_encoder(tokenizer, dtype):
         return lambda texts: [encode(text) for text in texts]
-    is_plain = getattr(tokenizer, "encodes_plain_text", False)  # a copy of GPT-2's backend takes 0.1 s
-    backend = tokenizer.backend_tokenizer if is_plain else _set_apart(tokenizer)
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    if not getattr(tokenizer, "encodes_plain_text", False):  # else without a copy: of GPT-2's it takes 0.1 s
+        backend = copy.deepcopy(backend)  # its own settings stay as its other users set them
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
 
     def encode_batch(texts: Sequence[str]) -> list[TokenIds]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.fromiter(encoding.ids, dtype, len(encoding)) for encoding in encodings]
 
     return encode_batch
-
-
-def _set_apart(tokenizer: Any) -> Tokenizer:
-    """Return a copy of the backend: its own padding, truncation and special tokens stay as its other users set them."""
-    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend

@@ -25,9 +25,8 @@ import re
 import signal
 import threading
 import unicodedata
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
@@ -36,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import OutOfResources, UsageError
-from gptkit.text.pieces import Piece
+from gptkit.text.pieces import Piece, batches, encoded_ahead
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 
 UNKNOWN_ID = 0
@@ -59,9 +58,7 @@ class Part(NamedTuple):
 
     text: str
     unescape_html: bool = True
-
-
-_Task = list[tuple[int, Part]]  # document, and consecutive lines of it
+    document: int = 0
 
 
 class GPT1Encoder:
@@ -92,37 +89,34 @@ class GPT1Encoder:
         ids: list[int] = []
         line_broken = False
         with self._one_text_at_a_time, self._english.memory_zone():  # else spaCy keeps every word that it ever saw
-            for number, line in enumerate(self._standard_lines(part)):
+            text = self._repaired(part).translate(_UNIFIED)
+            for number, line in enumerate(_PUNCTUATION_RUN.sub(r" \g<0> ", text).split("\n")):
+                words = line.split()
                 line_broken = line_broken or number > 0
-                if not line:
+                if not words:
                     continue
                 if line_broken:
                     ids.append(self.newline_id)
                     line_broken = False
-                ids.extend(self._line_ids(line))
+                known = [self._word_ids(word) for word in words]
+                if None in known:
+                    known = [self._token_ids(token.text.lower()) for token in self._split(" ".join(words))]
+                ids += [id for word in known if word for id in word]
         if line_broken:
             ids.append(self.newline_id)
         return np.array(ids, np.int64)
 
-    def _standard_lines(self, part: Part) -> Iterator[str]:
-        text = part.text if _UNTOUCHED_BY_FTFY.fullmatch(part.text) else "".join(self._fixed_lines(part))
-        text = _PUNCTUATION_RUN.sub(r" \g<0> ", text.translate(_UNIFIED))
-        return (" ".join(line.split()) for line in text.split("\n"))
-
-    def _fixed_lines(self, part: Part) -> Iterator[str]:
-        unescape = part.unescape_html
+    def _repaired(self, part: Part) -> str:
+        """Return the text as ftfy repairs it."""
+        if _UNTOUCHED_BY_FTFY.fullmatch(part.text):
+            return part.text
+        lines, unescape = [], part.unescape_html
         for line in io.StringIO(part.text):  # cuts at \n alone, as ftfy does
             unescape = unescape and "<" not in line
-            if _UNTOUCHED_BY_FTFY.fullmatch(line):
-                yield line
-            else:
-                yield self._ftfy.fix_text(line, unescape_html="auto" if unescape else False)
-
-    def _line_ids(self, line: str) -> list[int]:
-        known = [self._word_ids(word) for word in line.split(" ")]
-        if None in known:
-            return [id for token in self._split(line) for id in self._token_ids(token.text.lower())]
-        return [id for ids in known if ids for id in ids]
+            if not _UNTOUCHED_BY_FTFY.fullmatch(line):
+                line = self._ftfy.fix_text(line, unescape_html="auto" if unescape else False)
+            lines.append(line)
+        return "".join(lines)
 
     def _encode_word(self, word: str) -> tuple[int, ...] | None:
         """Return the ids of a word between spaces, or None when they may depend on the words beside it.
@@ -217,29 +211,24 @@ def _without_exception_rescan(split: Any) -> Any:
 # Documents in pieces, on all processors
 
 
-def encode_in_order(
-    encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: int, tasks_worth_workers: int = TASKS_WORTH_WORKERS
-) -> Iterator[tuple[int, Ids]]:
+def encode_in_order(encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: int) -> Iterator[tuple[int, Ids]]:
     """Yield (document, ids) for consecutive parts of all documents, every document at least once.
 
     Text enough for workers goes to that many new processes; OutOfResources if the system kills one.
     """
-    tasks = _tasks(document_parts(pieces))
-    first = list(islice(tasks, tasks_worth_workers))
+    tasks = batches(document_parts(pieces), TASK_CHARACTERS)
+    first = list(islice(tasks, TASKS_WORTH_WORKERS))
     tasks = chain(first, tasks)
-    if workers < 2 or len(first) < tasks_worth_workers:
-        encoded: Iterator[tuple[_Task, list[Ids]]] = (
-            (task, [encoder.encode_part(part) for _, part in task]) for task in tasks
-        )
+    if workers < 2 or len(first) < TASKS_WORTH_WORKERS:
+        encoded: Iterator[tuple[Part, Ids]] = ((part, encoder.encode_part(part)) for task in tasks for part in task)
     else:
         encoded = _encoded_by_workers(encoder, tasks, workers)
-    parts = ((document, ids) for task, results in encoded for (document, _), ids in zip(task, results, strict=True))
-    for document, members in groupby(parts, key=lambda part: part[0]):
+    for document, members in groupby(encoded, key=lambda found: found[0].document):
         for ids in join_lines((ids for _, ids in members), encoder.newline_id):
             yield document, ids
 
 
-def document_parts(pieces: Iterable[Piece]) -> Iterator[tuple[int, Part]]:
+def document_parts(pieces: Iterable[Piece]) -> Iterator[Part]:
     """Yield the text of all documents again in parts that end where a line ends."""
     for document, members in groupby(pieces, key=lambda piece: piece.document):
         rest, unescape_html = "", True
@@ -249,23 +238,10 @@ def document_parts(pieces: Iterable[Piece]) -> Iterator[tuple[int, Part]]:
             if end == 0 and len(rest) > LONGEST_LINE:
                 end = max(0, rest.rfind(" "))
             if end > 0:
-                yield document, Part(rest[:end], unescape_html)
+                yield Part(rest[:end], unescape_html, document)
                 unescape_html = unescape_html and "<" not in rest[:end]
                 rest = rest[end:]
-        yield document, Part(rest, unescape_html)
-
-
-def _tasks(parts: Iterable[tuple[int, Part]]) -> Iterator[_Task]:
-    task: _Task = []
-    characters = 0
-    for part in parts:
-        task.append(part)
-        characters += len(part[1].text)
-        if characters >= TASK_CHARACTERS:
-            yield task
-            task, characters = [], 0
-    if task:
-        yield task
+        yield Part(rest, unescape_html, document)
 
 
 def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
@@ -282,10 +258,7 @@ def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
         started, line_broken = True, trailing
 
 
-def _encoded_by_workers(
-    encoder: GPT1Encoder, tasks: Iterable[_Task], workers: int
-) -> Iterator[tuple[_Task, list[Ids]]]:
-    waiting: deque[tuple[_Task, Future[list[Ids]]]] = deque()
+def _encoded_by_workers(encoder: GPT1Encoder, tasks: Iterable[list[Part]], workers: int) -> Iterator[tuple[Part, Ids]]:
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
@@ -293,14 +266,7 @@ def _encoded_by_workers(
         initargs=(encoder.vocabulary, encoder.merges),
     )
     try:
-        for task in tasks:
-            waiting.append((task, pool.submit(_encode_in_worker, [part for _, part in task])))
-            if len(waiting) >= 3 * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+        yield from encoded_ahead(pool, _encode_in_worker, tasks, 3 * workers)
     except BrokenProcessPool as error:
         message = "a process that tokenizes was killed"
         raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error

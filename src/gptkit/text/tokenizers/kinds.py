@@ -1,19 +1,139 @@
-"""The kinds of tokenizers that can be trained. A kind is a file beside this one and a row here."""
+"""The kinds of tokenizers that gptkit trains. A kind is its functions here and its row in KINDS at the end.
+
+char     a token a character: trained by noting which occur, encoded by a table of all code points
+bpe:N    byte-level BPE, GPT-2's: any text, no unknown tokens; from OpenAI's files, or trained to N entries
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptkit.errors import UsageError
-from gptkit.text.tokenizers import byte_level, char
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from gptkit.errors import InputError, UsageError
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
+from gptkit.text.tokenizers.files import Merge
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-Encode = Callable[[str], "NDArray[Any]"]
+Encode = Callable[[str], NDArray[Any]]
+
+CODE_POINTS = 0x110000
+EACH_CHARACTER = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+UNKNOWN = "<unk>"
+SMALLEST = 257  # the bytes and END_OF_TEXT
+
+_SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False)  # with GPT-2's regular expression
+
+
+def _train_char(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of all characters in `texts`: sorted they are ids 0, 1, ...; END_OF_TEXT and UNKNOWN follow.
+
+    UNKNOWN stands for characters that later texts hold and these do not. A model never sees it in training, so it makes
+    no validation loss better, and no run fails on one odd character at the end of a book. InputError without text.
+    """
+    from transformers import PreTrainedTokenizerFast  # late: it takes seconds, and encoding does without it
+
+    occurs = np.zeros(CODE_POINTS, np.bool_)
+    for text in texts:
+        occurs[code_points(text)] = True
+    characters = [chr(point) for point in np.flatnonzero(occurs)]
+    if not characters:
+        raise InputError("no text to train a tokenizer on", where="DATA", fix="name files with text")
+    vocabulary = {token: id for id, token in enumerate([*characters, END_OF_TEXT, UNKNOWN])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = EACH_CHARACTER
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([END_OF_TEXT, UNKNOWN])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, unk_token=UNKNOWN
+    )
+
+
+def _char_encoder(tokenizer: Any, dtype: np.dtype[Any]) -> Encode | None:
+    """Return what encodes a text by look-up in a table of all code points, None for a tokenizer of another kind."""
+    if not is_char(tokenizer):
+        return None
+    table = np.full(CODE_POINTS, tokenizer.unk_token_id, dtype)
+    for token, id in tokenizer.get_vocab().items():
+        if len(token) == 1:
+            table[ord(token)] = id
+    return lambda text: table[code_points(text)]
+
+
+def is_char(tokenizer: Any) -> bool:
+    """Tell whether this is a tokenizer of kind char, and its text splits at characters alone."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, models.WordLevel) or backend.normalizer is not None:
+        return False
+    if tokenizer.unk_token_id is None or backend.pre_tokenizer is None:  # its settings are not there
+        return False
+    state, expected = (json.loads(splits.__getstate__()) for splits in (backend.pre_tokenizer, EACH_CHARACTER))
+    return state == expected and all(token.special for token in tokenizer.added_tokens_decoder.values())
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the Unicode code points of a text, shape (characters,)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Path) -> PreTrainedTokenizerFast:
+    """Return GPT-2's tokenizer with a given vocabulary; `where` stands in the InputError of an unusable one."""
+    missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - vocabulary.keys())
+    if missing:
+        message = f"not a byte-level vocabulary: {len(missing)} of the 256 byte symbols are missing"
+        raise InputError(message, where=str(where), fix="use GPT-2's own files")
+    try:
+        model = models.BPE(dict(vocabulary), list(merges))
+    except Exception as error:  # tokenizers raises no other kind
+        message = f"vocabulary and merges do not fit: {error}"
+        raise InputError(message, where=str(where), fix="fetch both again") from error
+    return _with_end_of_text(Tokenizer(model))
+
+
+def _accepts_byte_level(spec: str) -> bool:
+    """Tell whether `spec` is bpe:N; UsageError if N does not do."""
+    if not spec.startswith("bpe:"):
+        return False
+    size = spec.removeprefix("bpe:")
+    if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
+        message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
+        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
+    return True
+
+
+def _train_byte_level(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return the byte-level BPE of the N entries of bpe:N; the bytes are the first 256 of them, END_OF_TEXT the last.
+
+    A pair of pieces that occurs only once is not merged, so little text yields fewer entries.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = _SPLIT
+    trainer = trainers.BpeTrainer(
+        vocab_size=int(spec.removeprefix("bpe:")) - 1,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _with_end_of_text(tokenizer)
+
+
+def _with_end_of_text(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast  # late: it takes seconds, and encoding does without it
+
+    tokenizer.pre_tokenizer = _SPLIT
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
 
 
 @dataclass(frozen=True)
@@ -27,8 +147,8 @@ class Kind:
 
 
 KINDS = (
-    Kind("char", char.accepts, char.train, char.fast_encoder),
-    Kind("bpe:N", byte_level.accepts, byte_level.train),
+    Kind("char", lambda spec: spec == "char", _train_char, _char_encoder),
+    Kind("bpe:N", _accepts_byte_level, _train_byte_level),
 )
 SPECS = " or ".join(kind.spec for kind in KINDS)
 

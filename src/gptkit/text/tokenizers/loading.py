@@ -17,7 +17,6 @@ from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 from gptkit.system.reading import read_json
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
-from gptkit.text.tokenizers.byte_level import byte_level
 from gptkit.text.tokenizers.files import (
     BESIDE,
     LAYOUTS,
@@ -31,7 +30,7 @@ from gptkit.text.tokenizers.files import (
 )
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.gpt1_encoding import library_versions
-from gptkit.text.tokenizers.kinds import KINDS, needs_training, train_tokenizer
+from gptkit.text.tokenizers.kinds import KINDS, byte_level, needs_training, train_tokenizer
 
 if TYPE_CHECKING:
     from gptkit.text.corpora import TextPart
@@ -44,7 +43,19 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     if needs_training(spec):
         fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
-    return tokenizer_in(_from_hub(spec) if spec.startswith("hf:") else _directory(spec), shown=spec)
+    if spec == "hf:":
+        fix = "write for instance hf:openai-community/gpt2"
+        raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
+    if spec.startswith("hf:"):
+        names = [name for names in (*LAYOUTS, BESIDE) for name in names]
+        return tokenizer_in(hub.snapshot(spec, names, what="the tokenizer"), shown=spec)
+    directory = Path(spec).expanduser()
+    if not directory.is_dir():
+        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
+        named = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
+        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {named} for the hub"
+        raise InputError(what, where=spec, fix=fix)
+    return tokenizer_in(directory, shown=spec)
 
 
 def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:
@@ -55,34 +66,23 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     """
     directory, layout = find_tokenizer(directory, shown or str(directory))
     tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
-    tokenizer = _of_layout(directory, layout)
+    saved = saved_config(directory)
+    tokenizer: PreTrainedTokenizerBase
+    if layout == LAYOUTS[0]:
+        tokenizer = _from_tokenizer_json(directory)
+    else:
+        vocabulary_file, merges_file = (directory / name for name in layout)
+        vocabulary = read_vocabulary(vocabulary_file)
+        if NEWLINE_TOKEN not in vocabulary:
+            tokenizer = byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
+        elif saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
+            tokenizer = _from_pretrained(GPT1Tokenizer, directory)
+        else:
+            tokenizer = GPT1Tokenizer(vocabulary, read_merges(merges_file))
     if beyond := id_beyond(tokenizer):
         message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
         raise InputError(message, where=str(directory), fix="fetch or save its files again")
     return tokenizer
-
-
-def _of_layout(directory: Path, layout: tuple[str, ...]) -> PreTrainedTokenizerBase:
-    saved = saved_config(directory)
-    if layout == LAYOUTS[0]:
-        return _from_tokenizer_json(directory)
-    vocabulary_file, merges_file = (directory / name for name in layout)
-    vocabulary = read_vocabulary(vocabulary_file)
-    if NEWLINE_TOKEN not in vocabulary:
-        return byte_level(vocabulary, read_merges(merges_file), vocabulary_file)
-    if saved.get("tokenizer_class") == GPT1Tokenizer.__name__:
-        return _from_pretrained(GPT1Tokenizer, directory)
-    return GPT1Tokenizer(vocabulary, read_merges(merges_file))
-
-
-def _directory(spec: str) -> Path:
-    directory = Path(spec).expanduser()
-    if not directory.is_dir():
-        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
-        hub = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
-        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {hub} for the hub"
-        raise InputError(what, where=spec, fix=fix)
-    return directory
 
 
 def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
@@ -94,9 +94,8 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     entries = model.get("vocab")
     if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
         tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
-        if (
-            tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab()
-        ):  # GPT-2's files on the hub do not say so
+        # GPT-2's files on the hub do not name it.
+        if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
         return tokenizer
     vocabulary = checked_vocabulary(entries, path)
@@ -119,14 +118,6 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fix = "fetch or save its files again"
         raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
-
-
-def _from_hub(spec: str) -> Path:
-    """Fetch the tokenizer's files and return the folder that they lie in."""
-    if spec == "hf:":
-        fix = "write for instance hf:openai-community/gpt2"
-        raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
-    return hub.snapshot(spec, [name for names in (*LAYOUTS, BESIDE) for name in names], what="the tokenizer")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
