@@ -70,12 +70,6 @@ def report_run(directory: Path) -> None:
         (folder / RUN).write_text(str(directory))
 
 
-def run_of(folder: Path) -> Path | None:
-    """Return the run that the ranks opened, if they came to that."""
-    path = folder / RUN
-    return Path(path.read_text()) if path.exists() else None
-
-
 def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
     """Leave an error, of this rank or another, to the launcher; return whether gptkit launched this rank."""
     folder = _folder()

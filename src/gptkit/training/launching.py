@@ -263,8 +263,8 @@ def launch(
             message = f"the processes could not be started: {str(error).strip().splitlines()[0]}"
             raise OutOfResources(message, fix="try again, or use another port") from error
         finally:
-            if (run := ranks.run_of(folder)) is not None:
-                note_run(run)
+            if (folder / ranks.RUN).exists():
+                note_run(Path((folder / ranks.RUN).read_text()))
         result: dict[str, Any] = json.loads((folder / ranks.RESULT).read_text())
         return result
 
