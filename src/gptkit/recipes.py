@@ -136,7 +136,7 @@ def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str
 
     Raises UsageError naming `where` (a flag, or file:line and key) and what would do.
     """
-    shown = _shown(text)
+    shown = repr(text if len(text) <= 60 else text[:57] + "...")
     if "\0" in text:
         raise UsageError(f"{shown} contains a NUL character", where=where, fix="leave it out")
     if kind.choices:
@@ -147,18 +147,10 @@ def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str
         if text.lower() not in _BOOLEANS:
             raise UsageError(f"{shown} is neither true nor false", where=where, fix="write true or false")
         return _BOOLEANS[text.lower()]
-    if kind.type in (int, float):
-        return _parse_number(text, shown, kind, field, where)
-    if not text and not field.metadata["argument"]:
-        raise UsageError("the value is empty", where=where, fix="give one, or leave the option out")
-    return Path(text).expanduser() if kind.type is Path else text
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _parse_number(text: str, shown: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> int | float:
+    if kind.type not in (int, float):
+        if not text and not field.metadata["argument"]:
+            raise UsageError("the value is empty", where=where, fix="give one, or leave the option out")
+        return Path(text).expanduser() if kind.type is Path else text
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     noun = "a whole number" if kind.type is int else "a number"
     fix = f"give {noun}"

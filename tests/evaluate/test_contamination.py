@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptkit.evaluate import ngram_hashes
+from gptkit.evaluate import contamination
 from gptkit.evaluate.contamination import corpus_pieces, overlap, texts_of
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
@@ -50,7 +50,7 @@ def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[st
         for begin in range(0, max(1, len(text)), cut)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngram_hashes, "CHUNK_BYTES", 1 << width + 8)  # longer than any word, or many to a document
+        patch.setattr(contamination, "CHUNK_BYTES", 1 << width + 8)  # longer than any word, or many to a document
         found = overlap(pieces, {"set": items, "other": [["a b a b a b a b"]]})["set"]
     ngrams, hits, shares = naive(documents, items)
     assert (found.ngrams, found.found) == (ngrams, hits)

@@ -23,9 +23,9 @@ def accuracies(
 
 
 def likelihoods(random: np.random.Generator, n: int, drop: float = 0.0, floor: float = 0.0) -> MeanOfItems:
-    """Return NLLs of documents that differ by noise with heavy tails."""
-    baseline = random.gamma(9.0, 0.35, n)
-    return MeanOfItems(baseline, baseline + 0.1 * random.standard_t(3, n) + drop, floor, higher_is_better=False)
+    """Return log-likelihoods of documents that differ by noise with heavy tails."""
+    baseline = -random.gamma(9.0, 0.35, n)
+    return MeanOfItems(baseline, baseline - 0.1 * random.standard_t(3, n) - drop, floor)
 
 
 def correlations(random: np.random.Generator, n: int, foreign: float = 0.0, floor: float = 0.0) -> MetricOfPairs:
@@ -67,7 +67,7 @@ def test_identical_items_pass_whatever_n(n: int) -> None:
     values = np.random.default_rng(n).normal(size=n)
     suite: dict[str, Scores] = {
         "a": RightOrWrong(values > 0, values > 0, 0.0),
-        "b": MeanOfItems(values, values, 0.0, higher_is_better=False),
+        "b": MeanOfItems(values, values, 0.0),
     }
     if n > 2:
         suite["c"] = MetricOfPairs(values, values, values**3, pearson_rows, 0.0)
@@ -99,7 +99,7 @@ def test_a_lower_nll_is_better_and_one_failure_fails_the_suite() -> None:
     assert verdicts == ["fail", "pass"]
     assert worst(verdicts) == "fail"
     assert found == gate({"lm/worse.nll": drop, "lm/same.nll": same}, resamples=500)
-    assert one(MeanOfItems(drop.present, drop.baseline, 0.1, higher_is_better=False))[0] == "pass"
+    assert one(MeanOfItems(drop.present, drop.baseline, 0.1))[0] == "pass"
 
 
 def test_a_metric_of_whole_arrays_works_on_resamples() -> None:
@@ -114,7 +114,7 @@ def test_unusable_scores_are_errors() -> None:
     with pytest.raises(NothingComparable):
         gate({})
     with pytest.raises(ValueError, match=r"a: .* item 1 is not finite"):
-        gate({"a": MeanOfItems([1.0, 2.0], [1.0, np.nan], 0.0, higher_is_better=False)})
+        gate({"a": MeanOfItems([1.0, 2.0], [1.0, np.nan], 0.0)})
     with pytest.raises(ValueError, match="do not match"):
         gate({"a": RightOrWrong([1, 0], [1], 0.0)})
     with pytest.raises(ValueError, match="1 or 0"):

@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
-from gptkit.evaluate.gate.verdicts import Row, Verdict
+from gptkit.evaluate.gate.verdicts import Row, Verdict, annotation, junit_xml, summary_markdown
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HOSTILE = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(

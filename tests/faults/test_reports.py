@@ -18,8 +18,7 @@ from markdown_it import MarkdownIt
 from small_runs import SmallRuns
 
 from gptkit.evaluate.along import draw_zero_shot
-from gptkit.evaluate.gate.report import annotation, junit_xml, summary_markdown
-from gptkit.evaluate.gate.verdicts import Row, Verdict
+from gptkit.evaluate.gate.verdicts import Row, Verdict, annotation, junit_xml, summary_markdown
 from gptkit.report.model_card import ModelCard
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import one_line

@@ -14,7 +14,7 @@ from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.model.modeling_gpt import ACTIVATIONS, GPTForCausalLM
 from gptkit.model_files.shape import Activation
-from gptkit.scoring.body import body_of
+from gptkit.scoring.scorer import body_of
 
 TOKENS = ids(1, 12)
 

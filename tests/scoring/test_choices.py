@@ -16,7 +16,7 @@ from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.measures import MEASURES, measure, value_of
 from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol
 from gptkit.tasks.benchmarks.blimp import BLIMP, harness_pairs
-from gptkit.tasks.benchmarks.cola import above_threshold
+from gptkit.tasks.benchmarks.glue import above_threshold
 from gptkit.tasks.benchmarks.lambada import LAMBADA, stop_tokens
 from gptkit.tasks.table import EVALUATIONS, kind_of
 from gptkit.text.examples import Example

@@ -189,7 +189,7 @@ def test_lm_eval_pages_by_hand() -> None:
 
 def test_the_published_count_of_wikitext_2(test_data: Path) -> None:
     documents = articles(test_data / "corpora" / "wikitext2-valid.txt")
-    examples = of(*(list(pieces.passages(document.text, within_lines=False)) for document in documents))
+    examples = of(*(list(pieces.passages(text, within_lines=False)) for text, _ in documents))
     words = ROWS["wikitext2"].protocols[0].reading.words  # type: ignore[attr-defined]
     assert sum(words([str(one.fields[0]) for one in examples])) == 217_646
     assert len({one.identifier.partition(":")[0] for one in examples}) == 60

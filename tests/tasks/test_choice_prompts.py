@@ -12,7 +12,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import ScoredProtocol
 from gptkit.tasks.benchmarks.cbt import cbt_pairs
-from gptkit.tasks.benchmarks.copa import copa_pairs
+from gptkit.tasks.benchmarks.multiple_choice import copa_pairs
 from gptkit.tasks.benchmarks.winograd import substituted
 from gptkit.tasks.detokenizers import TREEBANK
 from gptkit.tasks.table import EVALUATIONS, find_evaluation

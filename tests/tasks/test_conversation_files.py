@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.benchmarks.coqa import coqa
+from gptkit.tasks.benchmarks.question_answering import coqa
 
 
 def said(*texts: str) -> list[dict[str, Any]]:

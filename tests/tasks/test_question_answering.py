@@ -7,8 +7,7 @@ import math
 import pytest
 
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
-from gptkit.tasks.benchmarks.coqa import COQA
-from gptkit.tasks.benchmarks.natural_questions import NATURAL_QUESTIONS
+from gptkit.tasks.benchmarks.question_answering import COQA, NATURAL_QUESTIONS
 from gptkit.text.examples import Example
 
 

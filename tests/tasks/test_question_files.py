@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.tasks.benchmarks.natural_questions import DEFAULT_FEW_SHOT, natural_questions
+from gptkit.tasks.benchmarks.question_answering import DEFAULT_FEW_SHOT, natural_questions
 
 
 def write(path: Path, count: int, prefix: str) -> None:

@@ -220,6 +220,7 @@ def test_a_process_that_accelerate_launch_leaves_alone_says_so(
     [
         ("a: [", "not YAML"),
         ("just words", "no `key: value` lines"),
+        ("# nothing\n", "no `key: value` lines"),
         ("distributed_type: MULTI_GPU\nnum_proceses: 2", "did you mean 'num_processes'"),
         ("distributed_type: DEEPSPEED", "DEEPSPEED is not supported"),
         ("distributed_type: MULTI_GPU\nnum_processes: two", "not a whole number"),
@@ -237,6 +238,12 @@ def test_a_bad_file_is_named_with_its_fault(text: str, words: str, tmp_path: Pat
     with pytest.raises(UsageError, match=r"own.yaml") as raised:
         read_launch_config(path)
     assert words in str(raised.value)
+
+
+def test_a_file_may_leave_everything_open(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("{}")
+    assert read_launch_config(path) == LaunchConfig(path, "NO")
 
 
 def test_a_file_says_what_is_taken_from_it_and_what_is_not(tmp_path: Path) -> None:

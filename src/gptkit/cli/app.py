@@ -215,10 +215,10 @@ class _Command(_FlagsAsWritten, TyperCommand):
 
     def invoke(self, ctx: Any) -> Request:
         given = vars(super().invoke(ctx))
-        values = {name: given[name] for name in fields_of(self.row.options)}
-        for name, kind in kinds_of(self.row.options).items():
-            if kind.many:
-                values[name] = tuple(values[name] or ())
+        kinds = kinds_of(self.row.options)
+        values: dict[str, Any] = {
+            name: tuple(given[name] or ()) if kind.many else given[name] for name, kind in kinds.items()
+        }
         if values.get("resume", "auto") not in ("auto", "never"):
             values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
         held = [

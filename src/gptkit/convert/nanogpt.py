@@ -9,8 +9,9 @@ import torch
 from gptkit.convert.own import plain_tensors, weights_only
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
-from gptkit.model.loading import State, checked, copied, expected_shapes
+from gptkit.model.loading import State, checked
 from gptkit.model_files.files import BUFFER
+from gptkit.model_files.shape import tensor_shapes
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
@@ -50,7 +51,7 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     state = {name.removeprefix("_orig_mod."): tensor for name, tensor in theirs.items()}  # torch.compile's prefix
     state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
     if arguments.get("bias") is False:
-        shapes = expected_shapes(config, state, str(path))
+        shapes = tensor_shapes(config, state, str(path))
         zero = torch.zeros(())  # takes no memory before the sizes are known to be right
         state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
-    return config, copied(checked(config, state, str(path)))
+    return config, checked(config, state, str(path))

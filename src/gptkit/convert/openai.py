@@ -11,7 +11,7 @@ import torch
 
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.loading import State, checked, copied, transposed
+from gptkit.model.loading import State, checked, transposed
 from gptkit.system.reading import read_json, require_regular
 
 LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
@@ -69,7 +69,7 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
     names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), LAYER)]
     state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
     state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}
-    return config, copied(checked(config, state, str(directory)))
+    return config, checked(config, state, str(directory))
 
 
 def _shapes(path: Path) -> list[list[int]]:

@@ -19,6 +19,8 @@ from gptkit.options import CompileChoice
 if TYPE_CHECKING:  # importing it takes seconds, which the native engine does without
     import torch
 
+    from gptkit.model.modeling_gpt import GPTForCausalLM
+
 Quantize = Literal["none", "int8", "int4"]
 COMPILE_TOKENS = 4096  # new tokens for which compiling a GPU's step is thought to pay; unmeasured
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's driver, AMD's, and either under Windows' Linux
@@ -76,15 +78,18 @@ def open_engine(
     if on_cpu and compile != "off":
         try:
             engine = _native_engine(directory, precision, quantize)
+            if engine is not None:
+                return engine
         except NativeUnavailableError as error:
             if compile == "on":
                 raise UsageError(str(error), where="--compile", fix="install gcc or clang, or leave it out") from None
-            engine = None
             if tell is not None:
                 tell(f"compile auto is off: {error}")
-        if engine is not None:
-            return engine
-    return _torch_engine(directory, device, precision, quantize, compile, tokens)
+    from gptkit.decoding.torch_engine import TorchEngine
+
+    model = torch_model(directory, device, precision, quantize)
+    pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
+    return TorchEngine(model, compile=model.device.type == "cuda" and pays)
 
 
 def native_decoder() -> ModuleType | None:
@@ -106,13 +111,11 @@ def _native_engine(directory: Path, precision: str, quantize: Quantize) -> Engin
     return engine
 
 
-def _torch_engine(
-    directory: Path, device: str, precision: str, quantize: Quantize, compile: CompileChoice, tokens: int
-) -> Engine:
+def torch_model(directory: Path, device: str, precision: str, quantize: Quantize = "none") -> GPTForCausalLM:
+    """Return the model on its device, in eval mode; its linear layers quantised where that is asked for."""
     import torch
 
     from gptkit.decoding.quantisation import quantise_model
-    from gptkit.decoding.torch_engine import TorchEngine
     from gptkit.model.loading import load_model
     from gptkit.system.processor import choose_device
 
@@ -125,8 +128,7 @@ def _torch_engine(
     model.to(place)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
         quantise_model(model, quantize, dtype)
-    pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
-    return TorchEngine(model, compile=place.type == "cuda" and pays)
+    return model
 
 
 def gpu_may_be_there() -> bool:

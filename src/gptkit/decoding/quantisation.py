@@ -79,44 +79,36 @@ class QuantisedLinear(nn.Module):
         self.packed = linear.weight.device.type == "cpu" if packed is None else packed
         weight = F.pad(linear.weight.detach(), (0, -self.in_features % INT4_GROUP))  # for int8's packed product too
         codes, scales = (quantise_int8 if quantization == "int8" else quantise_int4)(weight)
-        if quantization == "int4":
-            codes, scales = self._stored(codes, scales, dtype)
+        if quantization == "int4" and self.packed:  # as the product wants them
+            more = -self.out_features % PACKED_OUTPUTS
+            codes = torch._convert_weight_to_int4pack_for_cpu(F.pad(codes, (0, 0, 0, more)).int(), 1)
+            scales = F.pad(scales, (0, 0, 0, more)).T
+            zero_points = torch.zeros_like(scales)
+            scales = torch.stack([scales, zero_points], dim=-1).to(dtype).contiguous()  # (groups, out, 2)
+        elif quantization == "int4":
+            codes = codes[:, ::2] | codes[:, 1::2] << 4  # two in a byte
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(dtype))
 
-    def _stored(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return int4 codes two in a byte, and scales, as the product wants them."""
-        if not self.packed:
-            return codes[:, ::2] | codes[:, 1::2] << 4, scales
-        more = -self.out_features % PACKED_OUTPUTS
-        codes, scales = F.pad(codes, (0, 0, 0, more)), F.pad(scales, (0, 0, 0, more))
-        with_zero_points = torch.stack([scales.T, torch.zeros_like(scales.T)], dim=-1)  # (groups, out, 2)
-        return torch._convert_weight_to_int4pack_for_cpu(codes.int(), 1), with_zero_points.to(dtype).contiguous()
-
     def forward(self, inputs: Tensor) -> Tensor:
         rows = F.pad(inputs.reshape(-1, self.in_features), (0, -self.in_features % INT4_GROUP))
-        product = self._int8(rows) if self.quantization == "int8" else self._int4(rows)
+        if self.quantization == "int8":
+            if self.packed:  # scaled afterwards: the product would want scales in the activations' type
+                product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
+            else:
+                product = rows @ self.codes.to(rows.dtype).T
+            product = (product * self.scales).to(rows.dtype)
+        elif self.packed:
+            product = torch._weight_int4pack_mm_for_cpu(rows, self.codes, INT4_GROUP, self.scales)
+            product = product[:, : self.out_features]
+        else:
+            codes = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).unflatten(1, (-1, INT4_GROUP))
+            weight = (codes.to(rows.dtype) - 8) * self.scales[..., None].to(rows.dtype)  # (out, groups, 32)
+            product = rows @ weight.flatten(1).T
         if self.bias is not None:
             product = product + self.bias
         return product.reshape(*inputs.shape[:-1], self.out_features)
-
-    def _int8(self, rows: Tensor) -> Tensor:
-        if self.packed:  # scaled afterwards: the product would want scales in the activations' type
-            product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
-        else:
-            product = rows @ self.codes.to(rows.dtype).T
-        scaled: Tensor = product * self.scales
-        return scaled.to(rows.dtype)
-
-    def _int4(self, rows: Tensor) -> Tensor:
-        if self.packed:
-            product: Tensor = torch._weight_int4pack_mm_for_cpu(rows, self.codes, INT4_GROUP, self.scales)
-            return product[:, : self.out_features]
-        codes = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1)
-        weight = (codes.unflatten(1, (-1, INT4_GROUP)).to(rows.dtype) - 8) * self.scales[..., None].to(rows.dtype)
-        expanded: Tensor = rows @ weight.flatten(1).T
-        return expanded
 
 
 def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
@@ -132,8 +124,3 @@ def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: to
         if not isinstance(module, QuantisedLinear):  # whose scales keep their own types
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
-
-
-def has_quantised(model: nn.Module) -> bool:
-    """Return whether any layer of the model is quantised."""
-    return any(isinstance(module, QuantisedLinear) for module in model.modules())

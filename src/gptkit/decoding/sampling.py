@@ -100,10 +100,11 @@ def top_k_floor(logits: Array, k: int) -> Array:
 
     So do both gpt-2 and transformers. k = 0, or beyond the vocabulary, keeps every token that has a probability.
     """
-    lowest = _lowest(logits)
-    if not 0 < k < logits.shape[-1]:
-        return lowest
-    return array_namespace(logits).maximum(_kth_largest(logits, k), lowest)
+    xp = array_namespace(logits)
+    lowest = xp.full(
+        (logits.shape[0], 1), -3.4e38, dtype=logits.dtype, device=logits.device
+    )  # the least finite float32
+    return xp.maximum(_kth_largest(logits, k), lowest) if 0 < k < logits.shape[-1] else lowest
 
 
 def top_p_floor(logits: Array, p: float, normaliser: Array) -> Array:
@@ -274,12 +275,6 @@ def _descending_order(array: Array) -> Array:
     if hasattr(array, "topk"):  # torch's
         return xp.argsort(array, axis=-1, descending=True, stable=True)
     return xp.argsort(-array, axis=-1, stable=True)
-
-
-def _lowest(logits: Array) -> Array:
-    """Return the least finite float32 for each row, (batch, 1)."""
-    xp = array_namespace(logits)
-    return xp.full((logits.shape[0], 1), -3.4e38, dtype=logits.dtype, device=logits.device)
 
 
 def _kth_largest(logits: Array, k: int) -> Array:

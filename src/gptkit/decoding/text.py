@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN, AnyTokenizer, separator_id
 
@@ -63,6 +64,7 @@ class TextStream:
         return str(self._tokenizer.decode(self._ids, clean_up_tokenization_spaces=False))
 
 
+@dataclass
 class Continuation:
     """The text that follows a prompt, as far as it is emitted: it ends before the first of the `stops`, and after that
     many `sentences`, if not 0 (they end in . ! or ? before white space).
@@ -71,21 +73,18 @@ class Continuation:
     without it everything is emitted at the end, and decoded earlier only where a cut may come.
     """
 
-    def __init__(
-        self,
-        tokenizer: AnyTokenizer,
-        context: Sequence[int] = (),
-        *,
-        stops: Sequence[str] = (),
-        sentences: int = 0,
-        live: bool = True,
-    ) -> None:
-        self.text = ""  # what has been emitted
-        self.is_cut = False  # nothing follows any more
-        self._stream = TextStream(tokenizer, context)
-        self._stops = stops
-        self._sentences = sentences
-        self._reads = live or bool(stops) or sentences > 0
+    tokenizer: AnyTokenizer
+    context: Sequence[int] = ()
+    _: KW_ONLY
+    stops: Sequence[str] = ()
+    sentences: int = 0
+    live: bool = True
+    text: str = field(default="", init=False)  # what has been emitted
+    is_cut: bool = field(default=False, init=False)  # nothing follows any more
+
+    def __post_init__(self) -> None:
+        self._stream = TextStream(self.tokenizer, self.context)
+        self._reads = self.live or bool(self.stops) or self.sentences > 0
         self._held = ""  # decoded, not emitted
 
     def push(self, token_id: int) -> str:
@@ -93,7 +92,7 @@ class Continuation:
         if not self._reads:
             self._stream.add(token_id)
             return ""
-        return self._emit(self._stream.push(token_id), len(self._stops) > 0)
+        return self._emit(self._stream.push(token_id), len(self.stops) > 0)
 
     def end(self) -> str:
         """Return the rest."""
@@ -113,14 +112,14 @@ class Continuation:
 
     def _cut(self) -> int | None:
         """Return where in the held text the continuation ends, None if it continues."""
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if self._sentences:
+        places = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
+        if self.sentences:
             # All emitted text lies before the cut: a sentence ends for good with the white space after it.
             ends = [match.end() for match in _SENTENCE_END.finditer(self.text + self._held)]
-            places += [place - len(self.text) for place in ends[self._sentences - 1 : self._sentences]]
+            places += [place - len(self.text) for place in ends[self.sentences - 1 : self.sentences]]
         return min(places, default=None)
 
     def _begun_stop(self) -> int:
         """Return the length of the longest end of the held text that begins a stop string."""
-        lengths = range(min(len(self._held), max(map(len, self._stops)) - 1), 0, -1)
-        return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
+        lengths = range(min(len(self._held), max(map(len, self.stops)) - 1), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self.stops)), 0)

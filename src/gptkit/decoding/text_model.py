@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import Engine, choose_dtype, native_decoder, open_engine
+from gptkit.decoding.engines import Engine, native_decoder, open_engine, torch_model
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
@@ -17,7 +17,6 @@ from gptkit.text.tokenizers.encoding import encode_pieces
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.decoding.beams import BeamSearch
-    from gptkit.model.modeling_gpt import GPTForCausalLM
 
 ALTERNATIVES = 5
 
@@ -63,20 +62,20 @@ class Draft:
         return piece
 
 
+@dataclass
 class Generation:
     """One decoding: iterate once over the pieces of text, then read `drafts`, `slides` and the seconds it took."""
 
-    def __init__(self, decoding: Decoder | BeamSearch, drafts: Sequence[Draft], slides: Sequence[int]) -> None:
-        self.drafts = drafts
-        self.slides = slides  # the tokens kept when the first window slid, if one did
-        self._decoding = decoding
+    decoding: Decoder | BeamSearch
+    drafts: Sequence[Draft]
+    slides: Sequence[int]  # the tokens kept when the first window slid, if one did
 
     def __iter__(self) -> Iterator[TextPiece]:
-        for step in self._decoding:
+        for step in self.decoding:
             draft = self.drafts[step.row]
             piece = draft.take(step)
             if draft.finish_reason is not None and step.finish_reason is None:
-                self._decoding.finish(step.row, draft.finish_reason)
+                self.decoding.finish(step.row, draft.finish_reason)
             yield TextPiece(step.row, piece, draft.finish_reason is not None)
 
     @property
@@ -87,9 +86,9 @@ class Generation:
     @property
     def speed(self) -> dict[str, float]:
         """The seconds of decoding, and all samples' new tokens over them."""
-        seconds = self._decoding.decode_seconds
+        seconds = self.decoding.decode_seconds
         return {
-            "prefill_seconds": self._decoding.prefill_seconds,
+            "prefill_seconds": self.decoding.prefill_seconds,
             "decode_seconds": seconds,
             "tokens_per_second": self.num_tokens / max(seconds, 1e-9),
         }
@@ -106,7 +105,7 @@ class TextModel:
     def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, tell: Callable[[str], None]) -> None:
         self._engine: Engine | None = None
         if options.beams > 1:
-            self._searched = _torch_model(directory, options)
+            self._searched = torch_model(directory, options.device, options.precision)
             self.n_positions: int = self._searched.config.n_positions
             self.vocab_size: int = self._searched.config.vocab_size
         else:
@@ -148,84 +147,66 @@ class TextModel:
 
         A sample's text depends on its prompt, the options and its entry of `indices`.
         """
-        slides: list[int] = []
-        decoding = self._decode([prompt.ids for prompt in prompts], indices, options, slides.append)
-        drafts = [Draft(prompt.text or "", self._continuation(prompt, options, live)) for prompt in prompts]
-        return Generation(decoding, drafts, slides)
-
-    def _decode(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        indices: Sequence[int],
-        options: TextModelOptions,
-        on_slide: Callable[[int], None],
-    ) -> Decoder | BeamSearch:
-        """Return the decoding of token after token, or the search of whole texts."""
         ends = stop_ids(self.tokenizer)
+        prompt_ids = [prompt.ids for prompt in prompts]
         shared: dict[str, Any] = {
             "max_new_tokens": options.max_new_tokens,
             "stop_ids": frozenset() if options.ignore_eos else ends,
             "forbidden_ids": self._forbidden | (ends if options.ignore_eos else frozenset()),
         }
+        slides: list[int] = []
+        decoding: Decoder | BeamSearch
         if self._engine is None:
             from gptkit.decoding.beams import BeamSearch
 
-            return BeamSearch(self._searched, prompt_ids, beams=options.beams, **shared)
-        return Decoder(
-            self._engine,
-            prompt_ids,
-            rules=options,
-            seed=options.seed,
-            indices=indices,
-            on_slide=on_slide,
-            batch_size=options.batch_size,
-            explain=ALTERNATIVES if options.show_probs else 0,
-            **shared,
-        )
+            decoding = BeamSearch(self._searched, prompt_ids, beams=options.beams, **shared)
+        else:
+            decoding = Decoder(
+                self._engine,
+                prompt_ids,
+                rules=options,
+                seed=options.seed,
+                indices=indices,
+                on_slide=slides.append,
+                batch_size=options.batch_size,
+                explain=ALTERNATIVES if options.show_probs else 0,
+                **shared,
+            )
+        stops = stop_strings(options)
+        drafts = []
+        for prompt in prompts:
+            context = [] if prompt.text is None else prompt.ids  # the separator is no text
+            following = Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
+            drafts.append(Draft(prompt.text or "", following))
+        return Generation(decoding, drafts, slides)
 
     def facts(self, draft: Draft) -> dict[str, Any]:
         """Return a finished sample as scripts read it."""
-        facts = {
+        facts: dict[str, Any] = {
             "prompt": draft.prompt,
             "text": draft.continuation.text,
             "token_ids": draft.token_ids,
             "num_tokens": len(draft.token_ids),
             "finish_reason": draft.finish_reason,
         }
-        return facts | ({"tokens": self._explained(draft)} if draft.reports else {})
-
-    def _continuation(self, prompt: Prompt, options: TextModelOptions, live: bool) -> Continuation:
-        context = [] if prompt.text is None else prompt.ids  # the separator is no text
-        stops = stop_strings(options)
-        return Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
-
-    def _explained(self, draft: Draft) -> list[dict[str, Any]]:
-        return [
-            {
-                "token_id": token_id,
-                "text": self._text_of(token_id),
-                "probability": report.probability,
-                "rank": report.rank,
-                "alternatives": [
-                    {"token_id": other, "text": self._text_of(other), "probability": probability}
-                    for other, probability in report.alternatives
-                ],
-            }
-            for token_id, report in zip(draft.token_ids, draft.reports, strict=True)
-        ]
+        if draft.reports:
+            facts["tokens"] = [
+                {
+                    "token_id": token_id,
+                    "text": self._text_of(token_id),
+                    "probability": report.probability,
+                    "rank": report.rank,
+                    "alternatives": [
+                        {"token_id": other, "text": self._text_of(other), "probability": probability}
+                        for other, probability in report.alternatives
+                    ],
+                }
+                for token_id, report in zip(draft.token_ids, draft.reports, strict=True)
+            ]
+        return facts
 
     def _text_of(self, token_id: int) -> str:
         return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
-
-
-def _torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
-    from gptkit.model.loading import load_model
-    from gptkit.system.processor import choose_device
-
-    place = choose_device(options.device)
-    model = load_model(directory, dtype=choose_dtype(options.precision, place))
-    model.to(place)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
-    return model
 
 
 def _tokenizer(directory: Path) -> AnyTokenizer:

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample
-from gptkit.decoding.quantisation import has_quantised
+from gptkit.decoding.quantisation import QuantisedLinear
 
 
 class _Target:
@@ -78,7 +78,8 @@ class TorchEngine:
         self._static = static or compile
         # Their products are exact for each row, and a row's text is to be the same in any batch: so no padding either,
         # which bfloat16 attention would not survive bit by bit.
-        self._equal_lengths = not self._static and has_quantised(model) and model.dtype == torch.bfloat16
+        is_quantised = any(isinstance(module, QuantisedLinear) for module in model.modules())
+        self._equal_lengths = not self._static and is_quantised and model.dtype == torch.bfloat16
         self._eager: Callable[..., Tensor] = self._hidden
         self._step = self._eager
         self._compiled: set[tuple[int, int]] = set()  # the rows and lengths that a compiled step was made for
@@ -121,15 +122,11 @@ class TorchEngine:
         return logits[self._tensor([number for group in groups.values() for number in group]).argsort()]
 
     def _forward_together(self, pieces: Sequence[Piece]) -> Tensor:
-        first = all(piece.start == 0 for piece in pieces)
+        first = all(piece.start == 0 for piece in pieces)  # all begin a row
         if not first:
             self._bring_to_front([piece.row for piece in pieces])
         order = sorted(range(len(pieces)), key=lambda number: self._slots[pieces[number].row])
-        hidden = self._forward_in_order([pieces[number] for number in order], first)  # (batch, n_embd)
-        return self._logits(hidden)[torch.tensor(order, device=hidden.device).argsort()]
-
-    def _forward_in_order(self, pieces: list[Piece], first: bool) -> Tensor:
-        """Return the last hidden states of pieces that are sorted by slot; `first` where all of them begin a row."""
+        pieces = [pieces[number] for number in order]
         width = max(len(piece.token_ids) for piece in pieces)
         ids = self._tensor([[*piece.token_ids, *[0] * (width - len(piece.token_ids))] for piece in pieces])
         ends = self._tensor([len(piece.token_ids) for piece in pieces])
@@ -143,7 +140,8 @@ class TorchEngine:
         equal = width == 1 and len({piece.start for piece in pieces}) == 1
         mask = None if first or equal else self._mask(positions)  # causality hides pads on the right from the others
         hidden = self._hidden(ids, positions.clamp(max=self.n_positions - 1), mask)
-        return hidden[torch.arange(len(pieces), device=ids.device), ends - 1]
+        last = hidden[torch.arange(len(pieces), device=ids.device), ends - 1]  # (batch, n_embd)
+        return self._logits(last)[self._tensor(order).argsort()]
 
     def _step_all(self, pieces: Sequence[Piece]) -> Tensor:
         """Run one token a row over every row there is: those without a piece write where nobody reads."""

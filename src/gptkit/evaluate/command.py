@@ -12,8 +12,7 @@ from gptkit.errors import GateFailed, GptkitError, UsageError
 from gptkit.evaluate.along import evaluate_along
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
-from gptkit.evaluate.gate.report import show_outcome
-from gptkit.evaluate.gate.verdicts import compare
+from gptkit.evaluate.gate.verdicts import compare, show_outcome
 from gptkit.evaluate.jobs import (
     Job,
     TaskSpec,

@@ -213,10 +213,10 @@ def evaluate_jobs(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> Eval
 
 def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
     """Return what the model gets for a task, by "task/protocol"."""
-    examples, found, values = job.examples.examples, {}, {}
+    examples, scored, results = job.examples.examples, {}, {}
     if by_likelihood := [protocol for protocol in job.protocols if isinstance(protocol, ScoredProtocol)]:
         banned = job.evaluation.banned(model.encoder) if job.evaluation and job.evaluation.banned else ()
-        scored = score_protocols(
+        found = score_protocols(
             by_likelihood,
             examples,
             model.encoder,
@@ -224,22 +224,22 @@ def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
             banned,
             tell=lambda line: model.warn_once(f"{job.name}: {line}"),
         )
-        found = {protocol.name: items for protocol, items in zip(by_likelihood, scored, strict=True)}
+        scored = {protocol.name: items for protocol, items in zip(by_likelihood, found, strict=True)}
     for protocol in job.protocols:
+        values = {}
         if isinstance(protocol, HeadProtocol):
-            found[protocol.name] = items = model.classify(protocol.task, examples)
+            items = model.classify(protocol.task, examples)
             values = task_metrics(protocol.task, items.columns["prediction"], items.columns["reference"])
         elif isinstance(protocol, GeneratedProtocol):
             generated = model.generate(protocol, examples)
-            found[protocol.name] = replace(protocol.items(examples, generated.texts), cut=generated.truncated)
+            items = replace(protocol.items(examples, generated.texts), cut=generated.truncated)
         elif isinstance(protocol, RuleProtocol):
-            found[protocol.name] = protocol.items(examples)
-    return {
-        f"{job.name}/{protocol.name}": result_of(
-            protocol, found[protocol.name], job.examples.sha256, _settings(protocol, model), values
-        )
-        for protocol in job.protocols
-    }
+            items = protocol.items(examples)
+        else:
+            items = scored[protocol.name]
+        settings = _settings(protocol, model)
+        results[f"{job.name}/{protocol.name}"] = result_of(protocol, items, job.examples.sha256, settings, values)
+    return results
 
 
 def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:

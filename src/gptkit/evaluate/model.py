@@ -48,7 +48,7 @@ class GeneratedTexts(NamedTuple):
 
     texts: list[Generated]
     truncated: int
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 class EvaluatedModel:
@@ -183,22 +183,25 @@ def generate_texts(
     check_settings(options)
     check_vocabulary(options, model.vocab_size)
     room = max(1, model.n_positions // 2, model.n_positions - options.max_new_tokens)
-    prompts, cut = _prompts(model, [protocol.prompt(example) for example in examples], room)
+    texts = [protocol.prompt(example) for example in examples]
+    encoded = [ids.tolist() for ids in encode_pieces(model.tokenizer, texts)]
+    unknown_id = model.tokenizer.unk_token_id
+    prompts = []
+    for text, ids in zip(texts, encoded, strict=True):
+        prompts.append(Prompt(text, ids[-room:], ids[-room:].count(unknown_id)))
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids))  # a group is padded to its longest
     generation = model.generate([prompts[place] for place in order], order, options, live=False)
     for event in generation:
         if event.finished:
             on_text(len(generation.drafts[event.row].token_ids))
-    texts = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
-    return GeneratedTexts([texts[place] for place in range(len(prompts))], cut, _notes(prompts, cut, room))
-
-
-def _prompts(model: TextModel, texts: Sequence[str], room: int) -> tuple[list[Prompt], int]:
-    """Return the last `room` tokens of each text, and how many have more."""
-    encoded = [ids.tolist() for ids in encode_pieces(model.tokenizer, texts)]
-    unknown = model.tokenizer.unk_token_id
-    prompts = [Prompt(text, ids[-room:], ids[-room:].count(unknown)) for text, ids in zip(texts, encoded, strict=True)]
-    return prompts, sum(len(ids) > room for ids in encoded)
+    written = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
+    cut, unknown = sum(len(ids) > room for ids in encoded), sum(prompt.unknown > 0 for prompt in prompts)
+    of, notes = f"of {len(prompts):,} prompts", []
+    if cut:
+        notes.append(f"{cut:,} {of} are longer than the context allows: cut at the left to {room:,} tokens")
+    if unknown:
+        notes.append(f"{unknown:,} {of} hold tokens that are unknown to the tokenizer")
+    return GeneratedTexts([written[place] for place in range(len(prompts))], cut, notes)
 
 
 def _generated(draft: Draft, options: TextModelOptions) -> Generated:
@@ -210,13 +213,3 @@ def _generated(draft: Draft, options: TextModelOptions) -> Generated:
         return Generated(draft.continuation.text, 0.0)
     mean = math.fsum(map(math.log, probabilities)) / len(probabilities)
     return Generated(draft.continuation.text, math.exp(mean))
-
-
-def _notes(prompts: Sequence[Prompt], cut: int, room: int) -> tuple[str, ...]:
-    of = f"of {len(prompts):,} prompts"
-    unknown = sum(prompt.unknown > 0 for prompt in prompts)
-    notes = {
-        f"{cut:,} {of} are longer than the context allows: cut at the left to {room:,} tokens": cut,
-        f"{unknown:,} {of} hold tokens that are unknown to the tokenizer": unknown,
-    }
-    return tuple(note for note, count in notes.items() if count)

@@ -84,7 +84,11 @@ class EvalResults:
             },
         }
         if items:
-            written["items"] = {key: _written(result.items) for key, result in self.results.items() if result.items}
+            written["items"] = {}
+            for key, result in self.results.items():
+                if result.items:
+                    columns = {name: [*map(_number, column.tolist())] for name, column in result.items.columns.items()}
+                    written["items"][key] = {"ids": list(result.items.ids), "columns": columns}
         return written
 
 
@@ -116,11 +120,6 @@ def eval_text(run: EvalResults, more: Mapping[str, Any] | None = None) -> str:
     dumps = functools.partial(json.dumps, sort_keys=True, allow_nan=False, separators=(",", ":"))
     lines = [f"{dumps(key)}: {dumps(written[key])}" for key in sorted(written)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _written(items: Items) -> dict[str, Any]:
-    columns = {name: [_number(value) for value in column.tolist()] for name, column in items.columns.items()}
-    return {"ids": list(items.ids), "columns": columns}
 
 
 def _number(value: float) -> float | int:

@@ -11,8 +11,7 @@ from gptkit.errors import UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.files import LAYER
-from gptkit.model_files.shape import MARKER_FIELDS
+from gptkit.model_files.shape import LAYER, MARKER_FIELDS
 from gptkit.tasks.formats import Markers
 
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import UsageError
 from gptkit.options import OutputOptions, option
+from gptkit.system.files import translate_os_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,11 +68,8 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
     start = time.perf_counter()
     tokenizer = _trained(options.tokenizer, corpus, console)
     seconds = time.perf_counter() - start
-    try:
+    with translate_os_errors("saving the tokenizer", fix="name another --out"):
         tokenizer.save_pretrained(options.out)
-    except OSError as error:
-        message = f"the tokenizer cannot be saved: {error.strerror or error}"
-        raise InputError(message, where=str(options.out), fix="name another --out") from error
     facts = {
         "tokenizer": options.tokenizer,
         "tokenizer_dir": options.out.absolute(),

@@ -18,10 +18,7 @@ from transformers.utils import logging
 
 from gptkit.errors import InputError, suggest
 from gptkit.model_files.shape import (
-    GELUS,
-    GPT2_SWITCHES,
     HEAD_FIELDS,
-    OPENAI_GPT_GELU,
     OWN_KEYS,
     SHARED_KEYS,
     SILENT_KEYS,
@@ -30,10 +27,13 @@ from gptkit.model_files.shape import (
     GPTShape,
     ids_outside,
     model_type,
+    translated,
+    unfit,
 )
 from gptkit.system.reading import read_json_object
 
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
+FOREIGN: dict[str, type[GPT2Config | OpenAIGPTConfig]] = {"gpt2": GPT2Config, "openai-gpt": OpenAIGPTConfig}
 
 
 @strict
@@ -91,12 +91,16 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
         raise InputError("auto_map asks to run code that lies with the model", where=where, fix="remove the key")
     if "quantization_config" in raw:
         raise InputError("the weights are quantised", where=where, fix="give the model before its quantisation")
-    parsers = {"gptkit": _parse_own, "gpt2": _parse_gpt2, "openai-gpt": _parse_openai_gpt}
-    if (kind := model_type(raw)) not in parsers:
-        raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=suggest(kind, parsers))
+    kind = model_type(raw)
+    if kind != "gptkit" and kind not in FOREIGN:
+        fix = suggest(kind, ["gptkit", *FOREIGN])
+        raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=fix)
     try:
         with quiet_transformers():
-            return parsers[kind](raw, where)
+            if kind == "gptkit":
+                return _parse_own(raw, where)
+            theirs = _known_config(raw)
+            return GPTConfig(**_shared(theirs), **translated({"model_type": kind, **vars(theirs)}, where))
     except (StrictDataclassError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[-1].strip().split(": ", 1)[-1]
         reason = re.sub(r"^Field '(\w+)' with value (.*) doesn't match any type in .*", r"\1 cannot be \2", reason)
@@ -116,24 +120,6 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
     return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
 
 
-def _parse_gpt2(raw: dict[str, Any], where: str) -> GPTConfig:
-    theirs = GPT2Config(**_known(raw, GPT2Config))
-    for key, needed in GPT2_SWITCHES.items():
-        if getattr(theirs, key) != needed:
-            raise _unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
-    if theirs.activation_function not in GELUS:
-        raise _unfit(f"activation_function {theirs.activation_function!r} has no counterpart", where)
-    activation = GELUS[theirs.activation_function]
-    return GPTConfig(**_shared(theirs), n_inner=theirs.n_inner, activation_function=activation)
-
-
-def _parse_openai_gpt(raw: dict[str, Any], where: str) -> GPTConfig:
-    theirs = OpenAIGPTConfig(**_known(raw, OpenAIGPTConfig))
-    if theirs.afn != OPENAI_GPT_GELU:
-        raise _unfit(f"afn {theirs.afn!r} has no counterpart", where)
-    return GPTConfig(**_shared(theirs), pre_norm=False)
-
-
 def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
     """Return transformers' configuration of a config.json of theirs: what describes the model, and nothing else.
 
@@ -141,9 +127,8 @@ def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
     """
     raw = read_json_object(path)
     parse_config(raw, str(path))
-    theirs = GPT2Config if model_type(raw) == "gpt2" else OpenAIGPTConfig
     with quiet_transformers():
-        return theirs(**_known(raw, theirs))
+        return _known_config(raw)
 
 
 def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
@@ -151,15 +136,16 @@ def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
     if config.pre_norm:
         return GPT2Config(**_shared(config), n_inner=config.n_inner, activation_function=config.activation_function)
     if config.n_inner not in (None, 4 * config.n_embd):
-        raise _unfit(f"n_inner = {config.n_inner}: openai-gpt knows only 4 * n_embd = {4 * config.n_embd}")
+        raise unfit(f"n_inner = {config.n_inner}: openai-gpt knows only 4 * n_embd = {4 * config.n_embd}")
     if config.activation_function != "gelu_new":
-        raise _unfit(f"activation_function {config.activation_function!r}: openai-gpt knows only tanh GELU")
+        raise unfit(f"activation_function {config.activation_function!r}: openai-gpt knows only tanh GELU")
     return OpenAIGPTConfig(**_shared(config))
 
 
-def _known(raw: dict[str, Any], theirs: type[PreTrainedConfig]) -> dict[str, Any]:
-    """Return the keys that are fields of their configuration; hub files carry many others."""
-    return {field.name: raw[field.name] for field in dataclasses.fields(theirs) if field.name in raw}
+def _known_config(raw: dict[str, Any]) -> GPT2Config | OpenAIGPTConfig:
+    """Return their configuration of the keys that are fields of it; hub files carry many others."""
+    theirs = FOREIGN[model_type(raw)]
+    return theirs(**{field.name: raw[field.name] for field in dataclasses.fields(theirs) if field.name in raw})
 
 
 def _shared(config: PreTrainedConfig) -> dict[str, Any]:
@@ -169,10 +155,6 @@ def _shared(config: PreTrainedConfig) -> dict[str, Any]:
         if isinstance(values[key], int) and not 0 <= values[key] < config.vocab_size:
             values[key] = None
     return values
-
-
-def _unfit(message: str, where: str | None = None) -> InputError:
-    return InputError(message, where=where or "config.json", fix="such a model cannot be converted")
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def _summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None) -> Tensor:
-        dtype = _product_dtype(hidden)
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         rows_dtype, weight_dtype = hidden.dtype, weight.dtype
         entries = len(weight)
         hidden, weight = hidden.to(dtype), _aligned(weight.to(dtype))  # (vocab and unused rows, n_embd)
@@ -61,7 +62,7 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)  # (token, n_embd)
         weight_gradient: Tensor | None = None  # (n_embd, vocab), added up in the weight's own precision
         total = torch.zeros((), device=hidden.device)
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(kind, enabled=False):
             for rows in _chunks(hidden, weight, CHUNK_ELEMENTS):
                 logits = hidden[rows] @ columns  # (chunk, vocab and unused columns)
                 logits[:, entries:] = -math.inf
@@ -106,11 +107,6 @@ def _transposed(matrix: Tensor) -> Tensor:
     In blocks, as torch copies one large transposed matrix with one thread alone.
     """
     return torch.cat([block.T for block in matrix.split(512)], dim=1)
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _aligned(weight: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transf
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files.files import (
-    LAYER,
     MATRIX,
     model_directory,
     model_presets,
@@ -33,7 +32,7 @@ from gptkit.model_files.files import (
     row_parts,
     weight_files,
 )
-from gptkit.model_files.shape import model_type, tensor_shapes
+from gptkit.model_files.shape import MISFIT_FIX, model_type, tensor_shapes
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.any_tokenizer import separator_id
@@ -41,8 +40,6 @@ from gptkit.text.tokenizers.any_tokenizer import separator_id
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
-
-MISFIT_FIX = "the weights do not belong to this config"
 
 
 def config_from(model: str, *, vocab_size: int) -> GPTConfig:
@@ -114,17 +111,11 @@ def read_directory(
         raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
     state = (read or read_safetensors)(directory)
     if model_type(raw) != "gptkit":
-        state = _from_hf(state)
+        state = {own: transposed(own, tensor) for name, tensor in state.items() if (own := own_name(name))}
     if head is GPTForCausalLM and config.format is not None:
         config = config.without_head()
         state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
-    return config, copied(checked(config, state, str(directory), head))
-
-
-def copied(state: State) -> State:
-    """Return tensors that no longer hang on their file: mapped ones would die with it if it were cut short."""
-    copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
-    return {name: copies[id(tensor)] for name, tensor in state.items()}
+    return config, checked(config, state, str(directory), head)
 
 
 def read_safetensors(directory: Path) -> State:
@@ -152,10 +143,16 @@ def read_safetensors(directory: Path) -> State:
 
 
 def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
-    """Return `state` with the tied head's weight; InputError for one that is missing, too many or damaged."""
+    """Return a copy of `state` with the tied head's weight; InputError for one that is missing, too many or damaged.
+
+    A copy, because mapped tensors would die with their file if it were cut short.
+    """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    expected = expected_shapes(config, state, where, head)
+    expected = tensor_shapes(config, state, where)  # without a model: one of absurd sizes could not even be built
+    if head is GPTDoubleHeadsModel:
+        outputs = config.num_labels or 1
+        expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
     for name, shape in expected.items():
         if name not in state:
             raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)
@@ -167,43 +164,12 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
             raise InputError(message, where=where, fix="give the model before its quantisation")
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
-    _refuse_not_finite(state, where)
-    return state
-
-
-def expected_shapes(
-    config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM
-) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of the head's state dict, without a model: one of absurd sizes could not even be built.
-
-    InputError where the file has another number of layers, before as many as the config says are listed.
-    """
-    layers = len({match[1] for name in state if (match := LAYER.match(name))})
-    if layers != config.n_layer:
-        message = f"n_layer is {config.n_layer:,}, the file has {layers:,} layers"
-        raise InputError(message, where=where, fix=MISFIT_FIX)
-    shapes = tensor_shapes(config)
-    if head is GPTDoubleHeadsModel:
-        outputs = config.num_labels or 1
-        shapes |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
-    return shapes
-
-
-def _refuse_not_finite(state: State, where: str) -> None:
-    """Raise InputError naming the tensor: not every path from weights to a result would show what they hold."""
-    for name, tensor in state.items():
+    for name, tensor in state.items():  # here: not every path from weights to a result would show what they hold
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
         if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
             raise not_finite(f"tensor {name} is", where)
-
-
-def _from_hf(theirs: State) -> State:
-    """Return our state dict from gpt2's or openai-gpt's, saved with or without the `transformer.` prefix."""
-    state: State = {}
-    for name, tensor in theirs.items():
-        if own := own_name(name):
-            state[own] = transposed(own, tensor)
-    return state
+    copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
+    return {name: copies[id(tensor)] for name, tensor in state.items()}
 
 
 def transposed(name: str, tensor: Tensor) -> Tensor:

@@ -90,16 +90,15 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
             return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
         if lm_positions is None:
             lm_positions = predicting_positions(extract, length)
-        predictions = auxiliary_predictions(hidden, input_ids, extract, lm_positions)
-        auxiliary = self._summed_lm_loss(*predictions, in_chunks=loss_only) / count
+        states, targets, weights = auxiliary_predictions(hidden, input_ids, extract, lm_positions)
+        if loss_only:
+            summed = lm_loss(states, self.lm_head.weight, targets, weights)
+        else:
+            nll = F.cross_entropy(self.lm_head(states).float(), targets, ignore_index=IGNORE, reduction="none")
+            summed = (nll * weights).sum()
+        auxiliary = summed / count
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
-
-    def _summed_lm_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor, *, in_chunks: bool) -> Tensor:
-        if in_chunks:
-            return lm_loss(hidden, self.lm_head.weight, targets, weights)
-        nll = F.cross_entropy(self.lm_head(hidden).float(), targets, ignore_index=IGNORE, reduction="none")
-        return (nll * weights).sum()
 
     def _classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""

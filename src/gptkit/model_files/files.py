@@ -17,7 +17,6 @@ SAFETENSORS, PYTORCH_BIN = "model.safetensors", "pytorch_model.bin"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 LARGEST_HEADER = 1_000_000  # bytes; a model of a thousand tensors has a hundred thousand
 MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")
-LAYER = re.compile(r"transformer\.h\.(\d+)\.")
 BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
 EMBEDDINGS = {"transformer.tokens_embed.": "transformer.wte.", "transformer.positions_embed.": "transformer.wpe."}
 
@@ -85,7 +84,11 @@ def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors, its shards or its parts; InputError without any, and for pickles: they can run code."""
     files = files_named(directory, SAFETENSORS) or row_parts(directory)
     for file in files:
-        _refuse_large_header(file)
+        with open(file, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+        if length > LARGEST_HEADER:  # it would fill the memory before it is understood
+            message = f"damaged: a header of {length:,} bytes"
+            raise InputError(message, where=str(file), fix="copy the file again")
     if files:
         return files
     pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
@@ -115,15 +118,6 @@ def _shards(index: Path) -> list[Path]:
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise InputError(f"{name!r} is no {suffix[1:]} file of this directory", where=str(index), fix="mend it")
     return [index.parent / name for name in names]
-
-
-def _refuse_large_header(file: Path) -> None:
-    """Refuse a header that would fill the memory before it is understood."""
-    with open(file, "rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-    if length > LARGEST_HEADER:
-        message = f"damaged: a header of {length:,} bytes"
-        raise InputError(message, where=str(file), fix="copy the file again")
 
 
 def row_parts(directory: Path) -> list[Path]:

@@ -3,10 +3,13 @@
 No `from __future__ import annotations` here: `strict` reads the field types as objects, not as strings.
 """
 
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from gptkit.errors import InputError
 
 Activation = Literal["gelu_new", "gelu"]
 Format = Literal["classification", "entailment", "similarity", "multiple-choice"]
@@ -107,6 +110,29 @@ SHARED_KEYS = OWN_KEYS - {  # what they call by the same name
 }
 
 
+def translated(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the fields of a GPTShape for what a gpt2 or openai-gpt calls by other names.
+
+    InputError for what has no counterpart, KeyError where its activation is not given.
+    """
+    if model_type(values) == "openai-gpt":
+        if values["afn"] != OPENAI_GPT_GELU:
+            raise unfit(f"afn {values['afn']!r} has no counterpart", where)
+        return {"pre_norm": False}
+    for key, needed in GPT2_SWITCHES.items():
+        if values.get(key, needed) is not needed:
+            raise unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
+    activation = values["activation_function"]
+    if activation not in GELUS:
+        raise unfit(f"activation_function {activation!r} has no counterpart", where)
+    return {"n_inner": values.get("n_inner"), "activation_function": GELUS[activation]}
+
+
+def unfit(message: str, where: str = "config.json") -> InputError:
+    """Return the error for a model of one family that the other cannot express."""
+    return InputError(message, where=where, fix="such a model cannot be converted")
+
+
 def model_type(raw: Mapping[str, Any]) -> str:
     """Return whose config.json this is; one that does not say is ours."""
     return str(raw.get("model_type", "gptkit"))
@@ -123,9 +149,20 @@ def ids_outside(raw: Mapping[str, Any], vocab_size: Any) -> Iterator[tuple[str, 
 
 # --- tensors ---
 
+LAYER = re.compile(r"transformer\.h\.(\d+)\.")
+MISFIT_FIX = "the weights do not belong to this config"
 
-def tensor_shapes(shape: GPTShape) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of GPTForCausalLM's state dict, in its order; matrices are (out, in)."""
+
+def tensor_shapes(shape: GPTShape, names: Collection[str], where: str) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of GPTForCausalLM's state dict, in its order; matrices are (out, in).
+
+    InputError where the `names` of the tensors at hand show another number of layers, before as many as the config
+    says are listed.
+    """
+    layers = len({match[1] for name in names if (match := LAYER.match(name))})
+    if layers != shape.n_layer:
+        message = f"n_layer is {shape.n_layer:,}, the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)
     width = shape.n_embd
     shapes: dict[str, tuple[int, ...]] = {
         "transformer.wte.weight": (shape.vocab_size, width),

@@ -30,7 +30,7 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
     size = options.tokens_per_step + length + evaluated
     ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
     train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[evaluated:], ids[:evaluated]))
-    run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation, notes=()))
+    run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation))
     choices, tokens = run.choose(), options.steps * options.tokens_per_step
 
     def passes_on(hardware: Hardware) -> tuple[int, int]:

@@ -86,10 +86,10 @@ def prepare_inputs(
     if is_tokenized:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
-        for note in text.notes if not for_plan else ():
-            say(note)
-        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises now if the text is too short
         tokens = len(text.train), len(text.validation)
+        if not for_plan:
+            say(f"{tokens[0]:,} training tokens and {tokens[1]:,} for validation, in {text.train.path.parent}")
+        TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises now if the text is too short
     else:
         tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)

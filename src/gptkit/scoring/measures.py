@@ -47,12 +47,11 @@ class RightOrWrong:
 
 @dataclass(frozen=True)
 class MeanOfItems:
-    """The same of a mean of per-item values (item,), such as the NLL of documents."""
+    """The same of a mean of per-item values (item,) that is better when higher, such as log-probabilities of texts."""
 
     baseline: ArrayLike
     present: ArrayLike
     floor: float
-    higher_is_better: bool
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,8 @@ class Mean(Statistic):
         return _error_of_mean(columns[self.column])
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
-        before, after = baseline[self.column], present[self.column]
-        if self.binary:
-            return RightOrWrong(before, after, floor)
-        return MeanOfItems(before, after, floor, higher_is_better=True)
+        kind = RightOrWrong if self.binary else MeanOfItems
+        return kind(baseline[self.column], present[self.column], floor)
 
 
 class Rate(Statistic):
@@ -138,7 +135,7 @@ class Rate(Statistic):
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         if self.perplexity:
             floor = math.log1p(floor / self.value(baseline))
-        return MeanOfItems(self._parts(baseline), self._parts(present), floor, higher_is_better=False)
+        return MeanOfItems(-self._parts(baseline), -self._parts(present), floor)
 
     def in_unit(self, drop: float, baseline: Columns) -> float:
         return float(self.value(baseline) * np.expm1(drop)) if self.perplexity else drop
@@ -302,10 +299,6 @@ def _perplexity(name: str, units: str | None, *, per_token: bool = False) -> Mea
     return Measure(name, statistic, "perplexity", _PERPLEXITY, False, relative=True, per_token=per_token)
 
 
-def _bits(name: str, units: str) -> Measure:
-    return Measure(name, Rate(units, perplexity=False), "bits", _BITS, higher_is_better=False)
-
-
 _CALIBRATION_ERROR = OfPairs(lambda values: resampling.calibration_error, columns=("confidence", "correct"))
 MEASURES = {
     measure.name: measure
@@ -314,8 +307,8 @@ MEASURES = {
         _perplexity("token_perplexity", "tokens", per_token=True),
         _perplexity("word_perplexity", "words"),
         _perplexity("perplexity", None),
-        _bits("bits_per_byte", "bytes"),
-        _bits("bits_per_character", "characters"),
+        Measure("bits_per_byte", Rate("bytes", perplexity=False), "bits", _BITS, higher_is_better=False),
+        Measure("bits_per_character", Rate("characters", perplexity=False), "bits", _BITS, higher_is_better=False),
         Measure("matthews", OfPairs(resampling.matthews_of, "matthews"), "correlation", _CORRELATION),
         Measure("f1", OfPairs(lambda values: resampling.f1_rows, "f1"), "percent", _SHARE),
         Measure("pearson", OfPairs(lambda values: resampling.pearson_rows, "pearson"), "correlation", _CORRELATION),

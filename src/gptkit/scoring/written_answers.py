@@ -1,26 +1,12 @@
-"""What evaluations of texts that a model writes have in common.
-
-Sentences and first lines; short answers against the accepted ones (SQuAD's normalisation, exact match, F1 over words,
-CoQA's several people); and the libraries of the extra `eval`, imported where they are used.
-"""
+"""What evaluations of texts that a model writes have in common: sentences, and the libraries of the extra `eval`."""
 
 from __future__ import annotations
 
 import importlib
 import re
-import string
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from gptkit.errors import UsageError
-from gptkit.scoring.protocols import Column, Generated
-from gptkit.text.examples import Example
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # What ends a sentence with the quotes and brackets that close with it, or a line end.
 _END = re.compile(r"""[.!?\u2026]+["'\u2019\u201d\u00bb)\]]*(?=\s|$)|\n""")
@@ -58,62 +44,6 @@ def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
         return True
     following = text[end.end() :].lstrip(" \t")[:1] if end.end() < len(text) else ""
     return following.islower()
-
-
-def normalised(answer: str) -> str:
-    """Return an answer in lower case without ASCII punctuation, articles and superfluous white space.
-
-    SQuAD's rule (Rajpurkar et al. 2016, section 6.1), which CoQA and Natural Questions' open form took over.
-    """
-    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, accepted: str) -> float:
-    """Return 1 where both are the same once normalised, else 0."""
-    return float(normalised(answer) == normalised(accepted))
-
-
-def token_f1(answer: str, accepted: str) -> float:
-    """Return the harmonic mean of precision and recall of the normalised words; two empty answers agree."""
-    given, wanted = normalised(answer).split(), normalised(accepted).split()
-    if not given or not wanted:
-        return float(given == wanted)
-    same = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * same / (len(given) + len(wanted))
-
-
-def max_over_references(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
-    """Return the score against the nearest accepted answer."""
-    return max(score(answer, reference) for reference in accepted)
-
-
-def leave_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
-    """Return the score as CoQA's official script takes it: the mean, over people, of the best among all the others.
-
-    So a model and a person, who cannot be compared with themselves, face equally many answers. An only answer counts
-    as it is.
-    """
-    if len(people) == 1:
-        return score(answer, people[0])
-    scores = [score(answer, person) for person in people]
-    others = (max(scores[:left] + scores[left + 1 :]) for left in range(len(scores)))
-    return sum(others) / len(scores)
-
-
-def turns(questions: Iterable[str], answers: Iterable[str]) -> str:
-    """Return questions and answers as lines of a prompt."""
-    return "".join(f"Q: {question}\nA: {answer}\n" for question, answer in zip(questions, answers, strict=True))
-
-
-def answer_column(
-    score: Callable[[str, Sequence[str]], float], examples: Sequence[Example], texts: Sequence[Generated], field: int
-) -> Column:
-    """Return the score of each text's first line against the accepted answers in a field of its example."""
-    scores = [
-        score(text.text.split("\n", 1)[0].strip(), tuple(example.fields[field]))
-        for example, text in zip(examples, texts, strict=True)
-    ]
-    return np.array(scores, dtype=np.float64)
 
 
 def import_extra(module: str, package: str) -> Any:

@@ -27,12 +27,11 @@ LARGEST_YAML = 1_000_000
 DEEPEST_YAML = 20  # a list in a list in a list ...
 CURE_YAML = "write `key: value` lines"
 _MEND = "mend the file, or fetch it again"
+_CHECK = "check the path"
 
 
 @contextmanager
-def translate_read_errors(
-    path: Path, *, fix: str = "check the path", error: type[GptkitError] = InputError
-) -> Iterator[None]:
+def translate_read_errors(path: Path, *, fix: str = _CHECK, error: type[GptkitError] = InputError) -> Iterator[None]:
     """Turn what the operating system and gzip raise while reading into one error; `fix` is for a missing file."""
     where = str(path)
     try:
@@ -63,33 +62,24 @@ def translate_parquet_errors(where: str) -> Iterator[None]:
         raise InputError(message, where=where, fix="write or fetch it again") from None
 
 
-def require_regular(
-    path: Path,
-    fix: str = "save the text to a file and name that",
-    error: type[GptkitError] = InputError,
-    *,
-    missing: str = "check the path",
-) -> int:
+def require_regular(path: Path, fix: str = "save the text to a file and name that") -> int:
     """Return the size of a file; refuse directories, FIFOs, sockets and devices: opening a FIFO would wait forever."""
-    with translate_read_errors(path, fix=missing, error=error):
+    with translate_read_errors(path):
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise error("not a regular file", where=str(path), fix=fix)
+        raise InputError("not a regular file", where=str(path), fix=fix)
     return status.st_size
 
 
 def read_text(
-    path: Path,
-    what: str,
-    *,
-    most: int,
-    fix: str,
-    missing: str = "check the path",
-    error: type[GptkitError] = InputError,
+    path: Path, what: str, *, most: int, fix: str, missing: str = _CHECK, error: type[GptkitError] = InputError
 ) -> str:
     """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes."""
     with translate_read_errors(path, fix=missing, error=error):
-        if require_regular(path, fix, error, missing=missing) > most:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise error("not a regular file", where=str(path), fix=fix)
+        if status.st_size > most:
             raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
         raw = path.read_bytes()
     try:

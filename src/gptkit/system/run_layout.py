@@ -113,20 +113,16 @@ def defect(path: Path, *, files: str = "") -> str | None:
             return f"{MANIFEST} is damaged"
         if body["schema"] != SCHEMA:
             return f"{written_by(path)} wrote it as {body['schema']}, this version reads {SCHEMA}"
-        records = [FileRecord(**record) for record in body["files"] if record["name"].startswith(files)]
-        return next(filter(None, (_file_defect(path, record) for record in records)), None)
+        for record in (FileRecord(**record) for record in body["files"] if record["name"].startswith(files)):
+            file = path / Path(record.name).name
+            if not file.is_file():
+                return f"{record.name} is missing"
+            if file.stat().st_size != record.size:
+                return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
+            if record_of(file) != record:
+                return f"{record.name} differs from its sha256"
     except OSError as error:
         return f"{error.strerror}: {error.filename}"
-
-
-def _file_defect(path: Path, record: FileRecord) -> str | None:
-    file = path / Path(record.name).name
-    if not file.is_file():
-        return f"{record.name} is missing"
-    if file.stat().st_size != record.size:
-        return f"{record.name} has {file.stat().st_size} bytes instead of {record.size}"
-    if record_of(file) != record:
-        return f"{record.name} differs from its sha256"
     return None
 
 

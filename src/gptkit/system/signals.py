@@ -52,15 +52,12 @@ class SignalWatch:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in handled_signals()}
             if os.name != "nt":  # where only a socket can be written to
-                self._attend()
+                self._pipe = os.pipe()
+                os.set_blocking(self._pipe[1], False)
+                self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+                arguments = (self._pipe[0], frozenset(self._previous))
+                threading.Thread(target=self._acknowledge, args=arguments, daemon=True).start()
         return self
-
-    def _attend(self) -> None:
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        arguments = (self._pipe[0], frozenset(self._previous))
-        threading.Thread(target=self._acknowledge, args=arguments, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._on_signal = lambda number: None  # it may raise, which is too late here

@@ -34,12 +34,12 @@ class Convention:
 
     def retokenize(self, text: str) -> str:
         """Return written text with the tokens of the corpus set apart."""
-        return "\n".join(_applied(self.split, line) for line in text.split("\n"))
+        return "\n".join(applied(self.split, line) for line in text.split("\n"))
 
     def _detokenized(self, line: str) -> str:
         if _MARK in line:
             return line
-        marked = _applied(self.join, line)
+        marked = applied(self.join, line)
         written = self._written(marked)
         if self.retokenize(written) == line:
             return written
@@ -64,17 +64,17 @@ class Convention:
         return self.retokenize(self._written(_MARK.join(tokens)) + behind) == " ".join(tokens) + behind
 
     def _written(self, marked: str) -> str:
-        return _applied(self.write, marked).replace(_MARK, "")
+        return applied(self.write, marked).replace(_MARK, "")
 
 
-def _applied(rows: Rows, line: str) -> str:
-    for pattern, replacement in rows:
-        line = pattern.sub(replacement, line)
-    return line
+def applied(rules: Rows, text: str) -> str:
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
 
 
-def _rows(*rows: tuple[str, str]) -> Rows:
-    return tuple((re.compile(pattern), replacement) for pattern, replacement in rows)
+def rows(*patterns: tuple[str, str]) -> Rows:
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in patterns)
 
 
 # What a full stop belongs to: J. U.S. e.g. Mr. and the months and states of newspapers.
@@ -91,7 +91,7 @@ _STOP = rf"(?<!\S)(?!(?:{_ABBREVIATED})\.(?!\S))(\S*[^\s.])\.(?!\S)"
 _WORD = r"[\w>]"  # the end of a word, <unk> among them
 _CLITIC = "(?i:s|t|d|m|re|ve|ll)(?!\\w)"
 
-_JOIN_MOSES = _rows(
+_JOIN_MOSES = rows(
     (r"(?<=\d) : (?=\d)", f"{_MARK}:{_MARK}"),
     (r" (?=[,.;:!?](?!\S))", _MARK),
     (r"(?<!\S)([(\[{]) ", rf"\1{_MARK}"),
@@ -104,7 +104,7 @@ _JOIN_MOSES = _rows(
     (r"(?<=\d) (?=%)", _MARK),
     (rf"(?<={_WORD}) / (?=[\w<])", f"{_MARK}/{_MARK}"),
 )
-_SPLIT_MOSES = _rows(
+_SPLIT_MOSES = rows(
     (r'(?<=\S)([()\[\]{}";:!?])', r" \1"),
     (r'([()\[\]{}";:!?])(?=\S)', r"\1 "),
     (r"(?<=\d)(,)(?!\d)(?=.|$)|(?<=[^\s\d@])(,)", r" \1\2"),
@@ -125,7 +125,7 @@ ONE_BILLION_WORDS = Convention(join=_JOIN_MOSES, write=(), split=_SPLIT_MOSES)
 
 # WikiText-2 and WikiText-103: `19 @.@ 5 % ( Moses 's )` becomes `19.5% (Moses's)`.
 WIKITEXT = Convention(
-    join=_rows(
+    join=rows(
         (r"(?<=\S) @([-,.])@ (?=\S)", rf"{_MARK}@\1@{_MARK}"),
         (r"(?<==) (?==)", _MARK),
         (r"(?<=\d) – (?=\d)", f"{_MARK}–{_MARK}"),
@@ -133,8 +133,8 @@ WIKITEXT = Convention(
         (r"(?<=°) (?=[CF](?!\S))", _MARK),
     )
     + _JOIN_MOSES,
-    write=_rows((rf"{_MARK}@([-,.])@{_MARK}", r"\1")),
-    split=_rows(
+    write=rows((rf"{_MARK}@([-,.])@{_MARK}", r"\1")),
+    split=rows(
         (r"(?<=\d)([.,])(?=\d|<unk>)|(?<=<unk>)([.,])(?=\d)", r" @\1\2@ "),
         (r"(?<==)(?==)", " "),
         (r"(?<=\d)–(?=\d)", " – "),
@@ -142,14 +142,14 @@ WIKITEXT = Convention(
         (r"°(?=\S)", "° "),
     )
     + _SPLIT_MOSES
-    + _rows((r"(?<=[^\s@-])-(?=[^\s@-])", " @-@ ")),
+    + rows((r"(?<=[^\s@-])-(?=[^\s@-])", " @-@ ")),
 )
 
 _BRACKETS = ("-LRB-", "("), ("-LSB-", "["), ("-LCB-", "{"), ("-RRB-", ")"), ("-RSB-", "]"), ("-RCB-", "}")
 
 # "`` I do n't , '' he said ." becomes `"I don't," he said.`.
 TREEBANK = Convention(
-    join=_rows(
+    join=rows(
         (r" (?=[,.;:?!](?!\S))", _MARK),
         (r"(?<!\S)(``?|-L[RSC]B-) (?=\S)", rf"\1{_MARK}"),
         (r"(?<=\S) (?=(?:''?|-R[RSC]B-)(?!\S))", _MARK),
@@ -160,13 +160,13 @@ TREEBANK = Convention(
         (r"(?<=[$#]) (?=[\dN])", _MARK),
         (r"(?<=[\dN]) (?=%)", _MARK),
     ),
-    write=_rows(
+    write=rows(
         (rf"(?<!\S)``{_MARK}|{_MARK}''(?!\S)", '"'),
         (rf"(?<!\S)`{_MARK}", "'"),
         *((re.escape(name) + _MARK, bracket) for name, bracket in _BRACKETS[:3]),
         *((_MARK + re.escape(name), bracket) for name, bracket in _BRACKETS[3:]),
     ),
-    split=_rows(
+    split=rows(
         (r'(?<![^\s(\[{])"(?=\S)', "`` "),
         (r'(?<=\S)"', " ''"),
         *((rf"{re.escape(bracket)}(?=\S)", f"{name} ") for name, bracket in _BRACKETS[:3]),

@@ -31,6 +31,7 @@ from gptkit.tasks.task import KeyedRows, Kind
 from gptkit.text.examples import Example
 
 FileSet = tuple[str, ...]  # files that belong together; * stands for anything, / parts folders, or ends a folder's name
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
 JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
@@ -137,7 +138,8 @@ class Table:
 def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
     """Return the rows of a file, or of a folder that `kind` reads."""
     if kind in ("tsv", "csv"):
-        rows = _tab_separated(path) if kind == "tsv" else _comma_separated(path)
+        tabbed = ((f"{path}:{number}", text.split("\t")) for number, text in lines(path))
+        rows = tabbed if kind == "tsv" else _comma_separated(path)
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
             raise _empty(where)
@@ -177,7 +179,7 @@ def checked_text(value: Any, name: str, where: str) -> str:
         raise InputError(f"{name!r} is {quoted(value)}, not a text", where=where, fix="give a text, or drop the row")
     if not value or value.isspace():
         raise InputError(f"the text {name!r} is empty", where=where, fix="fill it in, or drop the row")
-    if "\0" in value or not (value.isascii() or _encodes(value)):
+    if "\0" in value or (not value.isascii() and _SURROGATE.search(value)):
         fix = "mend or drop the row"
         raise InputError(f"{name!r} holds a NUL or a lone surrogate, which is no text", where=where, fix=fix)
     return value
@@ -188,15 +190,7 @@ def quoted(value: Any) -> str:
     return repr(value)[:60] if value is not None else "missing"
 
 
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def refuse_repeated_examples(examples: Sequence[Example]) -> None:
+def refuse_duplicates(examples: Sequence[Example]) -> None:
     """Raise InputError where two examples have one identifier, by which two evaluations of them are paired."""
     seen: dict[str, str] = {}
     for example in examples:
@@ -249,11 +243,6 @@ def _decoded(raw: bytes, where: str) -> str:
 
 def _empty(where: str) -> InputError:
     return InputError("the file is empty", where=where, fix="fetch or write it again")
-
-
-def _tab_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, text in lines(path):
-        yield f"{path}:{number}", text.split("\t")
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,16 +66,16 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
 
 def zero_shot(task: Task, split: str, about: str, *protocols: Protocol) -> Evaluation:
     """Return the evaluation of a split of a task, whose files and hub are the task's own."""
-    load = partial(_load_labelled, task, split)
+
+    def load(data: str | None) -> Loaded:
+        found = load_examples(task, split, data)
+        unlabelled = next((example for example in found.examples if example.label is None), None)
+        if unlabelled is not None:
+            where = unlabelled.where
+            raise InputError(f"no labels in {task.name}'s {split}", where=where, fix="give the labelled file")
+        return found
+
     return Evaluation(task.name, f"{about} ({split})", task.data, load, protocols, size=task.sizes.get(split))
-
-
-def _load_labelled(task: Task, split: str, data: str | None) -> Loaded:
-    found = load_examples(task, split, data)
-    unlabelled = next((example for example in found.examples if example.label is None), None)
-    if unlabelled is not None:
-        raise InputError(f"no labels in {task.name}'s {split}", where=unlabelled.where, fix="give the labelled file")
-    return found
 
 
 def _names_of(task: Task, split: str) -> str:
@@ -89,18 +88,15 @@ def _names_of(task: Task, split: str) -> str:
 def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
     """Return the first form of a split whose files are there, the authors' before the generic ones."""
     files.require_folder(folder)
-    sources = [*task.splits[split], *_generic_sources(split)]
+    base, _, side = split.partition("-")
+    joints = ("-", "_") if side else ("",)
+    stems = [stem + joint + side for stem in (base, *OTHER_STEMS.get(base, ())) for joint in joints]
+    generic = [Source((f"{stem}.{kind}",), kind) for stem in stems for kind in KINDS]
+    sources = [*task.splits[split], *generic]
     found = files.first_whole(files.roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
     if found is None:
         raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
     return sources[found[0]], found[1]
-
-
-def _generic_sources(split: str) -> Iterator[Source]:
-    base, _, side = split.partition("-")
-    for stem in (base, *OTHER_STEMS.get(base, ())):
-        for joint in ("-", "_") if side else ("",):
-            yield from (Source((f"{stem}{joint}{side}.{kind}",), kind) for kind in KINDS)
 
 
 def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list[str]]:
@@ -109,7 +105,13 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like the task's own or like
     the format's fields.
     """
-    hub = _hub_source(task, name)
+    path, _, configuration = name.removeprefix("hf:").partition(":")
+    hub = task.hub
+    if path:
+        hub = replace(hub or HubSource("", None, None), path=path, configuration=configuration or None)
+    if hub is None:
+        fix = f"give --data DIR with its files from {task.data}"
+        raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
     if split not in hub.splits:
         fix = f"it has {', '.join(hub.splits)}"
         raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
@@ -119,17 +121,6 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     batches = rows.with_format("arrow").iter(batch_size=4096)
     table = Table(tuple(rows.column_names), f"{place}:1", files.arrow_rows(place, batches), keyed=True)
     return table_examples(replace(task, hub=hub), split, Source((), "parquet"), table)
-
-
-def _hub_source(task: Task, name: str) -> HubSource:
-    path, _, configuration = name.removeprefix("hf:").partition(":")
-    if path:
-        own = task.hub or HubSource("", None, None)
-        return replace(own, path=path, configuration=configuration or None)
-    if task.hub is None:
-        fix = f"give --data DIR with its files from {task.data}"
-        raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
-    return task.hub
 
 
 def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path]) -> tuple[list[Example], list[str]]:
@@ -231,7 +222,12 @@ def _field(
         return _choices(row[at[column]], column, where, choices)
     shown = column if isinstance(column, str) else name
     text = files.checked_text(row[at[column]], shown, where)
-    return _replaced(text, shown, columns, where) if name == "question" and columns.replace else text
+    if name != "question" or not columns.replace:
+        return text
+    if text not in columns.replace:
+        fix = f"write one of {', '.join(columns.replace)}"
+        raise InputError(f"unknown {shown} {text[:60]!r}", where=where, fix=fix)
+    return columns.replace[text]
 
 
 def _choices(found: Any, column: Column, where: str, expected: int | None) -> tuple[str, ...]:
@@ -242,13 +238,6 @@ def _choices(found: Any, column: Column, where: str, expected: int | None) -> tu
         fix = f"every example needs {expected}"
         raise InputError(f"{len(found)} choices, where {expected} belong", where=where, fix=fix)
     return tuple([files.checked_text(choice, f"choice {i + 1}", where) for i, choice in enumerate(found)])
-
-
-def _replaced(text: str, name: str, columns: Columns, where: str) -> str:
-    if text not in columns.replace:
-        fix = f"write one of {', '.join(columns.replace)}"
-        raise InputError(f"unknown {name} {text[:60]!r}", where=where, fix=fix)
-    return columns.replace[text]
 
 
 def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
@@ -299,11 +288,8 @@ def _wanted(task: Task, table: Table) -> list[str]:
         return [*FORMAT_FIELDS[task.format]]
     if table.keyed and "choice1" not in table.names:
         return ["context", "choices"]
-    return ["context", *(f"choice{i + 1}" for i in range(task.choices or max(2, _numbered_choices(table))))]
-
-
-def _numbered_choices(table: Table) -> int:
-    return sum(re.fullmatch(r"choice[1-9]\d*", name, re.ASCII) is not None for name in table.names)
+    numbered = [name for name in table.names if re.fullmatch(r"choice[1-9]\d*", name, re.ASCII)]
+    return ["context", *(f"choice{i + 1}" for i in range(task.choices or max(2, len(numbered))))]
 
 
 def _generic_columns(task: Task, table: Table) -> Columns | None:

@@ -25,7 +25,6 @@ Target = Literal["class", "choice", "score", "soft-score"]
 Kind = Literal["tsv", "csv", "jsonl", "parquet"]
 KINDS: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # of generic files
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
-BEST_BEFORE_GPT1 = "best published before GPT-1"
 BINARY = ("0", "1")  # how many files spell two labels
 Column = str | int  # by its name, or by its place in a file without a header
 KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # each with its place, "file:line"
@@ -185,8 +184,15 @@ def gpt1(measure: str, percent: float, table: int) -> Published:
     return Published("GPT-1", measure, percent / 100, f"GPT-1 paper, table {table}")
 
 
-def best_before_gpt1(accuracy: float, source: str) -> tuple[Published, ...]:
-    return (Published(BEST_BEFORE_GPT1, "accuracy", accuracy, source),)
+def gpt2(measure: str, *values: float) -> tuple[Published, ...]:
+    """Return the figures of the GPT-2 paper's table 3: those of its sizes, and perhaps the best before it."""
+    models = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
+    figures = zip(models, values, strict=False)
+    return tuple(Published(model, measure, value, "GPT-2 paper, table 3") for model, value in figures)
+
+
+def best_before_gpt1(value: float, source: str, measure: str = "accuracy") -> tuple[Published, ...]:
+    return (Published("best published before GPT-1", measure, value, source),)
 
 
 def ablation(full: float, no_pretraining: float, no_aux: float) -> dict[str, float]:

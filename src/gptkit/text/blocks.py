@@ -54,7 +54,6 @@ class PreparedText:
 
     train: TokenStream
     validation: TokenStream
-    notes: tuple[str, ...]  # lines for the log
 
 
 def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PreparedText:
@@ -66,8 +65,7 @@ def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PreparedText:
     if len(validation) < 2:
         message = f"the validation text has {len(validation)} token(s), nothing to predict"
         raise InputError(message, where="--validation", fix="hold out a larger fraction, or name a file")
-    note = f"{len(train):,} training tokens and {len(validation):,} for validation, in {train.path.parent}"
-    return PreparedText(train, validation, (note,))
+    return PreparedText(train, validation)
 
 
 def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase) -> TokenStream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from gptkit.decoding.engines import NativeUnavailableError
+from gptkit.decoding.engines import NativeUnavailableError, Quantize
 from gptkit.decoding.native.engine import NativeEngine, WeightFormat
 from gptkit.decoding.native.library import find_c_compiler
 from gptkit.decoding.native.tokenizer import read_tokenizer
@@ -18,15 +18,15 @@ from gptkit.decoding.native.weights import map_weights
 __all__ = ["c_compiler", "open_engine", "read_tokenizer"]
 
 
-def open_engine(directory: Path, precision: str, quantize: str) -> NativeEngine | None:
+def open_engine(directory: Path, precision: str, quantize: Quantize) -> NativeEngine | None:
     """Return the engine of the model in a directory; NativeUnavailableError where it cannot be had on this machine."""
     mapped = map_weights(directory)
     if mapped is None:
         return None
     shape, weights = mapped
-    formats: dict[str, WeightFormat] = {"int8": "int8", "int4": "int4"}
-    weight_format = formats.get(quantize, "bf16" if precision == "bf16" else "fp32")
-    return NativeEngine(shape, weights, weight_format=weight_format, bf16=precision == "bf16")
+    bf16 = precision == "bf16"
+    floats: WeightFormat = "bf16" if bf16 else "fp32"
+    return NativeEngine(shape, weights, weight_format=floats if quantize == "none" else quantize, bf16=bf16)
 
 
 def c_compiler() -> str | None:

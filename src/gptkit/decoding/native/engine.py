@@ -52,8 +52,7 @@ class NativeEngine:
         self._kept: list[np.ndarray] = []  # what C holds pointers to
         self._model = self._describe(weights, weight_format)
         self._cache, self._buffers = Cache(), Buffers()  # `open` makes them
-        self._cache_arrays: list[np.ndarray] = []
-        self._buffer_arrays: list[np.ndarray] = []
+        self._opened: list[np.ndarray] = []  # what these two point to
         self._tokens = 0
 
     def open(self, rows: int, length: int) -> None:
@@ -63,10 +62,15 @@ class NativeEngine:
         dtype = np.uint16 if self._bf16 else np.float32
         per_head = shape.n_layer * rows * shape.n_head * capacity
         keys, values = np.zeros(per_head * head_dim, dtype), np.zeros(per_head * _padded(head_dim, TILE), dtype)
-        self._cache_arrays = [keys, values]
         self._cache = Cache(rows, capacity, _address(keys), _address(values))
-        self._tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
-        self._buffers, self._buffer_arrays = self._make_buffers(self._tokens, capacity)
+        self._tokens = tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
+        widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
+        floats = [np.zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
+        tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
+        scratch_size = self._library.gpt_scratch_size(self._model, capacity)
+        buffers: list[np.ndarray] = [*floats, tiles, np.zeros(self._threads * scratch_size, np.float32)]
+        self._buffers = Buffers(*map(_address, buffers), scratch_size)
+        self._opened = [keys, values, *buffers]
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
@@ -158,10 +162,8 @@ class NativeEngine:
             quantise = self._library.gpt_to_int8
         else:
             width = _padded(inputs, BLOCK)
-            codes, scales = (
-                np.empty((outputs, width // 2), np.uint8),
-                np.empty((outputs, width // INT4_GROUP), np.uint16),
-            )
+            codes = np.empty((outputs, width // 2), np.uint8)
+            scales = np.empty((outputs, width // INT4_GROUP), np.uint16)
             quantise = self._library.gpt_to_int4
         quantise(_address(weight), outputs, inputs, _address(codes), _address(scales), self._threads)
         return codes, scales
@@ -182,16 +184,6 @@ class NativeEngine:
         array = np.ascontiguousarray(array)
         self._kept.append(array)
         return _address(array)
-
-    def _make_buffers(self, tokens: int, capacity: int) -> tuple[Buffers, list[np.ndarray]]:
-        shape = self._shape
-        widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
-        floats = [np.zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
-        tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
-        scratch_size = self._library.gpt_scratch_size(self._model, capacity)
-        scratch = np.zeros(self._threads * scratch_size, np.float32)
-        arrays: list[np.ndarray] = [*floats, tiles, scratch]
-        return Buffers(*map(_address, arrays), scratch_size), arrays
 
 
 LAYER_PARTS = {  # fields of the C struct and the modules of a block

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import json
 import os
 import platform
 import shlex
@@ -23,7 +21,7 @@ from typing import Any
 
 from gptkit.decoding.engines import NativeUnavailableError
 from gptkit.errors import GptkitError
-from gptkit.system.cache import cache_directory, cached_file
+from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 
 FOLDER = Path(__file__).parent
@@ -34,52 +32,50 @@ NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 
 
+def fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
+    """Return fields of one type for a struct's `_fields_`."""
+    return [(name, kind) for name in names]
+
+
 class Matrix(ctypes.Structure):
-    _fields_ = [
-        *[(name, c_int32) for name in ("format", "outputs", "inputs")],
-        *[(name, c_void_p) for name in ("weights", "scales", "bias")],
-    ]
+    _fields_ = fields(c_int32, "format", "outputs", "inputs") + fields(c_void_p, "weights", "scales", "bias")
 
 
 class Layer(ctypes.Structure):
     _fields_ = [
-        *[(name, Matrix) for name in ("attention", "attention_out", "mlp", "mlp_out")],
-        *[(name, c_void_p) for name in ("norm_1", "norm_1_bias", "norm_2", "norm_2_bias")],
+        *fields(Matrix, "attention", "attention_out", "mlp", "mlp_out"),
+        *fields(c_void_p, "norm_1", "norm_1_bias", "norm_2", "norm_2_bias"),
     ]
 
 
 class Model(ctypes.Structure):
     _fields_ = [
-        *[(name, c_int32) for name in ("n_layer", "n_head", "n_embd", "n_inner", "vocab_size")],
-        *[(name, c_int32) for name in ("pre_norm", "activation", "bf16", "threads")],
+        *fields(c_int32, "n_layer", "n_head", "n_embd", "n_inner", "vocab_size"),
+        *fields(c_int32, "pre_norm", "activation", "bf16", "threads"),
         ("epsilon", c_float),
-        *[(name, Matrix) for name in ("tokens", "positions", "head")],
+        *fields(Matrix, "tokens", "positions", "head"),
         ("layers", POINTER(Layer)),
-        *[(name, c_void_p) for name in ("norm", "norm_bias")],
+        *fields(c_void_p, "norm", "norm_bias"),
     ]
 
 
 class Cache(ctypes.Structure):
-    _fields_ = [
-        *[(name, c_int32) for name in ("rows", "capacity")],
-        *[(name, c_void_p) for name in ("keys", "values")],
-    ]
+    _fields_ = fields(c_int32, "rows", "capacity") + fields(c_void_p, "keys", "values")
 
 
 class CPiece(ctypes.Structure):
-    _fields_ = [(name, c_int32) for name in ("row", "start", "length", "wanted")]
+    _fields_ = fields(c_int32, "row", "start", "length", "wanted")
 
 
 class Buffers(ctypes.Structure):
     _fields_ = [
-        *[(name, c_void_p) for name in ("hidden", "normed", "attention", "attended", "inner", "tiles", "scratch")],
+        *fields(c_void_p, "hidden", "normed", "attention", "attended", "inner", "tiles", "scratch"),
         ("scratch_size", c_int64),
     ]
 
 
-STRUCTS = (POINTER(Model), POINTER(Cache), POINTER(Buffers), POINTER(CPiece))
 SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the arguments'
-    "gpt_forward": (None, *STRUCTS, c_int32, c_void_p, c_void_p),
+    "gpt_forward": (None, *map(POINTER, (Model, Cache, Buffers, CPiece)), c_int32, c_void_p, c_void_p),
     "gpt_scratch_size": (c_int64, POINTER(Model), c_int64),
     "gpt_to_bf16": (None, c_void_p, c_int64, c_void_p, c_int32),
     "gpt_to_int8": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
@@ -106,7 +102,10 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         seconds = time.perf_counter() - began
         return {"compiler": compiler}
 
-    path = cache_directory() / "native" / f"{_key(compiler)}.so"
+    # A name for what this compiler makes of the source on this processor.
+    stat = os.stat(os.path.realpath(compiler[0]))
+    sources = [source.read_text(encoding="utf-8") for source in sorted(FOLDER.glob("*.[ch]"))]
+    path = cache_path("native", ".so", sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor())
     try:
         cached_file(path, write, need=lambda file: file.size)
         return _load(path), seconds
@@ -138,14 +137,6 @@ def find_c_compiler() -> list[str] | None:
         if path := shutil.which(command[0]):
             return [path, *command[1:]]
     return None
-
-
-def _key(compiler: list[str]) -> str:
-    """Return a name for what this compiler makes of the source on this processor."""
-    stat = os.stat(os.path.realpath(compiler[0]))
-    sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]"))]
-    facts = [sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor()]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 def _processor() -> list[str]:

@@ -93,30 +93,26 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     special_tokens = {role: config[role] for role in SPECIAL_TOKENS if config.get(role) is not None}
     if "eos_token" not in special_tokens and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's do not say so
         special_tokens |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    if not _is_plain(backend, special_tokens.values()) or not _is_idle(config, backend, folder):
+    if not _is_understood(backend, special_tokens.values(), config, folder):
         return None
     tokenizer = LightTokenizer(backend, special_tokens, str(folder))
     return None if id_beyond(tokenizer) else tokenizer
 
 
-def _is_plain(backend: Tokenizer, special_tokens: Collection[Any]) -> bool:
-    """Tell whether this is neither GPT-1's vocabulary nor one that transformers would change as it loads it."""
-    if backend.token_to_id(NEWLINE_TOKEN) is not None or backend.get_vocab_size() > LARGEST:
+def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether transformers would neither change this vocabulary as it loads it, nor do more than it says."""
+    is_gpt1 = backend.token_to_id(NEWLINE_TOKEN) is not None
+    if is_gpt1 or backend.get_vocab_size() > LARGEST or backend.padding is not None or backend.truncation is not None:
         return False
-    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    if not all(isinstance(token, str) and token in special for token in special_tokens):
+    decoder = backend.get_added_tokens_decoder()
+    special = {token.content for token in decoder.values() if token.special}
+    if not all(isinstance(token, str) and token in special for token in named):
         return False
-    return backend.padding is None and backend.truncation is None
-
-
-def _is_idle(config: Mapping[str, Any], backend: Tokenizer, folder: Path) -> bool:
-    """Tell whether the settings beside special tokens change nothing."""
     if ADDED_TOKENS not in config and any((folder / name).exists() for name in OLD_FILES):
         return False
     if any(config.get(name) for name in NO_EXTRA_TOKENS):
         return False
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    decoder = backend.get_added_tokens_decoder()
     added = {str(id): {flag: getattr(token, flag) for flag in flags} for id, token in decoder.items()}
     known = {*IDLE_SETTINGS, *SPECIAL_TOKENS, *NO_EXTRA_TOKENS, ADDED_TOKENS}
     return config.keys() <= known and config.get(ADDED_TOKENS, added) == added

@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from gptkit.errors import InputError
-from gptkit.model_files.files import LAYER, MATRIX, own_name, weight_files
+from gptkit.model_files.files import MATRIX, own_name, weight_files
 from gptkit.model_files.shape import (
-    GELUS,
-    GPT2_SWITCHES,
-    OPENAI_GPT_GELU,
     OWN_KEYS,
     SHARED_KEYS,
     SILENT_KEYS,
@@ -31,6 +28,7 @@ from gptkit.model_files.shape import (
     ids_outside,
     model_type,
     tensor_shapes,
+    translated,
 )
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
@@ -39,7 +37,7 @@ Arrays = dict[str, NDArray[Any]]
 
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bf16: its bits
 CLASSIFIER = "score."
-ROWS_AT_ONCE = 128
+COLUMNS_AT_ONCE = 128
 
 OWN_TYPES: dict[str, Any] = get_type_hints(GPTShape)
 # What keys of the same name may hold in the other two.
@@ -62,7 +60,7 @@ def map_weights(directory: Path) -> tuple[GPTShape, Arrays] | None:
         raw = read_json_object(described_in(directory) / "config.json")
         shape = shape_of(raw)
         return None if shape is None else (shape, _checked(shape, _tensors(directory, raw)))
-    except (InputError, SafetensorError, OSError, ValueError):
+    except (InputError, SafetensorError, OSError, ValueError, KeyError):
         return None
 
 
@@ -74,13 +72,13 @@ def shape_of(raw: Mapping[str, Any]) -> GPTShape | None:
 
     None where anything is unknown or odd: `parse_config` reads more, and says what is wrong.
     """
-    readers = {"gptkit": _own_shape, "gpt2": _gpt2_shape, "openai-gpt": _openai_gpt_shape}
     try:
-        shape = readers[model_type(raw)](raw)
+        is_own = model_type(raw) == "gptkit"
+        shape = _own_shape(raw) if is_own else GPTShape(**_shared_values(raw), **translated(raw, ""))
         shape.validate_sizes()
         shape.validate_rates()
         shape.validate_head()
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError):
         return None
     return shape
 
@@ -96,22 +94,10 @@ def _own_shape(raw: Mapping[str, Any]) -> GPTShape:
     return shape
 
 
-def _gpt2_shape(raw: Mapping[str, Any]) -> GPTShape:
-    if any(raw.get(switch, needed) is not needed for switch, needed in GPT2_SWITCHES.items()):
-        raise ValueError("a switch of another model")
-    activation = GELUS[raw["activation_function"]]
-    return GPTShape(**_shared_values(raw), n_inner=raw.get("n_inner"), activation_function=activation)
-
-
-def _openai_gpt_shape(raw: Mapping[str, Any]) -> GPTShape:
-    if raw["afn"] != OPENAI_GPT_GELU:
-        raise ValueError("another activation")
-    return GPTShape(**_shared_values(raw), pre_norm=False)
-
-
 def _shared_values(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return what both sides call by the same name; what is left out has their defaults, which are not known here."""
-    if "auto_map" in raw or "quantization_config" in raw or not raw.keys() >= _NEEDED:
+    is_plain = "auto_map" not in raw and "quantization_config" not in raw
+    if model_type(raw) not in ("gpt2", "openai-gpt") or not is_plain or not raw.keys() >= _NEEDED:
         raise ValueError("not a plain model")
     _check_types({key: value for key, value in raw.items() if key in SHARED_TYPES}, SHARED_TYPES)
     return {key: value for key, value in raw.items() if key in SHARED_KEYS}
@@ -152,32 +138,11 @@ def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
                 continue
             if name in tensors:
                 raise ValueError("a tensor twice")
-            array = _array(data, start, entry)
-            tensors[name] = array if is_own or not MATRIX.search(name) else _turned(array)
+            dtype, sizes = STORED[entry["dtype"]], entry["shape"]
+            array = np.frombuffer(data, dtype, math.prod(sizes), start + entry["data_offsets"][0]).reshape(sizes)
+            is_turned = not is_own and MATRIX.search(name)
+            tensors[name] = np.matrix_transpose(array) if is_turned else array
     return tensors
-
-
-def _turned(matrix: NDArray[Any]) -> NDArray[Any]:
-    if matrix.ndim != 2:
-        raise ValueError("not a matrix")
-    return matrix.T
-
-
-def _usable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view as it can be computed with: in its own order, aligned, and no fp16."""
-    if array.dtype == np.float16:
-        return array.astype(np.float32, order="C")
-    if not array.flags.c_contiguous:
-        return _transposed(array.T)
-    return array if array.flags.aligned else array.copy()
-
-
-def _transposed(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy (out, in) of a matrix (in, out), some rows at a time: three times as fast."""
-    copy = np.empty(matrix.shape[::-1], matrix.dtype)
-    for row in range(0, len(matrix), ROWS_AT_ONCE):
-        copy[:, row : row + ROWS_AT_ONCE] = matrix[row : row + ROWS_AT_ONCE].T
-    return copy
 
 
 def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
@@ -192,22 +157,23 @@ def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
     return data, start, header
 
 
-def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
-    dtype, shape = STORED.get(entry["dtype"]), entry["shape"]
-    if dtype is None:
-        raise ValueError("another type")
-    array: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0]).reshape(shape)
-    return array
+def _usable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view as it can be computed with: in its own order, aligned, and no fp16."""
+    if array.dtype == np.float16:
+        return array.astype(np.float32, order="C")
+    if array.flags.c_contiguous:
+        return array if array.flags.aligned else array.copy()
+    copy = np.empty(array.shape, array.dtype)
+    for column in range(0, array.shape[1], COLUMNS_AT_ONCE):  # three times as fast as all at once
+        copy[:, column : column + COLUMNS_AT_ONCE] = array[:, column : column + COLUMNS_AT_ONCE]
+    return copy
 
 
 def _checked(shape: GPTShape, found: Arrays) -> Arrays:
     """Return the tensors in the state dict's order if they are just those that the shape asks for."""
-    layers = {match[1] for name in found if (match := LAYER.match(name))}
-    if len(layers) != shape.n_layer:  # before as many as the config says are listed
-        raise ValueError("not the tensors of this shape")
     if shape.tie_word_embeddings and "transformer.wte.weight" in found:
         found = {**found, "lm_head.weight": found["transformer.wte.weight"]}
-    shapes = tensor_shapes(shape)
+    shapes = tensor_shapes(shape, found, "")
     if shapes != {name: array.shape for name, array in found.items()}:
         raise ValueError("not the tensors of this shape")
     usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied ones stay one

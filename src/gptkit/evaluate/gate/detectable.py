@@ -68,7 +68,7 @@ def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
     floor) by b more. A drop seldom hits all items alike: it adds as much to the spread over the items as to their mean.
     """
     n = len(drops)
-    if not _reachable(n, level):
+    if 0.5**n > level:  # not even n items that all turn worse are significant
         return Detectable(None, None)
     critical, margin = _quantiles(n, level)
     variance = float(drops.var(ddof=1)) * _variance_limit(n)
@@ -100,7 +100,7 @@ def metric_drop(
     metric on average is the drop; the standard deviation over the resamples is its standard error.
     """
     n = len(references)
-    if not _reachable(n, level):
+    if 0.5**n > level:  # not even n items that all turn worse are significant
         return Detectable(None, None)
     critical, margin = _quantiles(n, level)
     drops, errors = _planted(metric, present, references, baseline)
@@ -135,11 +135,6 @@ def _planted(metric: PairStatistic, present: Floats, references: Floats, baselin
         drops.append(unplanted - np.nanmean(after))
         errors.append(np.nanstd(before - after))
     return np.array(drops), np.array(errors)
-
-
-def _reachable(n: int, level: float) -> bool:
-    """Return whether n items that all turn worse are significant."""
-    return bool(0.5**n <= level)
 
 
 def _quantiles(n: int, level: float) -> tuple[float, float]:

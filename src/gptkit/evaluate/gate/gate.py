@@ -104,7 +104,7 @@ def _test(key: str, scores: Scores, *, level: float, resamples: int) -> _Test:
         found = detectable.accuracy_drop(n, lost + gained, float(baseline.mean()), level=level, floor=floor)
         return _Test((lost - gained) / n, float(mcnemar(lost, gained)), found, lost + gained == 0)
     if isinstance(scores, MeanOfItems):
-        differences = baseline - present if scores.higher_is_better else present - baseline
+        differences = baseline - present
         found = detectable.mean_drop(differences, level=level, floor=floor)
         p_value = float(bootstrap_means(differences[:, None], resamples=resamples)[0])
         return _Test(float(differences.mean()), p_value, found, not differences.any())

@@ -12,14 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gptkit.errors import InputError, NothingComparable
 from gptkit.evaluate.gate.gate import Finding, Verdict
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
 from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
-from gptkit.scoring.protocols import Items, Protocol
 
 _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)"
 
@@ -38,20 +36,15 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A measure of both runs over the same items in one order: their columns and values, and the smallest drop that
-    counts, in the measure's unit."""
+    """A measure of both runs over the same items in one order: what the gate compares, the baseline's columns, the
+    values, and the smallest drop that counts, in the measure's unit."""
 
     measure: Measure
+    scores: Scores
     baseline: Columns
-    present: Columns
     before: float
     after: float
     floor: float
-
-    @property
-    def scores(self) -> Scores:
-        """What the gate compares."""
-        return self.measure.statistic.scores(self.baseline, self.present, self.floor)
 
     def comparison(self, found: Finding) -> Comparison:
         """Return what the gate found, in the unit of the measure."""
@@ -72,8 +65,13 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
         for protocol in job.protocols:
             key = f"{job.name}/{protocol.name}"
             _require_same(key, baseline.results.get(key), present.results[key])
-            if present.tokenizer_sha256 is None or present.tokenizer_sha256 != baseline.tokenizer_sha256:
-                _require_no_tokens(key, protocol)
+            if present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256:
+                continue
+            for name in protocol.measures[: protocol.gated]:
+                if protocol.per_token or MEASURES[name].per_token:
+                    message = f"{key}.{name} counts tokens, and the baseline has another tokenizer"
+                    fix = "compare models of one tokenizer, or ask for what counts words or bytes: --task NAME/PROTOCOL"
+                    raise NothingComparable(message, where="--baseline", fix=fix)
 
 
 def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> dict[str, Pair]:
@@ -83,28 +81,18 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
     not fit what it says of them, or a value is not finite.
     """
     require_comparable(present, baseline, jobs)
-    return {key: pair for job in jobs for key, pair in _pairs(present, baseline, job)}
-
-
-def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
-    """Yield a line for each task, or protocol of a task, that one run has and the other has not."""
-    tasks = {key.split("/")[0] for key in present.results}
-    for task in sorted({key.split("/")[0] for key in baseline.results} - tasks):
-        yield f"{task} of the baseline was not evaluated"
-    for key in sorted(set(baseline.results) - set(present.results)):
-        if key.split("/")[0] in tasks:
-            yield f"{key} of the baseline was not evaluated"
-    for key in sorted(set(present.results) - set(baseline.results)):
-        yield f"{key} is not in the baseline, and was not compared"
-
-
-def _pairs(present: EvalResults, baseline: EvalResults, job: Job) -> Iterator[tuple[str, Pair]]:
-    for protocol in job.protocols:
+    pairs = {}
+    asked = [(job, protocol) for job in jobs for protocol in job.protocols]
+    for job, protocol in asked:
         key = f"{job.name}/{protocol.name}"
         before, after = baseline.results[key].items, present.results[key].items
         assert before is not None
         assert after is not None
-        order = _order(key, before, after)
+        places = {name: place for place, name in enumerate(before.ids)}
+        if alone := sorted(set(places) ^ set(after.ids)):
+            message = f"{key}: the data are the same, but item {alone[0][:60]!r} is in one run alone"
+            raise InputError(message, where="--baseline", fix=_ANOTHER)
+        order = [places[name] for name in after.ids]
         for index, name in enumerate(protocol.measures[: protocol.gated]):
             full, measure = f"{key}.{name}", MEASURES[name]
             for column in measure.statistic.columns:
@@ -121,7 +109,21 @@ def _pairs(present: EvalResults, baseline: EvalResults, job: Job) -> Iterator[tu
                 if not math.isfinite(value):
                     raise InputError(f"{full} of the {run} is {value}", fix="check its model and items")
             floor = job.floor if index == 0 and job.floor is not None else measure.floor_below(values[0])
-            yield full, Pair(measure, columns, after.columns, *values, floor)
+            scores = measure.statistic.scores(columns, after.columns, floor)
+            pairs[full] = Pair(measure, scores, columns, *values, floor)
+    return pairs
+
+
+def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
+    """Yield a line for each task, or protocol of a task, that one run has and the other has not."""
+    tasks = {key.split("/")[0] for key in present.results}
+    for task in sorted({key.split("/")[0] for key in baseline.results} - tasks):
+        yield f"{task} of the baseline was not evaluated"
+    for key in sorted(set(baseline.results) - set(present.results)):
+        if key.split("/")[0] in tasks:
+            yield f"{key} of the baseline was not evaluated"
+    for key in sorted(set(present.results) - set(baseline.results)):
+        yield f"{key} is not in the baseline, and was not compared"
 
 
 def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult) -> None:
@@ -139,21 +141,3 @@ def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult
     if before.items is None:
         message = f"{key}: the baseline has no items, and paired tests need them"
         raise NothingComparable(message, where="--baseline", fix="name the file that --output wrote")
-
-
-def _require_no_tokens(key: str, protocol: Protocol) -> None:
-    """Refuse to compare "task/protocol" where it counts tokens, for two tokenizers."""
-    for name in protocol.measures[: protocol.gated]:
-        if protocol.per_token or MEASURES[name].per_token:
-            message = f"{key}.{name} counts tokens, and the baseline has another tokenizer"
-            fix = "compare models of one tokenizer, or ask for what counts words or bytes: --task NAME/PROTOCOL"
-            raise NothingComparable(message, where="--baseline", fix=fix)
-
-
-def _order(key: str, before: Items, after: Items) -> NDArray[np.int64]:
-    """Return the places (item,) of the present items among the baseline's."""
-    places = {name: place for place, name in enumerate(before.ids)}
-    if alone := sorted(set(places) ^ set(after.ids)):
-        message = f"{key}: the data are the same, but item {alone[0][:60]!r} is in one run alone"
-        raise InputError(message, where="--baseline", fix=_ANOTHER)
-    return np.array([places[name] for name in after.ids], np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptkit.tasks.benchmarks.snli import NLI
+from gptkit.tasks.benchmarks.entailment import NLI
 from gptkit.tasks.task import Columns, Source, Task
 
 ORDER = 9

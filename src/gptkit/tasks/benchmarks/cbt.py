@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
-from gptkit.scoring.protocols import Published
 from gptkit.tasks.detokenizers import TREEBANK
 from gptkit.tasks.files import checked_text, find_files, lines
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.examples import Example
 
 BLANK = "XXXXX"
 _SENTENCES = 20
 _FIX = "an example is lines 1 to 20, line 21 with question, answer and candidates, and a blank line"
-_MODELS = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
 _PAPER = {"CN": (0.8765, 0.9235, 0.9345, 0.9330, 0.857), "NE": (0.834, 0.871, 0.880, 0.8905, 0.823)}
 _KINDS = {"CN": "common noun", "NE": "named entity", "V": "verb", "P": "preposition"}
 _ABOUT = "P(candidate) x P(rest of the sentence | candidate) after the 20 sentences, on the validation split"
@@ -38,26 +37,16 @@ def cbt(data: str | None, *, words: str) -> Loaded:
     file = f"cbtest_{words}_valid_2000ex.txt"
     sets = [(f"{folder}{file}",) for folder in ("", "data/", "CBTest/data/")]
     [path] = find_files(f"cbt-{words.lower()}", data, sets, source="research.facebook.com, CBTest.tgz")
-    examples = [_example(block, path, number) for number, block in enumerate(_blocks(path))]
+    groups = groupby(lines(path), key=lambda line: not line[1].strip())
+    blocks = [list(group) for is_blank, group in groups if not is_blank]
+    examples = [_example(block, path, number) for number, block in enumerate(blocks)]
     if not examples:
         raise InputError("the file is empty", where=f"{path}:1", fix="fetch it again")
     return loaded(examples)
 
 
-def _blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
-    """Yield the lines between blank ones, with their numbers in the file."""
-    block: list[tuple[int, str]] = []
-    for number, line in lines(path):
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
 def _example(block: list[tuple[int, str]], path: Path, number: int) -> Example:
+    """Return the example of lines between blank ones, given with their numbers in the file."""
     sentences = []
     for place, (at, line) in enumerate(block, 1):
         where = f"{path}:{at}"
@@ -99,8 +88,7 @@ def _whole(example: Example) -> tuple[str]:
 
 
 def _row(words: str) -> Evaluation:
-    figures = zip(_MODELS, _PAPER.get(words, ()), strict=False)
-    published = tuple(Published(model, "accuracy", value, "GPT-2 paper, table 3") for model, value in figures)
+    published = gpt2("accuracy", *_PAPER.get(words, ()))
     about = f"{_ABOUT}; Treebank tokens written as text (OpenAI's de-tokenizer was never published)"
     raw_about = f"{_ABOUT}; Treebank tokens as they are"
     written, raw = partial(cbt_pairs, write=TREEBANK.detokenize), partial(cbt_pairs, write=str)

@@ -19,7 +19,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_repeated_examples, text_cell
+from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_duplicates, text_cell
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -44,7 +44,7 @@ def cnn_dailymail(data: str | None) -> Loaded:
     examples = list(_stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix)))
     if not examples:
         raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
-    refuse_repeated_examples(examples)
+    refuse_duplicates(examples)
     return loaded(examples, ())
 
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from gptkit.tasks.benchmarks.story_cloze import ending_protocols
+from gptkit.tasks.benchmarks.multiple_choice import ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import Format, Task
 from gptkit.text.embedded import EmbeddedDocument, embedded_documents
@@ -30,9 +30,9 @@ from gptkit.text.split import name_hash
 
 ORDER = 99  # after what users add
 
-Split = Literal["train", "dev", "test"]
+
 Fields = tuple[str | tuple[str, ...], ...]
-_SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+_SPLITS = ("train", "dev", "test")
 
 # Packages of many documented modules that are a part of every Python from 3.11 on, however it is packaged.
 DEMO_LABELS = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml")
@@ -153,7 +153,7 @@ def _pairs(pairs_of: Callable[[EmbeddedDocument], Iterator[_Pair]]) -> dict[str,
     return _deduplicate(sides, _PAIRS)
 
 
-def _assign_splits(sizes: Counter[str], shares: dict[Split, float]) -> dict[str, Split]:
+def _assign_splits(sizes: Counter[str], shares: dict[str, float]) -> dict[str, str]:
     """Assign whole groups to sides, the largest first, each to the side that lacks most of its fraction."""
     lacks = {split: share * sizes.total() for split, share in shares.items()}
     side_of = {}

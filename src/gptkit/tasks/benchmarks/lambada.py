@@ -17,7 +17,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.choices import item_ids, requests_of
 from gptkit.scoring.protocols import Answers, Group, Items, Published, Request, ScoredProtocol
 from gptkit.tasks.files import find_files, open_table, text_cell
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
@@ -26,18 +26,9 @@ if TYPE_CHECKING:
 Prepare = Callable[[str], str]
 
 _SOURCE = "openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"
-_TABLE = {
-    "GPT-2 117M": (0.4599, 35.13),
-    "GPT-2 345M": (0.5548, 15.60),
-    "GPT-2 762M": (0.6012, 10.87),
-    "GPT-2 1542M": (0.6324, 8.63),
-    "best published before GPT-2": (0.5923, 99.8),
-}
-_PAPER = tuple(
-    Published(model, measure, value, "GPT-2 paper, table 3")
-    for model, values in _TABLE.items()
-    for measure, value in zip(("accuracy", "perplexity"), values, strict=True)
-)
+_ACCURACIES = gpt2("accuracy", 0.4599, 0.5548, 0.6012, 0.6324, 0.5923)
+_PERPLEXITIES = gpt2("perplexity", 35.13, 15.60, 10.87, 8.63, 99.8)
+_PAPER = tuple(figure for pair in zip(_ACCURACIES, _PERPLEXITIES, strict=True) for figure in pair)
 _PAPER_UNFILTERED = (Published("GPT-2 1542M", "accuracy", 0.5266, "GPT-2 paper, section 3.3"),)
 _LAST_TOKEN = (Published("GPT-2 117M", "accuracy", 0.4667, "huggingface/transformers#13761"),)
 _LAST_WORD = (

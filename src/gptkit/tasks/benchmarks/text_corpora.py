@@ -18,11 +18,10 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Published, ScoredProtocol
@@ -30,7 +29,7 @@ from gptkit.scoring.running_text import Reading, Stride, TextProtocol, Texts, co
 from gptkit.system.reading import invalid_utf8
 from gptkit.tasks.detokenizers import ONE_BILLION_WORDS, TREEBANK
 from gptkit.tasks.files import find_files, opened
-from gptkit.tasks.task import Evaluation, Loaded, loaded
+from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.corpora import open_corpus, open_text
 from gptkit.text.examples import Example
 from gptkit.text.pieces import is_blank, passages
@@ -40,6 +39,7 @@ ORDER = 0  # the first evaluation is what eval does unless asked for another: pe
 HELD_OUT = "0.1"  # what `gptkit pretrain` holds out by default
 HUTTER_BYTES = 100_000_000
 HUTTER_TEST_BYTES = 5_000_000
+Documents = Iterable[tuple[str, str]]  # the text of each, and its place
 PER_WORD = ("word_perplexity", "token_perplexity", "bits_per_byte", "bits_per_character")
 PER_BYTE = ("bits_per_byte", "token_perplexity", "word_perplexity", "bits_per_character")
 PER_CHARACTER = ("bits_per_character", "token_perplexity", "word_perplexity", "bits_per_byte")
@@ -47,20 +47,15 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _LEADING_BLANK_LINES = re.compile(r"^\s*\n")
 
 
-class Document(NamedTuple):
-    text: str
-    where: str
-
-
-def load_passages(documents: Iterable[Document], notes: Sequence[str] = (), *, within_lines: bool = False) -> Loaded:
+def load_passages(documents: Documents, notes: Sequence[str] = (), *, within_lines: bool = False) -> Loaded:
     """Return the passages of documents.
 
     `within_lines`: they may end within a line; not where a line must be seen whole to be de-tokenised.
     """
     examples = [
-        Example((text,), None, document.where, f"{number}:{place}")
-        for number, document in enumerate(documents)
-        for place, text in enumerate(passages(document.text, within_lines=within_lines))
+        Example((passage,), None, where, f"{number}:{place}")
+        for number, (text, where) in enumerate(documents)
+        for place, passage in enumerate(passages(text, within_lines=within_lines))
     ]
     return loaded(examples, notes)
 
@@ -82,22 +77,22 @@ def any_text(data: str | None) -> Loaded:
         part, notes = open_text(data)
     by_document = groupby(part.pieces(), key=lambda piece: piece.document)
     members = (list(pieces) for _, pieces in by_document)
-    documents = (Document("".join(piece.text for piece in pieces), pieces[0].source) for pieces in members)
+    documents = (("".join(piece.text for piece in pieces), pieces[0].source) for pieces in members)
     return load_passages(documents, notes, within_lines=True)
 
 
-def sentences(path: Path) -> Iterator[Document]:
+def sentences(path: Path) -> Documents:
     """Yield a document a line, cut before the line end that precedes it."""
     lines = whole_text(path).rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
-        yield Document("\n" * (number > 1) + line + "\n" * (number == len(lines)), f"{path}:{number}")
+        yield "\n" * (number > 1) + line + "\n" * (number == len(lines)), f"{path}:{number}"
 
 
-def one_document(path: Path) -> Iterator[Document]:
-    yield Document(whole_text(path), f"{path}:1")
+def one_document(path: Path) -> Documents:
+    yield whole_text(path), f"{path}:1"
 
 
-def last_twentieth(path: Path) -> Iterator[Document]:
+def last_twentieth(path: Path) -> Documents:
     """Yield the test part of enwik8 or text8, plain or zipped: the last 5,000,000 of its 100,000,000 bytes."""
     raw = _last_bytes(path)
     first = HUTTER_BYTES - HUTTER_TEST_BYTES
@@ -110,7 +105,7 @@ def last_twentieth(path: Path) -> Iterator[Document]:
     if "\0" in text:
         where = f"{path}, byte {first + raw.index(0)}"
         raise InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix="fetch it again")
-    yield Document(text, f"{path}, byte {first + torn}")
+    yield text, f"{path}, byte {first + torn}"
 
 
 def _last_bytes(path: Path) -> bytes:
@@ -185,16 +180,8 @@ def paper_protocol(detokenize: Callable[[str], str], *word_perplexities: float) 
         "de-tokenised text as one stream in disjoint windows of n_positions, per word of the text before, "
         "the ends of lines among them; the paper published neither its de-tokenizers nor its windows",
         PER_WORD,
-        published=table_3("word_perplexity", *word_perplexities),
+        published=gpt2("word_perplexity", *word_perplexities),
         reading=Reading("as they are", render=written, words=count_words_and_line_ends),
-    )
-
-
-def table_3(measure: str, *values: float) -> tuple[Published, ...]:
-    """Return the figures of GPT-2's table 3, one for each of its sizes."""
-    sizes = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M")
-    return tuple(
-        Published(size, measure, value, "GPT-2 paper, table 3") for size, value in zip(sizes, values, strict=True)
     )
 
 
@@ -204,7 +191,7 @@ def corpus_row(
     data: str,
     files: Sequence[str],
     source: str,
-    documents: Callable[[Path], Iterable[Document]],
+    documents: Callable[[Path], Documents],
     stream: Stream,
     *protocols: ScoredProtocol,
     overlap: tuple[float, float] | None = None,
@@ -236,7 +223,7 @@ def _hutter(
         "mattmahoney.net/dc/enwik8.zip",
         last_twentieth,
         stream,
-        stream.sliding(*table_3(measures[0], *bits)),
+        stream.sliding(*gpt2(measures[0], *bits)),
         stream.sliding_half(),
         overlap=overlap,
         within_lines=True,

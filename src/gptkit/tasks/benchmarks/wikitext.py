@@ -13,16 +13,8 @@ from pathlib import Path
 
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
-from gptkit.tasks.benchmarks.text_corpora import (
-    PER_WORD,
-    Document,
-    Stream,
-    corpus_row,
-    lm_eval_page,
-    paper_protocol,
-    whole_text,
-)
-from gptkit.tasks.detokenizers import WIKITEXT
+from gptkit.tasks.benchmarks.text_corpora import PER_WORD, Stream, corpus_row, lm_eval_page, paper_protocol, whole_text
+from gptkit.tasks.detokenizers import WIKITEXT, applied, rows
 from gptkit.text.pieces import is_blank
 
 # A line between single = signs is the title of an article; headings within one have more of them.
@@ -30,40 +22,37 @@ _TITLE = re.compile(r"^[^\S\n]*= (?!=)[^\n]*(?<!=) =[^\S\n]*$", re.MULTILINE)
 _KEPT = re.compile(r"[^\s@]")  # all that the rules leave alone, but for N, which gives way to 1
 
 # Pattern and replacement, in this order.
-_LM_EVAL_RULES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"s '", "s'"),
-        (r" @([-,.])@ ", r"\1"),
-        (r" : ", ": "),
-        (r" ; ", "; "),
-        (r" \. ", ". "),
-        (r" ! ", "! "),
-        (r" \? ", "? "),
-        (r" , ", ", "),
-        (r"\(\s*([^)]*?)\s*\)", r"(\1)"),
-        (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
-        (r"\{\s*([^}]*?)\s*\}", r"{\1}"),
-        (r'"\s*([^"]*?)\s*"', r'"\1"'),
-        (r"'\s*([^']*?)\s*'", r"'\1'"),
-        (r"= = = =", "===="),
-        (r"= = =", "==="),
-        (r"= =", "=="),
-        (r" ° ", "°"),
-        (r" \n", "\n"),
-        (r"\n ", "\n"),
-        (r" N ", " 1 "),
-        (r" 's", "'s"),
-    )
+_LM_EVAL_RULES = rows(
+    (r"s '", "s'"),
+    (r" @([-,.])@ ", r"\1"),
+    (r" : ", ": "),
+    (r" ; ", "; "),
+    (r" \. ", ". "),
+    (r" ! ", "! "),
+    (r" \? ", "? "),
+    (r" , ", ", "),
+    (r"\(\s*([^)]*?)\s*\)", r"(\1)"),
+    (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
+    (r"\{\s*([^}]*?)\s*\}", r"{\1}"),
+    (r'"\s*([^"]*?)\s*"', r'"\1"'),
+    (r"'\s*([^']*?)\s*'", r"'\1'"),
+    (r"= = = =", "===="),
+    (r"= = =", "==="),
+    (r"= =", "=="),
+    (r" ° ", "°"),
+    (r" \n", "\n"),
+    (r"\n ", "\n"),
+    (r" N ", " 1 "),
+    (r" 's", "'s"),
 )
 
 
-def articles(path: Path) -> Iterator[Document]:
+def articles(path: Path) -> Iterator[tuple[str, str]]:
     """Yield WikiText's articles, cut before the line end that precedes a title."""
     text = whole_text(path)
     titles = [match.start() for match in _TITLE.finditer(text) if not is_blank(text[: match.start()])]
     for begin, end in pairwise([0, *(title - 1 for title in titles), len(text)]):
-        yield Document(text[begin:end], f"{path}:{1 + text.count(chr(10), 0, begin + 1)}")
+        yield text[begin:end], f"{path}:{1 + text.count(chr(10), 0, begin + 1)}"
 
 
 def joined_lines(passages: Sequence[str]) -> list[str]:
@@ -93,9 +82,7 @@ def lm_eval_words(passages: Sequence[str]) -> list[int]:
 
 def lm_eval_text(passages: Sequence[str]) -> list[str]:
     """Return what each passage of a page is in the text that lm-eval makes of the page."""
-    text = "".join(passages)
-    for pattern, replacement in _LM_EVAL_RULES:
-        text = pattern.sub(replacement, text)
+    text = applied(_LM_EVAL_RULES, "".join(passages))
     ends = [match.end() for match in _KEPT.finditer(text)]
     parts, start, kept = [], 0, 0
     for passage in passages[:-1]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.scoring.written_answers import exact_match, leave_one_out, max_over_references, normalised, token_f1
+from gptkit.tasks.benchmarks.question_answering import (
+    exact_match,
+    leave_one_out,
+    max_over_references,
+    normalised,
+    token_f1,
+)
 
 
 @pytest.mark.parametrize(
