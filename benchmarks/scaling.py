@@ -18,8 +18,8 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import MEASURED_ON, MFU, RESERVE, duration, size
 from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, memory, state_on_meta, train_seconds
 from gptkit.training import rules
-from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
 
 
 class Work(NamedTuple):

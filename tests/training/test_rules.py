@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from gptkit.errors import UsageError
-from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.processes import make_accelerator
 from gptkit.training.rules import (
     Choices,
+    Hardware,
     choose_compile,
     choose_micro_batch,
     choose_precision,
     draws_note,
     flops_per_token,
+    hardware_of,
+    known_peak,
+    measured_peak,
     micro_batch_rows,
     reuse,
 )

@@ -23,12 +23,10 @@ from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_piec
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
-from gptkit.training.hardware import Hardware
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
+from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
 from gptkit.training.run import Session
 from gptkit.training.schedules import Schedule
 

@@ -27,12 +27,10 @@ from gptkit.text.blocks import PreparedText, TokenIds, TokenStream, TrainingBloc
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
-from gptkit.training.hardware import Hardware
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
 from gptkit.training.run import Session
 from gptkit.training.schedules import steps_before_decay
 
