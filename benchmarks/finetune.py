@@ -92,16 +92,16 @@ def hf_step(precision: str, *, dynamic: bool) -> Callable[[], object]:
 def gptkit_step(precision: str) -> Callable[[], object]:
     import torch
 
+    from gptkit.finetune.inputs import add_task_head, head_config
     from gptkit.finetune.job import CPU_TOKENS, double_heads_loss, finetuning_batches
     from gptkit.finetune.options import FinetuneOptions
-    from gptkit.finetune.transfer import HeadSpec, add_task_head
     from gptkit.model.configuration_gpt import GPTConfig
     from gptkit.model.modeling_gpt import GPTForCausalLM
     from gptkit.training.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)
-    head = HeadSpec(task="rte", format="entailment", labels=("0", "1"), markers=(START, DELIMITER, EXTRACT))
+    head = head_config(task="rte", format="entailment", labels=("0", "1"), markers=(START, DELIMITER, EXTRACT))
     model = add_task_head(GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)), head, seed=0)
     model.set_dropout(0.0)
     batches = finetuning_batches(examples(), batch_size=BATCH, seed=0, micro_batch=BATCH, padded_tokens=CPU_TOKENS)

@@ -13,14 +13,13 @@ import torch
 
 from gptkit.model.loading import config_from
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.pretrain.inputs import flops_per_token
 from gptkit.pretrain.job import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import MEASURED_ON, MFU, RESERVE, duration, size
 from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, memory, state_on_meta, train_seconds
 from gptkit.training import rules
-from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.optimizers import build_optimizer
+from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
 
 
 class Work(NamedTuple):
@@ -122,7 +121,7 @@ def main() -> None:
 def _print(work: Work) -> None:
     with torch.device("meta"):
         model = GPTForCausalLM(config_from(work.preset, vocab_size=work.vocabulary))
-    flops = flops_per_token(model, work.length) * work.tokens
+    flops = rules.flops_per_token(model, work.length) * work.tokens
     print(f"\n## {work.name}\n")
     print("| what | value | label |\n|---|---|---|")
     print(f"| parameters | {model.num_parameters():,} | computed |")
@@ -147,11 +146,9 @@ def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[
         share = sequences // PROCESSES
         most = rules.choose_micro_batch(
             hardware,
+            model,
             rows=rules.micro_batch_rows(share, options.num_processes or 1),
             sequence_length=work.length,
-            parameters=model.num_parameters(),
-            n_layer=model.config.n_layer,
-            n_embd=model.config.n_embd,
         )
         workload = Workload(
             rows=max(count for count in range(1, most + 1) if share % count == 0),

@@ -73,10 +73,9 @@ def gptkit_steps(
     model: Any, batches: Any, loss_function: Any, options: Any, precision: str, device: str = "cpu"
 ) -> Step:
     """Return gptkit's own step, at the full learning rate: its loop, its optimizer."""
-    from gptkit.training.job import MicroBatching, TrainingJob
+    from gptkit.training.job import MicroBatching, Plan, TrainingJob
     from gptkit.training.loop import train
     from gptkit.training.optimizers import build_optimizer
-    from gptkit.training.plans import Plan
     from gptkit.training.processes import make_accelerator
 
     job = TrainingJob(

@@ -11,7 +11,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.system.run_layout import MANIFEST, directory_name, record_of
 from gptkit.text.tokenizers.kinds import train_tokenizer
-from gptkit.training.manifests import render_manifest
+from gptkit.training.checkpoint_files import render_manifest
 
 TEXT = "First Citizen: before we proceed any further, hear me speak \x1b[1m\n" * 30
 POSITIONS = 24

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gptkit.console import Console, Progress
 from gptkit.system.terminal import safe_text
-from gptkit.training.events import StepEvent
+from gptkit.training.job import StepEvent
 
 BIDI = "".join(map(chr, [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 INVISIBLE = "".join(map(chr, [0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)]))

@@ -18,10 +18,9 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.job import language_modeling_loss
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.training.batches import MicroBatch
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import MicroBatching, Plan, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

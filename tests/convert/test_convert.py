@@ -17,7 +17,7 @@ from gptkit.console import Console
 from gptkit.convert import command, own
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.finetune.transfer import HeadSpec, add_task_head
+from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -76,7 +76,7 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
 
 def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:
     markers = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
-    head = HeadSpec(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
+    head = head_config(task="rte", format="entailment", labels=("yes", "no"), markers=markers)
     pretrained = load_model(write_model(tmp_path / "pretrained"))
     save_model(add_task_head(pretrained, head, seed=0), tmp_path / "tuned")
     (tmp_path / "mine.yaml").write_text("name: rte-2\nformat: entailment\nlabels: [yes, no]\n")

@@ -30,7 +30,7 @@ from transformers import (
 from gpt_toy import FAMILIES, SIZES, shaken, toy
 from gptkit.decoding.native.weights import map_weights, shape_of
 from gptkit.errors import InputError
-from gptkit.finetune.transfer import HeadSpec, add_task_head
+from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
 from gptkit.model.loading import load_model, save_model
 from gptkit.model_files.shape import OWN_KEYS, SILENT_KEYS, TRANSFORMERS_TYPES, GPTShape
@@ -96,7 +96,7 @@ def test_shards_unusual_sizes_and_another_gelu(tmp_path: Path) -> None:
 
 @families
 def test_a_fine_tuned_model_yields_its_language_model(pre_norm: bool, tmp_path: Path) -> None:
-    head = HeadSpec(task="t", format="classification", labels=("no", "yes"), markers=(61, 62, 63))
+    head = head_config(task="t", format="classification", labels=("no", "yes"), markers=(61, 62, 63))
     save_model(add_task_head(toy(pre_norm), head, seed=0), tmp_path)
     assert same_as_loaded(tmp_path)["lm_head.weight"].shape == (64, 32)
 

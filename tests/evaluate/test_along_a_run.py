@@ -12,7 +12,7 @@ from gptkit.errors import InputError
 from gptkit.evaluate.along import Yardstick, saved_weights, yardstick
 from gptkit.scoring.protocols import Protocol, Published
 from gptkit.system.run_layout import directory_name, record_of
-from gptkit.training.manifests import render_manifest
+from gptkit.training.checkpoint_files import render_manifest
 
 
 def save(folder: Path, step: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from generation_toy import write_model
 from gptkit.cli.main import main
-from gptkit.finetune.transfer import HeadSpec, add_task_head
+from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.system.processor import cpu_has_bf16
 from gptkit.tasks.heads import marker_ids, output_labels
@@ -324,7 +324,7 @@ def tuned(folder: Path, base: Path, text: str) -> Task:
     task = find_task("mine.yaml")
     tokenizer = tokenizer_in(base)
     markers = marker_ids(base, len(tokenizer))
-    head = HeadSpec(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
+    head = head_config(task=task.name, format=task.format, labels=output_labels(task), markers=markers)
     save_model(add_task_head(load_model(base), head, seed=0), folder)
     tokenizer.save_pretrained(folder)
     write_task(folder, task)

@@ -333,7 +333,7 @@ TREES: dict[str, Any] = {
 def test_every_key_of_other_files_is_taken_or_refused_in_its_line(tmp_path: Path, count: Any, figure: Any) -> None:
     from gptkit.evaluate.jobs import read_suite
     from gptkit.tasks.own import read_task
-    from gptkit.training.launch_config import read_launch_config
+    from gptkit.training.launching import read_launch_config
 
     readers: dict[str, Callable[[Path], object]] = {
         "task": read_task,

@@ -27,12 +27,10 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.job import language_modeling_loss, pretraining_batches
 from gptkit.text.blocks import TrainingBlocks
 from gptkit.training.batches import Batch
-from gptkit.training.events import Event, StepEvent
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import Event, MicroBatching, Plan, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 
 SEED, LENGTH, ROWS = 15, 8, 4

@@ -19,7 +19,7 @@ from small_runs import SmallRuns
 
 from gptkit.evaluate.along import draw_zero_shot
 from gptkit.evaluate.gate.verdicts import Row, Verdict, annotation, junit_xml, summary_markdown
-from gptkit.report.model_card import ModelCard
+from gptkit.report.model_card import model_card
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import one_line
 from gptkit.tasks.own import read_task
@@ -225,7 +225,7 @@ def card(text: str) -> str:
     """Return a model's card with a text wherever one of others can stand."""
     names = ("name", "summary", "shape", "data", "licence", "tokenizer", "command", "sample", "use")
     facts: dict[str, Any] = {**dict.fromkeys(names, f"a {text} b"), "measured": {text: text}, "versions": {text: text}}
-    return ModelCard(**facts, parameters=1, data_sha256="ab" * 32).as_markdown().partition("\n---\n")[2]
+    return model_card(**facts, parameters=1, data_sha256="ab" * 32).partition("\n---\n")[2]
 
 
 def summary(text: str) -> str:

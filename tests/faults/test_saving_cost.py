@@ -22,7 +22,8 @@ BOUND, SECONDS = 0.05, 10
 def timed(words: list[str], target: Path) -> NoReturn:
     """Be gptkit, leaving the seconds of each save and of a step."""
     from gptkit.training import run as training_run
-    from gptkit.training.events import CheckpointEvent, FinishEvent
+    from gptkit.training.checkpoints import RunState
+    from gptkit.training.job import CheckpointEvent
 
     train = training_run.train
     saves: list[float] = []
@@ -31,7 +32,7 @@ def timed(words: list[str], target: Path) -> NoReturn:
         for event in train(*arguments, **more):
             if isinstance(event, CheckpointEvent):
                 saves.append(event.seconds)
-            elif isinstance(event, FinishEvent):
+            elif isinstance(event, RunState):
                 target.write_text(json.dumps({"saves": saves, "step": event.train_seconds / event.step}))
             yield event
 

@@ -192,9 +192,9 @@ def _careless(words: list[str]) -> None:
 
 def two_forked(words: list[str], folder: str, patience: float) -> None:
     """Be a launcher of two forked ranks, each of which leaves its process id and waits for no more than `patience`."""
-    from gptkit.training import stall_watch
+    from gptkit.training import processes
 
-    stall_watch.STALL_SECONDS, stall_watch.POLL_SECONDS = patience, 0.1
+    processes.STALL_SECONDS, processes.POLL_SECONDS = patience, 0.1
 
     fork_ranks(lambda rank: Path(folder, f"pid-{rank}").write_text(str(os.getpid())) and None)
     command(words)

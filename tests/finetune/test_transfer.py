@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
 from gptkit.convert.command import load_source
 from gptkit.errors import InputError, UsageError
-from gptkit.finetune.transfer import HeadSpec, add_task_head
+from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -26,9 +26,11 @@ families = pytest.mark.parametrize("pre_norm", FAMILIES)
 # --- from a pre-trained model ---
 
 
-def head(tokenizer_size: int, **changes: Any) -> HeadSpec:
+def head(tokenizer_size: int, **changes: Any) -> dict[str, Any]:
     markers = (tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
-    return HeadSpec(**{"task": "rte", "format": "entailment", "labels": ("yes", "no"), "markers": markers, **changes})
+    return head_config(
+        **{"task": "rte", "format": "entailment", "labels": ("yes", "no"), "markers": markers, **changes}
+    )
 
 
 @families

@@ -406,7 +406,7 @@ def test_what_needs_no_text_is_refused_before_any_is_read(
     )
     for package in ("ftfy", "wandb"):
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("gptkit.training.hardware.find_compiler", lambda: None)
+    monkeypatch.setattr("gptkit.training.rules.find_compiler", lambda: None)
     monkeypatch.setattr("gptkit.pretrain.inputs.open_corpus", lambda *_, **__: pytest.fail("the text was read"))
     before = sorted(Path().rglob("*"))
     assert main(arguments(**{"out": "run", **options})) == 2  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report import memory_plan
 from gptkit.report.dry_run import Probe, add_probe, line_through
 from gptkit.report.memory_plan import Workload
+from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.step import autocast
-from gptkit.training.tensor_files import safetensors_chunks
 
 SIZES: dict[str, Any] = {"vocab_size": 101, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptkit.report.model_card import ModelCard
+from gptkit.report.model_card import model_card
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import code_block, escape_markdown
 
@@ -26,7 +26,7 @@ def card(**changes: object) -> str:
         "versions": {"gptkit": "0"},
         "sample": None,
     }
-    return ModelCard(**(facts | changes)).as_markdown()  # type: ignore[arg-type]
+    return model_card(**(facts | changes))  # type: ignore[arg-type]
 
 
 def test_hostile_names_stay_text_on_their_line() -> None:

@@ -19,7 +19,7 @@ from gptkit.cli.main import main
 from gptkit.errors import UsageError
 from gptkit.scoring.scorer import Scorer
 from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
-from gptkit.training.hardware import measured_peak
+from gptkit.training.rules import measured_peak
 
 assert not cpu_has_bf16() and not cpu_has_amx()
 for ask in (lambda: Scorer(toy(), device=torch.device("cpu"), precision="bf16"), lambda: measured_peak("bf16")):

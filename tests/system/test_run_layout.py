@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.system.run_layout import defect, described_in, is_undescribed, is_unfinished, newest_weights, record_of
-from gptkit.training.manifests import render_manifest
+from gptkit.training.checkpoint_files import render_manifest
 
 
 def save(path: Path, text: str = "weights") -> Path:

@@ -16,9 +16,8 @@ from gptkit.errors import InputError, Interrupted
 from gptkit.system.run_layout import all_steps
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, StopEvaluation
-from gptkit.training.checkpoints import load_weights, newest_committed, read_state
-from gptkit.training.events import Event, FinishEvent
-from gptkit.training.plans import Plan
+from gptkit.training.checkpoints import RunState, load_weights, newest_committed, read_state
+from gptkit.training.job import Event, Plan
 
 VALUES = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.9, 10: 0.8, 12: 0.1}  # the best is step 4: of equals the earlier
 
@@ -43,7 +42,7 @@ def going_on_after(step: int) -> Callable[[Callable[[], bool]], Any]:
 
 
 def best_of(events: list[Event]) -> int | None:
-    assert isinstance(events[-1], FinishEvent)
+    assert isinstance(events[-1], RunState)
     return events[-1].best_step
 
 

@@ -19,10 +19,10 @@ from gptkit.errors import GptkitError, InputError, OutOfResources, UsageError
 from gptkit.system import files
 from gptkit.system.run_layout import MANIFEST, all_steps, record_of, with_digest
 from gptkit.training import checkpoints
+from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.checkpoints import RunState, TrainState, newest_committed, quarantine
-from gptkit.training.plans import Plan
+from gptkit.training.job import Plan
 from gptkit.training.processes import make_accelerator
-from gptkit.training.tensor_files import safetensors_chunks
 
 ALONE = make_accelerator("cpu")
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", MANIFEST]

@@ -25,8 +25,7 @@ from gptkit.pretrain.inputs import prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import recipes_root
 from gptkit.system import ranks
-from gptkit.training.launch_config import FSDP2, LaunchConfig, config_path, read_launch_config
-from gptkit.training.launching import Launch, launch, plan_launch
+from gptkit.training.launching import FSDP2, Launch, LaunchConfig, config_path, launch, plan_launch, read_launch_config
 from gptkit.training.options import TrainingOptions
 
 README = Path(__file__).parents[2] / "README.md"

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from training_toy import bits_equal, everything, options, rows, supervised, toy, toy_loss, toy_train
 
-from gptkit.training.events import CheckpointEvent, StepEvent
+from gptkit.training.job import CheckpointEvent, Plan, StepEvent
 from gptkit.training.optimizers import ALL_LAYERS, Layer, OptimizerSet, Rate, build_optimizer
-from gptkit.training.plans import Plan
 
 CHOICES = ["adamw", "muon", "openai-adam"]
 HEAD, BLOCKS, EMBEDDINGS = Layer("head"), Layer("blocks", 0.5, 3), Layer("embeddings", 0.25, 5)

@@ -31,12 +31,10 @@ from training_toy import (
 from gptkit.errors import Diverged, Interrupted
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, MicroBatch, StopEvaluation
-from gptkit.training.checkpoints import newest_committed, read_state
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.job import MicroBatching
+from gptkit.training.checkpoints import RunState, newest_committed, read_state
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, MicroBatching, NoticeEvent, Plan, StepEvent
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
-from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.step import LossScale, Trainer
 
@@ -82,7 +80,7 @@ def test_rows_come_at_step_1_multiples_evaluations_and_the_end_with_exact_losses
     assert rows_seen[0].loss == pytest.approx(toy_loss(toy(0.0), rows(0, ROWS), supervised(0, ROWS)).item(), abs=1e-6)
     assert rows_seen[-1].tokens == supervised(0, 11 * ROWS)
     assert rows_seen[0].learning_rate == pytest.approx(1e-3 / 2)
-    assert isinstance(events[-1], FinishEvent)
+    assert isinstance(events[-1], RunState)
     assert events[-1].tokens_per_second > 0
 
 
@@ -94,7 +92,7 @@ def test_micro_batches_may_count_tokens_apart_from_what_they_supervise() -> None
     optimizer = build_optimizer(model.named_parameters(), options())
     job = toy_job(Plan(steps=3), model, optimizer, micro_batching=MicroBatching(batches_of=lambda rows: batches))
     events = list(train(job, make_accelerator("cpu")))
-    assert isinstance(events[-1], FinishEvent)
+    assert isinstance(events[-1], RunState)
     assert events[-1].tokens == 3 * 2 * LENGTH
 
 
@@ -236,7 +234,7 @@ def test_going_on_from_any_checkpoint_is_bit_for_bit_the_uninterrupted_run(
         model, optimizer, events = again(model=toy(seed=1), resume_from=event.path)
         assert bits_equal(everything(model, optimizer), expected)
         assert step_rows(events) == [row for row in all_rows if row["step"] > event.step]  # type: ignore[operator]
-        assert isinstance(events[-1], FinishEvent)
+        assert isinstance(events[-1], RunState)
         assert (events[-1].step, events[-1].tokens) == (9, supervised(0, 9 * ROWS))
     state = read_state(saved[0].path)
     assert state.choices == {"compile": False}
@@ -405,6 +403,6 @@ def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:
     events = toy_train(Plan(steps=3, log_every=1, compile=True), model=Compiling(), micro_batch=4)[2]
     assert isinstance(events[0], NoticeEvent)
     assert compiled == [True, True]  # 4 and 2 rows, before the first step
-    assert isinstance(events[-1], FinishEvent)
+    assert isinstance(events[-1], RunState)
     assert events[-1].compile_seconds > 0
     assert step_rows(events) == step_rows(plain)  # the warm-up leaves no trace

@@ -11,11 +11,10 @@ from training_toy import bits_equal, everything, options, rows, step_rows, super
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.training.muon import Muon, orthogonalise, shaped_update
-from gptkit.training.openai_adam import OpenAIAdam
+from gptkit.training.job import Plan
 from gptkit.training.optimizers import OPTIMIZERS, build_optimizer
 from gptkit.training.options import OptimizerName
-from gptkit.training.plans import Plan
+from gptkit.training.own_optimizers import Muon, OpenAIAdam, orthogonalise, shaped_update
 from gptkit.training.schedules import learning_rate_factor
 
 CHOICES = get_args(OptimizerName)
@@ -137,9 +136,8 @@ def test_groups_decay_matrices_only_count_tied_weights_once_and_leave_frozen_one
     model = toy()
     model.ln_f.bias.requires_grad_(False)
     names = {id(one): name for name, one in model.named_parameters()}
-    named = list(model.named_parameters(remove_duplicate=False))
-    assert len(named) == len(names) + 1  # the tied head
-    optimizer = build_optimizer(named, options(optimizer="muon", weight_decay=0.1))
+    assert len(list(model.named_parameters(remove_duplicate=False))) == len(names) + 1  # the tied head
+    optimizer = build_optimizer(model.named_parameters(), options(optimizer="muon", weight_decay=0.1))
     muon, adamw = optimizer.parts
     hidden = {names[id(one)] for group in muon.param_groups for one in group["params"]}
     assert hidden == {f"h.{block}.{layer}.weight" for block in (0, 1) for layer in (0, 1)}

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from accelerate import Accelerator
 from toy_processes import run_pair, start
 from training_toy import bits_equal, everything, step_rows, supervised, toy_train
 
+from gptkit.errors import InputError
 from gptkit.system.run_layout import all_steps
+from gptkit.training import processes
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.plans import Plan
+from gptkit.training.job import Plan
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,20 @@ def test_sigterm_commits_and_exits_with_143(tmp_path: Path) -> None:
     found = newest_committed(tmp_path / "checkpoints")
     assert found.path is not None
     assert f"step {int(found.path.name[5:])} of 5000 is committed" in last
+
+
+def test_what_the_main_process_did_is_broadcast_not_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save asks four times; gathering sends every process's object to all, through the GPUs where those train."""
+    sent = []
+    monkeypatch.setattr(processes, "gather_object", lambda outcome: pytest.fail("gathered"))
+    monkeypatch.setattr(processes, "broadcast_object_list", lambda outcome: sent.append(outcome) or outcome)
+    main = cast("Accelerator", SimpleNamespace(num_processes=2, is_main_process=True, process_index=0))
+    assert processes.on_main_process(main, lambda: "found") == "found"
+    assert sent == [[("found", None)]]
+    other = cast("Accelerator", SimpleNamespace(num_processes=2, is_main_process=False, process_index=1))
+    monkeypatch.setattr(processes, "broadcast_object_list", lambda outcome: [(None, InputError("no space"))])
+    with pytest.raises(InputError, match="no space"):
+        processes.on_main_process(other, lambda: pytest.fail("the main process alone works"))
 
 
 def wait_for_row(path: Path, process: subprocess.Popen[str]) -> None:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gptkit.errors import UsageError
-from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.processes import make_accelerator
 from gptkit.training.rules import (
     Choices,
+    Hardware,
     choose_compile,
     choose_micro_batch,
     choose_precision,
     draws_note,
     flops_per_token,
+    hardware_of,
+    known_peak,
+    measured_peak,
     micro_batch_rows,
     reuse,
 )
@@ -50,20 +54,26 @@ def test_auto_compiles_where_it_pays_and_says_so_without_a_compiler() -> None:
         choose_compile("on", OLD_LAPTOP, "bf16", total_flops=short)
 
 
+def sizes(parameters: int, **config: int) -> SimpleNamespace:
+    """A model as far as the rules ask."""
+    return SimpleNamespace(num_parameters=lambda: parameters, config=SimpleNamespace(**config))
+
+
 def test_micro_batches_fill_a_cpus_cache_or_a_gpus_memory() -> None:
-    small = {"parameters": 10**7, "n_layer": 6, "n_embd": 384}
-    assert choose_micro_batch(LAPTOP, rows=64, sequence_length=256, **small) == 16
-    assert choose_micro_batch(LAPTOP, rows=8, sequence_length=256, **small) == 8
-    assert choose_micro_batch(LAPTOP, rows=8, sequence_length=100_000, **small) == 1
-    xl = {"parameters": 1_557_611_200, "n_layer": 48, "n_embd": 1600}
-    assert 1 <= choose_micro_batch(H100, rows=512, sequence_length=1024, **xl) < 16
-    assert choose_micro_batch(H100, rows=512, sequence_length=1024, **small) == 64
+    small = sizes(10**7, n_layer=6, n_embd=384)
+    assert choose_micro_batch(LAPTOP, small, rows=64, sequence_length=256) == 16
+    assert choose_micro_batch(LAPTOP, small, rows=8, sequence_length=256) == 8
+    assert choose_micro_batch(LAPTOP, small, rows=8, sequence_length=100_000) == 1
+    xl = sizes(1_557_611_200, n_layer=48, n_embd=1600)
+    assert 1 <= choose_micro_batch(H100, xl, rows=512, sequence_length=1024) < 16
+    assert choose_micro_batch(H100, small, rows=512, sequence_length=1024) == 64
 
 
 def test_flops_per_token_are_the_published_count() -> None:
     """performance.md: 485 GFLOP/s at 2,647 tokens/s for 6 layers, 384 wide, 256 positions, vocabulary 50,304."""
     blocks = 6 * (12 * 384 * 384 + 13 * 384) + 2 * 384
-    flops = flops_per_token(50_304 * 384 + blocks, n_layer=6, n_embd=384, sequence_length=256)
+    model = sizes(50_304 * 384 + 256 * 384 + blocks, n_layer=6, n_embd=384, n_positions=256)
+    flops = flops_per_token(model, 256)
     assert flops * 2647 == pytest.approx(485e9, rel=0.01)
 
 

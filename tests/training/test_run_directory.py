@@ -19,10 +19,9 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import read_recipe
-from gptkit.training.events import Event, StepEvent
 from gptkit.training.finished_runs import lost_result, newest_finished
-from gptkit.training.metrics_file import rewind_rows
-from gptkit.training.plans import Plan, make_plan
+from gptkit.training.job import Event, Plan, StepEvent, make_plan
+from gptkit.training.metrics import rewind_rows
 from gptkit.training.rules import Choices
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import identity_values

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from toy_processes import run_pair
 from training_toy import VOCABULARY, everything, step_rows, toy, toy_train
 
@@ -17,10 +16,8 @@ from gptkit.errors import UsageError
 from gptkit.model.loading import read_safetensors
 from gptkit.system.run_layout import directory_name
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.optimizers import build_optimizer
-from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan
-from gptkit.training.sharding import Sharding, is_asked, rows_of
+from gptkit.training.job import Plan
+from gptkit.training.sharding import is_asked, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +100,3 @@ def test_only_the_second_fsdp_is_asked_for() -> None:
     assert is_asked({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
     with pytest.raises(UsageError, match="FSDP2"):
         is_asked({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"})
-
-
-def test_muon_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(2, 2))
-    optimizer = build_optimizer(model.named_parameters(), TrainingOptions(optimizer="muon"))
-    with pytest.raises(UsageError, match="Muon needs whole matrices"):
-        Sharding(model, optimizer, torch.device("cpu"), 2)

@@ -17,8 +17,8 @@ from gptkit.system.run_layout import defect
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch
 from gptkit.training.checkpoints import drop_snapshots_after, newest_committed
+from gptkit.training.job import Plan, snapshots_of
 from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan, snapshots_of
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -21,12 +21,10 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.job import language_modeling_loss
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batches, MicroBatch
-from gptkit.training.events import StepEvent
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
+from gptkit.training.job import LossFunction, MicroBatching, Plan, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 
 SHAPE: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 2}

@@ -22,12 +22,10 @@ from gptkit.errors import GptkitError
 from gptkit.system.signals import StopRequest
 from gptkit.training.batches import Batch, Batches, MicroBatch, cut
 from gptkit.training.checkpoints import newest_committed
-from gptkit.training.events import Event, StepEvent
-from gptkit.training.job import Evaluate, MicroBatching, TrainingJob
+from gptkit.training.job import Evaluate, Event, MicroBatching, Plan, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.optimizers import OptimizerSet, build_optimizer
 from gptkit.training.options import TrainingOptions
-from gptkit.training.plans import Plan
 from gptkit.training.processes import make_accelerator
 from gptkit.training.schedules import learning_rate_factor
 

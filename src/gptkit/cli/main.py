@@ -149,11 +149,10 @@ def run_training(
     import torch
 
     from gptkit.training import launching, sharding
-    from gptkit.training.launch_config import DEFAULT, config_path, read_launch_config
 
     config, named = None, options.accelerate_config
-    if named is not None or DEFAULT.is_file():
-        config = read_launch_config(DEFAULT if named is None else config_path(named))
+    if named is not None or launching.DEFAULT.is_file():
+        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
         if options.num_processes is not None:
             config = dataclasses.replace(config, num_processes=None)  # the option beats it
         console.say(config.summary())

@@ -12,9 +12,8 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN, UsageError
 from gptkit.finetune import report
-from gptkit.finetune.dry_run import plan_finetune
 from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
-from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero
+from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers, read_config
@@ -44,6 +43,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
+    # Auto never compiles here, where nearly every batch has a length of its own.
     choices = session.check(_as_recorded(options), command="finetune")
     session.on_main(lambda: _check(options))
     if console.recipe_note:
@@ -132,25 +132,21 @@ class _Runs:
         if directory.result is not None and _is_all_of(directory.result, options):
             session.console.say(f"{directory.path} already finished; showing its result")
         elif options.study == "ablation":
-            self._study(options, directory)
+            variants = {}
+            for name, changes in VARIANTS.items():
+                session.console.say(f"variant {name}")
+                changed = dataclasses.replace(options, study="none", **changes)
+                variants[name] = self._seeds(changed, directory.path / name)
+            self._finish_several(directory, study_result(inputs.task, variants))
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             self._finish_several(directory, self._seeds(options, directory.path))
         else:
             self._train(options, directory)
         for name in predicted_splits(inputs.task, options):
             _predict(name, inputs.splits[name], inputs.task, directory.path, self.choices, session)
-        result = session.on_main(lambda: RunDirectory(directory.path, "finetune", lock=None).result)
+        result = session.on_main(lambda: read_result(directory.path))
         assert result is not None
         return result
-
-    def _study(self, options: FinetuneOptions, directory: RunDirectory) -> None:
-        """Run every variant over the seeds; the model is the full variant's best."""
-        variants = {}
-        for name, changes in VARIANTS.items():
-            self.session.console.say(f"variant {name}")
-            changed = dataclasses.replace(options, study="none", **changes)
-            variants[name] = self._seeds(changed, directory.path / name)
-        self._finish_several(directory, study_result(self.inputs.task, variants))
 
     def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
         """Run each seed in a directory of its own and return them as one; what only resuming needs goes."""
@@ -226,7 +222,7 @@ class _Runs:
             "version": gptkit.__version__,
         }
         command = self.session.console.command_line
-        card = report.model_card(run, trained.choices, result, command=command)
+        card = report.card_of(run, trained.choices, result, command=command)
         with files.translate_os_errors("writing the model", fix=AGAIN):
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, run.model, inputs.tokenizer, card)

@@ -6,16 +6,19 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.transfer import HeadSpec, add_task_head, transferred_layers
-from gptkit.model.configuration_gpt import read_config
+from gptkit.model.configuration_gpt import GPTConfig, read_config
 from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_directory
+from gptkit.model_files.shape import LAYER, MARKER_FIELDS
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Say = Callable[[str], None]
+EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Inputs:
     model_name: str  # as the user names it
     pretrained: GPTForCausalLM
     tokenizer: PreTrainedTokenizerBase
-    head: HeadSpec
+    head: Mapping[str, Any]  # see `head_config`
     splits: Mapping[str, Split]  # train, dev and the one to predict
     identity: Mapping[str, str]  # the hashes that a resumed run must find again
 
@@ -82,11 +86,12 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     _refuse_unusable(task, options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
-    head = HeadSpec(
+    markers = marker_ids(directory, len(tokenizer))
+    head = head_config(
         task=task.name,
         format=task.format,
         labels=output_labels(task),
-        markers=marker_ids(directory, len(tokenizer)),
+        markers=markers,
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory)
@@ -94,7 +99,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises now if there are not as many
     limit = pretrained.config.n_positions
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
-    splits = _read(task, needed, options, tokenizer, head.markers, limit, say)
+    splits = _read(task, needed, options, tokenizer, markers, limit, say)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -155,3 +160,72 @@ def _read(
         say(line)
         splits[name] = Split(split.examples, encoded, split.sha256)
     return splits
+
+
+def head_config(
+    *, task: str, format: str, labels: Sequence[str], markers: Markers, classifier_dropout: float = 0.1
+) -> dict[str, Any]:
+    """Return what a task adds to a model's configuration.
+
+    `labels` name the outputs, in their order; a score, and the score of a choice, are one output. `markers` are the ids
+    of start, delimiter and extract.
+    """
+    return {
+        "task": task,
+        "format": format,
+        "classifier_dropout": classifier_dropout,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        **dict(zip(MARKER_FIELDS, markers, strict=True)),
+    }
+
+
+def add_task_head(
+    model: GPTForCausalLM, head: Mapping[str, Any], *, seed: int, transfer_layers: str | int | None = None
+) -> GPTDoubleHeadsModel:
+    """Return the pre-trained model with a fresh head, in eval mode: a pure function of its arguments.
+
+    Markers are drawn from N(0, 0.02) whatever stood in their rows; the table grows only where it has no such rows.
+    `transfer_layers` keeps the embeddings and the first so many blocks (GPT-1 paper, figure 2; with all of them also
+    what follows), "none" nothing but the sizes, None everything. The rest starts as in pre-training. UsageError for a
+    number of layers that the model does not have.
+    """
+    n_layer, markers = model.config.n_layer, [head[name] for name in MARKER_FIELDS]
+    kept = transferred_layers(transfer_layers, n_layer)
+    entries = max(model.config.vocab_size, max(markers) + 1)
+    config = GPTConfig(**{**model.config.without_head().to_diff_dict(), "vocab_size": entries, **head})
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        tuned = GPTDoubleHeadsModel(config)
+        tuned.train(False)
+        theirs = model.state_dict()
+        for name, tensor in tuned.state_dict().items():
+            if name.startswith("score.") or kept is None:
+                continue
+            if depth_of(name, n_layer) <= kept or kept == n_layer:
+                tensor[: len(theirs[name])] = theirs[name]
+        # The markers' rows of the embedding and, where it is another tensor, of the LM head.
+        for table in {id(table): table for table in (tuned.transformer.wte.weight, tuned.lm_head.weight)}.values():
+            rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
+            table[markers] = rows.to(table.dtype)
+    return tuned
+
+
+def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int | None:
+    """Return how many blocks are kept beside the embeddings; None when not even these are."""
+    if transfer_layers is None:
+        return n_layer
+    if transfer_layers == "none":
+        return None
+    asked = str(transfer_layers)
+    if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
+        message = f"{asked!r} is not a number of this model's layers"
+        raise UsageError(message, where="--transfer-layers", fix=f"give 0 to {n_layer}, or none")
+    return int(asked)
+
+
+def depth_of(name: str, n_layer: int) -> int:
+    """Return a parameter's depth: 0 for the embeddings, i + 1 for block i, n_layer + 1 for what follows the blocks."""
+    if block := LAYER.match(name):
+        return int(block[1]) + 1
+    return 0 if name.startswith(EMBEDDINGS) else n_layer + 1

@@ -1,32 +1,36 @@
-"""One fine-tuning run as the training loop takes it: steps, batches, rates, loss and evaluation."""
+"""One fine-tuning run as the training loop takes it, and as a dry run counts it: batches, rates, loss, evaluation."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gptkit.errors import UsageError
-from gptkit.finetune.inputs import Inputs
+from gptkit.finetune.inputs import Inputs, depth_of
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.transfer import depth_of
+from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, predicting_positions
+from gptkit.report.dry_run import COMPUTED, PlannedRun, show_plan
+from gptkit.report.memory_plan import Workload
 from gptkit.tasks.encoding import EncodedExamples, Indices
-from gptkit.tasks.heads import evaluate_head, metrics_of
+from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_pieces, metrics_of
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
-from gptkit.training.hardware import Hardware
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob
+from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
+from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
+from gptkit.training.run import Session
 from gptkit.training.schedules import Schedule
 
+EVALUATED = 4  # batches of the probe's evaluation, from the longest examples on
 WARMUP_FRACTION = 0.002  # of all updates: GPT-1 paper, 4.1
 CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
 NARROW_WIDTH, NARROW_TOKENS = 512, 2048  # narrower models have products too small for the cores, and pay for padding
@@ -54,29 +58,16 @@ class FinetuneRun:
         """FLOPs of a step for each token: without an auxiliary loss the tied head multiplies nothing."""
         model, train = self.model, self.inputs.train
         table = 0 if self.options.lm_coef else model.transformer.wte.weight.numel()
-        return rules.flops_per_token(
-            model.num_parameters() - model.transformer.wpe.weight.numel() - table,
-            n_layer=model.config.n_layer,
-            n_embd=model.config.n_embd,
-            sequence_length=int(train.tokens.mean() / train.sequences_per_example),
-        )
+        return rules.flops_per_token(model, int(train.tokens.mean() / train.sequences_per_example), idle=table)
 
     @cached_property
     def max_padded_tokens(self) -> int:
         """The most tokens of a forward pass, padding included, unless one example alone has more."""
-        config, train = self.model.config, self.inputs.train
         if self.hardware.kind == "cpu":
-            return CPU_TOKENS if config.n_embd >= NARROW_WIDTH else NARROW_TOKENS
-        longest = int(train.lengths.max())
-        rows = rules.choose_micro_batch(
-            self.hardware,
-            rows=self.options.batch_size * train.sequences_per_example,
-            sequence_length=longest,
-            parameters=self.model.num_parameters(),
-            n_layer=config.n_layer,
-            n_embd=config.n_embd,
-        )
-        return rows * longest
+            return CPU_TOKENS if self.model.config.n_embd >= NARROW_WIDTH else NARROW_TOKENS
+        train = self.inputs.train
+        longest, most = int(train.lengths.max()), self.options.batch_size * train.sequences_per_example
+        return rules.choose_micro_batch(self.hardware, self.model, rows=most, sequence_length=longest) * longest
 
     @property
     def micro_batching(self) -> MicroBatching:
@@ -88,12 +79,11 @@ class FinetuneRun:
         def batches_of(examples: int) -> Batches:
             return finetuning_batches(train, batch_size=size, seed=seed, micro_batch=examples, padded_tokens=limit)
 
+        longest_first = np.argsort(-train.lengths, kind="stable")  # no batch has more tokens than of the longest
         return MicroBatching(
             micro_batch=min(micro_batch, size),
             batches_of=batches_of,
-            largest=lambda examples: largest_micro_batches(
-                train, batch_size=size, micro_batch=examples, padded_tokens=limit
-            ),
+            largest=lambda examples: _micro_batches(train, longest_first[:size], examples, limit),
             has_dropout=self.model.has_dropout,
             unit="examples",
         )
@@ -103,11 +93,20 @@ class FinetuneRun:
         options = self.options
         if choices.compile:
             self.model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
+        layer_of = None
+        if options.layer_decay != 1.0 or options.unfreeze == "gradual":  # ULMFiT's rate for each layer
+            layer_of = layer_rates(
+                self.model.config.n_layer,
+                decay=options.layer_decay,
+                unfreeze=options.unfreeze,
+                steps_per_epoch=self.steps_per_epoch,
+            )
+        parameters = self.model.named_parameters()
         return TrainingJob(
             model=self.model,
             micro_batching=self.micro_batching.at_most(choices.micro_batch),
             loss_function=double_heads_loss(options.lm_coef),
-            optimizer=self._optimizer(choices.precision),
+            optimizer=build_optimizer(parameters, options, precision=choices.precision, layer_of=layer_of),
             schedule=schedule_of(options, self.steps),
             plan=make_plan(
                 options,
@@ -121,18 +120,6 @@ class FinetuneRun:
             evaluate=self._evaluate,
             flops_per_token=self.flops_per_token,
         )
-
-    def _optimizer(self, precision: str) -> OptimizerSet:
-        """Return the optimizer, with ULMFiT's rate for each layer where that is asked for."""
-        options, layer_of = self.options, None
-        if options.layer_decay != 1.0 or options.unfreeze == "gradual":
-            layer_of = layer_rates(
-                self.model.config.n_layer,
-                decay=options.layer_decay,
-                unfreeze=options.unfreeze,
-                steps_per_epoch=self.steps_per_epoch,
-            )
-        return build_optimizer(self.model.named_parameters(), options, precision=precision, layer_of=layer_of)
 
     def _evaluate(self, should_stop: ShouldStop) -> dict[str, float]:
         """Return the task's metrics on dev, and the classifier's mean loss as val_loss."""
@@ -151,6 +138,71 @@ class FinetuneRun:
             + (f"from step {rate.first_step}" if rate.first_step <= steps else f"never: the run ends at step {steps}")
             for rate in rates
         ]
+
+
+def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, session: Session) -> dict[str, Any]:
+    """Return the plan of what the same options train, with all seeds and variants; see `report.dry_run` for keys."""
+    baseline = own_memory() or 0
+    runs = options.seeds * (len(VARIANTS) if options.study == "ablation" else 1)
+    if runs > 1:
+        options = dataclasses.replace(options, snapshots=options.snapshots or 0)  # as the runs of several seeds have
+    tuned, train, dev = inputs.model(options), inputs.train, inputs.dev
+    with torch.device("meta"):
+        model = GPTDoubleHeadsModel(tuned.config)
+    run = FinetuneRun(options, inputs, model, session.hardware)
+    longest, steps = train.padded(int(train.lengths.max())), run.steps * runs
+    tokens = float(train.tokens.mean()) * min(options.batch_size, len(train))  # of a step, without padding, on average
+
+    def passes_on(hardware: Hardware) -> tuple[int, int]:
+        """Return how many of the longest sequences fill a pass: no batch has more tokens, padding included."""
+        there = dataclasses.replace(run, hardware=hardware)
+        most = there.micro_batching.micro_batch * train.sequences_per_example
+        rows = max(1, min(most, there.max_padded_tokens // longest))
+        return rows, len(there.micro_batching.batches(1))
+
+    def probed_job() -> tuple[TrainingJob, float]:
+        pieces = evaluation_pieces(dev)[:EVALUATED]
+
+        def evaluate(should_stop: ShouldStop) -> dict[str, float]:
+            evaluate_head(tuned, dev, pieces, should_stop=should_stop)
+            return {}
+
+        job = dataclasses.replace(run, model=tuned.to(session.accelerator.device)).job(choices)
+        evaluated = sum(int(dev.tokens[indices].sum()) for indices in pieces)
+        return dataclasses.replace(job, evaluate=evaluate), float(dev.tokens.sum()) / evaluated
+
+    planned = PlannedRun(
+        options=options,
+        job=run.job(choices),
+        work=Workload(
+            length=longest,
+            checkpointing=options.gradient_checkpointing,
+            trains_head=options.lm_coef > 0,
+            evaluation_tokens=PREDICTION_TOKENS,
+            evaluates_head=False,
+        ),
+        passes_on=passes_on,
+        rows_per_step=options.batch_size,
+        baseline=baseline,
+        runs=runs,
+        facts={
+            "task": inputs.task.name,
+            "model": inputs.model_name,
+            "parameters": model.num_parameters(),
+            "vocabulary": model.config.vocab_size,
+            "sequence_length": longest,
+            "n_train": len(train),
+            "runs": runs,
+            "steps": steps,
+            "tokens_per_step": tokens,
+            "tokens": tokens * steps,
+            "epochs": options.epochs,
+            "data_sha256": inputs.identity["data_sha256"],
+        },
+        labels=dict.fromkeys(("vocabulary", "n_train", "epochs"), COMPUTED),
+        probed_job=probed_job,
+    )
+    return show_plan(planned, session)
 
 
 def double_heads_loss(lm_coef: float) -> LossFunction:
@@ -220,14 +272,6 @@ def finetuning_batches(
         return _micro_batches(examples, chosen, micro_batch, padded_tokens, first_row=(step - 1) * batch_size)
 
     return batches
-
-
-def largest_micro_batches(
-    examples: EncodedExamples, *, batch_size: int, micro_batch: int, padded_tokens: int
-) -> list[MicroBatch]:
-    """Return the micro-batches that the longest examples would be cut into: no other batch has more tokens."""
-    longest = np.argsort(-examples.lengths, kind="stable")[:batch_size]
-    return _micro_batches(examples, longest, micro_batch, padded_tokens)
 
 
 def _micro_batches(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import gptkit
 from gptkit.console import Console
 from gptkit.finetune.job import FinetuneRun
-from gptkit.report.model_card import ModelCard, model_facts
+from gptkit.report.model_card import model_card, model_facts
 from gptkit.system import files
 from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.own import TASK_FILE
@@ -72,13 +72,13 @@ def _interval(interval: Sequence[float] | None) -> str:
     return "n/a" if interval is None else " to ".join(map(_percent, interval))
 
 
-def model_card(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> ModelCard:
+def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
     """Return the card of a fine-tuned model."""
     options, inputs, task = run.options, run.inputs, run.inputs.task
     start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
     score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
     answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
-    return ModelCard(
+    return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
@@ -114,37 +114,32 @@ def write_predictions(
     A line has id, prediction (a class by its name), label where it is known, and the probability of each class, choice
     or whole score.
     """
+    predictions = predictions_of(task, logits).tolist()
     path = directory / f"predictions-{split}.jsonl"
-    texts = {path: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(task, examples, logits))}
+    lines = []
+    for example, prediction, shares in zip(examples, predictions, probabilities_of(logits).tolist(), strict=True):
+        row = {"id": example.identifier, "prediction": _named(task, prediction)}
+        if example.label is not None:
+            row["label"] = _named(task, example.label)
+        if task.target != "score":
+            row["probabilities"] = shares
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    texts = {path: "".join(lines)}
     if task.glue_file and split.startswith("test"):
         # MNLI's two test sets are two files.
         name = task.glue_file.replace("-m.", "-mm.") if split.endswith("mismatched") else task.glue_file
-        texts[directory / name] = _glue_text(task, examples, logits)
+        texts[directory / name] = _glue_text(task, examples, predictions)
     with files.translate_os_errors("writing predictions", fix="run the command again"):
         for path, text in texts.items():
             files.write_atomically(path, text)
     return tuple(texts)
 
 
-def _rows(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> list[dict[str, Any]]:
-    predictions, probabilities = predictions_of(task, logits).tolist(), probabilities_of(logits).tolist()
-    rows = []
-    for example, prediction, shares in zip(examples, predictions, probabilities, strict=True):
-        row = {"id": example.identifier, "prediction": _named(task, prediction)}
-        if example.label is not None:
-            row["label"] = _named(task, example.label)
-        if task.target != "score":
-            row["probabilities"] = shares
-        rows.append(row)
-    return rows
-
-
 def _named(task: Task, value: Any) -> Any:
     return task.labels[value] if task.target == "class" else value
 
 
-def _glue_text(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> str:
-    predictions = predictions_of(task, logits).tolist()
+def _glue_text(task: Task, examples: Sequence[Example], predictions: Sequence[Any]) -> str:
     if task.target == "class":
         spelled = [task.official_labels[prediction] for prediction in predictions]
     else:

@@ -31,7 +31,7 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
 
     from gptkit.decoding.engines import native_decoder
     from gptkit.system.processor import cpu_has_amx, cpu_has_bf16
-    from gptkit.training.hardware import cpu_name, find_compiler
+    from gptkit.training.rules import cpu_name, find_compiler
 
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     native = native_decoder()

@@ -15,11 +15,10 @@ from gptkit.decoding.torch_engine import generate
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files.files import model_presets
-from gptkit.pretrain.dry_run import plan_pretrain
 from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
-from gptkit.pretrain.job import PretrainRun
+from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.model_card import ModelCard, model_facts, write_model, write_start
+from gptkit.report.model_card import model_card, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import separator_id
@@ -136,7 +135,7 @@ def _write(
         "seed": options.seed,
         "version": gptkit.__version__,
     }
-    card = _model_card(options, inputs, trained, result, command=console.command_line)
+    card = _card(options, inputs, trained, result, command=console.command_line)
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
@@ -145,31 +144,26 @@ def _write(
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
-    console.table(str(result["run_dir"]), ("figure", "value"), _result_rows(result))
+    console.table(str(result["run_dir"]), ("figure", "value"), list(_figures(result).items()))
 
 
-def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a result's figures for a table, each with its unit in its name."""
-    return [(name, _shown(result[key])) for key, name in FIGURES.items() if result.get(key) is not None]
+def _figures(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return a result's figures as people read them, by their names with the units."""
+    found = {name: result[key] for key, name in FIGURES.items() if result.get(key) is not None}
+    return {
+        name: f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+        for name, value in found.items()
+    }
 
 
-def _shown(value: Any) -> str:
-    """Return a figure as people read it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def _model_card(
+def _card(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
-) -> ModelCard:
+) -> str:
     """Return the card of a finished run."""
     text = inputs.text
     assert text is not None  # a plan has no card
     family = "GPT-2 (layer norms first)" if inputs.model.config.pre_norm else "GPT-1 (layer norms last)"
-    return ModelCard(
+    return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),
@@ -179,6 +173,6 @@ def _model_card(
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
-        measured=dict(_result_rows(result)),
+        measured=_figures(result),
         sample=trained.sample,
     )

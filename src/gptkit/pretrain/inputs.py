@@ -52,17 +52,6 @@ class Inputs:
     rows_per_step: int
 
 
-def flops_per_token(model: GPTForCausalLM, sequence_length: int) -> float:
-    """Return the FLOPs of a step for each token; position embeddings are looked up, not multiplied."""
-    config = model.config
-    return rules.flops_per_token(
-        int(model.num_parameters() - model.transformer.wpe.weight.numel()),
-        n_layer=config.n_layer,
-        n_embd=config.n_embd,
-        sequence_length=sequence_length,
-    )
-
-
 def prepare_inputs(
     options: PretrainOptions, say: Callable[[str], None], recipe_note: str = "", *, for_plan: bool = False
 ) -> Inputs:

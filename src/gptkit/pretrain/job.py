@@ -1,35 +1,41 @@
-"""One pre-training run as the training loop takes it: each token of a block is predicted from those before it.
+"""One pre-training run as the training loop takes it, and as a dry run counts it.
 
-That is GPT-1's equation 1; with it batches, schedule and evaluation.
+Each token of a block is predicted from those before it (GPT-1 paper, equation 1).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptkit.pretrain.inputs import Inputs, flops_per_token
+from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.text.blocks import PreparedText, TokenIds, TrainingBlocks, validation_windows
+from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
+from gptkit.report.memory_plan import Workload
+from gptkit.text.blocks import PreparedText, TokenIds, TokenStream, TrainingBlocks, validation_windows
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
-from gptkit.training.hardware import Hardware
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
+from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
-from gptkit.training.plans import make_plan, make_schedule
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware
+from gptkit.training.run import Session
 from gptkit.training.schedules import steps_before_decay
 
 VALIDATION_TOKENS = 4096  # of one forward pass
+EVALUATED = 3 * VALIDATION_TOKENS  # tokens of the probe's evaluation: some whole forward passes
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,18 @@ class PretrainRun:
     def choose(self) -> Choices:
         """Return the run's arithmetic."""
         options, inputs = self.options, self.inputs
-        total = flops_per_token(inputs.model, inputs.sequence_length) * options.tokens_per_step * options.steps
+        total = rules.flops_per_token(inputs.model, inputs.sequence_length) * options.tokens_per_step * options.steps
         return rules.choose(options.precision, options.compile, self.hardware, total_flops=total)
 
     @property
     def micro_batching(self) -> MicroBatching:
         """How the batches are split, unless memory runs out."""
-        inputs, config = self.inputs, self.inputs.model.config
-        length, rows_per_step = inputs.sequence_length, inputs.rows_per_step
+        inputs, length, rows_per_step = self.inputs, self.inputs.sequence_length, self.inputs.rows_per_step
         micro_batch = self.options.micro_batch or rules.choose_micro_batch(
             self.hardware,
+            inputs.model,
             rows=rules.micro_batch_rows(rows_per_step, self.options.num_processes or 1),
             sequence_length=length,
-            parameters=inputs.model.num_parameters(),
-            n_layer=config.n_layer,
-            n_embd=config.n_embd,
         )
         blocks = TrainingBlocks(self.text.train.ids, length, self.options.seed)
 
@@ -103,8 +106,62 @@ class PretrainRun:
                 utf8_bytes=self.text.validation.utf8_bytes,
                 should_stop=should_stop,
             ),
-            flops_per_token=flops_per_token(model, inputs.sequence_length),
+            flops_per_token=rules.flops_per_token(model, inputs.sequence_length),
         )
+
+
+def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
+    """Return the plan of what the same options train; see `report.dry_run` for its keys."""
+    inputs = prepare_inputs(options, session.console.say, session.console.recipe_note, for_plan=True)
+    # Time and memory do not depend on which tokens they are: these are enough for a step and for some of an evaluation.
+    length, evaluated = inputs.sequence_length, min(inputs.validation_tokens, EVALUATED)
+    size = options.tokens_per_step + length + evaluated
+    ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
+    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[evaluated:], ids[:evaluated]))
+    run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation))
+    choices, tokens = run.choose(), options.steps * options.tokens_per_step
+
+    def passes_on(hardware: Hardware) -> tuple[int, int]:
+        micro_batching = dataclasses.replace(run, hardware=hardware).micro_batching
+        return micro_batching.micro_batch, len(micro_batching.batches(1))
+
+    def probed_job() -> tuple[TrainingJob, float]:
+        model = type(inputs.model)(inputs.model.config)
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_enable()
+        model.to(session.accelerator.device)
+        probed = dataclasses.replace(run, inputs=dataclasses.replace(inputs, model=model))
+        return probed.job(choices), inputs.validation_tokens / evaluated
+
+    planned = PlannedRun(
+        options=options,
+        job=run.job(choices),
+        work=Workload(
+            length=length,
+            checkpointing=options.gradient_checkpointing,
+            evaluation_tokens=min(VALIDATION_TOKENS, inputs.validation_tokens),
+        ),
+        passes_on=passes_on,
+        rows_per_step=inputs.rows_per_step,
+        baseline=own_memory() or 0,
+        facts={
+            "parameters": inputs.model.num_parameters(),
+            "vocabulary": inputs.vocabulary,
+            "sequence_length": length,
+            "steps": options.steps,
+            "tokens_per_step": options.tokens_per_step,
+            "tokens": tokens,
+            "train_tokens": inputs.train_tokens,
+            "validation_tokens": inputs.validation_tokens,
+            "epochs": tokens / max(1, inputs.train_tokens),
+            "data_sha256": inputs.corpus.data_sha256,
+        },
+        labels=dict.fromkeys(
+            ("vocabulary", "train_tokens", "validation_tokens", "epochs"), ASSUMED if inputs.text is None else COMPUTED
+        ),
+        probed_job=probed_job,
+    )
+    return show_plan(planned, session)
 
 
 def pretraining_batches(

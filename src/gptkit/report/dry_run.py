@@ -37,12 +37,11 @@ from gptkit.console import Console
 from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
 from gptkit.training import rules
 from gptkit.training.checkpoints import model_tensors
-from gptkit.training.events import EvalEvent, Event, StepEvent
-from gptkit.training.hardware import GPU_MEMORY, Hardware, known_peak
-from gptkit.training.job import MicroBatching, TrainingJob
+from gptkit.training.job import EvalEvent, Event, MicroBatching, StepEvent, TrainingJob
 from gptkit.training.loop import train
 from gptkit.training.memory import PeakMemory
 from gptkit.training.options import TrainingOptions
+from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.run import Session
 
 # Model FLOPs utilisation in bf16. Measured on one H100 with GPT-2 124M, 65,536 tokens a forward pass: 450,000 tokens/s

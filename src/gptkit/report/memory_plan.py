@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.modeling_gpt import DENSE_LENGTH
+from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import OptimizerSet
-from gptkit.training.tensor_files import safetensors_chunks
 
 Strategy = Literal["ddp", "fsdp2"]
 STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp2")

@@ -6,7 +6,6 @@ import copy
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,53 +21,48 @@ from gptkit.training.rules import Choices
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """The facts of a card; every one is known when a run ends, so none is left open."""
+def model_card(
+    *,
+    name: str,
+    summary: str,  # one sentence: what the model is
+    parameters: int,
+    shape: str,
+    data: str,
+    data_sha256: str,
+    licence: str,
+    tokenizer: str,
+    command: str,
+    measured: Mapping[str, str],  # figure -> value with its unit
+    versions: Mapping[str, str],
+    task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
+    sample: str | None = None,
+    kind: str = "text-generation",  # the hub's name for what the model does
+    use: str = 'gptkit generate "Once upon a time" --model . --top-k 40',
+    limits: str = "A small language model repeats what its text says and makes up the rest.",
+) -> str:
+    """Return a card; every fact is known when a run ends, so none is left open.
 
-    name: str
-    summary: str  # one sentence: what the model is
-    parameters: int
-    shape: str
-    data: str
-    data_sha256: str
-    licence: str
-    tokenizer: str
-    command: str
-    measured: Mapping[str, str]  # figure -> value with its unit
-    versions: Mapping[str, str]
-    task: Mapping[str, str] = field(default_factory=dict)  # what a fine-tuned model reads and answers
-    sample: str | None = None
-    kind: str = "text-generation"  # the hub's name for what the model does
-    use: str = 'gptkit generate "Once upon a time" --model . --top-k 40'
-    limits: str = "A small language model repeats what its text says and makes up the rest."
-
-    def as_markdown(self) -> str:
-        """Return the card; whatever comes from data or file names is shown as code, never read as Markdown."""
-        tables = {
-            "Model": {"parameters": f"{self.parameters:,}", "shape": self.shape},
-            "Data": {
-                "text": self.data,
-                "sha256": self.data_sha256,
-                "licence": self.licence,
-                "tokenizer": self.tokenizer,
-            },
-            "Task": self.task,
-            "Measured": self.measured,
-        }
-        about = {"library_name": "gptkit", "pipeline_tag": self.kind, "tags": ["gptkit"]}
-        parts = [
-            "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in about.items()), "---"]),
-            f"# {escape_markdown(self.name)}\n\n{escape_markdown(self.summary)}",
-            *(f"## {title}\n\n{_table(rows)}" for title, rows in tables.items() if rows),
-            "## How it was made\n\n" + code_block(self.command),
-            "## Use\n\n" + code_block(self.use),
-            "## Versions\n\n" + _table(self.versions),
-        ]
-        if self.sample is not None:
-            parts.append("## A sample\n\n" + code_block(self.sample))
-        parts.append(f"## Limits\n\n{self.limits}")
-        return "\n\n".join(parts) + "\n"
+    Whatever comes from data or file names is shown as code, never read as Markdown.
+    """
+    about = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
+    tables = {
+        "Model": {"parameters": f"{parameters:,}", "shape": shape},
+        "Data": {"text": data, "sha256": data_sha256, "licence": licence, "tokenizer": tokenizer},
+        "Task": task,
+        "Measured": measured,
+    }
+    parts = [
+        "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in about.items()), "---"]),
+        f"# {escape_markdown(name)}\n\n{escape_markdown(summary)}",
+        *(f"## {title}\n\n{_table(rows)}" for title, rows in tables.items() if rows),
+        "## How it was made\n\n" + code_block(command),
+        "## Use\n\n" + code_block(use),
+        "## Versions\n\n" + _table(versions),
+    ]
+    if sample is not None:
+        parts.append("## A sample\n\n" + code_block(sample))
+    parts.append(f"## Limits\n\n{limits}")
+    return "\n\n".join(parts) + "\n"
 
 
 def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:
@@ -101,10 +95,8 @@ def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTraine
     tokenizer.save_pretrained(directory)
 
 
-def write_model(
-    directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
-) -> None:
+def write_model(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
     """Write the files into an empty directory."""
     save_model(model, directory)
     tokenizer.save_pretrained(directory)
-    (directory / "README.md").write_text(card.as_markdown(), encoding="utf-8")
+    (directory / "README.md").write_text(card, encoding="utf-8")

@@ -5,7 +5,6 @@ The launcher speaks for all its ranks, so that users see one result or one error
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -23,6 +22,7 @@ FOLDER = "GPTKIT_LAUNCH"  # the launcher's process id and its folder, in the ran
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")  # any launcher sets one of these
 RESULT, RUN, ERRORS = "result.json", "run", "error-*.json"
 PR_SET_PDEATHSIG = 1
+COLLATERAL_SECONDS = 5.0  # at most, that an error which follows from another rank's waits for that one
 
 
 class World(NamedTuple):
@@ -70,34 +70,22 @@ def report_run(directory: Path) -> None:
         (folder / RUN).write_text(str(directory))
 
 
-def result_of(folder: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    return result
-
-
-def run_of(folder: Path) -> Path | None:
-    """Return the run that the ranks opened, if they came to that."""
-    path = folder / RUN
-    return Path(path.read_text()) if path.exists() else None
-
-
 def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
     """Leave an error, of this rank or another, to the launcher; return whether gptkit launched this rank."""
     folder = _folder()
     if folder is None:
         return False
-    is_collateral = isinstance(error, OtherRankFailed)
-    deadline = time.monotonic() + 5
-    # The launcher ends all ranks when the first has ended, so what follows from another's error waits for that.
+    is_collateral, deadline = isinstance(error, OtherRankFailed), time.monotonic() + COLLATERAL_SECONDS
     while is_collateral and not any(folder.glob(ERRORS)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # the launcher ends all ranks when the first has ended
     record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
     path = folder / f"error-{os.environ.get('RANK', '0') if rank is None else rank}.json"
-    with contextlib.suppress(OSError):
+    try:
         path.with_suffix(".tmp").write_text(json.dumps(record))
         path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
-        return True
-    return False
+    except OSError:
+        return False
+    return True
 
 
 class RankError(NamedTuple):

@@ -107,7 +107,7 @@ def encode_examples(
     *,
     target: Target,
 ) -> EncodedExamples:
-    """Return the examples, one at least, in sequences of at most `limit` tokens; see above for what is cut.
+    """Return the examples, one at least, in sequences of at most `limit` tokens; see `formats` for what is cut.
 
     Texts are encoded as such: none can yield a marker, ValueError if the tokenizer has an entry of such an id.
     InputError names an example that has no label where others have one, or another number of choices than the first.

@@ -72,12 +72,8 @@ def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes:
     """
     passes = -(-len(micro_batches) // processes)
     indices = [process + turn * processes for turn in range(passes)]
-    shares = tuple(
-        Share(micro_batches[i], 1.0, i == indices[-1])
-        if i < len(micro_batches)
-        else Share(micro_batches[0], 0.0, i == indices[-1])
-        for i in indices
-    )
+    padded = [(piece, 1.0) for piece in micro_batches] + [(micro_batches[0], 0.0)] * processes
+    shares = tuple(Share(*padded[i], is_last=i == indices[-1]) for i in indices)
     count = sum(piece.count for piece in micro_batches)
     tokens = sum(piece.count if piece.tokens is None else piece.tokens for piece in micro_batches)
     return StepWork(step, count, tokens, shares)

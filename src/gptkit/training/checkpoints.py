@@ -8,6 +8,7 @@ keeps, model-00001-of-00002.safetensors and so on; any number of processes reads
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -36,11 +37,19 @@ from gptkit.system.run_layout import (
     step_of,
     written_by,
 )
-from gptkit.training.manifests import begin, commit, discard, remove_discarded, remove_leftovers, rows_beside
+from gptkit.training.checkpoint_files import (
+    SavedTensors,
+    begin,
+    commit,
+    discard,
+    remove_discarded,
+    remove_leftovers,
+    rows_beside,
+    safetensors_chunks,
+)
 from gptkit.training.optimizers import OptimizerSet
 from gptkit.training.processes import on_every_process, on_main_process
 from gptkit.training.sharding import Sharding
-from gptkit.training.tensor_files import SavedTensors, safetensors_chunks
 
 OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also of a state.json that names none
@@ -75,6 +84,10 @@ class RunState:
     def last_row(self) -> int:
         """Return the last step whose row is not written again after resuming from here."""
         return self.step if self.unfinished_row is None else self.step - 1
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.train_seconds if self.train_seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -243,21 +256,13 @@ def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
     """Remove committed checkpoints but for the newest `keep`, the best step that any of these names and `keep_step`."""
     remove_discarded(directory)
     committed = [path for path in all_steps(directory) if is_committed(path)]
-    kept = {_best_of(path) for path in committed[:keep]}
-    if keep_step is not None:
-        kept.add(directory_name(keep_step))
+    kept: set[int | None] = {keep_step}
+    for path in committed[:keep]:
+        with contextlib.suppress(InputError):  # one that cannot be read knows none
+            kept.add(read_state(path).best_step)
     for path in committed[keep:]:
-        if path.name not in kept:
+        if step_of(path) not in kept:
             discard(path)
-
-
-def _best_of(path: Path) -> str | None:
-    """Return the name of the best checkpoint as this one knows it; one that cannot be read knows none."""
-    try:
-        step = read_state(path).best_step
-    except InputError:
-        return None
-    return None if step is None else directory_name(step)
 
 
 def read_state(path: Path) -> RunState:

@@ -1,12 +1,15 @@
 """One command, several processes: through Accelerate's launcher on GPUs, on a CPU through torch's elastic one.
 
 `accelerate launch` starts a single process on a CPU, so gloo's processes come from the launcher below it. Both run in
-this process, which waits, passes signals on, and speaks for its ranks when they have ended.
+this process, which waits, passes signals on, and speaks for its ranks when they have ended. Files of `accelerate
+config` are read, checked key by key, and cut down to what a launch takes from them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 import os
 import shlex
@@ -14,24 +17,144 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.commands.config import config_args
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed import run as elastic
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError
+from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError, suggest
+from gptkit.recipes import recipes_root
 from gptkit.system import ranks, signals
-from gptkit.training.launch_config import LaunchConfig
+from gptkit.system.reading import read_yaml
 from gptkit.training.options import TrainingOptions
 
 GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
 CROWD = 4  # processes a core, at most: each loads its libraries, for seconds and hundreds of MB
 NOTICE_SECONDS = 2.0  # at most, between a rank's end and the elastic launcher's note of it
+DEFAULT = Path(config_args.default_config_file)
+KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")
+FSDP2 = {  # how gptkit shards; what a file says otherwise is reported as not used
+    "fsdp_version": "2",
+    "fsdp_reshard_after_forward": "true",
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_transformer_layer_cls_to_wrap": "GPTBlock",
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    "fsdp_offload_params": "false",
+    "fsdp_cpu_ram_efficient_loading": "false",
+    "fsdp_sync_module_states": "false",
+    "fsdp_activation_checkpointing": "false",
+}
+OWNERS = {  # keys whose matter an option decides
+    "mixed_precision": "--precision",
+    "dynamo_config": "--compile",
+    "fsdp_activation_checkpointing": "gradient_checkpointing",
+}
+FIX = "write it with accelerate config, or start from recipes/accelerate/ddp.yaml"
+FSDP_FIX = "write fsdp_version: 2 under fsdp_config, or use --accelerate-config fsdp2"
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """What a file says; None and "all" leave a thing open, `unused` are keys that gptkit overrules."""
+
+    path: Path
+    kind: str
+    num_processes: int | None = None
+    port: int | None = None
+    gpu_ids: str = "all"
+    use_cpu: bool = False
+    unused: tuple[str, ...] = ()
+
+    @property
+    def sharded(self) -> bool:
+        return self.kind == "FSDP"
+
+    def summary(self) -> str:
+        """Return the line that says what came from the file."""
+        facts = [f"distributed_type {self.kind}{' (version 2)' if self.sharded else ''}"]
+        facts += [f"num_processes {self.num_processes}"] if self.num_processes is not None else []
+        facts += [f"main_process_port {self.port}"] if self.port is not None else []
+        facts += [f"gpu_ids {self.gpu_ids}"] if self.gpu_ids != "all" else []
+        facts += ["use_cpu True"] if self.use_cpu else []
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"from {self.path}: {', '.join(facts)}{unused}"
+
+
+def config_path(name: str) -> Path:
+    """Return the file that a shipped name or a path means; raises UsageError with the nearest name."""
+    shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
+    path = shipped.get(name, Path(name).expanduser())
+    if path.is_file():
+        return path
+    where = "--accelerate-config"
+    raise UsageError(f"no configuration and no file is called {name!r}", where=where, fix=suggest(name, shipped))
+
+
+def read_launch_config(path: Path) -> LaunchConfig:
+    """Return what a file says; raise UsageError for what is no such file, an unknown key or what gptkit cannot do."""
+    where = str(path)
+    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX, empty="null").plain()
+    if not isinstance(values, dict):
+        raise UsageError("no `key: value` lines", where=where, fix=FIX)
+    _refuse_unknown(values, {field.name for field in dataclasses.fields(config_args.ClusterConfig)}, path)
+    kind = str(values.get("distributed_type", "NO"))
+    if kind not in KINDS:
+        raise UsageError(f"distributed_type {kind} is not supported", where=where, fix=f"use {', '.join(KINDS)}")
+    sharding = _sharding(values, path) if kind == "FSDP" else {}
+    if _number(values, "num_machines", path) not in (None, 1):
+        fix = "start each machine with accelerate launch --num_machines, as recipes/slurm/pretrain.sh does"
+        raise UsageError("num_machines is more than 1", where=where, fix=fix)
+    processes = _number(values, "num_processes", path)
+    port = _number(values, "main_process_port", path) or None  # 0 means any free one too
+    if port is not None and not 0 < port < 1 << 16:
+        fix = "write 1 to 65535, or leave it out: a free one is taken then"
+        raise UsageError(f"main_process_port {port} is no port", where=where, fix=fix)
+    # What gptkit decides, by an option of its own or because it shards in one way.
+    unused = [key for key in ("mixed_precision", "dynamo_config") if values.get(key) not in (None, "no", "NO", {})]
+    for key, value in sharding.items():
+        if value is not None and str(value).lower() != FSDP2.get(key, "").lower():
+            unused.append(key)
+    return LaunchConfig(
+        path,
+        kind,
+        num_processes=None if processes == -1 else processes,
+        port=port,
+        gpu_ids="all" if values.get("gpu_ids") is None else str(values["gpu_ids"]),
+        use_cpu=values.get("use_cpu") is True,
+        unused=tuple(f"{key} ({OWNERS[key]})" if key in OWNERS else key for key in unused),
+    )
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
+    for key in values:
+        if key not in known:
+            raise UsageError(f"unknown key {key!r}", where=str(path), fix=suggest(str(key), known))
+
+
+def _number(values: Mapping[str, Any], key: str, path: Path) -> int | None:
+    value = values.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < -1):
+        raise UsageError(f"{key} {value!r} is not a whole number", where=str(path), fix="write one, or leave it out")
+    return value
+
+
+def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the entries of fsdp_config under their whole names; refuse the first FSDP, which is another thing."""
+    entries = values.get("fsdp_config") or {}
+    if not isinstance(entries, dict):
+        raise UsageError("fsdp_config is not a group of keys", where=str(path), fix=FSDP_FIX)
+    named = {key if str(key).startswith("fsdp_") else f"fsdp_{key}": value for key, value in entries.items()}
+    known = {name for name in vars(launch_command_parser().parse_args(["-"])) if name.startswith("fsdp_")}
+    _refuse_unknown(named, known, path)
+    if str(named.get("fsdp_version", 1)) != "2":
+        raise UsageError("only version 2 of FSDP is supported", where=str(path), fix=FSDP_FIX)
+    return named
 
 
 @dataclass(frozen=True)
@@ -124,25 +247,34 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with signals.default_interrupts(), _launcher_in_charge(_rank_variables(plan, folder)):
+            with signals.default_interrupts(), _launcher_in_charge(plan, folder):
                 _start(plan, [module, *arguments], folder)
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
         except SignalException as stopped:
-            raise _interruption(folder, stopped.sigval) from None
+            # As the ranks report it: with the checkpoint and the line that resumes.
+            errors = sorted(ranks.errors_in(folder), key=lambda error: error.error.kind != Interrupted.kind)
+            _drop_logs(errors[1:])
+            if errors:
+                raise errors[0].error from None
+            number = stopped.sigval
+            raise Interrupted(f"interrupted by {number.name}", signal_number=number, fix=AGAIN) from None
         except (OSError, RuntimeError, ValueError) as error:
             message = f"the processes could not be started: {str(error).strip().splitlines()[0]}"
             raise OutOfResources(message, fix="try again, or use another port") from error
         finally:
-            if (run := ranks.run_of(folder)) is not None:
-                note_run(run)
-        return ranks.result_of(folder)
+            if (folder / ranks.RUN).exists():
+                note_run(Path((folder / ranks.RUN).read_text()))
+        result: dict[str, Any] = json.loads((folder / ranks.RESULT).read_text())
+        return result
 
 
 def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
-    line = [*plan.launcher_line(), *words]
-    parser = launch_command_parser() if plan.device == "cuda" else elastic.get_args_parser()
-    parsed = parser.parse_args(line[2 if plan.device == "cuda" else 1 :])
+    _, *line = plan.launcher_line()
+    if plan.device == "cuda":
+        parsed = launch_command_parser().parse_args([*line[1:], *words])
+    else:
+        parsed = elastic.get_args_parser().parse_args([*line, *words])
     parsed.log_dir = str(folder)
     # Accelerate hands on what torch's launcher has a name for, although it has no flag for these.
     parsed.shutdown_timeout = GRACE_SECONDS
@@ -155,21 +287,16 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
         elastic.run(parsed)
 
 
-def _rank_variables(plan: Launch, folder: Path) -> dict[str, str]:
-    more = {}
-    if plan.device == "cpu" and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
-        more["GLOO_SOCKET_IFNAME"] = "lo"
-    if os.getcwd() not in sys.path:  # a rank starts by -m: a file beside the data must not pass for a library
-        more["PYTHONSAFEPATH"] = "1"
-    return {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.launcher_environment(folder), **more}
-
-
 @contextlib.contextmanager
-def _launcher_in_charge(variables: Mapping[str, str]) -> Iterator[None]:
+def _launcher_in_charge(plan: Launch, folder: Path) -> Iterator[None]:
     """Give the elastic launcher its variables, keep its log off the screen, and take back the signals that it took."""
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in signals.handled_signals()}
-    os.environ.update(variables)
+    os.environ |= {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.launcher_environment(folder)}
+    if plan.device == "cpu" and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if os.getcwd() not in sys.path:  # a rank starts by -m: a file beside the data must not pass for a library
+        os.environ["PYTHONSAFEPATH"] = "1"
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -221,15 +348,6 @@ def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
         return OutOfResources(message, fix=cure if failure.exitcode == -signal.SIGKILL else AGAIN)
     message = f"process {rank} ended with exit code {failure.exitcode} before it could say why"
     return OutOfResources(message, fix="see what it printed above")
-
-
-def _interruption(folder: Path, number: signal.Signals) -> GptkitError:
-    """Return the interruption as the ranks report it: with the checkpoint and the line that resumes."""
-    errors = sorted(ranks.errors_in(folder), key=lambda error: error.error.kind != Interrupted.kind)
-    _drop_logs(errors[1:])
-    if errors:
-        return errors[0].error
-    return Interrupted(f"interrupted by {number.name}", signal_number=number, fix=AGAIN)
 
 
 def _drop_logs(errors: Sequence[ranks.RankError]) -> None:

@@ -25,8 +25,7 @@ from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
 from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
 from gptkit.training.checkpoints import RunState
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
-from gptkit.training.job import TrainingJob
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.memory import fitting_micro_batch, may_run_out
 from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, Trainer, uncompiled
@@ -178,17 +177,10 @@ class _Run:
         if signal_number:
             raise self._interrupted(signal_number)
 
-    def finish(self) -> FinishEvent:
+    def finish(self) -> RunState:
         self.gather_weights()
-        state = self.state
-        return FinishEvent(
-            step=state.step,
-            tokens=state.tokens,
-            train_seconds=state.train_seconds,
-            compile_seconds=state.compile_seconds,
-            elapsed_seconds=self._elapsed(),
-            best_step=state.best_step,
-        )
+        self.state.elapsed_seconds = self._elapsed()
+        return self.state
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         where = f"step {self.state.step}"

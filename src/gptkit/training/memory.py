@@ -116,6 +116,5 @@ def _fits(trainer: Trainer, passes: list[MicroBatch], step: int) -> bool:
     # Outside of the handler, whose traceback holds on to the tensors.
     trainer.drop_gradients()
     gc.collect()
-    if trainer.accelerator.device.type == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return False

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gptkit.training.muon import Muon
-from gptkit.training.openai_adam import OpenAIAdam
 from gptkit.training.options import OptimizerName, TrainingOptions
+from gptkit.training.own_optimizers import Muon, OpenAIAdam
 
 Groups = list[dict[str, Any]]
 
@@ -151,19 +150,14 @@ def build_optimizer(
     precision: str = "fp32",
     layer_of: LayerOf | None = None,
 ) -> OptimizerSet:
-    """Return what `options.optimizer` asks for; tied weights count once, by their first name, frozen ones not.
+    """Return what `options.optimizer` asks for; tied weights count once, as torch names them, frozen ones not.
 
     Matrices and embeddings are decayed, vectors are not. Muon takes the matrices inside repeated blocks (a number in
     their name: `h.0.attn.c_attn.weight`) and orthogonalises in bf16 if `precision` is bf16; embeddings, positions and
     heads lie outside the blocks. `layer_of` gives layers their rates and first steps; without it all are one.
     """
     layer_of = layer_of or (lambda name: ALL_LAYERS)
-    names: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for name, parameter in named_parameters:
-        if parameter.requires_grad and id(parameter) not in seen:
-            seen.add(id(parameter))
-            names[name] = parameter
+    names = {name: parameter for name, parameter in named_parameters if parameter.requires_grad}
     parts: list[torch.optim.Optimizer] = []
     rest = dict(names)
     if options.optimizer == "muon":

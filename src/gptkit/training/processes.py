@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from gptkit.errors import GptkitError, OtherRankFailed, UsageError
+from gptkit.errors import AGAIN, GptkitError, OtherRankFailed, OutOfResources, UsageError
+from gptkit.system import ranks
 from gptkit.system.processor import choose_device
 from gptkit.system.signals import StopRequest
 from gptkit.training import sharding
 from gptkit.training.batches import ShouldStop
-from gptkit.training.stall_watch import watch_next_rank
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)  # while the main process tokenises; one that ends is noticed at once
+STALL_SECONDS = 20.0  # that a process may be stopped  # by a signal, before another ends it
+POLL_SECONDS = 1.0
 BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to answer whether to stop
 
 
@@ -48,26 +56,24 @@ def make_accelerator(device: str) -> Accelerator:
     if accelerator.num_processes != launched:  # each would take itself for the only one
         message = f"{launched} processes were launched, Accelerate sees {accelerator.num_processes}"
         raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
-    if launched > 1:
-        atexit.register(_leave_group)
+    if launched > 1:  # a thread of the group that still runs when the interpreter ends would abort the process
+        atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
         watch_next_rank(accelerator)
     return accelerator
 
 
-def _leave_group() -> None:
-    """Stop the group's threads: one that still runs when the interpreter ends would abort the process."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Return on every process what `work` returned on the main one, or raise there the error it raised."""
-    results = on_every_process(accelerator, lambda: work() if accelerator.is_main_process else None)
-    return cast("T", results[0])
+    is_main = accelerator.is_main_process  # whose word alone goes round: nothing is gathered
+    return cast("T", _agreed(accelerator, lambda: work() if is_main else None, broadcast_object_list)[0])
 
 
 def on_every_process(accelerator: Accelerator, work: Callable[[], T]) -> list[T]:
     """Return what `work` returned on each process, or raise on all the first of the errors it raised."""
+    return _agreed(accelerator, work, gather_object)
+
+
+def _agreed(accelerator: Accelerator, work: Callable[[], T], exchange: Callable[[list[Any]], list[Any]]) -> list[T]:
     if accelerator.num_processes == 1:
         return [work()]
     outcome: tuple[T | None, GptkitError | None]
@@ -77,9 +83,9 @@ def on_every_process(accelerator: Accelerator, work: Callable[[], T]) -> list[T]
         outcome = None, error
     except Exception as error:
         process = "the main process" if accelerator.is_main_process else f"process {accelerator.process_index}"
-        gather_object([(None, OtherRankFailed(f"{process} failed: {error!r}"))])
+        exchange([(None, OtherRankFailed(f"{process} failed: {error!r}"))])
         raise
-    outcomes = gather_object([outcome])
+    outcomes = exchange([outcome])
     for _, failure in outcomes:
         if failure is not None:
             raise failure
@@ -123,3 +129,36 @@ class AgreedStop:
         every = 1 if self.accelerator.device.type == "cpu" else BATCHES_A_QUESTION
         turns = itertools.count()
         return lambda: next(turns) % every == 0 and self.signal_number() != 0
+
+
+def watch_next_rank(accelerator: Accelerator) -> None:
+    """Start a thread that ends the process of the next rank if that stalls; every process must call this.
+
+    A process that dies is noticed at once, by its launcher and by those that wait for it. One that is stopped (SIGSTOP)
+    answers nobody, not even its launcher's request to end, and all others would wait for hours.
+    """
+    here = psutil.Process()
+    places = gather_object([(socket.gethostname(), here.pid, here.create_time())])
+    rank = (accelerator.process_index + 1) % accelerator.num_processes
+    host, pid, created = places[rank]
+    with contextlib.suppress(psutil.Error):
+        neighbour = psutil.Process(pid)
+        if host == socket.gethostname() and neighbour.create_time() == created:
+            threading.Thread(target=_watch, args=(rank, neighbour), daemon=True).start()
+
+
+def _watch(rank: int, process: psutil.Process) -> None:
+    """Wait for the process to stall; then report for it what happened, and kill it: so all others learn of it."""
+    moved = time.monotonic()
+    with contextlib.suppress(psutil.Error):
+        while process.is_running():
+            if process.status() != psutil.STATUS_STOPPED:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALL_SECONDS:
+                message = f"process {rank} was stopped and did not go on for {STALL_SECONDS:.0f} s"
+                error = OutOfResources(message, where=f"pid {process.pid}", fix=AGAIN)
+                if not ranks.report_error(error, rank=rank):
+                    print(f"error: {error}", file=sys.stderr, flush=True)
+                process.kill()
+                return
+            time.sleep(POLL_SECONDS)

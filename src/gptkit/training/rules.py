@@ -1,18 +1,47 @@
-"""What `auto` means: pure functions of device, model size, total work and compiler found, never of a clock or a cache.
+"""What the hardware can do, and what `auto` means on it.
 
-What was chosen is stored in every checkpoint; resuming takes it from there, or says that bits may differ.
+The rules are pure functions of device, model size, total work and compiler found, never of a clock or a cache: of all
+this, `measured_peak` alone is timed. What was chosen is stored in every checkpoint; resuming takes it from there, or
+says that bits may differ.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from gptkit.errors import UsageError
-from gptkit.system.processor import emulated_bf16_error
-from gptkit.training.hardware import Hardware
+from gptkit.system.processor import cpu_has_bf16, emulated_bf16_error, refuse_emulated_bf16
+
+# Dense FLOP/s with fp32 accumulation as NVIDIA's data sheets state them, most specific name first:
+# (part of the device's name, bf16 or fp16, fp32 without TF32).
+PEAKS = (
+    ("B200", 2250e12, 80e12),
+    ("GH200", 989e12, 67e12),
+    ("H200", 989e12, 67e12),
+    ("H100 PCIe", 756e12, 51e12),
+    ("H100", 989e12, 67e12),
+    ("A100", 312e12, 19.5e12),
+    ("L40S", 362e12, 91.6e12),
+    ("A10G", 125e12, 31.5e12),
+    ("L4", 121e12, 30.3e12),
+    ("V100", 125e12, 15.7e12),
+    ("T4", 65e12, 8.1e12),
+)
+# Bytes of the GPUs that a plan is made for: of the 80 GB SXM cards and the DGX B200, as their data sheets state them.
+GPU_MEMORY = {"A100": 80 * 10**9, "H100": 80 * 10**9, "H200": 141 * 10**9, "B200": 180 * 10**9}
 
 # Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.
 EAGER_FLOPS = {("cpu", "fp32"): 1.2e11, ("cpu", "bf16"): 3e11, ("cuda", "fp32"): 3e13, ("cuda", "bf16"): 1.5e14}
@@ -22,6 +51,75 @@ TIME_SAVED = 0.15  # share of an eager run's time
 CPU_TOKENS = 4096  # of a forward pass: more leaves the caches, fewer leave the cores idle
 CUDA_TOKENS = 65536
 RESERVED_SHARE = 0.3  # of GPU memory, for the loss, fragmentation and the library
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device: `kind` is cpu, cuda or mps; `bf16` = it multiplies in bf16; `compiler` = what torch.compile needs.
+
+    `memory` in bytes is a GPU's own, None elsewhere.
+    """
+
+    kind: str
+    name: str
+    bf16: bool
+    compiler: str | None
+    threads: int
+    memory: int | None = None
+
+
+def hardware_of(device: torch.device) -> Hardware:
+    """Return the facts of a device and of the compiler found beside it."""
+    compiler, threads = find_compiler(), torch.get_num_threads()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        has_bf16 = (properties.major, properties.minor) >= (8, 0)
+        return Hardware("cuda", properties.name, has_bf16, compiler, threads, properties.total_memory)
+    if device.type == "mps":
+        return Hardware("mps", "Apple GPU", False, None, threads)
+    return Hardware(device.type, cpu_name(), cpu_has_bf16(), compiler, threads)
+
+
+def cpu_name() -> str:
+    """Return the CPU's model name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler that torch.compile would use, or None without one or without Python's own headers."""
+    default = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    has_headers = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+    return shutil.which(os.environ.get("CXX", default)) if has_headers else None
+
+
+def known_peak(hardware: Hardware, precision: str) -> float | None:
+    """Return the peak FLOP/s of a known GPU in fp32, bf16 or fp16, else None."""
+    if hardware.kind != "cuda":
+        return None
+    known = (single if precision == "fp32" else half for name, half, single in PEAKS if name in hardware.name)
+    return next(known, None)
+
+
+@cache  # a study asks for every run
+def measured_peak(precision: str, *, size: int = 1024, seconds: float = 0.3) -> float:
+    """Return the best FLOP/s of a square CPU matrix product within a short time, a stand-in for a CPU's peak.
+
+    Raises UsageError for bf16 that the CPU would emulate.
+    """
+    refuse_emulated_bf16("cpu", precision)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    left @ right  # the first product sets up the library
+    best, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 @dataclass(frozen=True)
@@ -104,14 +202,18 @@ def choose_compile(
     return pays, None
 
 
-def choose_micro_batch(
-    hardware: Hardware, *, rows: int, sequence_length: int, parameters: int, n_layer: int, n_embd: int
-) -> int:
-    """Return the most sequences of one forward pass, by cache on a CPU and by memory on a GPU, `rows` at most."""
+def choose_micro_batch(hardware: Hardware, model: Any, *, rows: int, sequence_length: int) -> int:
+    """Return the most sequences of a GPT's forward pass, by cache on a CPU, by memory on a GPU; `rows` at most.
+
+    The backward pass keeps per token, layer and unit of width, under 16-bit autocast and flash attention, about 48
+    bytes: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key, value and attention's
+    output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
+    """
     tokens = CPU_TOKENS if hardware.kind == "cpu" else CUDA_TOKENS
     if hardware.memory is not None:
-        free = hardware.memory * (1 - RESERVED_SHARE) - 16 * parameters  # weights, gradients and two moments in fp32
-        tokens = min(tokens, int(free / activation_bytes(n_layer, n_embd)))
+        in_fp32 = 16 * model.num_parameters()  # weights, gradients and two moments
+        free = hardware.memory * (1 - RESERVED_SHARE) - in_fp32
+        tokens = min(tokens, int(free / (48 * model.config.n_layer * model.config.n_embd)))
     return max(1, min(rows, tokens // sequence_length))
 
 
@@ -142,22 +244,15 @@ def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
     return f"{idle}: give --micro-batch {-(-rows // processes)} (another micro-batch draws other dropout)"
 
 
-def activation_bytes(n_layer: int, n_embd: int) -> int:
-    """Return about how many bytes the backward pass keeps per token under 16-bit autocast and flash attention.
+def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float:
+    """Return the FLOPs of a GPT's training step per token: 6N for the weights, 6 L d T for causal attention.
 
-    Per layer and unit of width 48: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key,
-    value and attention's output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
+    N leaves out the position embeddings, which are looked up, not multiplied, and `idle` parameters. Attention is half
+    of the usual 12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
     """
-    return 48 * n_layer * n_embd
-
-
-def flops_per_token(parameters: int, *, n_layer: int, n_embd: int, sequence_length: int) -> float:
-    """Return the FLOPs of a training step per token: 6N for the weights, 6 L d T for causal attention.
-
-    `parameters` leaves out the position embeddings, which are looked up, not multiplied. Attention is half of the usual
-    12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
-    """
-    return 6.0 * (parameters + n_layer * n_embd * sequence_length)
+    config = model.config
+    multiplied = model.num_parameters() - config.n_positions * config.n_embd - idle
+    return float(6 * (multiplied + config.n_layer * config.n_embd * sequence_length))
 
 
 def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choices:

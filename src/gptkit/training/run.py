@@ -20,18 +20,17 @@ from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
 from gptkit.training import rules, sharding
-from gptkit.training.events import CheckpointEvent, EvalEvent, Event, FinishEvent, NoticeEvent, StepEvent
+from gptkit.training.checkpoints import RunState
 from gptkit.training.finished_runs import lost_result
-from gptkit.training.hardware import Hardware, hardware_of, known_peak, measured_peak
-from gptkit.training.job import TrainingJob
+from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.loop import train
+from gptkit.training.metrics import Tracker, check_tracker
 from gptkit.training.options import TrainingOptions
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
-from gptkit.training.rules import Choices
+from gptkit.training.rules import Choices, Hardware, hardware_of, known_peak, measured_peak
 from gptkit.training.run_directory import RunDirectory, check_run, open_run
 from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
-from gptkit.training.trackers import Tracker, check_tracker
 
 T = TypeVar("T")
 Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of the main process alone
@@ -41,7 +40,7 @@ Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of
 class TrainResult:
     """What a run came to; `sample` is the last one."""
 
-    finish: FinishEvent
+    finish: RunState
     choices: Choices
     resumed_from: int | None
     mfu: float | None
@@ -63,9 +62,9 @@ class Session:
         return cls(accelerator, hardware_of(accelerator.device), console)
 
     def check(self, options: TrainingOptions, *, command: str) -> Choices:
-        """Refuse what can be refused before any file is read, and return the arithmetic of the run: it is not compiled.
+        """Refuse what can be refused before any text is read.
 
-        That auto may compile where it knows how much there is to do is said by `rules.choose`.
+        Return the arithmetic of a run that compiles only where it is told to: how much there is to do is not known.
         """
 
         def refuse() -> Choices:
@@ -181,8 +180,8 @@ class RunReporter:
         peak: float = self.peak * self.session.accelerator.num_processes
         return tokens_per_second * self.job.flops_per_token / peak
 
-    def follow(self, events: Iterator[Event], progress: Progress) -> FinishEvent:
-        """Take in every event; a run that comes to its end closes with its FinishEvent."""
+    def follow(self, events: Iterator[Event], progress: Progress) -> RunState:
+        """Take in every event; a run that comes to its end closes with its state."""
         for event in events:
             match event:
                 case StepEvent():
@@ -196,7 +195,7 @@ class RunReporter:
                     progress.checkpoint(event.step)
                 case NoticeEvent():
                     progress.say(event.message)
-                case FinishEvent():
+                case RunState():
                     finish = event
         return finish
 

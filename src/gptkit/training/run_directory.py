@@ -1,7 +1,7 @@
 """A run's directory: opened and locked, rewound to its newest checkpoint, and closed with the result.
 
 config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
-metrics.jsonl     see metrics_file.py; what is no row is moved to metrics.jsonl.damaged
+metrics.jsonl     see metrics.py; what is no row is moved to metrics.jsonl.damaged
 start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
 snapshots/        weights alone; see checkpoints.py
@@ -33,30 +33,20 @@ from gptkit.system.run_layout import (
     directory_name,
     is_committed,
 )
+from gptkit.training import checkpoints
 from gptkit.training.batches import MicroBatch
-from gptkit.training.checkpoints import (
-    DAMAGED,
-    DECAYED,
-    Found,
-    RunState,
-    drop_snapshots_after,
-    newest_committed,
-    prune,
-    quarantine,
-    read_state,
-    refuse_other_identity,
-)
-from gptkit.training.events import StepEvent
+from gptkit.training.checkpoint_files import rows_defect
+from gptkit.training.checkpoints import Found, RunState
 from gptkit.training.finished_runs import lost_result, read_result
-from gptkit.training.manifests import rows_defect
-from gptkit.training.metrics_file import append_row, read_rows, rewind_rows
+from gptkit.training.job import StepEvent
+from gptkit.training.metrics import append_row, read_rows, rewind_rows
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run_identity import config_text, refuse_changes
 
 DIVERGED = "diverged.json"
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
-FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{DAMAGED}", MODEL, SNAPSHOTS, START)
+FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{checkpoints.DAMAGED}", MODEL, SNAPSHOTS, START)
 LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may lead to folders of the user's
 
 
@@ -107,8 +97,8 @@ class RunDirectory:
 
     def newest(self, continues: Callable[[RunState], bool] = lambda state: True) -> tuple[Found, RunState]:
         """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
-        found = newest_committed(self.checkpoints, continues)
-        return found, read_state(found.path) if found.path else RunState()
+        found = checkpoints.newest_committed(self.checkpoints, continues)
+        return found, checkpoints.read_state(found.path) if found.path else RunState()
 
     def rewind(
         self,
@@ -134,16 +124,16 @@ class RunDirectory:
         if found.path is None and not found.rejected and rows:
             lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
-            refuse_other_identity(found.path, identity)
+            checkpoints.refuse_other_identity(found.path, identity)
             if problem := rows_defect(found.path):
                 lines.append(f"{problem}: the loss curve cannot be trusted; weights and moments are intact")
-        if any(reason == DECAYED for _, reason in found.rejected):
+        if any(reason == checkpoints.DECAYED for _, reason in found.rejected):
             lines.append(f"rows, checkpoints and snapshots after step {state.step} are dropped")
         with files.translate_os_errors("rewinding to the newest checkpoint", fix=AGAIN):
             self._reopen()
-            quarantine(found)
-            prune(self.checkpoints, keep, keep_step)
-            drop_snapshots_after(self.snapshots, state.step)
+            checkpoints.quarantine(found)
+            checkpoints.prune(self.checkpoints, keep, keep_step)
+            checkpoints.drop_snapshots_after(self.snapshots, state.step)
         return lines + rewind_rows(self.path / METRICS, state.last_row)
 
     def _reopen(self) -> None:
@@ -245,8 +235,10 @@ def _make_new(root: Path, command: str, name: str) -> Path:
 
 
 def _refuse_unusable(path: Path, resume: str) -> None:
-    if not _is_utf8(path):
-        raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="name another directory")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="name another directory") from None
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         problem = "is a file" if path.exists() else "is a link to nothing"
         raise UsageError(f"--out {problem}", where=str(path), fix="name a directory")
@@ -258,14 +250,6 @@ def _refuse_unusable(path: Path, resume: str) -> None:
         raise UsageError("--out is not empty", where=str(path), fix="name another, or leave --resume never out")
     if not present & {CONFIG, CHECKPOINTS}:
         raise UsageError("--out is not a run directory", where=str(path), fix="name another directory")
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_in_the_way(run: Path) -> None:

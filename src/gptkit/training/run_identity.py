@@ -41,10 +41,13 @@ def refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool
         return False
     told = [f"{name} was {_shown(stored[name])}, is {_shown(given[name])}" for name in changed]
     if changed == [STEPS] and asks_for_more_steps(options, stored[STEPS]):
-        reason = _refusal_of_more_steps(options, stored[STEPS])
-        if reason is None:
+        if steps_before_decay(options.schedule, stored[STEPS], options.decay_steps):
             return True
-        told.append(reason)
+        if options.schedule == "wsd":
+            told.append(f"wsd with decay_steps {options.decay_steps} decays from the first step on")
+        else:
+            rest = "depends on the total; only constant and wsd runs can be given more steps"
+            told.append(f"the {options.schedule} schedule {rest}")
     if changed == ["epochs"]:
         told.append("a fine-tuning run is planned for all its epochs")
     fix = "give the run's own values, or start a new run with another --out"
@@ -57,19 +60,11 @@ def asks_for_more_steps(options: TrainingOptions, was: object) -> bool:
     return isinstance(now, int) and isinstance(was, int) and now > was
 
 
-def _refusal_of_more_steps(options: TrainingOptions, was: int) -> str | None:
-    """Return why a run of `was` steps cannot be continued with more, None where it can."""
-    if steps_before_decay(options.schedule, was, options.decay_steps):
-        return None
-    if options.schedule == "wsd":
-        return f"wsd with decay_steps {options.decay_steps} decays from the first step on"
-    return f"the {options.schedule} schedule depends on the total; only constant and wsd runs can be given more steps"
-
-
 def _steps_before_more(state: RunState, options: TrainingOptions) -> int | None:
     """Return the steps of the run that wrote a checkpoint, where these options continue it with more."""
     was = int(state.identity.get(STEPS, 0))
-    return was if asks_for_more_steps(options, was) and _refusal_of_more_steps(options, was) is None else None
+    can_be = steps_before_decay(options.schedule, was, options.decay_steps) > 0
+    return was if can_be and asks_for_more_steps(options, was) else None
 
 
 def continues(state: RunState, options: TrainingOptions) -> bool:
@@ -139,12 +134,10 @@ def _absolute(value: Any, name: str) -> Any:
         return tuple(_absolute(part, name) for part in value)
     if isinstance(value, Path):
         return Path(os.path.abspath(value))
-    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) and _is_path(value, name) else value
-
-
-def _is_path(value: str, name: str) -> bool:
-    if value.startswith("hf:"):
-        return False
+    if not isinstance(value, str) or value.startswith("hf:"):
+        return value
     if name in ("task", "accelerate_config"):  # a folder may be called what a task or a shipped file is
-        return value.endswith((".yaml", ".yml", ".json"))
-    return name == "data" or os.path.exists(value)
+        is_path = value.endswith((".yaml", ".yml", ".json"))
+    else:
+        is_path = name == "data" or os.path.exists(value)
+    return os.path.abspath(os.path.expanduser(value)) if is_path else value

@@ -17,7 +17,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from gptkit.errors import UsageError
-from gptkit.training.muon import Muon
 from gptkit.training.optimizers import OptimizerSet
 
 ASKED, VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"  # as accelerate launch sets them
@@ -52,13 +51,13 @@ class Sharding:
     """
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSet, device: torch.device, processes: int) -> None:
-        if any(isinstance(part, Muon) for part in optimizer.parts):
-            refuse_muon("muon")
         self.whole = model
         self.sharded = copy.deepcopy(model).train()
         mesh = init_device_mesh(device.type, (processes,))
-        for block in _blocks(self.sharded):
-            fully_shard(block, mesh=mesh)
+        lists = [module for module in self.sharded.modules() if isinstance(module, nn.ModuleList)]
+        for block in (member for members in lists for member in members):
+            if not isinstance(block, nn.ModuleList):
+                fully_shard(block, mesh=mesh)
         fully_shard(self.sharded, mesh=mesh, reshard_after_forward=False)
         self.index, self.count = mesh.get_local_rank(), processes
         self._parameters: dict[str, nn.Parameter] = dict(self.sharded.named_parameters())
@@ -95,12 +94,6 @@ class Sharding:
             for parameter in self.whole.parameters():
                 parameter.data = parameter.data.new_empty(0)
         self.is_whole = False
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Return a model's repeated blocks: the members of its lists of modules."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return [block for members in lists for block in members if not isinstance(block, nn.ModuleList)]
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -1,17 +1,24 @@
-"""metrics.jsonl: a row a line, appended; rows after a checkpoint are dropped when the run resumes from there."""
+"""The rows of a run: appended to metrics.jsonl, a row a line, and sent to a tracker where `--report-to` names one.
+
+Rows after a checkpoint are dropped when the run resumes from there. The trackers (TensorBoard, Weights & Biases,
+Trackio) are Accelerate's.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import AGAIN, InputError
+from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.system import files
 from gptkit.system.reading import json_object
 from gptkit.system.run_layout import METRICS
+from gptkit.training.job import StepEvent
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -67,3 +74,34 @@ def _row_of(line: bytes) -> dict[str, Any] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_tracker(name: str) -> None:
+    """Raise UsageError with the install command when a tracker's package is not there; `none` needs none."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UsageError(f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install 'gptkit[{name}]'")
+
+
+class Tracker:
+    """A tracker of one run, opened by the main process; it never asks for a login."""
+
+    def __init__(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
+        if name == "wandb" and "WANDB_API_KEY" not in os.environ:
+            os.environ.setdefault("WANDB_MODE", "offline")
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        tracker_class = LOGGER_TYPE_TO_CLASS[name]
+        where = {"logging_dir": str(run)} if tracker_class.requires_logging_directory else {}
+        self._tracker = tracker_class("gptkit" if name != "tensorboard" else "tensorboard", **where)
+        self._tracker.start()
+        plain = (bool, int, float, str)
+        told = {key: value if isinstance(value, plain) else str(value) for key, value in config.items()}
+        self._tracker.store_init_configuration(told)
+
+    def log(self, event: StepEvent) -> None:
+        """Send a row."""
+        row = {name: value for name, value in event.as_row().items() if value is not None and name != "step"}
+        self._tracker.log(row, step=event.step)
+
+    def close(self) -> None:
+        self._tracker.finish()
