@@ -190,8 +190,9 @@ def words(page: str) -> str:
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
 def test_every_help_is_short_and_ends_with_examples_that_parse(
-    row: Command, capsys: pytest.CaptureFixture[str]
+    row: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     assert main([*row.name.split(), "-h"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -208,7 +209,10 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
-def test_help_all_explains_every_flag_and_recipe_key(row: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_explains_every_flag_and_recipe_key(
+    row: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     facts = {name: field.metadata for name, field in fields_of(row.options).items()}
     if not any(fact["panel"] in ("Advanced", "Recipe keys") for fact in facts.values()):
         return
