@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from gptkit.console import Console
 from gptkit.convert import command, own
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.inputs import add_task_head, head_config
@@ -223,11 +224,11 @@ def test_a_failure_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("name", command.FORMATS)
-def test_a_format_is_a_module_that_has_what_reading_and_writing_it_takes(name: str) -> None:
-    module = command.FORMATS[name]
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
+    module = FORMATS[name].load()
     assert callable(module.matches)
     assert callable(module.read)
-    assert hasattr(module, "READS")
-    is_export = name in get_args(get_type_hints(ConvertOptions)["to"])
+    is_export = FORMATS[name].writes is not None
     assert all(hasattr(module, part) == is_export for part in ("write", "read_back", "write_tokenizer", "NO_HEAD"))
+    assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

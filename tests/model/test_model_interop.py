@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
-from gptkit.convert.command import format_of, load_source
+from gptkit.convert.command import load_source
+from gptkit.convert.formats import format_of
 from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import quiet_transformers

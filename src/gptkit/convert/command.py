@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.console import Console
-from gptkit.convert import hf, nanogpt, openai, own
+from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
@@ -28,17 +28,12 @@ from gptkit.text.tokenizers.files import LAYOUTS
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
 
-# In the order in which a source is tried. A format's module has `matches(path)`, `read(path)`, which returns
-# (GPTConfig, State), and READS, what is said of that; where it is written also `write(model, folder)`,
-# `read_back(folder)`, `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, why a fine-tuned model's head is
-# dropped, or None; and `in_its_own_code(path)`, where another library computes the model.
-FORMATS: dict[str, Any] = {"gptkit": own, "hf": hf, "openai": openai, "nanogpt": nanogpt}
 SEQUENCES, LENGTH = 4, 64  # of the random ids that source and destination are compared on
 
 
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     """Write the destination whole or not at all, show its tensors, and return the proof that it computes the same."""
-    destination, target = options.destination, FORMATS[options.to]
+    destination, target = options.destination, FORMATS[options.to].load()
     if (destination.exists() or destination.is_symlink()) and not (
         destination.is_dir() and not any(destination.iterdir())
     ):
@@ -83,16 +78,6 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         "max_logit_difference": difference,
         "tokenizer": tokenizer is not None,
     }
-
-
-def format_of(path: Path) -> Any:
-    """Return the module of a source's format; InputError where no format is recognised."""
-    for module in FORMATS.values():
-        if module.matches(path):
-            return module
-    *others, last = [module.READS for module in FORMATS.values() if module.READS]
-    fix = f"convert reads {', '.join(others)}, and {last}"
-    raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)
 
 
 def load_source(source: Path) -> GPTPreTrainedModel:

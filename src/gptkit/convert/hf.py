@@ -24,7 +24,6 @@ from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
 NO_HEAD = "plain transformers has none that computes the same"
-READS = "config.json with safetensors or pytorch_model.bin"
 read = own.read
 
 

@@ -15,7 +15,6 @@ from gptkit.model_files.shape import tensor_shapes
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
-READS = "nanoGPT's ckpt.pt"
 
 
 def matches(path: Path) -> bool:

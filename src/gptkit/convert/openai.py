@@ -28,7 +28,6 @@ LAYER = (  # the order of finetune-transformer-lm's params files, after position
     "ln_2.weight",
     "ln_2.bias",
 )
-READS = "OpenAI's params_*.npy"
 HEAD_DIM = 64  # the params files do not say how many heads there are
 
 

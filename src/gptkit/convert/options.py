@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from gptkit.convert.formats import EXPORTS_HELP, ExportName
 from gptkit.options import OutputOptions, option
 
 
@@ -22,7 +22,7 @@ class ConvertOptions(OutputOptions):
     destination: Path = option(
         None, "The directory to write; it must be empty or not exist yet.", argument=True, metavar="DST"
     )
-    to: Literal["gptkit", "hf"] = option("gptkit", "gptkit, or hf: a directory that plain transformers loads.")
+    to: ExportName = option("gptkit", EXPORTS_HELP)
     tokenizer: str | None = option(
         None,
         "Tokenizer to save with the weights: a directory or hf:NAME [default: the source's own].",

@@ -21,7 +21,6 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 
 NO_HEAD = None
-READS = None  # nothing to name beside what hf names
 write, read_back = save_model, load_model
 
 
