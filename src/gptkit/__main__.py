@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 
@@ -17,6 +18,7 @@ def main() -> None:
     from gptkit.cli import main as cli
 
     code = cli.main()
+    gc.disable()  # freeing a process group at exit may wait for ever, for a thread of its own that waits for Python
     sys.exit(code)
 
 
