@@ -31,7 +31,7 @@ from gptkit.training.batches import ShouldStop
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)  # while the main process tokenises; one that ends is noticed at once
-STALL_SECONDS = 20.0  # that a process may be stopped  # by a signal, before another ends it
+STALL_SECONDS = 20.0  # that a signal may hold a process still before another process ends it
 POLL_SECONDS = 1.0
 BATCHES_A_QUESTION = 8  # of an evaluation on GPUs, which wait for each other to answer whether to stop
 
@@ -123,7 +123,7 @@ class AgreedStop:
         return int(all_reduce(self.accelerator, number, dist.ReduceOp.MAX))
 
     def for_evaluation(self) -> ShouldStop:
-        """Return what an evaluation asks before each of its batches; on a CPU, where a batch is long, always anew."""
+        """Return what an evaluation asks before each of its batches; on a CPU, where a batch is long, every time."""
         if self.accelerator.num_processes == 1:
             return lambda: self.stop.is_asked
         every = 1 if self.accelerator.device.type == "cpu" else BATCHES_A_QUESTION
