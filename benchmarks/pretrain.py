@@ -77,7 +77,7 @@ def hf_step(precision: str, compiles: bool) -> Callable[[], object]:
 
 def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
     from gptkit.model.configuration_gpt import GPTConfig
-    from gptkit.model.modeling_gpt import GPTForCausalLM
+    from gptkit.model.modeling_gpt import GPTForCausalLM, compile_blocks
     from gptkit.pretrain.job import language_modeling_loss
     from gptkit.pretrain.options import PretrainOptions
     from gptkit.training.batches import MicroBatch
@@ -95,7 +95,7 @@ def gptkit_step(precision: str, compiles: bool) -> Callable[[], object]:
     model = GPTForCausalLM(config).to(DEVICE)
     model.set_dropout(0.0)
     if compiles:
-        model.compile_blocks()
+        compile_blocks(model)
     ids = torch.randint(0, 50257, (SIZE.batch, SIZE.positions + 1))
     batch = {"input_ids": ids[:, :-1].contiguous(), "shift_labels": ids[:, 1:].contiguous()}
     micro_batches = [MicroBatch(0, TOKENS, lambda: batch)]

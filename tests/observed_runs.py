@@ -34,7 +34,7 @@ from gptkit.pretrain import command as pretrain_command
 from gptkit.pretrain import job as pretraining_job
 from gptkit.tasks import heads
 from gptkit.tasks.encoding import EncodedExamples
-from gptkit.training.batches import Batch, Share, StepWork
+from gptkit.training.batches import Batch, GlobalBatch, MicroBatch
 from gptkit.training.step import Trainer
 
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
@@ -58,21 +58,21 @@ def watch_training() -> None:
     """Note each micro-batch with what it drew from the generator, and the all-reduces of gradients until its end."""
     backward, prepare_model = Trainer.backward, Accelerator.prepare_model
 
-    def noted(self: Trainer, work: StepWork, share: Share, batch: Batch) -> Tensor:
-        if spoilt and (spoilt["rank"], spoilt["step"]) == (rank(), work.step):
+    def noted(self: Trainer, step: GlobalBatch, micro_batch: MicroBatch, batch: Batch) -> Tensor:
+        if spoilt and (spoilt["rank"], spoilt["step"]) == (rank(), step.step):
             raise getattr(torch, spoilt["error"])(spoilt["message"])
         before = len(notes["all_reduces"])
-        loss = backward(self, work, share, batch)
+        loss = backward(self, step, micro_batch, batch)
         names = sorted(batch)
         notes["trained"].append(
             {
-                "step": work.step,
-                "row": share.micro_batch.first_row,
-                "weight": share.weight,
-                "count": [share.micro_batch.count, work.count, work.tokens],
+                "step": step.step,
+                "row": micro_batch.first_row,
+                "weight": micro_batch.weight,
+                "count": [micro_batch.count, step.count, step.tokens],
                 "sees": digest(*(batch[name] for name in names)),
                 "draws": digest(torch.get_rng_state()),
-                "is_last": share.is_last,
+                "is_last": micro_batch.is_last,
                 "all_reduces": len(notes["all_reduces"]) - before,
             }
         )

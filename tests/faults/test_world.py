@@ -29,7 +29,7 @@ from gptkit.pretrain.job import pretraining_batches
 from gptkit.system.processor import cpu_has_bf16
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.text.blocks import TrainingBlocks
-from gptkit.training.batches import Batches, StepWork, loaded, prefetched, work_of
+from gptkit.training.batches import Batches, GlobalBatch, global_batch, prefetched
 
 SEED, STEPS = 14, 12
 
@@ -52,13 +52,15 @@ def samples(kind: str, processes: int, is_ahead: bool, first_step: int = 1) -> l
     batches = some_batches(kind)
     steps: dict[int, list[tuple[int, bytes]]] = {}
     for process in range(processes):
-        works: Iterable[StepWork] = (
-            work_of(step, batches(step), process, processes) for step in range(first_step, STEPS)
+        own: Iterable[GlobalBatch] = (
+            global_batch(step, batches(step), process, processes) for step in range(first_step, STEPS)
         )
-        for work, share, batch in prefetched(works, pin=False) if is_ahead else loaded(works):
-            content = b"".join(batch[name].numpy().tobytes() for name in sorted(batch))
-            if share.weight:
-                steps.setdefault(work.step, []).append((share.micro_batch.first_row, content))
+        for step_batch in prefetched(own, pin=False) if is_ahead else own:
+            for micro_batch in step_batch.micro_batches:
+                batch = micro_batch.load()
+                content = b"".join(batch[name].numpy().tobytes() for name in sorted(batch))
+                if micro_batch.weight:
+                    steps.setdefault(step_batch.step, []).append((micro_batch.first_row, content))
     return [hashlib.sha256(repr(sorted(parts)).encode()).hexdigest() for _, parts in sorted(steps.items())]
 
 

@@ -19,6 +19,7 @@ from gptkit.model import modeling_double_heads as modeling
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import compile_blocks
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
@@ -325,7 +326,7 @@ def test_compiled_blocks_give_the_same_gradients() -> None:
     for compiled in (False, True):
         model = double_heads("multiple-choice", 1, **NO_DROPOUT).train()
         if compiled:
-            model.compile_blocks()
+            compile_blocks(model)
         model(**batch(CHOICES, [1, 0]), lm_coef=0.5, loss_only=True).loss.backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
@@ -340,7 +341,7 @@ def test_blocks_compiled_for_any_shape_are_compiled_once() -> None:
         torch._dynamo.reset()
         counters.clear()
         model = double_heads("entailment", 2, **NO_DROPOUT).train()
-        model.compile_blocks(dynamic=True)
+        compile_blocks(model, dynamic=True)
         for length in lengths:
             model(torch.zeros(length, 1, length, dtype=torch.int64), torch.full((length, 1), length - 1))
         return int(counters["stats"]["unique_graphs"])

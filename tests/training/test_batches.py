@@ -3,11 +3,12 @@ from __future__ import annotations
 import threading
 from functools import partial
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.training.batches import Batch, MicroBatch, cut, dropout_seed, prefetched, work_of
+from gptkit.training.batches import Batch, MicroBatch, cut, dropout_seed, global_batch, prefetched
 
 
 @given(st.integers(0, 50), st.integers(1, 60), st.integers(1, 20), st.integers(1, 9))
@@ -16,12 +17,13 @@ def test_processes_share_out_every_row_once_and_run_equally_often(first: int, ro
     assert [row for start, n in pieces for row in range(start, start + n)] == list(range(first, first + rows))
     assert all(n == most for _, n in pieces[:-1])
     micro_batches = [MicroBatch(start, n, dict) for start, n in pieces]
-    works = [work_of(1, micro_batches, process, world) for process in range(world)]
-    assert {len(work.shares) for work in works} == {-(-len(pieces) // world)}
-    assert {work.count for work in works} == {rows}
-    run = [share.micro_batch.first_row for work in works for share in work.shares if share.weight]
+    batches = [global_batch(1, micro_batches, process, world) for process in range(world)]
+    assert {len(batch.micro_batches) for batch in batches} == {-(-len(pieces) // world)}
+    assert {batch.count for batch in batches} == {rows}
+    run = [piece.first_row for batch in batches for piece in batch.micro_batches if piece.weight]
     assert sorted(run) == [start for start, _ in pieces]
-    assert all([share.is_last for share in work.shares].index(True) == len(work.shares) - 1 for work in works)
+    for batch in batches:
+        assert [piece.is_last for piece in batch.micro_batches] == [False] * (len(batch.micro_batches) - 1) + [True]
 
 
 def test_dropout_seeds_differ_between_neighbours() -> None:
@@ -40,19 +42,35 @@ def test_prefetch_loads_ahead_in_order_in_a_thread_and_passes_errors_on() -> Non
         loaded.append(number)
         return {"x": torch.tensor(number)}
 
-    works = (
-        work_of(step, [MicroBatch(2 * step + i, 1, partial(load, 2 * step + i)) for i in (0, 1)], 0, 1)
+    global_batches = (
+        global_batch(step, [MicroBatch(2 * step + i, 1, partial(load, 2 * step + i)) for i in (0, 1)], 0, 1)
         for step in range(5)
     )
-    stream = prefetched(works, pin=False)
-    seen = []
-    try:
-        for work, share, batch in stream:
-            assert share.micro_batch.first_row == batch["x"].item()
-            assert work.step == batch["x"].item() // 2
-            seen.append(share.micro_batch.first_row)
-    except ValueError:
-        assert seen == list(range(7))
-        assert loaded[:7] == seen
-        return
-    raise AssertionError
+    seen: list[int] = []
+
+    def train() -> None:
+        for batch in prefetched(global_batches, pin=False):
+            for micro_batch in batch.micro_batches:
+                assert micro_batch.load()["x"].item() == micro_batch.first_row == 2 * batch.step + len(seen) % 2
+                seen.append(micro_batch.first_row)
+
+    with pytest.raises(ValueError, match="row 7"):
+        train()
+    assert seen == list(range(7))
+    assert loaded[:7] == seen
+
+
+def test_prefetch_loads_the_next_step_while_one_is_trained() -> None:
+    loaded = [threading.Event() for _ in range(3)]
+
+    def load(step: int) -> Batch:
+        loaded[step].set()
+        return {}
+
+    global_batches = (global_batch(step, [MicroBatch(0, 1, partial(load, step))], 0, 1) for step in range(3))
+    steps = prefetched(global_batches, pin=False)
+    assert next(steps).step == 0
+    assert loaded[1].wait(10)  # before step 0 asks for its own
+    assert not loaded[2].wait(0.1)
+    steps.close()
+    assert not loaded[2].is_set()

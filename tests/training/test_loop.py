@@ -400,7 +400,10 @@ def test_compiling_is_told_apart_and_left_out_of_the_rate() -> None:
 
     plain = toy_train(Plan(steps=3, log_every=1), micro_batch=4)[2]
     torch.manual_seed(0)
-    events = toy_train(Plan(steps=3, log_every=1, compile=True), model=Compiling(), micro_batch=4)[2]
+    asked: list[nn.Module] = []
+    model, plan = Compiling(), Plan(steps=3, log_every=1, compile=True)
+    events = toy_train(plan, model=model, micro_batch=4, compile_blocks=asked.append)[2]
+    assert asked == [model]
     assert isinstance(events[0], NoticeEvent)
     assert compiled == [True, True]  # 4 and 2 rows, before the first step
     assert isinstance(events[-1], RunState)

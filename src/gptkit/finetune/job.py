@@ -16,6 +16,7 @@ from gptkit.finetune.inputs import Inputs, depth_of
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, predicting_positions
+from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.report.dry_run import COMPUTED, PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.tasks.encoding import EncodedExamples, Indices
@@ -91,8 +92,6 @@ class FinetuneRun:
     def job(self, choices: Choices) -> TrainingJob:
         """Return what the loop trains; by default it evaluates and saves once an epoch."""
         options = self.options
-        if choices.compile:
-            self.model.compile_blocks(dynamic=True)  # its batches have some hundred shapes
         layer_of = None
         if options.layer_decay != 1.0 or options.unfreeze == "gradual":  # ULMFiT's rate for each layer
             layer_of = layer_rates(
@@ -118,6 +117,7 @@ class FinetuneRun:
                 best_by=self.inputs.task.metrics[0],
             ),
             evaluate=self._evaluate,
+            compile_blocks=partial(compile_blocks, dynamic=True),  # its batches have some hundred shapes
             flops_per_token=self.flops_per_token,
         )
 

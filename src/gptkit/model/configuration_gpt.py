@@ -1,6 +1,6 @@
-"""What makes a GPT (its sizes, where it normalises, how its weights start), and the config.json files that say it.
+"""GPTConfig, the configuration of a GPT-1 or GPT-2 model, and its conversion to and from config.json files.
 
-Ours, and those of transformers' gpt2 and openai-gpt, to and from a GPTConfig.
+It reads ours and those of transformers' gpt2 and openai-gpt.
 """
 
 import dataclasses
@@ -38,19 +38,19 @@ FOREIGN: dict[str, type[GPT2Config | OpenAIGPTConfig]] = {"gpt2": GPT2Config, "o
 
 @strict
 class GPTConfig(GPTShape, PreTrainedConfig):
-    """The shape of a GPT-1 or GPT-2 model; what is left out is GPT-2's.
+    """The configuration of a GPT-1 or GPT-2 model; defaults are GPT-2's.
 
     `pre_norm=False` is GPT-1: layer norms after the residual sums, none at the end, and no scaled residual projections.
-    `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means what the family's own code draws positions
-    with: 0.01 for GPT-2, `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or
-    "gelu" (the erf form, which nanoGPT trains with). Token ids are None until a tokenizer gives them. `task`, `format`
-    and the ids of start, delimiter and extract belong to a fine-tuned model; without a `format` nobody saves them.
+    `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means the family's own value: 0.01 for GPT-2,
+    `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or "gelu" (the erf form,
+    which nanoGPT trains with). Token ids are None until a tokenizer sets them. `task`, `format` and the ids of start,
+    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`.
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """
 
     model_type = "gptkit"
-    auto_map: ClassVar[dict[str, str]] = {}  # TRL reads it; never written, and refused in a config.json
+    auto_map: ClassVar[dict[str, str]] = {}  # read by TRL; never written, and refused in a config.json
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "classifier_loss", "lm_loss"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "n_embd",
@@ -65,12 +65,12 @@ class GPTConfig(GPTShape, PreTrainedConfig):
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def without_head(self) -> "GPTConfig":
-        """Return the configuration of the language model alone."""
+        """Return the configuration of the language model, without the fine-tuned head."""
         values = {key: value for key, value in self.to_diff_dict().items() if key not in (*HEAD_FIELDS, *LABEL_FIELDS)}
         return GPTConfig(**values)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return what config.json says: of a model that is not fine-tuned, nothing about a head."""
+        """Return the contents of config.json; fields of a head only if the model is fine-tuned."""
         values: dict[str, Any] = super().to_diff_dict()
         if self.format is None:
             values = {key: value for key, value in values.items() if key not in HEAD_FIELDS}
@@ -86,15 +86,15 @@ def read_config(path: Path) -> GPTConfig:
 
 
 def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
-    """Return the configuration that a config.json's content describes; `where` names it in an InputError."""
+    """Return the configuration in the parsed config.json `raw`; an InputError names the file as `where`."""
     if "auto_map" in raw:
-        raise InputError("auto_map asks to run code that lies with the model", where=where, fix="remove the key")
+        raise InputError("auto_map asks to run code from the model's files", where=where, fix="remove the key")
     if "quantization_config" in raw:
-        raise InputError("the weights are quantised", where=where, fix="give the model before its quantisation")
+        raise InputError("the weights are quantized", where=where, fix="give the model before quantization")
     kind = model_type(raw)
     if kind != "gptkit" and kind not in FOREIGN:
         fix = suggest(kind, ["gptkit", *FOREIGN])
-        raise InputError(f"model_type {kind!r} is not a GPT that gptkit reads", where=where, fix=fix)
+        raise InputError(f"model_type {kind!r} is not supported", where=where, fix=fix)
     try:
         with quiet_transformers():
             if kind == "gptkit":
@@ -114,16 +114,16 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
             fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
     vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
-    for key, id in ids_outside(raw, vocab_size):  # of which transformers only warns
-        message = f"{key} {id} is no id of a vocabulary of {vocab_size:,}"
+    for key, id in ids_outside(raw, vocab_size):  # transformers would only warn
+        message = f"{key} {id} is outside the vocabulary of {vocab_size:,}"
         raise InputError(message, where=where, fix="correct the value, or leave it out")
     return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
 
 
 def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
-    """Return transformers' configuration of a config.json of theirs: what describes the model, and nothing else.
+    """Return transformers' configuration of one of their config.json files, with known model fields only.
 
-    Their own reader would also take from it whose attention to fetch and run.
+    Their own reader would also accept keys that make it fetch and run code.
     """
     raw = read_json_object(path)
     parse_config(raw, str(path))
@@ -132,24 +132,24 @@ def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
 
 
 def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
-    """Return the transformers configuration of the same model; InputError for what that family cannot express."""
+    """Return the equivalent transformers configuration; InputError for what that family cannot express."""
     if config.pre_norm:
         return GPT2Config(**_shared(config), n_inner=config.n_inner, activation_function=config.activation_function)
     if config.n_inner not in (None, 4 * config.n_embd):
-        raise unfit(f"n_inner = {config.n_inner}: openai-gpt knows only 4 * n_embd = {4 * config.n_embd}")
+        raise unfit(f"n_inner = {config.n_inner}: openai-gpt supports only 4 * n_embd = {4 * config.n_embd}")
     if config.activation_function != "gelu_new":
-        raise unfit(f"activation_function {config.activation_function!r}: openai-gpt knows only tanh GELU")
+        raise unfit(f"activation_function {config.activation_function!r}: openai-gpt supports only tanh GELU")
     return OpenAIGPTConfig(**_shared(config))
 
 
 def _known_config(raw: dict[str, Any]) -> GPT2Config | OpenAIGPTConfig:
-    """Return their configuration of the keys that are fields of it; hub files carry many others."""
+    """Return their configuration, from the keys that are fields of it; files on the hub carry many others."""
     theirs = FOREIGN[model_type(raw)]
     return theirs(**{field.name: raw[field.name] for field in dataclasses.fields(theirs) if field.name in raw})
 
 
 def _shared(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return what both sides call by the same name; special tokens outside the vocabulary are none."""
+    """Return the fields that both configurations share; special token ids outside the vocabulary become None."""
     values = {key: getattr(config, key) for key in SHARED_KEYS}
     for key in SPECIAL_IDS:
         if isinstance(values[key], int) and not 0 <= values[key] < config.vocab_size:
@@ -159,7 +159,7 @@ def _shared(config: PreTrainedConfig) -> dict[str, Any]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within this context transformers shows no progress bar and logs errors alone; then all is as it was."""
+    """Within this context transformers shows no progress bars and logs only errors."""
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -1,7 +1,7 @@
-"""From what `--model` names (a preset, a config.json, a directory, hf:NAME) to a configuration or a model, and back.
+"""Loads and saves models: whatever `--model` names (a preset, a config.json, a directory, hf:NAME).
 
-Weights come from safetensors alone. Ours keep matrices (out, in), as nn.Linear does; transformers' gpt2 and openai-gpt
-(in, out), as Conv1D does. Names are mapped here: `from_pretrained(key_mapping=...)` would be reversed on saving.
+Weights are read only from safetensors. Ours store matrices as (out, in), like nn.Linear; transformers' gpt2 and
+openai-gpt as (in, out), like Conv1D. Names are mapped here: `from_pretrained(key_mapping=...)` would undo it on saving.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ Model = TypeVar("Model", bound=GPTPreTrainedModel)
 def config_from(model: str, *, vocab_size: int) -> GPTConfig:
     """Return the configuration of a preset or of a config.json, for a tokenizer of `vocab_size` entries.
 
-    A preset takes the tokenizer's size, and so does a file that gives none. A file's own stands, and must not be
-    smaller: InputError, as for an unknown key. UsageError when `model` names neither.
+    A preset, or a file without vocab_size, takes the tokenizer's size. A file's own vocab_size is kept. Raises
+    InputError if it is smaller than the tokenizer's or a key is unknown, UsageError if `model` is neither.
     """
     presets = model_presets()
     path = presets.get(model, Path(model))
@@ -71,16 +71,16 @@ def load_model(model: str | Path, *, dtype: torch.dtype = ..., head: type[Model]
 def load_model(
     model: str | Path, *, dtype: torch.dtype = torch.float32, head: type[GPTPreTrainedModel] = GPTForCausalLM
 ) -> GPTPreTrainedModel:
-    """Return the model in a directory of ours, in transformers' gpt2 or openai-gpt one, or under hf:NAME, in eval mode.
+    """Load a directory of ours, one of transformers' gpt2 or openai-gpt, or hf:NAME; return the model in eval mode.
 
-    Weights come from safetensors alone, in `dtype` whatever the file's own. A GPTForCausalLM comes from a fine-tuned
-    model too; a GPTDoubleHeadsModel comes from nothing else. InputError for anything else, on one line.
+    Weights are read only from safetensors and converted to `dtype`. A GPTForCausalLM also loads from a fine-tuned
+    model; a GPTDoubleHeadsModel loads only from one. Raises InputError for anything else.
     """
     return build_model(*read_directory(model_directory(model), head), dtype, head)
 
 
 def weights_sha256(directory: Path) -> str:
-    """Return the sha256 over the weight files of a model directory, by name."""
+    """Return the sha256 of a model directory's weight files, in order of name."""
     digest = hashlib.sha256()
     for path in weight_files(directory):
         with path.open("rb") as file:
@@ -89,7 +89,7 @@ def weights_sha256(directory: Path) -> str:
 
 
 def saved_head(directory: Path) -> Head:
-    """Return the class of the model that a directory holds, as its config.json says."""
+    """Return the model class that a directory's config.json names."""
     config = read_config(described_in(directory) / "config.json")
     is_tuned = config.format is not None and GPTDoubleHeadsModel.__name__ in (config.architectures or [])
     return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
@@ -98,10 +98,10 @@ def saved_head(directory: Path) -> Head:
 def read_directory(
     directory: Path, head: Head = GPTForCausalLM, read: Callable[[Path], State] | None = None
 ) -> tuple[GPTConfig, State]:
-    """Return the model in a directory of config.json and weights: ours, or transformers' gpt2 or openai-gpt.
+    """Return the configuration and tensors of a model directory: ours, or transformers' gpt2 or openai-gpt.
 
-    `read` returns the tensors, by default from safetensors alone. All tensors are those of `head`; for a
-    GPTForCausalLM, a fine-tuned model's classifier and task are left out.
+    `read` returns the tensors, by default from safetensors. The tensors are exactly those of `head`: for a
+    GPTForCausalLM, a fine-tuned model's classifier and task are dropped.
     """
     description = described_in(directory) / "config.json"
     raw = read_json_object(description)
@@ -119,9 +119,9 @@ def read_directory(
 
 
 def read_safetensors(directory: Path) -> State:
-    """Return all tensors of model.safetensors or of its shards, mapped: nothing of them is read yet.
+    """Return all tensors of model.safetensors or of its shards, memory-mapped and not yet read.
 
-    The rows that several processes wrote of a checkpoint are put together. InputError for pickles, for they can run
+    A sharded checkpoint's rows, one file per process, are concatenated. Raises InputError for pickles, which can run
     code.
     """
     found: list[State] = []
@@ -133,7 +133,7 @@ def read_safetensors(directory: Path) -> State:
         except OSError as error:
             reason = error.strerror or "no such file"
             raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
-        except RuntimeError:  # torch's word for what the system will not map
+        except RuntimeError:  # torch raises it when mmap fails
             size = file.stat().st_size
             message = f"its {size:,} bytes do not fit into memory"
             raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
@@ -143,13 +143,13 @@ def read_safetensors(directory: Path) -> State:
 
 
 def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
-    """Return a copy of `state` with the tied head's weight; InputError for one that is missing, too many or damaged.
+    """Return a copy of `state` with the tied head's weight; InputError if a tensor is missing, unknown or damaged.
 
-    A copy, because mapped tensors would die with their file if it were cut short.
+    A copy, because reading a mapped tensor whose file was truncated would kill the process.
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    expected = tensor_shapes(config, state, where)  # without a model: one of absurd sizes could not even be built
+    expected = tensor_shapes(config, state, where)  # from the config: a model of absurd size could not be built
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
         expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
@@ -160,41 +160,41 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
             message = f"tensor {name} has shape {tuple(state[name].shape)}, not {shape}"
             raise InputError(message, where=where, fix=MISFIT_FIX)
         if not state[name].is_floating_point():
-            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, no floating-point weights"
-            raise InputError(message, where=where, fix="give the model before its quantisation")
+            message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, not floating-point weights"
+            raise InputError(message, where=where, fix="give the model before quantization")
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
-    for name, tensor in state.items():  # here: not every path from weights to a result would show what they hold
+    for name, tensor in state.items():  # checked here because not every result would show a NaN in the weights
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
-        if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # it needs no memory, NaN is both
+        if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # allocates nothing
             raise not_finite(f"tensor {name} is", where)
     copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
     return {name: copies[id(tensor)] for name, tensor in state.items()}
 
 
 def transposed(name: str, tensor: Tensor) -> Tensor:
-    """Return a matrix with its inputs and outputs exchanged, and anything else as it is."""
+    """Return a weight matrix transposed, and any other tensor unchanged."""
     return tensor.t() if MATRIX.search(name) and tensor.ndim == 2 else tensor
 
 
 def save_model(model: PreTrainedModel, directory: Path) -> None:
-    """Write config.json and weights, as `load_model` and, after `import gptkit.model`, the Auto classes load them."""
+    """Write config.json and weights for `load_model` and, after `import gptkit.model`, the Auto classes."""
     with quiet_transformers():
         model.save_pretrained(directory)
-    for weights in directory.glob("*.safetensors"):  # which safetensors makes for their owner alone
+    for weights in directory.glob("*.safetensors"):  # safetensors makes them readable only by their owner
         shutil.copymode(directory / "config.json", weights)
 
 
 def build_model(config: GPTConfig, state: State, dtype: torch.dtype, head: type[Model]) -> Model:
-    """Return a model of these weights, in eval mode."""
+    """Return a model with these weights, in eval mode."""
     with quiet_transformers():
         return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
 
 
 def set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make `generate` start and stop where gptkit does: at the token that separates documents.
+    """Set bos and eos to the token that separates documents, so that `model.generate` starts and stops there.
 
-    It is bos and eos; pad is the tokenizer's own, if it has one. InputError when the tokenizer has no separator.
+    pad is the tokenizer's own, if any. Raises InputError when the tokenizer has no separator.
     """
     separator = separator_id(tokenizer)
     configs: list[Any] = [model.config, model.generation_config] if model.can_generate() else [model.config]

@@ -1,8 +1,8 @@
-"""A GPT with GPT-1's two heads: a task's classifier at the extract token, and the language model as a second objective.
+"""GPT-1's fine-tuning model: a classifier at the extract token, with language modelling as the auxiliary objective.
 
     L3 = L2 + lm_coef * L1      (GPT-1 paper, section 3.2, equations 3 to 5)
 
-An example is one sequence (classification, entailment), two (similarity: both orders) or one for each choice.
+An example is one sequence (classification, entailment), two (similarity: both orders) or one per choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gptkit.model.lm_loss import lm_loss
 from gptkit.model.modeling_gpt import IGNORE, GPTForCausalLM, GPTModel, GPTPreTrainedModel
 
 TOKENS_MULTIPLE = 128  # of the LM head's rows
-NEW_STD = 0.02  # of what a task adds: the classifier and the embeddings of its three markers
+NEW_STD = 0.02  # initialization of what a task adds: the classifier, and the embeddings of its three markers
 
 
 @dataclass
@@ -37,9 +37,9 @@ class DoubleHeadsOutput(ModelOutput):
 
 
 class GPTDoubleHeadsModel(GPTPreTrainedModel):
-    """A GPT that scores a task's examples; `config.format` says what its sequences mean, `config.id2label` the outputs.
+    """A GPT with a classifier; `config.format` defines an example's sequences, `config.id2label` names the outputs.
 
-    A multiple-choice model has one output, the score of a choice; a regression has one as well.
+    A multiple-choice model has one output, the score of a choice; a regression model also has one.
     """
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
@@ -68,14 +68,14 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         lm_positions: Tensor | None = None,
         loss_only: bool = False,
     ) -> DoubleHeadsOutput:
-        """Return the logits and, with `labels`, the losses: examples' sums over `num_items_in_batch`, or their means.
+        """Return the logits and, with `labels`, the losses: means, or sums over `num_items_in_batch`.
 
-        input_ids (example, sequence, length) are padded on the right with anything; extract (example, sequence) is the
+        input_ids (example, sequence, length) are padded on the right with any id; extract (example, sequence) is the
         position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
-        lm_positions are `predicting_positions` where they are known already: finding them here waits for the device.
-        With `loss_only` the LM loss is taken in chunks from `lm_head`'s weight, round its hooks and adapters, and the
-        losses are all that is returned.
+        lm_positions are `predicting_positions` if known: computing them here synchronizes the device. With `loss_only`
+        the LM loss is computed in chunks from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are
+        returned.
         """
         examples, sequences, length = input_ids.shape
         hidden = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
@@ -105,8 +105,8 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
         state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
         if self.config.format == "similarity":
-            state = state.sum(1, keepdim=True)  # of both orders, so that neither comes first
-        # One mask an example, shared by its choices: they differ by what they say, not by what was dropped.
+            state = state.sum(1, keepdim=True)  # over both orders: similarity is symmetric (GPT-1 paper, 3.3)
+        # One dropout mask per example, shared by its choices, so that choices differ only in what they say.
         state = self.classifier_dropout(state.mT).mT
         with torch.autocast(state.device.type, enabled=False):
             scores: Tensor = self.score(state.to(self.score.weight.dtype)).float()  # (example, sequence or 1, label)
@@ -115,7 +115,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         return scores.squeeze(1) if self.config.num_labels != 1 else scores[:, 0, 0]
 
     def language_model(self) -> GPTForCausalLM:
-        """Return the language model inside, with this model's own weights and no trace of the task."""
+        """Return the language model inside; it shares this model's weights and knows nothing of the task."""
         with torch.device("meta"):
             model = GPTForCausalLM(self.config.without_head())
         model.transformer, model.lm_head = self.transformer, self.lm_head
@@ -124,9 +124,9 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
 
 
 def summed_classifier_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return L2 summed over examples: cross-entropy, of classes or distributions, or the squared error of scores.
+    """Return L2 summed over examples: cross-entropy of classes or distributions, or the squared error of scores.
 
-    Raises ValueError for float labels of another shape than the logits'.
+    Raises ValueError for float labels whose shape is not the logits'.
     """
     if not labels.is_floating_point():
         return F.cross_entropy(logits, labels, reduction="sum")
@@ -138,11 +138,11 @@ def summed_classifier_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def predicting_positions(extract: Tensor, length: int) -> Tensor:
-    """Return where, in the flat tokens of a batch, the next token is predicted, and -1 up to a round number (token,).
+    """Return the indices (token,) into a batch's flattened tokens at which the next token is predicted, padded with -1.
 
-    Predicted are all tokens after the first, the extract token included (openai/finetune-transformer-lm, train.py).
-    Padding is left out before the LM head, not after it, but for some that rounds the number of tokens up: a library
-    makes a kernel for every shape that it has not seen. extract (example, sequence).
+    All tokens after the first are predicted, including the extract token (openai/finetune-transformer-lm, train.py).
+    Padding tokens are dropped before the LM head; the indices are padded to a multiple of TOKENS_MULTIPLE, because
+    math libraries build a kernel for each new shape. extract (example, sequence).
     """
     predicts = torch.arange(length, device=extract.device) < extract[..., None]  # (example, sequence, length)
     index = predicts.flatten().nonzero().squeeze(1)
@@ -152,9 +152,9 @@ def predicting_positions(extract: Tensor, length: int) -> Tensor:
 def auxiliary_predictions(
     hidden: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return hidden states (token, n_embd), targets (token,) and weights (token,) whose weighted NLLs add up to L1.
+    """Return hidden states (token, n_embd), targets (token,) and weights (token,) whose weighted NLLs sum to L1.
 
-    L1 summed over examples is the mean over an example's sequences of the mean over a sequence's predictions. hidden
+    An example's L1 is the mean over its sequences of the mean over each sequence's predictions. hidden
     (example, sequence, length, n_embd), input_ids (example, sequence, length), extract (example, sequence), positions
     (token,) as `predicting_positions` returns them.
     """

@@ -1,7 +1,7 @@
 """GPT-1 and GPT-2 in one file, in the order the data flows: attention, MLP, block, model, language-model head.
 
-The families differ by `config.pre_norm` alone: where the layer norms stand, whether a last one follows, and how the
-residual projections start. Module names are GPT-2's checkpoint names; every matrix is an `nn.Linear`.
+The two families differ only in `config.pre_norm`: where the layer norms sit, whether a final one follows, and how
+residual projections are initialized. Module names are those of GPT-2's checkpoints; every matrix is an `nn.Linear`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ DENSE_LENGTH = 512  # tokens up to which plain products train faster than SDPA i
 
 
 class PositionEmbedding(nn.Embedding):
-    """An embedding of positions: a type of its own, because its weights start differently."""
+    """A learned position embedding; its own type because it is initialized differently."""
 
 
 class ResidualProjection(nn.Linear):
-    """A linear layer that writes to the residual stream: a type of its own, because GPT-2 scales its start.
+    """A linear layer that writes to the residual stream; its own type because GPT-2 scales its initialization.
 
-    The attention and the MLP could not do it: transformers skips `_init_weights` for modules that own no parameters.
+    Attention and MLP could not do it: transformers skips `_init_weights` for modules without parameters of their own.
     """
 
 
@@ -63,10 +63,10 @@ def eager_attention(
 
 
 def dense_trains_faster(query: Tensor) -> bool:
-    """Return whether plain products train faster than SDPA's causal kernel on this query.
+    """Return whether plain matrix products train faster than SDPA's causal kernel on this query.
 
     Measured with torch 2.13 and AVX512_BF16, forward and backward: 5 times as fast at 64 tokens, 2 at 256, 1.6 at 512,
-    alike at 1024; in fp32 never faster. The slow half is the kernel's backward pass, so only training asks.
+    equal at 1024; never faster in fp32. The slow half is the kernel's backward pass, so this is for training only.
     """
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= DENSE_LENGTH
 
@@ -96,15 +96,16 @@ class GPTAttention(nn.Module):
         query, key, value = qkv.transpose(1, 3).unbind(2)  # each (batch, head, query, head_dim)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (batch, head, key, head_dim)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         if self.training and attention_mask is None and past_key_values is None and dense_trains_faster(query):
-            attend = eager_attention
+            attention = eager_attention
             attention_mask = query.new_full((length, length), -math.inf).triu(1)  # (query, key)
         dropout = self.config.attn_pdrop if self.training else 0.0
-        attended, weights = attend(
+        attended, weights = attention(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )  # (batch, query, head, head_dim)
-        return self.resid_dropout(self.c_proj(attended.reshape(batch, length, width))), weights
+        output = self.c_proj(attended.reshape(batch, length, width))
+        return self.resid_dropout(output), weights
 
 
 class TanhGELU(nn.Module):
@@ -113,7 +114,7 @@ class TanhGELU(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return F.gelu(hidden, approximate="tanh")
-        # The same as x sigmoid(2u), of which the compiler's loop takes half the time; in fp32 until the end, as F.gelu.
+        # Equal to x sigmoid(2u), which compiles to a loop that takes half the time; in fp32 until the end, as F.gelu.
         x = hidden.float()
         return (x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))).to(hidden.dtype)
 
@@ -135,8 +136,6 @@ class GPTMLP(nn.Module):
 
 
 class GPTBlock(GradientCheckpointingLayer):
-    compiled_with: dict[str, Any] | None = None
-
     def __init__(self, config: GPTConfig, layer_idx: int) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
@@ -154,25 +153,26 @@ class GPTBlock(GradientCheckpointingLayer):
             hidden = self.ln_2(hidden + self.mlp(hidden))
         return hidden
 
-    def compile(self, **arguments: Any) -> None:
-        """Compile the block from now on, as torch.compile does with these arguments; its copies too."""
-        self.compiled_with = arguments
-        super().compile(**arguments)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if self.compiled_with is not None:  # copying drops what was compiled
-            self.compile(**self.compiled_with)
+def compile_blocks(model: nn.Module, *, dynamic: bool = False) -> None:
+    """Compile the block, whose code all layers share: compiling takes as long for one layer as for many.
+
+    Each shape is compiled once, or with `dynamic` one kernel serves all. Never one that turns into the other: what is
+    compiled for a shape must not depend on the shapes before it, or a resumed run differs in its last bits.
+    """
+    for module in model.modules():
+        if isinstance(module, GPTBlock):
+            module.compile(dynamic=dynamic)
 
 
 class GPTPreTrainedModel(PreTrainedModel):
     config: GPTConfig
-    config_class = GPTConfig  # said outright: transformers would read the annotation above as a string
+    config_class = GPTConfig  # explicit: transformers would read the annotation above as a string
     base_model_prefix = "transformer"
     _input_embed_layer = "wte"
     _no_split_modules = ["GPTBlock"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _keys_to_ignore_on_load_unexpected = [r"^score\."]  # noqa: RUF012  # a fine-tuned model's, to its language model
+    _keys_to_ignore_on_load_unexpected = [r"^score\."]  # noqa: RUF012  # a fine-tuned model loaded as a language model
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -183,7 +183,7 @@ class GPTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw a module's weights as OpenAI did.
+        """Initialize a module's weights as OpenAI did.
 
         tensor                                 GPT-2 (pre_norm)             GPT-1
         -------------------------------------  ---------------------------  -----------
@@ -195,8 +195,8 @@ class GPTPreTrainedModel(PreTrainedModel):
         ln_1, ln_2 (GPT-2: and ln_f)           weight 1, bias 0             the same
 
         N(mean, std); 0.02 is `initializer_range`, wpe's is `position_initializer_range`. Sources: openai/gpt-2
-        src/model.py (wte, wpe, conv1d), the GPT-2 paper's section 2.3 (1/sqrt(N), N = 2 n_layer residual layers),
-        openai/finetune-transformer-lm train.py. `init.normal_` spares loaded weights, `tensor.normal_()` would not.
+        src/model.py (wte, wpe, conv1d), GPT-2 paper, section 2.3 (1/sqrt(N), N = 2 n_layer residual layers),
+        openai/finetune-transformer-lm train.py. `init.normal_` skips loaded weights, `tensor.normal_()` would not.
         """
         std = self.config.initializer_range
         if isinstance(module, nn.LayerNorm):
@@ -213,7 +213,7 @@ class GPTPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
     def set_dropout(self, p: float) -> None:
-        """Drop embeddings, attention and residuals with probability `p` from now on."""
+        """Set the dropout of embeddings, attention and residuals to probability `p`."""
         self.config.embd_pdrop = self.config.attn_pdrop = self.config.resid_pdrop = p
         for module in self.modules():
             if isinstance(module, nn.Dropout):
@@ -221,19 +221,9 @@ class GPTPreTrainedModel(PreTrainedModel):
 
     @property
     def has_dropout(self) -> bool:
-        """Whether training draws random numbers."""
+        """Whether any dropout is active in training."""
         dropped = any(isinstance(module, _DropoutNd) and module.p > 0 for module in self.modules())
         return dropped or self.config.attn_pdrop > 0
-
-    def compile_blocks(self, *, dynamic: bool = False) -> None:
-        """Compile the block, which all layers share: compiling costs the same seconds however many there are.
-
-        Once for each shape, or with `dynamic` once for all. Never one that turns into the other: what is compiled for a
-        shape must not depend on the shapes before it, or resuming changes bits.
-        """
-        for module in self.modules():
-            if isinstance(module, GPTBlock):
-                module.compile(dynamic=dynamic)
 
 
 class GPTModel(GPTPreTrainedModel):
@@ -262,22 +252,22 @@ class GPTModel(GPTPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Return the last hidden states, the cache unless `use_cache` is false, and what `output_*` asks to record.
+        """Return the last hidden states, the cache unless `use_cache` is false, and whatever `output_*` requests.
 
-        `attention_mask` (batch, key) is 1 for a token and 0 for padding, on either side; right padding needs none, for
-        causality hides it. Without `position_ids`, positions count the tokens that the mask shows. Given ones that do
-        not count up by one begin a new document there, which attends to itself alone, unless a mask or a cache is given
-        as well. ValueError past n_positions.
+        `attention_mask` (batch, key) is 1 for tokens and 0 for padding on either side; right padding needs no mask,
+        because attention is causal. Without `position_ids`, positions count the unmasked tokens. Wherever given
+        `position_ids` do not increase by one, a new document starts that attends only to itself, unless a mask or a
+        cache is given as well. Raises ValueError beyond n_positions.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         embedded = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, query, n_embd)
         if position_ids is not None:
             position_ids = position_ids.reshape(-1, embedded.shape[1])  # (1 or batch, query)
-            kwargs["position_ids"] = position_ids  # flash attention finds packed documents by them, as a mask does
+            kwargs["position_ids"] = position_ids  # flash attention finds packed documents by them, without a mask
         positions = self._positions(embedded, attention_mask, position_ids, past_key_values)
         mask = self._causal_mask(embedded, attention_mask, position_ids, past_key_values)
-        if use_cache and past_key_values is None:  # after the mask: an empty cache hides no packed documents
+        if use_cache and past_key_values is None:  # after the mask: a cache disables packed documents
             past_key_values = DynamicCache(config=self.config)
         hidden = self.drop(embedded + self.wpe(positions))
         for block in self.h:
@@ -290,14 +280,14 @@ class GPTModel(GPTPreTrainedModel):
         """Return the position of each query, (query,) or (batch, query)."""
         length = embedded.shape[1]
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            seen = attention_mask.long().cumsum(-1)  # (batch, key): tokens up to and with each key
+            seen = attention_mask.long().cumsum(-1)  # (batch, key): tokens up to and including each key
             position_ids = (seen - 1).clamp(min=0)[:, -length:]
         if position_ids is None:
             past = 0 if cache is None else cache.get_seq_length()
             if past + length > self.config.n_positions:
                 raise ValueError(_too_long(past + length, self.config.n_positions))
             return torch.arange(length, device=embedded.device) + past
-        # Reading values stalls a device and breaks a graph, so only what is neither compiled nor unmasked pays for it.
+        # Reading values synchronizes the device and breaks a graph: checked only for explicit positions, uncompiled.
         if not torch.compiler.is_compiling() and position_ids.max() >= self.config.n_positions:
             raise ValueError(_too_long(int(position_ids.max()) + 1, self.config.n_positions))
         return position_ids
@@ -305,10 +295,10 @@ class GPTModel(GPTPreTrainedModel):
     def _causal_mask(
         self, embedded: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
     ) -> Any:
-        """Return None where SDPA's own causal kernel suffices, else what the attention implementation wants."""
+        """Return None where SDPA's own causal kernel suffices, else the mask that the implementation expects."""
         is_plain = attention_mask is None and position_ids is None and cache is None
         if is_plain and self.config._attn_implementation == "sdpa":
-            return None  # create_causal_mask agrees, but while compiling with a torch before pytorch#176499 builds one
+            return None  # as create_causal_mask does, except while compiling before pytorch#176499
         return create_causal_mask(
             config=self.config,
             inputs_embeds=embedded,
@@ -323,7 +313,7 @@ def _too_long(length: int, limit: int) -> str:
 
 
 class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
-    """A GPT with its language-model head; the head's weight is the token embedding's unless the config unties them."""
+    """A GPT with a language-model head, tied to the token embedding unless the config unties them."""
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
 
@@ -350,14 +340,14 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Return logits (batch, query, vocab_size) and the cache, and with labels the loss.
 
-        `labels` (batch, query) are the input's own tokens, shifted here; the keyword `shift_labels` gives the targets
-        instead. -100 is ignored. The loss (nats) is the sum over supervised targets over `num_items_in_batch`, or
-        over their count. With `loss_only` it is all that is returned: it is taken in chunks from `lm_head`'s weight, so
-        that there are never logits of the whole batch, and hooks and adapters on `lm_head` have no say in it.
+        `labels` (batch, query) are the input ids, shifted here; the keyword `shift_labels` gives the shifted targets
+        instead. -100 is ignored. The loss is in nats: the sum over supervised targets, divided by `num_items_in_batch`
+        or by their count. With `loss_only` nothing else is returned: the loss is computed in chunks from `lm_head`'s
+        weight, never with the logits of the whole batch, and hooks and adapters on `lm_head` are bypassed.
         """
-        # A named shift_labels would make Trainer, which looks for "label" in these names, wait for it in every batch.
+        # Not a named parameter: Trainer looks for "label" in these names and would require it in every batch.
         shift_labels: Tensor | None = kwargs.pop("shift_labels", None)
-        # GenerationMixin finds what it may pass by these names: behind **kwargs left padding would go wrong silently.
+        # Named, not in **kwargs: GenerationMixin inspects these names, and left padding would silently go wrong.
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
@@ -78,8 +79,6 @@ class PretrainRun:
     def job(self, choices: Choices) -> TrainingJob:
         """Return what the loop trains; by default it evaluates and saves ten times."""
         options, inputs, model = self.options, self.inputs, self.inputs.model
-        if choices.compile:
-            model.compile_blocks()
         return TrainingJob(
             model=model,
             micro_batching=self.micro_batching.at_most(choices.micro_batch),
@@ -99,6 +98,7 @@ class PretrainRun:
                     "tokenizer_sha256": fingerprint(inputs.tokenizer) if inputs.tokenizer is not None else "",
                 },
             ),
+            compile_blocks=compile_blocks,
             evaluate=lambda should_stop: validate(
                 model,
                 self.text.validation.ids,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -25,38 +25,32 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass: rows from `first_row` on, with `count` supervised items, known without loading.
+    """One forward and backward pass: rows from `first_row` on, with `count` supervised items, known without loading.
 
     `load` returns the tensors on the host; it may run in a thread ahead of time and must draw no random numbers.
-    `tokens` is what tokens per second counts, where it is not `count`.
+    `tokens` is what tokens per second counts, where it is not `count`. `weight` multiplies its loss: 0 makes it a dummy
+    that keeps the processes in step. `is_last` marks a process's last pass of a step.
     """
 
     first_row: int
     count: int
     load: Callable[[], Batch]
     tokens: int | None = None
+    weight: float = 1.0
+    is_last: bool = False
 
 
 Batches = Callable[[int], list[MicroBatch]]  # step, from 1 on -> all micro-batches of its global batch
 
 
 @dataclass(frozen=True)
-class Share:
-    """A micro-batch as one process runs it: `weight` 0 makes a dummy that only keeps the processes in step."""
-
-    micro_batch: MicroBatch
-    weight: float
-    is_last: bool
-
-
-@dataclass(frozen=True)
-class StepWork:
-    """A step as one process sees it; `count` and `tokens` are over all processes."""
+class GlobalBatch:
+    """The batch of a step as one process sees it: its own micro-batches, and the counts over all processes."""
 
     step: int
     count: int
     tokens: int
-    shares: tuple[Share, ...]
+    micro_batches: tuple[MicroBatch, ...]
 
 
 def cut(first_row: int, rows: int, micro_batch: int) -> list[tuple[int, int]]:
@@ -65,18 +59,19 @@ def cut(first_row: int, rows: int, micro_batch: int) -> list[tuple[int, int]]:
     return [(start, min(micro_batch, end - start)) for start in range(first_row, end, micro_batch)]
 
 
-def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes: int) -> StepWork:
-    """Return one process's share of a step: micro-batch i belongs to process i modulo their number.
+def global_batch(step: int, micro_batches: list[MicroBatch], process: int, processes: int) -> GlobalBatch:
+    """Return what one process runs of a step's micro-batches: micro-batch i belongs to process i modulo `processes`.
 
-    Every process runs equally many passes: DDP and FSDP wait for each other.
+    Every process runs the same number of passes, because DDP and FSDP wait for each other.
     """
     passes = -(-len(micro_batches) // processes)
-    indices = [process + turn * processes for turn in range(passes)]
-    padded = [(piece, 1.0) for piece in micro_batches] + [(micro_batches[0], 0.0)] * processes
-    shares = tuple(Share(*padded[i], is_last=i == indices[-1]) for i in indices)
-    count = sum(piece.count for piece in micro_batches)
-    tokens = sum(piece.count if piece.tokens is None else piece.tokens for piece in micro_batches)
-    return StepWork(step, count, tokens, shares)
+    dummies = [replace(micro_batches[0], weight=0.0)] * (passes * processes - len(micro_batches))
+    *first, last = [*micro_batches, *dummies][process::processes]
+    count = sum(micro_batch.count for micro_batch in micro_batches)
+    tokens = sum(
+        micro_batch.count if micro_batch.tokens is None else micro_batch.tokens for micro_batch in micro_batches
+    )
+    return GlobalBatch(step, count, tokens, (*first, replace(last, is_last=True)))
 
 
 class StopEvaluation(Exception):
@@ -102,32 +97,24 @@ def dropout_seed(seed: int, step: int, first_row: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def loaded(works: Iterable[StepWork]) -> Generator[tuple[StepWork, Share, Batch], None, None]:
-    """Yield every share of every step with its tensors.
+def prefetched(global_batches: Iterable[GlobalBatch], *, pin: bool) -> Generator[GlobalBatch, None, None]:
+    """Yield the same steps, their micro-batches loaded by a thread up to one step ahead, while a GPU computes.
 
     On a CPU, whose cores all compute, handing over between threads costs more than loading (4 against 0.1 ms).
     """
-    for work in works:
-        for share in work.shares:
-            yield work, share, share.micro_batch.load()
-
-
-def prefetched(
-    works: Iterable[StepWork], *, pin: bool, depth: int = 2
-) -> Generator[tuple[StepWork, Share, Batch], None, None]:
-    """Yield the same with `depth` micro-batches loaded ahead in a thread, while a GPU computes."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
 
     def load(micro_batch: MicroBatch) -> Batch:
-        batch = micro_batch.load()  # pinned memory copies to a GPU meanwhile
+        batch = micro_batch.load()
         return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
 
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        loading: deque[tuple[StepWork, Share, Future[Batch]]] = deque()
-        for work in works:
-            for share in work.shares:
-                loading.append((work, share, pool.submit(load, share.micro_batch)))
-                if len(loading) > depth:
-                    oldest_work, oldest_share, future = loading.popleft()
-                    yield oldest_work, oldest_share, future.result()
-        for work, share, future in loading:
-            yield work, share, future.result()
+    def started(batch: GlobalBatch) -> GlobalBatch:
+        loading = [replace(piece, load=pool.submit(load, piece).result) for piece in batch.micro_batches]
+        return replace(batch, micro_batches=tuple(loading))
+
+    try:
+        for batch, _next in pairwise(chain(map(started, global_batches), [None])):
+            assert batch is not None
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -64,8 +64,8 @@ class MicroBatching:
 class Plan:
     """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
 
-    `compile` says that the caller's model compiles itself at its first call: every shape is then run once before
-    the first step, and evaluations, whose shapes would be compiled as well, run as written. `best_by` names a metric of
+    With `compile` the model's blocks are compiled, and every shape is run once before the first step; evaluations,
+    whose shapes would be compiled as well, run eagerly. `best_by` names a metric of
     the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `skip_spikes` leaves steps
     out whose loss or gradient leaps (see `step.SpikeHistory`). `identity` (the options that may not change, hashes of
     data and tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
@@ -111,6 +111,7 @@ class TrainingJob:
     `loss_function(model, batch, count)` returns the sum of a micro-batch's losses over the count of the whole step (a
     float32 scalar on the device), so that gradients of micro-batches and processes add up.
     `evaluate(should_stop)` returns metrics; it runs on every process, in eval mode and without gradients.
+    `compile_blocks(model)` has the blocks of the model, or of its sharded copy, compiled at their first call.
     """
 
     model: nn.Module
@@ -120,6 +121,7 @@ class TrainingJob:
     schedule: Schedule
     plan: Plan
     evaluate: Evaluate | None = None
+    compile_blocks: Callable[[nn.Module], None] = lambda model: None
     flops_per_token: float = 0.0
 
 

@@ -1,7 +1,7 @@
-"""The training loop: given a model, batches and a loss function it trains, evaluates, saves and yields events.
+"""The training loop: given a model, batches and a loss function, it trains, evaluates, saves and yields events.
 
-It knows no task, no model class and no screen. The state of a run is its weights, moments and a few numbers: the
-batches are a pure function of the step and dropout is seeded anew for each micro-batch, so no generator's state exists.
+It knows no task, no model class and no display. A run's state is its weights, moments and a few numbers: batches are a
+pure function of the step and dropout is reseeded for each micro-batch, so there is no generator state to save.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptkit.errors import AGAIN, Diverged, Interrupted
 from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.signals import StopRequest
 from gptkit.training import checkpoints
-from gptkit.training.batches import Batch, Batches, Share, StepWork, StopEvaluation, loaded, prefetched, work_of
+from gptkit.training.batches import Batches, GlobalBatch, StopEvaluation, global_batch, prefetched
 from gptkit.training.checkpoints import RunState
 from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.memory import fitting_micro_batch, may_run_out
@@ -43,17 +43,17 @@ def train(
     stop: StopRequest | None = None,
     shards: bool = False,
 ) -> Iterator[Event]:
-    """Train the job's model in place up to `plan.steps`, yielding events; every process runs this and yields the same.
+    """Train the job's model in place up to `plan.steps`; every process runs this and yields the same events.
 
-    The job is evaluated at each `eval_every` and after the last step. Checkpoints are saved at each `save_every`, after
-    the last step, at a new best and on a stop; snapshots where the plan says. `resume_from` is a verified checkpoint of
-    this plan's identity. `shards` spreads weights, gradients and moments over the processes; the model then has its
-    weights from an evaluation to the next step, and in the end. A GPU without the memory for the job's micro-batches
-    gets smaller ones: what they came to is `micro_batch` among the checkpoints' choices.
+    The job is evaluated every `eval_every` steps and after the last. Checkpoints are saved every `save_every` steps,
+    after the last, at a new best and on a stop; snapshots follow the plan. `resume_from` is a verified checkpoint with
+    the plan's identity. `shards` splits weights, gradients and moments over the processes; the model itself then holds
+    its weights only between an evaluation and the next step, and at the end. On a GPU that lacks the memory for the
+    job's micro-batches they are made smaller; the checkpoints' choices record the size as `micro_batch`.
 
-    Raises Diverged at the first log step after a loss or gradient was not finite (weights and moments were left alone)
-    or too many spikes came in a row, and at an evaluation or a save that finds something not finite, Interrupted when a
-    checkpoint is committed after `stop` was asked for, OutOfResources without disk or memory.
+    Raises Diverged at the first log step after a loss or gradient was not finite (weights and moments were left
+    unchanged) or after too many spikes in a row, and when an evaluation or a save finds something not finite;
+    Interrupted once a checkpoint is committed after `stop` was requested; OutOfResources when disk or memory runs out.
     """
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
@@ -62,9 +62,9 @@ def train(
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)
-        with closing(run.stream(batches)) as stream:
+        with closing(run.global_batches(batches)) as global_batches:
             for step in range(run.state.step + 1, job.plan.steps + 1):
-                run.advance(step, stream)
+                run.advance(step, global_batches)
                 yield from run.report(step)
                 if snapshot_directory is not None and job.plan.is_snapshot_due(step):
                     run.take_snapshot(snapshot_directory)
@@ -89,7 +89,7 @@ class _Run:
         self.data_seconds = 0.0  # since then
 
     def resume(self, checkpoint: Path) -> None:
-        """Take over a checkpoint."""
+        """Restore a checkpoint."""
         saved = checkpoints.load(checkpoint, self.trainer.state)
         self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
@@ -99,14 +99,14 @@ class _Run:
                 part.load(saved.parts[name])
 
     def finish_evaluation(self) -> Iterator[Event]:
-        """Make up for an evaluation that a signal cut short."""
+        """Repeat an evaluation that a signal interrupted."""
         if self.state.unfinished_row is not None:
             self.row = StepEvent.from_row(self.state.unfinished_row)
             yield from self._evaluate(self.state.step)
             yield from self.save_or_stop(self.state.step)
 
     def fit(self) -> Generator[Event, None, Batches]:
-        """Return the batches, split as finely as memory asks for; shards, which every pass exchanges, cannot try."""
+        """Return the batches, in micro-batches that fit into memory; with shards, no size can be tried on its own."""
         micro_batching, has_steps = self.job.micro_batching, self.state.step < self.plan.steps
         is_tried = micro_batching.largest is not None and may_run_out(self.accelerator.device)
         if not (is_tried and has_steps and self.sharding is None):
@@ -135,21 +135,23 @@ class _Run:
         if signal_number := self.stop.signal_number():  # compiling takes up to minutes
             raise self._interrupted(signal_number)
 
-    def stream(self, batches: Batches) -> Generator[tuple[StepWork, Share, Batch], None, None]:
+    def global_batches(self, batches: Batches) -> Generator[GlobalBatch, None, None]:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         steps = range(self.state.step + 1, self.plan.steps + 1)
-        works = (work_of(step, batches(step), process, processes) for step in steps)
+        each = (global_batch(step, batches(step), process, processes) for step in steps)
         kind = self.accelerator.device.type
-        return loaded(works) if kind == "cpu" else prefetched(works, pin=kind == "cuda")
+        return each if kind == "cpu" else prefetched(each, pin=kind == "cuda")
 
-    def advance(self, step: int, stream: Iterator[tuple[StepWork, Share, Batch]]) -> None:
-        """Take one step; wait for its numbers only where a row is due."""
+    def advance(self, step: int, global_batches: Iterator[GlobalBatch]) -> None:
+        """Take one step; synchronize with the device only if a row is due."""
         start = time.perf_counter()
+        batch = next(global_batches)
+        self.data_seconds += time.perf_counter() - start
         if self.sharding is not None:
             self.sharding.free_weights()
         if not self.model.training:
             self.model.train()
-        result, self.row = self.trainer.take_step(stream, self.job.schedule(step)), None
+        result, self.row = self.trainer.take_step(batch, self.job.schedule(step)), None
         self.data_seconds += result.data_seconds
         has_row = self.plan.is_log_due(step) or (self.job.evaluate is not None and self.plan.is_eval_due(step))
         loss = self._checked_loss(result.loss) if has_row else 0.0
@@ -161,14 +163,14 @@ class _Run:
             self.row = self._row_of(loss, float(result.grad_norm))
 
     def report(self, step: int) -> Iterator[Event]:
-        """Evaluate where that is due, and yield the row that was due."""
+        """Yield the evaluation and the row, if they are due."""
         if self.job.evaluate is not None and self.plan.is_eval_due(step):
             yield from self._evaluate(step)
         elif self.row is not None:
             yield self.row
 
     def save_or_stop(self, step: int) -> Iterator[Event]:
-        """Commit a checkpoint where one is due or a stop was asked for; then stop."""
+        """Commit a checkpoint if one is due or a stop was requested; then stop if requested."""
         signal_number = self._signal_number(step)
         is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
         if self.directory is not None and step != self.saved_step and is_due:
@@ -195,7 +197,7 @@ class _Run:
         spikes = self.trainer.spikes
         if spikes is not None and spikes.is_hopeless():
             count = int(spikes.in_a_row)
-            raise _diverged(f"{count} steps in a row were spikes, and skipped", self.state.step + 2 - count)
+            raise _diverged(f"{count} steps in a row were skipped as spikes", self.state.step + 2 - count)
         return float(all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM))
 
     def _refuse_bad_step(self) -> None:
@@ -226,7 +228,7 @@ class _Run:
         )
 
     def _evaluate(self, step: int) -> Iterator[Event]:
-        """Yield the evaluation and its row; if a signal cut it short, keep the row for the checkpoint."""
+        """Yield the evaluation and its row; if a signal interrupts it, keep the row for the checkpoint."""
         assert self.row is not None
         assert self.job.evaluate is not None
         start = time.perf_counter()
@@ -251,24 +253,24 @@ class _Run:
         yield dataclasses.replace(self.row, evaluation=metrics)
 
     def gather_weights(self) -> None:
-        """Give the model its weights, if they are sharded; every process must call it."""
+        """Gather sharded weights into the model; every process must call this."""
         if self.sharding is not None:
             self.sharding.gather_weights()
 
     def _signal_number(self, step: int) -> int:
-        """Return the signal that any process received; several GPUs are asked only where they wait anyway."""
+        """Return the signal that any process received; several GPUs agree only where they synchronize anyway."""
         is_one, is_cpu = self.accelerator.num_processes == 1, self.accelerator.device.type == "cpu"
         waits = is_one or is_cpu or self.row is not None or self.plan.is_save_due(step)
         return self.stop.signal_number() if waits else 0
 
     def take_snapshot(self, directory: Path) -> None:
-        """Commit the whole weights of the step just taken, before its checkpoint."""
+        """Commit the full weights of the step just taken, before its checkpoint."""
         self._refuse_bad_state()
         self.gather_weights()
         checkpoints.write_snapshot(directory, self.model, self.state.step, accelerator=self.accelerator)
 
     def _save(self, directory: Path) -> CheckpointEvent:
-        """Commit the state of the step just taken; what is not finite, or came after that, is never saved."""
+        """Commit the state of the step just taken; nothing is saved once something was not finite."""
         start, state, plan = time.perf_counter(), self.state, self.plan
         self._refuse_bad_state()
         state.parts = {name: part and part.as_numbers() for name, part in self.trainer.parts.items()}

@@ -1,4 +1,4 @@
-"""One optimizer update, without a single wait for the device."""
+"""One optimizer update, which never synchronizes with the device: forward, backward, clipping, loss scale, spikes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from gptkit.training.batches import Batch, MicroBatch, Share, StepWork, dropout_seed
+from gptkit.training.batches import Batch, GlobalBatch, MicroBatch, dropout_seed
 from gptkit.training.checkpoints import TrainState
 from gptkit.training.job import LossFunction, TrainingJob
 from gptkit.training.processes import all_reduce
@@ -26,19 +26,19 @@ WINDOW = 128
 COUNTS = ("seen", "skipped", "in_a_row")
 LOSS_SIGMAS, NORM_SIGMAS = 6.0, 10.0
 LEAST_NORM = 1e-30  # of a gradient that is zero
-MOST_IN_A_ROW = 10  # skipped steps, after which a run has lost its way
+MOST_IN_A_ROW = 10  # skipped steps, after which a run counts as diverged
 INITIAL_SCALE, LARGEST_SCALE, PATIENCE = 2.0**16, 2.0**24, 2000
 
 
 def autocast(device: str, precision: str) -> Any:
-    """Return the context of a forward pass: 16-bit products on float32 weights, or nothing for fp32."""
+    """Return the context of a forward pass: matrix products in 16 bits from fp32 weights, or nothing for fp32."""
     return torch.autocast(device, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
 
 
 @contextmanager
 def uncompiled(is_compiled: bool) -> Iterator[None]:
     """Run compiled modules eagerly."""
-    if not is_compiled:  # not to import the compiler for nothing
+    if not is_compiled:  # avoids importing the compiler
         yield
         return
     with torch.compiler.set_stance("force_eager"):
@@ -46,10 +46,7 @@ def uncompiled(is_compiled: bool) -> Iterator[None]:
 
 
 class LossModule(nn.Module):
-    """The model with its loss, so that what runs on several processes is one function to a scalar.
-
-    The loss function sees the caller's own model, never a wrapper.
-    """
+    """The model and its loss as one module, so that DDP wraps both and the loss function sees the bare model."""
 
     def __init__(self, model: nn.Module, loss_function: LossFunction) -> None:
         super().__init__()
@@ -61,7 +58,7 @@ class LossModule(nn.Module):
 
 
 class LossScale:
-    """fp16's loss scale, on the device: halved after an overflow, doubled after 2000 clean steps; else 1 for good."""
+    """fp16's loss scale, on the device: halved after an overflow, doubled after 2000 clean steps; else always 1."""
 
     def __init__(self, device: torch.device, *, dynamic: bool) -> None:
         self.dynamic = dynamic
@@ -69,11 +66,11 @@ class LossScale:
         self.clean_steps = torch.tensor(0.0, device=device)
 
     def is_exhausted(self) -> Tensor:
-        """Return whether an overflow can no longer be blamed on the scale."""
+        """Return whether the scale is at its minimum, so that an overflow is the model's own."""
         return self.scale <= 1.0
 
     def update(self, found_inf: Tensor) -> None:
-        """Take note of whether the gradients of a step overflowed (1) or not (0)."""
+        """Adjust the scale after a step whose gradients overflowed (1) or did not (0)."""
         if not self.dynamic:
             return
         overflowed = found_inf > 0
@@ -84,24 +81,23 @@ class LossScale:
         self.clean_steps = torch.where(is_patient, 0.0, clean_steps)
 
     def as_numbers(self) -> tuple[float, float] | None:
-        """Return what a checkpoint stores; this waits for the device."""
+        """Return the state for a checkpoint; synchronizes the device."""
         return (float(self.scale), float(self.clean_steps)) if self.dynamic else None
 
     def load(self, numbers: Sequence[float]) -> None:
-        """Continue from what a checkpoint stored."""
+        """Restore the state that a checkpoint stored."""
         self.scale, self.clean_steps = (torch.tensor(number, device=self.scale.device) for number in numbers)
 
 
 class SpikeHistory:
-    """`--on-spike skip`: a step whose loss or gradient norm leaps is not taken; all of it is decided on the device.
+    """`--on-spike skip`: detects, on the device, steps whose loss or gradient norm spikes, which are then skipped.
 
-    A spike is a loss more than 6 standard deviations above the mean of the last 128 steps, or a gradient norm whose
-    logarithm lies more than 10 above. The norm's bound is the wider one because norms have a heavy tail: of 25,000
-    steps of a small model that nobody disturbed, 32 lay beyond 6 deviations of the norm itself, 1 beyond 10 of its
-    logarithm, none beyond 6 of the loss. What enters the history is at most the threshold: a spike hardly widens it, a
-    lasting rise is taken up after some steps.
+    A spike is a loss more than 6 standard deviations above the mean of the last 128 steps, or a log gradient norm more
+    than 10 above. The norm's bound is wider because norms have a heavy tail: in 25,000 undisturbed steps of a small
+    model, 32 norms lay beyond 6 deviations, 1 log norm beyond 10, and no loss beyond 6. Values are clipped to the
+    threshold before they enter the history, so that a spike hardly widens it but a lasting rise is accepted in time.
 
-    `values` are the last `WINDOW` losses and logarithms of norms (2, WINDOW), newest last; the rest are counts.
+    `values` are the last `WINDOW` losses and log norms (2, WINDOW), newest last; the rest are counts.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -109,10 +105,10 @@ class SpikeHistory:
         self.seen, self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
 
     def detect(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Return whether a step is to be skipped, and note it; scalars of the whole step, on the device.
+        """Return whether to skip a step, and record it; `loss` and `norm` are scalars of the whole step, on the device.
 
-        Before the history is full nothing is a spike. What is not finite is none either, and leaves the history alone:
-        it ends the run, or is an overflow of fp16's scale. Once too many in a row were skipped, so is everything.
+        Nothing is a spike until the history is full. Non-finite values are not spikes and stay out of the history: they
+        end the run, or are an overflow of fp16's scale. After too many skips in a row, every step is skipped.
         """
         is_finite = loss.isfinite() & norm.isfinite()
         now = torch.stack([loss.float(), norm.float().clamp_min(LEAST_NORM).log()])
@@ -132,18 +128,18 @@ class SpikeHistory:
         return self.in_a_row >= MOST_IN_A_ROW
 
     def as_numbers(self) -> dict[str, Any]:
-        """Return what a checkpoint stores; this waits for the device."""
+        """Return the state for a checkpoint; synchronizes the device."""
         return {"values": self.values.tolist(), **{name: int(getattr(self, name)) for name in COUNTS}}
 
     def load(self, numbers: Mapping[str, Any]) -> None:
-        """Continue from what a checkpoint stored."""
+        """Restore the state that a checkpoint stored."""
         for name in ("values", *COUNTS):
             setattr(self, name, torch.tensor(numbers[name], device=self.values.device))
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step left on the device: this process's part of the loss, and the norm of the whole gradient.
+    """This process's part of a step's loss and the norm of the whole gradient, both still on the device.
 
     `data_seconds` is how long this process waited for its batches.
     """
@@ -155,12 +151,11 @@ class StepResult:
 
 
 class Trainer:
-    """A job as one process trains it; `first_bad_step` lives on the device, NEVER until something was not finite.
+    """One process's side of a training job: model, optimizer, loss scale and spike history.
 
-    With `shards` each process has its rows of weights, gradients and moments alone: `backward` adds up the gradients
-    over the processes each time. With `spikes`, the losses and norms so far, a step that leaps above them is not taken.
-    `parts` is what a checkpoint stores of it beside tensors: state.json has each under its name, by `as_numbers` and
-    `load`.
+    With `shards` each process keeps only its rows of weights, gradients and moments, and every `backward` reduces
+    gradients. `first_bad_step` lives on the device and is NEVER until something was not finite. `parts` is the state
+    that a checkpoint stores beside tensors: state.json keeps each under its name, through `as_numbers` and `load`.
     """
 
     def __init__(self, job: TrainingJob, accelerator: Accelerator, *, shards: bool = False) -> None:
@@ -168,6 +163,8 @@ class Trainer:
         self.job, self.accelerator, self.optimizer = job, accelerator, job.optimizer
         self.sharding = Sharding(job.model, job.optimizer, device, accelerator.num_processes) if shards else None
         model = job.model if self.sharding is None else self.sharding.sharded
+        if plan.compile:
+            job.compile_blocks(model)
         self.objective: nn.Module = LossModule(model, job.loss_function)
         if accelerator.num_processes > 1 and not shards:
             self.objective = accelerator.prepare_model(self.objective)
@@ -181,38 +178,37 @@ class Trainer:
         """Return the context of a forward pass."""
         return autocast(self.accelerator.device.type, self.job.plan.precision)
 
-    def take_step(self, stream: Iterator[tuple[StepWork, Share, Batch]], learning_rate_factor: float) -> StepResult:
-        """Run this process's micro-batches of the next step, and update unless the gradient is not finite."""
-        losses, data_seconds, is_last = [], 0.0, False
-        while not is_last:
+    def take_step(self, global_batch: GlobalBatch, learning_rate_factor: float) -> StepResult:
+        """Run this process's micro-batches of one step, and update the weights if the gradient is finite."""
+        losses, data_seconds = [], 0.0
+        for micro_batch in global_batch.micro_batches:
             start = time.perf_counter()
-            work, share, batch = next(stream)
+            batch = micro_batch.load()
             data_seconds += time.perf_counter() - start
-            losses.append(self.backward(work, share, batch))
-            is_last = share.is_last
+            losses.append(self.backward(global_batch, micro_batch, batch))
         loss = torch.stack(losses).sum()
-        grad_norm = self.update(loss, work.step, learning_rate_factor)
-        return StepResult(loss, grad_norm, work.tokens, data_seconds)
+        grad_norm = self.update(loss, global_batch.step, learning_rate_factor)
+        return StepResult(loss, grad_norm, global_batch.tokens, data_seconds)
 
-    def backward(self, work: StepWork, share: Share, batch: Batch) -> Tensor:
-        """Add one micro-batch's gradients and return its loss; processes exchange gradients after their last one."""
+    def backward(self, global_batch: GlobalBatch, micro_batch: MicroBatch, batch: Batch) -> Tensor:
+        """Add one micro-batch's gradients and return its loss; the last one exchanges gradients between processes."""
         device = self.accelerator.device
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        # A tensor, as a compiler would take a number for a constant; filled, as copying it would wait.
-        count = torch.full((), float(work.count), device=device)
-        seed_generator(device, dropout_seed(self.job.plan.seed, work.step, share.micro_batch.first_row))
-        with nullcontext() if share.is_last else self.accelerator.no_sync(self.objective):
+        # A tensor, because a compiler would take a number for a constant; filled, because a copy would synchronize.
+        count = torch.full((), float(global_batch.count), device=device)
+        seed_generator(device, dropout_seed(self.job.plan.seed, global_batch.step, micro_batch.first_row))
+        with nullcontext() if micro_batch.is_last else self.accelerator.no_sync(self.objective):
             with self.autocast():
                 loss = self.objective(moved, count)
-            # DDP and FSDP divide the gradients' sum by the number of processes.
-            scaled = loss * (share.weight * self.accelerator.num_processes)
+            # DDP and FSDP average gradients over the processes; the step's gradient is their sum.
+            scaled = loss * (micro_batch.weight * self.accelerator.num_processes)
             self.accelerator.backward(scaled * self.loss_scale.scale if self.loss_scale.dynamic else scaled)
-        part: Tensor = loss.detach().float() * share.weight
-        return part
+        weighted_loss: Tensor = loss.detach().float() * micro_batch.weight
+        return weighted_loss
 
     @torch.no_grad()
     def update(self, loss: Tensor, step: int, learning_rate_factor: float) -> Tensor:
-        """Clip by the global norm, step where all is finite and no spike, note a bad step; return the norm before."""
+        """Clip the gradient and update, unless the step is a spike or not finite; return the norm before clipping."""
         scale, clip_norm = self.loss_scale.scale, self.job.plan.clip_norm
         if self.sharding is not None:
             self.sharding.move_gradients_to_shards()
@@ -232,7 +228,7 @@ class Trainer:
         return norm
 
     def grad_norm(self) -> Tensor:
-        """Return the norm of the whole gradient."""
+        """Return the global gradient norm, over all shards."""
         gradients = [parameter.grad for parameter in self.optimizer.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.sharding is None:
@@ -240,28 +236,28 @@ class Trainer:
         return all_reduce(self.accelerator, norm.square(), dist.ReduceOp.SUM).sqrt()
 
     def note_bad(self, step: int, is_bad: Tensor) -> None:
-        """Remember the first step that was bad."""
+        """Record the first bad step."""
         self.first_bad_step = torch.where(is_bad, self.first_bad_step.clamp(max=step), self.first_bad_step)
 
     def note_bad_state(self, step: int) -> None:
-        """Note a step after which a weight or moment is not finite."""
+        """Record a step after which a weight or moment is not finite."""
         state = (*self.state.weights().values(), *self.optimizer.state_tensors().values())
         tensors = [tensor for tensor in state if tensor.numel()]
         self.note_bad(step, ~nn.utils.get_total_norm(tensors, math.inf).isfinite())
 
     def warm_up(self, step: int, micro_batches: list[MicroBatch], *, with_optimizer: bool = False) -> None:
-        """Run a pass of every shape and drop its gradients, so that compiling is over before the first step is timed.
+        """Run one pass of every shape and drop its gradients, so that compilation is done before the first timed step.
 
-        `with_optimizer` makes its state as well, and an update that is held back.
+        `with_optimizer` also creates the optimizer's state, by an update that changes nothing.
         """
-        work = StepWork(step, sum(micro_batch.count for micro_batch in micro_batches), 0, ())
+        global_batch = GlobalBatch(step, sum(micro_batch.count for micro_batch in micro_batches), 0, ())
         shapes: set[tuple[Any, ...]] = set()
         for micro_batch in micro_batches:
             batch = micro_batch.load()
             shape = tuple((name, tuple(tensor.shape)) for name, tensor in batch.items())
             if shape not in shapes:
                 shapes.add(shape)
-                self.backward(work, Share(micro_batch, 1.0, is_last=False), batch)
+                self.backward(global_batch, micro_batch, batch)
         if with_optimizer:
             held = torch.ones((), device=self.accelerator.device)
             self.optimizer.drop_frozen_gradients(step)
@@ -275,7 +271,7 @@ class Trainer:
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
-    """Seed what dropout draws from; torch.manual_seed formats a stack trace for every device that is not there."""
+    """Seed dropout's generator; torch.manual_seed is slow, it formats a stack trace for every absent device."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
