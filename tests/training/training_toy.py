@@ -121,12 +121,21 @@ def toy_train(
     choice: str = "adamw",
     take: Callable[[Event], object] = lambda event: None,
     evaluate: Evaluate | None = None,
+    compile_blocks: Callable[[nn.Module], None] = lambda model: None,
     **more: Any,
 ) -> tuple[nn.Module, OptimizerSet, list[Event]]:
     """Run the loop on the toy to its end; `take` is given each event as it comes."""
     model = model or toy()
     optimizer = optimizer or build_optimizer(model.named_parameters(), options(optimizer=choice))
-    job = toy_job(plan, model, optimizer, micro_batch=micro_batch, loss_function=loss, evaluate=evaluate)
+    job = toy_job(
+        plan,
+        model,
+        optimizer,
+        micro_batch=micro_batch,
+        loss_function=loss,
+        evaluate=evaluate,
+        compile_blocks=compile_blocks,
+    )
     taken = []
     for event in train(job, accelerator or make_accelerator("cpu"), **more):
         take(event)
