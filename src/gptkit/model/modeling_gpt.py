@@ -96,16 +96,20 @@ class GPTAttention(nn.Module):
         query, key, value = qkv.transpose(1, 3).unbind(2)  # each (batch, head, query, head_dim)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (batch, head, key, head_dim)
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        if self.training and attention_mask is None and past_key_values is None and dense_trains_faster(query):
-            attention = eager_attention
-            attention_mask = query.new_full((length, length), -math.inf).triu(1)  # (query, key)
+        attend, mask = self._attention(query, attention_mask, past_key_values)
         dropout = self.config.attn_pdrop if self.training else 0.0
-        attended, weights = attention(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )  # (batch, query, head, head_dim)
-        output = self.c_proj(attended.reshape(batch, length, width))
+        attended, weights = attend(self, query, key, value, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        output = self.c_proj(attended.reshape(batch, length, width))  # attended is (batch, query, head, head_dim)
         return self.resid_dropout(output), weights
+
+    def _attention(
+        self, query: Tensor, attention_mask: Tensor | None, cache: Cache | None
+    ) -> tuple[Callable[..., tuple[Tensor, Tensor | None]], Tensor | None]:
+        """Return the configured attention function and its mask, or dense attention where it trains faster."""
+        if self.training and attention_mask is None and cache is None and dense_trains_faster(query):
+            length = query.shape[-2]
+            return eager_attention, query.new_full((length, length), -math.inf).triu(1)  # (query, key)
+        return ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention), attention_mask
 
 
 class TanhGELU(nn.Module):
