@@ -57,8 +57,8 @@ def test_cp_copies_and_never_overwrites(
     assert main(["recipes", "cp", "pretrain/gpt1", "mine.yaml"]) == 0
     assert capsys.readouterr().err == "next: gptkit pretrain --recipe mine.yaml\n"
     for line, part in (
-        (["models/gpt1"], "is there already"),
-        (["models/gpt1", "mine.yaml"], "is there already"),
+        (["models/gpt1"], "already exists"),
+        (["models/gpt1", "mine.yaml"], "already exists"),
         (["models/gpt1", "new.yaml"], ".json"),
         (["models/gpt1", "no/such/x.json"], "no such file"),
     ):
