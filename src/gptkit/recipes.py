@@ -42,13 +42,6 @@ class RecipeFile:
     def full_name(self) -> str:
         return f"{self.kind}/{self.name}"
 
-    def first_comment(self) -> str:
-        """Return the first comment line of a YAML recipe without its #, or "" if it has none."""
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("#"):
-                return line.lstrip("# ").rstrip()
-        return ""
-
 
 def recipes_root() -> Path:
     """Return the recipes folder: in the package (a wheel), else in the repository (an editable install)."""
@@ -217,7 +210,7 @@ def recipe_behind(
         config = Path(resume) / CONFIG
         if not config.is_file():
             raise UsageError(
-                f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
+                f"no run: {config} is missing", where="--resume", fix="write auto, never or a run directory"
             )
         refuse_foreign_config(config, command)
         return read_recipe(config, options) | {"out": Path(resume)}, ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,10 @@ def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
 
 
 def _about(recipe: RecipeFile) -> str:
+    text = recipe.path.read_text(encoding="utf-8")
     if recipe.kind != "models":
-        return textwrap.shorten(recipe.first_comment(), 90, placeholder=" ...")
-    sizes = json.loads(recipe.path.read_text(encoding="utf-8"))
+        return text.partition("\n")[0].removeprefix("# ")  # each begins with a comment that names its source
+    sizes = json.loads(text)
     units = {"n_layer": "layers", "n_head": "heads", "n_embd": "wide", "n_positions": "positions"}
     return ", ".join(f"{sizes[key]} {unit}" for key, unit in units.items() if key in sizes)
 

@@ -55,8 +55,8 @@ def to_hf(config: GPTConfig, state: State) -> State:
     theirs: State = {}
     for name, tensor in state.items():
         if not config.pre_norm:
-            for foreign, own in EMBEDDINGS.items():
-                name = name.replace(own, foreign)
+            for foreign, ours in EMBEDDINGS.items():
+                name = name.replace(ours, foreign)
         theirs[name] = transposed(name, tensor).contiguous()
     return theirs
 

@@ -19,7 +19,7 @@ class ConvertOptions(OutputOptions):
         argument=True,
         metavar="SRC",
     )
-    destination: Path = option(None, "Directory to create; an empty one may exist.", argument=True, metavar="DST")
+    destination: Path = option(None, "Directory to create; it may exist if it is empty.", argument=True, metavar="DST")
     to: ExportName = option("gptkit", EXPORTS_HELP)
     tokenizer: str | None = option(
         None,

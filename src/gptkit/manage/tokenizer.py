@@ -32,12 +32,12 @@ class TokenizerTrainOptions(OutputOptions):
         (), "Text to train on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
     validation: str = option(
-        "0.1", "Text that pretrain will hold out, excluded from training here too.", metavar="FILE|FRACTION"
+        "0.1", "What pretrain holds out for validation; the tokenizer is trained without it.", metavar="FILE|FRACTION"
     )
     tokenizer: str = option(
         "bpe:4096", "char, or bpe:N for a byte-level BPE with N entries.", short="-t", metavar="char|bpe:N"
     )
-    out: Path = option(Path("tokenizer"), "Directory to create; an empty one may exist.", short="-o")
+    out: Path = option(Path("tokenizer"), "Directory to create; it may exist if it is empty.", short="-o")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class TokenizerCompareOptions(OutputOptions):
     """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
 
     first: str = option(
-        None, "A directory or hf:NAME; or char or bpe:N, to train one on the text.", argument=True, metavar="A"
+        None, "A tokenizer directory or hf:NAME; char or bpe:N trains one on the text.", argument=True, metavar="A"
     )
-    second: str = option(None, "The tokenizer to compare with, given likewise.", argument=True, metavar="B")
+    second: str = option(None, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
         (), "Text to compare on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
