@@ -168,7 +168,7 @@ def test_every_recipe_of_the_repository_parses() -> None:
 
 def test_the_repository_has_presets() -> None:
     assert {"gpt1", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"} <= set(recipes_of("models"))
-    assert all(one.path.is_file() and one.path.is_relative_to(recipes_root()) for one in all_recipes())
+    assert all(recipe.path.is_file() and recipe.path.is_relative_to(recipes_root()) for recipe in all_recipes())
 
 
 def test_a_name_means_a_recipe_before_a_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_name_means_a_recipe_before_a_preset(monkeypatch: pytest.MonkeyPatch, 
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("{}")
     monkeypatch.setattr(recipes, "recipes_root", lambda: tmp_path)
-    assert [one.full_name for one in all_recipes()] == ["models/big", "models/small", "pretrain/small"]
+    assert [recipe.full_name for recipe in all_recipes()] == ["models/big", "models/small", "pretrain/small"]
     assert find_recipe("small").kind == "pretrain"
     assert find_recipe("models/small").path == tmp_path / "models/small.json"
     assert find_recipe("big").kind == "models"

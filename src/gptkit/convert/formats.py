@@ -40,7 +40,8 @@ FORMATS = {  # in the order in which a source is matched
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
-EXPORTS_HELP = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items()) + "."
+_EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
+EXPORTS_HELP = f"Format to write: {_EXPORTS}."
 if TYPE_CHECKING:
     ExportName = str
 else:

@@ -25,4 +25,5 @@ class ConvertOptions(OutputOptions):
         None,
         "Tokenizer to save with the weights: a directory or hf:NAME [default: the source's own].",
         short="-t",
+        metavar="DIR|hf:NAME",
     )
