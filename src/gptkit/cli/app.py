@@ -216,9 +216,8 @@ class _Command(_FlagsAsWritten, TyperCommand):
             given, rest, order = parse(args)
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
-            self.shows_all = "help_all" in given
-            if self.shows_all:
-                given["help"] = True
+            if "help_all" in given:
+                self.shows_all = given["help"] = True
             return given, rest, order
 
         parser.parse_args = parse_and_read_recipe
