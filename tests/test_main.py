@@ -1,4 +1,4 @@
-"""How the process ends: all that asked for it is closed, everything written, and nothing waited for."""
+"""How the process exits: exit handlers run, all output is flushed, and nothing else is waited for."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import (
     FLAGS_ONLY,
-    RecipeFile,
     all_recipes,
     find_recipe,
     kinds_of,
@@ -158,7 +157,9 @@ def test_every_recipe_of_the_repository_parses() -> None:
     for row in COMMANDS:
         for name, path in recipes_of(row.name).items():
             values = read_recipe(path, row.options)
-            assert RecipeFile(row.name, name, path).first_comment(), f"{name} does not say where it is from"
+            first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+            assert first_line.startswith("# "), f"{name} does not say where it is from"
+            assert len(first_line) <= 92, f"{name} is too long for a line of gptkit recipes ls"
             assert not FLAGS_ONLY & set(values)
             defaults = {key: field.default for key, field in fields_of(row.options).items()}
             restated = [key for key, value in values.items() if value == defaults[key]]
@@ -167,7 +168,7 @@ def test_every_recipe_of_the_repository_parses() -> None:
 
 def test_the_repository_has_presets() -> None:
     assert {"gpt1", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"} <= set(recipes_of("models"))
-    assert all(one.path.is_file() and one.path.is_relative_to(recipes_root()) for one in all_recipes())
+    assert all(recipe.path.is_file() and recipe.path.is_relative_to(recipes_root()) for recipe in all_recipes())
 
 
 def test_a_name_means_a_recipe_before_a_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_name_means_a_recipe_before_a_preset(monkeypatch: pytest.MonkeyPatch, 
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("{}")
     monkeypatch.setattr(recipes, "recipes_root", lambda: tmp_path)
-    assert [one.full_name for one in all_recipes()] == ["models/big", "models/small", "pretrain/small"]
+    assert [recipe.full_name for recipe in all_recipes()] == ["models/big", "models/small", "pretrain/small"]
     assert find_recipe("small").kind == "pretrain"
     assert find_recipe("models/small").path == tmp_path / "models/small.json"
     assert find_recipe("big").kind == "models"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Pre-training on several nodes of 8 GPUs: sbatch recipes/slurm/pretrain.sh book.txt --model gpt2-xl --out runs/xl
-# The same line again goes on where it stopped. Slurm warns two minutes before the time is up: a checkpoint is
-# committed then. A model that outgrows a card: SHARDING="--use_fsdp --fsdp_version 2" sbatch recipes/slurm/pretrain.sh ...
+# Rerun the same command to resume. Slurm sends SIGTERM two minutes before the time limit, and a checkpoint is saved.
+# For a model too large for one GPU: SHARDING="--use_fsdp --fsdp_version 2" sbatch recipes/slurm/pretrain.sh ...
 #SBATCH --job-name=gptkit
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -17,7 +17,7 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / 8)) TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110
 export SHARDING=${SHARDING:---multi_gpu}
 
-# srun does not take --cpus-per-task from sbatch.
+# srun does not inherit --cpus-per-task from sbatch.
 # shellcheck disable=SC2016 # SLURM_NODEID differs by node
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c 'exec accelerate launch $SHARDING \
   --num_machines "$SLURM_NNODES" --num_processes $((8 * SLURM_NNODES)) --machine_rank "$SLURM_NODEID" \

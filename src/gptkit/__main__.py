@@ -1,4 +1,4 @@
-"""The program: `gptkit`, and `python -m gptkit` for launchers, which start modules."""
+"""Entry point of `gptkit` and of `python -m gptkit`, which launchers use."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code, as soon as all that asked for it is closed."""
-    code = 1  # of an exit that `cli.main` does not return from
-    # Registered before the libraries register theirs, this runs last. The interpreter would go on to free some
-    # hundred thousand objects of torch and transformers one by one, for seconds.
+    """Run the command line and exit with its code right after the exit handlers of the libraries have run."""
+    code = 1  # if `cli.main` does not return
+    # Registered before the libraries' handlers, this one runs last. Without it the interpreter would spend seconds
+    # freeing some hundred thousand objects of torch and transformers one by one.
     atexit.register(lambda: _leave(code))
     from gptkit.cli import main as cli
 
     code = cli.main()
-    gc.disable()  # freeing a process group at exit may wait for ever, for a thread of its own that waits for Python
+    gc.disable()  # freeing a process group at exit may deadlock with its own thread, which waits for Python
     sys.exit(code)
 
 

@@ -1,8 +1,7 @@
-"""What users see: results on stdout, the rest on stderr.
+"""Console output: results on stdout, everything else on stderr.
 
-The progress of a long job is a few lines that redraw themselves on a terminal, occasional plain lines elsewhere.
-Whatever comes from models, data or file names passes `safe_text` on its way out, and rich never reads it as markup.
-rich is imported only where something is drawn on a terminal.
+The progress of a long job is a live display on a terminal, occasional plain lines elsewhere. All text from models, data
+or file names passes through `safe_text`, and rich never reads it as markup. rich is imported only where it draws.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ _NUMBER = re.compile(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?")
 _STEP_LINES = 100
 _EVALUATION_LINES = 40
 _TALLY_LINES = 20
-_TALLY_PAUSE = 3.0  # seconds between two lines
+_TALLY_PAUSE = 3.0  # seconds between lines
 
 
 class Console:
-    """Where a command speaks.
+    """The output of a command.
 
-    `command_line` is what the user typed, quoted for a shell; `recipe_note`, if not empty, is what a recipe that the
-    user did not name sets, for the command to say when all is checked. A command that has a run directory sets
-    `run_directory`, so that the log of a bug is written there. With `json` results are silent: the one object on stdout
-    is printed at the end. Processes of rank above 0 say nothing.
+    `command_line` is what the user typed, quoted for a shell. `recipe_note` lists what a default recipe sets, for the
+    command to log once its options are validated. A command with a run directory sets `run_directory`, where the log of
+    a bug is then written. With `json`, results are suppressed: stdout gets a single object at the end. Processes of
+    rank above 0 print only errors.
     """
 
     def __init__(
@@ -47,14 +46,13 @@ class Console:
         *,
         json: bool = False,
         command_line: str = "gptkit",
-        recipe_note: str = "",
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.json = json
         self.command_line = command_line
-        self.recipe_note = recipe_note
+        self.recipe_note = ""
         self.run_directory: Path | None = None
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
@@ -63,7 +61,7 @@ class Console:
         self._live: rich.console.Console | None = None
 
     def say(self, text: str) -> None:
-        """Write a line of the log to stderr."""
+        """Write a log line to stderr."""
         if not self._silent:
             self._log(safe_text(text))
 
@@ -73,20 +71,20 @@ class Console:
             self._log(self._styled("warning:", "33") + f" {safe_text(text)}")
 
     def error(self, text: str) -> None:
-        """Write an error to stderr, on every rank, as one line."""
+        """Write an error to stderr as one line, on every rank."""
         self._log(self._styled("error:", "31") + f" {safe_text(' '.join(text.split()))}")
 
     def result(self, text: str) -> None:
-        """Write a result to stdout; nothing with --json."""
+        """Write a result to stdout, but nothing with --json."""
         self._write(safe_text(text) + "\n")
 
     def stream(self, text: str) -> None:
-        """Write a piece of generated text to stdout, at once: as it is in a pipe; nothing with --json."""
+        """Write a piece of generated text to stdout at once, in a pipe unescaped; nothing with --json."""
         self._write(safe_text(text) if self._stdout.isatty() else text)
 
     @property
     def is_watched(self) -> bool:
-        """Whether results go to a terminal, where somebody waits for each piece of text."""
+        """Whether results go to a terminal, where somebody may be waiting for the text."""
         return self._stdout.isatty() and not self.json
 
     def _write(self, text: str) -> None:
@@ -94,7 +92,7 @@ class Console:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        """Write to stdout; an OSError names it."""
+        """Write to stdout; an OSError has its name."""
         try:
             self._stdout.write(text)
             self._stdout.flush()
@@ -105,9 +103,9 @@ class Console:
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], colours: Sequence[str] = ()
     ) -> None:
-        """Write a table of results to stdout; columns whose cells are all numbers are right-aligned.
+        """Write a table of results to stdout; columns of numbers are right-aligned.
 
-        `colours`, if given, are those of the rows where there is colour: red, yellow, green.
+        `colours`, if given, has one for each row (red, yellow, green); plain output ignores it.
         """
         if self._silent or self.json:
             return
@@ -129,7 +127,7 @@ class Console:
         from rich.text import Text
 
         screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
-        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # no room for a frame
+        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # too narrow for a frame
             table.box, table.pad_edge, table.collapse_padding = None, False, True
         for name, to_right in zip(head, right, strict=True):
             table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
@@ -143,11 +141,11 @@ class Console:
             self._print(json_line(payload) + "\n")
 
     def progress(self, total_steps: int) -> AbstractContextManager[Progress]:
-        """Return a context that shows the training inside it, up to `total_steps`."""
+        """Return a context that displays a training run of `total_steps`."""
         return self._drawn(Progress(total_steps, self.say, live=self._shows_live()))
 
     def tally(self, total: int, done: int = 0, noun: str = "samples") -> AbstractContextManager[Tally]:
-        """Return a context that shows how many of `total` samples are done, `done` of them from the start."""
+        """Return a context that counts samples up to `total`, of which `done` exist already."""
         return self._drawn(Tally(total, done, self.say, noun, live=self._shows_live()))
 
     def _shows_live(self) -> bool:
@@ -155,7 +153,7 @@ class Console:
 
     @contextlib.contextmanager
     def _drawn(self, display: Display) -> Iterator[Display]:
-        """Draw what a live display renders twice a second; lines of the log go above it."""
+        """Redraw a live display twice a second, with log lines above it."""
         if not display.live:
             yield display
             return
@@ -163,7 +161,7 @@ class Console:
 
         screen = self._rich(self._stderr)
         live = Live(get_renderable=display.render, console=screen, refresh_per_second=2)
-        with contextlib.suppress(OSError):  # the terminal may be closed, here and below
+        with contextlib.suppress(OSError):  # the terminal may be gone, here and below
             live.start()
         self._live = screen
         try:
@@ -174,15 +172,15 @@ class Console:
                 live.stop()
 
     def _log(self, line: str) -> None:
-        # A log nobody reads any more must not end a training run.
+        # A closed stderr must not end a training run.
         with contextlib.suppress(OSError):
-            live = self._live  # read once: the display may end while another thread speaks
+            live = self._live  # read once: the display may end while another thread logs
             if live is not None:
                 from rich.text import Text
 
                 live.print(Text.from_ansi(line), soft_wrap=True)
             else:
-                self._stderr.write(f"{line}\n")  # in one call, since other threads write too
+                self._stderr.write(f"{line}\n")  # one call, since other threads write too
                 self._stderr.flush()
 
     def _styled(self, word: str, sgr: str) -> str:
@@ -204,9 +202,9 @@ class Console:
 
 
 class Progress:
-    """A training run: lines that redraw themselves where it is `live`, a bar, the latest figures and sample of text.
+    """Progress of a training run: if `live`, a bar, the latest figures and a sample of text.
 
-    Elsewhere it is plain lines, at most about 100 of steps and 40 of validations, however long it is.
+    Otherwise plain lines: at most about 100 for steps and 40 for validations.
     """
 
     def __init__(self, total_steps: int, say: Callable[[str], None], *, live: bool = False) -> None:
@@ -223,7 +221,7 @@ class Progress:
         self._sample = ""
 
     def step(self, step: int, figures: Mapping[str, str]) -> None:
-        """Show a logged step's figures by name."""
+        """Show the figures of a logged step, by name."""
         left = self.eta(step)
         self._step, self._end = step, None if left is None else time.monotonic() + left
         self._figures |= figures
@@ -235,7 +233,7 @@ class Progress:
         self.say("  ".join([f"step {step}/{self.total_steps}", *shown, *times]))
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
-        """Show an evaluation's metrics by name (val loss, bits/byte), with a sample of text."""
+        """Show the metrics of an evaluation by name (val_loss, bits_per_byte), and a sample of text."""
         shown = {name.replace("_per_", "/").replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
         self._figures |= shown | {"at step": f"{step}"}
         self._sample = sample or self._sample
@@ -247,15 +245,15 @@ class Progress:
             self.say(f"sample  {_one_line(sample, 160)}")
 
     def checkpoint(self, step: int) -> None:
-        """Show that a checkpoint is committed; among plain lines one each would be too many."""
+        """Show that a checkpoint is committed, in the live display only."""
         self._figures["saved"] = f"{step}"
 
     def elapsed(self) -> float:
-        """Return the seconds since the display began."""
+        """Return the seconds since the display started."""
         return time.monotonic() - self._began
 
     def eta(self, step: int) -> float | None:
-        """Return the seconds left, from the pace since the first logged step: compiling is left out."""
+        """Return the seconds left, from the pace since the first logged step, which excludes compilation."""
         now = time.monotonic()
         if self._origin is None or self._origin[0] >= step:
             self._origin = (step, now)
@@ -264,17 +262,14 @@ class Progress:
         return (now - began) / (step - first) * (self.total_steps - step)
 
     def render(self) -> rich.console.Group:
-        """Return what is drawn; rich calls this twice a second."""
+        """Return what rich draws."""
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        bar = Table.grid(padding=(0, 2))
         left = None if self._end is None else max(0.0, self._end - time.monotonic())
-        share = ProgressBar(total=self.total_steps, completed=self._step, width=32)
-        times = Text(f"elapsed {_clock(self.elapsed())}  eta {_clock(left)}")
-        bar.add_row(Text(f"step {self._step}/{self.total_steps}"), share, times)
+        times = f"elapsed {_clock(self.elapsed())}  eta {_clock(left)}"
+        bar = _bar(f"step {self._step}/{self.total_steps}", self._step, self.total_steps, times, width=32)
         figures = Table.grid(padding=(0, 2))
         figures.add_row(*(Text(name, style="dim") for name in self._figures))
         figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
@@ -283,10 +278,9 @@ class Progress:
 
 
 class Tally:
-    """How many of `total` samples, or of what `noun` says, are done, `done` of them before.
+    """A count of samples, or of what `noun` names, up to `total`, of which `done` exist already.
 
-    It is a bar that redraws itself where it is `live`, elsewhere plain lines: one at the end, and before it at most
-    about 20, seconds apart.
+    If `live` it is a bar, otherwise plain lines: one at the end, and before it at most about 20, seconds apart.
     """
 
     def __init__(
@@ -300,24 +294,24 @@ class Tally:
         self.tokens = 0
         self._before = done
         self._began = time.monotonic()
-        self._said = 0.0  # when a line was said, in seconds since the start
+        self._logged = 0.0  # when the last line was logged, in seconds since the start
 
     def add(self, tokens: int) -> None:
-        """Count one sample more, of so many tokens."""
+        """Count one more sample, of `tokens` tokens."""
         self.tokens += tokens
         self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
         """Count up to a total of `done`."""
         before, self.done = self.done, done
-        each, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
-        is_time = done == self.total or (done // each > before // each and elapsed >= self._said + _TALLY_PAUSE)
-        if done > before and is_time and not self.live:
-            self._said = elapsed
+        interval, elapsed = max(1, self.total // _TALLY_LINES), time.monotonic() - self._began
+        is_due = done // interval > before // interval and elapsed >= self._logged + _TALLY_PAUSE
+        if done > before and (is_due or done == self.total) and not self.live:
+            self._logged = elapsed
             self.say("  ".join([self._count(), *self.figures()]))
 
     def figures(self) -> list[str]:
-        """Return the pace so far, in words."""
+        """Return the speed, the elapsed time and the time left, in words."""
         elapsed = time.monotonic() - self._began
         drawn = self.done - self._before
         left = elapsed / drawn * (self.total - self.done) if drawn else None
@@ -326,22 +320,26 @@ class Tally:
         return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
 
     def render(self) -> rich.table.Table:
-        """Return what is drawn."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        row = Table.grid(padding=(0, 2))
-        share = ProgressBar(total=max(1, self.total), completed=self.done, width=24)
-        row.add_row(Text(self._count()), share, Text("  ".join(self.figures())))
-        return row
+        """Return what rich draws."""
+        return _bar(self._count(), self.done, max(1, self.total), "  ".join(self.figures()), width=24)
 
     def _count(self) -> str:
         return f"{self.noun} {self.done:,}/{self.total:,}"
 
 
+def _bar(label: str, done: int, total: int, note: str, *, width: int) -> rich.table.Table:
+    """Return a row of a label, a progress bar and a note."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 2))
+    row.add_row(Text(label), ProgressBar(total=total, completed=done, width=width), Text(note))
+    return row
+
+
 def _one_line(text: str, limit: int) -> str:
-    """Return `text` made safe on one line, quoted, cut after `limit` characters."""
+    """Return `text` escaped on one line, quoted, truncated after `limit` characters."""
     line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
     return f'"{line[:limit]}..."' if len(line) > limit else f'"{line}"'
 

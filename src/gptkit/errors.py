@@ -1,4 +1,4 @@
-"""Errors meant for the user: one line each, with the culprit, the place and the cure.
+"""Errors shown to the user on one line: what is wrong, where, and how to fix it; their exit codes.
 
 GptkitError                 1    a bug, when raised bare
   UsageError                2    a flag, key or value that cannot be used
@@ -6,10 +6,10 @@ GptkitError                 1    a bug, when raised bare
   GateFailed                3    quality regressed
   NothingComparable         4    the gate had nothing to compare
   Diverged                  5    a loss or gradient stopped being finite
-  OutOfResources            6    disk, memory or device ran out
-  Interrupted    128 + signal    a signal came; a checkpoint is committed
-  OtherRankFailed             1    another process of the run failed, which says so itself
-  Reported             as it was    an error of another process
+  OutOfResources            6    disk space, memory or another resource ran out
+  Interrupted    128 + signal    a signal stopped the command
+  OtherRankFailed             1    another process of the run failed, and reports it itself
+  Reported          as reported    an error from another process
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-AGAIN = "give the same command again"  # where a run is known, shown as the command that goes on with it
-LONGEST = 1000  # characters of a message or cure: what it quotes may be as large as a file
+AGAIN = "rerun the same command"  # shown as the command that resumes the run, where there is one
+MAX_LENGTH = 1000  # characters of a message or fix, which may quote a whole file
 
 
 class GptkitError(Exception):
-    """What is wrong (`message`), where it is (`where`: file:line, flag or key) and how to mend it (`fix`)."""
+    """What is wrong (`message`), where (`where`: file:line, flag or key) and how to fix it (`fix`)."""
 
     kind = "internal"
     exit_code = 1
@@ -39,13 +39,13 @@ class GptkitError(Exception):
         return " ".join(f"{self.message}{where}{fix}".split())
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that `--json` puts on stdout."""
+        """Return the object that `--json` prints on stdout."""
         keys = ("kind", "exit_code", "message", "where", "fix")
         return {"error": {key: getattr(self, key) for key in keys}}
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
 
 
 class UsageError(GptkitError):
@@ -59,7 +59,7 @@ class InputError(GptkitError):
 
 
 class GateFailed(GptkitError):
-    """Quality regressed; `result` is what the command found, for --json to print beside the error."""
+    """Quality regressed; `result` is the command's result, which --json prints beside the error."""
 
     kind = "gate"
     exit_code = 3
@@ -78,7 +78,7 @@ class NothingComparable(GptkitError):
 
 
 class Diverged(GptkitError):
-    """A loss, a gradient or a weight stopped being finite, at `step` first."""
+    """A loss, gradient or weight stopped being finite, first at `step`."""
 
     step = 0
     kind = "diverged"
@@ -91,11 +91,11 @@ class OutOfResources(GptkitError):
 
 
 class OtherRankFailed(GptkitError):
-    """Another process of the run failed, which reports it itself."""
+    """Another process of the run failed, and reports it itself."""
 
 
 class Reported(GptkitError):
-    """An error as another process reported it, which has also written its log."""
+    """An error that another process reported; that process has also written the log."""
 
     def __init__(self, kind: str, exit_code: int, message: str, where: str | None, fix: str | None) -> None:
         super().__init__(message, where=where, fix=fix)
@@ -103,7 +103,7 @@ class Reported(GptkitError):
 
 
 class Interrupted(GptkitError):
-    """A signal stopped the process; the exit code is 128 + `signal_number`, as a shell reports it."""
+    """A signal stopped the process; the exit code is 128 + `signal_number`, as in a shell."""
 
     kind = "interrupted"
 
@@ -113,13 +113,13 @@ class Interrupted(GptkitError):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return the cure for a misspelt `word`: the nearest known one, or the list of all."""
+    """Return the fix for a misspelt `word`: the nearest known word, or the list of all."""
     choices = sorted(known)
     near = nearest(word, choices)
     return f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that a misspelt `word` most likely means, None when it is like none."""
+    """Return the known word that a misspelt `word` most likely means, or None if none is close."""
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return near[0] if near else None

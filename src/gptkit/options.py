@@ -1,7 +1,7 @@
-"""How an option is written, once: its name, type, default and help; and the options that every command has.
+"""Declare command-line options: dataclass fields with a type, a default and a help text.
 
-A dataclass of options is a command's signature: `parameters.py` turns its fields into flags, recipes set the same
-names, and a run's config.yaml is written back from them. This file knows the standard library alone.
+A dataclass of options is a command's signature: `cli/app.py` turns its fields into flags, recipes set the same names,
+and a run's config.yaml is written from them. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# In the order of the help. `Advanced` and `Recipe keys` are shown by --help-all alone.
+# In the order of the help; only --help-all shows `Advanced` and `Recipe keys`.
 Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "Advanced", "Recipe keys"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -28,9 +28,9 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> Any:
-    """Return a dataclass field whose metadata is all that the command line needs to know.
+    """Return a dataclass field whose metadata describes the option to the command line.
 
-    A `resumable` option may change when a run is resumed, any other may not. `minimum` and `maximum` are inclusive.
+    Only a `resumable` option may change when a run is resumed. `minimum` and `maximum` are inclusive.
     """
     metadata = {
         "help": help,
@@ -47,7 +47,7 @@ def option(
 
 
 def recipe_only(default: Any, help: str, **more: Any) -> Any:
-    """Return an `option` that only recipes set."""
+    """Return an `option` that recipes can set and flags cannot."""
     return option(default, help, panel="Recipe keys", **more)
 
 
@@ -57,7 +57,7 @@ def fields_of(options: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 def override(options: type, name: str, **changes: Any) -> Any:
-    """Return an inherited field again, for a subclass to keep in its place with another default or metadata."""
+    """Return a copy of an inherited option with another default or metadata, for a subclass to assign to its name."""
     inherited = fields_of(options)[name]
     default = changes.pop("default", inherited.default)
     return field(default=default, metadata={**inherited.metadata, **changes})
@@ -65,6 +65,6 @@ def override(options: type, name: str, **changes: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What every command shares."""
+    """The options of every command."""
 
     json: bool = option(False, "Print one JSON object on stdout.", panel="Run", resumable=True)

@@ -1,9 +1,9 @@
-"""Recipes: where they lie, and from their text, or a flag's, to the values of options, by one rule.
+"""Recipes: find the files, and parse the values of options, for recipes and flags alike.
 
-recipes/models/NAME.json are model presets, recipes/COMMAND/NAME.yaml recipes; a run's config.yaml is one of its own.
-A recipe is flat YAML, `key: value` or `key: [value, ...]`. Its scalars are read as the text they are written in, so
-that `compile: off` is the word and `1e-4` a number, exactly as after a flag. Standard library alone, but for YAML's
-parser, imported where a file is read.
+recipes/models/NAME.json are model presets, recipes/COMMAND/NAME.yaml recipes; a run's config.yaml is a recipe too.
+A recipe is flat YAML, `key: value` or `key: [value, ...]`. Scalars are parsed from their text exactly as after a flag,
+so `compile: off` is a word and `1e-4` a number. Nothing but the standard library is imported, and a YAML parser only
+where a file is read.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CONFIG_HEADER = f"# gptkit {{command}} --recipe {CONFIG} repeats this run"
 SUFFIXES = {"models": ".json", "pretrain": ".yaml", "finetune": ".yaml", "generate": ".yaml"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FLAGS_ONLY = frozenset({"json", "resume", "dry_run"})
-_CURE = "write flat `key: value` lines"
+_FIX = "write flat `key: value` lines"
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A named file: `kind` is its folder under recipes/, `name` its file name without the suffix."""
+    """A recipe or model preset: `kind` is its folder under recipes/, `name` its file name without the suffix."""
 
     kind: str
     name: str
@@ -42,23 +42,16 @@ class RecipeFile:
     def full_name(self) -> str:
         return f"{self.kind}/{self.name}"
 
-    def first_comment(self) -> str:
-        """Return the first comment of a YAML recipe without its mark, or "" when it has none."""
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("#"):
-                return line.lstrip("# ").rstrip()
-        return ""
-
 
 def recipes_root() -> Path:
-    """Return the recipes folder: inside the package (a wheel), else the repository's (an editable install)."""
+    """Return the recipes folder: in the package (a wheel), else in the repository (an editable install)."""
     package = Path(__file__).resolve().parent
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parents[1] / "recipes"
 
 
 def recipes_of(kind: str) -> dict[str, Path]:
-    """Return the files of one kind by name, in alphabetical order; a kind without a folder has none."""
+    """Return the files of one kind by name, in alphabetical order; none for a kind without a folder."""
     folder = recipes_root() / kind
     files = sorted(folder.glob(f"*{SUFFIXES[kind]}")) if kind in SUFFIXES else []
     return {path.stem: path for path in files if SAFE_NAME.fullmatch(path.stem)}
@@ -72,9 +65,9 @@ def all_recipes() -> Iterator[RecipeFile]:
 
 
 def find_recipe(name: str) -> RecipeFile:
-    """Return the file that KIND/NAME or NAME means; of several kinds a recipe comes before a model preset.
+    """Return the file that KIND/NAME or NAME refers to; a recipe takes precedence over a model preset.
 
-    Raises UsageError with the nearest known name.
+    Raises UsageError, suggesting the nearest known name.
     """
     known = sorted(all_recipes(), key=lambda recipe: recipe.kind == "models")
     for recipe in known:
@@ -85,20 +78,20 @@ def find_recipe(name: str) -> RecipeFile:
 
 
 def refuse_foreign_config(config: Path, command: str) -> None:
-    """Raise for the config.yaml of another command's run, and for one that was cut off."""
+    """Raise an error for a config.yaml of another command's run, or one that is truncated."""
     text = config.read_bytes().decode(errors="replace")
     for other in {"pretrain", "finetune"} - {command}:
         if text.startswith(CONFIG_HEADER.format(command=other)):
-            fix = f"give it to gptkit {other}, or choose another --out"
-            raise UsageError(f"it is a run of gptkit {other}", where=str(config.parent), fix=fix)
+            fix = f"pass it to gptkit {other}, or choose another --out"
+            raise UsageError(f"this is a run of gptkit {other}", where=str(config.parent), fix=fix)
     if not text.strip() or not text.endswith("\n"):
-        fix = "remove it, then give the run's own command, all options and --out: its checkpoints know them"
-        raise InputError(f"{CONFIG} is damaged: it was cut off", where=str(config), fix=fix)
+        fix = "remove it, then rerun the run's original command with all its options and --out"
+        raise InputError(f"{CONFIG} is damaged: it is truncated", where=str(config), fix=fix)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an option holds: one value or `many`, of `type`, of `choices` alone if there are any; None if `optional`."""
+    """An option's type: one value or `many` of `type`, restricted to `choices` if any; `optional` allows None."""
 
     type: type
     choices: tuple[str, ...] = ()
@@ -107,7 +100,7 @@ class Kind:
 
 
 def kinds_of(options: type) -> dict[str, Kind]:
-    """Return the kind of every option of a class, from its type hints."""
+    """Return the Kind of every option of a class, from its type hints."""
     hints = get_type_hints(options)
     return {name: _kind(hints[name]) for name in fields_of(options)}
 
@@ -125,20 +118,20 @@ def _kind(hint: Any) -> Kind:
 
 
 def recipe_keys(options: type) -> list[str]:
-    """Return the options that a recipe may set; a command whose only options are arguments takes no recipe."""
+    """Return the options that a recipe may set: none for a command that takes only arguments."""
     fields = fields_of(options)
     keys = [name for name in fields if name not in FLAGS_ONLY]
     return keys if any(not fields[name].metadata["argument"] for name in keys) else []
 
 
 def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str) -> Any:
-    """Return the one value that `text` means.
+    """Return the value that `text` stands for.
 
-    Raises UsageError naming `where` (a flag, or file:line and key) and what would do.
+    Raises UsageError with `where` (a flag, or file:line and key) and what is accepted.
     """
     shown = repr(text if len(text) <= 60 else text[:57] + "...")
     if "\0" in text:
-        raise UsageError(f"{shown} contains a NUL character", where=where, fix="leave it out")
+        raise UsageError(f"{shown} contains a NUL character", where=where, fix="remove it")
     if kind.choices:
         if text not in kind.choices:
             raise UsageError(f"{shown} is not a choice", where=where, fix=suggest(text, kind.choices))
@@ -170,16 +163,16 @@ def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str
 
 
 def read_recipe(path: Path, options: type) -> dict[str, Any]:
-    """Return the values that a recipe sets, converted and checked against an options class.
+    """Return the values that a recipe sets, parsed and checked against an options class.
 
-    Raises UsageError with file:line for what is not flat YAML, unknown, twice there, or no value of its option.
+    Raises UsageError with file:line for anything but flat YAML, an unknown or duplicate key, or an invalid value.
     """
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
-    recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_CURE)
+    recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_FIX)
     for key, value in recipe.entries("a recipe", tuple(fields)).items():
         if key in FLAGS_ONLY:
-            fix = f"give the flag --{key.replace('_', '-')}"
+            fix = f"use the flag --{key.replace('_', '-')}"
             raise UsageError(f"{key!r} is not a recipe key", where=value.where, fix=fix)
         values[key] = _recipe_value(value, kinds[key], fields[key], f"{value.where}, {key}")
     return values
@@ -203,21 +196,21 @@ def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where
 def recipe_behind(
     command: str, options: type, given: Mapping[str, str], *, recipe_by: str | None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the recipe behind a command line, converted, and its name where the line names none.
+    """Return the parsed values of a command line's recipe, and its name if it is a default that nobody asked for.
 
-    That is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named like
-    the value of the option `recipe_by`, `laptop` without it, if there is one.
+    The recipe is config.yaml of `--resume DIR` (with DIR as `out`), else `--recipe NAME|FILE`, else the recipe named
+    like the value of the option `recipe_by` (`laptop` if that is not given), if there is one.
     """
     resume = given.get("resume", "auto")
     if resume not in ("auto", "never"):
         if "recipe" in given:
-            raise UsageError("--resume DIR brings its own options", where="--recipe", fix="leave --recipe out")
+            raise UsageError("--resume DIR uses the options of that run", where="--recipe", fix="remove --recipe")
         if "out" in given:
-            raise UsageError("--resume DIR goes on in DIR itself", where="--out", fix="leave --out out")
+            raise UsageError("--resume DIR continues in DIR itself", where="--out", fix="remove --out")
         config = Path(resume) / CONFIG
         if not config.is_file():
             raise UsageError(
-                f"no run: {config} is missing", where="--resume", fix="give auto, never or a run directory"
+                f"no run: {config} is missing", where="--resume", fix="write auto, never or a run directory"
             )
         refuse_foreign_config(config, command)
         return read_recipe(config, options) | {"out": Path(resume)}, ""

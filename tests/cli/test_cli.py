@@ -164,10 +164,10 @@ def test_resume_takes_the_options_of_that_run(
     assert "HF_HUB_OFFLINE" not in toy.environment
     capsys.readouterr()
     assert "runs/y/config.yaml is missing" in fail(capsys, "toy", "--resume", "runs/y")[1]
-    assert "leave --recipe out" in fail(capsys, "toy", "--resume", "runs/x", "-r", "big")[1]
-    assert "leave --out out" in fail(capsys, "toy", "--resume", "runs/x", "-o", "runs/y")[1]
+    assert "remove --recipe" in fail(capsys, "toy", "--resume", "runs/x", "-r", "big")[1]
+    assert "remove --out" in fail(capsys, "toy", "--resume", "runs/x", "-o", "runs/y")[1]
     Path("runs/x/config.yaml").write_text(f"{CONFIG_HEADER.format(command='finetune')}\n{recipe}")
-    assert "it is a run of gptkit finetune" in fail(capsys, "toy", "--resume", "runs/x")[1]
+    assert "this is a run of gptkit finetune" in fail(capsys, "toy", "--resume", "runs/x")[1]
     Path("runs/x/config.yaml").write_text(recipe[:-4])
     assert "config.yaml is damaged" in fail(capsys, "toy", "--resume", "runs/x")[1]
 

@@ -15,12 +15,12 @@ from gptkit.recipes import all_recipes, read_recipe, recipe_keys
 def test_ls_lists_every_file_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "ls"]) == 0
     out = capsys.readouterr().out
-    for one in all_recipes():
-        assert one.name in out
+    for recipe in all_recipes():
+        assert recipe.name in out
     assert "12 layers, 12 heads, 768 wide, 1024 positions" in out
     assert main(["recipes", "ls", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["recipes"]
-    assert [(one["kind"], one["name"]) for one in listed] == [(one.kind, one.name) for one in all_recipes()]
+    assert [(row["kind"], row["name"]) for row in listed] == [(recipe.kind, recipe.name) for recipe in all_recipes()]
 
 
 def test_a_shown_recipe_is_a_recipe_that_names_every_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_shown_recipe_is_a_recipe_that_names_every_key(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     shown = tmp_path / "shown.yaml"
     shown.write_text(out)
-    [source] = [one.path for one in all_recipes() if one.full_name == "pretrain/gpt1"]
+    [source] = [recipe.path for recipe in all_recipes() if recipe.full_name == "pretrain/gpt1"]
     assert read_recipe(shown, PretrainOptions) == read_recipe(source, PretrainOptions)
     shown.write_text("\n".join(line.removeprefix("# ") for line in out.partition("defaults:\n")[2].splitlines()))
     left = read_recipe(shown, PretrainOptions)
@@ -57,8 +57,8 @@ def test_cp_copies_and_never_overwrites(
     assert main(["recipes", "cp", "pretrain/gpt1", "mine.yaml"]) == 0
     assert capsys.readouterr().err == "next: gptkit pretrain --recipe mine.yaml\n"
     for line, part in (
-        (["models/gpt1"], "is there already"),
-        (["models/gpt1", "mine.yaml"], "is there already"),
+        (["models/gpt1"], "already exists"),
+        (["models/gpt1", "mine.yaml"], "already exists"),
         (["models/gpt1", "new.yaml"], ".json"),
         (["models/gpt1", "no/such/x.json"], "no such file"),
     ):

@@ -276,17 +276,17 @@ def refused(path: Path, pattern: str) -> None:
 
 def test_pickles_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model": Harmful(), "model_args": {}}, tmp_path / "ckpt.pt")
-    refused(tmp_path, "weights only")
+    refused(tmp_path, "weights_only")
     (tmp_path / "ckpt.pt").write_bytes(pickle.dumps(Harmful()))
-    refused(tmp_path / "ckpt.pt", "weights only")
+    refused(tmp_path / "ckpt.pt", "weights_only")
     directory = pickled(transformers_toy(True), tmp_path / "bin")
     for content in (pickle.dumps(Harmful()), b"", b"PK", (tmp_path / "ckpt.pt").read_bytes()):
         (directory / "pytorch_model.bin").write_bytes(content)
-        refused(directory, "weights only")
+        refused(directory, "weights_only")
     odd = (Harmful(), torch.ones(2).to_sparse(), torch.ones(2, device="meta"), "text", 7)
     for one in odd:
         torch.save({"transformer.wte.weight": one}, directory / "pytorch_model.bin")
-        refused(directory, "weights only")
+        refused(directory, "weights_only")
     (directory / "pytorch_model.bin").unlink()
     os.mkfifo(directory / "pytorch_model.bin")
     refused(directory, "not a regular file")
@@ -321,7 +321,7 @@ def test_foreign_files_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     (directory / "params_10.npy").unlink()
     refused(directory, "numbers")
     (directory / "params_shapes.json").write_text("[[1, 2], 3]")
-    refused(directory, "12 tensors a layer")
+    refused(directory, "12 tensors per layer")
 
 
 @pytest.mark.parametrize(

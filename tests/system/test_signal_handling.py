@@ -156,7 +156,7 @@ def test_a_signal_ends_any_command_in_one_line(name: str) -> None:
         # In a shell the same, should the second one find the program at its very end.
         assert process.returncode in (128 + getattr(signal, name), -getattr(signal, name))
         words = "interrupted" if name == "SIGINT" else f"interrupted by {name}"
-        assert error == f"error: {words} - give the same command again\n"
+        assert error == f"error: {words} - rerun the same command\n"
 
 
 def test_a_signal_in_a_long_call_of_any_command_is_acknowledged() -> None:
@@ -167,7 +167,7 @@ def test_a_signal_in_a_long_call_of_any_command_is_acknowledged() -> None:
         assert process.returncode == 143
         assert [line.partition(";")[0] for line in lines] == [
             "SIGTERM received",
-            "error: interrupted by SIGTERM - give the same command again",
+            "error: interrupted by SIGTERM - rerun the same command",
         ]
 
 

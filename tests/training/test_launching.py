@@ -194,11 +194,11 @@ def test_a_plan_of_what_would_be_refused_is_refused(capsys: pytest.CaptureFixtur
 def test_one_process_shards_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ran, said = run_here(PretrainOptions(num_processes=1, accelerate_config="fsdp2", device="cpu"), capsys)
     assert ran == [1]
-    assert said.splitlines()[-1] == "1 process: nothing is launched, nothing is sharded"
+    assert said.splitlines()[-1] == "1 process: nothing to launch, nothing to shard"
     for name, value in {**LAUNCHED_BY_HAND, "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
     ran, said = run_here(PretrainOptions(), capsys)
-    assert (ran, said) == ([1], "1 process: nothing is sharded\n")
+    assert (ran, said) == ([1], "1 process: nothing to shard\n")
     assert os.environ["ACCELERATE_USE_FSDP"] == "false"
 
 
@@ -212,7 +212,7 @@ def test_a_process_that_accelerate_launch_leaves_alone_says_so(
             monkeypatch.setenv(name, value)
         ran, said = run_here(PretrainOptions(), capsys)
         assert ran == [1]
-        assert ("connects no processes on CPUs" in said) == (asked == "2")
+        assert ("does not connect processes on CPUs" in said) == (asked == "2")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_rank_that_fails_ends_all_with_its_own_line(
     [
         (signal.SIGINT, "commit", 130, "stopped (step 3 of 9) - go on"),
         (signal.SIGTERM, "commit", 143, "stopped (step 3 of 9) - go on"),
-        (signal.SIGTERM, "wait", 143, "interrupted by SIGTERM - give the same command again"),
+        (signal.SIGTERM, "wait", 143, "interrupted by SIGTERM - rerun the same command"),
         (signal.SIGKILL, "wait", -9, ""),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_stop_finishes_the_step_commits_and_says_how_to_go_on(tmp_path: Path) 
         return toy_loss(model, batch, count)
 
     plan = Plan(steps=8, log_every=3)
-    with pytest.raises(Interrupted, match="give the same command again") as caught:
+    with pytest.raises(Interrupted, match="rerun the same command") as caught:
         toy_train(plan, loss=stopping, checkpoint_directory=tmp_path, stop=stop)
     assert caught.value.exit_code == 143
     found = newest_committed(tmp_path)

@@ -79,7 +79,7 @@ def test_sigterm_commits_and_exits_with_143(tmp_path: Path) -> None:
     assert process.returncode == 143, errors
     last = errors.splitlines()[-1]
     assert last.startswith("Interrupted: interrupted by SIGTERM")
-    assert last.endswith("give the same command again")
+    assert last.endswith("rerun the same command")
     found = newest_committed(tmp_path / "checkpoints")
     assert found.path is not None
     assert f"step {int(found.path.name[5:])} of 5000 is committed" in last

@@ -170,7 +170,7 @@ def test_a_full_disk_says_that_the_same_directory_will_do(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gptkit.system.files.write", full)
-    with pytest.raises(OutOfResources, match="free some space; then give the same command again") as caught:
+    with pytest.raises(OutOfResources, match="free some space; then rerun the same command") as caught:
         opened(PretrainOptions(out=tmp_path / "run"))
     assert "--out" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_a_damaged_config_is_told_and_may_be_made_anew(tmp_path: Path) -> None:
     (out / "config.yaml").unlink()
     opened(PretrainOptions(out=out)).close()
     assert (out / "config.yaml").read_text() == whole
-    with pytest.raises(UsageError, match="it is a run of gptkit pretrain"):
+    with pytest.raises(UsageError, match="this is a run of gptkit pretrain"):
         check_run(FinetuneOptions(out=out), command="finetune")
 
 

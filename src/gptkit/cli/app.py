@@ -1,6 +1,6 @@
-"""The Typer app: commands whose flags, help and completion come from their dataclasses of options.
+"""The Typer app: builds each command's flags, help and shell completion from its options dataclass.
 
-A recipe's values are Typer's defaults for the command that it is given to. Nothing heavy is imported here.
+A recipe's values replace the command's defaults (`ctx.default_map`). Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PANELS_OF_HELP_ALL = ("Advanced", "Recipe keys")
 
 
 class Request(NamedTuple):
-    """A command line that was understood; the note says what a recipe sets that nobody named."""
+    """A parsed command line; `recipe_note` lists what a recipe sets that the user did not name."""
 
     command: Command
     options: OutputOptions
@@ -38,17 +38,17 @@ class Request(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> Request | int:
-    """Return a Request, or the exit code of what Typer answers itself: help, the version and completion."""
+    """Return a Request, or the exit code where Typer itself has answered: help, version, completion."""
     try:
         return make_app()(arguments, prog_name="gptkit", standalone_mode=False) or 0
-    except SystemExit as ended:  # completion ends so, and rich where the reader has left
+    except SystemExit as ended:  # raised by completion, and by rich when the reader of stdout has gone
         if ended.code:
             raise BrokenPipeError from None
         return 0
 
 
 def make_app() -> Any:
-    """Return the program as Typer runs it."""
+    """Return the root command."""
     app = typer.Typer(
         cls=_Group,
         help=GROUPS[""],
@@ -66,10 +66,10 @@ def make_app() -> Any:
         command = type("_Command", (_Command,), {"row": row})
         paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_values_of(row))
+        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
     program = typer.main.get_command(app)
     for option in program.params:
-        option.default = False  # as None, the flags of completion would import pydantic
+        option.default = False  # with None, the completion flags would import pydantic
     return program
 
 
@@ -84,25 +84,25 @@ def _root(
         bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Typer reads this signature."""
+    """Declare the options of `gptkit` itself: Typer reads this signature."""
 
 
 def _examples(lines: Sequence[str]) -> str:
     return "\n".join(["Examples:", *lines]).replace("[", r"\[")
 
 
-def _values_of(row: Command) -> type:
-    """Return a class whose constructor Typer reads, with a parameter for every field of the command's options."""
+def _signature(row: Command) -> type:
+    """Return a class whose constructor has a parameter for each field of the command's options, for Typer to read."""
     kinds, fields = kinds_of(row.options), fields_of(row.options)
     parameters = [_parameter(name, kinds[name], field) for name, field in fields.items()]
     if recipe_keys(row.options):
-        text = "A name of gptkit recipes ls, or a YAML file of option names; flags win over it."
+        text = "A recipe (see gptkit recipes ls), or a YAML file of options; flags override it."
         info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=text, autocompletion=COMPLETERS["recipe"])
         parameters.append(("recipe", Annotated[str | None, info], dataclasses.field(default=None)))
     if any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values()):
-        info = _option("Run", "--help-all", help="Show the help of every flag and recipe key.")
+        info = _option("Run", "--help-all", help="Show help for every flag and recipe key.")
         parameters.append(("help_all", Annotated[bool, info], dataclasses.field(default=False)))
-    return dataclasses.make_dataclass("Values", parameters, kw_only=True)
+    return dataclasses.make_dataclass("Signature", parameters, kw_only=True)
 
 
 def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
@@ -110,12 +110,12 @@ def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[st
     where = name.upper() if facts["argument"] else flag
 
     def parse(value: Any) -> Any:
-        # A recipe's values and the dataclass's defaults are converted already.
+        # Values from recipes and defaults from the dataclass are already converted.
         return parse_value(value, kind, field, where) if isinstance(value, str) else value
 
     placeholder = {int: "N", float: "X", Path: "PATH"}.get(kind.type, "TEXT")
     more: dict[str, Any] = {
-        "help": facts["help"].partition(" [default")[0],  # for completion; the help itself says more
+        "help": facts["help"].partition(" [default")[0],  # for completion; format_help adds the default
         "metavar": facts["metavar"] or "|".join(kind.choices) or placeholder,
         "autocompletion": (lambda: [*kind.choices]) if kind.choices else COMPLETERS.get(name),
         "parser": None if kind.type is bool else parse,
@@ -131,18 +131,18 @@ def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[st
 
 
 def _option(panel: Panel, *flags: str, **more: Any) -> Any:
-    hidden = panel == "Recipe keys"  # from completion; format_help says what is hidden there
+    hidden = panel == "Recipe keys"  # from completion; format_help decides what the help hides
     return typer.Option(*flags, rich_help_panel=panel, hidden=hidden, show_default=False, **more)
 
 
 class _FlagsAsWritten:
-    """Of a command or a group: `-model x` is no `-m odel x`, and an unknown flag is refused with the nearest."""
+    """Flag parsing for commands and groups: `-model x` is not `-m odel x`; an unknown flag suggests the nearest."""
 
-    panel_of_help: str | None = None
+    help_panel: str | None = None
 
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)  # type: ignore[misc]
-        if ctx.resilient_parsing:  # completing a line that is still being typed
+        if ctx.resilient_parsing:  # completing an unfinished line
             return parser
         flags = {**parser._long_opt, **parser._short_opt}
         known = {flag: option for flag, option in flags.items() if option.obj.rich_help_panel != "Recipe keys"}
@@ -150,9 +150,9 @@ class _FlagsAsWritten:
 
         def match_as_written(flag: str, value: str | None, state: Any) -> None:
             if flag not in known:
-                raise self.refused(flag, known, path)
+                raise self.unknown_flag(flag, known, path)
             if value is not None and not flag.startswith("--"):
-                message = f"'{flag}={value}' glues a value to a short flag"
+                message = f"'{flag}={value}' attaches a value to a short flag"
                 raise UsageError(message, where=path, fix=f"write {flag} {value}")
             if value is not None and not known[flag].takes_value:
                 raise UsageError(f"{flag} takes no value", where=path, fix=f"write {flag}")
@@ -161,12 +161,12 @@ class _FlagsAsWritten:
         parser._long_opt, parser._match_long_opt = known, match_as_written
         return parser
 
-    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
-        """Return the error of a flag that is not known here."""
+    def unknown_flag(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+        """Return the error for a flag that this command does not have."""
         name = flag.lstrip("-")
         if not name.replace("-", "").replace("_", "").isalpha():
             fix = "write -- before text that begins with a dash"
-        # The dashes are left out: they alone would make any two short flags look alike.
+        # Compare without dashes, which would make any two short flags look alike.
         elif near := nearest(name, [flag[2:] for flag in known if flag.startswith("--")]):
             fix = f"did you mean '--{near}'?"
         else:
@@ -175,58 +175,67 @@ class _FlagsAsWritten:
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
-        option.help, option.rich_help_panel = "Show this help.", self.panel_of_help
-        option.default = False  # converting None would import pydantic
+        option.help, option.rich_help_panel = "Show this help.", self.help_panel
+        option.default = False  # as above
         return option
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from typer import rich_utils
 
-        rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # nor does GITHUB_ACTIONS make it one
+        rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # rich_utils also sets it for GITHUB_ACTIONS
         rich_utils.MAX_WIDTH = max(40, min(110, shutil.get_terminal_size((110, 24)).columns))
         for param in ctx.command.get_params(ctx):
             if param.param_type_name == "argument" or param.is_flag:
-                param.display_type_rich = lambda ctx: ""  # no <bool>, no <list[str]>
+                param.display_type_rich = lambda ctx: ""  # not <bool>, <list[str]>
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
 
 class _Command(_FlagsAsWritten, TyperCommand):
-    """A command that takes its defaults from a recipe and returns a Request."""
+    """A command whose defaults come from a recipe; invoking it returns a Request."""
 
     row: ClassVar[Command]
-    panel_of_help = "Run"
+    help_panel = "Run"
     shows_all = False
 
-    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+    def unknown_flag(self, flag: str, known: Iterable[str], path: str) -> UsageError:
         key = flag.lstrip("-").replace("-", "_")
         field = fields_of(self.row.options).get(key)
         if field is None or not field.metadata["recipe_only"]:
-            return super().refused(flag, known, path)
-        fix = f"write `{key}: VALUE` into a recipe and name that with --recipe"
+            return super().unknown_flag(flag, known, path)
+        fix = f"put `{key}: VALUE` in a recipe file and pass that with --recipe"
         return UsageError(f"{flag!r} is a recipe key, not a flag", where=path, fix=fix)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+    def make_parser(self, ctx: Any) -> Any:
+        """Return a parser that, once it has split the line into flags, reads the recipe that they ask for."""
+        parser = super().make_parser(ctx)
+        if ctx.resilient_parsing:
+            return parser
+        parse = parser.parse_args
+
+        def parse_and_read_recipe(args: list[str]) -> Any:
+            given, rest, order = parse(args)
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
-            self.shows_all = given.get("help_all", False)
-        return super().parse_args(ctx, ["--help", *args] if self.shows_all else args)
+            if "help_all" in given:
+                self.shows_all = given["help"] = True
+            return given, rest, order
+
+        parser.parse_args = parse_and_read_recipe
+        return parser
 
     def invoke(self, ctx: Any) -> Request:
-        given = vars(super().invoke(ctx))
         kinds = kinds_of(self.row.options)
         values: dict[str, Any] = {
-            name: tuple(given[name] or ()) if kind.many else given[name] for name, kind in kinds.items()
+            name: tuple(ctx.params[name] or ()) if kind.many else ctx.params[name] for name, kind in kinds.items()
         }
         if values.get("resume", "auto") not in ("auto", "never"):
-            values["resume"] = "auto"  # the run of --resume DIR is its `out` by now
-        held = [
+            values["resume"] = "auto"  # --resume DIR has already become `out`
+        used = [
             f"{name} {value}"
             for name, value in ctx.default_map.items()
             if values[name] == value and name != self.row.recipe_by
         ]
-        note = f"recipe {ctx.obj}: {', '.join(held)}" if ctx.obj and held else ""
+        note = f"recipe {ctx.obj}: {', '.join(used)}" if ctx.obj and used else ""
         return Request(self.row, self.row.options(**values), note)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -237,7 +246,7 @@ class _Command(_FlagsAsWritten, TyperCommand):
                 param.help = _explanation(field.metadata["help"], default)
                 param.hidden = field.metadata["panel"] in PANELS_OF_HELP_ALL and not self.shows_all
                 if field.default is False:
-                    param.secondary_opts = []  # --no-x overrules a recipe alone
+                    param.secondary_opts = []  # --no-x is only for overriding a recipe
                 if field.metadata["recipe_only"]:
                     param.opts = [param.name]
         self.params = sorted(params, key=_place_in_help)
@@ -245,12 +254,12 @@ class _Command(_FlagsAsWritten, TyperCommand):
 
 
 def _place_in_help(param: Any) -> tuple[int, bool, bool]:
-    """Order the panels; in each what is required comes first, then what has a short name, which is used most."""
+    """Return a sort key: by panel; within one, required options first, then those with a short name."""
     return PANELS.index(param.rich_help_panel or "Common"), not param.required, len(param.opts) < 2
 
 
 def _explanation(text: str, default: Any) -> str:
-    """Return a help text, safe from rich's markup, with the default that holds here."""
+    """Return a help text with the default in effect, escaped for rich's markup."""
     if default is not None and default is not False and default not in ((), Path()):
         shown = "on" if default is True else " ".join(default) if isinstance(default, tuple) else default
         what = text.partition(" [default: ")[0].removesuffix(".")
@@ -259,12 +268,12 @@ def _explanation(text: str, default: Any) -> str:
 
 
 class _Group(_FlagsAsWritten, TyperGroup):
-    """gptkit itself and its groups: without a command they show their help, a misspelt one is named."""
+    """gptkit itself or a group: without a command it shows its help; a misspelt command gets a suggestion."""
 
-    def refused(self, flag: str, known: Iterable[str], path: str) -> UsageError:
+    def unknown_flag(self, flag: str, known: Iterable[str], path: str) -> UsageError:
         key = flag.lstrip("-").replace("-", "_")
         if not any(key in fields_of(row.options) for row in COMMANDS):
-            return super().refused(flag, known, path)
+            return super().unknown_flag(flag, known, path)
         fix = f"write it after a command: {path} COMMAND {flag}"
         return UsageError(f"the flag {flag!r} belongs to a command", where=path, fix=fix)
 
@@ -282,19 +291,19 @@ class _Group(_FlagsAsWritten, TyperGroup):
 
 
 def _task_names(ctx: typer.Context) -> list[str]:
-    """Return what finetune trains on; for eval also its own rows, and each of their protocols."""
+    """Return the tasks of finetune; for eval also the evaluations and each of their protocols."""
     from gptkit.tasks.table import TASKS, names_of_evaluations
 
     return sorted({*TASKS, *(names_of_evaluations() if ctx.command.name == "eval" else ())})
 
 
 def _runs(incomplete: str) -> list[str]:
-    """Return the run directories under ./runs, and those whose path begins so."""
+    """Return the run directories under ./runs and those whose path begins with `incomplete`."""
     return _folders_with(CONFIG, incomplete)
 
 
 def _models(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return presets for pretrain, runs for what reads their models, and model directories."""
+    """Return presets for pretrain, run directories for the other commands, and model directories for all."""
     first = list(recipes_of("models")) if ctx.command.name == "pretrain" else _runs(incomplete)
     return [*first, *_folders_with("config.json", incomplete)]
 
@@ -304,7 +313,7 @@ def _folders_with(file: str, incomplete: str) -> list[str]:
     return sorted({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
 
 
-# What shell completion offers as the value of an option, by its name.
+# Shell completion of an option's value, by the option's name.
 COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "task": _task_names,
     "recipe": lambda ctx: list(recipes_of(str(ctx.command.name))),

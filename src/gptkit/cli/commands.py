@@ -1,6 +1,6 @@
-"""The table of commands: what each is called, takes, does, and what to try after it.
+"""The table of commands: name, options, function, examples, and the command to suggest next.
 
-To add a command, write a file with its options and `run(options, console) -> dict | None`, and a row here.
+To add a command, write a file with its options and `run(options, console) -> dict | None`, and add a row here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gptkit.pretrain.options import PretrainOptions
 
 @dataclass(frozen=True)
 class Command:
-    """A row of the table; the docstring of `options` is the command's help.
+    """A command; the docstring of `options` is its help.
 
-    `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; the dict
-    is what --json prints. `next` is the command to try next, or what makes it of that dict ("" = none); it is filled
-    from the dict, `{free:NAME}` with a name that no file has yet. Where no --recipe is named, the one named like the
-    value of the option `recipe_by` (`laptop` without it) gives the defaults.
+    `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; --json
+    prints the dict. `next` is the command to try next, or a function from the dict to it ("" = none), formatted with
+    the dict; `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named like the value of the option
+    `recipe_by` (`laptop` if that is not given) supplies the defaults.
     """
 
     name: str
@@ -63,8 +63,8 @@ COMMANDS = (
         PretrainOptions,
         "gptkit.pretrain.command:run",
         (
-            "gptkit pretrain                                  # the embedded corpus, half a minute to three minutes",
-            "gptkit pretrain book.txt --out runs/book         # the same line again goes on where it stopped",
+            "gptkit pretrain                                  # on the embedded corpus, in 0.5 to 3 minutes",
+            "gptkit pretrain book.txt --out runs/book         # rerun the same command to resume",
             "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
             "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
         ),
@@ -109,7 +109,7 @@ COMMANDS = (
         EvalOptions,
         "gptkit.evaluate.command:run",
         (
-            "gptkit eval                                      # the newest run under ./runs, by its own task",
+            "gptkit eval                                      # the newest run under ./runs, on its own task",
             "gptkit eval --task lambada --data lambada_test.jsonl --output baseline.json",
             "gptkit eval --suite ci.yaml --baseline baseline.json --junit out.xml --summary out.md",
             "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
@@ -176,7 +176,7 @@ COMMANDS = (
     ),
 )
 GROUPS = {
-    "": "gptkit: pre-train, fine-tune, sample and evaluate GPT-1 and GPT-2 from the command line.",
-    "recipes": "Model presets and recipes: list, show, copy.",
-    "tokenizer": "Tokenizers: train one, or compare two.",
+    "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
+    "recipes": "List, show and copy model presets and recipes.",
+    "tokenizer": "Train a tokenizer, or compare two.",
 }

@@ -1,4 +1,4 @@
-"""One command line, from its arguments to its exit code. Nothing heavy is imported before it is known to be good."""
+"""Run one command line, from its arguments to its exit code. Nothing heavy is imported before it is validated."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from gptkit.training.options import TrainingOptions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; nothing but exits of the interpreter escapes."""
+    """Run one command line and return its exit code; no exception escapes but SystemExit."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     has_stdout = open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
-        # What an encoding cannot show comes out as an escape, not as a crash.
+        # Print what the encoding cannot represent as escapes instead of crashing.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     console = Console(json="--json" in arguments, command_line=shlex.join(["gptkit", *arguments]))
     with _watch(console):
         try:
             return _exit_code(arguments, console, has_stdout=has_stdout)
-        except (Interrupted, KeyboardInterrupt) as error:  # a signal while an error was being reported
+        except (Interrupted, KeyboardInterrupt) as error:  # a signal during the report of an error
             return as_gptkit_error(error, None, console.command_line).exit_code
 
 
@@ -54,12 +54,12 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
         _run(request, arguments, console)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has what it wanted. Point stdout elsewhere, or the interpreter complains when it closes it.
+        # The reader has what it wanted. Redirect stdout, or the interpreter complains when it closes it.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise  # anything else may come: a panic of tokenizers is no Exception
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic inside tokenizers is not an Exception
         failure = as_gptkit_error(error, console.run_directory, console.command_line)
         if ranks.report_error(failure):
             return failure.exit_code
@@ -72,16 +72,16 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
 
 
 def _watch(console: Console) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which signals end a command."""
+    """Return a context in which signals end the command."""
     if ranks.world() is None:
         return SignalWatch(_interrupt, console.say, "as soon as possible")
-    with contextlib.suppress(ValueError):  # only the main thread may
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank may be waiting for others, deaf to Python's handlers
+    with contextlib.suppress(ValueError):  # allowed only in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank that waits for others runs no Python handlers
     return contextlib.nullcontext()
 
 
 def _interrupt(number: int) -> None:
-    """Raise what main reports in one line, with the signal's exit code."""
+    """Raise the error that main reports on one line, with the signal's exit code."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Interrupted(f"interrupted by {signal.Signals(number).name}", signal_number=number, fix=AGAIN)
@@ -106,13 +106,13 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
         return
     line = row.next if isinstance(row.next, str) else row.next(result)
     words = {key: shlex.quote(str(value)) for key, value in result.items()}
-    with contextlib.suppress(KeyError):  # a result without a model, as of a dry run, has nothing to go on with
+    with contextlib.suppress(KeyError):  # a result without a model, such as a dry run's, suggests nothing
         if line:
             console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
 
 
 class _Free:
-    """Formats as the name after the colon, with a number where that is taken: `{free:exported}` as exported-2."""
+    """Formats as an unused file name: `{free:exported}` as exported, or exported-2 if that exists."""
 
     def __format__(self, name: str) -> str:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -120,12 +120,12 @@ class _Free:
 
 
 def _prepare_environment(values: Iterable[Any]) -> None:
-    """Keep every library off the network unless some option names `hf:`; must come before they are imported."""
+    """Keep all libraries off the network unless an option names `hf:`. Call this before they are imported."""
     from gptkit.system.hub import OFFLINE_SWITCHES
 
     guard_limits()
-    named = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
-    if not any(isinstance(text, str) and text.startswith("hf:") for text in named):
+    texts = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
+    if not any(isinstance(text, str) and text.startswith("hf:") for text in texts):
         os.environ.update(dict.fromkeys(OFFLINE_SWITCHES, "1"))
     if not is_live(sys.stderr, os.environ):
         os.environ.update({"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
@@ -136,25 +136,25 @@ def _prepare_environment(values: Iterable[Any]) -> None:
 def run_training(
     command: Callable[..., dict[str, Any]], options: TrainingOptions, arguments: Sequence[str], console: Console
 ) -> dict[str, Any]:
-    """Return the result of a training command, run here, in this rank, or in processes of its own.
+    """Run a training command in this process, as one rank of a launch, or in processes that it launches.
 
-    `arguments` is the command line, for the ranks to be given again.
+    `arguments` is the command line, which launched ranks are given too.
     """
     world = ranks.world()
     if world is not None:
         return command(_in_rank(options, world, console), console)
     if options.accelerate_config is None and (options.dry_run or options.num_processes in (None, 1)):
-        return command(options, console)  # before torch is imported for nothing
+        return command(options, console)  # without importing torch first
 
     import torch
 
     from gptkit.training import launching, sharding
 
-    config, named = None, options.accelerate_config
-    if named is not None or launching.DEFAULT.is_file():
-        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
+    config, name = None, options.accelerate_config
+    if name is not None or launching.DEFAULT.is_file():
+        config = launching.read_launch_config(launching.DEFAULT if name is None else launching.config_path(name))
         if options.num_processes is not None:
-            config = dataclasses.replace(config, num_processes=None)  # the option beats it
+            config = dataclasses.replace(config, num_processes=None)  # the option overrides it
         console.say(config.summary())
     if options.dry_run:
         processes = options.num_processes or (config.num_processes if config else None)
@@ -164,7 +164,7 @@ def run_training(
     gpus, cores = torch.cuda.device_count(), usable_processors()
     plan = launching.plan_launch(options, config, gpus=gpus, cores=cores, environment=os.environ)
     if plan is None:
-        console.say("1 process: nothing is launched" + (", nothing is sharded" if config and config.sharded else ""))
+        console.say("1 process: nothing to launch" + (", nothing to shard" if config and config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
     if plan.sharded:
         sharding.refuse_muon(options.optimizer)
@@ -177,21 +177,21 @@ def run_training(
 
 
 def _in_rank(options: TrainingOptions, world: ranks.World, console: Console) -> TrainingOptions:
-    """Return the options with as many processes as there are: another launcher's number stands."""
+    """Return the options with the number of processes that the launcher has started."""
     from gptkit.training import sharding
 
     if world.size > 1:
         ranks.end_with_launcher(world.launcher)
     is_sharded = sharding.is_asked()
     if is_sharded and world.size == 1:
-        console.say("1 process: nothing is sharded")
+        console.say("1 process: nothing to shard")
         os.environ[sharding.ASKED] = "false"
     elif is_sharded:
         sharding.refuse_muon(options.optimizer)
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # ranks above 0 would read no weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only rank 0 reads the weights
     if ranks.is_unconnected():
-        console.warn("accelerate launch connects no processes on CPUs: this one runs alone; use --num-processes")
+        console.warn("accelerate launch does not connect processes on CPUs: this one runs alone; use --num-processes")
     elif options.num_processes not in (None, world.size):
-        launched = f"{world.size} process{'es were' if world.size > 1 else ' was'} launched already"
-        console.warn(f"{launched}; num_processes {options.num_processes} is not used")
+        launched = f"{world.size} process{'es were' if world.size > 1 else ' was'} already launched"
+        console.warn(f"{launched}; ignoring num_processes {options.num_processes}")
     return dataclasses.replace(options, num_processes=world.size)

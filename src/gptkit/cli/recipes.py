@@ -1,10 +1,9 @@
-"""`gptkit recipes`: list, show and copy model presets and recipes. Beside the table, whose options recipes set."""
+"""`gptkit recipes`: list, show and copy model presets and recipes."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,17 @@ class RecipesListOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesShowOptions(OutputOptions):
-    """Show a preset or a recipe, with every key that it leaves at its default."""
+    """Show a preset, or a recipe with the default of every key that it does not set."""
 
-    name: str = option(None, "A name of gptkit recipes ls: NAME or KIND/NAME.", argument=True, metavar="NAME")
+    name: str = option(None, "NAME or KIND/NAME, as gptkit recipes ls lists them.", argument=True, metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesCopyOptions(RecipesShowOptions):
-    """Copy a preset or a recipe, to change it."""
+    """Copy a preset or a recipe to a file that you can edit."""
 
     destination: Path = option(
-        Path(), "The folder or the new file to copy to [default: here].", argument=True, metavar="DST"
+        Path(), "Folder or new file to copy to [default: the current folder].", argument=True, metavar="DST"
     )
 
 
@@ -47,8 +46,8 @@ def run_list(options: RecipesListOptions, console: Console) -> dict[str, Any]:
 
 
 def run_show(options: RecipesShowOptions, console: Console) -> dict[str, Any]:
-    """Print a file as it stands, and for a recipe every other key with its default as a comment."""
-    from gptkit.cli.commands import COMMANDS  # late: this command is one of them
+    """Print a file unchanged, followed for a recipe by its other keys and their defaults as comments."""
+    from gptkit.cli.commands import COMMANDS  # not at the top, since that module imports this one
 
     found = find_recipe(options.name)
     facts: dict[str, Any] = {"kind": found.kind, "name": found.name, "path": found.path}
@@ -58,22 +57,22 @@ def run_show(options: RecipesShowOptions, console: Console) -> dict[str, Any]:
         return facts | {"values": json.loads(text)}
     [schema] = [row.options for row in COMMANDS if row.name == found.kind]
     values, fields = read_recipe(found.path, schema), fields_of(schema)
-    left = {key: fields[key].default for key in recipe_keys(schema) if key not in values}
+    defaults = {key: fields[key].default for key in recipe_keys(schema) if key not in values}
     console.result(text)
     console.result("\n# Left at their defaults:")
-    for key, default in left.items():
+    for key, default in defaults.items():
         console.result(f"# {f'{key}: {_yaml(default)}':<34} # {fields[key].metadata['help']}")
-    return facts | {"values": values, "defaults": left}
+    return facts | {"values": values, "defaults": defaults}
 
 
 def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
-    """Copy a file to a folder or to a new file; nothing is overwritten."""
+    """Copy a file to a folder or a new file, overwriting nothing."""
     found = find_recipe(options.name)
     target = options.destination / found.path.name if options.destination.is_dir() else options.destination
     if target.exists():
-        raise InputError("the file is there already", where=str(target), fix="name another one")
+        raise InputError("the file already exists", where=str(target), fix="choose another name")
     if target.suffix != found.path.suffix:
-        raise InputError(f"the copy needs a name in {found.path.suffix}", where=str(target), fix="name it so")
+        raise InputError("the copy has another suffix", where=str(target), fix=f"give it {found.path.suffix}")
     shutil.copyfile(found.path, target)
     console.result(str(target))
     is_model = found.kind == "models"
@@ -82,9 +81,10 @@ def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
 
 
 def _about(recipe: RecipeFile) -> str:
+    text = recipe.path.read_text(encoding="utf-8")
     if recipe.kind != "models":
-        return textwrap.shorten(recipe.first_comment(), 90, placeholder=" ...")
-    sizes = json.loads(recipe.path.read_text(encoding="utf-8"))
+        return text.partition("\n")[0].removeprefix("# ")  # each begins with a comment that names its source
+    sizes = json.loads(text)
     units = {"n_layer": "layers", "n_head": "heads", "n_embd": "wide", "n_positions": "positions"}
     return ", ".join(f"{sizes[key]} {unit}" for key, unit in units.items() if key in sizes)
 

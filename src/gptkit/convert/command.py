@@ -1,4 +1,4 @@
-"""`gptkit convert`: import a model's weights from another format, or export them, and prove that nothing changed."""
+"""`gptkit convert`: convert a model's weights between formats, and check that the logits stay the same."""
 
 from __future__ import annotations
 
@@ -16,28 +16,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gptkit.console import Console
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
-from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.errors import GptkitError, InputError
 from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files.files import source_directory
-from gptkit.system.files import new_directory
+from gptkit.system.files import new_directory, require_free
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.files import LAYOUTS
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
 
-SEQUENCES, LENGTH = 4, 64  # of the random ids that source and destination are compared on
+SEQUENCES, LENGTH = 4, 64  # of random ids, on which source and destination are compared
 
 
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
-    """Write the destination whole or not at all, show its tensors, and return the proof that it computes the same."""
+    """Write the destination completely or not at all, print its tensors, and return how far its logits differ."""
     destination, target = options.destination, FORMATS[options.to].load()
-    if (destination.exists() or destination.is_symlink()) and not (
-        destination.is_dir() and not any(destination.iterdir())
-    ):
-        raise UsageError("destination already exists", where=str(destination), fix="name a new directory")
+    require_free(destination, str(destination))
     asked = options.source
     source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
     origin = format_of(source)
@@ -46,13 +43,13 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     if model is not language_model and target.NO_HEAD:
         console.warn(f"the head for {model.config.task} is dropped: {target.NO_HEAD}")
         if (described_in(source) / TASK_FILE).exists():
-            console.warn(f"{TASK_FILE}, the description of that task, is dropped with it")
+            console.warn(f"{TASK_FILE}, which describes that task, is dropped too")
         model = language_model
     task = carried_task(source) if model is not language_model else None
     tokenizer = _tokenizer(options.tokenizer, source, model.config.vocab_size, console)
     dtype = str(model.dtype).removeprefix("torch.")
     if tokenizer is not None and model.config.eos_token_id is None:
-        with suppress(InputError):  # a tokenizer without a separator leaves them unset
+        with suppress(InputError):  # with a tokenizer without a separator they stay unset
             set_special_tokens(model, tokenizer)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(destination.absolute(), replace=False) as folder:
@@ -64,11 +61,11 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
             target.write_tokenizer(tokenizer, folder, console)
         reference = origin.in_its_own_code(source) if hasattr(origin, "in_its_own_code") else language_model
         expected = _logits_on_random_ids(reference)
-        del model, language_model, reference  # one at a time is enough for memory
+        del model, language_model, reference  # hold only one model in memory
         difference = _difference(expected, _logits_on_random_ids(target.read_back(folder)), asked)
     parameters = sum(row[-1] for row in tensors)
     console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
-    console.result(f"{parameters:,} parameters in {dtype}, logits differ from the source's by {difference:.1e} at most")
+    console.result(f"{parameters:,} parameters in {dtype}; logits differ from the source's by at most {difference:.1e}")
     return {
         "source": asked,
         "destination": str(destination),
@@ -81,27 +78,27 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
 
 
 def load_source(source: Path) -> GPTPreTrainedModel:
-    """Return the model in any format that convert reads, in its own dtype, so that its bits can be written back."""
+    """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written."""
     config, state = format_of(source).read(source)
     head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
     return build_model(config, state, state["transformer.wte.weight"].dtype, head)
 
 
 def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Console) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer asked for, else the source's own, else None with a warning."""
+    """Return the requested tokenizer, else the source's own, else None with a warning."""
     own = any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout)
     if asked is None and not own:
-        console.warn(f"no tokenizer found in {source}: generating needs one, give it with --tokenizer")
+        console.warn(f"no tokenizer found in {source}: generate needs one; pass it with --tokenizer")
         return None
     tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
     if len(tokenizer) > vocab_size:
         message = f"the tokenizer has {len(tokenizer):,} entries, the model only {vocab_size:,}"
-        raise InputError(message, where="--tokenizer", fix="name the one that the model was trained with")
+        raise InputError(message, where="--tokenizer", fix="pass the one that the model was trained with")
     return tokenizer
 
 
 def _tensors(state: State) -> list[tuple[str, str, int, int]]:
-    """Return (name, shape, number, parameters) of each kind of tensor in a file, the layers' counted together."""
+    """Return (name, shape, number, parameters) of each kind of tensor, counting all layers together."""
     kinds = [
         (re.sub(r"\.\d+\.", ".N.", name), " x ".join(map(str, tensor.shape)), tensor.numel())
         for name, tensor in state.items()
@@ -111,7 +108,7 @@ def _tensors(state: State) -> list[tuple[str, str, int, int]]:
 
 @torch.inference_mode()
 def _logits_on_random_ids(model: PreTrainedModel) -> Tensor:
-    """Return logits (sequences, length, vocab) for ids that the model's sizes determine; the model becomes fp32."""
+    """Return logits (sequences, length, vocab) for the same random ids each time; converts the model to fp32."""
     length = min(LENGTH, model.config.n_positions)
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(model.config.vocab_size, (SEQUENCES, length), generator=generator)
@@ -120,10 +117,10 @@ def _logits_on_random_ids(model: PreTrainedModel) -> Tensor:
 
 
 def _difference(expected: Tensor, found: Tensor, source: str) -> float:
-    """Return the largest difference of logits; raise when it is more than the rounding of fp32 in two codes."""
+    """Return the largest difference between logits; raise if it exceeds what fp32 rounding explains."""
     if not bool(expected.isfinite().all()):
-        raise InputError("the model's logits are not finite", where=source, fix="its weights are damaged; take another")
+        raise InputError("the model's logits are not finite", where=source, fix="its weights are damaged; use another")
     difference = float((expected - found).abs().max())
-    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):  # NaN is no agreement
+    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):  # also true for NaN
         raise GptkitError(f"the converted model's logits differ by {difference:.1e}", where=source)
     return difference

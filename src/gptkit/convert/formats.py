@@ -1,4 +1,4 @@
-"""The formats of models that convert knows: a row each, and a module each, which is imported when it is asked for."""
+"""The model formats that convert reads and writes: a row and a module for each, imported on demand."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from gptkit.errors import InputError
 
 @dataclass(frozen=True)
 class Format:
-    """A row: the module that knows a format, and what is said of reading and of writing it; None where it is not.
+    """A format's module, and the phrases that describe reading it (for errors) and writing it (for help), or None.
 
-    The module has `matches(path)` and `read(path)`, which returns (GPTConfig, State); where it is written also
-    `write(model, folder)`, `read_back(folder)`, `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, why a
-    fine-tuned model's head is dropped, or None; and `in_its_own_code(path)`, where another library computes the model.
+    The module has `matches(path)` and `read(path) -> (GPTConfig, State)`. If it can write, it also has
+    `write(model, folder)`, `read_back(folder)`, `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, the reason
+    why a fine-tuned model's head is dropped (None = it is kept). `in_its_own_code(path)`, if present, returns the model
+    as the library that the format comes from computes it.
     """
 
     module: str
@@ -24,11 +25,11 @@ class Format:
     writes: str | None = None
 
     def load(self) -> Any:
-        """Return the module."""
+        """Import and return the module."""
         return importlib.import_module(self.module)
 
 
-FORMATS = {  # in the order in which a source is tried
+FORMATS = {  # in the order in which a source is matched
     "gptkit": Format("gptkit.convert.own", None, ""),
     "hf": Format(
         "gptkit.convert.hf",
@@ -39,7 +40,8 @@ FORMATS = {  # in the order in which a source is tried
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
-EXPORTS_HELP = ", or ".join(f"{name}: {what}" if what else name for name, what in EXPORTS.items()) + "."
+_EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
+EXPORTS_HELP = f"Format to write: {_EXPORTS}."
 if TYPE_CHECKING:
     ExportName = str
 else:
@@ -47,7 +49,7 @@ else:
 
 
 def format_of(path: Path) -> Any:
-    """Return the module of a source's format; InputError where no format is recognised."""
+    """Return the module for a source's format; InputError if none matches."""
     for row in FORMATS.values():
         module = row.load()
         if module.matches(path):

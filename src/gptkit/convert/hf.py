@@ -1,4 +1,4 @@
-"""What plain transformers loads: GPT2LMHeadModel, or OpenAIGPTLMHeadModel for GPT-1; matrices (in, out)."""
+"""Plain transformers' format: GPT2LMHeadModel, or OpenAIGPTLMHeadModel for GPT-1; matrices are (in, out)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gptkit.model_files.files import EMBEDDINGS
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
-NO_HEAD = "plain transformers has none that computes the same"
+NO_HEAD = "plain transformers has no equivalent"
 read = own.read
 
 
@@ -32,7 +32,7 @@ def matches(path: Path) -> bool:
 
 
 def in_its_own_code(folder: Path) -> PreTrainedModel:
-    """Return a directory's model as transformers computes it; it sees only the tensors."""
+    """Return the model in a directory as transformers' own class, built from our reading of its tensors."""
     config = foreign_config(folder / "config.json")
     theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
     with quiet_transformers():
@@ -41,7 +41,7 @@ def in_its_own_code(folder: Path) -> PreTrainedModel:
 
 
 def write(model: GPTForCausalLM, folder: Path) -> None:
-    """Write the weights with their dtype and their bits; InputError for what that class cannot express."""
+    """Write the exact weights in their dtype; InputError for a config that transformers' class cannot express."""
     theirs = GPT2LMHeadModel if model.config.pre_norm else OpenAIGPTLMHeadModel
     config = hf_config(model.config)
     state = to_hf(model.config, model.state_dict())
@@ -51,18 +51,18 @@ def write(model: GPTForCausalLM, folder: Path) -> None:
 
 
 def to_hf(config: GPTConfig, state: State) -> State:
-    """Return gpt2's or openai-gpt's state dict from ours."""
+    """Return our state dict with the names and layout of gpt2 or openai-gpt."""
     theirs: State = {}
     for name, tensor in state.items():
         if not config.pre_norm:
-            for foreign, own in EMBEDDINGS.items():
-                name = name.replace(own, foreign)
+            for foreign, ours in EMBEDDINGS.items():
+                name = name.replace(ours, foreign)
         theirs[name] = transposed(name, tensor).contiguous()
     return theirs
 
 
 def read_back(folder: Path) -> PreTrainedModel:
-    """Return the model in a directory that was just written, read as anybody would."""
+    """Load a directory that was just written, the way a user of transformers would."""
     with quiet_transformers():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
@@ -71,11 +71,9 @@ def read_back(folder: Path) -> PreTrainedModel:
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, console: Console) -> None:
-    """Write the tokenizer, GPT-1's as transformers' own."""
+    """Write the tokenizer; GPT-1's becomes transformers' own class."""
     if isinstance(tokenizer, GPT1Tokenizer):
-        console.warn(
-            "plain transformers splits GPT-1's text in its own way: its ids differ, and it has no newline token"
-        )
+        console.warn("plain transformers splits text for GPT-1 differently: ids differ, and there is no newline token")
         added = sorted(tokenizer.added_tokens_encoder.items(), key=lambda item: item[1])
         tokenizer = OpenAIGPTTokenizer(tokenizer.vocabulary, tokenizer.merges)  # type: ignore[arg-type]
         tokenizer.add_tokens([token for token, _ in added], special_tokens=True)

@@ -1,4 +1,4 @@
-"""nanoGPT's ckpt.pt: a pickle of names and tensors, matrices (out, in)."""
+"""nanoGPT's ckpt.pt: a pickle of names and tensors; matrices are (out, in)."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def read(path: Path) -> tuple[GPTConfig, State]:
         arguments = dict(checkpoint["model_args"])
         theirs = plain_tensors(checkpoint["model"])
         if not all(isinstance(name, str) for name in arguments):
-            raise TypeError("a name that is none")
-    except Exception:  # pickle, zip and torch raise a dozen kinds for a file that is damaged or holds more than weights
-        message = "not a nanoGPT checkpoint that loads as weights only"
-        raise InputError(message, where=str(path), fix="give the ckpt.pt that nanoGPT's train.py wrote") from None
+            raise TypeError("a name that is not a string")
+    except Exception:  # pickle, zip and torch raise a dozen types for a file that is damaged or not just weights
+        message = "not a nanoGPT checkpoint that loads with weights_only"
+        raise InputError(message, where=str(path), fix="pass the ckpt.pt that nanoGPT's train.py wrote") from None
     for name in arguments:
         if name not in ARGUMENTS:
-            message = f"model_args has {name!r}, which nanoGPT does not know"
+            message = f"unknown key {name!r} in model_args"
             raise InputError(message, where=str(path), fix=suggest(name, ARGUMENTS))
     dropout = arguments.get("dropout", 0.0)
     sizes = {name: arguments[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in arguments}
     raw = {
         **sizes,
         "n_positions": arguments.get("block_size", 1024),
-        "activation_function": "gelu",  # nanoGPT's nn.GELU() is the erf form
+        "activation_function": "gelu",  # nanoGPT's nn.GELU() is the exact (erf) form
         "position_initializer_range": 0.02,
         **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
     }
@@ -51,6 +51,6 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     state = {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
     if arguments.get("bias") is False:
         shapes = tensor_shapes(config, state, str(path))
-        zero = torch.zeros(())  # takes no memory before the sizes are known to be right
+        zero = torch.zeros(())  # expanded, so no memory is allocated before the sizes are checked
         state = {name: zero.expand(shape) for name, shape in shapes.items() if name.endswith(".bias")} | state
     return config, checked(config, state, str(path))

@@ -1,4 +1,4 @@
-"""OpenAI's GPT-1: params_*.npy, one row of numbers that params_shapes.json cuts, matrices (1, in, out)."""
+"""OpenAI's GPT-1: params_*.npy, one flat array split by params_shapes.json; matrices are (1, in, out)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, checked, transposed
 from gptkit.system.reading import read_json, require_regular
 
-LAYER = (  # the order of finetune-transformer-lm's params files, after positions and tokens
+LAYER = (  # in the order of finetune-transformer-lm's params files, after position and token embeddings
     "attn.c_attn.weight",
     "attn.c_attn.bias",
     "attn.c_proj.weight",
@@ -28,7 +28,7 @@ LAYER = (  # the order of finetune-transformer-lm's params files, after position
     "ln_2.weight",
     "ln_2.bias",
 )
-HEAD_DIM = 64  # the params files do not say how many heads there are
+HEAD_DIM = 64  # the params files do not contain the number of heads
 
 
 def matches(path: Path) -> bool:
@@ -50,13 +50,13 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
         raise InputError(f"params files cannot be read: {error}", where=str(directory), fix="copy them again") from None
     sizes = [math.prod(shape) for shape in shapes]
     if sum(sizes) != flat.numel():
-        message = f"params files hold {flat.numel():,} numbers, params_shapes.json wants {sum(sizes):,}"
+        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(sizes):,}"
         raise InputError(message, where=str(directory), fix="copy all params_*.npy")
     tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
     (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
     if n_embd % HEAD_DIM:
         where = str(directory / "params_shapes.json")
-        raise InputError(f"width {n_embd} is no multiple of {HEAD_DIM}", where=where, fix="it is not GPT-1's")
+        raise InputError(f"width {n_embd} is not a multiple of {HEAD_DIM}", where=where, fix="use GPT-1's own files")
     config = GPTConfig(
         vocab_size=vocab_size,
         n_positions=n_positions,
@@ -78,6 +78,7 @@ def _shapes(path: Path) -> list[list[int]]:
     )
     layers, rest = divmod(len(shapes) - 2, len(LAYER)) if listed else (0, 0)
     if layers < 1 or rest or not len(shapes[0]) == len(shapes[1]) == 2:
-        fix = "give OpenAI's model/ directory of finetune-transformer-lm"
-        raise InputError("not the shapes of positions, tokens and 12 tensors a layer", where=str(path), fix=fix)
+        fix = "pass OpenAI's model/ directory of finetune-transformer-lm"
+        message = "not the shapes of position embeddings, token embeddings and 12 tensors per layer"
+        raise InputError(message, where=str(path), fix=fix)
     return list(shapes)

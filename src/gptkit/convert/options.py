@@ -11,20 +11,19 @@ from gptkit.options import OutputOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(OutputOptions):
-    """Import a model's weights from another format, or export them."""
+    """Convert a model's weights from or to another format."""
 
     source: str = option(
         None,
-        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's numpy GPT-1 params.",
+        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's GPT-1 as params_*.npy.",
         argument=True,
         metavar="SRC",
     )
-    destination: Path = option(
-        None, "The directory to write; it must be empty or not exist yet.", argument=True, metavar="DST"
-    )
+    destination: Path = option(None, "Directory to create; it may exist if it is empty.", argument=True, metavar="DST")
     to: ExportName = option("gptkit", EXPORTS_HELP)
     tokenizer: str | None = option(
         None,
         "Tokenizer to save with the weights: a directory or hf:NAME [default: the source's own].",
         short="-t",
+        metavar="DIR|hf:NAME",
     )

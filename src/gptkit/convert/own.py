@@ -1,4 +1,4 @@
-"""gptkit's own model directories, and how convert alone reads weights: also from pytorch_model.bin, running no code."""
+"""gptkit's own model directories; convert also reads weights from pytorch_model.bin, without running its code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[GPTConfig, State]:
-    """Return the model in a directory of config.json and weights: ours, or transformers' gpt2 or openai-gpt."""
+    """Return the config and weights in a directory of ours, or of transformers' gpt2 or openai-gpt."""
     return read_directory(path, saved_head(path), read_weights)
 
 
@@ -39,7 +39,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, _: Console
 
 
 def read_weights(directory: Path) -> State:
-    """Return all tensors of a directory's safetensors, else of pytorch_model.bin or its shards. No code is run."""
+    """Return all tensors in a directory's safetensors, else in pytorch_model.bin or its shards. Runs no code."""
     if files_named(directory, SAFETENSORS) or row_parts(directory):
         return read_safetensors(directory)
     pickled = files_named(directory, PYTORCH_BIN)
@@ -47,26 +47,26 @@ def read_weights(directory: Path) -> State:
         message = f"no {PYTORCH_BIN}.index.json, which lists the shards"
         raise InputError(message, where=str(directory), fix="copy the whole directory")
     if not pickled:
-        return read_safetensors(directory)  # says what is there instead
+        return read_safetensors(directory)  # raises an error that says what is there instead
     state: State = {}
     for file in pickled:
         try:
             state |= plain_tensors(weights_only(file))
-        except Exception:  # pickle, zip and torch raise a dozen kinds for what is damaged or holds more than weights
-            message = "not a file that loads as weights only"
+        except Exception:  # pickle, zip and torch raise a dozen types for a file that is damaged or not just weights
+            message = "not a file that loads with weights_only"
             raise InputError(message, where=str(file), fix="copy the file again, or save it as safetensors") from None
     return state
 
 
 def weights_only(path: Path) -> Any:
-    """Return what a pickle holds, without running code; only today's format, a zip, can be mapped."""
+    """Return what a pickle holds, without running code; memory-mapped if it has the zip format of current torch."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def plain_tensors(state: Mapping[str, Any]) -> State:
-    """Return a state dict; TypeError unless it is names and dense tensors that hold numbers."""
+    """Return a state dict; TypeError for anything but strings and dense CPU tensors."""
     for name, tensor in state.items():
         is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not (isinstance(name, str) and is_plain):
-            raise TypeError(f"{name!r} is no tensor")
+            raise TypeError(f"{name!r} is not a plain tensor")
     return dict(state)

@@ -1,4 +1,4 @@
-"""`gptkit env`: the environment's details, for reports of bugs and of speed."""
+"""`gptkit env`: environment details for bug and performance reports."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from gptkit.system.cache import cache_directory
 from gptkit.system.limits import usable_processors
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "safetensors", "evaluate", "numpy")
-LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # of instructions
+# Environment variables that restrict the instruction set.
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions(OutputOptions):
-    """Show versions, processor, GPUs, compiler and folders."""
+    """Show versions, processor, GPUs, compilers and folders."""
 
 
 def run(options: EnvOptions, console: Console) -> dict[str, Any]:
-    """Print a table of versions, processor, GPUs, compiler and folders."""
+    """Print a table of versions, processor, GPUs, compilers and folders."""
     import torch
 
     from gptkit.decoding.engines import native_decoder

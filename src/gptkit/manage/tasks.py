@@ -1,4 +1,4 @@
-"""`gptkit tasks`: list the tasks that finetune knows."""
+"""`gptkit tasks`: list the tasks of finetune and the protocols of eval."""
 
 from __future__ import annotations
 
@@ -14,35 +14,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksOptions(OutputOptions):
-    """List the tasks to fine-tune on: format, metric, sizes, source of the data; and the protocols of eval."""
+    """List the fine-tuning tasks with their format, metric, sizes and data source, and the protocols of eval."""
 
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:
-    """Print what every task is, with GPT-1's figure in percent, and where its data come from."""
+    """Print a table of the tasks with GPT-1's score in percent, their data sources, and the protocols of eval."""
     from gptkit.tasks.table import EVALUATIONS, TASKS
 
-    tasks = list(TASKS.values())
-    columns = ("task", "format", "metric", "train", "dev", "test", "GPT-1")
+    tasks = [_facts(task) for task in TASKS.values()]
     rows = []
     for task in tasks:
-        found = _sizes(task)
-        sizes = [f"{found[split]:,}" if split in found else None for split in ("train", "dev", "test")]
-        figure = f"{100 * task.published.value:.1f}" if task.published else None
-        rows.append((task.name, task.format, task.metrics[0], *sizes, figure))
-    console.table("", columns, rows)
-    console.table("", ("task", "data"), [(task.name, task.data) for task in tasks])
+        sizes = [f"{task['sizes'][split]:,}" if split in task["sizes"] else None for split in ("train", "dev", "test")]
+        score = task["published"] and f"{task['published']['value']:.1f}"
+        rows.append((task["name"], task["format"], task["metrics"][0], *sizes, score))
+    console.table("", ("task", "format", "metric", "train", "dev", "test", "GPT-1"), rows)
+    console.table("", ("task", "data"), [(task["name"], task["data"]) for task in tasks])
     protocols = [(name, ", ".join(protocol.name for protocol in row.protocols)) for name, row in EVALUATIONS.items()]
     console.table("", ("for eval", "protocols"), protocols)
-    return {"tasks": [_facts(task) for task in tasks]}
-
-
-def _sizes(task: Task) -> dict[str, int]:
-    """Return the examples of each split: as published, or as this Python's documentation makes them."""
-    return {split: len(task.make(split)) for split in task.splits} if task.make else dict(task.sizes)
+    return {"tasks": tasks}
 
 
 def _facts(task: Task) -> dict[str, Any]:
-    """Return what --json prints of a task; GPT-1's figures are in percent."""
+    """Return what --json prints of a task; sizes are as published, or counted where the examples are generated."""
     published, hub = task.published, task.hub
     return {
         "name": task.name,
@@ -51,7 +44,7 @@ def _facts(task: Task) -> dict[str, Any]:
         "target": task.target,
         "metrics": list(task.metrics),
         "splits": list(task.splits),
-        "sizes": _sizes(task),
+        "sizes": {split: len(task.make(split)) for split in task.splits} if task.make else dict(task.sizes),
         "published": published
         and {
             "metric": published.measure,

@@ -1,4 +1,4 @@
-"""`gptkit tokenizer`: train one and save it, or compare two."""
+"""`gptkit tokenizer`: train a tokenizer, or compare two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.options import OutputOptions, option
-from gptkit.system.files import translate_os_errors
+from gptkit.system.files import require_free, translate_os_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,46 +29,45 @@ class TokenizerTrainOptions(OutputOptions):
     """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
-        (), "Text to train on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
+        (), "Text to train on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
     validation: str = option(
-        "0.1", "What pretrain will hold out: the tokenizer is not trained on it.", metavar="FILE|FRACTION"
+        "0.1", "What pretrain holds out for validation; the tokenizer is trained without it.", metavar="FILE|FRACTION"
     )
     tokenizer: str = option(
-        "bpe:4096", "char, or bpe:N for a byte-level BPE of N entries.", short="-t", metavar="char|bpe:N"
+        "bpe:4096", "char, or bpe:N for a byte-level BPE with N entries.", short="-t", metavar="char|bpe:N"
     )
-    out: Path = option(Path("tokenizer"), "Directory to write; it must not exist or be empty.", short="-o")
+    out: Path = option(Path("tokenizer"), "Directory to create; it may exist if it is empty.", short="-o")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerCompareOptions(OutputOptions):
-    """Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed."""
+    """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
 
     first: str = option(
-        None, "A directory, hf:NAME, or char or bpe:N, which are trained on the text.", argument=True, metavar="A"
+        None, "A tokenizer directory or hf:NAME; char or bpe:N trains one on the text.", argument=True, metavar="A"
     )
-    second: str = option(None, "The other one.", argument=True, metavar="B")
+    second: str = option(None, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
-        (), "Text to compare on, as for pretrain. None = the embedded corpus.", argument=True, metavar="DATA"
+        (), "Text to compare on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
-    megabytes: float = option(10.0, "Compare on this much of the text at most.", minimum=0.001)
+    megabytes: float = option(10.0, "Use at most this much of the text, in MB.", minimum=0.001)
 
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
-    """Train a tokenizer on the training text and save it; return what `--json` prints."""
+    """Train a tokenizer on the training text, save it, and return what --json prints."""
     from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.text.tokenizers.loading import fingerprint
 
     if not needs_training(options.tokenizer):
-        raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix="write char or bpe:N")
-    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
-        where = f"--out {options.out}"
-        raise UsageError("there is something already", where=where, fix="name a new directory")
-    corpus = _opened(options.data, options.validation, console)
+        message = f"{options.tokenizer!r} cannot be trained"
+        raise UsageError(message, where="--tokenizer", fix="write char or bpe:N")
+    require_free(options.out, f"--out {options.out}")
+    corpus = _open_corpus(options.data, options.validation, console)
     start = time.perf_counter()
-    tokenizer = _trained(options.tokenizer, corpus, console)
+    tokenizer = _train(options.tokenizer, corpus, console)
     seconds = time.perf_counter() - start
-    with translate_os_errors("saving the tokenizer", fix="name another --out"):
+    with translate_os_errors("saving the tokenizer", fix="choose another --out"):
         tokenizer.save_pretrained(options.out)
     facts = {
         "tokenizer": options.tokenizer,
@@ -83,14 +82,14 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
-    """Measure two tokenizers on the same text; return what `--json` prints."""
+    """Compare two tokenizers on the same text and return what --json prints."""
     from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.text.tokenizers.loading import load_tokenizer
 
     specs = (options.first, options.second)
-    there = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
-    corpus = _opened(options.data, "0.1", console)
-    left, right = (there[spec] if spec in there else _trained(spec, corpus, console) for spec in specs)
+    saved = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
+    corpus = _open_corpus(options.data, "0.1", console)
+    left, right = (saved[spec] if spec in saved else _train(spec, corpus, console) for spec in specs)
     found = compare(left, right, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
     first, second, difference = found["first"], found["second"], found["difference"]
     figures = {
@@ -103,18 +102,18 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     rows = [(name, format(first[key], form), format(second[key], form)) for name, (key, form) in figures.items()]
     text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} words"
     console.table(f"on {text}", ("", *specs), rows)
-    console.result(f"entries that both have: {found['shared_entries']:,}")
+    console.result(f"shared entries: {found['shared_entries']:,}")
     if difference is None:
-        console.result("ids: all equal")
+        console.result("ids: identical")
     else:
-        console.result(f"ids: differ first at token {difference['token']:,}, in {difference['source']}")
+        console.result(f"ids: first differ at token {difference['token']:,}, in {difference['source']}")
         console.result(f"  {options.first}: {difference['first_text']!r}")
         console.result(f"  {options.second}: {difference['second_text']!r}")
     fewest = options.first if first["tokens"] <= second["tokens"] else options.second
     return {"tokenizers": list(specs), "fewest_tokens": fewest, **found}
 
 
-def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
+def _open_corpus(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
     from gptkit.text.corpora import open_corpus
 
     corpus = open_corpus(data, validation)
@@ -123,7 +122,7 @@ def _opened(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
     return corpus
 
 
-def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
+def _train(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
     from gptkit.text.tokenizers.kinds import train_tokenizer, training_note
 
     tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train.pieces()))
@@ -133,22 +132,22 @@ def _trained(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizer
 
 
 def take(pieces: Iterable[Piece], size: int) -> list[Piece]:
-    """Return the first pieces that together have at least `size` UTF-8 bytes, or all."""
-    taken, have = [], 0
+    """Return the first pieces that add up to at least `size` UTF-8 bytes, or all of them."""
+    taken, total = [], 0
     for piece in pieces:
         taken.append(piece)
-        have += len(piece.text.encode())
-        if have >= size:
+        total += len(piece.text.encode())
+        if total >= size:
             break
     return taken
 
 
 def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> dict[str, Any]:
-    """Encode `pieces` with both tokenizers and compare what comes out.
+    """Encode `pieces` with both tokenizers and compare the results.
 
-    Words are what white space separates; entries are shared that decode to the same text, outer spaces aside. Speed
-    counts UTF-8 bytes and leaves set-up out. The difference is the first token, of all from 0, where the ids part, and
-    the text around it as each tokenizer decodes it.
+    Words are separated by white space. Entries are shared if they decode to the same text, up to outer spaces. Speed is
+    in UTF-8 bytes, without set-up. The difference is the index, from 0, of the first token whose ids differ, and the
+    text around it as each tokenizer decodes it.
     """
     size = sum(len(piece.text.encode()) for piece in pieces)
     words = sum(len(piece.text.split()) for piece in pieces)
@@ -186,7 +185,7 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
 
 class _Encoded(NamedTuple):
     ids: NDArray[Any]  # (tokens,)
-    documents: NDArray[np.int64]  # (tokens,) the document of each
+    documents: NDArray[np.int64]  # (tokens,) the index of each token's document
     seconds: float
 
 
@@ -195,7 +194,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> _Enc
 
     from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
 
-    encode_pieces(tokenizer, [""])  # sets the fast path up
+    encode_pieces(tokenizer, [""])  # set up the fast path
     start = time.perf_counter()
     found = list(encode_documents(tokenizer, pieces))
     seconds = time.perf_counter() - start
@@ -213,7 +212,7 @@ def _first_difference(first: _Encoded, second: _Encoded) -> int | None:
 
 
 def _entry_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Return the text of each entry; one that is no whole character stands for itself."""
+    """Return the text of each entry; an entry that is part of a character is returned as it is."""
     texts = set()
     for entry, id in tokenizer.get_vocab().items():
         text = str(tokenizer.decode([id]))

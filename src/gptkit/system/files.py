@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from gptkit.errors import InputError, OutOfResources
+from gptkit.errors import InputError, OutOfResources, UsageError
 from gptkit.system.run_layout import FileRecord
 
 Chunk = bytes | memoryview
@@ -153,6 +153,12 @@ def write_report(path: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     else:
         write_atomically(target, text)
+
+
+def require_free(path: Path, where: str) -> None:
+    """Raise UsageError if anything but an empty directory stands at `path`."""
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError("destination already exists", where=where, fix="name a new directory")
 
 
 @contextmanager

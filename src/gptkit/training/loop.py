@@ -58,7 +58,7 @@ def train(
     run = _Run(Trainer(job, accelerator, shards=shards), checkpoint_directory, stop or StopRequest())
     if resume_from is not None:
         run.resume(resume_from)
-    with translate_out_of_memory(f"{AGAIN}, and a smaller --micro-batch; the tokens of a step stay the same"):
+    with translate_out_of_memory(f"lower --micro-batch (the tokens per step stay the same); then {AGAIN}"):
         yield from run.finish_evaluation()
         batches = yield from run.fit()
         yield from run.compile(batches)
