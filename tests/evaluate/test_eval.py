@@ -301,7 +301,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         (["--suite", "suite.yaml"], "did you mean 'lambada'? (suite.yaml:1)"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
-        (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "needs something to judge by"),
+        (["--task", "lambada", "--data", ".", "--junit", "out.xml"], "no verdict to report"),
         (["--task", "lambada", "--data", "hf:x/y"], "not from the hub"),
         (["--task", "lambada", "--output", "a.json", "--baseline", "./a.json"], "overwrite --baseline"),
         ([*TEXT, "--output", "text.txt"], "overwrite --data"),
