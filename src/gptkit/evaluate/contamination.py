@@ -83,7 +83,7 @@ def overlap_result(
         for job in jobs:
             if job.name == task:
                 clean |= _clean_scores(job, overlap, run)
-        count, row = np.count_nonzero(overlap.fractions), find_evaluation(task)
+        count, row = int(np.count_nonzero(overlap.fractions)), find_evaluation(task)
         published = [f"{fraction:.2%}" for fraction in reversed(row.overlap)] if row and row.overlap else ["n/a"] * 2
         rows.append((task, f"{overlap.ngrams:,}", f"{overlap.fraction:.2%}", f"{count:,}", *published))
         for key, entry in clean.items():

@@ -152,13 +152,8 @@ class EvaluatedModel:
 
     def generate(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> GeneratedTexts:
         """Return the texts that the model generates from a protocol's prompts."""
-        given = self.options
-        options = replace(
-            TextModelOptions(
-                seed=given.seed, precision=given.precision, device=given.device, batch_size=given.batch_size
-            ),
-            **protocol.options,
-        )
+        shared = {name: getattr(self.options, name) for name in ("seed", "precision", "device", "batch_size")}
+        options = TextModelOptions(**shared, **protocol.options)
         model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
         with self.console.tally(len(examples), noun="texts") as tally:
             generated = generate_texts(model, examples, protocol, options, on_text=tally.add)

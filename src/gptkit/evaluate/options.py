@@ -41,10 +41,7 @@ class EvalOptions(OutputOptions):
     seed: int = option(0, "Seed for sampled texts.", minimum=0, maximum=2**31 - 1)
 
     baseline: Path | None = option(
-        None,
-        "Compare with this --output file of an earlier run.",
-        panel="Gate",
-        metavar="FILE",
+        None, "Compare with this --output file of an earlier run.", panel="Gate", metavar="FILE"
     )
     floor: float | None = option(
         None,
@@ -56,16 +53,10 @@ class EvalOptions(OutputOptions):
     summary: Path | None = option(None, "Write the verdicts as Markdown.", panel="Gate", metavar="FILE")
 
     contamination: str | None = option(
-        None,
-        "Also report which of the examples' 8-grams occur in this training corpus.",
-        panel="Analysis",
-        metavar="CORPUS",
+        None, "Also search this training corpus for the examples' 8-grams.", panel="Analysis", metavar="CORPUS"
     )
     all_checkpoints: Path | None = option(
-        None,
-        "Evaluate every checkpoint of a run, and plot the scores as in GPT-1's figure 2.",
-        panel="Analysis",
-        metavar="RUN",
+        None, "Evaluate every checkpoint of a run, and plot GPT-1's figure 2.", panel="Analysis", metavar="RUN"
     )
 
     batch_size: int | None = option(None, "Maximum sequences per batch [default: by length].", panel="Speed", minimum=1)

@@ -27,6 +27,7 @@ from gptkit.system import files
 _NAMED = 3  # rows that the headline names
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 STEP_SUMMARY, IN_ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
+FIGURES = ("baseline", "value", "difference", "p_value", "floor", "minimum_detectable")  # properties of a JUnit case
 HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "could find", "verdict")
 
 
@@ -120,25 +121,24 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     measure, floor = pair.measure, pair.floor
     digits = _digits(measure, found.difference)
     before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
-    change, could_find = f"{found.difference:+.{digits}f}", _found(found.minimum_detectable)
-    figures = f"{change}; p {found.p_value:.2g}, floor {floor:.3g}, {_power(found)}"
+    change, p_value, least = f"{found.difference:+.{digits}f}", f"{found.p_value:.2g}", f"{floor:.3g}"
+    if found.minimum_detectable is not None:
+        could_find = f"{found.minimum_detectable:.2g}"
+        power = f"could have found {could_find}"
+    else:
+        could_find = "none"
+        power = "smaller ones need more items" if found.verdict == "fail" else "too few items to find any reliably"
     drop = -found.difference if measure.higher_is_better else found.difference
+    figures = asdict(found) | {"floor": floor}
     task, name = key.rsplit(".", 1)
     return Row(
         task,
         name,
         found.verdict,
-        f"{key} {before} -> {after} ({figures})",
+        f"{key} {before} -> {after} ({change}; p {p_value}, floor {least}, {power})",
         drop / floor if floor > 0 else math.inf,
-        (key, before, after, change, f"{found.p_value:.2g}", f"{floor:.3g}", could_find, found.verdict),
-        {
-            "baseline": repr(found.baseline),
-            "value": repr(found.value),
-            "difference": repr(found.difference),
-            "p_value": repr(found.p_value),
-            "floor": repr(floor),
-            "minimum_detectable": "none" if found.minimum_detectable is None else repr(found.minimum_detectable),
-        },
+        (key, before, after, change, p_value, least, could_find, found.verdict),
+        {name: "none" if figures[name] is None else repr(figures[name]) for name in FIGURES},
     )
 
 
@@ -159,17 +159,6 @@ def _digits(measure: Measure, difference: float) -> int:
     if difference == 0:
         return least
     return min(6, max(least, 1 - math.floor(math.log10(abs(difference)))))
-
-
-def _power(comparison: Comparison) -> str:
-    """Describe the smallest difference that the gate finds four times in five."""
-    if comparison.minimum_detectable is not None:
-        return f"could have found {_found(comparison.minimum_detectable)}"
-    return "smaller ones need more items" if comparison.verdict == "fail" else "too few items to find any reliably"
-
-
-def _found(minimum: float | None) -> str:
-    return "none" if minimum is None else f"{minimum:.2g}"
 
 
 def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Console) -> None:
