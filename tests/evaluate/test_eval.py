@@ -297,7 +297,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         (["--task", "lambda"], "did you mean 'lambada'?"),
         (["--task", "lambada"], "lambada_test.jsonl"),
         (["--task", "lambada", "--data", "nowhere"], "no such"),
-        (["--task", "rte", "--data", "."], "fine-tuned on no task"),
+        (["--task", "rte", "--data", "."], "rte has no zero-shot protocol"),
         (["--suite", "suite.yaml"], "did you mean 'lambada'? (suite.yaml:1)"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),

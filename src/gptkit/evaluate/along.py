@@ -95,7 +95,7 @@ def _report(
         for protocol in job.protocols:
             key = f"{job.name}/{protocol.name}"
             measure = MEASURES[protocol.measures[0]]
-            values = [each.results[key].metrics[measure.name]["value"] for each in runs.values()]
+            values = [results.results[key].metrics[measure.name]["value"] for results in runs.values()]
             columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
@@ -107,7 +107,7 @@ def _report(
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": str(run / "model"),
-        "checkpoints": [{"step": step, **each.as_json()} for step, each in runs.items()],
+        "checkpoints": [{"step": step, **results.as_json()} for step, results in runs.items()],
     }
     if curves:
         with files.translate_os_errors("plotting the scores", fix="make the run directory writable"):

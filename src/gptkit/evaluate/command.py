@@ -89,7 +89,7 @@ def _check(options: EvalOptions) -> None:
             if other != name and place == places[name] and not is_stream:
                 raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="name another file")
         if path.is_dir() or not path.absolute().parent.is_dir():
-            problem = f"{path} cannot be written: {'a folder' if path.is_dir() else 'no such folder'}"
+            problem = f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}"
             raise UsageError(problem, where=f"--{name}", fix="name a file in a folder that exists")
 
 
@@ -104,7 +104,7 @@ def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
         for name, bound in (("floor", job.floor), ("minimum", job.minimum)):
             if bound is not None and bound > 1 and MEASURES[first].unit == "percent":
                 fix = f"write {bound / 100:g} for {bound:g}%"
-                raise UsageError(f"a {name} of {bound:g}, but {first} goes from 0 to 1", where=job.name, fix=fix)
+                raise UsageError(f"a {name} of {bound:g}, but {first} ranges from 0 to 1", where=job.name, fix=fix)
 
 
 def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
@@ -112,19 +112,20 @@ def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
 
 
 def _newest(wanted: Sequence[TaskSpec], console: Console) -> str:
-    """Return the newest finished run whose model can answer all of the tasks."""
+    """Return the newest finished run whose model can answer all tasks."""
 
-    def can_do(result: dict[str, Any]) -> bool:
-        return result.get("command") in ("pretrain", "finetune") and all(_suits(result, spec.task) for spec in wanted)
+    def suits(result: dict[str, Any]) -> bool:
+        is_training = result.get("command") in ("pretrain", "finetune")
+        return is_training and all(_can_answer(result, spec.task) for spec in wanted)
 
     try:
-        return newest_model(console, can_do, ", ".join(spec.task for spec in wanted) or "an evaluation")
+        return newest_model(console, suits, ", ".join(spec.task for spec in wanted) or "an evaluation")
     except UsageError:
         refuse_unknown(wanted, None)  # an unknown name has another cure
         raise
 
 
-def _suits(result: dict[str, Any], name: str) -> bool:
+def _can_answer(result: dict[str, Any], name: str) -> bool:
     """Return whether a finished run's model can answer a task, zero-shot or by its head."""
     if find_evaluation(name) is not None or result.get("task") == name:
         return True

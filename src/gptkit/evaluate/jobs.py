@@ -30,7 +30,7 @@ from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
-from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
+from gptkit.tasks.heads import HeadProtocol, head_protocol, own_task, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
@@ -110,7 +110,7 @@ def _beside(entry: Entry, word: str) -> str:
     try:
         return str(entry.path.resolve().parent / Path(word).expanduser())
     except RuntimeError:
-        raise UsageError(f"no home directory for {word[:60]!r}", where=entry.where, fix="write the path out") from None
+        raise UsageError(f"no home directory for {word[:60]!r}", where=entry.where, fix="write the full path") from None
 
 
 def _limit(entry: Entry) -> int:
@@ -141,8 +141,8 @@ def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
     for spec in wanted:
         if spec.task != own and not is_known(spec.task):
             near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
-            fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
-            raise UsageError(f"no evaluation is called {spec.task[:60]!r}", where=spec.where, fix=fix)
+            fix = f"did you mean {near!r}?" if near else "gptkit tasks lists the names"
+            raise UsageError(f"unknown task {spec.task[:60]!r}", where=spec.where, fix=fix)
 
 
 def prepare_jobs(
@@ -154,7 +154,8 @@ def prepare_jobs(
     neither the model's head nor a zero-shot protocol answers.
     """
     if not wanted:
-        wanted = [TaskSpec(model.own_task.name if model.is_fine_tuned else DEFAULT, options.data)]
+        name = own_task(model.directory, model.config).name if model.is_fine_tuned else DEFAULT
+        wanted = [TaskSpec(name, options.data)]
     refuse_unknown(wanted, model.config.task)
     return [_prepare(spec, model, options, say) for spec in wanted]
 
@@ -162,9 +163,9 @@ def prepare_jobs(
 def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
     task, evaluation = None, find_evaluation(spec.task)
     if model.is_fine_tuned and spec.task == model.config.task:
-        task = model.own_task
+        task = own_task(model.directory, model.config)
         if task.is_own:
-            say(f"{spec.task}: as {model.directory / TASK_FILE} describes it")
+            say(f"{spec.task}: described by {model.directory / TASK_FILE}")
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
     if task is not None and model.has_head_for(task):
@@ -180,12 +181,14 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
         examples, protocols = evaluation.load(spec.data), evaluation.protocols
     else:
-        trained_on = model.config.task or "no task"
-        problem = f"this model was fine-tuned on {trained_on}, not {spec.task}"
+        trained_on = model.config.task
+        problem = f"the model was fine-tuned on {trained_on}, not {spec.task}"
+        if trained_on is None:
+            problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
         fix = f"fine-tune one: gptkit finetune --task {spec.task}"
         if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave --task out to score it on {trained_on}, its own"
+            fix = f"leave --task out to evaluate it on its own task, {trained_on}"
         raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
@@ -267,5 +270,5 @@ def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]
     folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
     if folder is None or not Path(folder).is_dir():
         return None
-    say(f"{task.name}: data of {folder}, where the model's run found it")
+    say(f"{task.name}: data from {folder}, as recorded by the model's run")
     return folder

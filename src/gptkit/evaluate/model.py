@@ -31,7 +31,6 @@ from gptkit.tasks.heads import (
     items_of_logits,
     logits_of,
     marker_ids,
-    own_task,
 )
 from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
@@ -89,11 +88,6 @@ class EvaluatedModel:
     @property
     def is_fine_tuned(self) -> bool:
         return self.config.format is not None
-
-    @functools.cached_property
-    def own_task(self) -> Task:
-        """The task that the model was fine-tuned on; raises as heads.own_task does."""
-        return own_task(self.directory, self.config)
 
     def has_head_for(self, task: Task) -> bool:
         """Return whether the model was fine-tuned on this task, or on a related one with the same outputs.

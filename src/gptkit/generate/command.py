@@ -55,7 +55,7 @@ def _contradictions(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]
     if options.beams > 1:
         search = "--beams searches for the most likely text"
         yield bool(options.stream), "--beams, --stream", f"{search}, which is known only at the end"
-        yield options.compile == "on", "--beams, --compile", f"{search} by the library's own decoder, uncompiled"
+        yield options.compile == "on", "--beams, --compile", f"{search}, which is never compiled"
 
 
 def _read_prompt(prompt: str | None, console: Console) -> str | None:
@@ -71,7 +71,7 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     except UnicodeError:
         raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
     if not prompt:
-        fix = "give some text, or leave the argument out for unconditional text"
+        fix = "give some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
     return prompt
 

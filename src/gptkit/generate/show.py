@@ -59,7 +59,7 @@ def print_summary(generation: Generation, model: TextModel, console: Console) ->
     warn_of_slides(generation, model, console)  # only now, not to break up streamed text
     if empty := sum(not sample["token_ids"] for sample in facts):
         console.say(f"{empty} of {len(facts)} samples are empty: the model's first token ended the text")
-    compiled = f"; compiling took {model.compile_seconds:.1f} s, once" if model.compile_seconds else ""
+    compiled = f"; one-time compilation took {model.compile_seconds:.1f} s" if model.compile_seconds else ""
     speed = generation.speed["tokens_per_second"]
     console.say(f"{generation.num_tokens} tokens, {speed:.1f} tokens/s{compiled}")
 

@@ -1,7 +1,4 @@
-"""The gate's verdict on a run, against a baseline and minimums, and its reports.
-
-They are JSON, the screen, JUnit XML, Markdown and GitHub Actions' annotations.
-"""
+"""The gate's verdict on a run, and its reports: JSON, screen, JUnit XML, Markdown, GitHub Actions annotations."""
 
 from __future__ import annotations
 
