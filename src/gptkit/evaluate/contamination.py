@@ -141,7 +141,7 @@ def overlap(corpus: Iterable[Piece], sets: Mapping[str, Sequence[Sequence[str]]]
     """Return the overlap of each set in one pass over the corpus; a set lists the texts of each of its items."""
     wanted = {name: _Wanted(items) for name, items in sets.items()}
     known = np.unique(np.concatenate([np.empty(0, np.uint64), *(own.ngrams for own in wanted.values())]))
-    seen = _search(known, ngram_hashes(_marked(corpus)))
+    seen = _search(known, ngram_hashes(corpus))
     return {name: own.overlap(seen[np.searchsorted(known, own.ngrams)]) for name, own in wanted.items()}
 
 
@@ -152,7 +152,8 @@ class _Wanted:
         numbers: dict[str, int] = {}
         self._items = [[numbers.setdefault(text, len(numbers)) for text in dict.fromkeys(texts)] for texts in items]
         self._texts = len(numbers)
-        words = np.concatenate([np.empty(0, np.uint64), *word_hashes((True, text) for text in numbers)])
+        documents = (Piece(text, number, "") for text, number in numbers.items())
+        words = np.concatenate([*word_hashes(documents)])
         owners = np.cumsum(words == BOUNDARY) - 1  # (word,)
         first = np.arange(max(0, len(words) - LENGTH + 1))
         whole = (owners[first] == owners[first + LENGTH - 1]) & (words[first] != BOUNDARY)
@@ -185,34 +186,28 @@ def _search(known: Hashes, corpus: Iterable[Hashes]) -> NDArray[np.bool_]:
     return seen
 
 
-def _marked(corpus: Iterable[Piece]) -> Iterator[tuple[bool, str]]:
-    """Yield (begins a document, text) of each piece."""
-    current = None
-    for piece in corpus:
-        place = (piece.source, piece.document)
-        yield place != current, piece.text
-        current = place
+def ngram_hashes(pieces: Iterable[Piece]) -> Iterator[Hashes]:
+    """Yield the hashes of all 8-grams of a text, chunk by chunk.
 
-
-def ngram_hashes(texts: Iterable[tuple[bool, str]]) -> Iterator[Hashes]:
-    """Yield the hashes of all 8-grams of (begins a document, text).
-
-    Texts of one document are joined, even inside a word. An 8-gram that spans documents contains BOUNDARY, so its hash
+    Pieces of one document are joined, even inside a word. An 8-gram that spans documents contains BOUNDARY, so its hash
     is that of no real 8-gram.
     """
     last = np.empty(0, np.uint64)
-    for words in word_hashes(texts):
+    for words in word_hashes(pieces):
         together = np.concatenate([last, words])
         yield ngrams_of(together)
         last = together[max(0, len(together) - LENGTH + 1) :]
 
 
-def word_hashes(texts: Iterable[tuple[bool, str]]) -> Iterator[Hashes]:
-    """Yield the hashes (word,) of all words in chunks, with BOUNDARY before each document."""
+def word_hashes(pieces: Iterable[Piece]) -> Iterator[Hashes]:
+    """Yield the hashes (word,) of all words, chunk by chunk, with BOUNDARY before each document."""
     waiting: list[bytes] = []
-    size = 0
-    for begins, text in texts:
-        plain = _SEPARATOR + _plain(text) if begins else _plain(text)
+    size, document = 0, None
+    for piece in pieces:
+        plain = _plain(piece.text)
+        if (piece.source, piece.document) != document:
+            document = (piece.source, piece.document)
+            plain = _SEPARATOR + plain
         waiting.append(plain)
         size += len(plain)
         if size >= CHUNK_BYTES:
