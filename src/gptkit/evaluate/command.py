@@ -9,7 +9,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import GateFailed, GptkitError, UsageError
-from gptkit.evaluate.along import evaluate_along
+from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
 from gptkit.evaluate.gate.verdicts import compare, show_outcome
@@ -51,7 +51,7 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
         options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
-        return evaluate_along(options.all_checkpoints, wanted, options, accelerator, console)
+        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, accelerator, console)
     baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused early
     asked = options.model or _newest(wanted, console)
     name = on_main_process(accelerator, lambda: readable_model(asked, console))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -178,9 +178,9 @@ def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> 
         if _field(entry, "higher_is_better", bool, f"{place}.{name}") != measure.higher_is_better:
             message = f"higher_is_better must be {str(measure.higher_is_better).lower()} for {name}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
-        said, found = entry.get("value"), value_of(measure, items.columns)
-        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isclose(said, found, rel_tol=1e-6):
-            message = f"the value {said!r:.40} does not match its items, which give {found:.6g}"
+        value, found = entry.get("value"), value_of(measure, items.columns)
+        if not (_is_number(value) and math.isclose(value, found, rel_tol=1e-6)):
+            message = f"the value {value!r:.40} does not match its items, which give {found:.6g}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
 
 
@@ -204,13 +204,16 @@ def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column
         raise InputError(f"{len(values)} values for {n} items", where=where, fix=_FIX)
     low, high = RANGES.get(name, (-LARGEST, LARGEST))
     for index, value in enumerate(values):
-        # NaN fails the comparison; Python takes a boolean for an int.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if not (_is_number(value) and low <= value <= high):  # NaN fails the comparison
             message = f"item {index}: {json.dumps(value)[:40]} is not a number from {low:g} to {high:g}"
             raise InputError(message, where=where, fix=_FIX)
         if name == "correct" and value not in (0, 1):
             raise InputError(f"item {index}: {value} is not 0 or 1", where=where, fix=_FIX)
     return np.array(values, np.float64)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _field(entry: Mapping[str, Any], key: str, kind: type[_Kind], place: str, default: Any = _MISSING) -> Any:

@@ -41,7 +41,7 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
     with signals.default_interrupts() if attended else contextlib.nullcontext():
         for line in _typed_lines(console) if attended else _piped_lines():
             try:
-                dialogue.take(line)
+                dialogue.handle(line)
             except KeyboardInterrupt:
                 if not attended:
                     raise
@@ -87,13 +87,13 @@ class Dialogue:
 
     def __init__(self, model: TextModel, options: GenerateOptions, console: Console) -> None:
         self.options = options
-        self.said: list[str] = []
+        self.transcript: list[str] = []
         self._model = model
         self._console = console
         self._replies = 0
         self._saved: set[Path] = set()
 
-    def take(self, line: str) -> None:
+    def handle(self, line: str) -> None:
         """Reply to a prompt or run a !command; UsageError or InputError if that is impossible."""
         if not line.startswith("!"):
             if line:
@@ -122,7 +122,7 @@ class Dialogue:
             print_summary(generation, self._model, self._console)
         finally:
             texts = [draft.continuation.text for draft in generation.drafts]
-            self.said += [f"{MARK}{text}", *texts]
+            self.transcript += [f"{MARK}{text}", *texts]
 
     def _seed(self, rest: str) -> None:
         if rest:
@@ -156,7 +156,7 @@ class Dialogue:
         check_settings(options)
         check_vocabulary(options, self._model.vocab_size)
         self.options = options
-        self.said.append(f"{MARK}!set {name} {text}")
+        self.transcript.append(f"{MARK}!set {name} {text}")
         if name in ("seed", "num_samples"):
             self._replies = 0
 
@@ -167,7 +167,7 @@ class Dialogue:
         if path.exists() and path not in self._saved:
             raise InputError("the file already exists", where=str(path), fix="name another one")
         try:
-            path.write_text("".join(f"{text}\n" for text in self.said), encoding="utf-8")
+            path.write_text("".join(f"{text}\n" for text in self.transcript), encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise InputError(reason, where=str(path), fix="name another file") from None

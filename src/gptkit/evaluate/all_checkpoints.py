@@ -60,7 +60,7 @@ class Yardstick(NamedTuple):
         return (score - self.chance) / (self.best - self.chance)
 
 
-def evaluate_along(
+def evaluate_all_checkpoints(
     run: Path, wanted: Sequence[TaskSpec], options: EvalOptions, accelerator: Accelerator, console: Console
 ) -> dict[str, Any]:
     """Evaluate the weights that a run saved, in order of steps; return what `--json` prints."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.evaluate.along import Yardstick, saved_weights, yardstick
+from gptkit.evaluate.all_checkpoints import Yardstick, saved_weights, yardstick
 from gptkit.scoring.protocols import Protocol, Published
 from gptkit.system.run_layout import directory_name, record_of
 from gptkit.training.checkpoint_files import render_manifest
