@@ -54,8 +54,8 @@ def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[st
         found = overlap(pieces, {"set": items, "other": [["a b a b a b a b"]]})["set"]
     ngrams, hits, shares = naive(documents, items)
     assert (found.ngrams, found.found) == (ngrams, hits)
-    assert found.shares == pytest.approx(shares)
-    assert found.items.tolist() == [share > 0 for share in shares]
+    assert found.fractions == pytest.approx(shares)
+    assert (found.fractions > 0).tolist() == [share > 0 for share in shares]
 
 
 def words(random: np.random.Generator, count: int) -> list[str]:
@@ -73,17 +73,17 @@ def test_planted_passages_are_found_and_nothing_else() -> None:
     sets = {"all": [[" ".join(one)] for one in items], "none": [[" ".join(words(random, 30))], ["seven words"], []]}
     found = overlap(pieces, sets)
     assert (found["all"].ngrams, found["all"].found) == (200 * 33, 6)
-    assert found["all"].share == pytest.approx(6 / 6600)
-    assert np.flatnonzero(found["all"].items).tolist() == [7, 11]
-    assert found["all"].shares[7] == pytest.approx(5 / 33)
-    assert (found["none"].found, found["none"].items.sum()) == (0, 0)
-    assert overlap(pieces, {"empty": []})["empty"].share == 0
+    assert found["all"].fraction == pytest.approx(6 / 6600)
+    assert np.flatnonzero(found["all"].fractions).tolist() == [7, 11]
+    assert found["all"].fractions[7] == pytest.approx(5 / 33)
+    assert (found["none"].found, found["none"].fractions.sum()) == (0, 0)
+    assert overlap(pieces, {"empty": []})["empty"].fraction == 0
 
 
 def test_no_8_gram_goes_across_documents_or_texts() -> None:
     pieces = [Piece("a b c d", 0, "x"), Piece(" e f g h", 0, "x"), Piece("i j k l m n o", 1, "x"), Piece("p", 0, "y")]
     texts = ["a b c d e f g h", "b c d e f g h i", "i j k l m n o p"]
-    assert overlap(pieces, {"set": [[text] for text in texts]})["set"].items.tolist() == [True, False, False]
+    assert overlap(pieces, {"set": [[text] for text in texts]})["set"].fractions.tolist() == [1, 0, 0]
     assert overlap(pieces, {"set": [["a b c d", "e f g h"]]})["set"].ngrams == 0
 
 

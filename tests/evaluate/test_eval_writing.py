@@ -64,7 +64,7 @@ def test_a_long_prompt_loses_its_beginning(model: TextModel) -> None:
     written = write(model, EXAMPLES, greedy=True)
     room = POSITIONS - NEW
     assert written.truncated == 1
-    assert written.notes == [f"1 of 5 prompts are longer than the context allows: cut at the left to {room} tokens"]
+    assert written.notes == [f"1 of 5 prompts do not fit: truncated on the left to {room} tokens"]
     end = Example(((TEXTS[2] + "\n")[-room:-1],), None, "x:1", "0")
     assert write(model, [end], greedy=True).texts[0].text == written.texts[2].text
 

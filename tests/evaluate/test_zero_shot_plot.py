@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptkit.evaluate.along import draw_zero_shot
+from gptkit.evaluate.all_checkpoints import draw_zero_shot
 
 
 def test_the_same_scores_give_the_same_picture(tmp_path: Path) -> None:

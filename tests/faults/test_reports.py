@@ -17,7 +17,7 @@ from in_process import CONTROL, gptkit
 from markdown_it import MarkdownIt
 from small_runs import SmallRuns
 
-from gptkit.evaluate.along import draw_zero_shot
+from gptkit.evaluate.all_checkpoints import draw_zero_shot
 from gptkit.evaluate.gate.verdicts import Row, Verdict, annotation, junit_xml, summary_markdown
 from gptkit.report.model_card import model_card
 from gptkit.report.plots import draw_loss

@@ -116,7 +116,7 @@ def test_a_sample_that_ends_at_once_is_explained(tmp_path: Path) -> None:
         model.transformer.ln_f.bias.copy_(1000 * model.transformer.wte.weight[separator])
     model.save_pretrained(folder)
     _, _, err = generated(model=folder, prompt="hear", num_samples=2, seed=1)
-    assert "2 of 2 samples without text: the model's first token ended it" in err
+    assert "2 of 2 samples are empty: the model's first token ended the text" in err
 
 
 def test_bf16_generates(model_folder: Path) -> None:
@@ -185,12 +185,12 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["h", "--beams", "2", "--quantize", "int8"], "--beams, --quantize"),
         (["h", "--prompts", "p.txt"], "PROMPT, --prompts"),
         (["h", "--interactive"], "PROMPT, --interactive"),
-        (["h", "--output", "s.jsonl"], "--output takes"),
+        (["h", "--output", "s.jsonl"], "--output is only for"),
         (["--prompts", "nowhere.txt"], "file not found"),
-        (["--prompts", "p.txt", "--output", "p.txt"], "written as .jsonl"),
+        (["--prompts", "p.txt", "--output", "p.txt"], "must be .jsonl"),
         (["--prompts", "p.txt", "--stream"], "--prompts, --stream"),
         (["--prompts", "p.txt"], "p.txt:2"),
-        (["--recipe", "tldr"], "the template wants a prompt"),
+        (["--recipe", "tldr"], "the template needs a prompt"),
         (["h", "--model", "nowhere"], "no such model directory"),
         (["h", "--model", "empty"], "file not found"),
         (["h", "--model", "broken"], "damaged"),

@@ -1,4 +1,4 @@
-"""`gptkit eval`: a model and tasks in, scores with their protocols out; and a verdict against a baseline."""
+"""`gptkit eval`: score a model on tasks, and gate it against a baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import GateFailed, GptkitError, UsageError
-from gptkit.evaluate.along import evaluate_along
+from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
 from gptkit.evaluate.gate.verdicts import compare, show_outcome
@@ -37,21 +37,22 @@ from gptkit.training.memory import keep_freed_memory
 from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
 COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
-SHOWN_PARTS = 20  # of a breakdown on a screen; JSON has all
+WRITTEN = ("output", "junit", "summary")  # options that name a file to write
+SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
-    """Score, report, compare; return what `--json` prints, or raise GateFailed with it."""
+    """Evaluate the model; return what `--json` prints, or raise GateFailed with it when the gate fails."""
     _check(options)
     keep_freed_memory()
     accelerator = make_accelerator(options.device)
     refuse_emulated_bf16(accelerator.device.type, options.precision)
-    if options.precision == "auto":  # on every machine, as its numbers are compared with others'
+    if options.precision == "auto":  # on every machine: scores are compared between machines
         options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
-        return evaluate_along(options.all_checkpoints, wanted, options, accelerator, console)
-    baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused before all else
+        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, accelerator, console)
+    baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused early
     asked = options.model or _newest(wanted, console)
     name = on_main_process(accelerator, lambda: readable_model(asked, console))
     model = EvaluatedModel(model_directory(name), options, accelerator, console)
@@ -65,7 +66,7 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
 
 
 def _check(options: EvalOptions) -> None:
-    """Refuse what can be refused before any file is read."""
+    """Check everything that can be checked before any file is read."""
     alone = {
         "suite": ("task", "data"),
         "all_checkpoints": ("model", "baseline", "contamination", "junit", "summary"),
@@ -74,35 +75,36 @@ def _check(options: EvalOptions) -> None:
         for other in others:
             if getattr(options, name) is not None and getattr(options, other) not in (None, ()):
                 where = f"--{name.replace('_', '-')}, --{other}"
-                raise UsageError("these do not go together", where=where, fix="leave one of them out")
-    names = ("output", "junit", "summary", "baseline", "suite", "data", "contamination")
-    places = {name: Path(value).resolve() for name in names if (value := getattr(options, name)) is not None}
-    for name in ("output", "junit", "summary"):
-        for other, place in places.items():
-            is_stream = place.exists() and not place.is_file() and not place.is_dir()
-            if other != name and places.get(name) == place and not is_stream:
-                raise UsageError(f"it would overwrite --{other}", where=f"--{name}", fix="name another file")
+                raise UsageError("these cannot be combined", where=where, fix="leave one of them out")
     if options.floor is not None and options.baseline is None:
-        raise UsageError("a floor is of a drop from a baseline", where="--floor", fix="name one: --baseline FILE")
-    for name in ("output", "junit", "summary"):
+        raise UsageError("a floor needs a baseline to drop from", where="--floor", fix="name one: --baseline FILE")
+    names = (*WRITTEN, "baseline", "suite", "data", "contamination")
+    places = {name: Path(value).resolve() for name in names if (value := getattr(options, name)) is not None}
+    for name in WRITTEN:
         path: Path | None = getattr(options, name)
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            problem = f"{path} cannot be written: {'a folder' if path.is_dir() else 'no such folder'}"
+        if path is None:
+            continue
+        is_stream = path.exists() and not path.is_file() and not path.is_dir()
+        for other, place in places.items():
+            if other != name and place == places[name] and not is_stream:
+                raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="name another file")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            problem = f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}"
             raise UsageError(problem, where=f"--{name}", fix="name a file in a folder that exists")
 
 
 def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
-    """Refuse reports of nothing, and a floor or minimum that no fraction can reach: people write 2 for 2 points."""
+    """Refuse reports without a verdict, and a floor or minimum above 1 for a fraction: people write 2 for 2 points."""
     for flag, path in (("--junit", options.junit), ("--summary", options.summary)):
         if path is not None and not _is_judged(jobs, options):
             fix = "name one: --baseline FILE, or a minimum in the suite"
-            raise UsageError("a report of verdicts needs something to judge by", where=flag, fix=fix)
+            raise UsageError("no verdict to report: neither a baseline nor a minimum", where=flag, fix=fix)
     for job in jobs:
         first = job.protocols[0].measures[0]
         for name, bound in (("floor", job.floor), ("minimum", job.minimum)):
             if bound is not None and bound > 1 and MEASURES[first].unit == "percent":
                 fix = f"write {bound / 100:g} for {bound:g}%"
-                raise UsageError(f"a {name} of {bound:g}, but {first} goes from 0 to 1", where=job.name, fix=fix)
+                raise UsageError(f"a {name} of {bound:g}, but {first} ranges from 0 to 1", where=job.name, fix=fix)
 
 
 def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
@@ -110,20 +112,21 @@ def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
 
 
 def _newest(wanted: Sequence[TaskSpec], console: Console) -> str:
-    """Return the newest finished run that can do all of the tasks."""
+    """Return the newest finished run whose model can answer all tasks."""
 
-    def can_do(result: dict[str, Any]) -> bool:
-        return result.get("command") in ("pretrain", "finetune") and all(_suits(result, spec.task) for spec in wanted)
+    def suits(result: dict[str, Any]) -> bool:
+        is_training = result.get("command") in ("pretrain", "finetune")
+        return is_training and all(_can_answer(result, spec.task) for spec in wanted)
 
     try:
-        return newest_model(console, can_do, ", ".join(spec.task for spec in wanted) or "an evaluation")
+        return newest_model(console, suits, ", ".join(spec.task for spec in wanted) or "an evaluation")
     except UsageError:
-        refuse_unknown(wanted, None)  # a name that no model can do has another cure
+        refuse_unknown(wanted, None)  # an unknown name has another cure
         raise
 
 
-def _suits(result: dict[str, Any], name: str) -> bool:
-    """Return whether a finished run's model can do a task, by its head or zero-shot."""
+def _can_answer(result: dict[str, Any], name: str) -> bool:
+    """Return whether a finished run's model can answer a task, zero-shot or by its head."""
     if find_evaluation(name) is not None or result.get("task") == name:
         return True
     if not is_known(name):
@@ -142,7 +145,7 @@ def _report(
     options: EvalOptions,
     console: Console,
 ) -> dict[str, Any]:
-    """Write the scores before anything can fail, then show them below the verdict on them."""
+    """Write the scores before anything can fail, then print the verdict and the scores; return the JSON."""
     if options.output is not None:
         _write(options.output, eval_text(present), console)
     more: dict[str, Any] = {}
@@ -163,7 +166,7 @@ def _report(
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
     if outcome is not None and outcome.verdict == "fail":
-        fix = "see what changed in the model, or write a new baseline with --output if the drop is meant"
+        fix = "see what changed in the model, or write a new baseline with --output if the drop is intended"
         raise GateFailed(outcome.headline, result=result, fix=fix)
     return result
 
@@ -175,7 +178,7 @@ def _write(path: Path, text: str, console: Console) -> None:
 
 
 def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
-    """Print a table for each task, and how each of its numbers is computed."""
+    """Print a table for each task, and how each protocol computes its numbers."""
     for job in jobs:
         scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
         n, sha256 = len(job.examples.examples), job.examples.sha256

@@ -1,13 +1,13 @@
-"""What an evaluation is asked for: its tasks with their data, and how each becomes the items of its protocols.
+"""The tasks of an evaluation: read from --task or a suite, prepared with their data and protocols, and evaluated.
 
-A suite names the tasks that a gate rests on, with their data and bounds, in YAML:
+A suite is a YAML file of the tasks of a gate, with their data and bounds:
 
     tasks:
       - task: lambada              # a name, or a task's YAML file
-        data: data/lambada         # a file or folder beside this file, or hf:NAME; may be left out
+        data: data/lambada         # optional: a file or folder, relative to this file, or hf:NAME
         limit: 1000                # only the first N examples
         floor: 0.01                # the smallest drop that counts, in the unit of the task's first measure
-        minimum: 0.45              # what its first measure must reach; where lower is better, must not exceed
+        minimum: 0.45              # bound on its first measure: from below, or from above where lower is better
       - task: wikitext2
         data: data/wikitext-2
 
@@ -30,18 +30,18 @@ from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
-from gptkit.tasks.heads import HeadProtocol, head_protocol, task_metrics
+from gptkit.tasks.heads import HeadProtocol, head_protocol, own_task, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
 from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
 
-DEFAULT = "perplexity"  # of a language model, where no task is named
+DEFAULT = "perplexity"  # the task of a language model when none is named
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task that is asked for; of a suite, paths are made absolute by its folder, and `where` is its file:line."""
+    """A requested task. One of a suite has absolute paths, and its file:line as `where`."""
 
     task: str
     data: str | None
@@ -53,10 +53,10 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A task to evaluate, by the head of a model that was fine-tuned on it or zero-shot (`evaluation`).
+    """A task to evaluate: zero-shot (`evaluation`), or with the head of a model that was fine-tuned on it.
 
-    `floor` is the smallest drop that counts of the first measure of every protocol, None for each measure's own;
-    `minimum` bounds the first measure of the first protocol: from below when higher is better, else from above.
+    `floor` is the smallest drop that counts in each protocol's first measure (None: the measure's own floor).
+    `minimum` bounds the first protocol's first measure: from below if higher is better, else from above.
     """
 
     name: str
@@ -68,17 +68,17 @@ class Job:
 
 
 def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
-    """Return the tasks of --suite or --task, none where neither is given; their names are not checked yet."""
+    """Return the tasks of --suite or --task, empty if neither is given; their names are not checked yet."""
     if options.suite is not None:
         return read_suite(options.suite)
     repeated = next((name for name in options.task if options.task.count(name) > 1), None)
     if repeated:
-        raise UsageError(f"{repeated} is asked for twice", where="--task", fix="leave one of them out")
+        raise UsageError(f"{repeated} is named twice", where="--task", fix="leave one of them out")
     return tuple(TaskSpec(name, options.data) for name in options.task)
 
 
 def read_suite(path: Path) -> tuple[TaskSpec, ...]:
-    """Return the tasks of a suite; UsageError with file:line for whatever is wrong, but names are not checked."""
+    """Return the tasks of a suite; UsageError with file:line for anything wrong in it, but names are not checked."""
     root = read_yaml(path, "a suite", missing="name a YAML file with a list of tasks")
     top = root.entries("a suite", ("tasks",))
     if "tasks" not in top:
@@ -101,22 +101,22 @@ def read_suite(path: Path) -> tuple[TaskSpec, ...]:
         )
         if tasks.setdefault(name, spec) is not spec:
             fix = "keep one of them: results are named after their task"
-            raise UsageError(f"the task {name[:60]!r} is there twice", where=entry.where, fix=fix)
+            raise UsageError(f"the task {name[:60]!r} appears twice", where=entry.where, fix=fix)
     return tuple(tasks.values())
 
 
 def _beside(entry: Entry, word: str) -> str:
-    """Return a path that is relative to the suite's folder."""
+    """Resolve a path relative to the suite's folder."""
     try:
         return str(entry.path.resolve().parent / Path(word).expanduser())
     except RuntimeError:
-        raise UsageError(f"no home directory for {word[:60]!r}", where=entry.where, fix="write the path out") from None
+        raise UsageError(f"no home directory for {word[:60]!r}", where=entry.where, fix="write the full path") from None
 
 
 def _limit(entry: Entry) -> int:
     word = entry.word("limit")
     if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) >= 1):
-        raise UsageError("limit is not a whole number from 1", where=entry.where, fix="write limit: 1000")
+        raise UsageError("limit is not a whole number of at least 1", where=entry.where, fix="write limit: 1000")
     return int(word)
 
 
@@ -126,32 +126,36 @@ def _number(entry: Entry, key: str, *, least: float) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= least):
-        kind = "a number from 0" if least == 0 else "a number"
+        kind = "a number of at least 0" if least == 0 else "a number"
         raise UsageError(f"{key} is not {kind}", where=entry.where, fix=f"write {key}: 0.02")
     return value
 
 
 def is_known(name: str) -> bool:
-    """Return whether a name is a task's or an evaluation's, or that of a YAML file."""
+    """Return whether a name is that of a task, of a zero-shot evaluation or of a YAML file."""
     return is_task_file(name) or name in TASKS or find_evaluation(name) is not None
 
 
 def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
-    """Raise UsageError for a name that is neither known nor `own`, the task that the model was fine-tuned on."""
+    """Raise UsageError for an unknown name; `own` is the task that the model was fine-tuned on."""
     for spec in wanted:
         if spec.task != own and not is_known(spec.task):
             near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
-            fix = f"did you mean {near!r}?" if near else "gptkit eval -h and gptkit tasks list them"
-            raise UsageError(f"no evaluation is called {spec.task[:60]!r}", where=spec.where, fix=fix)
+            fix = f"did you mean {near!r}?" if near else "gptkit tasks lists the names"
+            raise UsageError(f"unknown task {spec.task[:60]!r}", where=spec.where, fix=fix)
 
 
 def prepare_jobs(
     wanted: Sequence[TaskSpec], model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]
 ) -> list[Job]:
-    """Read and check the examples of the tasks wanted, else of the one that the model was fine-tuned on, else of a
-    perplexity; UsageError where neither the model's head nor a zero-shot row answers one."""
+    """Load the examples and protocols of the wanted tasks.
+
+    By default these are the model's own task or, for a language model, the perplexity. UsageError for a task that
+    neither the model's head nor a zero-shot protocol answers.
+    """
     if not wanted:
-        wanted = [TaskSpec(model.own_task.name if model.is_fine_tuned else DEFAULT, options.data)]
+        name = own_task(model.directory, model.config).name if model.is_fine_tuned else DEFAULT
+        wanted = [TaskSpec(name, options.data)]
     refuse_unknown(wanted, model.config.task)
     return [_prepare(spec, model, options, say) for spec in wanted]
 
@@ -159,17 +163,17 @@ def prepare_jobs(
 def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
     task, evaluation = None, find_evaluation(spec.task)
     if model.is_fine_tuned and spec.task == model.config.task:
-        task = model.own_task
+        task = own_task(model.directory, model.config)
         if task.is_own:
-            say(f"{spec.task}: as {model.directory / TASK_FILE} describes it")
+            say(f"{spec.task}: described by {model.directory / TASK_FILE}")
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
     if task is not None and model.has_head_for(task):
         name, evaluation = Path(spec.task).stem, None
-        split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # the only one, for evaluation alone
+        split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
         examples = load_examples(task, split, spec.data or _recorded_data(task, model, say))
         if any(example.label is None for example in examples.examples):
-            message = f"the examples of {task.name} have no labels"
+            message = f"the {split} split of {task.name} has no labels"
             raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
         protocols: tuple[Protocol, ...] = (head_protocol(task, split),)
     elif evaluation is not None:
@@ -177,12 +181,14 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
         examples, protocols = evaluation.load(spec.data), evaluation.protocols
     else:
-        trained_on = model.config.task or "no task"
-        problem = f"this model was fine-tuned on {trained_on}, not {spec.task}"
+        trained_on = model.config.task
+        problem = f"the model was fine-tuned on {trained_on}, not {spec.task}"
+        if trained_on is None:
+            problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
         fix = f"fine-tune one: gptkit finetune --task {spec.task}"
         if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave --task out to score it on {trained_on}, its own"
+            fix = f"leave --task out to evaluate it on its own task, {trained_on}"
         raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
@@ -194,7 +200,7 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
 
 
 def without_scores(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:
-    """Return what is known of a model's results before they are computed."""
+    """Return a model's results as far as they are known before scoring: what decides whether they are comparable."""
     results = {
         f"{job.name}/{protocol.name}": ProtocolResult(
             len(job.examples.examples), job.examples.sha256, _settings(protocol, model), protocol.per_token, {}, None
@@ -206,13 +212,13 @@ def without_scores(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> Eva
 
 
 def evaluate_jobs(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:
-    """Return the results of a model, which are said to be those of `name`."""
+    """Return the results of a model, reported under `name`."""
     results = {key: result for job in jobs for key, result in _evaluate(job, model).items()}
     return EvalResults(name, model.model_sha256, model.tokenizer_sha256, results)
 
 
 def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
-    """Return what the model gets for a task, by "task/protocol"."""
+    """Return the model's results on a task by "task/protocol"."""
     examples, scored, results = job.examples.examples, {}, {}
     if by_likelihood := [protocol for protocol in job.protocols if isinstance(protocol, ScoredProtocol)]:
         banned = job.evaluation.banned(model.encoder) if job.evaluation and job.evaluation.banned else ()
@@ -249,7 +255,7 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
 
 
 def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:
-    """Return the folder that the config.yaml of the model's run names, for its own task whose files nobody named."""
+    """Return the data folder recorded in the config.yaml of the model's run; None unless `task` is the model's own."""
     directory = model.directory.absolute()
     if task.is_demo or task.folder is not None or task.name != model.config.task or directory.name != MODEL:
         return None
@@ -258,11 +264,11 @@ def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]
         entries = recipe.entries("a recipe", ())
         name, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
     except UsageError:
-        return None  # a model without a run, another command's, or a damaged one
+        return None  # a model outside a run, or a damaged config.yaml
     if name is None:
         return None
     folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
     if folder is None or not Path(folder).is_dir():
         return None
-    say(f"{task.name}: data of {folder}, where the model's run found it")
+    say(f"{task.name}: data from {folder}, as recorded by the model's run")
     return folder

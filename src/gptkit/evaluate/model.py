@@ -1,4 +1,4 @@
-"""A model as evaluations ask it: for log-probabilities, for a fine-tuned head's answers, or for texts."""
+"""A model under evaluation: its log-probabilities, its fine-tuned head's answers and the texts it generates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from gptkit.tasks.heads import (
     items_of_logits,
     logits_of,
     marker_ids,
-    own_task,
 )
 from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
@@ -44,7 +43,7 @@ from gptkit.training.step import autocast
 
 
 class GeneratedTexts(NamedTuple):
-    """The texts in the order of the examples, how many prompts were cut, and notes on what the model did not see."""
+    """Texts in the examples' order, the number of truncated prompts, and notes on what the model did not see."""
 
     texts: list[Generated]
     truncated: int
@@ -52,7 +51,7 @@ class GeneratedTexts(NamedTuple):
 
 
 class EvaluatedModel:
-    """A model directory, opened as the options say; what each kind of question needs is read once, when it is asked."""
+    """A model directory, opened as the options say. Scorer, head and hashes are made once, when first needed."""
 
     def __init__(self, directory: Path, options: EvalOptions, accelerator: Accelerator, console: Console) -> None:
         self.directory = directory
@@ -65,16 +64,16 @@ class EvaluatedModel:
         self._warned: set[str] = set()
 
     def warn_once(self, line: str) -> None:
-        """Warn, unless this was said before: what is wrong with the data is so for the weights of every step."""
+        """Warn, unless already warned: a problem of the data recurs with the weights of every step."""
         if line not in self._warned:
             self._warned.add(line)
             self.console.warn(line)
 
     def with_weights(self, directory: Path) -> EvaluatedModel:
-        """Return this model with the weights of another step of its run; tokens are made once for both."""
+        """Return this model with the weights of another step of its run; tokenized texts are shared."""
         other = copy.copy(self)
         other.directory = directory
-        for name in ("model_sha256", "_scorer", "_head"):  # what was made of other weights
+        for name in ("model_sha256", "_scorer", "_head"):  # caches that depend on the weights
             other.__dict__.pop(name, None)
         return other
 
@@ -90,22 +89,17 @@ class EvaluatedModel:
     def is_fine_tuned(self) -> bool:
         return self.config.format is not None
 
-    @functools.cached_property
-    def own_task(self) -> Task:
-        """The task that the model was fine-tuned on; see scores.own_task for what it raises."""
-        return own_task(self.directory, self.config)
-
     def has_head_for(self, task: Task) -> bool:
-        """Return whether the model was fine-tuned on this task, or on one with the same outputs.
+        """Return whether the model was fine-tuned on this task, or on a related one with the same outputs.
 
-        That is one out of the same folder (RACE's three), or one that this task, for evaluation alone, was made for.
+        Related: from the same data folder (RACE's three tasks), or `task` is for evaluation only.
         """
         config = self.config
         fits = head_fits(task, config.task, config.format, head_labels(config))
         return fits and self.difference_from(task) is None
 
     def difference_from(self, task: Task) -> str | None:
-        """Return in words how a task differs from what the model's head answers, None if it does not."""
+        """Describe how a task differs from the one the model's head answers; None if it does not."""
         trained_on = None
         if task.target == "score":
             trained_on = carried_task(self.directory) or TASKS.get(self.config.task or "")
@@ -113,7 +107,7 @@ class EvaluatedModel:
         return head_difference(task, self.config.format, head_labels(self.config), score_range)
 
     def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
-        """Answer groups of requests, showing how far it is."""
+        """Answer groups of requests, with a progress bar."""
         unknown, tokens = self.encoder.count_unknown(groups)
         if unknown:
             self.warn_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
@@ -134,12 +128,12 @@ class EvaluatedModel:
         )
 
     def classify(self, task: Task, examples: Sequence[Example]) -> Items:
-        """Return what the fine-tuned head says of labelled examples."""
+        """Return the fine-tuned head's answers to labelled examples."""
         markers = marker_ids(self.directory, len(self.tokenizer))
         limit = self.config.n_positions
         encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
         if encoded.n_truncated:
-            self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
+            self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples truncated to {limit:,} tokens")
         with autocast(self.accelerator.device.type, self.options.precision):
             logits = logits_of(self._head, encoded)
         return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
@@ -151,14 +145,9 @@ class EvaluatedModel:
         return model
 
     def generate(self, protocol: GeneratedProtocol, examples: Sequence[Example]) -> GeneratedTexts:
-        """Return the texts that the model writes to a protocol's prompts."""
-        given = self.options
-        options = replace(
-            TextModelOptions(
-                seed=given.seed, precision=given.precision, device=given.device, batch_size=given.batch_size
-            ),
-            **protocol.options,
-        )
+        """Return the texts that the model generates from a protocol's prompts."""
+        shared = {name: getattr(self.options, name) for name in ("seed", "precision", "device", "batch_size")}
+        options = TextModelOptions(**shared, **protocol.options)
         model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
         with self.console.tally(len(examples), noun="texts") as tally:
             generated = generate_texts(model, examples, protocol, options, on_text=tally.add)
@@ -175,37 +164,36 @@ def generate_texts(
     *,
     on_text: Callable[[int], None],
 ) -> GeneratedTexts:
-    """Return the text that the model writes after each example's prompt; `on_text` is called with the tokens of each.
+    """Generate a text from each example's prompt; `on_text` is called with the number of tokens of each finished text.
 
-    A text depends on the example, its place among `examples` and the seed, not on those beside it. A prompt that leaves
-    no room for its text is cut at the left, so that its end stays, and a note says how many were.
+    A text depends on its example, the example's index and the seed, not on the other examples. A prompt that leaves no
+    room for its text is truncated on the left, and a note says how many were.
     """
     check_settings(options)
     check_vocabulary(options, model.vocab_size)
     room = max(1, model.n_positions // 2, model.n_positions - options.max_new_tokens)
     texts = [protocol.prompt(example) for example in examples]
-    encoded = [ids.tolist() for ids in encode_pieces(model.tokenizer, texts)]
-    unknown_id = model.tokenizer.unk_token_id
-    prompts = []
-    for text, ids in zip(texts, encoded, strict=True):
-        prompts.append(Prompt(text, ids[-room:], ids[-room:].count(unknown_id)))
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids))  # a group is padded to its longest
-    generation = model.generate([prompts[place] for place in order], order, options, live=False)
-    for event in generation:
-        if event.finished:
-            on_text(len(generation.drafts[event.row].token_ids))
-    written = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
-    cut, unknown = sum(len(ids) > room for ids in encoded), sum(prompt.unknown > 0 for prompt in prompts)
-    of, notes = f"of {len(prompts):,} prompts", []
-    if cut:
-        notes.append(f"{cut:,} {of} are longer than the context allows: cut at the left to {room:,} tokens")
-    if unknown:
-        notes.append(f"{unknown:,} {of} hold tokens that are unknown to the tokenizer")
-    return GeneratedTexts([written[place] for place in range(len(prompts))], cut, notes)
+    truncated, prompts = 0, []
+    for text, ids in zip(texts, encode_pieces(model.tokenizer, texts), strict=True):
+        kept = ids[-room:].tolist()
+        truncated += len(kept) < len(ids)
+        prompts.append(Prompt(text, kept, kept.count(model.tokenizer.unk_token_id)))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids))  # batches pad to their longest
+    generation = model.generate([prompts[index] for index in order], order, options, live=False)
+    for piece in generation:
+        if piece.finished:
+            on_text(len(generation.drafts[piece.row].token_ids))
+    generated = dict(zip(order, (_generated(draft, options) for draft in generation.drafts), strict=True))
+    notes = []
+    if truncated:
+        notes.append(f"{truncated:,} of {len(prompts):,} prompts do not fit: truncated on the left to {room:,} tokens")
+    if unknown := sum(prompt.unknown > 0 for prompt in prompts):
+        notes.append(f"{unknown:,} of {len(prompts):,} prompts contain tokens unknown to the tokenizer")
+    return GeneratedTexts([generated[index] for index in range(len(prompts))], truncated, notes)
 
 
 def _generated(draft: Draft, options: TextModelOptions) -> Generated:
-    """Return a draft's text and the geometric mean of its tokens' probabilities, 0 where it wrote none."""
+    """Return a draft's text and the geometric mean of its tokens' probabilities, 0 for an empty text."""
     if not options.show_probs:
         return Generated(draft.continuation.text, math.nan)
     probabilities = [report.probability for report in draft.reports]

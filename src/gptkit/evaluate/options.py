@@ -11,10 +11,10 @@ from gptkit.options import DeviceName, OutputOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(OutputOptions):
-    """Score a model, zero-shot or fine-tuned, by the papers' protocols; pass or fail it against a baseline.
+    """Score a model, zero-shot or fine-tuned, by the papers' protocols, and gate it against a baseline.
 
-    gptkit tasks lists the names of tasks and protocols. Exit code 0: passed, or too few items to tell; 3: worse than
-    the baseline; 4: nothing to compare.
+    gptkit tasks lists the names of tasks and protocols. Exit codes: 0 passed or inconclusive; 3 worse than the
+    baseline; 4 not comparable with it.
     """
 
     task: tuple[str, ...] = option(
@@ -25,26 +25,23 @@ class EvalOptions(OutputOptions):
     suite: Path | None = option(None, "A YAML list of tasks with data and bounds, instead of --task.", metavar="FILE")
     data: str | None = option(
         None,
-        "A folder (or file) of the task's data as its authors distribute it, or of one folder per task "
+        "The task's data as its authors distribute it: a folder or file, or a folder with a subfolder per task "
         "[default for the model's own task: where its run found it].",
         metavar="DIR|FILE|hf:NAME",
     )
     model: str | None = option(
         None,
-        "A model or run directory, or hf:NAME [default: the newest run that can do it].",
+        "A model or run directory, or hf:NAME [default: the newest run that can answer the tasks].",
         short="-m",
         metavar="MODEL",
     )
     limit: int | None = option(None, "Evaluate only the first N examples.", minimum=1)
-    split: str = option("dev", "The split of a fine-tuned model's task.")
+    split: str = option("dev", "Split of a fine-tuned model's own task.")
     stride: int | None = option(None, "Window stride in tokens, for perplexity.", minimum=1)
     seed: int = option(0, "Seed for sampled texts.", minimum=0, maximum=2**31 - 1)
 
     baseline: Path | None = option(
-        None,
-        "Compare with this --output file of an earlier run.",
-        panel="Gate",
-        metavar="FILE",
+        None, "Compare with this --output file of an earlier run.", panel="Gate", metavar="FILE"
     )
     floor: float | None = option(
         None,
@@ -56,23 +53,23 @@ class EvalOptions(OutputOptions):
     summary: Path | None = option(None, "Write the verdicts as Markdown.", panel="Gate", metavar="FILE")
 
     contamination: str | None = option(
-        None, "Also look for the examples' 8-grams in this training corpus.", panel="Analysis", metavar="CORPUS"
+        None, "Also search this training corpus for the examples' 8-grams.", panel="Analysis", metavar="CORPUS"
     )
     all_checkpoints: Path | None = option(
-        None, "Evaluate each checkpoint of a run, and draw GPT-1's figure 2.", panel="Analysis", metavar="RUN"
+        None, "Evaluate every checkpoint of a run, and plot GPT-1's figure 2.", panel="Analysis", metavar="RUN"
     )
 
-    batch_size: int | None = option(None, "Most sequences at once [default: by length].", panel="Speed", minimum=1)
+    batch_size: int | None = option(None, "Maximum sequences per batch [default: by length].", panel="Speed", minimum=1)
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic; auto = fp32, the same numbers everywhere; bf16 is faster, but they differ in their third digit.",
+        "Arithmetic; auto = fp32, the same scores everywhere; bf16 is faster, but changes the third digit.",
         panel="Speed",
     )
     device: DeviceName = option("auto", "Where to compute.", panel="Speed")
 
     output: Path | None = option(
         None,
-        "Write results and the score of every item: a baseline for later.",
+        "Write the results and every item's score, a baseline for later runs.",
         panel="Run",
         short="-o",
         metavar="FILE",

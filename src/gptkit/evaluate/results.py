@@ -1,11 +1,11 @@
-"""A run's results with the scores of every item: what `--output` writes, and `--baseline` reads.
+"""Evaluation results with the scores of every item: the file that `--output` writes and `--baseline` reads.
 
     {"schema": "gptkit.eval/1", "model": ..., "model_sha256": ..., "tokenizer_sha256": ...,
      "results": {"TASK/PROTOCOL": {"n", "data_sha256", "settings", "per_token", "groups", "cut", "impossible",
                                    "metrics": {NAME: {"value", "stderr", "higher_is_better"}}}},
      "items": {"TASK/PROTOCOL": {"ids": [...], "columns": {NAME: [...]}}}}
 
-The same run gives the same bytes: keys are sorted, numbers are the shortest that read back exactly, and none is NaN.
+The same run gives the same bytes: keys are sorted, numbers have the fewest digits that read back exactly, none is NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -28,16 +28,16 @@ from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.system.reading import json_name, json_object, read_text
 
 SCHEMA = "gptkit.eval/1"
-VERSION = "protocol_version"  # among the settings; those of version 1 do not say it
+VERSION = "protocol_version"  # a key of the settings; version 1 is not written
 MAX_BYTES = 1 << 30
-LARGEST = 1e15  # squares of it and sums of those are still finite
+LARGEST = 1e15  # its squares, and sums of them, are still finite
 RANGES = {
     **dict.fromkeys(("correct", "confidence", "exact_match", "answer_f1"), (0.0, 1.0)),
     **dict.fromkeys(("rouge1", "rouge2", "rougeL", "rouge"), (0.0, 1.0)),
     **dict.fromkeys(("tokens", "words", "bytes", "characters", *BLEU_COLUMNS), (0.0, LARGEST)),
-    "nll": (-1e-3, LARGEST),  # a sum of logarithms of probabilities, but for rounding
+    "nll": (-1e-3, LARGEST),  # negative only by rounding
 }
-_EXACT = 2.0**53  # up to here every whole number is a float
+_EXACT = 2.0**53  # floats represent every integer up to this
 _FIX = "write the baseline with `gptkit eval --output FILE`"
 _MISSING: Any = object()
 _Kind = TypeVar("_Kind")
@@ -45,10 +45,10 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True, eq=False)
 class ProtocolResult:
-    """A task by one protocol.
+    """The result of a task by one protocol.
 
-    `metrics` are those of measures.measure, `groups` those of measures.breakdown; `settings` is what of the model
-    entered the number. `items` is None where they were left out. `cut` and `impossible` are those of Items.
+    `metrics` come from measures.measure, `groups` from measures.breakdown, `cut` and `impossible` from Items.
+    `settings` are the properties of the model that the numbers depend on. `items` is None if they were left out.
     """
 
     n: int
@@ -64,7 +64,7 @@ class ProtocolResult:
 
 @dataclass(frozen=True, eq=False)
 class EvalResults:
-    """A model's results by "task/protocol"; a hash that is not known is None."""
+    """A model's results by "task/protocol"; a hash is None if unknown."""
 
     model: str
     model_sha256: str | None
@@ -72,7 +72,7 @@ class EvalResults:
     results: Mapping[str, ProtocolResult]
 
     def as_json(self, *, items: bool = False) -> dict[str, Any]:
-        """Return the object that `--json` prints, or with the items the one of the file."""
+        """Return the object that `--json` prints or, with `items`, the one that `--output` writes."""
         written: dict[str, Any] = {
             "schema": SCHEMA,
             "model": self.model,
@@ -99,8 +99,10 @@ def result_of(
     settings: Mapping[str, Any],
     values: Mapping[str, float] = {},
 ) -> ProtocolResult:
-    """Return the measures of a protocol's items, but those that `values` has already; InputError, with the measure's
-    name, where one is not finite."""
+    """Return the measures of a protocol's items; `values` are those already known.
+
+    InputError, with the measure's name, if one is not finite.
+    """
     return ProtocolResult(
         len(items.ids),
         data_sha256,
@@ -115,7 +117,7 @@ def result_of(
 
 
 def eval_text(run: EvalResults, more: Mapping[str, Any] | None = None) -> str:
-    """Return the text of the `--output` file, a key a line; `more` are further keys, such as the comparison."""
+    """Return the text of the `--output` file, one key per line; `more` are further keys, such as the comparison."""
     written = {**run.as_json(items=True), **(more or {})}
     dumps = functools.partial(json.dumps, sort_keys=True, allow_nan=False, separators=(",", ":"))
     lines = [f"{dumps(key)}: {dumps(written[key])}" for key in sorted(written)]
@@ -127,13 +129,13 @@ def _number(value: float) -> float | int:
 
 
 def read_baseline(path: Path) -> EvalResults:
-    """Return the run of an `--output` file; InputError, with file and key, for anything else."""
+    """Read an `--output` file; InputError, with file and key, for anything else."""
     where = f"--baseline {path}"
     root = json_object(read_text(path, "a baseline", most=MAX_BYTES, fix=_FIX), where, _FIX)
     schema = root.get("schema")
     if schema != SCHEMA:
         found = f"schema {schema[:60]!r}" if isinstance(schema, str) else "no schema"
-        raise InputError(f"{found}, where {SCHEMA} is needed", where=where, fix=_FIX)
+        raise InputError(f"{found}, expected {SCHEMA}", where=where, fix=_FIX)
     results = _field(root, "results", dict, where)
     items = _field(root, "items", dict, where, default={})
     for key in items:
@@ -168,17 +170,17 @@ def _read_result(key: str, results: Mapping[str, Any], items: Mapping[str, Any],
 
 
 def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> None:
-    """Refuse figures that do not follow from the items that they are said to be of."""
+    """Refuse figures that do not follow from their own items."""
     for name, entry in metrics.items():
         measure = MEASURES.get(name)
         if measure is None or not set(measure.statistic.columns) <= set(items.columns):
             continue
         if _field(entry, "higher_is_better", bool, f"{place}.{name}") != measure.higher_is_better:
-            message = f"{name} is {'better' if measure.higher_is_better else 'worse'} when it is higher"
+            message = f"higher_is_better must be {str(measure.higher_is_better).lower()} for {name}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
-        said, found = entry.get("value"), value_of(measure, items.columns)
-        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isclose(said, found, rel_tol=1e-6):
-            message = f"the value {said!r:.40} does not follow from its items, which give {found:.6g}"
+        value, found = entry.get("value"), value_of(measure, items.columns)
+        if not (_is_number(value) and math.isclose(value, found, rel_tol=1e-6)):
+            message = f"the value {value!r:.40} does not match its items, which give {found:.6g}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
 
 
@@ -188,22 +190,21 @@ def _read_items(entry: Mapping[str, Any], n: int, place: str) -> Items:
         raise InputError("an id is not a string", where=f"{place}.ids", fix=_FIX)
     if len(set(ids)) < len(ids):
         [(twice, _)] = Counter(ids).most_common(1)
-        raise InputError(f"the id {twice[:60]!r} is there twice", where=f"{place}.ids", fix=_FIX)
+        raise InputError(f"the id {twice[:60]!r} appears twice", where=f"{place}.ids", fix=_FIX)
     if len(ids) != n:
-        raise InputError(f"{len(ids)} ids, where n is {n}", where=f"{place}.ids", fix=_FIX)
+        raise InputError(f"{len(ids)} ids, but n is {n}", where=f"{place}.ids", fix=_FIX)
     columns = _field(entry, "columns", dict, place)
     return Items(tuple(ids), {name: _column(columns, name, n, f"{place}.columns") for name in sorted(columns)})
 
 
 def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column:
-    """Return a column of numbers that its name may hold; InputError for anything else."""
+    """Return a column of numbers in the range of its measure; InputError for anything else."""
     values, where = _field(columns, name, list, place), f"{place}.{name[:60]}"
     if len(values) != n:
         raise InputError(f"{len(values)} values for {n} items", where=where, fix=_FIX)
     low, high = RANGES.get(name, (-LARGEST, LARGEST))
     for index, value in enumerate(values):
-        # Not a number fails the comparison; a boolean is one in Python alone.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if not (_is_number(value) and low <= value <= high):  # NaN fails the comparison
             message = f"item {index}: {json.dumps(value)[:40]} is not a number from {low:g} to {high:g}"
             raise InputError(message, where=where, fix=_FIX)
         if name == "correct" and value not in (0, 1):
@@ -211,12 +212,16 @@ def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column
     return np.array(values, np.float64)
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _field(entry: Mapping[str, Any], key: str, kind: type[_Kind], place: str, default: Any = _MISSING) -> Any:
-    """Return a value of a JSON object; InputError when it is of another kind, or missing without a default."""
+    """Return a value of a JSON object; InputError if it has another type, or is missing without a default."""
     value = entry.get(key, default)
     if value is _MISSING:
         raise InputError(f"no {key[:80]!r}", where=place, fix=_FIX)
     if value is default or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
         return value
     wanted = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a whole number"}[kind]
-    raise InputError(f"{key[:80]!r} is a JSON {json_name(value)}, where {wanted} is needed", where=place, fix=_FIX)
+    raise InputError(f"{key[:80]!r} is a JSON {json_name(value)}, not {wanted}", where=place, fix=_FIX)

@@ -1,4 +1,4 @@
-"""`gptkit generate`: text from a model, unconditional or from one prompt; many prompts and dialogues lie beside."""
+"""`gptkit generate`: text from a prompt or from none; see prompts_file.py and interactive.py for the other modes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from gptkit.training.finished_runs import newest_model, readable_model
 
 
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
-    """Print samples as they come, or write those of a prompts file, or hold a dialogue; return what --json prints."""
+    """Print samples, write those of a prompts file, or hold a dialogue; return what `--json` prints."""
     refuse_together(_contradictions(options))
     if sys.stdin is None and (options.prompt == "-" or options.interactive):
         raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
     if options.output is not None and options.prompts is None:
         fix = "leave it out, or name the prompts: --prompts FILE"
-        raise UsageError("--output takes the samples of --prompts", where="--output", fix=fix)
+        raise UsageError("--output is only for --prompts", where="--output", fix=fix)
     check_settings(options)
     prompt = _read_prompt(options.prompt, console)
     if prompt is None and options.template is not None and options.prompts is None and not options.interactive:
-        raise UsageError("the template wants a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
+        raise UsageError("the template needs a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
     model = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(model)
     name = model if model.startswith("hf:") else str(directory)
@@ -43,35 +43,35 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
 
 
 def _contradictions(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
-    file, dialogue = "--prompts brings the prompts", "--interactive asks for the prompts"
+    file, dialogue = "--prompts provides the prompts", "--interactive asks for the prompts"
     many, asks = options.prompts is not None, options.interactive
     yield many and options.prompt is not None, "PROMPT, --prompts", file
     yield many and asks, "--prompts, --interactive", f"{file}, {dialogue}"
     yield many and bool(options.stream), "--prompts, --stream", "--prompts writes its samples to a file"
     yield asks and options.prompt is not None, "PROMPT, --interactive", dialogue
-    yield asks and options.json, "--interactive, --json", "a dialogue is no JSON object"
-    yield asks and options.beams > 1, "--interactive, --beams", "a dialogue draws its replies"
+    yield asks and options.json, "--interactive, --json", "a dialogue is not a JSON object"
+    yield asks and options.beams > 1, "--interactive, --beams", "a dialogue samples its replies"
     yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
     if options.beams > 1:
         search = "--beams searches for the most likely text"
-        yield bool(options.stream), "--beams, --stream", f"{search}, of which nothing is known before the end"
-        yield options.compile == "on", "--beams, --compile", f"{search} by the library's own decoder, uncompiled"
+        yield bool(options.stream), "--beams, --stream", f"{search}, which is known only at the end"
+        yield options.compile == "on", "--beams, --compile", f"{search}, which is never compiled"
 
 
 def _read_prompt(prompt: str | None, console: Console) -> str | None:
-    """Return the text to continue, of stdin for `-` less its last line break; None for unconditional text."""
+    """Return the text to continue, for `-` stdin without its last line break; None for unconditional text."""
     if prompt is None:
         return None
     try:
         if prompt == "-":
             if sys.stdin.isatty():
-                console.say("reading the prompt up to the end of input (Ctrl-D)")
+                console.say("reading the prompt from stdin until Ctrl-D")
             prompt = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
-        prompt.encode("utf-8")  # an argument's stray bytes have become surrogates
+        prompt.encode("utf-8")  # invalid bytes of an argument are surrogates here
     except UnicodeError:
         raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
     if not prompt:
-        fix = "give some text, or leave the argument out for unconditional text"
+        fix = "give some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
     return prompt
 

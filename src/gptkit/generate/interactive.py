@@ -1,4 +1,4 @@
-"""`gptkit generate --interactive`: prompt after prompt, each continued by itself, with commands that begin with !."""
+"""`gptkit generate --interactive`: continue one typed prompt after another; commands begin with !."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from gptkit.system import signals
 
 MARK = "> "
 NONE = "none"
-EXPECTED_REPLIES = 20  # by which compile auto judges a dialogue
+EXPECTED_REPLIES = 20  # in a dialogue, for --compile auto to weigh
 SETTABLE = (*fields_of(TextOptions), "stream")
 HELP = """!help            this list
-!seed N          restart from seed N; !seed alone shows the current one
-!set NAME VALUE  as the flag does: !set top_k 40; !set alone lists names and values
-!save FILE       write what was said to a new file
+!seed N          restart from seed N; without N, show the current seed
+!set NAME VALUE  change an option: !set top_k 40; without NAME, list all
+!save FILE       write the dialogue to a new file
 Ctrl-C stops a reply, Ctrl-D ends"""
 
 
 def converse(directory: Path, options: GenerateOptions, console: Console) -> None:
-    """Continue each line of stdin until its end; on a terminal, mistakes and Ctrl-C end nothing."""
+    """Continue each line of stdin; on a terminal, errors and Ctrl-C do not end the dialogue."""
     model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, tell=console.say)
     dialogue = Dialogue(model, options, console)
     attended = sys.stdin.isatty()
     if attended:
-        console.say("each line is continued by the model; !help lists the commands, Ctrl-D ends")
+        console.say("the model continues each line; !help lists the commands, Ctrl-D ends")
     with signals.default_interrupts() if attended else contextlib.nullcontext():
         for line in _typed_lines(console) if attended else _piped_lines():
             try:
-                dialogue.take(line)
+                dialogue.handle(line)
             except KeyboardInterrupt:
                 if not attended:
                     raise
@@ -53,14 +53,14 @@ def converse(directory: Path, options: GenerateOptions, console: Console) -> Non
 
 
 def _typed_lines(console: Console) -> Iterator[str]:
-    with contextlib.suppress(ImportError):  # Windows has none; where there is one, input() keeps a history by it
+    with contextlib.suppress(ImportError):  # gives input() a history; Windows has none
         import readline  # noqa: F401
     while True:
         try:
-            if not console.is_watched:  # the mark is no result
+            if not console.is_watched:  # stdout is for replies only
                 print(MARK, end="", file=sys.stderr, flush=True)
             line = input(MARK if console.is_watched else "")
-            line.encode("utf-8")  # stray bytes may have become surrogates
+            line.encode("utf-8")  # invalid bytes are surrogates here
             yield line
         except EOFError:
             console.say("")
@@ -80,21 +80,21 @@ def _piped_lines() -> Iterator[str]:
 
 
 class Dialogue:
-    """The state of a dialogue: the settings, the number of the next reply under the seed, and what was said.
+    """The state of a dialogue: its options, the number of replies since the seed was set, and the transcript.
 
-    The first reply after a seed is that of `gptkit generate PROMPT --seed N`; later ones have their own random numbers.
+    The first reply under a seed is that of `gptkit generate PROMPT --seed N`; later ones use other random numbers.
     """
 
     def __init__(self, model: TextModel, options: GenerateOptions, console: Console) -> None:
         self.options = options
-        self.said: list[str] = []
+        self.transcript: list[str] = []
         self._model = model
         self._console = console
         self._replies = 0
         self._saved: set[Path] = set()
 
-    def take(self, line: str) -> None:
-        """Reply to a prompt or do what a command says; UsageError or InputError for what cannot be done."""
+    def handle(self, line: str) -> None:
+        """Reply to a prompt or run a !command; UsageError or InputError if that is impossible."""
         if not line.startswith("!"):
             if line:
                 self._reply(line)
@@ -122,7 +122,7 @@ class Dialogue:
             print_summary(generation, self._model, self._console)
         finally:
             texts = [draft.continuation.text for draft in generation.drafts]
-            self.said += [f"{MARK}{text}", *texts]
+            self.transcript += [f"{MARK}{text}", *texts]
 
     def _seed(self, rest: str) -> None:
         if rest:
@@ -134,7 +134,7 @@ class Dialogue:
         name, _, value = rest.partition(" ")
         name = name.replace("-", "_")
         if name and name not in SETTABLE:
-            raise UsageError(f"{name!r} cannot be set here", where="!set", fix=suggest(name, SETTABLE))
+            raise UsageError(f"{name!r} cannot be set in a dialogue", where="!set", fix=suggest(name, SETTABLE))
         if value:
             self._change(name, value.strip())
             return
@@ -156,18 +156,18 @@ class Dialogue:
         check_settings(options)
         check_vocabulary(options, self._model.vocab_size)
         self.options = options
-        self.said.append(f"{MARK}!set {name} {text}")
+        self.transcript.append(f"{MARK}!set {name} {text}")
         if name in ("seed", "num_samples"):
             self._replies = 0
 
     def _save(self, rest: str) -> None:
         if not rest:
-            raise UsageError("no file is named", where="!save", fix="write !save FILE")
+            raise UsageError("no file name", where="!save", fix="write !save FILE")
         path = Path(rest).expanduser()
         if path.exists() and path not in self._saved:
             raise InputError("the file already exists", where=str(path), fix="name another one")
         try:
-            path.write_text("".join(f"{text}\n" for text in self.said), encoding="utf-8")
+            path.write_text("".join(f"{text}\n" for text in self.transcript), encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise InputError(reason, where=str(path), fix="name another file") from None
@@ -176,7 +176,7 @@ class Dialogue:
 
 
 def _shown(value: object) -> str:
-    """Return a value as !set takes it."""
+    """Return a value in the syntax of !set."""
     if isinstance(value, tuple):
         return " ".join(map(shlex.quote, value)) or NONE
     return NONE if value is None else str(value).lower() if isinstance(value, bool) else str(value)

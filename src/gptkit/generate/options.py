@@ -11,14 +11,14 @@ from gptkit.options import OutputOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(OutputOptions):
-    """Where the prompts, the model and the samples lie; of their own, so that the help names them first."""
+    """Options for prompts, model and samples; a base class of their own puts them first in the help."""
 
     prompt: str | None = option(
-        None, "Text to continue; - reads stdin; without it, unconditional text.", argument=True, metavar="PROMPT"
+        None, "Text to continue; - reads stdin. Omit it for unconditional text.", argument=True, metavar="PROMPT"
     )
     prompts: Path | None = option(
         None,
-        'Many prompts: a .txt of one a line, or a .jsonl of {"prompt": ...}; rerun the command to resume.',
+        'A file of prompts, one per line: .txt, or .jsonl of {"prompt": ...}; rerun the command to resume.',
         metavar="FILE",
     )
     output: Path | None = option(
@@ -31,12 +31,12 @@ class SourceOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(TextModelOptions, SourceOptions):
-    """Generate text with a model: unconditional, from a prompt, from many, or in a dialogue."""
+    """Generate text with a model: unconditionally, from a prompt, from a file of prompts, or interactively."""
 
-    # No field of this file bears on a text; what does is a field of DecodingOptions, by which samples files are hashed.
+    # No option of this file affects a text: those that do belong in DecodingOptions, whose values samples files record.
     interactive: bool = option(False, "Prompt interactively; !help lists the commands.")
     stream: bool | None = option(
         None,
-        "Print the text as it is generated, not sample by sample [default: on a terminal].",
+        "Print text as it is generated, not whole samples [default: on a terminal].",
         panel="Run",
     )

@@ -1,12 +1,11 @@
-"""`gptkit generate --prompts FILE`: many prompts in a file, their samples in another, written as they finish.
+"""`gptkit generate --prompts FILE`: sample every prompt of a file into a samples file, resumably.
 
-    prompts.txt              a prompt a line; blank lines are skipped
-    prompts.jsonl            {"prompt": ...} a line; other keys are ignored
-    prompts.samples.jsonl    {"line", "sample", "prompt", "text", "token_ids", ..., "settings"} a line
+    prompts.txt              one prompt per line; blank lines are skipped
+    prompts.jsonl            {"prompt": ...} per line; other keys are ignored
+    prompts.samples.jsonl    {"line", "sample", "prompt", "text", "token_ids", ..., "settings"} per line
 
-A sample counts as done when its line number, its prompt and the settings, hashed with the model, are the same. Samples
-that were drawn with the random numbers of their own line say so in "settings", so that none of an older version, which
-drew every line alike, counts.
+A sample is done if its line number, its prompt and the hash of settings and model match. "settings" also marks samples
+whose random numbers depend on their line: older versions used the same for every line, and their samples do not match.
 """
 
 from __future__ import annotations
@@ -37,22 +36,21 @@ from gptkit.system.reading import (
 from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")
-BY_LINE = "-by-line"  # after the hash of the settings
+BY_LINE = "-by-line"  # suffix of the hash: random numbers depend on the line
 _KINDS = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
 _ANOTHER = "name another --output, or remove the file"
 
 
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
-    """Write the samples that are still missing and print the file's name; return all samples and the seconds spent.
+    """Generate the missing samples and print the samples file's name; return all samples and the seconds spent.
 
-    A sample's text depends on its prompt, line and number, the settings and the model alone, so the finished file is
-    the same however often it was interrupted. Each line has random numbers of its own; the first has those of a prompt
-    given by itself.
+    A sample's text depends only on its prompt, line and number, the settings and the model, so interruptions do not
+    change the finished file. Each line has its own random numbers; the first has those of a single PROMPT.
     """
     prompts = read_prompts(path)
     output = options.output or path.with_suffix(".samples.jsonl")
     if output.suffix != ".jsonl":
-        raise UsageError("samples are written as .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
+        raise UsageError("the samples file must be .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
     if output.resolve() == path.resolve():
         raise UsageError("the samples would overwrite the prompts", where="--output", fix="name another file")
     settings = settings_hash(what_texts_depend_on(options), directory)
@@ -63,7 +61,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
         if file.rows:
             console.say(f"{len(file.rows):,} of {total:,} samples are already done ({output})")
         if file.stale:
-            console.say(f"{file.stale:,} samples of changed lines are regenerated or dropped")
+            console.say(f"{file.stale:,} samples of changed lines will be regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
         if missing := total - len(file.rows):
             model = TextModel(directory, options, tokens=missing * options.max_new_tokens, tell=console.say)
@@ -78,7 +76,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
 def _write(
     file: SamplesFile, path: Path, model: TextModel, options: GenerateOptions, console: Console
 ) -> dict[str, float]:
-    """Decode what is missing, the longest prompts first; return the seconds it took and the speed."""
+    """Generate the missing samples, longest prompts first; return the seconds spent and the speed."""
     places = itertools.product(file.prompts, range(options.num_samples))  # (line, sample)
     missing = [place for place in places if place not in file.rows]
     read: dict[int, Prompt] = {}
@@ -88,7 +86,7 @@ def _write(
         except UsageError as error:
             raise InputError(error.message, where=f"{path}:{line}", fix=error.fix) from None
     if unknown := sum(prompt.unknown > 0 for prompt in read.values()):
-        console.warn(f"{unknown:,} prompts hold tokens that are unknown to the tokenizer")
+        console.warn(f"{unknown:,} prompts contain tokens unknown to the tokenizer")
     missing.sort(key=lambda place: -len(read[place[0]].ids))
     indices = [(line - 1) * options.num_samples + sample for line, sample in missing]
     generation = model.generate([read[line] for line, _ in missing], indices, options, live=False)
@@ -108,9 +106,9 @@ def _write(
 
 
 def read_prompts(path: Path) -> dict[int, str]:
-    """Return the prompts of a .txt or .jsonl by the numbers of their lines; InputError names that of a bad one."""
+    """Return the prompts of a .txt or .jsonl by line number; InputError, with the line, for a bad one."""
     if path.suffix not in SUFFIXES:
-        fix = 'name a .txt of a prompt a line, or a .jsonl of {"prompt": ...}'
+        fix = 'name a .txt with one prompt per line, or a .jsonl of {"prompt": ...}'
         raise InputError("neither .txt nor .jsonl", where=str(path), fix=fix)
     with translate_read_errors(path):
         require_regular(path)
@@ -122,12 +120,12 @@ def read_prompts(path: Path) -> dict[int, str]:
         if line.strip():
             prompt = line if path.suffix == ".txt" else json_string(line, "prompt", where)
             if not prompt:
-                raise InputError("the prompt is empty", where=where, fix="give some text, or leave the line out")
+                raise InputError("the prompt is empty", where=where, fix="write some text, or remove the line")
             if character := unusable_character(prompt.replace("\0", "")):  # a prompt may hold NUL
-                raise InputError(f'"prompt" holds {character}', where=where, fix="mend or drop the line")
+                raise InputError(f'"prompt" contains {character}', where=where, fix="correct or remove the line")
             prompts[number] = prompt
     if not prompts:
-        raise InputError("no prompt in this file", where=str(path), fix="write one a line")
+        raise InputError("no prompt in this file", where=str(path), fix="write one per line")
     return prompts
 
 
@@ -135,7 +133,7 @@ def read_prompts(path: Path) -> dict[int, str]:
 
 
 def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
-    """Return a hash of all that texts depend on but the prompt: the settings, the files of model and tokenizer."""
+    """Return a hash of all that texts depend on besides the prompt: settings, model files and tokenizer files."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted([*model_files(model), *tokenizer_files(model)]):
         with translate_read_errors(path), open(path, "rb") as file:
@@ -144,11 +142,11 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
 
 
 class SamplesFile:
-    """The samples of a prompts file, appended as they come; to be used in a `with`.
+    """The samples of a prompts file, appended as they are generated; a context manager that locks the file.
 
-    `rows` has those that are done, by (line, sample). A last line that an interruption left half written is cut off;
-    samples of prompts that have changed since are skipped, `stale` counts them. InputError where the file holds
-    samples of other settings, or anything else.
+    `rows` are the finished samples by (line, sample). A last line that was half written is cut off; samples of prompts
+    that have changed are skipped and counted in `stale`. InputError if the file holds samples of other settings, or
+    anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Mapping[int, str]) -> None:
@@ -166,7 +164,7 @@ class SamplesFile:
         try:
             if not lock_descriptor(self._file.fileno(), blocking=False):
                 fix = "wait for it, or name another --output"
-                raise InputError("another process writes this file", where=str(path), fix=fix)
+                raise InputError("another process is writing this file", where=str(path), fix=fix)
             self._read()
         except BaseException:
             self._file.close()
@@ -178,17 +176,17 @@ class SamplesFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         if not self.rows and not self.stale:
-            self.path.unlink(missing_ok=True)  # an empty file would only puzzle
+            self.path.unlink(missing_ok=True)  # leave no empty file behind
 
     def append(self, line: int, sample: int, facts: Mapping[str, Any]) -> None:
-        """Write a sample, where a kill of this process leaves it."""
+        """Write and flush a sample, so that it survives a kill of this process."""
         row = {"line": line, "sample": sample, **facts, "settings": self._settings}
         self.rows[line, sample] = row
         self._file.write(_json_line(row))
         self._file.flush()
 
     def finish(self) -> None:
-        """Put the samples in the order of their prompts, without those that are stale."""
+        """Sort the samples by prompt and drop stale ones."""
         content = b"".join(_json_line(self.rows[place]) for place in sorted(self.rows))
         self._file.close()
         if self.path.read_bytes() != content:
@@ -202,9 +200,9 @@ class SamplesFile:
             where = f"{self.path}:{number}"
             row = json_object(decoded(raw, where, first_byte=0), where, _ANOTHER)
             if any(not isinstance(row.get(key), kind) for key, kind in _KINDS.items()):
-                raise InputError("no sample of gptkit generate", where=where, fix=_ANOTHER)
+                raise InputError("not a sample of gptkit generate", where=where, fix=_ANOTHER)
             if row["settings"] != self._settings:
-                message = "samples of other settings, another model or an older gptkit"
+                message = "samples with other settings, of another model or an older gptkit"
                 raise InputError(message, where=where, fix=_ANOTHER)
             if self.prompts.get(row["line"]) == row["prompt"]:
                 self.rows[row["line"], row["sample"]] = row

@@ -1,4 +1,4 @@
-"""What users see of a generation: the samples as they come, each token's probability, what there is to know."""
+"""Print generated samples, token probabilities and a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptkit.decoding.text_model import Generation, TextModel, TextPiece
 
 
 def print_samples(generation: Generation, opening: str, console: Console, *, live: bool) -> None:
-    """Print each sample, `opening` and continuation, as they come or, without `live`, when they are whole."""
+    """Print each sample, `opening` and continuation: with `live` as it is generated, else when it is complete."""
     continuations = [draft.continuation for draft in generation.drafts]
     try:
         for text in transcript(generation, opening, continuations, live=live):
@@ -24,10 +24,10 @@ def print_samples(generation: Generation, opening: str, console: Console, *, liv
 def transcript(
     pieces: Iterable[TextPiece], opening: str, continuations: Sequence[Continuation], *, live: bool
 ) -> Iterator[str]:
-    """Yield samples that are decoded together in their order: the first as it comes, each other once it is its turn.
+    """Yield the text of samples that are decoded together, one sample after another.
 
-    A sample is the opening (such as the prompt) and its continuation; before each stands a heading where there are
-    several. Without `live` each is yielded when it is whole.
+    A sample is the opening (such as the prompt) and its continuation, under a heading if there are several. With `live`
+    the current sample is yielded as it is generated, else each when it is complete.
     """
     total, turn = len(continuations), 0
     finished = [False] * total
@@ -51,15 +51,15 @@ def transcript(
 
 
 def print_summary(generation: Generation, model: TextModel, console: Console) -> None:
-    """Print the probabilities, if asked for, and say what is worth knowing after the text."""
+    """Print the token probabilities, if requested, then warnings and the speed."""
     facts = [model.facts(draft) for draft in generation.drafts]
     for number, sample in enumerate(facts, start=1):
         if "tokens" in sample:
             _show_probabilities(f"sample {number}" if len(facts) > 1 else "", sample["tokens"], console)
-    warn_of_slides(generation, model, console)  # not while the text streams, which the line would break on a terminal
+    warn_of_slides(generation, model, console)  # only now, not to break up streamed text
     if empty := sum(not sample["token_ids"] for sample in facts):
-        console.say(f"{empty} of {len(facts)} samples without text: the model's first token ended it")
-    compiled = f"; compiling took {model.compile_seconds:.1f} s, once" if model.compile_seconds else ""
+        console.say(f"{empty} of {len(facts)} samples are empty: the model's first token ended the text")
+    compiled = f"; one-time compilation took {model.compile_seconds:.1f} s" if model.compile_seconds else ""
     speed = generation.speed["tokens_per_second"]
     console.say(f"{generation.num_tokens} tokens, {speed:.1f} tokens/s{compiled}")
 
@@ -78,4 +78,4 @@ def _show_probabilities(title: str, tokens: list[dict[str, Any]], console: Conso
         alternatives = "  ".join(f'"{other["text"]}" {other["probability"]:.3f}' for other in token["alternatives"])
         rows.append((f'"{token["text"]}"', f"{probability:.4f}", token["rank"], alternatives))
         colours.append("green" if probability >= 0.5 else "yellow" if probability >= 0.1 else "red")
-    console.table(title, ("token", "probability", "rank", "likeliest"), rows, colours)
+    console.table(title, ("token", "probability", "rank", "most likely"), rows, colours)

@@ -1,6 +1,6 @@
-"""The smallest true drop that a gate finds with 80% power, given how much two runs disagree anyway.
+"""Power of the gate: the smallest true drop it detects with 80% power, given how much two runs disagree anyway.
 
-The disagreement is itself an estimate from n items: it enters at its upper 80% limit, and the power aimed at is 85%.
+The disagreement is itself estimated from n items, so its upper 80% confidence limit is used, with a power of 85%.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 
 from gptkit.scoring.resampling import Floats, PairStatistic, resampled, uniform
 
-_AIM = 0.85
+_POWER = 0.85
 _CONFIDENCE = 0.8
-_PLANTED = 200  # resamples for each planted share
-_SHARES = 12
+_PLANTED = 200  # resamples for each planted fraction
+_FRACTIONS = 12
 _HALVINGS = 13
 
 
 class Detectable(NamedTuple):
-    """The smallest drop found by significance alone, and by significance and floor; None: none is found so often."""
+    """The smallest drop detected by the test, and by test and floor together; None if no drop has the power."""
 
     by_test: float | None
     by_gate: float | None
@@ -30,10 +30,10 @@ class Detectable(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def accuracy_drop(n: int, flips: int, accuracy: float, *, level: float, floor: float) -> Detectable:
-    """Return the smallest drop of an accuracy, where `flips` of n items changed between right and wrong.
+    """Return the smallest drop of an accuracy, when `flips` of n items changed between right and wrong.
 
-    The drop comes on top of flips that go either way alike: items turn right at rate noise / 2, wrong at rate
-    noise / 2 + drop. noise is Clopper and Pearson's upper limit (Biometrika 26, 1934). No drop exceeds the accuracy.
+    The drop is added to random flips: items turn right at rate noise / 2 and wrong at rate noise / 2 + drop. noise is
+    Clopper and Pearson's upper limit (Biometrika 26, 1934). No drop exceeds the accuracy.
     """
     from scipy.stats import beta
 
@@ -41,7 +41,7 @@ def accuracy_drop(n: int, flips: int, accuracy: float, *, level: float, floor: f
 
     def smallest(floor: float) -> float | None:
         def found(drop: float) -> bool:
-            return mcnemar_power(n, noise, drop, level=level, floor=floor) >= _AIM
+            return mcnemar_power(n, noise, drop, level=level, floor=floor) >= _POWER
 
         return _bisect(found, min(accuracy, 1 - noise))
 
@@ -49,7 +49,7 @@ def accuracy_drop(n: int, flips: int, accuracy: float, *, level: float, floor: f
 
 
 def mcnemar_power(n: int, noise: float, drop: float, *, level: float, floor: float) -> float:
-    """Return the exact power, summed over the number of flips: enough of them turn wrong for the test and the floor."""
+    """Return the probability that enough items turn wrong for test and floor, summed over the number of flips."""
     from scipy.stats import binom
 
     rate = noise + drop
@@ -64,11 +64,11 @@ def mcnemar_power(n: int, noise: float, drop: float, *, level: float, floor: flo
 def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
     """Return the smallest drop of a mean, from the drops of two or more items (item,).
 
-    With the quantiles c of the level and b of the power, a drop is found when it exceeds c standard errors (and the
-    floor) by b more. A drop seldom hits all items alike: it adds as much to the spread over the items as to their mean.
+    With Student's quantiles c of the level and b of the power, a drop is detected if it exceeds c standard errors (and
+    the floor) by b more. A drop seldom hits all items alike: it adds as much to their spread as to their mean.
     """
     n = len(drops)
-    if 0.5**n > level:  # not even n items that all turn worse are significant
+    if 0.5**n > level:  # not significant even if all n items turn worse
         return Detectable(None, None)
     critical, margin = _quantiles(n, level)
     variance = float(drops.var(ddof=1)) * _variance_limit(n)
@@ -80,7 +80,7 @@ def mean_drop(drops: Floats, *, level: float, floor: float) -> Detectable:
 
         slack = 1 - (critical + margin) / math.sqrt(n)
         most = 1.01 * (floor + (critical + margin) * math.sqrt(variance / n)) / slack if slack > 0 else 0.0
-        return _bisect(found, most)  # the most is found if any drop is
+        return _bisect(found, most)  # if any drop is detected, this one is
 
     return Detectable(smallest(0.0), smallest(floor))
 
@@ -94,13 +94,13 @@ def metric_drop(
     level: float,
     floor: float,
 ) -> Detectable:
-    """Return the smallest drop of a metric of all items that is better when higher.
+    """Return the smallest drop of a metric of all items, which is better when higher.
 
-    Drops are planted in resampled items: a share of them gets the prediction of another item. What that takes from the
-    metric on average is the drop; the standard deviation over the resamples is its standard error.
+    Drops are planted in resampled items: a fraction of them gets the predictions of other items. The mean loss of the
+    metric is the drop; its standard deviation over the resamples is the standard error.
     """
     n = len(references)
-    if 0.5**n > level:  # not even n items that all turn worse are significant
+    if 0.5**n > level:  # not significant even if all n items turn worse
         return Detectable(None, None)
     critical, margin = _quantiles(n, level)
     drops, errors = _planted(metric, present, references, baseline)
@@ -120,7 +120,7 @@ def metric_drop(
 
 
 def _planted(metric: PairStatistic, present: Floats, references: Floats, baseline: Floats) -> tuple[Floats, Floats]:
-    """Return means and standard deviations (share,) of the drops that growing shares of foreign predictions make."""
+    """Return mean and standard deviation (fraction,) of the drops that more and more foreign predictions make."""
     n = len(references)
     chosen = np.concatenate(list(resampled(n, _PLANTED, stream=1)))  # (resample, item)
     foreign = np.concatenate(list(resampled(n, _PLANTED, stream=2)))
@@ -130,29 +130,29 @@ def _planted(metric: PairStatistic, present: Floats, references: Floats, baselin
     own, others = present[chosen], present[foreign]
     unplanted = np.nanmean(metric(own, true))
     drops, errors = [], []
-    for share in np.geomspace(1 / n, 1, _SHARES):
-        after = metric(np.where(ranks < share, others, own), true)
+    for fraction in np.geomspace(1 / n, 1, _FRACTIONS):
+        after = metric(np.where(ranks < fraction, others, own), true)
         drops.append(unplanted - np.nanmean(after))
         errors.append(np.nanstd(before - after))
     return np.array(drops), np.array(errors)
 
 
 def _quantiles(n: int, level: float) -> tuple[float, float]:
-    """Return Student's quantiles of level and power."""
+    """Return Student's quantiles of the level and of the power."""
     from scipy.stats import t
 
-    return float(t.isf(level, n - 1)), float(t.ppf(_AIM, n - 1))
+    return float(t.isf(level, n - 1)), float(t.ppf(_POWER, n - 1))
 
 
 def _variance_limit(n: int) -> float:
-    """Return the upper limit of a variance over its estimate, for normal values."""
+    """Return the ratio of the upper confidence limit of a normal variance to its estimate."""
     from scipy.stats import chi2
 
     return float((n - 1) / chi2.ppf(1 - _CONFIDENCE, n - 1))
 
 
 def _bisect(found: Callable[[float], bool], most: float) -> float | None:
-    """Return the smallest drop that is found, to 1 / 2 ** 13 of the largest there may be; None if not even that is."""
+    """Return the smallest drop that is detected, to within most / 2 ** 13; None if not even `most` is."""
     if not found(most):
         return None
     least = 0.0

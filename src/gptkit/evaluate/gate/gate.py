@@ -1,20 +1,21 @@
-"""Whether a run is worse than its baseline on the same items: pass, fail or inconclusive.
+"""Paired significance tests: is a run worse than its baseline on the same items? Pass, fail or inconclusive.
 
-fail          the drop is significant (after Holm's correction over the suite) and, as observed, at least the floor
-pass          it is below the floor, and one of the floor's size would have been found; or all items are identical
-inconclusive  it reaches the floor but may be chance; or the items are too few, or disagree too much, for the floor
+fail          the observed drop is significant (after Holm's correction over the suite) and at least the floor
+pass          the drop is below the floor, and one of the floor's size would have been found; or all items are identical
+inconclusive  the drop reaches the floor but may be chance; or the items are too few, or differ too much, for the floor
 
-"Would have been found": by the test alone, with 80% power at the level of Holm's first step. An improvement adds to
-the floor, for the way from the observed value down to the floor is what the test had to see. The test asks for any
-drop, and the floor applies to the drop observed: so McNemar's test stays exact, and a gate without change fails at
-most as often as its level. A floor of 0 counts every drop, so that no number of items shows there is none.
+"Would have been found": by the test alone, with 80% power at the level of Holm's first step. An observed improvement
+adds to the floor, because the test had to detect the whole way from there down to the floor. The null hypothesis is no
+drop at all, and the floor applies to the observed drop: McNemar's test stays exact, and a gate on an unchanged model
+fails at most at its level. With a floor of 0 every drop counts, and no number of items can rule one out.
 
-The tests of "the metric did not drop". Right or wrong: the exact conditional test of McNemar ("Note on the sampling
-error of the difference between correlated proportions", 1947), one-sided. Not its mid-p form, which rejects more often
-than its level for some numbers of disagreements: a gate promises a bound. The rest: the drop in units of its paired
-bootstrap standard error (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6) against Student's
-distribution. Not the share of the resamples beyond 0, which for 50 items with heavy tails rejects too often, and which
-cannot go below one in the number of resamples, as Holm's levels for many metrics must.
+The tests of "no drop":
+- Right or wrong: McNemar's exact conditional test ("Note on the sampling error of the difference between correlated
+  proportions", 1947), one-sided. Its mid-p form exceeds its level for some numbers of disagreements, and a gate
+  promises a bound.
+- Other metrics: the drop over its paired bootstrap standard error (Efron and Tibshirani, "An Introduction to the
+  Bootstrap", 1993, chapter 6), against Student's t. The fraction of resamples beyond 0 rejects too often for 50 items
+  with heavy tails, and cannot fall below 1 / resamples, as Holm's levels for many metrics must.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from gptkit.scoring.resampling import Floats, bootstrap_error
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 _ROUNDING = 1e-9  # of the floor: a drop of 2 in 100 items meets a floor of 0.02
-# Half and four fifths of what is promised (1% a metric, 5% a suite): room for the approximation of the bootstrap.
+# Half and four fifths of the promised levels (1% a metric, 5% a suite), as the bootstrap is approximate.
 GATE_LEVEL = 0.005
 SUITE_LEVEL = 0.04
 RESAMPLES = 2_000
@@ -42,10 +43,10 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Finding:
-    """What a gate finds of one metric: its drop, positive for the worse, and the p-value of "no drop" before Holm's
+    """The gate's finding on one metric: its drop (positive = worse) and the p-value of "no drop" before Holm's
     correction.
 
-    minimum_detectable is the smallest true drop this gate fails 80% of the time (None: none that it could have found).
+    minimum_detectable is the smallest true drop that fails this gate 80% of the time; None if no drop would.
     """
 
     drop: float
@@ -62,13 +63,13 @@ class _Test(NamedTuple):
 
 
 def gate(suite: Mapping[str, Scores], *, resamples: int = RESAMPLES) -> dict[str, Finding]:
-    """Return what is found of every metric ("task/protocol.metric"): a pure function.
+    """Return the finding on every metric ("task/protocol.metric").
 
-    NothingComparable without metrics; ValueError, with the key, for scores that are not finite, or do not match.
+    NothingComparable without metrics; ValueError, with the key, for scores that are not finite or differ in number.
     """
     if not suite:
         raise NothingComparable("no metric is in both runs", fix="evaluate the tasks of the baseline")
-    level = min(GATE_LEVEL, SUITE_LEVEL / len(suite))  # of Holm's first step, which the smallest p-value must meet
+    level = min(GATE_LEVEL, SUITE_LEVEL / len(suite))  # Holm's first step
     tests = {key: _test(key, scores, level=level, resamples=resamples) for key, scores in suite.items()}
     findings = {}
     for (key, test), counts in zip(tests.items(), significant([test.p_value for test in tests.values()]), strict=True):
@@ -78,7 +79,7 @@ def gate(suite: Mapping[str, Scores], *, resamples: int = RESAMPLES) -> dict[str
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict on a suite: fail if one fails, else inconclusive if one is, else pass."""
+    """Return the verdict on a suite: fail if any fails, else inconclusive if any is, else pass."""
     order: tuple[Verdict, ...] = ("pass", "inconclusive", "fail")
     return max(verdicts, key=order.index, default="pass")
 
@@ -95,11 +96,11 @@ def _verdict(test: _Test, floor: float, *, significant: bool) -> Verdict:
 def _test(key: str, scores: Scores, *, level: float, resamples: int) -> _Test:
     baseline, present = _items(key, scores.baseline), _items(key, scores.present)
     if baseline.shape != present.shape:
-        raise ValueError(f"{key}: {len(baseline)} items of the baseline do not match {len(present)}")
+        raise ValueError(f"{key}: the baseline has {len(baseline)} items, the present run {len(present)}")
     n, floor = len(baseline), scores.floor
     if isinstance(scores, RightOrWrong):
         if not np.isin([baseline, present], (0, 1)).all():
-            raise ValueError(f"{key}: right or wrong is 1 or 0")
+            raise ValueError(f"{key}: a score is neither 0 nor 1")
         lost, gained = int((baseline > present).sum()), int((baseline < present).sum())
         found = detectable.accuracy_drop(n, lost + gained, float(baseline.mean()), level=level, floor=floor)
         return _Test((lost - gained) / n, float(mcnemar(lost, gained)), found, lost + gained == 0)
@@ -129,7 +130,7 @@ def _items(key: str, values: ArrayLike) -> Floats:
 
 
 def mcnemar(lost: Any, gained: Any) -> Any:
-    """Return P(Binomial(lost + gained, 1/2) >= lost), of numbers or arrays of items turned wrong and turned right."""
+    """Return P(Binomial(lost + gained, 1/2) >= lost), for numbers (or arrays) of items turned wrong and right."""
     from scipy.stats import binom
 
     return binom.sf(np.asarray(lost) - 1, np.asarray(lost) + np.asarray(gained), 0.5)
@@ -149,10 +150,10 @@ def bootstrap_means(drops: Floats, *, resamples: int = RESAMPLES) -> Floats:
 
 
 def student(drop: Any, error: Any, n: int, changed: Any) -> Any:
-    """Return the p-value of a drop with this standard error, where the scores of `changed` of n items differ.
+    """Return the p-value of a drop with this standard error, when the scores of `changed` of n items differ.
 
-    It is never below 2 ** -changed: were the two runs alike, so often would chance turn all these items one way (the
-    least p-value of Fisher's randomisation test, "The Design of Experiments", 1935, section 21).
+    It is at least 2 ** -changed, the probability that chance turns all of these items the same way: the smallest
+    p-value of Fisher's randomisation test ("The Design of Experiments", 1935, section 21).
     """
     from scipy.stats import t
 
@@ -161,10 +162,10 @@ def student(drop: Any, error: Any, n: int, changed: Any) -> Any:
 
 
 def significant(p_values: Any) -> NDArray[np.bool_]:
-    """Return which p-values (..., metric) count, in each row on its own.
+    """Return which p-values (..., metric) are significant, row by row.
 
-    Holm's step-down ("A simple sequentially rejective multiple test procedure", 1979) at SUITE_LEVEL bounds the risk of
-    any false alarm; no step is laxer than GATE_LEVEL, which bounds the risk of each metric alone.
+    Holm's step-down procedure ("A simple sequentially rejective multiple test procedure", 1979) at SUITE_LEVEL bounds
+    the risk of any false alarm; no step exceeds GATE_LEVEL, which bounds the risk of each metric.
     """
     values = np.asarray(p_values, np.float64)
     order = values.argsort(axis=-1, kind="stable")

@@ -1,8 +1,7 @@
-"""Two runs over the same items: what may be compared.
+"""Match a run with its baseline, item by item, and refuse to compare what is not comparable.
 
-Nothing is compared silently: what was asked for and has no counterpart is NothingComparable. The baseline must name
-every task and protocol of the present run, with the same data and settings, and where tokens are counted the same
-tokenizer. What only the baseline has is told.
+The baseline must have every task and protocol of the present run, with the same data and settings and, where tokens
+are counted, the same tokenizer: else NothingComparable. What only the baseline has is reported.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure of both runs, in its unit; difference = value - baseline. The others are those of gate.Finding."""
+    """One measure of both runs, in its unit; difference = value - baseline. The other fields are gate.Finding's."""
 
     baseline: float
     value: float
@@ -36,8 +35,11 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A measure of both runs over the same items in one order: what the gate compares, the baseline's columns, the
-    values, and the smallest drop that counts, in the measure's unit."""
+    """A measure of both runs over the same items in the same order.
+
+    `scores` are what the gate compares, `baseline` the baseline's columns, `before` and `after` the values, and `floor`
+    the smallest drop that counts, in the measure's unit.
+    """
 
     measure: Measure
     scores: Scores
@@ -47,7 +49,7 @@ class Pair:
     floor: float
 
     def comparison(self, found: Finding) -> Comparison:
-        """Return what the gate found, in the unit of the measure."""
+        """Convert the gate's finding to the unit of the measure."""
         least = found.minimum_detectable
         if least is not None:
             with np.errstate(over="ignore"):
@@ -57,8 +59,10 @@ class Pair:
 
 
 def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> None:
-    """Raise NothingComparable, in a line that names it, where the baseline lacks what was asked for or was made another
-    way: what can be told without the present scores."""
+    """Check all that can be checked without the present scores.
+
+    NothingComparable, naming the culprit, if the baseline lacks a task or protocol or was evaluated another way.
+    """
     for job in jobs:
         if not any(key.startswith(f"{job.name}/") for key in baseline.results):
             raise NothingComparable(f"the baseline has no {job.name}", where="--baseline", fix=_ANOTHER)
@@ -70,15 +74,15 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
             for name in protocol.measures[: protocol.gated]:
                 if protocol.per_token or MEASURES[name].per_token:
                     message = f"{key}.{name} counts tokens, and the baseline has another tokenizer"
-                    fix = "compare models of one tokenizer, or ask for what counts words or bytes: --task NAME/PROTOCOL"
+                    fix = "compare models with one tokenizer, or protocols per word or byte: --task NAME/PROTOCOL"
                     raise NothingComparable(message, where="--baseline", fix=fix)
 
 
 def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> dict[str, Pair]:
     """Return every gated measure of the jobs, by "task/protocol.measure".
 
-    NothingComparable, in one line that names it, where the baseline cannot be compared; InputError where its items do
-    not fit what it says of them, or a value is not finite.
+    NothingComparable, naming the culprit, if the baseline cannot be compared; InputError if its items contradict what
+    it says of them, or a value is not finite.
     """
     require_comparable(present, baseline, jobs)
     pairs = {}
@@ -90,7 +94,7 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
         assert after is not None
         places = {name: place for place, name in enumerate(before.ids)}
         if alone := sorted(set(places) ^ set(after.ids)):
-            message = f"{key}: the data are the same, but item {alone[0][:60]!r} is in one run alone"
+            message = f"{key}: the data are the same, but item {alone[0][:60]!r} is only in one run"
             raise InputError(message, where="--baseline", fix=_ANOTHER)
         order = [places[name] for name in after.ids]
         for index, name in enumerate(protocol.measures[: protocol.gated]):
@@ -102,7 +106,7 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
             columns = {column: before.columns[column][order] for column in measure.statistic.columns}
             for column in measure.statistic.asked:
                 if not np.array_equal(columns[column], after.columns[column]):
-                    message = f"{full}: the items' {column!r} are others than in the baseline"
+                    message = f"{full}: the items' {column!r} differ from the baseline's"
                     raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
             values = value_of(measure, columns), value_of(measure, after.columns)
             for run, value in zip(("baseline", "present run"), values, strict=True):
@@ -115,7 +119,7 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
 
 
 def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
-    """Yield a line for each task, or protocol of a task, that one run has and the other has not."""
+    """Yield a line for each task, or protocol of a task, that only one of the runs has."""
     tasks = {key.split("/")[0] for key in present.results}
     for task in sorted({key.split("/")[0] for key in baseline.results} - tasks):
         yield f"{task} of the baseline was not evaluated"
@@ -127,12 +131,12 @@ def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
 
 
 def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult) -> None:
-    """Refuse a baseline without the protocol, or of other data or settings."""
+    """Refuse a baseline without the protocol, or with other data or settings."""
     if before is None:
         raise NothingComparable(f"the baseline has no {key}", where="--baseline", fix=_ANOTHER)
     if before.data_sha256 != after.data_sha256:
         shas = f"{before.data_sha256[:12]} and {after.data_sha256[:12]}"
-        raise NothingComparable(f"{key}: the baseline is of other data ({shas})", where="--baseline", fix=_ANOTHER)
+        raise NothingComparable(f"{key}: the baseline has other data ({shas})", where="--baseline", fix=_ANOTHER)
     for name in sorted({*before.settings, *after.settings}):
         old, new = (result.settings.get(name, 1 if name == VERSION else None) for result in (before, after))
         if old != new:

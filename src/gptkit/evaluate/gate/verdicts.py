@@ -1,7 +1,4 @@
-"""What a run's gate says: the verdict on its measures against a baseline and on its minimums.
-
-It is told as JSON, on the screen, as JUnit XML and Markdown, and to GitHub Actions.
-"""
+"""The gate's verdict on a run, and its reports: JSON, screen, JUnit XML, Markdown, GitHub Actions annotations."""
 
 from __future__ import annotations
 
@@ -24,18 +21,19 @@ from gptkit.report.text import escape_markdown, one_line
 from gptkit.scoring.measures import MEASURES, Measure
 from gptkit.system import files
 
-_NAMED = 3  # regressions in the first line
+_NAMED = 3  # rows that the headline names
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 STEP_SUMMARY, IN_ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
+FIGURES = ("baseline", "value", "difference", "p_value", "floor", "minimum_detectable")  # properties of a JUnit case
 HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "could find", "verdict")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One verdict: of "task/protocol.measure" against the baseline, or on its minimum.
+    """One verdict on "task/protocol.measure": against the baseline, or on its minimum.
 
-    `message` tells it in a line; `severity` orders the worst first; `cells` are those of a table under HEADER;
-    `properties` are its figures by name.
+    `message` is one line, `severity` sorts the worst first, `cells` are a table's under HEADER, `properties` the
+    figures by name.
     """
 
     task: str
@@ -49,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Minimum:
-    """An absolute bound on a measure, from below when higher is better, else from above."""
+    """An absolute bound on a measure: from below if higher is better, else from above."""
 
     minimum: float
     value: float
@@ -58,7 +56,7 @@ class Minimum:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict on a run; `rows` are in the order of what was asked, `warnings` are for the user."""
+    """The verdict on a run; `rows` are in the order of the jobs, `warnings` are for the user."""
 
     verdict: Verdict
     comparison: Mapping[str, Comparison]
@@ -68,21 +66,21 @@ class Outcome:
 
     @property
     def headline(self) -> str:
-        """The first line: the verdict, and what it rests on, the worst first."""
+        """The verdict and its reasons in one line, the worst first."""
         if self.verdict == "pass":
             parts = []
             if compared := len(self.comparison):
                 parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none worse by its floor")
             if minimums := len(self.minimums):
                 parts.append(f"{minimums} minimum{'s' * (minimums > 1)} kept")
-            return f"pass: {', '.join(parts) or 'nothing was asked'}"
+            return f"pass: {', '.join(parts) or 'nothing was compared'}"
         worst = sorted((row for row in self.rows if row.verdict == self.verdict), key=lambda row: -row.severity)
         named = "; ".join(row.message for row in worst[:_NAMED])
         more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
         return f"{self.verdict}: {named}{more}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that the gate adds to a run's JSON."""
+        """Return the keys that the gate adds to the JSON of a run."""
         return {
             "comparison": {key: asdict(entry) for key, entry in self.comparison.items()},
             "minimums": {key: asdict(entry) for key, entry in self.minimums.items()},
@@ -94,10 +92,7 @@ class Outcome:
 def compare(
     present: EvalResults, baseline: EvalResults | None, jobs: Sequence[Job], *, resamples: int = RESAMPLES
 ) -> Outcome:
-    """Return the outcome against a baseline, if there is one, and of the minimums.
-
-    NothingComparable and InputError as pairing.paired raises them.
-    """
+    """Return the verdict against the baseline, if any, and on the minimums; raises as `paired` does."""
     comparison: dict[str, Comparison] = {}
     rows, warnings = [], []
     if baseline is not None:
@@ -123,25 +118,24 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     measure, floor = pair.measure, pair.floor
     digits = _digits(measure, found.difference)
     before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
-    change, could_find = f"{found.difference:+.{digits}f}", _found(found.minimum_detectable)
-    figures = f"{change}; p {found.p_value:.2g}, floor {floor:.3g}, {_power(found)}"
+    change, p_value, least = f"{found.difference:+.{digits}f}", f"{found.p_value:.2g}", f"{floor:.3g}"
+    if found.minimum_detectable is not None:
+        could_find = f"{found.minimum_detectable:.2g}"
+        power = f"could have found {could_find}"
+    else:
+        could_find = "none"
+        power = "smaller ones need more items" if found.verdict == "fail" else "too few items to find any reliably"
     drop = -found.difference if measure.higher_is_better else found.difference
+    figures = asdict(found) | {"floor": floor}
     task, name = key.rsplit(".", 1)
     return Row(
         task,
         name,
         found.verdict,
-        f"{key} {before} -> {after} ({figures})",
+        f"{key} {before} -> {after} ({change}; p {p_value}, floor {least}, {power})",
         drop / floor if floor > 0 else math.inf,
-        (key, before, after, change, f"{found.p_value:.2g}", f"{floor:.3g}", could_find, found.verdict),
-        {
-            "baseline": repr(found.baseline),
-            "value": repr(found.value),
-            "difference": repr(found.difference),
-            "p_value": repr(found.p_value),
-            "floor": repr(floor),
-            "minimum_detectable": "none" if found.minimum_detectable is None else repr(found.minimum_detectable),
-        },
+        (key, before, after, change, p_value, least, could_find, found.verdict),
+        {name: "none" if figures[name] is None else repr(figures[name]) for name in FIGURES},
     )
 
 
@@ -157,26 +151,15 @@ def _bounded(key: str, found: Minimum) -> Row:
 
 
 def _digits(measure: Measure, difference: float) -> int:
-    """Return how many decimals show a difference by two digits, within reason."""
+    """Return how many decimals show two digits of a difference: from 2 or 3 up to 6."""
     least = 2 if measure.unit in ("perplexity", "points") else 3
     if difference == 0:
         return least
     return min(6, max(least, 1 - math.floor(math.log10(abs(difference)))))
 
 
-def _power(comparison: Comparison) -> str:
-    """Return in words the smallest difference that would be found four times in five."""
-    if comparison.minimum_detectable is not None:
-        return f"could have found {_found(comparison.minimum_detectable)}"
-    return "more items would find smaller ones" if comparison.verdict == "fail" else "too few items to find any surely"
-
-
-def _found(minimum: float | None) -> str:
-    return "none" if minimum is None else f"{minimum:.2g}"
-
-
 def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Console) -> None:
-    """Say the verdict first, then what it rests on; write the reports that were asked for.
+    """Print the verdict, then its reasons; write the requested reports.
 
     A report that cannot be written is an error, unless the verdict is one already.
     """
@@ -208,9 +191,9 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
 
 
 def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
-    """Return a test suite with a test case for each verdict: a pure function of them.
+    """Return a JUnit test suite with a test case for each verdict.
 
-    An inconclusive verdict is no failure: the case passes, and its output says so.
+    An inconclusive verdict is no failure: its case passes, and its output says so.
     """
     failures = sum(row.verdict == "fail" for row in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": "0"}
@@ -233,9 +216,9 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
 
 
 def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Sequence[str] = ()) -> str:
-    """Return the verdict, a table of cells (the first row is its header) and the warnings, as Markdown.
+    """Return the verdict, a table of cells (the first row is its header) and the warnings as Markdown.
 
-    Whatever comes from names is shown as it is, never read as Markdown or HTML.
+    Names are escaped, so none is read as Markdown or HTML.
     """
     verdict, _, rest = headline.partition(":")
     parts = [f"## gptkit eval: {escape_markdown(verdict)}"]
@@ -250,6 +233,6 @@ def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Se
 
 
 def annotation(level: Literal["error", "warning"], title: str, text: str) -> str:
-    """Return the line by which a job of GitHub Actions shows a text beside its log."""
+    """Return the workflow command that makes GitHub Actions show a text as an annotation."""
     escaped = one_line(title).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={escaped}::{one_line(text).replace('%', '%25')}"

@@ -1,5 +1,7 @@
-"""Zero-shot scores of the weights that a run saved, as a table and as GPT-1's figure 2 (right), which draws them
-between chance and the best published."""
+"""`gptkit eval --all-checkpoints`: zero-shot scores of every saved step of a run, as a table and as a plot.
+
+The plot is GPT-1's figure 2 (right): scores on a scale from chance (0) to the best published (1).
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,15 @@ from gptkit.training.processes import main_process_first, on_main_process
 
 PICTURE, RESULTS = "zero-shot.png", "zero-shot.json"
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
-FEW = 4  # points that make no curve yet
-# Okabe and Ito's colours, which colour-blind readers tell apart; dashes and markers where there are more curves.
+FEW = 4  # fewer points than these make no curve
+# Okabe and Ito's palette for colour-blind readers; further curves differ by dashes and markers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Yardstick(NamedTuple):
-    """What guessing gets of a protocol's first measure, and the best that is published of its evaluation."""
+    """The chance level of a protocol's first measure, and the best published score of its evaluation."""
 
     chance: float
     best: float
@@ -58,10 +60,10 @@ class Yardstick(NamedTuple):
         return (score - self.chance) / (self.best - self.chance)
 
 
-def evaluate_along(
+def evaluate_all_checkpoints(
     run: Path, wanted: Sequence[TaskSpec], options: EvalOptions, accelerator: Accelerator, console: Console
 ) -> dict[str, Any]:
-    """Evaluate the weights that a run saved, in order of their steps; return what `--json` prints."""
+    """Evaluate the weights that a run saved, in order of steps; return what `--json` prints."""
     saved, notes = on_main_process(accelerator, lambda: saved_weights(run))
     for note in notes:
         console.warn(note)
@@ -72,11 +74,11 @@ def evaluate_along(
     jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
     for job in jobs:
         if any(isinstance(protocol, GeneratedProtocol | RuleProtocol) for protocol in job.protocols):
-            message = f"{job.name} asks for texts, which no checkpoint writes"
+            message = f"{job.name} is scored by generated texts, which checkpoints are not asked for"
             raise UsageError(message, where="--all-checkpoints", fix="name tasks that are scored by likelihood")
     if any(job.minimum is not None for job in jobs):
         fix = "leave the minimum out, or evaluate one model"
-        raise UsageError("no checkpoint is judged by a minimum", where="--all-checkpoints", fix=fix)
+        raise UsageError("checkpoints are not judged by a minimum", where="--all-checkpoints", fix=fix)
     runs = {}
     for step, directory in saved.items():
         console.say(f"step {step:,}")
@@ -87,13 +89,13 @@ def evaluate_along(
 def _report(
     run: Path, runs: Mapping[int, EvalResults], jobs: Sequence[Job], options: EvalOptions, console: Console
 ) -> dict[str, Any]:
-    """Show and draw the results by step, and write them."""
+    """Print, plot and write the results by step."""
     columns, curves = {}, {}
     for job in jobs:
         for protocol in job.protocols:
             key = f"{job.name}/{protocol.name}"
             measure = MEASURES[protocol.measures[0]]
-            values = [each.results[key].metrics[measure.name]["value"] for each in runs.values()]
+            values = [results.results[key].metrics[measure.name]["value"] for results in runs.values()]
             columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
@@ -105,32 +107,32 @@ def _report(
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": str(run / "model"),
-        "checkpoints": [{"step": step, **each.as_json()} for step, each in runs.items()],
+        "checkpoints": [{"step": step, **results.as_json()} for step, results in runs.items()],
     }
     if curves:
-        with files.translate_os_errors("drawing the scores", fix="make the run directory writable"):
+        with files.translate_os_errors("plotting the scores", fix="make the run directory writable"):
             draw_zero_shot([*runs], curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
-        console.say(f"picture: {run / PICTURE}")
+        console.say(f"plot: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
         result["normalised"] = curves
     else:
-        console.say("no picture: none of these tasks has a chance level to draw it from")
+        console.say("no plot: none of these tasks has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
         files.write_report(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
     return result
 
 
 def saved_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
-    """Return the directories of whole weights by step, and a line for each that is damaged, and where they are few.
+    """Return the directories of intact weights by step, and notes on damaged ones and on runs that kept few.
 
-    Committed checkpoints and snapshots, and a finished run's model. InputError for a directory without any.
+    They are committed checkpoints, snapshots and a finished run's model. InputError for a directory without any.
     """
     saved: dict[int, Path] = {}
     notes = []
     for path in [*all_steps(run / CHECKPOINTS), *all_steps(run / SNAPSHOTS)]:
         if is_committed(path):
             if reason := defect(path, files=WEIGHTS):
-                notes.append(f"{path} is left out: {reason}")
+                notes.append(f"{path} is skipped: {reason}")
             else:
                 saved[step_of(path)] = path
     step = _step_of_model(run)
@@ -138,34 +140,35 @@ def saved_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
         saved[step] = run / MODEL
     if not saved and notes:
         fix = "restore one from a copy"
-        raise InputError(f"none of the weights that the run saved are whole: {notes[0]}", where=str(run), fix=fix)
+        raise InputError(f"all weights that the run saved are damaged: {notes[0]}", where=str(run), fix=fix)
     if not saved and (seeds := sorted(run.glob("seed-*"))):
-        raise InputError("each seed has weights of its own", where=str(run), fix=f"--all-checkpoints {seeds[0]}")
+        raise InputError("each seed has its own weights", where=str(run), fix=f"--all-checkpoints {seeds[0]}")
     if not saved:
         fix = "name a run directory of gptkit pretrain"
-        raise InputError("no whole checkpoint, no snapshot and no finished model", where=str(run), fix=fix)
+        raise InputError("no intact checkpoint, no snapshot and no finished model", where=str(run), fix=fix)
     if len(saved) < FEW:
         steps = ", ".join(f"{step:,}" for step in sorted(saved))
-        notes.append(f"only the weights of step {steps} were kept: a recipe's key snapshots says how many are")
+        notes.append(f"only the weights of step {steps} were kept: the recipe key snapshots sets how many are")
     return dict(sorted(saved.items())), notes
 
 
 def _step_of_model(run: Path) -> int | None:
-    """Return the step of a finished run's model: the last, of a fine-tuning run the best, of several seeds None."""
+    """Return the step of a finished run's model: the last, or the best of a fine-tuning run; None for several seeds."""
     try:
         result = read_json_object(run / RESULT)
     except InputError:
         return None
     seeds = result.get("per_seed")
-    step = result.get("best_step", result.get("steps"))  # the steps of all seeds together
+    step = result.get("best_step", result.get("steps"))  # with several seeds, `steps` is their total
     has_several = isinstance(seeds, list) and len(seeds) > 1
     return step if isinstance(step, int) and not has_several else None
 
 
 def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstick | None:
-    """Return the yardstick of a protocol, given all of its evaluation's; None where chance or a better figure lacks.
+    """Return the yardstick of a protocol, given all protocols of its evaluation.
 
-    The best is what was published before GPT-1, as in its figure, else before GPT-2, else the best figure there is.
+    None without a chance level and a better published score. The best is what was published before GPT-1, as in its
+    figure, else before GPT-2, else the best score published at all.
     """
     measure = protocol.measures[0]
     published = [figure for other in all_protocols for figure in other.published if figure.measure == measure]
@@ -177,11 +180,11 @@ def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstic
 
 
 def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
-    """Write scores (step,) between chance, 0, and the best published, 1, as GPT-1's figure 2 (right): by updates.
+    """Plot scores (step,) on a scale from chance (0) to the best published (1) by updates, as GPT-1's figure 2 (right).
 
-    Step 0 has no place on the logarithmic axis and is left out. The same curves give the same bytes.
+    Step 0 has no place on the logarithmic axis and is skipped. The same curves give the same bytes.
     """
-    from matplotlib.figure import Figure  # no pyplot: no display is looked for and no state is kept
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
     figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 22)), layout="constrained")
     axes = figure.subplots()
@@ -197,8 +200,8 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
             linewidth=1.6,
             label=name,
         )
-    _mark(axes, 0.0, "chance", side="right", below=True)  # where curves seldom are
-    _mark(axes, 1.0, "best published, or all right", side="left", below=False)
+    _mark(axes, 0.0, "chance", side="right")  # where curves seldom are
+    _mark(axes, 1.0, "best published, or all right", side="left")
     axes.set_xscale("log")
     ticks = _apart(set(compress(steps, drawn)))
     axes.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])
@@ -207,29 +210,31 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     set_title(axes, title, loc="left", fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    # In the order in which the curves end at the right.
+    # The legend lists the curves in the order of their right ends.
     lines = sorted(zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: -pair[0][-1])
     figure.legend(handles=[line for _, line in lines], loc="outside right upper", frameon=False, fontsize=8)
     save(figure, path)
 
 
-def _mark(axes: Any, height: float, label: str, *, side: str, below: bool) -> None:
+def _mark(axes: Any, height: float, label: str, *, side: str) -> None:
+    """Draw a dashed line with its label, below it on the right or above it on the left."""
+    right = side == "right"
     axes.axhline(height, color="#777777", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
         label,
-        (float(side == "right"), height),
+        (float(right), height),
         xycoords=("axes fraction", "data"),
-        xytext=(-4 if side == "right" else 4, -3 if below else 3),
+        xytext=(-4, -3) if right else (4, 3),
         textcoords="offset points",
         ha=side,
-        va="top" if below else "bottom",
+        va="top" if right else "bottom",
         color="#555555",
         fontsize=8,
     )
 
 
 def _apart(steps: set[int]) -> list[int]:
-    """Return the steps whose labels leave each other room on the logarithmic axis, the last one first of all."""
+    """Return steps whose labels do not overlap on the logarithmic axis, always including the last."""
     ordered = sorted(steps, reverse=True)
     kept = ordered[:1]
     for step in ordered[1:]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.evaluate.along import Yardstick, saved_weights, yardstick
+from gptkit.evaluate.all_checkpoints import Yardstick, saved_weights, yardstick
 from gptkit.scoring.protocols import Protocol, Published
 from gptkit.system.run_layout import directory_name, record_of
 from gptkit.training.checkpoint_files import render_manifest
@@ -50,7 +50,7 @@ def test_snapshots_make_a_curve_and_damaged_weights_are_left_out_with_a_line(tmp
     saved, [note, _] = saved_weights(run)
     places = [(100, "snapshots"), (300, "snapshots"), (400, "checkpoints")]
     assert [*saved.items()] == [(step, run / place / directory_name(step)) for step, place in places]
-    assert note.startswith(f"{run / 'snapshots' / 'step-000200'} is left out: model.safetensors ")
+    assert note.startswith(f"{run / 'snapshots' / 'step-000200'} is skipped: model.safetensors ")
     shutil.rmtree(run / "checkpoints")
     make_run(run, steps=(), finished=400)
     (run / "result.json").write_text(json.dumps({"steps": 400, "best_step": 250}))  # a fine-tuned model is its best
@@ -64,14 +64,14 @@ def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
     assert "snapshots" in note
     unfinished, _ = saved_weights(make_run(tmp_path / "b", steps=(90,), finished=None))
     assert [*unfinished] == [90]
-    with pytest.raises(InputError, match="no whole checkpoint, no snapshot and no finished model"):
+    with pytest.raises(InputError, match="no intact checkpoint, no snapshot and no finished model"):
         saved_weights(tmp_path)
 
 
 def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", steps=(90,), finished=None)
     (run / "checkpoints" / "step-000090" / "model.safetensors").write_text("damaged")
-    with pytest.raises(InputError, match=r"saved are whole: .*step-000090 is left out: model\.safetensors"):
+    with pytest.raises(InputError, match=r"saved are damaged: .*step-000090 is skipped: model\.safetensors"):
         saved_weights(run)
     run = make_run(tmp_path / "b", steps=(), finished=112)
     (run / "result.json").write_text(json.dumps({"steps": 112, "per_seed": [{}, {}]}))
