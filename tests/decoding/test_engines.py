@@ -19,16 +19,16 @@ from gptkit.system.processor import cpu_has_bf16
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's GPU is built in")
 def test_a_gpu_needs_a_driver_and_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if torch.cuda.is_available():
-        assert engines.gpu_may_be_there()
+        assert engines.may_have_gpu()
     monkeypatch.setattr(engines, "torch_built_for_gpu", lambda: True)
     monkeypatch.setattr(engines, "GPU_FILES", [str(tmp_path / "driver")])
     monkeypatch.setattr(engines, "WINDOWS_DRIVERS", [str(tmp_path / "driver")])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert not engines.gpu_may_be_there()
+    assert not engines.may_have_gpu()
     (tmp_path / "driver").touch()
-    assert engines.gpu_may_be_there()
+    assert engines.may_have_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not engines.gpu_may_be_there()
+    assert not engines.may_have_gpu()
 
 
 def test_the_build_is_read_from_torchs_version_file() -> None:

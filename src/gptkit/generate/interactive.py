@@ -33,7 +33,7 @@ Ctrl-C stops a reply, Ctrl-D ends"""
 
 def converse(directory: Path, options: GenerateOptions, console: Console) -> None:
     """Continue each line of stdin until its end; on a terminal, mistakes and Ctrl-C end nothing."""
-    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, tell=console.say)
+    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, say=console.say)
     dialogue = Dialogue(model, options, console)
     attended = sys.stdin.isatty()
     if attended:
