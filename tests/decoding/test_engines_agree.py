@@ -13,6 +13,7 @@ from gptkit.decoding.engines import Engine, open_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.decoding.torch_engine import TorchEngine
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -33,7 +34,7 @@ def model(request: pytest.FixtureRequest) -> GPTForCausalLM:
 @pytest.fixture
 def native(model: GPTForCausalLM, tmp_path: Path) -> Engine:
     model.save_pretrained(tmp_path)
-    engine = open_engine(tmp_path, device="cpu", tokens=1)
+    engine = open_engine(tmp_path, TextModelOptions(device="cpu"), tokens=1)
     assert isinstance(engine, NativeEngine)
     return engine
 

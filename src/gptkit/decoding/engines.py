@@ -10,16 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gptkit.decoding.sampling import Array
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.errors import UsageError
-from gptkit.options import CompileChoice
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import; the native engine does without
     from gptkit.model.modeling_gpt import GPTForCausalLM
 
-Quantize = Literal["none", "int8", "int4"]
+
 COMPILE_TOKENS = 4096  # new tokens from which compiling a GPU's step should pay off; not measured
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's driver, AMD's, and either under WSL
 WINDOWS_DRIVERS = ("nvcuda.dll", "amdhip64.dll")
@@ -57,14 +57,7 @@ class NativeUnavailableError(Exception):
 
 
 def open_engine(
-    directory: Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    quantize: Quantize = "none",
-    compile: CompileChoice = "auto",
-    tokens: int,
-    say: Callable[[str], None] | None = None,
+    directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None] = lambda line: None
 ) -> Engine:
     """Return an engine for the model in `directory`, to generate about `tokens` new tokens in total.
 
@@ -72,23 +65,23 @@ def open_engine(
     `say` gets the reason if it cannot. Raises UsageError for a missing device, and for `compile` on
     without a compiler, InputError for a model that cannot be read.
     """
-    on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu())
+    compile = options.compile
+    on_cpu = options.device == "cpu" or (options.device == "auto" and not may_have_gpu())
     if on_cpu and compile != "off":
         try:
             native = native_decoder()
             if native is None:
                 raise NativeUnavailableError("this installation has no native engine")
-            engine: Engine | None = native.open_engine(directory, precision, quantize)
+            engine: Engine | None = native.open_engine(directory, options.precision, options.quantize)
             if engine is not None:  # else torch reads the model: it knows more layouts, and what is wrong
                 return engine
         except NativeUnavailableError as error:
             if compile == "on":
                 raise UsageError(str(error), where="--compile", fix="install gcc or clang, or leave it out") from None
-            if say is not None:
-                say(f"compile auto is off: {error}")
+            say(f"compile auto is off: {error}")
     from gptkit.decoding.torch_engine import TorchEngine
 
-    model = torch_model(directory, device, precision, quantize)
+    model = torch_model(directory, options)
     pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
     return TorchEngine(model, compile=model.device.type == "cuda" and pays)
 
@@ -103,8 +96,8 @@ def native_decoder() -> ModuleType | None:
     return native
 
 
-def torch_model(directory: Path, device: str, precision: str, quantize: Quantize = "none") -> GPTForCausalLM:
-    """Return the model on its device, in eval mode, with quantised linear layers if `quantize` says so.
+def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
+    """Return the model on its device, in eval mode, with quantised linear layers if `options.quantize` says so.
 
     Precision auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the other rows,
     so a sample's text is the same in any batch, which bf16 products do not guarantee. Raises UsageError for a missing
@@ -116,16 +109,17 @@ def torch_model(directory: Path, device: str, precision: str, quantize: Quantize
     from gptkit.model.loading import load_model
     from gptkit.system.processor import choose_device, refuse_emulated_bf16
 
-    chosen = choose_device(device)
+    precision, quantize = options.precision, options.quantize
+    device = choose_device(options.device)
     if quantize == "none":
-        refuse_emulated_bf16(chosen.type, precision)
-        has_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        refuse_emulated_bf16(device.type, precision)
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         is_bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
     else:  # packed products are 13 to 54 times slower in fp32, also on a CPU without bf16
         is_bf16 = precision != "fp32"
     dtype = torch.bfloat16 if is_bf16 else torch.float32
     model = load_model(directory, dtype=dtype if quantize == "none" else torch.float32)
-    model.to(chosen)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
+    model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
         quantise_model(model, quantize, dtype)
     return model

@@ -104,22 +104,20 @@ class TextModel:
     def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None]) -> None:
         self._engine: Engine | None = None
         if options.beams > 1:
-            self._searched = torch_model(directory, options.device, options.precision)
+            self._searched = torch_model(directory, options)
             self.n_positions: int = self._searched.config.n_positions
             self.vocab_size: int = self._searched.config.vocab_size
         else:
-            self._engine = open_engine(
-                directory,
-                device=options.device,
-                precision=options.precision,
-                quantize=options.quantize,
-                compile=options.compile,
-                tokens=tokens,
-                say=say,
-            )
+            self._engine = open_engine(directory, options, tokens=tokens, say=say)
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
         check_vocabulary(options, self.vocab_size)
-        self.tokenizer = _tokenizer(directory)
+        native = native_decoder()
+        tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
+        if tokenizer is None:
+            from gptkit.text.tokenizers.loading import tokenizer_in
+
+            tokenizer = tokenizer_in(directory)
+        self.tokenizer = tokenizer
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
         self._separator = separator_id(self.tokenizer)
 
@@ -206,13 +204,3 @@ class TextModel:
 
     def _text_of(self, token_id: int) -> str:
         return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
-
-
-def _tokenizer(directory: Path) -> AnyTokenizer:
-    native = native_decoder()
-    tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
-    if tokenizer is not None:
-        return tokenizer
-    from gptkit.text.tokenizers.loading import tokenizer_in
-
-    return tokenizer_in(directory)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gptkit.decoding.engines import Quantize
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 
+Quantize = Literal["none", "int8", "int4"]
 PLACEHOLDER = "{prompt}"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
