@@ -135,7 +135,7 @@ def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_window
         asked.extend(encoder.text(one.ids) + f"|{len(one.ids) - one.start}" for group in groups for one in group)
         return [tuple(answer(one, encoder, {"a": -0.01, "b": -3.0}) for one in group) for group in groups]
 
-    [items] = score_protocols([protocol], examples, encoder, answers, tell=said.append)
+    [items] = score_protocols([protocol], examples, encoder, answers, warn=said.append)
     assert asked[:4] == ["Once b b b|3", "Once|0", "Once a a a|3", " a a a a|1"]  # three words before the last
     assert items.columns["prediction"].tolist() == [2, 0, -1, 2]
     assert items.columns["correct"].tolist() == [1, 1, 0, 1]

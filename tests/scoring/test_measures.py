@@ -18,7 +18,7 @@ from gptkit.scoring.resampling import (
     calibration_error,
     corpus_bleu,
     f1_rows,
-    matthews_of,
+    matthews_rows,
     most_confident,
     pearson_rows,
     spearman_rows,
@@ -82,8 +82,8 @@ def test_a_gate_sees_the_drop_of_a_perplexity_in_its_own_unit() -> None:
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("f1", lambda x, y: f1_rows(x, y)),
-        ("matthews", lambda x, y: matthews_of(np.array([x, y]))(x, y)),
+        ("f1", f1_rows),
+        ("matthews", matthews_rows),
         ("pearson", pearson_rows),
         ("spearman", spearman_rows),
     ],
