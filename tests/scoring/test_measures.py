@@ -9,11 +9,10 @@ import pytest
 from gptkit.errors import InputError
 from gptkit.evaluate.gate.gate import gate
 from gptkit.scoring import metrics
-from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
+from gptkit.scoring.measures import MEASURES, MostConfident, breakdown, measure, value_of
 from gptkit.scoring.protocols import Items
 from gptkit.scoring.resampling import (
     BLEU_COLUMNS,
-    accuracy_of_most_confident,
     auc_rows,
     calibration_error,
     corpus_bleu,
@@ -121,7 +120,8 @@ def test_calibration_by_hand() -> None:
     # 1/15 lies in the first bin, what is above in the second: their gaps do not cancel
     assert calibration_error(np.array([1 / 15, 0.07]), np.array([0.0, 1.0])) == pytest.approx((1 / 15 + 0.93) / 2)
     ordered, right = np.linspace(0.01, 1, 100), np.arange(100) >= 95
-    assert [accuracy_of_most_confident(ordered, right, share) for share in (0.01, 0.1, 1.0)] == [1.0, 0.5, 0.05]
+    columns = {"confidence": ordered, "correct": right}
+    assert [MostConfident(fraction).value(columns) for fraction in (0.01, 0.1, 1.0)] == [1.0, 0.5, 0.05]
     assert most_confident(np.array([0.5, 0.5, 0.9, 0.1]), 0.5).tolist() == [0.5, 0.5, 1.0, 0.0]  # a tie is shared
 
 

@@ -206,7 +206,8 @@ class MostConfident(Statistic):
         self.fraction = fraction
 
     def value(self, columns: Columns) -> float:
-        return resampling.accuracy_of_most_confident(columns["confidence"], columns["correct"], self.fraction)
+        weights = resampling.most_confident(columns["confidence"], self.fraction)
+        return float((weights * columns["correct"]).sum() / weights.sum())
 
     def stderr(self, columns: Columns) -> float:
         count = float(resampling.most_confident(columns["confidence"], self.fraction).sum())

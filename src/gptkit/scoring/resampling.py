@@ -126,12 +126,6 @@ def most_confident(confidence: Floats, fraction: float) -> Floats:
     return np.asarray(above + tied * ((count - above.sum()) / tied.sum()), np.float64)
 
 
-def accuracy_of_most_confident(confidence: Floats, correct: Floats, fraction: float) -> float:
-    """Return the accuracy on the most confident fraction of the items (item,)."""
-    weights = most_confident(confidence, fraction)
-    return float((weights * correct).sum() / weights.sum())
-
-
 def corpus_bleu(counts: Floats) -> Floats:
     """Return BLEU (...), 0 to 100 (Papineni et al. 2002), from counts (..., BLEU_COLUMNS) summed over a corpus.
 

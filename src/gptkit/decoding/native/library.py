@@ -96,10 +96,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
 
     def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
-        began = time.perf_counter()
-        with _compiled(compiler) as library:
+        with _compiled(compiler) as (library, seconds):
             file.write(library.read_bytes())
-        seconds = time.perf_counter() - began
         return {"compiler": compiler}
 
     # The name depends on all that determines the library: source, flags, compiler and processor.
@@ -110,9 +108,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         cached_file(path, write, need=lambda file: file.size)
         return _load(path), seconds
     except GptkitError:
-        began = time.perf_counter()
-        with _compiled(compiler) as library:
-            return _load(library), time.perf_counter() - began
+        with _compiled(compiler) as (library, seconds):
+            return _load(library), seconds
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -149,8 +146,9 @@ def _processor() -> list[str]:
 
 
 @contextlib.contextmanager
-def _compiled(compiler: list[str]) -> Iterator[Path]:
-    """Yield the compiled library, a temporary file; with OpenMP if the compiler supports it."""
+def _compiled(compiler: list[str]) -> Iterator[tuple[Path, float]]:
+    """Yield the compiled library, a temporary file, and the seconds it took; with OpenMP if the compiler has it."""
+    began = time.perf_counter()
     # CC may name the processor to compile for; flags such as -mno-avx2 work beside ours.
     has_target = any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
     native = [] if has_target else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
@@ -167,7 +165,7 @@ def _compiled(compiler: list[str]) -> Iterator[Path]:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise NativeUnavailableError(f"{compiler[0]} cannot be run: {error}") from None
             if done.returncode == 0 and output.exists():
-                yield output
+                yield output, time.perf_counter() - began
                 return
         reasons = [line for line in done.stderr.splitlines() if "error" in line]
         reason = reasons[0] if reasons else f"it wrote nothing (exit {done.returncode})"

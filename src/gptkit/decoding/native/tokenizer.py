@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 from gptkit.errors import InputError
 from gptkit.system.reading import LARGEST_JSON, require_regular
@@ -51,10 +51,6 @@ class LightTokenizer:
     @property
     def all_special_ids(self) -> list[int]:
         return sorted(set(self._special_ids.values()))
-
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        return dict(self.backend_tokenizer.get_added_tokens_decoder())
 
     def get_vocab(self) -> dict[str, int]:
         return self._vocabulary
