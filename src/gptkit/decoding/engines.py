@@ -61,9 +61,9 @@ def open_engine(
 ) -> Engine:
     """Return an engine for the model in `directory`, to generate about `tokens` new tokens in total.
 
-    On a CPU, `compile` auto compiles even for one token: it takes less time than importing torch, and only once.
-    `say` gets the reason if it cannot. Raises UsageError for a missing device, and for `compile` on
-    without a compiler, InputError for a model that cannot be read.
+    On a CPU, `compile` auto compiles even for one token: it takes less time than importing torch, and only once. If it
+    cannot, `say` is called with the reason. Raises UsageError for a missing device, and for `compile` on without a
+    compiler, InputError for a model that cannot be read.
     """
     compile = options.compile
     on_cpu = options.device == "cpu" or (options.device == "auto" and not may_have_gpu())

@@ -31,7 +31,7 @@ class Sample:
 class Step(NamedTuple):
     """One new token of one row (None for a stop token); `finish_reason` comes with the row's last step.
 
-    `report` rates the chosen token, even a stop token, if the decoder explains.
+    `report` describes the chosen token, even a stop token, if the decoder explains.
     """
 
     row: int
@@ -113,7 +113,7 @@ class Decoder:
         self._rows[row].finish_reason = self._rows[row].finish_reason or reason
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield the steps, one token of each row that is being decoded after the other; iterate only once."""
+        """Yield the steps, round by round one token of each active row; iterate only once."""
         longest = max((len(row.tokens) for row in self._rows), default=0) + self.max_new_tokens
         size = min(self.batch_size or rows_at_once(self.engine, longest), max(1, len(self._rows)))
         self.engine.open(size, min(longest, self.engine.n_positions))

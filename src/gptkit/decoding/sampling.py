@@ -126,7 +126,7 @@ def top_p_floor(logits: Array, p: float, normaliser: Array) -> Array:
 def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
     """Return the ids, ascending, and the logits of each row's tokens at or above its floor (batch, 1): both (batch, n).
 
-    Drawing random numbers for these alone is what makes top-k fast. n is the largest count of any row; shorter rows are
+    Drawing random numbers only for these makes top-k fast. n is the largest count of any row; shorter rows are
     padded with token 0 at logit -inf.
     """
     xp = array_namespace(logits)
@@ -206,8 +206,8 @@ def _shift_right(state: Array, bits: int) -> Array:
 def sample(logits: Array, uniforms: Array) -> Array:
     """Draw one column of each row, (batch,), from softmax(logits) by the Gumbel-max trick.
 
-    Inverting the cumulative distribution instead, a last-bit difference in one likely token would move the boundaries
-    of all later ones. Here it matters only where the two leaders tie, so rounding hardly ever changes a text.
+    With an inverted cumulative distribution, a last-bit difference in one likely token would move the boundaries of all
+    later ones. Here it matters only where the two leaders nearly tie, so rounding hardly ever changes a text.
     """
     xp = array_namespace(logits)
     arrivals = -xp.log1p(-uniforms)  # exponential; floats are finest near 0, where the winners are

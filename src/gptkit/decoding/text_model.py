@@ -96,9 +96,9 @@ class Generation:
 class TextModel:
     """A model directory with its tokenizer, opened with the options' device, precision, quantize, compile and beams.
 
-    `tokens` is the expected total of new tokens, by which `compile` auto decides; `say` gets the reason if it has to
-    stay off. Raises InputError or UsageError for a directory without model or tokenizer, and for options that
-    do not suit the model.
+    `tokens` is the expected total of new tokens, by which `compile` auto decides; `say` is called with the reason
+    if it has to stay off. Raises InputError or UsageError for a directory without model or tokenizer, and for options
+    that do not suit the model.
     """
 
     def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None]) -> None:

@@ -38,7 +38,7 @@ class Encoder:
         Both are encoded as one text; the scored tokens are those after its common prefix with the context's ids, so a
         token across the border belongs to the continuation, as does white space at the context's end. An empty context
         becomes the separator. A context that does not fit into n_positions + 1 tokens with its continuation is cut at
-        the left, down to its last token if the continuation alone does not fit. A continuation without tokens is
+        the left, down to its last token if the continuation itself does not fit. A continuation without tokens is
         impossible, as its empty sum would beat all others.
         """
         contexts = [context.rstrip() for context, _ in pairs]
@@ -104,7 +104,7 @@ def shared_prefix(first: TokenIds, second: TokenIds) -> int:
 
 
 def _runs(passages: Sequence[str]) -> list[list[str]]:
-    """Group the passages into runs that can be encoded separately: passages without white space between them together.
+    """Group the passages into runs that can be encoded separately; passages with no white space between share a run.
 
     White space at the end of a passage moves to the beginning of the next.
     """

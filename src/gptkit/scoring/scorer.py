@@ -1,8 +1,8 @@
 """Log-probabilities of token sequences under a model: all forward passes of likelihood evaluations.
 
-On a CPU, GPTModel's modules are called one by one, with weights in oneDNN's layout, GELU fused into its product (alone
-it costs a sixth of a layer's products), none of autocast's copies, and only the needed states of the last layer: about
-1.6 times as fast as GPTModel under autocast, and 1.3 times in fp32.
+On a CPU, GPTModel's modules are called one by one, with weights in oneDNN's layout, GELU fused into its product (by
+itself it costs a sixth of a layer's products), none of autocast's copies, and only the needed states of the last layer:
+about 1.6 times as fast as GPTModel under autocast, and 1.3 times in fp32.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite values only *
 #endif
 }
 
-INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding might carry it into zero */
+INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding up could overflow to zero */
     ints bits = (ints)values, nan = values != values;
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & (int32_t)0xFFFF0000;
     return from_bits((~nan & bits) | (nan & 0x7FC00000));
@@ -107,7 +107,7 @@ INLINE float sum(floats v) {
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
-/* exp(x) = 2^n p(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7: correct up to the last bit or two. */
+/* exp(x) = 2^n p(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7: accurate to all bits but the last. */
 INLINE floats exponential(floats x) {
     ints low = x<splat(-87.0f), high = x> splat(88.0f);
     x = from_bits((~(low | high) & (ints)x) | (low & (ints)splat(-87.0f)) | (high & (ints)splat(88.0f)));
