@@ -224,7 +224,7 @@ def test_without_a_usable_cache_it_is_compiled_for_the_process(tmp_path: Path, m
     assert np.isfinite(engine.forward([Piece(0, 0, [1])])).all()
 
 
-@pytest.mark.parametrize(("chosen", "reason"), [("'cc", "CC cannot be read"), ("true", "wrote nothing")])
+@pytest.mark.parametrize(("chosen", "reason"), [("'cc", "CC cannot be parsed"), ("true", "wrote nothing")])
 def test_odd_compilers_are_named(chosen: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", chosen)

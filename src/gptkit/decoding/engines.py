@@ -77,7 +77,7 @@ def open_engine(
                 return engine
         except NativeUnavailableError as error:
             if compile == "on":
-                raise UsageError(str(error), where="--compile", fix="install gcc or clang, or leave it out") from None
+                raise UsageError(str(error), where="--compile", fix="leave it out, or install gcc or clang") from None
             say(f"compile auto is off: {error}")
     from gptkit.decoding.torch_engine import TorchEngine
 

@@ -86,9 +86,10 @@ def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
 def check_settings(options: DecodingOptions) -> None:
     """Raise UsageError for values that suit no model, and for options that contradict each other."""
     if options.top_p <= 0:
-        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
+        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, at most 1")
     if options.template is not None and PLACEHOLDER not in options.template:
-        raise UsageError("the template has no place for the prompt", where="template", fix=f"add {PLACEHOLDER} to it")
+        message = f"the template does not contain {PLACEHOLDER}"
+        raise UsageError(message, where="template", fix="add it where the prompt goes")
     refuse_together(_contradictions(options))
 
 

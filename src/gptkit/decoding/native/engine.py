@@ -41,7 +41,7 @@ class NativeEngine:
         threads: int | None = None,
     ) -> None:
         if shape.activation_function not in ACTIVATIONS:
-            raise NativeUnavailableError(f"it does not support the activation {shape.activation_function}")
+            raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
         self._library, self.compile_seconds = native_library()
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
@@ -54,7 +54,7 @@ class NativeEngine:
         self._model = self._describe(weights)
         self._cache, self._buffers = Cache(), Buffers()  # filled by `open`
         self._opened: list[np.ndarray] = []  # the arrays that these two point to
-        self._tokens = 0  # most tokens per call
+        self._tokens = 0  # maximum per call
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""

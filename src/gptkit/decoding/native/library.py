@@ -128,7 +128,7 @@ def find_c_compiler() -> list[str] | None:
     try:
         chosen = shlex.split(os.environ.get("CC", ""))
     except ValueError as error:
-        raise NativeUnavailableError(f"CC cannot be read: {error}") from None
+        raise NativeUnavailableError(f"the environment variable CC cannot be parsed: {error}") from None
     candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
     for command in candidates:
         if path := shutil.which(command[0]):
