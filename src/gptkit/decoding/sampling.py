@@ -30,7 +30,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 class SamplingRules:
     """How the next token is chosen; the repetition penalty applies to greedy decoding too."""
 
-    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all.", minimum=0)
+    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all tokens.", minimum=0)
     top_p: float = option(1.0, "Sample from the most likely tokens, up to a total probability of p.", maximum=1)
     top_p_rule: TopPRule = option(
         "hf",

@@ -23,7 +23,7 @@ class TextOptions(SamplingRules):
 
     max_new_tokens: int = option(200, "Generate at most this many tokens.", minimum=1)
     num_samples: int = option(1, "Samples per prompt.", minimum=1)
-    seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
+    seed: int = option(0, "Random seed for sampling.", minimum=0, maximum=2**31 - 1)
     stop: tuple[str, ...] = option(
         (), "End the text before this string; repeatable; \\n is a line break.", metavar="TEXT"
     )
@@ -41,7 +41,7 @@ class TextOptions(SamplingRules):
 class DecodingOptions(TextOptions):
     """All options that determine a text, including search and arithmetic."""
 
-    beams: int = option(1, "Search for the most likely text with this many beams.", minimum=1, maximum=1000)
+    beams: int = option(1, "Search for the most likely text with this many beams; 1 = sample.", minimum=1, maximum=1000)
     quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",

@@ -70,7 +70,7 @@ def matthews_rows(predictions: Floats, references: Floats) -> Floats:
     counts in place of covariances.
     """
     n = predictions.shape[-1]
-    classes = np.unique([predictions, references])
+    classes = np.union1d(np.unique(predictions), np.unique(references))
     predicted = [np.count_nonzero(predictions == label, axis=-1) for label in classes]  # each (...)
     true = [np.count_nonzero(references == label, axis=-1) for label in classes]
     right = np.asarray(np.count_nonzero(predictions == references, axis=-1), np.float64)
