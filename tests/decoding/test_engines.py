@@ -1,4 +1,4 @@
-"""An engine is opened for a directory; whether a GPU may be there is seen without torch."""
+"""Engines are opened for model directories; whether there may be a GPU is found out without torch."""
 
 from __future__ import annotations
 

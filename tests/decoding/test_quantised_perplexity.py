@@ -1,10 +1,10 @@
-"""Quantised weights cost little perplexity in a model that was trained."""
+"""Quantising a trained model costs little perplexity."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from pydoc_data.topics import topics  # English that every Python brings along
+from pydoc_data.topics import topics  # English text that comes with every Python
 
 import numpy as np
 import pytest
