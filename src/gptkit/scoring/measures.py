@@ -147,11 +147,7 @@ class OfPairs(Statistic):
     """
 
     def __init__(
-        self,
-        rows: PairStatistic,
-        metric: str | None = None,
-        *,
-        columns: tuple[str, str] = ("prediction", "reference"),
+        self, rows: PairStatistic, metric: str | None = None, *, columns: tuple[str, str] = ("prediction", "reference")
     ) -> None:
         self.columns, self.asked = columns, columns[1:]
         self.rows, self.metric = rows, metric
