@@ -127,10 +127,10 @@ def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "i
     from gptkit.decoding.engines import open_engine
     from gptkit.decoding.loop import Decoder
     from gptkit.decoding.sampling import SamplingRules
+    from gptkit.decoding.text_options import TextModelOptions
 
-    engine = open_engine(
-        directory / GPTKIT, device="cpu", precision=precision, quantize=quantize, compile="on", tokens=1 << 20
-    )
+    options = TextModelOptions(device="cpu", precision=precision, quantize=quantize, compile="on")
+    engine = open_engine(directory / GPTKIT, options, tokens=1 << 20)
     rules = SamplingRules(top_k=TOP_K)
 
     def generate(batch: int, tokens: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Beam search finds what transformers finds, and enough beams find the likeliest continuation of all."""
+"""Beam search finds what transformers finds, and with enough beams the most likely continuation of all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tiny_model(vocabulary: int) -> GPTForCausalLM:
 
 
 def beam_search(model: GPTForCausalLM, prompts: list[list[int]], **arguments: Any) -> list[Sample]:
-    """Return what the steps of a search add up to."""
+    """Return the samples that the steps of a search add up to."""
     search = BeamSearch(model, prompts, **arguments)
     found: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
     reasons = {}
@@ -41,7 +41,7 @@ def joint(model: GPTForCausalLM, prompt: list[int], new: tuple[int, ...]) -> flo
 
 
 def test_the_winner_has_the_highest_joint_probability() -> None:
-    """All 4**3 continuations weighed; those with the stop token 0 end there. Greedy finds a worse one somewhere."""
+    """Compare all 4**3 continuations, cut at the stop token 0; greedy decoding misses the best one somewhere."""
     model = tiny_model(4)
     prompts = [[1, 2, 3], [2], [3, 3, 1, 2, 0], [1], [3, 1]]
     found = beam_search(model, prompts, beams=64, max_new_tokens=3, stop_ids=[0])
@@ -91,7 +91,7 @@ def test_what_the_context_cannot_hold_is_refused(prompt: list[int]) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
-    """3e38 is finite, and overflows in the product with the head."""
+    """3e38 is finite, but overflows in the product with the head."""
     model = tiny_model(50)
     torch.nn.init.constant_(model.transformer.ln_f.weight, value)
     with pytest.raises(InputError, match="the model's logits are not finite"):

@@ -1,4 +1,4 @@
-"""Cached, batched, padded and sliding decoding give the text that a plain forward over the window gives."""
+"""Cached, batched, padded and sliding decoding give the same text as a plain forward pass over the window."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 @torch.inference_mode()
 def plainly(model: PreTrainedModel, prompt: list[int], index: int, count: int, rules: SamplingRules) -> list[int]:
-    """Decode one prompt without cache, padding or batch: a forward over the window for every token."""
+    """Decode one prompt without cache, padding or batch: one forward pass over the window per token."""
     tokens, start = list(prompt), 0
     for _ in range(count):
         if len(tokens) - start > POSITIONS:
@@ -49,7 +49,7 @@ def plainly(model: PreTrainedModel, prompt: list[int], index: int, count: int, r
 
 @pytest.mark.parametrize("rules", [SamplingRules(), SamplingRules(temperature=0), SamplingRules(top_k=5, top_p=0.9)])
 def test_batched_cached_text_is_the_plain_text(model: PreTrainedModel, rules: SamplingRules) -> None:
-    """20 tokens of a context of 12: the rows' windows slide two or three times, at different steps."""
+    """20 tokens in a context of 12: the rows' windows slide two or three times, at different steps."""
     decoder = Decoder(TorchEngine(model), PROMPTS, max_new_tokens=20, rules=rules, seed=3)
     for _ in decoder:
         pass
@@ -68,7 +68,7 @@ def test_a_sample_depends_on_seed_index_and_position_alone(model: PreTrainedMode
     twins = generate(model, [[5], [5]], max_new_tokens=12, seed=1)
     assert twins[0].token_ids != twins[1].token_ids
     (first,) = generate(model, [[5]], max_new_tokens=8, seed=1)
-    (second,) = generate(model, [[5, *first.token_ids]], max_new_tokens=5, seed=1)  # a text goes on as if never cut
+    (second,) = generate(model, [[5, *first.token_ids]], max_new_tokens=5, seed=1)  # continues as if never cut
     assert [*first.token_ids, *second.token_ids] == generate(model, [[5]], max_new_tokens=13, seed=1)[0].token_ids
 
 
@@ -161,7 +161,7 @@ def test_rows_at_once_bounds_the_cache() -> None:
 
 
 class Watching(TorchEngine):
-    """Counts calls, and sees that no token stands beyond the positions and that rows grow without gaps."""
+    """Counts calls, and checks that no token exceeds the positions and that rows grow without gaps."""
 
     def open(self, rows: int, length: int) -> None:
         super().open(rows, length)
@@ -184,7 +184,7 @@ def unequal_prompts(count: int, longest: int) -> list[list[int]]:
 
 
 def test_places_of_finished_rows_are_refilled(model: PreTrainedModel) -> None:
-    """16 prompts through 5 places, texts of unequal length that slide: the same as one by one, in fewer passes."""
+    """16 prompts in 5 slots, with texts of unequal length that slide: the same as one at a time, in fewer passes."""
     prompts = unequal_prompts(16, POSITIONS)
     asked = {"max_new_tokens": 20, "rules": SamplingRules(top_k=20), "stop_ids": range(8)}
     engine = Watching(model)
@@ -220,9 +220,9 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
     rows: dict[int, list[int]] = {row: [] for row in range(4)}
     batches = [
         [Piece(2, 0, [1, 2, 3]), Piece(0, 0, [4])],
-        [Piece(1, 0, [5, 6]), Piece(2, 3, [7, 8, 9])],  # begins and goes on, and row 0 keeps what it holds
+        [Piece(1, 0, [5, 6]), Piece(2, 3, [7, 8, 9])],  # one row begins, one continues, and row 0 stays as it is
         [Piece(3, 0, [9]), Piece(2, 6, [1]), Piece(0, 1, [2])],
-        [Piece(2, 2, [30]), Piece(0, 2, list(range(10)))],  # takes back; fills up
+        [Piece(2, 2, [30]), Piece(0, 2, list(range(10)))],  # one overwrites its end, one fills up
         [Piece(3, 1, [4]), Piece(1, 2, [4])],
         [Piece(2, 3, [4]), Piece(3, 2, [5])],
     ]
@@ -241,7 +241,7 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
 
 
 def test_reports_tell_the_models_own_distribution(model: PreTrainedModel) -> None:
-    """Whatever the rules: before temperature and top-k, without the forbidden token."""
+    """Under any rules, probabilities are those before temperature and top-k, without the forbidden token."""
     forbidden = 7
     rules = SamplingRules(temperature=2.0, top_k=10)
     decoder = Decoder(TorchEngine(model), [[5, 6]], max_new_tokens=4, rules=rules, forbidden_ids=[forbidden], explain=5)

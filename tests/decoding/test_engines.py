@@ -1,4 +1,4 @@
-"""An engine is opened for a directory; whether a GPU may be there is seen without torch."""
+"""Engines are opened for model directories; whether there may be a GPU is found out without torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from gptkit.decoding import engines
 from gptkit.decoding.engines import Piece, open_engine
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.errors import UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -19,16 +20,16 @@ from gptkit.system.processor import cpu_has_bf16
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's GPU is built in")
 def test_a_gpu_needs_a_driver_and_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if torch.cuda.is_available():
-        assert engines.gpu_may_be_there()
+        assert engines.may_have_gpu()
     monkeypatch.setattr(engines, "torch_built_for_gpu", lambda: True)
     monkeypatch.setattr(engines, "GPU_FILES", [str(tmp_path / "driver")])
     monkeypatch.setattr(engines, "WINDOWS_DRIVERS", [str(tmp_path / "driver")])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert not engines.gpu_may_be_there()
+    assert not engines.may_have_gpu()
     (tmp_path / "driver").touch()
-    assert engines.gpu_may_be_there()
+    assert engines.may_have_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not engines.gpu_may_be_there()
+    assert not engines.may_have_gpu()
 
 
 def test_the_build_is_read_from_torchs_version_file() -> None:
@@ -39,7 +40,7 @@ def test_the_build_is_read_from_torchs_version_file() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no CUDA device"):
-        open_engine(tmp_path, device="cuda", tokens=1)
+        open_engine(tmp_path, TextModelOptions(device="cuda"), tokens=1)
 
 
 def test_formats_of_one_model_agree(tmp_path: Path) -> None:
@@ -55,7 +56,8 @@ def test_formats_of_one_model_agree(tmp_path: Path) -> None:
         ("int8", "auto", 0.03),
         ("int4", "auto", 0.25),
     ]:
-        engine = open_engine(tmp_path, device="cpu", precision=precision, quantize=quantize, compile="off", tokens=1)
+        options = TextModelOptions(device="cpu", precision=precision, quantize=quantize, compile="off")
+        engine = open_engine(tmp_path, options, tokens=1)
         engine.open(1, 24)
         logits = torch.as_tensor(engine.forward([Piece(0, 0, ids)]))
         assert (logits[0] - expected).norm() / expected.norm() < error

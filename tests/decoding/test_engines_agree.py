@@ -1,4 +1,4 @@
-"""Greedy text is the same through the native engine, through torch and through transformers' GenerationMixin."""
+"""The native engine, torch and transformers' GenerationMixin produce the same greedy text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gptkit.decoding.engines import Engine, open_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules
+from gptkit.decoding.text_options import TextModelOptions
 from gptkit.decoding.torch_engine import TorchEngine
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -24,7 +25,7 @@ TIE = 1e-4  # logits closer than this may change places
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=["gpt2", "gpt1"])
 def model(request: pytest.FixtureRequest) -> GPTForCausalLM:
-    """A random model whose greedy texts wander; smaller or milder ones say one token for ever."""
+    """A random model whose greedy texts vary; smaller or milder ones repeat one token forever."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 211, "n_positions": POSITIONS, "n_embd": 64, "n_layer": 3, "n_head": 4}
     return GPTForCausalLM(GPTConfig(**sizes, pre_norm=request.param, initializer_range=0.2)).eval()
@@ -33,13 +34,13 @@ def model(request: pytest.FixtureRequest) -> GPTForCausalLM:
 @pytest.fixture
 def native(model: GPTForCausalLM, tmp_path: Path) -> Engine:
     model.save_pretrained(tmp_path)
-    engine = open_engine(tmp_path, device="cpu", tokens=1)
+    engine = open_engine(tmp_path, TextModelOptions(device="cpu"), tokens=1)
     assert isinstance(engine, NativeEngine)
     return engine
 
 
 def unequal_prompts(model: GPTForCausalLM, longest: int) -> list[list[int]]:
-    """Return prompts of 1 to `longest` tokens, the shorter first."""
+    """Return prompts of 1 to `longest` tokens, shorter ones first."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(1, longest + 1, (PROMPTS,), generator=generator).sort().values.tolist()
     return [torch.randint(model.config.vocab_size, (length,), generator=generator).tolist() for length in lengths]
@@ -52,7 +53,7 @@ def greedy(engine: Engine, prompts: list[list[int]], count: int) -> list[list[in
 
 
 def mixins_greedy(model: GPTForCausalLM, prompts: list[list[int]], count: int) -> list[list[int]]:
-    """Prompts of one length go together, so that nothing is padded."""
+    """Decode prompts of equal length together, so that nothing is padded."""
     texts: list[list[int]] = []
     for length, group in groupby(prompts, key=len):
         ids = torch.tensor(list(group))
@@ -63,7 +64,7 @@ def mixins_greedy(model: GPTForCausalLM, prompts: list[list[int]], count: int) -
 
 @torch.inference_mode()
 def window_logits(model: GPTForCausalLM, prompt: list[int], text: list[int]) -> torch.Tensor:
-    """Return the logits (vocab,) after prompt and text: a window that is full is cropped to its newer half."""
+    """Return the logits (vocab,) after prompt and text; a full window is cropped to its newer half."""
     start = 0
     for length in range(len(prompt), len(prompt) + len(text) + 1):
         if length - start > POSITIONS:
@@ -72,7 +73,7 @@ def window_logits(model: GPTForCausalLM, prompt: list[int], text: list[int]) -> 
 
 
 def agree_to_the_end(model: GPTForCausalLM, prompt: list[int], one: list[int], other: list[int]) -> bool:
-    """Return whether two texts are equal; where they part, both must have taken one of the likeliest logits."""
+    """Return whether two texts are equal up to a tie: where they first differ, both must have taken a largest logit."""
     if one == other:
         return True
     parting = next(place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
@@ -92,7 +93,7 @@ def test_on_100_prompts_native_torch_and_generation_mixin_agree(model: GPTForCau
 
 
 def test_on_100_prompts_native_and_torch_agree_where_windows_slide(model: GPTForCausalLM, native: Engine) -> None:
-    """30 tokens of a context of 24 after prompts of any length: each row slides twice or three times, by its own."""
+    """30 tokens in a context of 24 after prompts of any length: each row slides two or three times on its own."""
     prompts = unequal_prompts(model, POSITIONS)
     texts = zip(greedy(native, prompts, 30), greedy(TorchEngine(model), prompts, 30), strict=True)
     equal = [agree_to_the_end(model, prompt, *both) for prompt, both in zip(prompts, texts, strict=True)]

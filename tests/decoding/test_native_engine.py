@@ -46,7 +46,7 @@ def token_by_token(engine: NativeEngine, ids: list[int], row: int = 0) -> np.nda
 
 
 def compile_anew(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Let what follows use another cache, and a compiler that does not optimise: it takes a third of the time."""
+    """Use another cache, and a compiler without optimisation, which takes a third of the time."""
     monkeypatch.setenv("GPTKIT_CACHE", str(cache))
     monkeypatch.setattr(library, "FLAGS", ("-O0", *library.FLAGS[1:]))
 
@@ -153,14 +153,14 @@ def unpacked(weight: torch.Tensor, weight_format: str) -> np.ndarray:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names the processors of another kind")
 @pytest.mark.parametrize("flag", ["-march=x86-64-v2", "-mno-avx2", "-mno-avx512f"])
 def test_older_processors_compute_the_same(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written for processors without AVX-512, for instance how int4 is unpacked."""
+    """The code for processors without AVX-512, such as the unpacking of int4, gives the same results."""
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     (ids,) = prompts(131, [20])
     expected = logits_in_all_formats(model, ids)
     compile_anew(monkeypatch, tmp_path)
     library.native_library()
     monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), flag]))
-    assert library.native_library()[1] > 0  # not the library that other flags made
+    assert library.native_library()[1] > 0  # not the library compiled with other flags
     np.testing.assert_allclose(logits_in_all_formats(model, ids), expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -192,7 +192,7 @@ def test_the_compiled_library_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_fewer_threads_than_asked_for_compute_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler without OpenMP stands for a system that grants one thread only."""
+    """A compiler without OpenMP stands in for a system that grants only one thread."""
     model = toy()
     (ids,) = prompts(61, [20])
     engine = native(model, threads=1)
@@ -224,7 +224,7 @@ def test_without_a_usable_cache_it_is_compiled_for_the_process(tmp_path: Path, m
     assert np.isfinite(engine.forward([Piece(0, 0, [1])])).all()
 
 
-@pytest.mark.parametrize(("chosen", "reason"), [("'cc", "CC cannot be read"), ("true", "wrote nothing")])
+@pytest.mark.parametrize(("chosen", "reason"), [("'cc", "CC cannot be parsed"), ("true", "wrote nothing")])
 def test_odd_compilers_are_named(chosen: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", chosen)
@@ -243,7 +243,7 @@ def test_without_a_working_compiler_it_says_so(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CC", str(broken))
     with pytest.raises(NativeUnavailableError, match="out of ideas"):
         library.native_library()
-    assert not issubclass(NativeUnavailableError, GptkitError)  # generation goes on through torch
+    assert not issubclass(NativeUnavailableError, GptkitError)  # generation falls back to torch
 
 
 # NaN, an infinity, and what a file that is full of ones holds: rounding the last to bf16 carries into its sign.

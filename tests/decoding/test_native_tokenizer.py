@@ -1,4 +1,4 @@
-"""Without transformers: the ids, the texts and the special tokens are those of tokenizer_in, or there is no answer."""
+"""Without transformers, ids, texts and special tokens are those of tokenizer_in, or None is returned."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def char(folder: Path) -> Pair:
 
 @pytest.fixture(scope="module")
 def added(folder: Path) -> Pair:
-    """Added tokens that text is searched for, such that are special though no role names them, and a pad token."""
+    """Added tokens that are matched in text, special ones without a role, and a pad token."""
     tokenizer = train_tokenizer("bpe:290", TEXTS * 3)
     tokenizer.add_tokens([AddedToken("be or", lstrip=True, normalized=False), AddedToken("<x>", special=True)])
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
@@ -95,7 +95,7 @@ def test_ids_are_the_same(both: Pair, texts: list[str]) -> None:
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_texts_are_the_same_in_one_and_as_they_come(both: Pair, data: st.DataObject) -> None:
-    """Any ids: halves of characters, special tokens, and ids that no token has."""
+    """Any ids: parts of characters, special tokens, and ids of no token."""
     ids = data.draw(st.lists(st.integers(0, len(both.whole) + 2), max_size=20))
     context = data.draw(st.lists(st.integers(0, len(both.whole) - 1), max_size=3))
     assert both.light.decode(ids) == both.whole.decode(ids, clean_up_tokenization_spaces=False)

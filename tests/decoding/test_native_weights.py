@@ -1,4 +1,4 @@
-"""Weights mapped without torch are, bit for bit, what load_model gives; what only that understands is left to it."""
+"""Weights mapped without torch are bitwise those of load_model; what only load_model understands is left to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.
 
 
 def same_as_loaded(directory: Path) -> dict[str, Any]:
-    """Assert that shape, names, order and all bits are load_model's; return the arrays."""
+    """Assert that shape, names, order and all bits equal load_model's; return the arrays."""
     mapped = map_weights(directory)
     assert mapped is not None
     shape, arrays = mapped

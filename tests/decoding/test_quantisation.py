@@ -1,4 +1,4 @@
-"""Quantised weights err by no more than half a step, and a quantised model's texts do not depend on the batch."""
+"""Quantised weights are off by at most half a step, and a quantised model's texts do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_int8_errs_by_half_a_step() -> None:
 
 
 def test_int4_by_hand() -> None:
-    """The extreme -4 gives scale 0.5 and code 0; halves go to even, and what code 15 does not reach is clipped."""
+    """The extreme -4 gives scale 0.5 and code 0; halves round to even, and values beyond code 15 are clipped."""
     weight = torch.zeros(1, 33)
     weight[0, :5] = torch.tensor([-4.0, 4.0, 0.25, 0.75, -0.5])
     codes, scales = quantise_int4(weight)
@@ -100,7 +100,7 @@ def test_a_quantised_models_texts_are_the_same_in_any_batch(quantization: Quanti
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_no_number_is_made_of_nan_or_infinity(value: float) -> None:
-    """The scale of the row, or of the group, says that something is wrong; the others' are as ever."""
+    """The scale of the damaged row or group is not finite; the others stay the same."""
     weight = weights()
     weight[3, 40] = value
     for quantise in (quantise_int8, quantise_int4):

@@ -1,18 +1,19 @@
-"""Quantised weights cost little perplexity in a model that was trained."""
+"""Quantising a trained model costs little perplexity."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from pydoc_data.topics import topics  # English that every Python brings along
+from pydoc_data.topics import topics  # English text that comes with every Python
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gptkit.decoding.engines import Piece, Quantize, open_engine
+from gptkit.decoding.engines import Piece, open_engine
 from gptkit.decoding.native.engine import NativeEngine
+from gptkit.decoding.text_options import Quantize, TextModelOptions
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -54,7 +55,7 @@ def train(rows: torch.Tensor, steps: int) -> GPTForCausalLM:
 
 def perplexity(folder: Path, rows: np.ndarray, quantize: Quantize = "none") -> float:
     """Score the rows together, token by token, as generation does."""
-    engine = open_engine(folder, device="cpu", precision="fp32", quantize=quantize, tokens=1)
+    engine = open_engine(folder, TextModelOptions(device="cpu", precision="fp32", quantize=quantize), tokens=1)
     assert isinstance(engine, NativeEngine)
     engine.open(len(rows), LENGTH)
     nll = 0.0

@@ -1,4 +1,4 @@
-"""The sampling rules keep the sets that a hand keeps, draws follow the distribution, numpy and torch agree."""
+"""The sampling rules keep the right tokens, draws follow the distribution, and numpy and torch agree."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def kept(logits: Any) -> set[int]:
 
 
 def follows(drawn: Any, probabilities: np.ndarray) -> bool:
-    """Chi-square: no worse than one honest sampler in a thousand."""
+    """Chi-square test that a correct sampler fails once in a thousand times."""
     counts = np.bincount(np.asarray(drawn), minlength=len(probabilities))
     return bool(stats.chisquare(counts, probabilities * len(drawn)).pvalue > 1e-3)
 
 
 def as_before(logits: torch.Tensor, rules: SamplingRules, indices: torch.Tensor, positions: torch.Tensor) -> list[int]:
-    """Choose by the plain formula over the whole vocabulary: mask, sort everything, hash everything."""
+    """Choose by the plain formula over the whole vocabulary: mask, sort and hash everything."""
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / rules.temperature
     if 0 < rules.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(rules.top_k).values[:, -1:], -math.inf)
@@ -121,7 +121,7 @@ def test_what_lies_below_the_floor_top_p_would_drop_anyway(p: float) -> None:
 
 
 def test_the_penalty_is_that_of_the_paper() -> None:
-    """Logits above 0 are divided, below 0 multiplied, and only where a token was seen."""
+    """Logits of seen tokens are divided if above 0, multiplied if below; others stay the same."""
     logits = np.float32([[2, -2, 2, -2]])
     assert penalise(logits, np.array([[True, True, False, False]]), 2.0).tolist() == [[1, -4, 2, -2]]
     where = {"seed": 0, "indices": np.zeros(1, int), "positions": np.zeros(1, int)}
@@ -154,7 +154,7 @@ def test_uniforms_are_the_published_hash(library: Any, seed: int, index: int, po
 
 
 def test_100_000_draws_follow_the_distribution() -> None:
-    """Chi-square over positions, and over indices: neither way of counting may show."""
+    """Chi-square over positions and over indices: neither sequence may show a pattern."""
     draws = 100_000
     logits = np.broadcast_to(TOY, (draws, 4))
     count, zeros = np.arange(draws), np.zeros(draws, dtype=np.int64)

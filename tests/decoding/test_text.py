@@ -18,7 +18,7 @@ ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, in GPT-2's alphabet."""
+    """One token per byte, in GPT-2's alphabet."""
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(ALPHABET)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -26,7 +26,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, joined by spaces: a token's text depends on the one before, as with GPT-1's."""
+    """Whole words joined by spaces: a token's text depends on the one before, as with GPT-1."""
     tokenizer = Tokenizer(models.WordLevel({"to": 0, "be": 1, "or": 2, "not": 3}, unk_token="not"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
@@ -41,7 +41,7 @@ def ids_of(text: str) -> list[int]:
 
 
 def told(continuation: Continuation, text: str) -> list[str]:
-    """Return the pieces told for a text, token by token, until it is cut."""
+    """Return the pieces emitted for a text, token by token, until it is cut."""
     pieces = []
     for token in ids_of(text):
         pieces.append(continuation.push(token))
@@ -83,7 +83,7 @@ def test_a_text_ends_before_the_first_stop_string(text: str, stops: list[str], l
     pieces = told(continuation, text)
     complete = [at + len(stop) for stop in stops if (at := text.find(stop)) >= 0]
     assert continuation.is_cut == bool(complete)
-    read = text[: min(complete)] if complete else text  # no token is asked for beyond the first stop that is whole
+    read = text[: min(complete)] if complete else text  # no token is read after the first complete stop string
     places = [at for stop in stops if (at := read.find(stop)) >= 0]
     assert continuation.text == "".join(pieces) == text[: min(places, default=None)]
 
@@ -111,7 +111,7 @@ def test_sentences_are_counted_at_white_space(text: str, sentences: int, kept: s
 
 
 def pieces_of(texts: list[Continuation], *steps: tuple[int, int | None, bool]) -> Iterator[TextPiece]:
-    """Yield the pieces of (row, token, whether it is the last) as a decoding does."""
+    """Yield the pieces for (row, token, whether it is the last), like a Generation."""
     for row, token, last in steps:
         piece = texts[row].push(token) if token is not None else ""
         yield TextPiece(row, piece + (texts[row].end() if last else ""), last)

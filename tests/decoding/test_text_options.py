@@ -1,4 +1,4 @@
-"""What a samples file is hashed by is derived: an option that bears on a text cannot be forgotten."""
+"""The hash of a samples file is derived from the options: one that affects texts cannot be forgotten."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_option_of_a_text_counts(field: dataclasses.Field[Any]) -> None:
 
 
 def test_a_younger_option_counts_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the samples files of before are still resumed."""
+    """So unfinished samples files from before can still be resumed."""
     younger = dataclasses.make_dataclass("Younger", [("typical_p", float, 1.0)], bases=(DecodingOptions,), frozen=True)
     before = what_texts_depend_on(DecodingOptions())
     monkeypatch.setattr(text_options, "DecodingOptions", younger)
@@ -49,7 +49,7 @@ def test_a_younger_option_counts_where_it_is_set(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("field", dataclasses.fields(SamplingRules), ids=lambda field: field.name)
 def test_beams_take_no_rule_of_sampling(field: dataclasses.Field[Any]) -> None:
-    """But for the two that by themselves choose nothing: temperature 0, and which token crosses p."""
+    """Except for two that have no effect on their own: temperature 0, and the rule for the token that crosses p."""
     if field.name == "top_p_rule":
         check_settings(DecodingOptions(beams=2, top_p_rule="openai"))
         return

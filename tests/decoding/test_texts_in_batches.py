@@ -1,4 +1,4 @@
-"""The native engine gives a sample the same text alone, in a batch and beside other rows, in every weight format."""
+"""The native engine generates the same text for a sample in any batch, in every weight format."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptkit.decoding.engines import Quantize, open_engine
+from gptkit.decoding.engines import open_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules
+from gptkit.decoding.text_options import Quantize, TextModelOptions
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
 
@@ -22,7 +23,7 @@ RULES = SamplingRules(top_k=40)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that was never trained, 4 layers of 192, whose logits lie a few units apart."""
+    """An untrained model with 4 layers of 192, whose logits are a few units apart."""
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 192, "n_layer": 4, "n_head": 6}
     path = tmp_path_factory.mktemp("untrained")
@@ -38,7 +39,7 @@ def prompts(seed: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_a_text_depends_on_seed_index_and_prompt_alone(quantize: Quantize, folder: Path) -> None:
-    engine = open_engine(folder, device="cpu", precision="fp32", quantize=quantize, tokens=1)
+    engine = open_engine(folder, TextModelOptions(device="cpu", precision="fp32", quantize=quantize), tokens=1)
     assert isinstance(engine, NativeEngine)
 
     def texts(rows: list[list[int]], indices: list[int], *, batch_size: int, seed: int = 3) -> list[list[int]]:
@@ -54,6 +55,6 @@ def test_a_text_depends_on_seed_index_and_prompt_alone(quantize: Quantize, folde
     assert texts(ours, numbers, batch_size=8) == alone
     mixed = [row for pair in zip(others, reversed(ours), strict=True) for row in pair]
     indices = [number for pair in zip(range(8, 16), reversed(numbers), strict=True) for number in pair]
-    assert texts(mixed, indices, batch_size=5)[1::2] == alone[::-1]  # through places that are refilled
+    assert texts(mixed, indices, batch_size=5)[1::2] == alone[::-1]  # through slots that are refilled
     assert texts(ours, numbers, batch_size=8, seed=4) != alone
     assert len({tuple(text) for text in alone}) == 8

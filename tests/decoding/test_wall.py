@@ -1,4 +1,4 @@
-"""decoding/native/ stands behind one door: nothing outside knows what it is made of, and gptkit works without it."""
+"""decoding/native/ is imported through its package only, and gptkit works without the folder."""
 
 from __future__ import annotations
 

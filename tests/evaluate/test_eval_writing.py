@@ -35,7 +35,7 @@ def protocol(**options: object) -> GeneratedProtocol:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     folder = write_model(tmp_path_factory.mktemp("model"))
-    return TextModel(folder, BASE, tokens=100, tell=lambda line: None)
+    return TextModel(folder, BASE, tokens=100, say=lambda line: None)
 
 
 def write(

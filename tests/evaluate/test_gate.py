@@ -34,7 +34,7 @@ def correlations(random: np.random.Generator, n: int, foreign: float = 0.0, floo
     common = 0.85 * references + 0.5 * random.normal(size=n)
     baseline, present = (common + 0.2 * random.normal(size=n) for _ in range(2))
     present = np.where(random.random(n) < foreign, random.permutation(present), present)
-    return MetricOfPairs(baseline, present, references, pearson_rows, floor)
+    return MetricOfPairs(baseline, present, floor, references, pearson_rows)
 
 
 def one(scores: Scores, resamples: int = 200) -> tuple[str, float, float | None]:
@@ -70,7 +70,7 @@ def test_identical_items_pass_whatever_n(n: int) -> None:
         "b": MeanOfItems(values, values, 0.0),
     }
     if n > 2:
-        suite["c"] = MetricOfPairs(values, values, values**3, pearson_rows, 0.0)
+        suite["c"] = MetricOfPairs(values, values, 0.0, values**3, pearson_rows)
     found = gate(suite, resamples=100)
     assert {(entry.p_value, entry.drop, entry.verdict) for entry in found.values()} == {(1.0, 0.0, "pass")}
 
@@ -106,7 +106,7 @@ def test_a_metric_of_whole_arrays_works_on_resamples() -> None:
     random = np.random.default_rng(8)
     references = random.integers(0, 2, 60)
     present = np.where(random.random(60) < 0.4, 1 - references, references)
-    scores = MetricOfPairs(references, present, references, f1_rows, 0.02)
+    scores = MetricOfPairs(references, present, 0.02, references, f1_rows)
     assert one(scores, resamples=50)[0] == "fail"
 
 

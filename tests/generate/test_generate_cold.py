@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptkit.cli.main import main
-from gptkit.decoding import engines
+from gptkit.decoding import native
 
 HEAVY = {"torch", "transformers", "rich"}
 
@@ -32,7 +32,7 @@ def test_a_cold_process_imports_neither_torch_nor_transformers(
     result, imported = cold(model_folder, *arguments)
     assert "numpy" in imported
     assert not HEAVY & imported
-    monkeypatch.setattr(engines, "_native_engine", None)  # what is off must not be asked
+    monkeypatch.setattr(native, "open_engine", None)  # what is off must not be asked
     options = ["--model", str(model_folder), "--device", "cpu", "--json", "--compile", "off"]
     assert main(["generate", *arguments, *options]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == result["samples"]

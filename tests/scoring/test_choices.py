@@ -25,7 +25,7 @@ ROWS = {name: row for name, row in EVALUATIONS.items() if kind_of(row) == "choic
 
 
 class Words(Encoder):
-    """An encoder whose tokens are words with the white space before them."""
+    """An encoder whose tokens are words with preceding white space."""
 
     def __init__(self, n_positions: int = 100) -> None:
         self.n_positions = n_positions
@@ -44,7 +44,7 @@ class Words(Encoder):
 
 
 def answer(request: Request, encoder: Words, log_probs: Mapping[str, float]) -> Answer:
-    """Return what a model says whose words are independent of each other; -9 for those not given."""
+    """Return the answers of a model with independent words; the log-probability of words not given is -9."""
     scored = request.ids[request.start :]
     values = [log_probs.get(encoder.words[one].strip(), -9.0) for one in scored]
     return Answer(np.array(values), scored, scored)
@@ -119,7 +119,7 @@ def test_a_tie_is_wrong_but_in_the_protocols_of_lm_eval_which_take_the_first(
 @pytest.mark.parametrize("ties", ["wrong", "first"])
 @pytest.mark.parametrize("score", [total, per_token, per_character])
 def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_windows(score, ties) -> None:
-    """Three positions: "a a a a" is a word too long, and nothing stands in " "."""
+    """Three positions: "a a a a" is one word too long, and " " has no tokens."""
     protocol = ChoiceProtocol("name", "about", pairs=endings, score=score, ties=ties)
     encoder, said = Words(n_positions=3), []
     examples = [
@@ -135,7 +135,7 @@ def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_window
         asked.extend(encoder.text(one.ids) + f"|{len(one.ids) - one.start}" for group in groups for one in group)
         return [tuple(answer(one, encoder, {"a": -0.01, "b": -3.0}) for one in group) for group in groups]
 
-    [items] = score_protocols([protocol], examples, encoder, answers, tell=said.append)
+    [items] = score_protocols([protocol], examples, encoder, answers, warn=said.append)
     assert asked[:4] == ["Once b b b|3", "Once|0", "Once a a a|3", " a a a a|1"]  # three words before the last
     assert items.columns["prediction"].tolist() == [2, 0, -1, 2]
     assert items.columns["correct"].tolist() == [1, 1, 0, 1]
@@ -180,7 +180,7 @@ def lambada(name: str) -> ScoredProtocol:
 
 
 def test_a_last_word_is_right_when_all_of_its_tokens_are_the_likeliest() -> None:
-    """Words of one token; the last space stands before a line's end, so that the target is two of them."""
+    """Words of one token; a line break follows the last space, so the target has two tokens."""
     examples = [Example((text,), None, "", str(i)) for i, text in enumerate(["He saw Ann", "He saw\nit of\nit"])]
     encoder = Words()
     groups = lambada("last-word").requests(examples, encoder)

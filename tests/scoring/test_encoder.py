@@ -1,4 +1,4 @@
-"""Context and continuation as one text: what is scored, by hand for each kind of tokenizer."""
+"""Context and continuation encoded as one text: what is scored, by hand for each kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parts(encoder: Encoder, context: str, continuation: str) -> tuple[list[str],
         ("The dog", "s run", ["The"], ["Ġdogs", "Ġrun"]),  # a token across the border is the continuation's
         ("", "The dog", ["<|endoftext|>"], ["The", "Ġdog"]),
         (" ", "dog", ["<|endoftext|>"], ["Ġdog"]),
-        ("Do", "gs", ["<|endoftext|>"], ["D", "ogs"]),  # nothing is left of the context
+        ("Do", "gs", ["<|endoftext|>"], ["D", "ogs"]),  # no token of the context is left
         ("The <|endoftext|>", "go", ["The", "Ġ<", "|", "end", "of", "text", "|", ">"], ["go"]),
     ],
 )
@@ -70,8 +70,8 @@ def test_what_characters_score_and_what_is_cut(char: Encoder) -> None:
     assert parts(char, "ab", " c") == (["a", "b"], [" ", "c"])
     assert parts(char, "ab\n ", "c") == (["a", "b"], ["\n", " ", "c"])
     assert parts(char, "", "ab") == (["<|endoftext|>"], ["a", "b"])
-    assert parts(char, "abcabc", "dd") == (["b", "c", "a", "b", "c"], ["d", "d"])  # 7 tokens, of which 6 are fed
-    assert parts(char, "abc", "dabcda") == (["c"], ["d", "a", "b", "c", "d", "a"])  # as long as may be
+    assert parts(char, "abcabc", "dd") == (["b", "c", "a", "b", "c"], ["d", "d"])  # 7 tokens, of which 6 are inputs
+    assert parts(char, "abc", "dabcda") == (["c"], ["d", "a", "b", "c", "d", "a"])  # the longest that fits
     assert parts(char, "abc", "dabcdab") == (["c"], ["d", "a", "b", "c", "d", "a", "b"])  # for windows
     asked = char.requests([("abcabc", "dd"), ("abcab", "dd"), ("", "dabcda"), ("", "dabcdab")])
     assert [one.cut for one in asked] == [True, False, False, True]
@@ -79,7 +79,7 @@ def test_what_characters_score_and_what_is_cut(char: Encoder) -> None:
 
 @pytest.mark.parametrize(
     ("context", "continuation"),
-    [("a", ""), ("a", " "), ("a\n", ""), ("", "\n")],  # the space that joins an ending is none
+    [("a", ""), ("a", " "), ("a\n", ""), ("", "\n")],  # the space that joins an ending does not count
 )
 def test_what_has_no_tokens_is_impossible(char: Encoder, context: str, continuation: str) -> None:
     (request,) = char.requests([(context, continuation)])

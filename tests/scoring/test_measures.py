@@ -9,16 +9,15 @@ import pytest
 from gptkit.errors import InputError
 from gptkit.evaluate.gate.gate import gate
 from gptkit.scoring import metrics
-from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
+from gptkit.scoring.measures import MEASURES, MostConfident, breakdown, measure, value_of
 from gptkit.scoring.protocols import Items
 from gptkit.scoring.resampling import (
     BLEU_COLUMNS,
-    accuracy_of_most_confident,
     auc_rows,
     calibration_error,
     corpus_bleu,
     f1_rows,
-    matthews_of,
+    matthews_rows,
     most_confident,
     pearson_rows,
     spearman_rows,
@@ -35,7 +34,7 @@ def items(groups: Mapping[str, tuple[str, ...]] | None = None, **columns: object
 
 def test_values_in_closed_form() -> None:
     units = {"tokens": [2, 6], "words": [1, 3], "bytes": [8, 24], "characters": [4, 4]}
-    both = items(nll=[math.log(2), math.log(8)], **units)  # 4 ln 2 in all
+    both = items(nll=[math.log(2), math.log(8)], **units)  # 4 ln 2 in total
     names = ("token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character", "perplexity")
     values = {name: entry["value"] for name, entry in measure(names, both).items()}
     assert values == pytest.approx(
@@ -66,7 +65,7 @@ def test_the_standard_error_of_a_perplexity_is_that_of_its_bootstrap() -> None:
 
 
 def test_a_gate_sees_the_drop_of_a_perplexity_in_its_own_unit() -> None:
-    """Every item 0.01 nats a word worse: the perplexity grows by the factor e ** 0.01, and the floor is one of 1%."""
+    """Every item is worse by 0.01 nats per word: the perplexity grows by a factor of e ** 0.01; the floor is 1%."""
     words = np.arange(100.0, 140.0)
     nll = 3.0 * words + np.sin(np.arange(40))
     before, after = ({"nll": one, "words": words} for one in (nll, nll + 0.01 * words))
@@ -82,8 +81,8 @@ def test_a_gate_sees_the_drop_of_a_perplexity_in_its_own_unit() -> None:
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("f1", lambda x, y: f1_rows(x, y)),
-        ("matthews", lambda x, y: matthews_of(np.array([x, y]))(x, y)),
+        ("f1", f1_rows),
+        ("matthews", matthews_rows),
         ("pearson", pearson_rows),
         ("spearman", spearman_rows),
     ],
@@ -118,11 +117,12 @@ def test_calibration_by_hand() -> None:
     confidence, correct = np.array([0.95, 0.95, 0.5, 0.5]), np.array([1.0, 0, 1, 0])
     assert calibration_error(confidence, correct) == pytest.approx((abs(1.9 - 1) + 0) / 4)
     assert calibration_error(np.array([0.0, 1.0]), np.array([0.0, 1.0])) == 0.0
-    # 1/15 lies in the first bin, what is above in the second: their gaps do not cancel
+    # 1/15 is in the first bin, anything above in the second: their gaps do not cancel
     assert calibration_error(np.array([1 / 15, 0.07]), np.array([0.0, 1.0])) == pytest.approx((1 / 15 + 0.93) / 2)
     ordered, right = np.linspace(0.01, 1, 100), np.arange(100) >= 95
-    assert [accuracy_of_most_confident(ordered, right, share) for share in (0.01, 0.1, 1.0)] == [1.0, 0.5, 0.05]
-    assert most_confident(np.array([0.5, 0.5, 0.9, 0.1]), 0.5).tolist() == [0.5, 0.5, 1.0, 0.0]  # a tie is shared
+    columns = {"confidence": ordered, "correct": right}
+    assert [MostConfident(fraction).value(columns) for fraction in (0.01, 0.1, 1.0)] == [1.0, 0.5, 0.05]
+    assert most_confident(np.array([0.5, 0.5, 0.9, 0.1]), 0.5).tolist() == [0.5, 0.5, 1.0, 0.0]  # a tie splits it
 
 
 def bleu_items(rows: Array) -> Items:
@@ -131,7 +131,7 @@ def bleu_items(rows: Array) -> Items:
 
 def test_bleu_by_hand() -> None:
     rows = np.array([[3, 2, 1, 0, 4, 3, 2, 1, 4, 5], [2, 1, 0, 0, 3, 2, 1, 0, 3, 3]], np.float64)
-    precisions = [5 / 7, 3 / 5, 1 / 3, 0.5 / 1]  # no 4-gram matches: half a one
+    precisions = [5 / 7, 3 / 5, 1 / 3, 0.5 / 1]  # no 4-gram matches: counted as half of one
     expected = 100 * math.exp(1 - 8 / 7) * math.prod(precisions) ** 0.25
     assert measure(["bleu"], bleu_items(rows))["bleu"]["value"] == pytest.approx(expected)
     assert corpus_bleu(np.zeros(10)) == 0.0

@@ -1,4 +1,4 @@
-"""Scores against a plain loop over transformers' models, against closed forms, and whatever the batches are."""
+"""Scores equal those of a plain loop over transformers' models and closed forms, in any batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ families = pytest.mark.parametrize("pre_norm", FAMILIES)
 
 
 def random_groups(count: int, seed: int = 0) -> list[Group]:
-    """Return groups whose requests share up to all of a text, lengths from 1 to n_positions + 1."""
+    """Return groups whose requests share prefixes up to a whole text, of 1 to n_positions + 1 tokens."""
     draw = np.random.default_rng(seed)
     groups = []
     for _ in range(count):
@@ -96,7 +96,7 @@ def assert_as_its_own_forward(model: GPTForCausalLM) -> None:
     requests = [request for group in groups for request in group]
     for request, answer in zip(requests, scores(model, groups), strict=True):
         if request.start == len(request.ids):
-            continue  # nothing of it is scored
+            continue  # scores nothing
         logits = model(torch.from_numpy(request.ids[None, :-1])).logits[0, request.start - 1 :]  # (scored, vocab)
         targets = torch.from_numpy(request.ids[request.start :])
         expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
@@ -121,7 +121,7 @@ def test_an_activation_that_the_body_does_not_know_is_left_to_the_model(
 
 
 def test_prefixes_are_computed_once() -> None:
-    """By hand: 1 2 3 is shared by two and 1 2 by three; 9 9 starts another row; a last token is not fed."""
+    """By hand: two share 1 2 3 and three share 1 2; 9 9 starts another row; last tokens are no inputs."""
     asked = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 8, 8], [9, 9]]
     (tree, alone) = rows_of([tuple(Request(np.array(ids), 1) for ids in asked)])
     assert (tree.length, alone.length) == (5, 1)
@@ -178,7 +178,7 @@ def test_devices_without_packed_products_compute_the_same(pre_norm: bool, monkey
 
 @torch.no_grad()
 def test_a_bigram_model_gives_its_own_probabilities() -> None:
-    """No layer adds anything, so a token's state is its embedding alone: logits are a table of bigrams."""
+    """No layer adds anything, so a token's state is its embedding: logits are a table of bigrams."""
     model = toy(n_embd=64, n_head=1, tie_word_embeddings=False)
     for parameter in model.transformer.parameters():
         parameter.zero_()
@@ -236,7 +236,7 @@ def test_ticks_count_requests_to_the_last() -> None:
 
 
 def score_in_two(model: GPTForCausalLM, groups: Sequence[Group], banned: Sequence[int]) -> list[Any]:
-    """Return what each of two ranks gets, in threads that exchange what processes would."""
+    """Return what each of two ranks gets, with threads in place of processes."""
     sent: list[bytes] = [b"", b""]
     meeting = threading.Barrier(2, timeout=60)
 
@@ -300,7 +300,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.slow  # two processes import torch and transformers anew
+@pytest.mark.slow  # two processes import torch and transformers
 def test_two_processes_of_gloo_have_all_answers() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ SIZES = st.integers(1, 40).flatmap(lambda window: st.tuples(st.just(window), st.
 
 
 def cut(length: int, window: int, stride: int) -> list[tuple[list[int], list[int]]]:
-    """Return what is seen alone and what is scored in each window over the tokens 1, 2, ... behind a separator 0."""
+    """Return the context and the scored tokens of each window over the tokens 1, 2, ... after a separator 0."""
     found = [request for _, request in windows(np.arange(length + 1), window=window, stride=stride)]
     return [(one.ids[: one.start].tolist(), one.ids[one.start :].tolist()) for one in found]
 

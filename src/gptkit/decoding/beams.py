@@ -18,13 +18,12 @@ from gptkit.model_files.files import not_finite
 
 @dataclass
 class BeamSearch:
-    """Searches with `beams` beams, prompt by prompt: iterate once over its steps, then read the seconds they took.
+    """Beam search, one prompt after the other: iterate once over the steps, then read the seconds they took.
 
-    It finds the continuation of highest joint probability among those that the beams find: the model's own
-    probability, summed as logarithms over all new tokens, the stop token too, and not divided by the length
-    (length_penalty 0). The model is in eval mode. UsageError for a prompt that Decoder refuses, and where prompt and
-    continuation exceed the context: beams share one window, which does not slide. InputError for logits that are not
-    finite.
+    Finds the most likely continuation that `beams` beams reach, by the sum of the model's log-probabilities over all
+    new tokens including the stop token, not divided by the length (length_penalty 0). The model must be in eval mode.
+    Raises UsageError for a prompt that `Decoder` refuses, and if prompt and continuation exceed the context, since
+    beams share one window, which does not slide; InputError for logits that are not finite.
     """
 
     model: GPTForCausalLM
@@ -34,7 +33,7 @@ class BeamSearch:
     max_new_tokens: int
     stop_ids: Collection[int] = ()
     forbidden_ids: Collection[int] = ()
-    prefill_seconds: float = field(default=0.0, init=False)  # a part of the search
+    prefill_seconds: float = field(default=0.0, init=False)  # always 0: part of the search
     decode_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -52,12 +51,12 @@ class BeamSearch:
         self._finished: set[int] = set()
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield a sample's steps together, once it is found."""
+        """Yield all steps of a sample once it is found."""
         for row, ids in enumerate(self.prompt_ids):
             began = time.perf_counter()
             new = self._search(ids)
             self.decode_seconds += time.perf_counter() - began
-            end = next((place for place, token in enumerate(new) if token in self.stop_ids), None)
+            end = next((index for index, token in enumerate(new) if token in self.stop_ids), None)
             for token_id in new[:end]:
                 yield Step(row, token_id, None)
                 if row in self._finished:
@@ -66,14 +65,14 @@ class BeamSearch:
                 yield Step(row, None, "length" if end is None else "stop")
 
     def finish(self, row: int, reason: FinishReason) -> None:
-        """End a row between two steps."""
+        """Stop yielding a row's steps."""
         self._finished.add(row)
 
     @torch.inference_mode()
     def _search(self, ids: Sequence[int]) -> list[int]:
         """Return the new tokens of a prompt."""
         model: Any = self.model
-        model.generation_config = GenerationConfig()  # its own would fill in what is None here: its eos_token_id
+        model.generation_config = GenerationConfig()  # the model's own would replace a None below by its eos_token_id
         prompt = torch.tensor([list(ids)], device=model.device)
         output = model.generate(
             prompt,
@@ -93,10 +92,7 @@ class BeamSearch:
 
 
 class _RefuseNotFinite(LogitsProcessor):
-    """Raises InputError where log-probabilities are NaN, as all of them are where a logit is NaN or +inf.
-
-    Forbidden tokens have -inf.
-    """
+    """Raises InputError for NaN: a logit that is NaN or +inf turns all log-probabilities of its row into NaN."""
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         if bool(scores.isnan().any()):

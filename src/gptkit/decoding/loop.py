@@ -1,4 +1,4 @@
-"""Decoding with a cache: prefill once, then one token a step, for prompts of unequal length and any number of them."""
+"""The decoding loop: prefill, then one token a step from the KV cache, for any number of prompts of unequal length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptkit.errors import UsageError
 from gptkit.model_files.files import not_finite
 
 FinishReason = Literal["length", "stop"]
-PREFILL_TOKENS = 8192  # of a group of prompts, padding included: bounds what a model's activations take
+PREFILL_TOKENS = 8192  # per group of prompts, padding included: bounds the memory that activations take
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Sample:
 
 
 class Step(NamedTuple):
-    """One token of one row (None where a stop id ended it); `finish_reason` comes with the row's last step.
+    """One new token of one row (None for a stop token); `finish_reason` comes with the row's last step.
 
-    `report` tells of the token that was chosen, the stop token too, when the decoder explains.
+    `report` describes the chosen token, even a stop token, if the decoder explains.
     """
 
     row: int
@@ -46,9 +46,9 @@ class _Row:
     index: int  # of the sample, for its random numbers
     prompt_length: int
     tokens: list[int]  # prompt and continuation
-    slot: int = -1  # of the engine's rows
+    slot: int = -1  # its row in the engine
     window_start: int = 0  # tokens before it have left the context
-    in_cache: int = 0  # tokens of the window that the engine holds
+    in_cache: int = 0  # how many tokens of the window the engine has cached
     finish_reason: FinishReason | None = None
 
     @property
@@ -58,17 +58,17 @@ class _Row:
 
 @dataclass
 class Decoder:
-    """Decodes prompts once: iterate over its steps, then read `samples` and the seconds they took.
+    """Decodes some prompts once: iterate over the steps, then read `samples` and the seconds they took.
 
-    A row's text depends on its prompt, the seed and its entry of `indices` (0, 1, ... unless given), not on the rows
-    beside it: random numbers are drawn by (seed, index, position in the whole sequence), and each row's window slides
-    by its own length. Past the context the window is cropped to its newer half and prefilled again; `on_slide` is told
-    once, with the tokens kept. At most `batch_size` rows are decoded together, unless given as many as `rows_at_once`
-    finds memory for; slots of finished rows go to the prompts that wait, in their order. With `explain` n each step
-    reports its token's probability, rank and the n likeliest tokens.
+    A row's text depends on its prompt, the seed and its entry of `indices` (default 0, 1, ...), not on the other rows:
+    random numbers are drawn by (seed, index, position in the whole sequence), and each row's window slides on its own.
+    Past the context the window is cropped to its newer half and prefilled again; the first time, `on_slide` is called
+    with the number of tokens kept. At most `batch_size` rows (default: `rows_at_once`) are decoded together; the slots
+    of finished rows go to the waiting prompts in order. With `explain` n, each step reports its token's probability,
+    its rank and the n most likely tokens.
 
-    Raises UsageError for a prompt that is empty, longer than the context or outside the vocabulary, InputError for a
-    model whose logits are not finite.
+    Raises UsageError for a prompt that is empty, longer than the context or outside the vocabulary, InputError for
+    logits that are not finite.
     """
 
     engine: Engine
@@ -109,11 +109,11 @@ class Decoder:
         ]
 
     def finish(self, row: int, reason: FinishReason = "stop") -> None:
-        """End a row between two steps, or before its first; nothing changes for one that is finished."""
+        """End a row between two steps, or before its first; a finished row stays as it is."""
         self._rows[row].finish_reason = self._rows[row].finish_reason or reason
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield the steps, token after token over the rows that are decoded together; may be iterated once."""
+        """Yield the steps, round by round one token of each active row; iterate only once."""
         longest = max((len(row.tokens) for row in self._rows), default=0) + self.max_new_tokens
         size = min(self.batch_size or rows_at_once(self.engine, longest), max(1, len(self._rows)))
         self.engine.open(size, min(longest, self.engine.n_positions))
@@ -123,7 +123,7 @@ class Decoder:
         while True:
             free += [row.slot for row in active if row.finish_reason is not None]
             active = [row for row in active if row.finish_reason is None]
-            # A quarter of the slots at once: prefilling a few at a time would stall the rest.
+            # Refill once a quarter of the slots is free: a prefill for each free slot would stall the other rows.
             if not active or 4 * len(free) >= size:
                 while free and waiting:
                     row = waiting.popleft()
@@ -135,24 +135,24 @@ class Decoder:
             yield from self._step(active)
 
     def _step(self, rows: list[_Row]) -> list[Step]:
-        """Bring the engine's rows up to date, then choose a token for each."""
+        """Feed the engine what its rows lack, then choose a token for each."""
         began = time.perf_counter()
         self._slide(rows)
         new = [row for row in rows if row.in_cache == 0]
-        going_on = [row for row in rows if row.in_cache > 0]
+        running = [row for row in rows if row.in_cache > 0]
         logits = [self._forward(group) for group in _groups(new)]
         filled = time.perf_counter()
         compiled = self.engine.compile_seconds
-        if going_on:
-            logits.append(self._forward(going_on))
-        steps = self._choose([*new, *going_on], logits)
+        if running:
+            logits.append(self._forward(running))
+        steps = self._choose([*new, *running], logits)
         self.prefill_seconds += filled - began
         compiled = self.engine.compile_seconds - compiled
         self.decode_seconds += time.perf_counter() - filled - compiled
         return sorted(steps, key=lambda step: step.row)
 
     def _slide(self, rows: list[_Row]) -> None:
-        """Crop the windows that the context cannot hold to their newer half, to be prefilled again."""
+        """Crop the windows that exceed the context to their newer half, to be prefilled again."""
         kept = max(1, self.engine.n_positions // 2)
         full = [row for row in rows if len(row.window) > self.engine.n_positions]
         for row in full:
@@ -163,20 +163,20 @@ class Decoder:
             self.on_slide = None
 
     def _forward(self, rows: list[_Row]) -> Array:
-        """Give the engine what it lacks of the rows' windows; return logits (rows, vocab)."""
+        """Feed the engine the tokens of the rows' windows that are not cached; return logits (rows, vocab)."""
         logits = self.engine.forward([Piece(row.slot, row.in_cache, row.window[row.in_cache :]) for row in rows])
         for row in rows:
             row.in_cache = len(row.window)
         return logits
 
     def _choose(self, rows: list[_Row], groups: list[Array]) -> list[Step]:
-        """Choose each row's next token from the groups' logits, in the order of the rows."""
+        """Choose each row's next token; `groups` hold the rows' logits in order."""
         xp = array_namespace(groups[0])
         logits = groups[0] if len(groups) == 1 else xp.concat(groups, axis=0)  # (rows, vocab)
         if not bool(xp.all(xp.isfinite(logits))):
             raise not_finite("the model's logits are")
 
-        def beside(values: Any) -> Array:
+        def on_device(values: Any) -> Array:
             return xp.asarray(np.asarray(values), device=logits.device)
 
         if self._forbidden is not None:
@@ -186,16 +186,16 @@ class Decoder:
             logits,
             self.rules,
             seed=self.seed,
-            indices=beside([row.index for row in rows]),
-            positions=beside([len(row.tokens) for row in rows]),
+            indices=on_device([row.index for row in rows]),
+            positions=on_device([len(row.tokens) for row in rows]),
             forbidden=self._forbidden,
-            seen=beside([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalised else None,
+            seen=on_device([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalised else None,
         )
         chosen = [int(token) for token in tokens.tolist()]
         reports: Sequence[TokenReport | None] = [None] * len(rows)
         if self.explain:
             reports = report_tokens(logits, chosen, self.explain, self._forbidden)
-        return [self._accept(*row) for row in zip(rows, chosen, reports, strict=True)]
+        return [self._accept(row, token, report) for row, token, report in zip(rows, chosen, reports, strict=True)]
 
     def _accept(self, row: _Row, token: int, report: TokenReport | None) -> Step:
         if token in self.stop_ids:
@@ -236,16 +236,10 @@ def _marked(ids: Collection[int], vocab_size: int) -> Array:
 def check_prompt(ids: Sequence[int], n_positions: int, vocab_size: int) -> None:
     """Raise UsageError for a prompt that is empty, longer than the context or outside the vocabulary."""
     if not ids:
-        raise UsageError("the prompt holds no token", where="PROMPT", fix="leave it out for unconditional text")
+        raise UsageError("the prompt has no tokens", where="PROMPT", fix="leave it out for unconditional text")
     if len(ids) > n_positions:
-        raise UsageError(
-            f"the prompt has {len(ids)} tokens, the model's learned positions end at {n_positions}",
-            where="PROMPT",
-            fix=f"shorten it to {n_positions} tokens",
-        )
+        message = f"the prompt has {len(ids)} tokens, the model's learned positions end at {n_positions}"
+        raise UsageError(message, where="PROMPT", fix=f"shorten it to {n_positions} tokens")
     if not 0 <= min(ids) <= max(ids) < vocab_size:
-        raise UsageError(
-            f"the prompt has token id {max(ids)}, the model's vocabulary ends at {vocab_size - 1}",
-            where="PROMPT",
-            fix="use the tokenizer that the model was trained with",
-        )
+        message = f"the prompt has token id {max(ids)}, the model's vocabulary ends at {vocab_size - 1}"
+        raise UsageError(message, where="PROMPT", fix="use the tokenizer that the model was trained with")

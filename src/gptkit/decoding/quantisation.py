@@ -1,4 +1,4 @@
-"""Linear layers whose weights are kept in 8 or 4 bits; activations stay in floating point."""
+"""Weight quantisation for torch: linear layers with weights of 8 or 4 bits and floating-point activations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from transformers import PreTrainedModel
 Quantization = Literal["int8", "int4"]
 
 INT4_GROUP = 32  # inputs that share a scale
-# Of ten candidates these four serve Gaussian weights nearly as well as all: a relative error of 0.083, where
-# max|w| / 7 alone leaves 0.097. The sign of the scale lets the largest magnitude take code 0, which reaches to -8.
+# Of ten candidates, these four do nearly as well as all on Gaussian weights: a relative error of 0.083, against 0.097
+# with only max|w| / 7. The scale's sign gives the largest magnitude code 0, which stands for -8.
 INT4_FACTORS = (-0.125, -0.11875, -0.1125, -0.10625)
-PACKED_OUTPUTS = 16  # torch's packed int4 product wants a multiple
+PACKED_OUTPUTS = 16  # torch's packed int4 product needs a multiple of this
 
 
 def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return codes int8 (out, in) and scales float32 (out,) with weight about codes * scales.
+    """Return codes int8 (out, in) and scales float32 (out,), so that codes * scales approximates the weight.
 
-    In float32: scale = max|w| / 127 over a row (1 for a row of zeros), code = w / scale rounded half to even.
+    In float32: scale = max|w| / 127 of a row (1 for a row of zeros), code = w / scale rounded half to even.
     """
     weight = weight.float()
     scales = _divisor(weight.abs().amax(dim=1) / 127)
@@ -29,13 +29,13 @@ def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return codes uint8 0..15 (out, in, zeros appended to a multiple of 32) and scales bfloat16 (out, groups).
+    """Return codes uint8 0..15 (out, in, zero-padded to a multiple of 32) and scales bfloat16 (out, groups).
 
-    A code means (code - 8) * scale. Of each group's candidates m * factor, in the order of INT4_FACTORS and rounded to
-    bfloat16, where m is the entry of largest magnitude with its sign (the first of several), the one of least squared
-    error is taken, the first of several. code = w / scale rounded half to even, clipped to -8..7, plus 8; w / 0 is 0.
-    The scale of a group with NaN or infinity is not finite.
-    Float32, but squared errors, each rounded to float32 before it is squared, add up in float64.
+    A code stands for (code - 8) * scale. The candidate scales of a group are m * factor, rounded to bfloat16, for the
+    INT4_FACTORS in order, where m is the signed entry of largest magnitude, the first of several. The scale with the
+    least squared error is taken, the first of several. code = w / scale rounded half to even, clipped to -8..7, plus 8;
+    w / 0 is 0. The scale of a group with NaN or infinity is not finite.
+    All in float32, except that the squares of the float32 errors are summed in float64.
     """
     weight = F.pad(weight.float(), (0, -weight.shape[1] % INT4_GROUP))
     groups = weight.unflatten(1, (-1, INT4_GROUP))  # (out, groups, 32)
@@ -60,10 +60,10 @@ def _divisor(scales: Tensor) -> Tensor:
 
 
 class QuantisedLinear(nn.Module):
-    """A linear layer (..., in) -> (..., out) with quantised weights, its output in the type of its input.
+    """A linear layer (..., in) -> (..., out) with quantised weights; outputs have the dtype of the inputs.
 
-    On a CPU (or as `packed` says) it is torch's packed product, which is quick for bfloat16 activations; elsewhere the
-    weights are expanded for each call. A row of the result does not depend on the rows beside it.
+    On a CPU (or with `packed`) it calls torch's packed product, which is fast for bfloat16 activations; elsewhere it
+    expands the weights in each call. A row of the result does not depend on the other rows.
     """
 
     bias: Tensor | None
@@ -79,14 +79,14 @@ class QuantisedLinear(nn.Module):
         self.packed = linear.weight.device.type == "cpu" if packed is None else packed
         weight = F.pad(linear.weight.detach(), (0, -self.in_features % INT4_GROUP))  # for int8's packed product too
         codes, scales = (quantise_int8 if quantization == "int8" else quantise_int4)(weight)
-        if quantization == "int4" and self.packed:  # as the product wants them
+        if quantization == "int4" and self.packed:  # as the product expects them
             more = -self.out_features % PACKED_OUTPUTS
             codes = torch._convert_weight_to_int4pack_for_cpu(F.pad(codes, (0, 0, 0, more)).int(), 1)
             scales = F.pad(scales, (0, 0, 0, more)).T
             zero_points = torch.zeros_like(scales)
             scales = torch.stack([scales, zero_points], dim=-1).to(dtype).contiguous()  # (groups, out, 2)
         elif quantization == "int4":
-            codes = codes[:, ::2] | codes[:, 1::2] << 4  # two in a byte
+            codes = codes[:, ::2] | codes[:, 1::2] << 4  # two per byte
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(dtype))
@@ -94,7 +94,7 @@ class QuantisedLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         rows = F.pad(inputs.reshape(-1, self.in_features), (0, -self.in_features % INT4_GROUP))
         if self.quantization == "int8":
-            if self.packed:  # scaled afterwards: the product would want scales in the activations' type
+            if self.packed:  # scaled afterwards: the product would need the scales in the activations' dtype
                 product = torch._weight_int8pack_mm(rows, self.codes, rows.new_ones(self.out_features))
             else:
                 product = rows @ self.codes.to(rows.dtype).T
@@ -112,15 +112,15 @@ class QuantisedLinear(nn.Module):
 
 
 def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
-    """Replace every linear layer of a float32 language model, its head too, and bring the rest to `dtype`, in place.
+    """Quantise every linear layer of a float32 language model, including its head, and cast the rest to `dtype`.
 
-    Embeddings stay as they are: a tied head gets a quantised copy of its own.
+    In place. Embeddings are not quantised: a tied head gets a quantised copy.
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     quantised = {name: QuantisedLinear(model.get_submodule(name), quantization, dtype) for name in linears}  # type: ignore[arg-type]
     for name, layer in quantised.items():
         model.set_submodule(name, layer)
     for module in model.modules():
-        if not isinstance(module, QuantisedLinear):  # whose scales keep their own types
+        if not isinstance(module, QuantisedLinear):  # whose scales keep their dtypes
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)

@@ -1,8 +1,8 @@
-"""The rules that choose the next token: pure functions on logits (batch, vocab), numpy arrays and torch tensors alike.
+"""Sampling rules for the next token: temperature, top-k, top-p, repetition penalty, as pure functions on logits.
 
-The order is that of OpenAI (gpt-2, sample.py): temperature, then top-k, then top-p over what top-k left; before them
-stand the forbidden tokens and the repetition penalty. Randomness is counter-based: a number per (seed, index, position,
-token), so a sample's text depends on no other sample and on no generator's state.
+Logits are numpy arrays or torch tensors (batch, vocab). The order is OpenAI's (gpt-2, sample.py): temperature, top-k,
+then top-p over what top-k kept; forbidden tokens and the repetition penalty come first. Randomness is counter-based:
+one number per (seed, index, position, token), so a sample depends on no other sample and on no generator's state.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from gptkit.options import option
 
 Array = Any  # numpy.ndarray or torch.Tensor
 TopPRule = Literal["hf", "openai"]
-GROUP = 64  # logits of which one maximum is taken before selecting
+GROUP = 64  # logits per group; a selection starts from the groups' maxima
 BISECTIONS = 8  # leave candidates up to 40 / 2**8 logits below what top-p keeps
+LOWEST = -3.4e38  # nearly the lowest finite float32
 
-# SplitMix64 (Steele, Lea, Flood 2014): its step and its two multipliers, as int64 because torch has no uint64 product.
+# SplitMix64 (Steele, Lea, Flood 2014): increment and multipliers, as int64 because torch cannot multiply uint64.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
@@ -27,10 +28,10 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingRules:
-    """How the next token is chosen; a repetition penalty is applied to greedy choices too."""
+    """How the next token is chosen; the repetition penalty applies to greedy decoding too."""
 
-    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all.", minimum=0)
-    top_p: float = option(1.0, "Sample from the most likely tokens that together reach probability p.", maximum=1)
+    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all tokens.", minimum=0)
+    top_p: float = option(1.0, "Sample from the most likely tokens, up to a total probability of p.", maximum=1)
     top_p_rule: TopPRule = option(
         "hf",
         "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
@@ -39,20 +40,20 @@ class SamplingRules:
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
     greedy: bool = option(False, "Always take the most likely token.")
     repetition_penalty: float = option(
-        1.0, "Above 1, tokens that already occurred become less likely (CTRL paper, 4.1).", minimum=0.01
+        1.0, "Above 1, make tokens that already occurred less likely (CTRL paper, 4.1).", minimum=0.01
     )
 
     @property
     def is_greedy(self) -> bool:
-        """Whether no random number is needed."""
+        """Whether choosing needs no random numbers."""
         return self.greedy or self.temperature == 0
 
 
 class TokenReport(NamedTuple):
-    """A chosen token in the model's own distribution, before any rule; forbidden tokens are left out of it.
+    """How the model itself rates a chosen token, before any sampling rule and without the forbidden tokens.
 
-    `rank` is 1 for the most likely; of tied tokens the lower id comes first. `alternatives` are the most likely tokens,
-    the chosen one included where it is among them, as (token id, probability), in order of probability.
+    `rank` is 1 for the most likely token; ties go to the lower id. `alternatives` are the most likely tokens as
+    (token id, probability), most likely first; the chosen token may be among them.
     """
 
     probability: float
@@ -61,9 +62,9 @@ class TokenReport(NamedTuple):
 
 
 def array_namespace(array: Array) -> Any:
-    """Return the array standard's functions for an array: numpy's own, or torch's by array_api_compat.
+    """Return the array API namespace of an array: numpy itself, or array_api_compat's for torch.
 
-    Not array_api_compat's for numpy, which import f2py and numpy's tests: a quarter of a second before the first token.
+    array_api_compat's namespace for numpy imports f2py and numpy's tests: 0.25 s before the first token.
     """
     import numpy as np
 
@@ -75,65 +76,63 @@ def array_namespace(array: Array) -> Any:
 
 
 def forbid(logits: Array, forbidden: Array) -> Array:
-    """Give the tokens marked in `forbidden` (vocab,) probability zero."""
+    """Set the logits of the tokens marked in `forbidden` (vocab,) to -inf."""
     return array_namespace(logits).where(forbidden, -math.inf, logits)
 
 
 def penalise(logits: Array, seen: Array, penalty: float) -> Array:
-    """Make the tokens marked in `seen` (batch, vocab) less likely, each once however often it came.
+    """Make the tokens marked in `seen` (batch, vocab) less likely, no matter how often they occurred.
 
-    Positive logits are divided by `penalty`, negative ones multiplied (CTRL, Keskar et al. 2019, section 4.1).
+    Positive logits are divided by `penalty`, negative ones multiplied by it (CTRL, Keskar et al. 2019, section 4.1).
     """
     xp = array_namespace(logits)
     return xp.where(seen, xp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def apply_temperature(logits: Array, temperature: float) -> Array:
-    """Divide the logits by a positive `temperature`: below 1 sharpens, above 1 flattens."""
-    # From the largest down, so that the smallest temperature drives the others to -inf, not all to inf.
+    """Divide the logits by a positive `temperature`: below 1 sharpens, above 1 flattens the distribution."""
+    # Relative to the largest, so that a tiny temperature sends the others to -inf, not all of them to inf.
     shifted = logits - array_namespace(logits).max(logits, axis=-1, keepdims=True)
     return shifted if temperature == 1 else shifted / max(temperature, 1e-30)
 
 
 def top_k_floor(logits: Array, k: int) -> Array:
-    """Return the least logit of each row, (batch, 1), that is among the k largest; tokens tied with it stay too.
+    """Return each row's k-th largest logit, (batch, 1); tokens tied with it are kept, as in gpt-2 and transformers.
 
-    So do both gpt-2 and transformers. k = 0, or beyond the vocabulary, keeps every token that has a probability.
+    With k = 0, or beyond the vocabulary, the floor keeps every token whose logit is finite.
     """
     xp = array_namespace(logits)
-    lowest = xp.full(
-        (logits.shape[0], 1), -3.4e38, dtype=logits.dtype, device=logits.device
-    )  # the least finite float32
+    lowest = xp.full((logits.shape[0], 1), LOWEST, dtype=logits.dtype, device=logits.device)
     return xp.maximum(_kth_largest(logits, k), lowest) if 0 < k < logits.shape[-1] else lowest
 
 
 def top_p_floor(logits: Array, p: float, normaliser: Array) -> Array:
-    """Return a logit for each row, (batch, 1), below which top-p keeps nothing: sorting may begin there.
+    """Return a logit per row, (batch, 1), below which top-p keeps nothing, so that only the tokens above need sorting.
 
-    Bisection over the logits: what lies below the floor weighs less than 1 - p. `normaliser` is log_sum_exp(logits).
+    Bisects the logits until the tokens below have a probability under 1 - p. `normaliser` is log_sum_exp(logits).
     """
     xp = array_namespace(logits)
-    weights = xp.exp(logits - normaliser)  # (batch, vocab)
-    most = 0.99 * (1 - p)  # less than 1 - p, for sums are rounded
+    probabilities = xp.exp(logits - normaliser)  # (batch, vocab)
+    dropped = 0.99 * (1 - p)  # a little less than 1 - p: sums are rounded
     high = xp.max(logits, axis=-1, keepdims=True)
-    low = high - 40  # what is below weighs less than any rounding
+    low = high - 40  # the probability below is lost in rounding
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        fits = xp.sum(xp.where(logits < middle, weights, 0.0), axis=-1, keepdims=True) < most
+        fits = xp.sum(xp.where(logits < middle, probabilities, 0.0), axis=-1, keepdims=True) < dropped
         low, high = xp.where(fits, middle, low), xp.where(fits, high, middle)
     return low
 
 
 def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
-    """Return the ids of each row's tokens from its floor (batch, 1) up, ascending, and their logits: both (batch, n).
+    """Return the ids, ascending, and the logits of each row's tokens at or above its floor (batch, 1): both (batch, n).
 
-    Hashing only those is what makes top-k fast. n is the largest count of any row; a shorter one ends in token 0 with
-    logit -inf.
+    Drawing random numbers only for these makes top-k fast. n is the largest count of any row; shorter rows are
+    padded with token 0 at logit -inf.
     """
     xp = array_namespace(logits)
     batch, vocab = logits.shape
     kept = logits >= floor
-    if 2 * int(xp.count_nonzero(kept)) > batch * vocab:  # not worth moving
+    if 2 * int(xp.count_nonzero(kept)) > batch * vocab:  # masking is cheaper than gathering so many
         tokens = xp.arange(vocab, dtype=xp.int64, device=logits.device)
         return xp.broadcast_to(tokens, logits.shape), xp.where(kept, logits, -math.inf)
     (flat,) = xp.nonzero(xp.reshape(kept, (-1,)))
@@ -141,20 +140,21 @@ def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
         return flat[None], logits[:, flat]
     rows, tokens = flat // vocab, flat % vocab
     counts = xp.count_nonzero(kept, axis=-1)
-    places = xp.arange(flat.shape[0], dtype=xp.int64, device=logits.device) - (xp.cumulative_sum(counts) - counts)[rows]
+    starts = xp.cumulative_sum(counts) - counts
+    columns = xp.arange(flat.shape[0], dtype=xp.int64, device=logits.device) - starts[rows]
     shape = (batch, int(xp.max(counts)))
     ids = xp.zeros(shape, dtype=xp.int64, device=logits.device)
     values = xp.full(shape, -math.inf, dtype=logits.dtype, device=logits.device)
-    ids[rows, places] = tokens
-    values[rows, places] = xp.reshape(logits, (-1,))[flat]
+    ids[rows, columns] = tokens
+    values[rows, columns] = xp.reshape(logits, (-1,))[flat]
     return ids, values
 
 
 def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array | None = None) -> Array:
-    """Keep the most likely tokens of each row up to probability p, at least one; of tied tokens the lower id first.
+    """Keep the most likely tokens of each row up to probability p, at least one; ties go to the lower id.
 
     "hf" keeps the token that crosses p (Holtzman et al. 2020, transformers); "openai" drops it (gpt-2, sample.py).
-    `normaliser` (batch, 1) is the log_sum_exp of a row from which unlikely tokens were taken away.
+    `normaliser` (batch, 1) is the log_sum_exp of the complete rows, where `logits` lacks unlikely tokens.
     """
     if p >= 1:
         return logits  # a rounded sum may reach 1 before the last token
@@ -172,18 +172,17 @@ def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array
 
 
 def log_sum_exp(logits: Array) -> Array:
-    """Return the logarithm of each row's summed exponentials, (batch, 1): a logit less it is a log-probability."""
+    """Return log(sum(exp(logits))) of each row, (batch, 1): a logit minus it is a log-probability."""
     xp = array_namespace(logits)
     largest = xp.max(logits, axis=-1, keepdims=True)
     return largest + xp.log(xp.sum(xp.exp(logits - largest), axis=-1, keepdims=True))
 
 
 def random_uniforms(seed: int, indices: Array, positions: Array, tokens: Array) -> Array:
-    """Return a number in (0, 1) per (seed, index, position, token), the same in either library and on every device.
+    """Return a uniform number in (0, 1) per (seed, index, position, token), the same in both libraries on every device.
 
     `indices` and `positions` are (batch,), `tokens` (n,) or (batch, n); all int64. The result is float32 (batch, n).
-    Each (seed, index, position) is hashed to the start of a SplitMix64 stream, whose outputs belong to the tokens in
-    order of id.
+    Each (seed, index, position) is hashed to the start of a SplitMix64 stream, which has one output per token id.
     """
     xp = array_namespace(tokens)
     key = _mix(xp.full_like(indices, seed) + _STEP)
@@ -201,18 +200,17 @@ def _mix(state: Array) -> Array:
 
 
 def _shift_right(state: Array, bits: int) -> Array:
-    return (state >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts copy the sign; the mask takes the copies away
+    return (state >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts extend the sign; the mask clears it
 
 
 def sample(logits: Array, uniforms: Array) -> Array:
-    """Draw one place of each row, (batch,), from softmax(logits) by the Gumbel-max race.
+    """Draw one column of each row, (batch,), from softmax(logits) by the Gumbel-max trick.
 
-    A race, not the inverse of the cumulative distribution: there a last-bit difference in one likely token moves the
-    borders of all tokens after it, here it matters only where the two leaders tie, so rounding hardly ever changes a
-    text.
+    With an inverted cumulative distribution, a last-bit difference in one likely token would move the boundaries of all
+    later ones. Here it matters only where the two leaders nearly tie, so rounding hardly ever changes a text.
     """
     xp = array_namespace(logits)
-    arrivals = -xp.log1p(-uniforms)  # exponential; the float's finest steps lie near 0, where races are won
+    arrivals = -xp.log1p(-uniforms)  # exponential; floats are finest near 0, where the winners are
     return xp.argmax(logits - xp.log(arrivals), axis=-1)
 
 
@@ -228,8 +226,8 @@ def choose(
 ) -> Array:
     """Return the next token id of each row, (batch,), from logits (batch, vocab) of any float type.
 
-    `forbidden` (vocab,) marks the tokens that never come, `seen` (batch, vocab) those of the row's prompt and
-    continuation: a repetition penalty needs it.
+    `forbidden` (vocab,) marks tokens that are never chosen. `seen` (batch, vocab) marks those of the row's prompt and
+    continuation, for the repetition penalty.
     """
     xp = array_namespace(logits)
     logits = xp.astype(logits, xp.float32, copy=False)
@@ -239,16 +237,16 @@ def choose(
         logits = penalise(logits, seen, rules.repetition_penalty)
     if rules.is_greedy:
         return xp.argmax(logits, axis=-1)
-    # Top-k first: temperature changes no order, and dividing the kept ones alone is faster.
+    # Top-k first: temperature does not change the order, and fewer logits are left to divide.
     tokens, logits = candidates(logits, top_k_floor(logits, rules.top_k))
     logits = apply_temperature(logits, rules.temperature)
     if rules.top_p < 1:
         normaliser = log_sum_exp(logits)
-        places, logits = candidates(logits, top_p_floor(logits, rules.top_p, normaliser))
-        tokens = xp.take_along_axis(tokens, places, axis=-1)
+        columns, logits = candidates(logits, top_p_floor(logits, rules.top_p, normaliser))
+        tokens = xp.take_along_axis(tokens, columns, axis=-1)
         logits = keep_top_p(logits, rules.top_p, rules.top_p_rule, normaliser)
-    places = sample(logits, random_uniforms(seed, indices, positions, tokens))
-    return xp.take_along_axis(tokens, places[:, None], axis=-1)[:, 0]
+    columns = sample(logits, random_uniforms(seed, indices, positions, tokens))
+    return xp.take_along_axis(tokens, columns[:, None], axis=-1)[:, 0]
 
 
 def report_tokens(
@@ -270,7 +268,7 @@ def report_tokens(
 
 
 def _descending_order(array: Array) -> Array:
-    """Return the places of each row's entries from the largest down, of equal ones the first first."""
+    """Return the indices that sort each row in descending order; equal entries keep their order."""
     xp = array_namespace(array)
     if hasattr(array, "topk"):  # torch's
         return xp.argsort(array, axis=-1, descending=True, stable=True)
@@ -278,7 +276,7 @@ def _descending_order(array: Array) -> Array:
 
 
 def _kth_largest(logits: Array, k: int) -> Array:
-    """Return each row's k-th largest logit, (batch, 1); the array standard has no selection, so ask each library."""
+    """Return each row's k-th largest logit, (batch, 1); the array API has no selection, so ask each library."""
     if hasattr(logits, "topk"):
         return logits.topk(k).values[..., -1:]
     import numpy as np
@@ -287,7 +285,7 @@ def _kth_largest(logits: Array, k: int) -> Array:
     groups = vocab // GROUP
     if groups < 2 * k:
         return np.partition(logits, vocab - k, axis=-1)[:, vocab - k, None]
-    # The k-th largest of the groups' maxima bounds it from below, at a third of the time of a selection over all.
+    # The k-th largest of the groups' maxima bounds it from below: a third of the time of selecting from all logits.
     maxima = logits[:, : groups * GROUP].reshape(batch, GROUP, groups).max(axis=1)  # (batch, groups)
     bounds = np.partition(maxima, groups - k, axis=-1)[:, groups - k]
     return np.array([[np.partition(row[row >= bound], -k)[-k]] for row, bound in zip(logits, bounds, strict=True)])

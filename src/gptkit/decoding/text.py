@@ -1,4 +1,4 @@
-"""Between tokens and text: which ids end a text or never come, whole characters as they come, where a text is cut."""
+"""From generated tokens to text: stop ids, forbidden ids, streaming by whole characters, stop strings, sentences."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from dataclasses import KW_ONLY, dataclass, field
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN, AnyTokenizer, separator_id
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# What ends a sentence and, once white space follows, the quotes and brackets that close with it.
+# The end of a sentence, with the quotes and brackets that close it, once white space follows.
 _SENTENCE_END = re.compile(r"""[.!?\u2026]["'\u2019\u201d\u00bb)\]]*(?=\s)""")
 
 
 def stop_ids(tokenizer: AnyTokenizer) -> frozenset[int]:
-    """Return the ids that end a text: the separator of documents, but not GPT-1's newline, which ends lines too."""
+    """Return the ids that end a text: the document separator, unless it is GPT-1's newline, which also ends lines."""
     separator = separator_id(tokenizer)
     ends_lines = tokenizer.convert_ids_to_tokens(separator) == NEWLINE_TOKEN
     return frozenset() if ends_lines else frozenset([separator])
 
 
 def never_sampled(tokenizer: AnyTokenizer, vocab_size: int) -> frozenset[int]:
-    """Return the ids below `vocab_size` that say nothing: those without a token, and special ones but the separator."""
+    """Return the ids below `vocab_size` without text: those of no token, and special tokens but the separator."""
     tokens = frozenset(tokenizer.get_vocab().values()) - frozenset(tokenizer.all_special_ids)
     return frozenset(range(vocab_size)) - tokens - {separator_id(tokenizer)}
 
 
 class TextStream:
-    """Turns the tokens that follow `context` into text, piece by piece; the pieces add up to the whole.
+    """Decodes the tokens that follow `context` one at a time; the pieces of text add up to the whole.
 
-    A byte-level token may end inside a character: what it says waits until later tokens complete it, or until `end`.
+    A byte-level token may end inside a character: its text waits until later tokens complete it, or until `end`.
     """
 
     def __init__(self, tokenizer: AnyTokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(context)  # the newest emitted tokens, which decide the next ones' spaces; then those that wait
-        self._waiting = len(self._ids)  # where in _ids the waiting ones begin
-        self._emitted = self._decode()  # the text of those before
+        self._ids = list(context)  # the last emitted tokens, which determine spaces; then the waiting ones
+        self._waiting = len(self._ids)  # where in _ids the waiting tokens begin
+        self._emitted = self._decode()  # the text of the tokens before them
 
     def add(self, token_id: int) -> None:
-        """Take a token whose text is not asked for yet."""
+        """Append a token whose text is not needed yet."""
         self._ids.append(token_id)
 
     def push(self, token_id: int) -> str:
-        """Return the text that this token made whole; often none."""
+        """Append a token; return the text that it completes, often none."""
         self.add(token_id)
         decoded = self._decode()
         if decoded.endswith(_REPLACEMENT) or not decoded.startswith(self._emitted):
@@ -55,7 +55,7 @@ class TextStream:
         return piece
 
     def end(self) -> str:
-        """Return what still waits, with U+FFFD in place of bytes that are no character."""
+        """Return the text that still waits, with U+FFFD for bytes that form no character."""
         piece = self._decode()[len(self._emitted) :]
         self._emitted += piece
         return piece
@@ -66,11 +66,11 @@ class TextStream:
 
 @dataclass
 class Continuation:
-    """The text that follows a prompt, as far as it is emitted: it ends before the first of the `stops`, and after that
-    many `sentences`, if not 0 (they end in . ! or ? before white space).
+    """The text that follows a prompt, up to the first stop string and the given number of sentences (0 = no limit).
 
-    What may be the beginning of a stop string waits until more is known. With `live` pieces are emitted as they come;
-    without it everything is emitted at the end, and decoded earlier only where a cut may come.
+    A sentence ends in . ! or ? before white space. Text that may be the beginning of a stop string is held back until
+    more is known. With `live` pieces are emitted as they come; without it all text is emitted at the end, and decoded
+    earlier only if it may have to be cut.
     """
 
     tokenizer: AnyTokenizer
@@ -79,13 +79,13 @@ class Continuation:
     stops: Sequence[str] = ()
     sentences: int = 0
     live: bool = True
-    text: str = field(default="", init=False)  # what has been emitted
-    is_cut: bool = field(default=False, init=False)  # nothing follows any more
+    text: str = field(default="", init=False)  # emitted so far
+    is_cut: bool = field(default=False, init=False)  # a stop string or the last sentence ended it
 
     def __post_init__(self) -> None:
         self._stream = TextStream(self.tokenizer, self.context)
         self._reads = self.live or bool(self.stops) or self.sentences > 0
-        self._held = ""  # decoded, not emitted
+        self._held = ""  # decoded but not emitted
 
     def push(self, token_id: int) -> str:
         """Return the piece of text to emit after this token; often none."""
@@ -111,15 +111,15 @@ class Continuation:
         return text
 
     def _cut(self) -> int | None:
-        """Return where in the held text the continuation ends, None if it continues."""
+        """Return where in the held text the continuation ends, None if it goes on."""
         places = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if self.sentences:
-            # All emitted text lies before the cut: a sentence ends for good with the white space after it.
+            # All emitted text lies before the cut: white space after a sentence settles its end.
             ends = [match.end() for match in _SENTENCE_END.finditer(self.text + self._held)]
             places += [place - len(self.text) for place in ends[self.sentences - 1 : self.sentences]]
         return min(places, default=None)
 
     def _begun_stop(self) -> int:
-        """Return the length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest suffix of the held text that begins a stop string."""
         lengths = range(min(len(self._held), max(map(len, self.stops)) - 1), 0, -1)
         return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self.stops)), 0)

@@ -1,4 +1,4 @@
-"""Text in, text out: a model with its tokenizer, and one decoding of some prompts as pieces of text."""
+"""Generate text from text prompts: a model with its tokenizer, and the samples of one call as pieces of text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ ALTERNATIVES = 5
 
 
 class Prompt(NamedTuple):
-    """What a sample follows: the user's text (None = nothing), the ids that the model reads, and how many of them are
-    unknown to the tokenizer."""
+    """The user's text (None for unconditional text), the ids that the model reads, and how many are unknown tokens."""
 
     text: str | None
     ids: list[int]
@@ -31,7 +30,7 @@ class Prompt(NamedTuple):
 
 
 class TextPiece(NamedTuple):
-    """A piece of text, often empty, of sample number `row`; `finished` comes with its last."""
+    """A piece of text, often empty, of sample number `row`; `finished` marks its last."""
 
     row: int
     text: str
@@ -40,16 +39,16 @@ class TextPiece(NamedTuple):
 
 @dataclass
 class Draft:
-    """A sample under way."""
+    """A sample in progress."""
 
     prompt: str
     continuation: Continuation
-    token_ids: list[int] = field(default_factory=list)  # those of a stop string included, a stop id not
-    reports: list[TokenReport] = field(default_factory=list)  # one a token, if asked for
+    token_ids: list[int] = field(default_factory=list)  # including those of a stop string, but no stop token
+    reports: list[TokenReport] = field(default_factory=list)  # one per token, if asked for
     finish_reason: FinishReason | None = None
 
     def take(self, step: Step) -> str:
-        """Return the piece of text that a step adds; the sample is finished where its text is cut."""
+        """Add a step and return its piece of text; a cut of the text finishes the sample."""
         piece = ""
         if step.token_id is not None:
             self.token_ids.append(step.token_id)
@@ -64,11 +63,11 @@ class Draft:
 
 @dataclass
 class Generation:
-    """One decoding: iterate once over the pieces of text, then read `drafts`, `slides` and the seconds it took."""
+    """Samples being generated: iterate once over the pieces of text, then read `drafts`, `slides` and `speed`."""
 
     decoding: Decoder | BeamSearch
     drafts: Sequence[Draft]
-    slides: Sequence[int]  # the tokens kept when the first window slid, if one did
+    slides: Sequence[int]  # the number of tokens kept when a window first slid, if one did
 
     def __iter__(self) -> Iterator[TextPiece]:
         for step in self.decoding:
@@ -80,12 +79,12 @@ class Generation:
 
     @property
     def num_tokens(self) -> int:
-        """All samples' new tokens."""
+        """The number of new tokens of all samples."""
         return sum(len(draft.token_ids) for draft in self.drafts)
 
     @property
     def speed(self) -> dict[str, float]:
-        """The seconds of decoding, and all samples' new tokens over them."""
+        """The seconds of prefill and decoding, and the new tokens per second of decoding."""
         seconds = self.decoding.decode_seconds
         return {
             "prefill_seconds": self.decoding.prefill_seconds,
@@ -95,32 +94,30 @@ class Generation:
 
 
 class TextModel:
-    """A model directory, opened with the options' device, precision, quantize, compile and beams.
+    """A model directory with its tokenizer, opened with the options' device, precision, quantize, compile and beams.
 
-    `tokens` is how many new ones are expected in all, by which compile auto decides; `tell` is told why it is off.
-    Raises InputError or UsageError for a directory that holds no model with a tokenizer, and for options that do not
-    suit it.
+    `tokens` is the expected total of new tokens, by which `compile` auto decides; `say` is called with the reason
+    if it has to stay off. Raises InputError or UsageError for a directory without model or tokenizer, and for options
+    that do not suit the model.
     """
 
-    def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None]) -> None:
         self._engine: Engine | None = None
         if options.beams > 1:
-            self._searched = torch_model(directory, options.device, options.precision)
+            self._searched = torch_model(directory, options)
             self.n_positions: int = self._searched.config.n_positions
             self.vocab_size: int = self._searched.config.vocab_size
         else:
-            self._engine = open_engine(
-                directory,
-                device=options.device,
-                precision=options.precision,
-                quantize=options.quantize,
-                compile=options.compile,
-                tokens=tokens,
-                tell=tell,
-            )
+            self._engine = open_engine(directory, options, tokens=tokens, say=say)
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
         check_vocabulary(options, self.vocab_size)
-        self.tokenizer = _tokenizer(directory)
+        native = native_decoder()
+        tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
+        if tokenizer is None:
+            from gptkit.text.tokenizers.loading import tokenizer_in
+
+            tokenizer = tokenizer_in(directory)
+        self.tokenizer = tokenizer
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
         self._separator = separator_id(self.tokenizer)
 
@@ -130,9 +127,9 @@ class TextModel:
         return 0.0 if self._engine is None else self._engine.compile_seconds
 
     def read(self, prompt: str | None, options: TextModelOptions) -> Prompt:
-        """Return a prompt as the model reads it; unconditional text begins with the separator of documents.
+        """Return a prompt as the model reads it; unconditional text starts from the document separator.
 
-        Raises UsageError for one that is empty or longer than the context.
+        Raises UsageError for a prompt that is empty or longer than the context.
         """
         if prompt is None:
             return Prompt(None, [self._separator])
@@ -143,9 +140,9 @@ class TextModel:
     def generate(
         self, prompts: Sequence[Prompt], indices: Sequence[int], options: TextModelOptions, *, live: bool
     ) -> Generation:
-        """Return the generation of one sample a prompt; `live` asks for pieces of text as they come.
+        """Return the generation of one sample per prompt; with `live`, pieces of text come as soon as they are known.
 
-        A sample's text depends on its prompt, the options and its entry of `indices`.
+        A sample's text depends only on its prompt, the options and its entry of `indices`.
         """
         ends = stop_ids(self.tokenizer)
         prompt_ids = [prompt.ids for prompt in prompts]
@@ -175,13 +172,13 @@ class TextModel:
         stops = stop_strings(options)
         drafts = []
         for prompt in prompts:
-            context = [] if prompt.text is None else prompt.ids  # the separator is no text
-            following = Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
-            drafts.append(Draft(prompt.text or "", following))
+            context = [] if prompt.text is None else prompt.ids  # the separator is not text
+            text = Continuation(self.tokenizer, context, stops=stops, sentences=options.sentences, live=live)
+            drafts.append(Draft(prompt.text or "", text))
         return Generation(decoding, drafts, slides)
 
     def facts(self, draft: Draft) -> dict[str, Any]:
-        """Return a finished sample as scripts read it."""
+        """Return a finished sample as `--json` prints it."""
         facts: dict[str, Any] = {
             "prompt": draft.prompt,
             "text": draft.continuation.text,
@@ -207,13 +204,3 @@ class TextModel:
 
     def _text_of(self, token_id: int) -> str:
         return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
-
-
-def _tokenizer(directory: Path) -> AnyTokenizer:
-    native = native_decoder()
-    tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
-    if tokenizer is not None:
-        return tokenizer
-    from gptkit.text.tokenizers.loading import tokenizer_in
-
-    return tokenizer_in(directory)

@@ -1,4 +1,4 @@
-"""The options of a text: which of them go together, what the model reads for a prompt, what a text depends on."""
+"""Options for generating text: their validation, the prompt template, stop strings, and what a sample depends on."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gptkit.decoding.engines import Quantize
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 
-PLACE = "{prompt}"
+Quantize = Literal["none", "int8", "int4"]
+PLACEHOLDER = "{prompt}"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions(SamplingRules):
-    """With the model and the prompt, all that a sample's text depends on, apart from how the machine rounds."""
+    """The options that, with the model and the prompt, determine a sample's text up to rounding."""
 
     max_new_tokens: int = option(200, "Generate at most this many tokens.", minimum=1)
     num_samples: int = option(1, "Samples per prompt.", minimum=1)
-    seed: int = option(0, "Seed of the sampling.", minimum=0, maximum=2**31 - 1)
+    seed: int = option(0, "Random seed for sampling.", minimum=0, maximum=2**31 - 1)
     stop: tuple[str, ...] = option(
-        (), "End a text before this string; repeatable; \\n is a line break.", metavar="TEXT"
+        (), "End the text before this string; repeatable; \\n is a line break.", metavar="TEXT"
     )
     ignore_eos: bool = option(False, "Never sample the end-of-text token.", panel="Advanced")
     show_probs: bool = option(False, "Show each token's probability, rank and most likely alternatives.")
     template: str | None = recipe_only(
-        None, "What the model reads, with {prompt} in it for the prompt; only the answer is printed."
+        None, "Text that the model reads, with {prompt} for the prompt; only the continuation is printed."
     )
     sentences: int = recipe_only(
-        0, "End a text after this many sentences: . ! or ? before white space; 0 = do not count.", minimum=0
+        0, "End the text after this many sentences (. ! or ? before white space); 0 = no limit.", minimum=0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions(TextOptions):
-    """What makes a text what it is, the search and the arithmetic included."""
+    """All options that determine a text, including search and arithmetic."""
 
-    beams: int = option(1, "Search for the most likely text as a whole, with this many beams.", minimum=1, maximum=1000)
+    beams: int = option(1, "Search for the most likely text with this many beams; 1 = sample.", minimum=1, maximum=1000)
     quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic; auto = fp32, on a GPU bf16. In fp32 a sample's text is the same in any batch.",
+        "Arithmetic; auto = bf16 on a GPU, else fp32. In fp32 a sample's text is the same in any batch.",
         panel="Speed",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelOptions(DecodingOptions):
-    """DecodingOptions, and where and how to compute, on which no text depends."""
+    """DecodingOptions, plus where and how to compute, which no text depends on."""
 
     compile: CompileChoice = option(
         "auto", "Compiled decoding; auto = on CPUs with a C compiler, and for long jobs on GPUs.", panel="Speed"
@@ -63,8 +63,8 @@ class TextModelOptions(DecodingOptions):
     )
 
 
-# The first that samples files were hashed by. A younger one counts where it is not its default, so that the files that
-# were written before it can still be finished.
+# The first options to identify a samples file. A later one counts only if it differs from its default, so that
+# unfinished files from before it existed can still be resumed.
 FIRST_HASHED = frozenset(
     {
         *("max_new_tokens", "top_k", "top_p", "top_p_rule", "temperature", "greedy", "repetition_penalty", "seed"),
@@ -74,7 +74,7 @@ FIRST_HASHED = frozenset(
 
 
 def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
-    """Return the options that make a text what it is, by name."""
+    """Return the options that a text depends on, by name."""
     found = {}
     for field in dataclasses.fields(DecodingOptions):
         value = getattr(options, field.name)
@@ -84,50 +84,51 @@ def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
 
 
 def check_settings(options: DecodingOptions) -> None:
-    """Raise UsageError for options that no model can follow, and for contradictions."""
+    """Raise UsageError for values that suit no model, and for options that contradict each other."""
     if options.top_p <= 0:
-        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, up to 1")
-    if options.template is not None and PLACE not in options.template:
-        raise UsageError("the template has no place for the prompt", where="template", fix=f"write {PLACE} into it")
+        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, at most 1")
+    if options.template is not None and PLACEHOLDER not in options.template:
+        message = f"the template does not contain {PLACEHOLDER}"
+        raise UsageError(message, where="template", fix="add it where the prompt goes")
     refuse_together(_contradictions(options))
 
 
 def refuse_together(clashes: Iterator[tuple[bool, str, str]]) -> None:
-    """Raise UsageError for the first of (whether it is there, the flags, the message)."""
-    for is_there, flags, message in clashes:
-        if is_there:
+    """Raise UsageError for the first clash (whether it occurs, the flags, the message) that occurs."""
+    for occurs, flags, message in clashes:
+        if occurs:
             raise UsageError(message, where=flags, fix="leave one of them out")
 
 
 def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]:
     is_heated = options.temperature not in (0.0, SamplingRules.temperature)
-    heat = f"--greedy draws nothing, --temperature {options.temperature:g} is for drawing"
-    yield options.greedy and is_heated, "--greedy, --temperature", heat
+    clash = f"--greedy does not sample, --temperature {options.temperature:g} is for sampling"
+    yield options.greedy and is_heated, "--greedy, --temperature", clash
     if options.beams == 1:
         return
     beams = "--beams searches for the most likely text"
     for field in dataclasses.fields(SamplingRules):
         flag, value = f"--{field.name.replace('_', '-')}", getattr(options, field.name)
-        is_idle = value == field.default or (field.name, value) in (("temperature", 0.0), ("top_p_rule", "openai"))
-        yield not is_idle, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
-    yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, which is one"
-    yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains single tokens"
-    slow = "beam search goes through the library's own decoder, with weights that are not quantised"
-    yield options.quantize != "none", "--beams, --quantize", slow
+        is_harmless = value == field.default or (field.name, value) in (("temperature", 0.0), ("top_p_rule", "openai"))
+        yield not is_harmless, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
+    yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, of which there is one"
+    yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains sampled tokens"
+    unquantised = "beam search runs in transformers, which does not use quantised weights"
+    yield options.quantize != "none", "--beams, --quantize", unquantised
 
 
 def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:
-    """Raise UsageError for a k that the model's vocabulary does not reach."""
+    """Raise UsageError for a top-k beyond the model's vocabulary."""
     if options.top_k > vocab_size:
         message = f"{options.top_k} is larger than the model's vocabulary of {vocab_size:,}"
         raise UsageError(message, where="--top-k", fix=f"give at most {vocab_size}, or 0 to keep all")
 
 
 def full_prompt(options: DecodingOptions, prompt: str) -> str:
-    """Return what the model reads for `prompt`."""
-    return prompt if options.template is None else options.template.replace(PLACE, prompt)
+    """Return the text that the model reads for `prompt`: the template with the prompt in it, if there is one."""
+    return prompt if options.template is None else options.template.replace(PLACEHOLDER, prompt)
 
 
 def stop_strings(options: DecodingOptions) -> list[str]:
-    r"""Return the strings that end a text, where \n, \t and \\ stand for what they stand for everywhere."""
+    r"""Return the strings that end a text, with the escapes \n, \t and \\ resolved."""
     return [re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], stop) for stop in options.stop]

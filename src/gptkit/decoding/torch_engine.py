@@ -1,4 +1,4 @@
-"""Logits from a torch model: one preallocated cache, in which each row is as long as its text."""
+"""Logits from a torch model, with one preallocated KV cache for rows of unequal length."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gptkit.decoding.quantisation import QuantisedLinear
 
 
 class _Target:
-    """Where the forward pass under way writes its keys and values, and how much it reads."""
+    """Where the current forward pass writes its keys and values, and how many it reads."""
 
     slots: Tensor  # (batch, 1)
     positions: Tensor  # (batch, query)
-    window: int  # keys to read, of the first `batch` slots; 0 = the pass's own alone
+    window: int  # keys to read from each of the first `batch` slots; 0 = only those of the pass itself
 
 
 class _Layer(CacheLayerMixin):
-    """A layer's keys and values: the last position of each slot takes what nobody reads."""
+    """A layer's keys and values; the last position of each slot is scratch, for padding that is never read."""
 
     is_sliding = False
 
@@ -39,15 +39,15 @@ class _Layer(CacheLayerMixin):
         """Nothing to do: __init__ did it."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store (batch, head, query, head_dim); return what the queries may read, (batch, head, key, head_dim)."""
-        where = (self.target.slots, slice(None), self.target.positions)
+        """Store (batch, head, query, head_dim); return the keys and values to read, (batch, head, key, head_dim)."""
+        slots, positions, window = self.target.slots, self.target.positions, self.target.window
         keys, values = self.stored
-        keys[where] = key_states.transpose(1, 2)
-        values[where] = value_states.transpose(1, 2)
-        if not self.target.window:
+        keys[slots, :, positions] = key_states.transpose(1, 2)
+        values[slots, :, positions] = value_states.transpose(1, 2)
+        if not window:
             return key_states, value_states
-        read = (slice(len(key_states)), slice(None), slice(self.target.window))
-        return keys[read], values[read]
+        batch = len(key_states)
+        return keys[:batch, :, :window], values[:batch, :, :window]
 
     def get_seq_length(self) -> int:
         return self.target.window
@@ -60,12 +60,12 @@ class _Layer(CacheLayerMixin):
 
 
 class TorchEngine:
-    """Runs a causal language model of transformers' form (`transformer`, `lm_head`, learned positions), in eval mode.
+    """Runs a causal language model with transformers' modules (`transformer`, `lm_head`, learned positions).
 
-    Rows of unequal length stand side by side, each from position 0: so a new row is prefilled without touching the
-    others. A step reads the filled part of the cache alone, without a mask where all rows are equally long. With
-    `static` it runs over all rows and the whole cache, which keeps every shape, as CUDA graphs want; `compile` compiles
-    that step.
+    The model must be in eval mode. Every row starts at position 0 of its slot, so a new row is prefilled without
+    touching the others. A step reads only the filled part of the cache, and needs no mask if all rows have the same
+    length. With `static` it runs over all rows and the whole cache, which keeps all shapes constant, as CUDA graphs
+    require; `compile` compiles that step.
     """
 
     def __init__(self, model: PreTrainedModel, *, static: bool = False, compile: bool = False) -> None:
@@ -76,19 +76,19 @@ class TorchEngine:
         self.compile_seconds = 0.0
         self._model: Any = model
         self._static = static or compile
-        # Their products are exact for each row, and a row's text is to be the same in any batch: so no padding either,
-        # which bfloat16 attention would not survive bit by bit.
+        # A row's text must be the same in any batch. Quantised products ensure that, but padding changes the bits of
+        # bfloat16 attention: so only pieces of equal length go together.
         is_quantised = any(isinstance(module, QuantisedLinear) for module in model.modules())
         self._equal_lengths = not self._static and is_quantised and model.dtype == torch.bfloat16
         self._eager: Callable[..., Tensor] = self._hidden
         self._step = self._eager
-        self._compiled: set[tuple[int, int]] = set()  # the rows and lengths that a compiled step was made for
+        self._compiled: set[tuple[int, int]] = set()  # the (rows, length) that the step was compiled for
         if compile:
             self._step = torch.compile(self._eager, mode="reduce-overhead", dynamic=False)
         self._target = _Target()
         self._layers: list[_Layer] = []
         self._cache: Cache | None = None
-        self._slots: list[int] = []  # of each row
+        self._slots: list[int] = []  # the slot of each row
         self._length = 0
 
     def open(self, rows: int, length: int) -> None:
@@ -115,7 +115,7 @@ class TorchEngine:
             return self._step_all(pieces)
         if not self._equal_lengths:
             return self._forward_together(pieces)
-        groups: dict[tuple[int, int], list[int]] = {}  # the numbers of the pieces that start and end together
+        groups: dict[tuple[int, int], list[int]] = {}  # (start, length) -> indices of the pieces
         for number, piece in enumerate(pieces):
             groups.setdefault((piece.start, len(piece.token_ids)), []).append(number)
         logits = torch.cat([self._forward_together([pieces[number] for number in group]) for group in groups.values()])
@@ -135,16 +135,16 @@ class TorchEngine:
         positions = starts[:, None] + offsets  # (batch, query)
         target = self._target
         target.slots = self._tensor([[self._slots[piece.row]] for piece in pieces])
-        target.positions = torch.where(offsets < ends[:, None], positions, self._length)  # pads: where nobody reads
+        target.positions = torch.where(offsets < ends[:, None], positions, self._length)  # padding goes to scratch
         target.window = 0 if first else max(piece.start + len(piece.token_ids) for piece in pieces)
         equal = width == 1 and len({piece.start for piece in pieces}) == 1
-        mask = None if first or equal else self._mask(positions)  # causality hides pads on the right from the others
+        mask = None if first or equal else self._mask(positions)  # causality hides padding on the right
         hidden = self._hidden(ids, positions.clamp(max=self.n_positions - 1), mask)
         last = hidden[torch.arange(len(pieces), device=ids.device), ends - 1]  # (batch, n_embd)
         return self._logits(last)[self._tensor(order).argsort()]
 
     def _step_all(self, pieces: Sequence[Piece]) -> Tensor:
-        """Run one token a row over every row there is: those without a piece write where nobody reads."""
+        """Run one token of every row of the cache; rows without a piece write to the scratch position."""
         rows = len(self._slots)
         ids, positions = [0] * rows, [self._length] * rows
         for piece in pieces:
@@ -176,33 +176,34 @@ class TorchEngine:
         return logits.float()
 
     def _mask(self, positions: Tensor) -> Tensor:
-        """Return what is added to the scores, (batch, 1, query, key): a query reads keys up to its own position."""
+        """Return the additive mask (batch, 1, query, key): a query attends to keys up to its own position."""
         keys = torch.arange(self._target.window, device=positions.device)
         hidden = keys > positions[:, None, :, None]
         zeros = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
         return zeros.masked_fill(hidden, torch.finfo(zeros.dtype).min)
 
     def _bring_to_front(self, rows: list[int]) -> None:
-        """Move the rows to the first slots, so that a step reads them as one view; most often they are there."""
+        """Move the rows to the first slots, so that a step reads them as one view; usually they are there already."""
         wanted = set(rows)
         outside = [row for row in rows if self._slots[row] >= len(rows)]
         in_the_way = [row for row, slot in enumerate(self._slots) if slot < len(rows) and row not in wanted]
         if not outside:
             return
-        pairs = list(zip(outside, in_the_way, strict=True))
-        there = self._tensor([self._slots[row] for pair in pairs for row in pair])
-        back = self._tensor([self._slots[row] for one, other in pairs for row in (other, one)])
+        swapped = [*outside, *in_the_way]
+        before = [self._slots[row] for row in swapped]
+        after = before[len(outside) :] + before[: len(outside)]
+        source, destination = self._tensor(before), self._tensor(after)
         for layer in self._layers:
-            layer.stored[:, there] = layer.stored[:, back]
-        for one, other in pairs:
-            self._slots[one], self._slots[other] = self._slots[other], self._slots[one]
+            layer.stored[:, destination] = layer.stored[:, source]
+        for row, slot in zip(swapped, after, strict=True):
+            self._slots[row] = slot
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(values, device=self._model.device)
 
 
 def generate(model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], **arguments: Any) -> list[Sample]:
-    """Return one sample a prompt, in order; arguments are `Decoder`'s. The model's training mode is left as it was."""
+    """Return one sample per prompt, in order; `arguments` are `Decoder`'s. The model's training mode is restored."""
     decoder = Decoder(TorchEngine(model), prompt_ids, **arguments)
     training = model.training
     model.eval()

@@ -228,7 +228,7 @@ def _evaluate(job: Job, model: EvaluatedModel) -> dict[str, ProtocolResult]:
             model.encoder,
             model.score,
             banned,
-            tell=lambda line: model.warn_once(f"{job.name}: {line}"),
+            warn=lambda line: model.warn_once(f"{job.name}: {line}"),
         )
         scored = {protocol.name: items for protocol, items in zip(by_likelihood, found, strict=True)}
     for protocol in job.protocols:

@@ -148,7 +148,7 @@ class EvaluatedModel:
         """Return the texts that the model generates from a protocol's prompts."""
         shared = {name: getattr(self.options, name) for name in ("seed", "precision", "device", "batch_size")}
         options = TextModelOptions(**shared, **protocol.options)
-        model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, tell=self.console.say)
+        model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, say=self.console.say)
         with self.console.tally(len(examples), noun="texts") as tally:
             generated = generate_texts(model, examples, protocol, options, on_text=tally.add)
         for note in generated.notes:

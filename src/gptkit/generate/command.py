@@ -77,7 +77,7 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
 
 
 def _generate(prompt: str | None, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
-    model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, tell=console.say)
+    model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, say=console.say)
     read = model.read(prompt, options)
     if read.unknown:
         console.warn(f"{read.unknown} of the prompt's {len(read.ids)} tokens are unknown to the tokenizer")

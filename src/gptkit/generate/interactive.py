@@ -33,7 +33,7 @@ Ctrl-C stops a reply, Ctrl-D ends"""
 
 def converse(directory: Path, options: GenerateOptions, console: Console) -> None:
     """Continue each line of stdin; on a terminal, errors and Ctrl-C do not end the dialogue."""
-    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, tell=console.say)
+    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, say=console.say)
     dialogue = Dialogue(model, options, console)
     attended = sys.stdin.isatty()
     if attended:

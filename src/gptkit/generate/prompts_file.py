@@ -64,7 +64,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
             console.say(f"{file.stale:,} samples of changed lines will be regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
         if missing := total - len(file.rows):
-            model = TextModel(directory, options, tokens=missing * options.max_new_tokens, tell=console.say)
+            model = TextModel(directory, options, tokens=missing * options.max_new_tokens, say=console.say)
             seconds = _write(file, path, model, options, console)
         file.finish()
     console.result(str(output))

@@ -1,10 +1,10 @@
-"""From examples to scored items: what all protocols of an evaluation ask is asked once, and each gets its answers."""
+"""Score an evaluation's examples under several protocols at once, so that the requests they share are computed once."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol, windows
 from gptkit.text.examples import Example
 
-NAMED = 3  # texts that a line names
+NAMED = 3  # how many unscored texts a warning names
 Score = Callable[[Sequence[Group], Sequence[int]], list[tuple[Answer, ...]]]
 
 
@@ -23,17 +23,18 @@ def score_protocols(
     score: Score,
     banned: Sequence[int] = (),
     *,
-    tell: Callable[[str], object] = lambda line: None,
+    warn: Callable[[str], object] = lambda line: None,
 ) -> list[Items]:
-    """Return the items of each protocol; `score` answers groups of requests, none of whose tops may be `banned`.
+    """Return the items of each protocol; `score` answers groups of requests, with `top_allowed` not among `banned`.
 
-    Items tell how many examples were cut, and texts that could not be scored: those in a column too, if there are any.
-    Requests of one example with the same tokens are asked once, from the first token on that any of them scores; those
-    that the model cannot see at once in disjoint windows. `tell` hears of what the model could not see whole.
+    The items count the examples that were cut and the texts that could not be scored; if there are any of the latter,
+    the column "impossible" has their number. Requests of one example with the same tokens are asked once, from the
+    first token that any of them scores; requests longer than the context are split into disjoint windows. `warn` gets a
+    line about what the model could not see completely.
     """
     asked = [protocol.requests(examples, encoder) for protocol in protocols]  # (protocol, example)
-    for line in _notes(asked, examples, encoder.n_positions):
-        tell(line)
+    for line in _warnings(asked, examples, encoder.n_positions):
+        warn(line)
     pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
     answers = _in_windows([tuple(pool.values()) for pool in pooled], encoder.n_positions, score, banned)
     known = [
@@ -53,18 +54,18 @@ def score_protocols(
 def _in_windows(
     groups: Sequence[Group], n_positions: int, score: Score, banned: Sequence[int]
 ) -> list[tuple[Answer, ...]]:
-    """Return the answers to requests of any length."""
+    """Return the answers to requests of any length, each put together from its windows."""
     parts = [[_parts(request, n_positions) for request in group] for group in groups]
     answers = score([tuple(part for whole in group for part in whole) for group in parts], banned)
     found = []
     for group, given in zip(parts, answers, strict=True):
         rest = iter(given)
-        found.append(tuple(_joined(tuple(islice(rest, len(whole)))) for whole in group))
+        found.append(tuple(_joined(tuple(itertools.islice(rest, len(whole)))) for whole in group))
     return found
 
 
 def _parts(request: Request, n_positions: int) -> list[Request]:
-    """Return requests that the model can see at once, and that score the same tokens in the same order."""
+    """Split a request into ones that fit the context and score the same tokens in the same order."""
     if len(request.ids) <= n_positions + 1:
         return [request]
     return [part for _, part in windows(request.ids[request.start - 1 :], window=n_positions, stride=n_positions)]
@@ -74,18 +75,18 @@ def _joined(answers: Sequence[Answer]) -> Answer:
     if len(answers) == 1:
         return answers[0]
     names = ("log_probs", "top", "top_allowed")
-    return Answer(*(np.concatenate([getattr(one, name) for one in answers]) for name in names))
+    return Answer(*(np.concatenate([getattr(answer, name) for answer in answers]) for name in names))
 
 
 def _is_cut(group: Group) -> bool:
     return any(request.cut for request in group)
 
 
-def _notes(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_positions: int) -> Iterator[str]:
-    """Yield a line on examples that were cut and one on texts that cannot be scored, over all protocols."""
+def _warnings(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_positions: int) -> Iterator[str]:
+    """Yield a line about examples that were cut and one about texts that cannot be scored, over all protocols."""
     if cut := sum(any(map(_is_cut, groups)) for groups in zip(*asked, strict=True)):
-        of = f"{cut:,} of {len(examples):,} examples do not fit into the model's {n_positions:,} positions"
-        yield f"{of}: contexts are cut at the left, longer choices are scored in windows"
+        misfits = f"{cut:,} of {len(examples):,} examples do not fit into the model's {n_positions:,} positions"
+        yield f"{misfits}: contexts are cut at the left, longer choices are scored in windows"
     unscored = dict.fromkeys(
         f"{request.impossible} ({example.where})"
         for groups in asked
@@ -99,9 +100,9 @@ def _notes(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_posi
 
 
 def _pooled(groups: Sequence[Group]) -> dict[bytes, Request]:
-    """Return the different requests of one example by their tokens."""
+    """Return the distinct requests of one example by their tokens, each with the smallest start."""
     pool: dict[bytes, Request] = {}
-    for request in (one for group in groups for one in group):
+    for request in itertools.chain.from_iterable(groups):
         key = request.ids.tobytes()
         if key not in pool or request.start < pool[key].start:
             pool[key] = request
@@ -109,7 +110,7 @@ def _pooled(groups: Sequence[Group]) -> dict[bytes, Request]:
 
 
 def _own(request: Request, known: dict[bytes, tuple[int, Answer]]) -> Answer:
-    """Return the part of a pooled answer that the request asked for."""
+    """Return the part of a pooled answer that belongs to the request."""
     start, answer = known[request.ids.tobytes()]
     own = slice(request.start - start, None)
     return Answer(answer.log_probs[own], answer.top[own], answer.top_allowed[own])

@@ -1,10 +1,10 @@
-"""Choices by log-probability: of the texts that could follow, the one whose scored tokens are the likeliest wins."""
+"""Multiple choice by log-probability: the answer is the continuation whose scored tokens are most likely."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +18,9 @@ from gptkit.text.examples import Example
 if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
-Pair = tuple[str, str]  # a context and the continuation that is scored after it
-Pairs = Callable[[Example], Sequence[Pair]]  # a pair for each choice of an example
-Score = Callable[[Request, Answer], float]  # of a continuation: the larger, the better
+Pair = tuple[str, str]  # a context, and the continuation that is scored
+Pairs = Callable[[Example], Sequence[Pair]]  # an example's choices
+Score = Callable[[Request, Answer], float]  # of a continuation; the largest wins
 Ties = Literal["wrong", "first"]
 Groups = Callable[[Sequence[Example]], Mapping[str, tuple[str, ...]]]
 
@@ -36,29 +36,28 @@ def per_token(request: Request, answer: Answer) -> float:
 
 
 def per_character(request: Request, answer: Answer) -> float:
-    """Return the log-probability by the characters of the continuation, the space that joins it not counted."""
+    """Return the log-probability per character of the continuation, not counting the space that joins it."""
     return total(request, answer) / request.characters
 
 
 def scores_of(score: Score, group: Group, answers: Answers) -> NDArray[np.float64]:
-    """Return the score of each continuation (continuation,), -inf where nothing of it could be scored."""
+    """Return the score of each continuation (continuation,), -inf for one that cannot be scored."""
     pairs = zip(group, answers, strict=True)
     return np.array([score(request, answer) if len(answer.log_probs) else -math.inf for request, answer in pairs])
 
 
 @dataclass(frozen=True)
 class ChoiceProtocol(ScoredProtocol):
-    """The protocol that takes the choice with the largest score of its (context, continuation).
+    """Answers with the choice whose (context, continuation) has the largest score, by default the log-probability.
 
-    The score is the log-probability, and `chance` that of two choices, unless said otherwise. Of choices with equal
-    scores the first is taken, or with `ties` "wrong" one that is not right. A choice that cannot be scored is never
-    taken; the answer to an example without any other is -1, and wrong. The confidence is the winner's probability
-    in a softmax of the scores.
+    `chance` defaults to that of two choices. Among equal scores the first choice is taken, or with `ties` "wrong" a
+    wrong one. A choice that cannot be scored is never taken; if no choice can be scored the answer is -1, which is
+    wrong. The confidence is the winner's probability in a softmax over the scores.
     """
 
     measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
     chance: float | None = 1 / 2
-    version: int = 2  # 1 scored a part of choices that do not fit, and called all ties wrong
+    version: int = 2  # 1 scored only a part of choices that do not fit, and counted all ties as wrong
     pairs: Pairs = field(kw_only=True)
     score: Score = total
     ties: Ties = "wrong"
@@ -83,7 +82,7 @@ class ChoiceProtocol(ScoredProtocol):
 
 
 def ending_pairs(example: Example) -> list[Pair]:
-    """Return the context (with the question where there is one), and each choice after a space."""
+    """Return each choice after a space, with the context and the question, if any, before it."""
     context, question, choices = example.fields
     before = f"{context} {question}" if question else str(context)
     return [(before, f" {choice}") for choice in choices]
@@ -91,27 +90,25 @@ def ending_pairs(example: Example) -> list[Pair]:
 
 def requests_of(groups: Sequence[Sequence[Pair]], encoder: Encoder) -> list[Group]:
     """Return a group of requests for each example's pairs."""
-    pairs = [pair for group in groups for pair in group]
-    asked = zip(encoder.requests(pairs), pairs, strict=True)
-    requests = (replace(request, characters=len(text.removeprefix(" "))) for request, (_, text) in asked)
+    requests = iter(encoder.requests([pair for group in groups for pair in group]))
     return [tuple(islice(requests, len(group))) for group in groups]
 
 
 def item_ids(examples: Sequence[Example]) -> tuple[str, ...]:
-    """Return the identifiers of the examples, numbers where the file names two of them alike."""
+    """Return the identifiers of the examples, or their numbers if the identifiers are not unique."""
     names = tuple(example.identifier for example in examples)
     return names if len(set(names)) == len(names) else tuple(map(str, range(len(names))))
 
 
 def label_of(example: Example) -> int:
-    """Return the index of the right choice or class; InputError for an example without label."""
+    """Return the index of the right choice or class; InputError for an example without a label."""
     if example.label is None:
         raise InputError("no label to compare with", where=example.where, fix="evaluate on a file with labels")
     return int(example.label)
 
 
 def _best(scores: np.ndarray, right: int, ties: Ties) -> int:
-    """Return the index of the largest score, -1 where all are -inf."""
+    """Return the index of the largest score, -1 if all are -inf."""
     if scores.max() == -math.inf:
         return -1
     best = np.flatnonzero(scores == scores.max())
@@ -119,5 +116,5 @@ def _best(scores: np.ndarray, right: int, ties: Ties) -> int:
 
 
 def _largest_probability(scores: np.ndarray) -> float:
-    """Return the largest probability of a softmax, 0 where all scores are -inf."""
+    """Return the largest probability of the softmax, 0 if all scores are -inf."""
     return 0.0 if scores.max() == -math.inf else float(1 / np.exp(scores - scores.max()).sum())

@@ -1,4 +1,4 @@
-"""Texts as a model's token ids, documents by their passages, and pairs of context and continuation as requests."""
+"""Encode evaluation data for a model: texts, documents by passages, and (context, continuation) pairs as requests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, Part, join_lines
 
-_OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer knows
-SHOWN = 40  # characters of a text that a message names
+_OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer splits at
+SHOWN = 40  # how many characters of a text a message quotes
 
 
 class Encoder:
-    """A model's tokenizer and its n_positions: all of a model that making requests needs."""
+    """A model's tokenizer and n_positions, which are all that making requests needs."""
 
     def __init__(self, tokenizer: AnyTokenizer, n_positions: int) -> None:
         self.tokenizer = tokenizer
@@ -26,29 +26,30 @@ class Encoder:
         encoder = getattr(tokenizer, "encoder", None)
         self.gpt1 = encoder if isinstance(encoder, GPT1Encoder) else None
         unknown = tokenizer.unk_token_id
-        self.unknown = None if unknown == self.separator else unknown  # GPT-2's tokenizer calls its separator so
+        self.unknown = None if unknown == self.separator else unknown  # GPT-2's unk_token is its separator
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Return the ids (token,) of each text; nothing is added, and a literal `<|endoftext|>` is text."""
+        """Return the ids (token,) of each text, with no token added; a literal `<|endoftext|>` is ordinary text."""
         return [ids.astype(np.int64) for ids in encode_pieces(self.tokenizer, texts)]
 
     def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
         """Return a request for each (context, continuation): the tokens of the continuation are scored.
 
-        Both are encoded as one text, and scored is what follows the ids that it begins with like the context alone: a
-        token across the border belongs to the continuation. White space at a context's end goes to the continuation.
-        Without context the separator stands before the text. A context that does not fit into n_positions + 1 with its
-        continuation is cut at the left; of one whose continuation alone does not fit, its last token is left. A
-        continuation of which there is nothing to score is impossible: an empty sum would beat all others.
+        Both are encoded as one text; the scored tokens are those after its common prefix with the context's ids, so a
+        token across the border belongs to the continuation, as does white space at the context's end. An empty context
+        becomes the separator. A context that does not fit into n_positions + 1 tokens with its continuation is cut at
+        the left, down to its last token if the continuation itself does not fit. A continuation without tokens is
+        impossible, as its empty sum would beat all others.
         """
-        moved = [_space_moved(context, continuation) for context, continuation in pairs]
-        wholes = self.encode([context + continuation for context, continuation in moved])
-        contexts = list(dict.fromkeys(context for context, _ in moved))  # choices have theirs in common
-        ids_of = dict(zip(contexts, self.encode(contexts), strict=True))
-        return [self._request(whole, ids_of[pair[0]], pair[1]) for whole, pair in zip(wholes, moved, strict=True)]
+        contexts = [context.rstrip() for context, _ in pairs]
+        wholes = self.encode([context + continuation for context, continuation in pairs])
+        distinct = list(dict.fromkeys(contexts))  # the choices of an example share theirs
+        ids_of = dict(zip(distinct, self.encode(distinct), strict=True))
+        asked = zip(wholes, contexts, pairs, strict=True)
+        return [self._request(whole, ids_of[context], pair[1]) for whole, context, pair in asked]
 
     def count_unknown(self, groups: Iterable[Group]) -> tuple[int, int]:
-        """Return how many tokens of the requests stand for what the tokenizer does not know, and how many there are."""
+        """Return how many tokens of the requests are unknown tokens, and how many tokens there are."""
         ids = [request.ids for group in groups for request in group]
         unknown = 0 if self.unknown is None else sum(int((tokens == self.unknown).sum()) for tokens in ids)
         return unknown, sum(map(len, ids))
@@ -57,20 +58,20 @@ class Encoder:
         start = shared_prefix(whole, context)
         if start == 0:
             whole, start = np.concatenate([[self.separator], whole]), 1
-        scored = len(whole) - start if continuation.strip() else 0  # the space that joins an empty one is not its own
-        if not scored:
-            text = continuation.strip()
+        text = continuation.strip()
+        if not text or start == len(whole):
             shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
             return Request(whole[:1], 1, impossible=f"{shown} has no tokens")
         too_many = max(0, len(whole) - (self.n_positions + 1))
         cut = min(too_many, start - 1)
-        return Request(whole[cut:], start - cut, cut=too_many > 0)
+        characters = len(continuation.removeprefix(" "))
+        return Request(whole[cut:], start - cut, cut=too_many > 0, characters=characters)
 
     def encode_passages(self, documents: Sequence[Sequence[str]]) -> list[list[TokenIds]]:
-        """Return the ids (tokens,) of every passage of each document; joined they are the ids of the joined passages.
+        """Return the ids (token,) of every passage of each document; concatenated, they are the document's ids.
 
-        White space between two passages counts with the second, and a token across their border too. By GPT-1's rules
-        a line that holds several passages is several lines but for the newline token.
+        White space between two passages belongs to the second, and so does a token across their border. GPT-1's rules
+        treat a line with several passages as several lines, but without newline tokens between them.
         """
         runs = [_runs(passages) for passages in documents]
         texts = [["".join(run) for run in of] for of in runs]
@@ -86,7 +87,7 @@ class Encoder:
         ]
 
     def _divided(self, run: Sequence[str], ids: TokenIds) -> list[TokenIds]:
-        """Return the ids of a run by its passages."""
+        """Split the ids of a run into those of its passages."""
         if len(run) == 1:
             return [ids]
         beginnings = ["".join(run[:count]) for count in range(1, len(run))]
@@ -96,19 +97,17 @@ class Encoder:
 
 
 def shared_prefix(first: TokenIds, second: TokenIds) -> int:
-    """Return how many ids both begin with."""
+    """Return the length of the common prefix."""
     length = min(len(first), len(second))
     differ = np.flatnonzero(first[:length] != second[:length])
     return int(differ[0]) if len(differ) else length
 
 
-def _space_moved(context: str, continuation: str) -> tuple[str, str]:
-    bare = context.rstrip()
-    return bare, context[len(bare) :] + continuation
-
-
 def _runs(passages: Sequence[str]) -> list[list[str]]:
-    """Return the passages in runs that can be encoded apart: one each, but where no white space parts two."""
+    """Group the passages into runs that can be encoded separately; passages with no white space between share a run.
+
+    White space at the end of a passage moves to the beginning of the next.
+    """
     runs: list[list[str]] = []
     carried = ""
     for passage in passages:
@@ -125,7 +124,7 @@ def _runs(passages: Sequence[str]) -> list[list[str]]:
 
 
 def _gpt1_ids(encoder: GPT1Encoder, parts: Sequence[str]) -> list[TokenIds]:
-    """Return the ids of the parts of a document; where a line ends between two, the second begins with its token."""
+    """Return the ids of the parts of a document; a newline token between two belongs to the second."""
     encoded: list[TokenIds] = []
     unescape_html = True
     for text in parts:

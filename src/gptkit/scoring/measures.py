@@ -1,4 +1,4 @@
-"""The measures of items by name: what they are made of, in which unit, and the smallest drop of them that counts.
+"""The measures of evaluated items (accuracy, perplexity, BLEU, ...): their values, standard errors, units and floors.
 
 Columns of items, each (item,):
     correct                                 1 for a right answer, else 0
@@ -6,17 +6,17 @@ Columns of items, each (item,):
     tokens, words, bytes, characters        how many of them the item's original text has
     prediction, reference                   classes or scores
     score                                   of class 1, for references 0 or 1
-    confidence                              probability of the prediction, beside `correct`
-    impossible                              choices that could not be scored, where an item has any
-    exact_match, answer_f1, rouge1, ...     0 to 1, averaged
-    bleu_matches_1, ...                     counts that add up, see resampling.corpus_bleu
+    confidence                              probability of the prediction, along with `correct`
+    impossible                              number of choices that could not be scored, if an item has any
+    exact_match, answer_f1, rouge1, ...     0 to 1, to be averaged
+    bleu_matches_1, ...                     counts to be summed, see resampling.corpus_bleu
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,65 +34,58 @@ _RESAMPLES = 1_000  # for a standard error
 
 
 @dataclass(frozen=True)
-class RightOrWrong:
-    """What a gate compares of an accuracy: whether each item was right, 1 or 0 (item,), in both runs in one order.
-
-    floor: the smallest drop that counts.
-    """
+class TwoRuns:
+    """What the gate compares: the same items (item,) in two runs. A drop below `floor` does not count."""
 
     baseline: ArrayLike
     present: ArrayLike
     floor: float
 
 
+class RightOrWrong(TwoRuns):
+    """An accuracy: 1 for each item that was right, else 0."""
+
+
+class MeanOfItems(TwoRuns):
+    """A mean of values that are better when higher, such as the log-probabilities of texts."""
+
+
 @dataclass(frozen=True)
-class MeanOfItems:
-    """The same of a mean of per-item values (item,) that is better when higher, such as log-probabilities of texts."""
+class MetricOfPairs(TwoRuns):
+    """A metric of all predictions and references (item,) at once that is better when higher."""
 
-    baseline: ArrayLike
-    present: ArrayLike
-    floor: float
-
-
-@dataclass(frozen=True)
-class MetricOfPairs:
-    """The same of a metric of all items at once that is better when higher, from predictions and references (item,)."""
-
-    baseline: ArrayLike
-    present: ArrayLike
     references: ArrayLike
     metric: PairStatistic
-    floor: float
 
 
 Scores = RightOrWrong | MeanOfItems | MetricOfPairs
 
 
 class Statistic(ABC):
-    """A function of items, made of `columns`; `asked` of them say what both runs were asked: they must be the same."""
+    """A function of the items' `columns`; those in `asked` describe the questions, so both runs must agree on them."""
 
     columns: tuple[str, ...]
     asked: tuple[str, ...] = ()
 
     @abstractmethod
     def value(self, columns: Columns) -> float:
-        """Return the statistic of one item or more; not finite where it is not defined, or too large."""
+        """Return the statistic of at least one item; not finite if it is undefined or too large."""
 
     @abstractmethod
     def stderr(self, columns: Columns) -> float:
-        """Return the standard error of the value, of two items or more."""
+        """Return the standard error of the value over at least two items."""
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
-        """Return what a gate compares, the floor being in the unit of the value."""
+        """Return what the gate compares; `floor` is in the unit of the value."""
         raise NotImplementedError(f"{type(self).__name__} is reported, not gated")
 
     def in_unit(self, drop: float, baseline: Columns) -> float:
-        """Return a drop of the scores as one of the value, from that of the baseline; inf where it is too large."""
+        """Convert a drop of the scores into a drop of the value from the baseline's; inf if it is too large."""
         return drop
 
 
 class Mean(Statistic):
-    """The mean of a column; `binary`: of 0 and 1, a share."""
+    """The mean of a column; `binary` if its values are 0 and 1."""
 
     def __init__(self, column: str, *, binary: bool = False) -> None:
         self.columns = (column,)
@@ -110,10 +103,10 @@ class Mean(Statistic):
 
 
 class Rate(Statistic):
-    """The nats of all items over their units (None: an item is one): in bits, or as a perplexity, e to their power.
+    """The nats of all items per unit (None: per item), in bits or, as a perplexity, exponentiated.
 
-    A gate compares rates, of which a perplexity is a monotone function, as means over the items: of nats / units *
-    items, the units being the same in both runs.
+    The gate compares rates, of which a perplexity is a monotonic function, as means over the items of
+    nats / units * items: the units are the same in both runs.
     """
 
     def __init__(self, units: str | None, *, perplexity: bool) -> None:
@@ -126,7 +119,7 @@ class Rate(Statistic):
         return float(np.exp(rate)) if self.perplexity else rate
 
     def stderr(self, columns: Columns) -> float:
-        """Of a ratio of sums by its linearisation (Cochran, "Sampling Techniques", 1977, section 2.11)."""
+        """Linearise the ratio of sums (Cochran, "Sampling Techniques", 1977, section 2.11)."""
         parts = self._parts(columns)
         weights = columns[self.units] / columns[self.units].mean() if self.units else 1.0
         error = _error_of_mean(parts - parts.mean() * weights)
@@ -149,44 +142,37 @@ class Rate(Statistic):
 class OfPairs(Statistic):
     """A function of a column of predictions and one of references, such as a correlation.
 
-    `rows_among` makes it along the last axis, given values among which are all that occur. `metric` names the metric
-    of metrics.py whose value it is; without one the rows give it.
+    `rows` computes it along the last axis; `metric` names the metric of metrics.py that gives its value, by default
+    `rows` does.
     """
 
     def __init__(
-        self,
-        rows_among: Callable[[Floats], PairStatistic],
-        metric: str | None = None,
-        *,
-        columns: tuple[str, str] = ("prediction", "reference"),
+        self, rows: PairStatistic, metric: str | None = None, *, columns: tuple[str, str] = ("prediction", "reference")
     ) -> None:
         self.columns, self.asked = columns, columns[1:]
-        self.rows_among, self.metric = rows_among, metric
+        self.rows, self.metric = rows, metric
 
     def value(self, columns: Columns) -> float:
         predictions, references = (columns[name] for name in self.columns)
         if self.metric is None:
-            return float(self.rows_among(references)(predictions, references))
+            return float(self.rows(predictions, references))
         from gptkit.scoring.metrics import compute  # takes seconds
 
         return compute(self.metric, predictions, references)
 
     def stderr(self, columns: Columns) -> float:
-        predictions, references = (columns[name] for name in self.columns)
-        return _bootstrap(self.rows_among(np.concatenate([predictions, references])), predictions, references)
+        return _bootstrap(self.rows, *(columns[name] for name in self.columns))
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         prediction, reference = self.columns
-        before, after, references = baseline[prediction], present[prediction], present[reference]
-        rows = self.rows_among(np.concatenate([before, after, references]))
-        return MetricOfPairs(before, after, references, rows, floor)
+        return MetricOfPairs(baseline[prediction], present[prediction], floor, present[reference], self.rows)
 
 
 class Bleu(Statistic):
     """BLEU of a corpus, 0 to 100.
 
-    For the bootstrap a prediction is the number of a text of either run, a reference that of an item. An item that is
-    given another's text matches nothing.
+    For resampling, a prediction is the number of a text of either run and a reference the number of an item. A text
+    that is paired with another item matches nothing.
     """
 
     columns = BLEU_COLUMNS
@@ -204,22 +190,24 @@ class Bleu(Statistic):
         n = len(before)
         items = np.arange(float(n))
         texts = np.where((before != after).any(axis=1), items + n, items)
-        return MetricOfPairs(items, texts, items, _bleu_rows(np.concatenate([before, after]), n), floor)
+        return MetricOfPairs(items, texts, floor, items, _bleu_rows(np.concatenate([before, after]), n))
 
 
 class MostConfident(Statistic):
-    """The accuracy of the most confident share of the items."""
+    """The accuracy on a fraction of the items, those that the model is most confident about."""
 
     columns = ("confidence", "correct")
 
-    def __init__(self, share: float) -> None:
-        self.share = share
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
 
     def value(self, columns: Columns) -> float:
-        return resampling.accuracy_of_most_confident(columns["confidence"], columns["correct"], self.share)
+        weights = resampling.most_confident(columns["confidence"], self.fraction)
+        return float((weights * columns["correct"]).sum() / weights.sum())
 
     def stderr(self, columns: Columns) -> float:
-        count, accuracy = float(resampling.most_confident(columns["confidence"], self.share).sum()), self.value(columns)
+        count = float(resampling.most_confident(columns["confidence"], self.fraction).sum())
+        accuracy = self.value(columns)
         return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / (count - 1)) if count > 1 else math.nan
 
 
@@ -239,7 +227,7 @@ def _counts(columns: Columns) -> Floats:
 
 
 def _bleu_rows(counts: Floats, n: int) -> PairStatistic:
-    """Return BLEU along the last axis for texts whose counts (text, column) are those of n items, of one run or two."""
+    """Return BLEU along the last axis, given the counts (text, column) of n items' texts, of one run or two."""
 
     def rows(predictions: Floats, references: Floats) -> Floats:
         texts = predictions.astype(np.int64)
@@ -255,10 +243,10 @@ def _bleu_rows(counts: Floats, n: int) -> PairStatistic:
 
 @dataclass(frozen=True)
 class Measure:
-    """A statistic with its name, its unit on a screen, and its floor: the smallest drop that counts, positive.
+    """A statistic with its name, the unit to show it in, and its floor: the smallest drop that counts, positive.
 
-    `floor` is in the measure's unit, or with `relative` a part of the baseline's value; None: it is never gated.
-    `per_token`: values of two tokenizers cannot be compared.
+    `floor` is in the measure's unit, or with `relative` a fraction of the baseline's value; None: never gated.
+    `per_token`: values of different tokenizers are not comparable.
     """
 
     name: str
@@ -270,13 +258,13 @@ class Measure:
     per_token: bool = False
 
     def floor_below(self, baseline: float) -> float:
-        """Return the floor in the measure's unit, for a baseline of this value."""
+        """Return the floor in the measure's unit for a baseline value."""
         if self.floor is None:
             raise ValueError(f"{self.name} is not gated")
         return self.floor * baseline if self.relative else self.floor
 
     def shown(self, value: float | None) -> str:
-        """Return a value as people read it: fractions in percent, perplexities and bits as they are."""
+        """Format a value for people: fractions in percent, perplexities and bits as they are."""
         if value is None:
             return "n/a"
         if self.unit == "percent":
@@ -286,12 +274,12 @@ class Measure:
         return f"{value:.4g}" if self.unit == "perplexity" else f"{value:.4f}"
 
 
-_SHARE = 0.02  # two points: less than that separates no two models of a paper's table
-_CORRELATION = 0.02  # two points of a hundred, as GLUE's tables count correlations
-_PERPLEXITY = 0.01  # of the baseline: 0.01 nats a unit, whatever the perplexity
-_BITS = 0.01  # the last digit in which papers give bits per byte and per character
-_ROUGE = 0.01  # a point of a hundred
-_BLEU = 0.5  # half a point of a hundred: papers claim gains of one
+_FRACTION = 0.02  # two points: less does not distinguish two models in a paper's table
+_CORRELATION = 0.02  # two points, as GLUE's tables report correlations times 100
+_PERPLEXITY = 0.01  # of the baseline: 0.01 nats per unit at any perplexity
+_BITS = 0.01  # the last digit of bits per byte and per character in papers
+_ROUGE = 0.01  # one point
+_BLEU = 0.5  # half a point: papers claim gains of one
 
 
 def _perplexity(name: str, units: str | None, *, per_token: bool = False) -> Measure:
@@ -299,26 +287,26 @@ def _perplexity(name: str, units: str | None, *, per_token: bool = False) -> Mea
     return Measure(name, statistic, "perplexity", _PERPLEXITY, False, relative=True, per_token=per_token)
 
 
-_CALIBRATION_ERROR = OfPairs(lambda values: resampling.calibration_error, columns=("confidence", "correct"))
+_CALIBRATION_ERROR = OfPairs(resampling.calibration_error, columns=("confidence", "correct"))
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("accuracy", Mean("correct", binary=True), "percent", _SHARE),
+        Measure("accuracy", Mean("correct", binary=True), "percent", _FRACTION),
         _perplexity("token_perplexity", "tokens", per_token=True),
         _perplexity("word_perplexity", "words"),
         _perplexity("perplexity", None),
         Measure("bits_per_byte", Rate("bytes", perplexity=False), "bits", _BITS, higher_is_better=False),
         Measure("bits_per_character", Rate("characters", perplexity=False), "bits", _BITS, higher_is_better=False),
-        Measure("matthews", OfPairs(resampling.matthews_of, "matthews"), "correlation", _CORRELATION),
-        Measure("f1", OfPairs(lambda values: resampling.f1_rows, "f1"), "percent", _SHARE),
-        Measure("pearson", OfPairs(lambda values: resampling.pearson_rows, "pearson"), "correlation", _CORRELATION),
-        Measure("spearman", OfPairs(lambda values: resampling.spearman_rows, "spearman"), "correlation", _CORRELATION),
-        Measure("auc", OfPairs(lambda values: resampling.auc_rows, columns=("score", "reference")), "percent", _SHARE),
+        Measure("matthews", OfPairs(resampling.matthews_rows, "matthews"), "correlation", _CORRELATION),
+        Measure("f1", OfPairs(resampling.f1_rows, "f1"), "percent", _FRACTION),
+        Measure("pearson", OfPairs(resampling.pearson_rows, "pearson"), "correlation", _CORRELATION),
+        Measure("spearman", OfPairs(resampling.spearman_rows, "spearman"), "correlation", _CORRELATION),
+        Measure("auc", OfPairs(resampling.auc_rows, columns=("score", "reference")), "percent", _FRACTION),
         Measure("calibration_error", _CALIBRATION_ERROR, "percent", None, higher_is_better=False),
         Measure("accuracy_top_1_percent", MostConfident(0.01), "percent", None),
         Measure("accuracy_top_10_percent", MostConfident(0.1), "percent", None),
-        Measure("exact_match", Mean("exact_match"), "percent", _SHARE),
-        Measure("answer_f1", Mean("answer_f1"), "percent", _SHARE),
+        Measure("exact_match", Mean("exact_match"), "percent", _FRACTION),
+        Measure("answer_f1", Mean("answer_f1"), "percent", _FRACTION),
         *(Measure(name, Mean(name), "percent", _ROUGE) for name in ("rouge1", "rouge2", "rougeL", "rouge")),
         Measure("bleu", Bleu(), "points", _BLEU),
     )
@@ -326,24 +314,24 @@ MEASURES = {
 
 
 def measure(names: Sequence[str], items: Items, values: Mapping[str, float] = {}) -> dict[str, dict[str, Any]]:
-    """Return value, stderr (None: of a single item there is none) and higher_is_better of each measure by name.
+    """Return value, stderr (None for a single item) and higher_is_better of each measure by name.
 
-    `values` are those that are known. InputError, with the measure's name, without items and where one is not finite.
+    `values` holds values computed before. InputError, with the measure's name, without items or if one is not finite.
     """
     found = {}
     for name in names:
         value = values[name] if name in values else value_of(MEASURES[name], items.columns)
         if not math.isfinite(value):
-            fix = "check the model's weights, and that the data hold what the measure needs"
+            fix = "check the model's weights, and that the data contain what the measure needs"
             raise InputError(f"{name} is {value} over {len(items.ids)} items", fix=fix)
         found[name] = _entry(MEASURES[name], value, items.columns)
     return found
 
 
 def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return n and metrics of every part that `items.groups` tell: group -> part -> {"n", "metrics"}.
+    """Return n and metrics of every part of `items.groups`: group -> part -> {"n", "metrics"}.
 
-    A measure that is not defined of a part, such as an area under the curve of one class alone, has the value None.
+    The value is None where a measure is not defined, such as an area under the curve for a part with only one class.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, parts in items.groups.items():
@@ -357,10 +345,10 @@ def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[st
 
 
 def value_of(measure: Measure, columns: Columns) -> float:
-    """Return the value of a measure, not finite where it is not defined; InputError without items."""
+    """Return the value of a measure, not finite if it is not defined; InputError without items."""
     if not len(columns[measure.statistic.columns[0]]):
-        raise InputError(f"{measure.name} of no items", fix="give data with one example or more")
-    with np.errstate(all="ignore"):  # what overflows is told as not finite
+        raise InputError(f"{measure.name} of no items", fix="give data with at least one example")
+    with np.errstate(all="ignore"):  # an overflow is reported as not finite
         return measure.statistic.value(columns)
 
 

@@ -1,10 +1,10 @@
 """The metrics of labelled tasks (GLUE: Wang et al. 2018, table 1), as classes of the `evaluate` library.
 
-Fine-tuning and `gptkit eval` compute them here. Importing this takes seconds, for `evaluate` and `datasets` come along:
-import it where the first metric is computed. Nothing is loaded by name, and no network is used.
+Fine-tuning and `gptkit eval` compute them here. Importing this module takes seconds, because of `evaluate` and
+`datasets`: import it where the first metric is computed. No metric is loaded by name or over the network.
 
-Where a metric is not defined (one side is constant, or a class is never met), it is 0.0; what is not finite gives a
-correlation of NaN.
+An undefined metric (one side is constant, or a class never occurs) is 0.0; a correlation of values that are not finite
+is NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Values = Sequence[float] | NDArray[Any]
 
 
 class PairMetric(evaluate.Metric):  # type: ignore[misc]
-    """A metric of predictions and references, each (example,), that keeps nothing on the disk."""
+    """A metric of predictions and references, each (example,), that stores nothing on disk."""
 
     metric: ClassVar[str]
 
@@ -34,7 +34,7 @@ class PairMetric(evaluate.Metric):  # type: ignore[misc]
         super().__init__(keep_in_memory=True)
 
     def _build_data_dir(self) -> str:
-        return ""  # `evaluate` would make a folder under $HOME, and never use it
+        return ""  # `evaluate` would create a directory under $HOME that it never uses
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features({name: datasets.Value("float64") for name in ("predictions", "references")})
@@ -49,7 +49,7 @@ class PairMetric(evaluate.Metric):  # type: ignore[misc]
 
 
 class Accuracy(PairMetric):
-    """The share of examples whose prediction is the reference."""
+    """The fraction of examples whose prediction equals the reference."""
 
     metric = "accuracy"
 
@@ -69,7 +69,7 @@ class F1(PairMetric):
 
 
 class Matthews(PairMetric):
-    """Matthews' correlation coefficient, -1 to 1, of two or more classes."""
+    """Matthews correlation coefficient, -1 to 1, for two or more classes."""
 
     metric = "matthews"
 
@@ -93,7 +93,7 @@ class Pearson(PairMetric):
 
 
 class Spearman(PairMetric):
-    """Spearman's correlation of ranks, -1 to 1; equal values share their mean rank."""
+    """Spearman's rank correlation, -1 to 1; equal values get their mean rank."""
 
     metric = "spearman"
 
@@ -108,12 +108,12 @@ METRICS: dict[str, type[PairMetric]] = {kind.metric: kind for kind in (Accuracy,
 
 @functools.cache
 def metric(name: str) -> PairMetric:
-    """Return a metric of METRICS, the same one for as long as the process lives."""
+    """Return a metric of METRICS, the same instance throughout the process."""
     return METRICS[name]()
 
 
 def compute(name: str, predictions: Values, references: Values) -> float:
-    """Return a metric of METRICS; ValueError for predictions and references that are not one value an example."""
+    """Return the value of a metric of METRICS; ValueError unless there is one prediction and reference per example."""
     predicted, true = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
     if predicted.ndim != 1 or predicted.shape != true.shape or not len(true):
         raise ValueError(f"predictions of shape {predicted.shape} do not match references of shape {true.shape}")
@@ -129,5 +129,5 @@ def _correlation(function: Callable[..., Any], predicted: Floats, true: Floats) 
     if _is_constant(predicted) or _is_constant(true):
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's for inputs that are constant but for rounding
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, for inputs that are constant up to rounding
         return float(function(predicted, true).statistic)

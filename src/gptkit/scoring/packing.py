@@ -1,7 +1,7 @@
-"""Requests as rows of a forward pass: what requests of a group begin with alike lies in a row once.
+"""Pack requests into rows of a forward pass, so that the common prefixes of a group are computed once.
 
-A row is a tree of tokens, written out branch by branch: each token sees the path from the root to itself, and its
-position is its depth. Only arrays: nothing here knows of models.
+A row is a tree of tokens, written branch after branch: each token sees the path from the root to itself, and its
+position is its depth. These are only arrays; nothing here knows about models.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from gptkit.scoring.encoder import shared_prefix
 from gptkit.scoring.protocols import Group, Request, TokenIds
 
-LONGEST_TREE = 2048  # tokens of a row with branches: attention there takes the square of it
-LEAST_SHARED = 0.1  # of a request's tokens: below, the mask costs more than what is saved
+LONGEST_TREE = 2048  # tokens of a row with branches: its attention takes quadratic time
+LEAST_SHARED = 0.1  # of a request's tokens: below that, the mask costs more than sharing saves
 
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """A request in a row: its fed token t lies at slot `path[t]`, and the first `shared` came with branches before."""
+    """A request in a row: its input token t is in slot `path[t]`; earlier branches contain its first `shared`."""
 
     index: int
     request: Request
@@ -31,23 +31,23 @@ class Branch:
 
 @dataclass(frozen=True)
 class Row:
-    """Branches in lexicographic order, and how many tokens they take together."""
+    """Branches in lexicographic order, and the number of tokens they take together."""
 
     branches: tuple[Branch, ...]
     length: int
 
     @property
     def is_plain(self) -> bool:
-        """Whether one branch has all of the row, so that causality is the only mask it needs."""
+        """Whether one branch covers the whole row, so that the causal mask is enough."""
         return any(len(branch.path) == self.length for branch in self.branches)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows as arrays; `positions` and `visible` are None where causality is all there is.
+    """Rows as arrays; `positions` and `visible` are None if the causal mask is enough.
 
-    ids, positions (row, slot); visible (row, query, key): what a token sees. Scored tokens, one after another in the
-    order of `branches`: `places` (scored,) is where each is predicted, row * slots + slot, `targets` (scored,) its id.
+    ids, positions (row, slot); visible (row, query, key): what a token sees. The scored tokens follow the order of
+    `branches`: `places` (scored,) is where each is predicted, row * slots + slot, `targets` (scored,) its id.
     """
 
     branches: tuple[Branch, ...]
@@ -59,9 +59,9 @@ class Batch:
 
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
-    """Return the rows of all groups; `Branch.index` counts requests through them. Nothing scored takes no row.
+    """Return the rows of all groups; `Branch.index` numbers the requests across groups.
 
-    The last token of a request predicts nothing that is scored and is not fed.
+    A request that scores nothing is left out. The last token of a request is not an input: it predicts no scored token.
     """
     rows: list[Row] = []
     index = 0
@@ -73,7 +73,7 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
 
 
 def batches_of(rows: Sequence[Row], *, padded_tokens: int, batch_size: int | None) -> list[list[Row]]:
-    """Return batches of rows of about one length, the longest first; a row of its own may exceed `padded_tokens`."""
+    """Return batches of rows of similar length, longest first; only a single row may exceed `padded_tokens`."""
     batches: list[list[Row]] = []
     for plain in (True, False):
         waiting = sorted((row for row in rows if row.is_plain == plain), key=lambda row: -row.length)
@@ -86,7 +86,7 @@ def batches_of(rows: Sequence[Row], *, padded_tokens: int, batch_size: int | Non
 
 
 def as_arrays(rows: Sequence[Row]) -> Batch:
-    """Return the arrays of a batch; the slots that a shorter row leaves hold id 0, which no other token sees."""
+    """Return the arrays of a batch; shorter rows are padded with id 0, which no other token sees."""
     slots = max(row.length for row in rows)
     ids, positions = np.zeros((2, len(rows), slots), np.int64)
     is_plain = all(row.is_plain for row in rows)
@@ -115,7 +115,7 @@ def as_arrays(rows: Sequence[Row]) -> Batch:
 
 
 def _rows_of_group(asked: Sequence[tuple[int, Request]]) -> Iterator[Row]:
-    """Yield rows of requests that share enough: in lexicographic order each shares most with the one before it."""
+    """Yield rows of requests that share enough: in lexicographic order each shares most with its predecessor."""
     branches: list[Branch] = []
     length = 0
     for index, request in sorted(asked, key=lambda numbered: numbered[1].ids[:-1].astype(">u4").tobytes()):

@@ -1,4 +1,4 @@
-"""Protocols: what a language model is asked, what it answers, and exactly how a number is computed of that."""
+"""Evaluation protocols: what a model is asked, what it answers, and how exactly its answers become a number."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Column = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A sequence (token,); tokens from `start` on (1 or more) are scored, given all before.
+    """A sequence (token,) whose tokens from `start` (at least 1) on are scored, each given all tokens before it.
 
-    A text's first token needs something before it: the separator of documents. A scorer sees n_positions + 1 tokens;
-    more than those are scored in windows. `cut`: the model does not see all of the text at once. `impossible` says why
-    a text cannot be scored; its request scores nothing. `characters` is the length of a choice, where one is scored,
-    without the space that joins it to its context.
+    The first token of a text follows the document separator. A scorer sees n_positions + 1 tokens; longer requests are
+    scored in windows. `cut`: the model does not see the whole text at once. `impossible` says why a text cannot be
+    scored; such a request scores nothing. `characters` is the length of the scored text, without the space that joins
+    it to its context.
     """
 
     ids: TokenIds
@@ -37,12 +37,12 @@ class Request:
 
 
 def windows(stream: TokenIds, *, window: int, stride: int) -> Iterator[tuple[int, Request]]:
-    """Yield windows over a stream (1 + tokens,) whose first id is only seen; the others are scored, once and in order.
+    """Yield windows of `window` inputs over a stream (1 + tokens,), as (where scoring begins, request).
 
-    Each is a request, after the place in the stream where its scored tokens begin. A window is `window` inputs. The
-    first scores `window` tokens, a later one the next `stride`, or what is left, and reaches back as far as it can:
-    they have window - stride + 1 tokens or more before them. With stride = window neighbours share nothing, but the
-    last window is filled up with tokens that are scored already.
+    Every id but the first is scored once, in order. The first window scores `window` tokens; each later one scores the
+    next `stride` tokens, or what is left, and reaches back as far as it can, so that scored tokens have at least
+    window - stride + 1 tokens before them. With stride = window, windows do not overlap, except that the last one is
+    filled up with tokens that were scored before.
     """
     position = 1
     while position < len(stream):
@@ -52,15 +52,15 @@ def windows(stream: TokenIds, *, window: int, stride: int) -> Iterator[tuple[int
         position = end
 
 
-Group = tuple[Request, ...]  # requests of one example: what they begin with alike is computed once
+Group = tuple[Request, ...]  # the requests of one example; their common prefix is computed once
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the model says of a request's scored tokens, each array (scored,).
+    """What the model says about a request's scored tokens, each array (scored,).
 
-    log_probs: natural logarithms, from a softmax in fp32 over the tokenizer's entries and the model's other rows alike.
-    top: the likeliest token at each place. top_allowed: the same but for banned tokens; `top` where none is banned.
+    log_probs: natural logarithms, from a softmax in fp32 over all rows of the head, even those of no token.
+    top: the most likely token in each place. top_allowed: the same among tokens that are not banned.
     """
 
     log_probs: NDArray[np.float64]
@@ -68,16 +68,16 @@ class Answer:
     top_allowed: TokenIds
 
 
-Answers = tuple[Answer, ...]  # to a group of requests
+Answers = tuple[Answer, ...]  # to the requests of a group
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The scores of a protocol's items, in the order of the data: all that measures and paired tests are made of.
+    """The scores of a protocol's items, in the order of the data; measures and paired tests are computed from them.
 
-    `ids` name the items (item,), each once; `columns` are arrays (item,), see measures.py; `groups` sort the items into
-    named parts ("phenomenon" -> (item,)), whose measures stand beside those of all. `cut` counts the items of
-    which the model did not see all, `impossible` the texts that could not be scored.
+    `ids` are unique names of the items (item,); `columns` are arrays (item,), see measures.py; `groups` assign the
+    items to named parts ("phenomenon" -> (item,)), which are also measured separately. `cut` counts the items that the
+    model did not see completely, `impossible` the texts that could not be scored.
     """
 
     ids: tuple[str, ...]
@@ -89,7 +89,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that somebody reports for this protocol, in the measure's own unit."""
+    """A figure published for this protocol, in the measure's own unit."""
 
     model: str
     measure: str
@@ -99,11 +99,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Exactly how a number is computed.
+    """How exactly a number is computed.
 
-    `about` says it in a sentence. `measures` are names of measures.MEASURES; the first `gated` of them are what a gate
-    tests. `per_token`: numbers of two tokenizers cannot be compared. `chance`: what guessing gets of the first measure.
-    `version` goes up when the same answers give other numbers than before: runs of two versions cannot be compared.
+    `about` describes it in a sentence. `measures` are names in measures.MEASURES; the gate tests the first `gated` of
+    them. `per_token`: numbers of different tokenizers are not comparable. `chance`: the first measure of random
+    guessing. `version` is raised when the same answers give different numbers than before: runs of different versions
+    are not comparable.
     """
 
     name: str
@@ -118,7 +119,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class ScoredProtocol(Protocol, ABC):
-    """A protocol over log-probabilities: from examples to requests, and from the answers to items."""
+    """A protocol on log-probabilities: makes requests from examples, and items from the answers."""
 
     @abstractmethod
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
@@ -128,16 +129,16 @@ class ScoredProtocol(Protocol, ABC):
     def items(
         self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
     ) -> Items:
-        """Return the items, given for each example its requests and their answers in the same order."""
+        """Return the items, given each example's requests and the answers to them."""
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
-        """Return what of the model or tokenizer enters the number: runs in which it differs cannot be compared."""
+        """Return the model's settings that affect the number: runs that differ in them are not comparable."""
         return {}
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A text that the model wrote, without its prompt, and the mean probability (geometric) of its tokens.
+    """A text that the model wrote, without its prompt, and the geometric mean of its tokens' probabilities.
 
     `confidence` is NaN unless the protocol's options ask for it (`show_probs`).
     """
@@ -148,9 +149,9 @@ class Generated:
 
 @dataclass(frozen=True)
 class GeneratedProtocol(Protocol):
-    """A protocol over texts that the model writes after `prompt`; `options` are DecodingOptions by name.
+    """A protocol on texts that the model writes after `prompt`; `options` are DecodingOptions by name.
 
-    `items` cuts out of a text what `about` says before it scores that.
+    `items` extracts the answer from each text, as `about` says, and scores it.
     """
 
     prompt: Callable[[Example], str] = field(kw_only=True)
@@ -160,6 +161,6 @@ class GeneratedProtocol(Protocol):
 
 @dataclass(frozen=True)
 class RuleProtocol(Protocol):
-    """What a rule gets that asks no model: a figure to see models beside."""
+    """A baseline computed by a rule without a model, to compare models with."""
 
     items: Callable[[Sequence[Example]], Items] = field(kw_only=True)

@@ -1,8 +1,8 @@
-"""Bootstrap resamples, and metrics along the last axis, (..., item) -> (...), for thousands of them at once.
+"""Bootstrap resampling, and metrics along the last axis, (..., item) -> (...), for thousands of resamples at once.
 
-The draws are pure functions of their arguments: the same data gives the same intervals and p-values. f1, Matthews' and
-the correlations are the metrics of metrics.py, 0.0 where those are; the area under the curve is NaN where one class is
-missing.
+The draws are pure functions of their arguments: the same data gives the same intervals and p-values. F1, Matthews and
+the correlations equal those of metrics.py, including their 0.0 where undefined; the area under the curve is NaN if a
+class is missing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BLEU_COLUMNS = (
 )
 
 _SEED = 1  # the same draws for every interval and test
-_CHUNK = 1 << 22  # items drawn at once: memory does not grow with resamples
+_CHUNK = 1 << 22  # items drawn at once: memory does not grow with the number of resamples
 
 
 def resampled(n: int, resamples: int, *, stream: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Yield items drawn with replacement (resample, item), chunk by chunk: a pure function of its arguments."""
+    """Yield items drawn with replacement, in chunks (resample, item): a pure function of its arguments."""
     random = np.random.Philox(key=np.array([_SEED, stream], np.uint64))
     rows = max(1, _CHUNK // n)
     for start in range(0, resamples, rows):
@@ -45,7 +45,7 @@ def uniform(count: int, *, stream: int) -> NDArray[np.float64]:
 
 
 def bootstrap_error(values: Callable[[NDArray[np.int64]], Floats], n: int, *, resamples: int) -> Any:
-    """Return the standard error of a statistic of n items; what is NaN is left out.
+    """Return the standard error of a statistic of n items, ignoring resamples where it is NaN.
 
     `values`: chosen items (resample, item) -> the statistic of each resample (resample, ...). sqrt(n / (n - 1)) makes
     up for the spread that resampling n items underestimates (Hesterberg, "What Teachers Should Know About the
@@ -63,24 +63,20 @@ def f1_rows(predictions: Floats, references: Floats) -> Floats:
     return _ratio(2.0 * found, named)
 
 
-def matthews_of(values: Floats) -> PairStatistic:
-    """Return Matthews' correlation of predictions and references whose classes are all among `values`.
+def matthews_rows(predictions: Floats, references: Floats) -> Floats:
+    """Return Matthews' correlation of two or more classes.
 
     Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient" (2004), equation 8, with
     counts in place of covariances.
     """
-    classes = np.unique(values)
-
-    def matthews_rows(predictions: Floats, references: Floats) -> Floats:
-        n = predictions.shape[-1]
-        predicted = [np.count_nonzero(predictions == one, axis=-1) for one in classes]  # each (...)
-        true = [np.count_nonzero(references == one, axis=-1) for one in classes]
-        right = np.count_nonzero(predictions == references, axis=-1).astype(np.float64)
-        common = sum(1.0 * p * t for p, t in zip(predicted, true, strict=True))
-        spread = [n * n - sum(1.0 * count * count for count in side) for side in (predicted, true)]
-        return _ratio(n * right - common, np.sqrt(spread[0] * spread[1]))
-
-    return matthews_rows
+    n = predictions.shape[-1]
+    classes = np.union1d(np.unique(predictions), np.unique(references))
+    predicted = [np.count_nonzero(predictions == label, axis=-1) for label in classes]  # each (...)
+    true = [np.count_nonzero(references == label, axis=-1) for label in classes]
+    right = np.asarray(np.count_nonzero(predictions == references, axis=-1), np.float64)
+    common = sum(1.0 * p * t for p, t in zip(predicted, true, strict=True))
+    spread = [n * n - sum(1.0 * count * count for count in side) for side in (predicted, true)]
+    return _ratio(n * right - common, np.sqrt(spread[0] * spread[1]))
 
 
 def pearson_rows(predictions: Floats, references: Floats) -> Floats:
@@ -91,12 +87,12 @@ def pearson_rows(predictions: Floats, references: Floats) -> Floats:
 
 
 def spearman_rows(predictions: Floats, references: Floats) -> Floats:
-    """Return Spearman's correlation of ranks; equal values share their mean rank."""
+    """Return Spearman's rank correlation; equal values get their mean rank."""
     return pearson_rows(_ranks(predictions), _ranks(references))
 
 
 def auc_rows(scores: Floats, references: Floats) -> Floats:
-    """Return the area under the ROC curve: how often an item of class 1 scores above one of class 0, ties by half.
+    """Return the area under the ROC curve: how often an item of class 1 scores above one of class 0; ties count half.
 
     Computed from the rank sum of class 1 (Hanley and McNeil, "The Meaning and Use of the Area under a Receiver
     Operating Characteristic (ROC) Curve", 1982).
@@ -109,39 +105,33 @@ def auc_rows(scores: Floats, references: Floats) -> Floats:
 
 
 def calibration_error(confidence: Floats, correct: Floats) -> Floats:
-    """Return the expected calibration error (...): the gap of confidence and accuracy, over 15 equal-width bins.
+    """Return the expected calibration error (...): the mean gap between confidence and accuracy over 15 equal bins.
 
-    Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3; a bin holds its upper edge.
+    Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3; a bin includes its upper edge.
     """
     bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1)
     surplus = confidence - correct
-    gaps = [np.abs(np.where(bins == one, surplus, 0.0).sum(axis=-1)) for one in range(BINS)]
+    gaps = [np.abs(np.where(bins == number, surplus, 0.0).sum(axis=-1)) for number in range(BINS)]
     return np.asarray(np.sum(gaps, axis=0) / confidence.shape[-1])
 
 
-def most_confident(confidence: Floats, share: float) -> Floats:
-    """Return a weight for each item (item,): 1 for the most confident share of all, at least one item, else 0.
+def most_confident(confidence: Floats, fraction: float) -> Floats:
+    """Return a weight for each item (item,): 1 for the most confident fraction, of at least one item, else 0.
 
-    Items that tie at the border share what is left, so that the order of the data does not matter.
+    Items that tie at the border split the remaining weight, so that the order of the data does not matter.
     """
-    count = max(1, math.floor(share * len(confidence) + 1e-9))
+    count = max(1, math.floor(fraction * len(confidence) + 1e-9))
     border = np.sort(confidence)[-count]
     above, tied = confidence > border, confidence == border
     return np.asarray(above + tied * ((count - above.sum()) / tied.sum()), np.float64)
 
 
-def accuracy_of_most_confident(confidence: Floats, correct: Floats, share: float) -> float:
-    """Return the accuracy of the most confident share of the items (item,)."""
-    weights = most_confident(confidence, share)
-    return float((weights * correct).sum() / weights.sum())
-
-
 def corpus_bleu(counts: Floats) -> Floats:
-    """Return BLEU, 0 to 100 (Papineni et al. 2002), of counts (..., BLEU_COLUMNS) summed over a corpus: (...).
+    """Return BLEU (...), 0 to 100 (Papineni et al. 2002), from counts (..., BLEU_COLUMNS) summed over a corpus.
 
-    Orders without a match count 1/2, 1/4, ... of one (Chen and Cherry, "A Systematic Comparison of Smoothing Techniques
-    for Sentence-Level BLEU", 2014, method 3), as sacrebleu has it by default. It is 0 without any match, or when there
-    are no 4-grams.
+    Orders without a match count as 1/2, 1/4, ... of one (Chen and Cherry, "A Systematic Comparison of Smoothing
+    Techniques for Sentence-Level BLEU", 2014, method 3), sacrebleu's default. BLEU is 0 without any match and without
+    4-grams.
     """
     matches, totals = counts[..., :4], counts[..., 4:8]
     length, reference_length = counts[..., -2], counts[..., -1]
@@ -159,7 +149,7 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _centred(values: Floats) -> Floats:
-    """Return deviations from the mean scaled to at most 1, so that products neither overflow nor vanish."""
+    """Return deviations from the mean, scaled to at most 1, so that products neither overflow nor underflow."""
     constant = (values == values[..., :1]).all(axis=-1, keepdims=True)
     deviations = np.where(constant, 0.0, values - values.mean(axis=-1, keepdims=True))
     largest = np.abs(deviations).max(axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
-"""The likelihood of running text: how a protocol reads a corpus, its tokens in windows, and their scores by passage.
+"""Perplexity of running text: how a protocol reads a corpus, scores its tokens in windows, and sums them by passage.
 
-Examples are passages (fields: the text) in the order of the corpus, named "<document>:<passage>". A passage is an item:
-`nll` and `tokens` are those of the tokens that end in it, words, bytes and characters are counted in the text as its
+Examples are passages (fields: the text) in the order of the corpus, named "<document>:<passage>". Each passage is an
+item: `nll` and `tokens` cover the tokens that end in it; words, bytes and characters are counted in the text as its
 authors distribute it, whatever the model reads of it or its tokenizer drops (GPT-1's lower-cases).
 """
 
@@ -38,21 +38,21 @@ def unchanged(texts: Texts) -> Texts:
 
 
 def count_words(texts: Texts) -> list[int]:
-    """Return the number of words, parted by white space, of each passage."""
+    """Return the number of white-space separated words of each passage."""
     return [len(text.split()) for text in texts]
 
 
 def count_words_and_line_ends(texts: Texts) -> list[int]:
-    """Return the words of each passage, the end of a line being one: <eos> of the word-level corpora."""
+    """Return the number of words of each passage, counting line ends as words: <eos> of word-level corpora."""
     return [len(text.split()) + text.count("\n") for text in texts]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model reads of a corpus: its documents joined to one stream, or each alone, always after the separator.
+    """How a model reads a corpus: as one stream of joined documents, or each on its own, always after the separator.
 
-    `counted` gives a document's passages as their units are counted, `words` counts theirs. `render` gives what the
-    model reads of the passages of a stream. All three return as many as they are given.
+    `counted` returns a document's passages as the text whose units are counted, and `words` counts their words.
+    `render` returns what the model reads of a stream's passages. All three keep the number of passages.
     """
 
     joined: Joined
@@ -62,7 +62,7 @@ class Reading:
 
 
 class Stream(NamedTuple):
-    """Tokens (1 + tokens,) behind a separator, and how many of them end in each of the passages from `first` on."""
+    """A separator and tokens (1 + tokens,), and how many of them end in each passage from number `first` on."""
 
     ids: TokenIds
     first: int
@@ -71,13 +71,13 @@ class Stream(NamedTuple):
 
 @dataclass(frozen=True)
 class TextProtocol(ScoredProtocol):
-    """The protocol that reads running text as `reading` says, in windows of n_positions with this stride."""
+    """A protocol that reads running text as `reading` says, in windows of n_positions with the given stride."""
 
     reading: Reading = field(kw_only=True)
     stride: Stride = field(kw_only=True, default=whole_window)
 
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
-        """Return a group for each passage: the windows whose scored tokens begin in it, often none."""
+        """Return for each passage the windows that begin to score in it, often none."""
         step = self._checked_stride(encoder)
         groups: list[list[Request]] = [[] for _ in examples]
         for stream in _streams(self.reading, tuple(examples), encoder):
@@ -91,7 +91,7 @@ class TextProtocol(ScoredProtocol):
     ) -> Items:
         """Return the passages' scores."""
         counts = np.concatenate([stream.counts for stream in _streams(self.reading, tuple(examples), encoder)])
-        scored = [answer.log_probs for group in answers for answer in group]  # passages and windows are in one order
+        scored = [answer.log_probs for group in answers for answer in group]  # in the order of the passages' tokens
         passage = np.repeat(np.arange(len(counts)), counts)
         documents = [self.reading.counted(document) for document in _documents(examples)]
         counted = [text for document in documents for text in document]
@@ -111,7 +111,7 @@ class TextProtocol(ScoredProtocol):
         return {"window": encoder.n_positions, "stride": self._checked_stride(encoder)}
 
     def _checked_stride(self, encoder: Encoder) -> int:
-        """Return the stride; UsageError unless every token is scored once with it."""
+        """Return the stride; UsageError unless it scores every token once."""
         stride = self.stride(encoder.n_positions)
         if not 1 <= stride <= encoder.n_positions:
             fix = f"give 1 to {encoder.n_positions:,}, the model's n_positions"
@@ -120,12 +120,12 @@ class TextProtocol(ScoredProtocol):
 
 
 def _documents(examples: Sequence[Example]) -> list[list[str]]:
-    """Return the passages of each document."""
+    """Return the texts of each document's passages."""
     by_document = groupby(examples, key=lambda example: example.identifier.rpartition(":")[0])
     return [[str(example.fields[0]) for example in members] for _, members in by_document]
 
 
-# Protocols of one corpus share readings, and ask for requests before they ask for items.
+# Cached because the protocols of a corpus share readings, and each needs its streams for requests and for items.
 @lru_cache(maxsize=4)
 def _streams(reading: Reading, examples: tuple[Example, ...], encoder: Encoder) -> tuple[Stream, ...]:
     documents: Sequence[Texts] = [reading.counted(document) for document in _documents(examples)]

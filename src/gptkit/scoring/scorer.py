@@ -1,8 +1,8 @@
-"""Log-probabilities of token sequences under a model: the one place where evaluation computes.
+"""Log-probabilities of token sequences under a model: all forward passes of likelihood evaluations.
 
-On a CPU GPTModel's modules are called one by one, so that oneDNN need not reorder the matrices in each product, GELU
-runs inside its product (on its own it costs a sixth of a layer's products), autocast's copies fall away, and the last
-layer ends with the places asked for: about 1.6 times as fast as GPTModel under autocast, and 1.3 times in fp32.
+On a CPU, GPTModel's modules are called one by one, with weights in oneDNN's layout, GELU fused into its product (by
+itself it costs a sixth of a layer's products), none of autocast's copies, and only the needed states of the last layer:
+about 1.6 times as fast as GPTModel under autocast, and 1.3 times in fp32.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from gptkit.scoring.protocols import Answer, Group
 from gptkit.system.limits import translate_out_of_memory
 from gptkit.system.processor import refuse_emulated_bf16
 
-# Of a forward pass: more leave the caches, fewer leave the cores idle. The CPU's is measured, CUDA's is not.
+# Per forward pass: more do not fit into the caches, fewer leave cores idle. Measured on a CPU, not on CUDA.
 PADDED_TOKENS = {"cpu": 2048, "cuda": 32768}
-LOGITS = 2**24  # of one product with the head, 64 MiB in fp32
-FUSED = {"gelu_new": ("gelu", "tanh"), "gelu": ("gelu", "none")}  # activation -> oneDNN's name for it in a product
-# ids (row, slot), positions (row, slot), mask (row, 1, query, key) to be added, places (place,): row * slots + slot
-# -> hidden states (place, n_embd). Without positions they count from 0, without a mask causality is one.
+LOGITS = 2**24  # per product with the head: 64 MiB in fp32
+FUSED = {"gelu_new": ("gelu", "tanh"), "gelu": ("gelu", "none")}  # activation -> oneDNN's name for the fused one
+# ids (row, slot), positions (row, slot), additive mask (row, 1, query, key), places (place,): row * slots + slot
+# -> hidden states (place, n_embd). Positions default to 0, 1, ..., the mask to a causal one.
 Body = Callable[[Tensor, Tensor | None, Tensor | None, Tensor], Tensor]
 
 
 class Scorer:
-    """A model that answers requests: what a group's requests begin with alike is computed once.
+    """A model that answers requests, computing the common prefixes of a group once.
 
-    model: in eval mode, on `device`, with fp32 weights. precision: of the matrix products' inputs, fp32 or bf16; logits
-    and softmax are fp32, and so is the head on a GPU. batch_size: the most rows of a forward pass. In fp32 an answer
-    depends neither on it nor on the number of processes, but for rounding (1e-5). Raises UsageError for bf16 that a CPU
-    would emulate.
+    model: in eval mode, on `device`, with fp32 weights. precision: fp32 or bf16, for the inputs of matrix products;
+    logits and softmax are fp32, and on a GPU the head is too. batch_size: maximum rows per forward pass. In fp32 an
+    answer depends neither on it nor on the number of processes, except for rounding (1e-5). Raises UsageError for bf16
+    that a CPU would emulate.
 
-    Of several processes each has a `rank` of `count`, and `everywhere(work)` returns what `work()` returned on each of
-    them, or raises what it raised on one.
+    With several processes each has its `rank` of `count`, and `everywhere(work)` returns the results of `work()` on all
+    of them, or raises what it raised on one.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Scorer:
         banned: Sequence[int] = (),
         tick: Callable[[int], object] = lambda answered: None,
     ) -> list[tuple[Answer, ...]]:
-        """Return an answer to each request, in the groups' shape and order, on every process.
+        """Return the answer to each request, grouped and ordered like the requests, on every process.
 
-        `tick` gets how many requests are answered so far. Raises InputError where the model's output is not finite,
-        OutOfResources where a batch needs too much memory; what one process raises all raise.
+        `tick` is called with the number of requests answered so far. Raises InputError if the model's output is not
+        finite, OutOfResources if a batch needs too much memory, on all processes if one does.
         """
         rows = rows_of(groups)
         padded_tokens = PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
@@ -98,7 +98,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _answers(self, batch: Batch, banned: Sequence[int]) -> dict[int, Answer]:
-        """Return the answers to a batch by request."""
+        """Return the answers to a batch, by index of the request."""
         places, of_place = np.unique(batch.places, return_inverse=True)  # (place,), (scored,)
         with translate_out_of_memory("use a smaller --batch-size"):
             hidden = self._hidden(batch, places)
@@ -114,7 +114,7 @@ class Scorer:
         return answers
 
     def _hidden(self, batch: Batch, places: NDArray[np.int64]) -> Tensor:
-        """Return the last hidden states at some places (place, n_embd), in fp32."""
+        """Return the last hidden states at the given places, (place, n_embd), in fp32."""
         positions = mask = None
         if batch.positions is not None and batch.visible is not None:
             positions = self._on_device(batch.positions)
@@ -127,8 +127,8 @@ class Scorer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities, top and top_allowed (scored,) from the states that predict them (place, n_embd).
 
-        `of_place` (scored,) says which state predicts a target. The vocabulary is cut, not the states, so that
-        each of its rows is read once for all of them.
+        `of_place` (scored,) is the index of the state that predicts each target. The product is split by vocabulary,
+        not by states, so that each row of the head is read only once.
         """
         weight = self.head.float()
         size = max(1, LOGITS // len(hidden))
@@ -137,7 +137,7 @@ class Scorer:
         for start in range(0, len(weight), size):
             logits = F.linear(hidden, weight[start : start + size])  # (place, part)
             best.append(logits.max(-1))
-            # A part's most likely token is never too unlikely for fp32, and softmax is the fastest pass there is.
+            # log-sum-exp by the most likely token, whose probability never underflows: softmax is the fastest pass.
             most_likely = logits.softmax(-1).gather(-1, best[-1].indices[:, None])[:, 0]
             normalisers.append(best[-1].values - most_likely.log())  # (place,)
             asked = ((targets >= start) & (targets < start + size)).nonzero()[:, 0]
@@ -154,7 +154,7 @@ class Scorer:
 
 @contextmanager
 def _cpu_products_in(dtype: torch.dtype) -> Iterator[None]:
-    """Let oneDNN round the inputs of fp32 products to bf16, where that is `dtype`; their results stay fp32."""
+    """If `dtype` is bf16, let oneDNN round the inputs of fp32 products to bf16; their results stay fp32."""
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16" if dtype == torch.bfloat16 else before
@@ -165,15 +165,15 @@ def _cpu_products_in(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _top(best: Sequence[Any], size: int) -> Tensor:
-    """Return the most likely tokens (place,) from the maxima of the vocabulary's parts, `size` tokens each."""
+    """Return the most likely tokens (place,) from the maxima over the parts of the vocabulary, `size` tokens each."""
     part = torch.stack([maximum.values for maximum in best]).argmax(0, keepdim=True)  # (1, place)
     return (part * size + torch.stack([maximum.indices for maximum in best]).gather(0, part))[0]
 
 
 def body_of(model: GPTModel, device: torch.device, dtype: torch.dtype) -> Body:
-    """Return the fastest body that device, build of torch and activation have; `dtype` is that of products and masks.
+    """Return the fastest body for the device, build of torch and activation; `dtype` is that of products and masks.
 
-    An activation that is not in FUSED is left to the model's own forward pass.
+    An activation that is not in FUSED takes the model's own forward pass.
     """
     has_fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if device.type == "cpu" and has_fused and model.config.activation_function in FUSED:
@@ -216,7 +216,7 @@ class _Layer:
         self.mlp_proj = _Product(block.mlp.c_proj, dtype)
 
     def __call__(self, hidden: Tensor, mask: Tensor | None, places: Tensor | None = None) -> Tensor:
-        """Return the states after the block (row, slot, n_embd), or only those at some places (place, n_embd)."""
+        """Return the states after the block (row, slot, n_embd), or only those at the given places (place, n_embd)."""
         block = self.block
         attended = self._attended(block.ln_1(hidden) if block.pre_norm else hidden, mask)
         if places is not None:
@@ -239,7 +239,7 @@ class _Layer:
 
 
 class _Product:
-    """A linear layer with its weight in oneDNN's own order, and what follows it in one pass."""
+    """A linear layer with its weight in oneDNN's layout, optionally fused with an activation."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, function: str = "none", algorithm: str = "") -> None:
         self.weight: Any = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype), None)

@@ -1,8 +1,4 @@
-"""What evaluations of texts that a model writes have in common.
-
-Sentences; short answers to questions, compared with the accepted ones by SQuAD's normalisation: exact match, and F1
-over words; and the libraries of the extra `eval`.
-"""
+"""Score generated texts: sentences, SQuAD's exact match and word F1 of short answers, libraries of the extra `eval`."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from gptkit.text.examples import Example
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-# What ends a sentence with the quotes and brackets that close with it, or a line end.
+# The end of a sentence with closing quotes and brackets, or a line end.
 _END = re.compile(r"""[.!?\u2026]+["'\u2019\u201d\u00bb)\]]*(?=\s|$)|\n""")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J, U.S, e.g
@@ -35,10 +31,10 @@ _TITLES = frozenset(
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text, without the white space around them.
+    """Return the sentences of a text, stripped of white space.
 
-    A sentence ends after . ! ? or … before white space, and at a line end. A period after a title (Mr.) or after single
-    letters (J., U.S.) ends none, nor does one that a lower-case letter follows.
+    A sentence ends after . ! ? or … before white space, and at a line end, but not after the period of a title (Mr.) or
+    of single letters (J., U.S.), nor before a lower-case letter.
     """
     found, begin = [], 0
     for end in _END.finditer(text):
@@ -61,20 +57,20 @@ def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
 
 
 def normalised(answer: str) -> str:
-    """Return an answer in lower case without ASCII punctuation, articles and superfluous white space.
+    """Return an answer in lower case, without ASCII punctuation, articles and redundant white space.
 
-    SQuAD's rule (Rajpurkar et al. 2016, section 6.1), which CoQA and Natural Questions' open form took over.
+    This is SQuAD's rule (Rajpurkar et al. 2016, section 6.1), which CoQA and open Natural Questions adopted.
     """
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, accepted: str) -> float:
-    """Return 1 where both are the same once normalised, else 0."""
+    """Return 1 if both are the same after normalisation, else 0."""
     return float(normalised(answer) == normalised(accepted))
 
 
 def token_f1(answer: str, accepted: str) -> float:
-    """Return the harmonic mean of precision and recall of the normalised words; two empty answers agree."""
+    """Return the harmonic mean of precision and recall of the normalised words; two empty answers get 1."""
     given, wanted = normalised(answer).split(), normalised(accepted).split()
     if not given or not wanted:
         return float(given == wanted)
@@ -83,7 +79,7 @@ def token_f1(answer: str, accepted: str) -> float:
 
 
 def question_prompt(questions: Iterable[str], answers: Iterable[str], question: str) -> str:
-    """Return questions with answers as lines of a prompt, and the question that is to be answered."""
+    """Return a prompt of questions with answers, line by line, that ends in the question to answer."""
     turns = [f"Q: {asked}\nA: {answer}\n" for asked, answer in zip(questions, answers, strict=True)]
     return "".join([*turns, f"Q: {question}\nA:"])
 
@@ -91,7 +87,7 @@ def question_prompt(questions: Iterable[str], answers: Iterable[str], question: 
 def answer_column(
     score: Callable[[str, Sequence[str]], float], examples: Sequence[Example], texts: Sequence[Generated], field: int
 ) -> Column:
-    """Return the score of each text's first line against the accepted answers in a field of its example."""
+    """Return the score of each text's first line against the accepted answers in a field of its example (item,)."""
     scores = [
         score(text.text.split("\n", 1)[0].strip(), tuple(example.fields[field]))
         for example, text in zip(examples, texts, strict=True)
@@ -100,7 +96,7 @@ def answer_column(
 
 
 def import_extra(module: str, package: str) -> Any:
-    """Return a module; UsageError with the line that installs it where it is not there."""
+    """Return a module; UsageError with the command that installs it if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -1,13 +1,13 @@
-/* Products by matrix tiles (AMX), for many tokens with bf16 activations. */
+/* Matrix products on AMX tiles, for many tokens with bf16 activations. */
 
-#define TILE 16 /* rows and columns of a tile, of 32 inputs each */
+#define TILE 16 /* rows of a tile, each with 32 inputs */
 
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define TILES 1
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int tiles_allowed(void) { /* Linux hands the registers out on request only */
+static int tiles_allowed(void) { /* Linux grants the tile registers only on request */
     static int allowed = -1;
     if (allowed < 0) allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
     return allowed;
@@ -23,17 +23,17 @@ static void configure_tiles(void) {
     _tile_loadconfig(&config);
 }
 
-/* Sort the inputs of one block of TILE tokens into tiles. */
+/* Arrange the inputs of a block of TILE tokens as tiles. */
 static void sort_into_tiles(const float* x, long x_width, int tokens, long inputs, uint16_t* tiles) {
     for (int m = 0; m < TILE; m++)
         for (long k = 0; k < inputs; k++) {
-            uint32_t bits = 0; /* the inputs are rounded to bf16 already */
+            uint32_t bits = 0; /* the inputs are already rounded to bf16 */
             if (m < tokens) memcpy(&bits, x + m * x_width + k, 4);
             tiles[k / 2 * 2 * TILE + m * 2 + k % 2] = (uint16_t)(bits >> 16);
         }
 }
 
-/* TILE outputs as bf16, (TILE, width), in place where they are bf16 already. */
+/* Return the weights of TILE outputs as bf16 (TILE, width), without a copy if that is how they are stored. */
 static const uint16_t* outputs_as_bf16(const Matrix* w, long n, long width, uint16_t* to, float* row, long* stride) {
     if (w->format == BF16 && w->inputs == width && n + TILE <= w->outputs) {
         *stride = w->inputs;

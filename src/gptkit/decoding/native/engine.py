@@ -1,4 +1,4 @@
-"""The engine for CPUs: one call of compiled C a step, over weights that are mapped from their file or quantised."""
+"""The native engine for CPUs: one call of compiled C per step, with weights mapped from their file or quantised."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gptkit.model_files.files import not_finite
 from gptkit.model_files.shape import GPTShape
 from gptkit.system.limits import usable_processors
 
-ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # by the numbers of layers.h
+ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # as numbered in layers.h
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
-MOST_TOKENS = 256  # of one call: longer prompts are cut
-BLOCK = 128  # gpt.c pads the inputs of products to a multiple of it
+MOST_TOKENS = 256  # per call; longer prompts are split
+BLOCK = 128  # the inputs of products are padded to a multiple of this
 INT4_GROUP = 32
 TILE = 16
 
 
 class NativeEngine:
-    """A GPT whose products read `weight_format`, with activations and cache in fp32, or in bf16 with `bf16`.
+    """A GPT with weights in `weight_format`, and activations and cache in fp32, or in bf16 with `bf16`.
 
-    `weights` has the names and shapes of GPTForCausalLM.state_dict(): float32, or uint16 for the bits of bf16. Those of
-    fp32 are read where they lie. A row's logits are the same bits in any batch, but for bf16 on processors with matrix
-    tiles. Raises NativeUnavailableError without a C compiler and for an activation that the C lacks, InputError for
-    weights that are not finite, as far as they are looked at: all that is quantised, and vectors.
+    `weights` has the names and shapes of GPTForCausalLM.state_dict(), as float32, or as uint16 for the bits of bf16;
+    float32 is not copied. A row's logits are bitwise the same in any batch, except with bf16 on processors with matrix
+    tiles (AMX). Raises NativeUnavailableError without a C compiler and for an activation that the C code lacks,
+    InputError for vectors and quantised weights that are not finite; other weights are not checked.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class NativeEngine:
         threads: int | None = None,
     ) -> None:
         if shape.activation_function not in ACTIVATIONS:
-            raise NativeUnavailableError(f"it does not compute the activation {shape.activation_function}")
+            raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
         self._library, self.compile_seconds = native_library()
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
@@ -49,11 +49,12 @@ class NativeEngine:
         self._shape = shape
         self._bf16 = bf16
         self._threads = threads or available_processors()
-        self._kept: list[np.ndarray] = []  # what C holds pointers to
-        self._model = self._describe(weights, weight_format)
-        self._cache, self._buffers = Cache(), Buffers()  # `open` makes them
-        self._opened: list[np.ndarray] = []  # what these two point to
-        self._tokens = 0
+        self._weight_format = weight_format
+        self._kept: list[np.ndarray] = []  # the arrays that C points to
+        self._model = self._describe(weights)
+        self._cache, self._buffers = Cache(), Buffers()  # filled by `open`
+        self._opened: list[np.ndarray] = []  # the arrays that these two point to
+        self._tokens = 0  # maximum per call
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""
@@ -90,7 +91,7 @@ class NativeEngine:
         return logits
 
     def _call(self, batch: list[tuple[CPiece, Sequence[int]]], logits: np.ndarray) -> int:
-        """Run one call of C; return how many rows of `logits` it wrote."""
+        """Run one forward pass in C; return how many rows of `logits` it wrote."""
         pieces = (CPiece * len(batch))(*(piece for piece, _ in batch))
         ids = np.fromiter((id for _, ids in batch for id in ids), np.int32)
         self._library.gpt_forward(
@@ -98,7 +99,8 @@ class NativeEngine:
         )
         return sum(piece.wanted for piece, _ in batch)
 
-    def _describe(self, weights: Mapping[str, np.ndarray], weight_format: WeightFormat) -> Model:
+    def _describe(self, weights: Mapping[str, np.ndarray]) -> Model:
+        """Return the model as the C code reads it."""
         shape = self._shape
         layers = (Layer * shape.n_layer)()
         for number in range(shape.n_layer):
@@ -109,10 +111,9 @@ class NativeEngine:
                     setattr(layers[number], field, self._vector(weights, f"{name}{part}.weight"))
                     setattr(layers[number], f"{field}_bias", bias)
                 else:
-                    matrix = self._matrix(weights, f"{name}{part}.weight", weight_format)
+                    matrix = self._matrix(weights, f"{name}{part}.weight")
                     matrix.bias = bias
                     setattr(layers[number], field, matrix)
-        final = "transformer.ln_f."
         return Model(
             n_layer=shape.n_layer,
             n_head=shape.n_head,
@@ -126,38 +127,36 @@ class NativeEngine:
             epsilon=shape.layer_norm_epsilon,
             tokens=self._table(weights["transformer.wte.weight"]),
             positions=self._table(weights["transformer.wpe.weight"]),
-            head=self._matrix(weights, "lm_head.weight", weight_format),
+            head=self._matrix(weights, "lm_head.weight"),
             layers=layers,
-            norm=self._vector(weights, f"{final}weight") if shape.pre_norm else None,
-            norm_bias=self._vector(weights, f"{final}bias") if shape.pre_norm else None,
+            norm=self._vector(weights, "transformer.ln_f.weight") if shape.pre_norm else None,
+            norm_bias=self._vector(weights, "transformer.ln_f.bias") if shape.pre_norm else None,
         )
 
-    def _matrix(self, weights: Mapping[str, np.ndarray], name: str, weight_format: WeightFormat) -> Matrix:
-        """Return a weight (outputs, inputs) in its format; its bias is set apart.
+    def _matrix(self, weights: Mapping[str, np.ndarray], name: str) -> Matrix:
+        """Return a weight (outputs, inputs) in the engine's format, without its bias.
 
-        InputError where quantising would make a number of NaN or infinity; elsewhere they reach the logits.
+        InputError if quantising would turn NaN or infinity into numbers; unquantised, they reach the logits.
         """
-        outputs, inputs = weights[name].shape
-        matrix = Matrix(FORMATS[weight_format], outputs, inputs)
-        stored, scales = self._stored(weights[name], weight_format)
+        stored, scales = self._stored(weights[name])
         if scales is not None and not _is_finite(scales):
             raise not_finite(f"tensor {name} is")
-        matrix.weights = self._keep(stored)
-        matrix.scales = self._keep(scales) if scales is not None else None
-        return matrix
+        pointers = (self._keep(stored), None if scales is None else self._keep(scales), None)
+        return Matrix(FORMATS[self._weight_format], *weights[name].shape, *pointers)
 
-    def _stored(self, weight: np.ndarray, weight_format: WeightFormat) -> tuple[np.ndarray, np.ndarray | None]:
+    def _stored(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a weight in the engine's format, and its scales if it is quantised."""
+        if self._weight_format == "bf16" and weight.dtype == np.uint16:
+            return weight, None
         outputs, inputs = weight.shape
-        if weight_format == "bf16" and weight.dtype == np.uint16:
-            return weight, None
         weight = to_float(weight)
-        if weight_format == "fp32":
+        if self._weight_format == "fp32":
             return weight, None
-        if weight_format == "bf16":
+        if self._weight_format == "bf16":
             halves = np.empty(weight.shape, np.uint16)
             self._library.gpt_to_bf16(_address(weight), weight.size, _address(halves), self._threads)
             return halves, None
-        if weight_format == "int8":
+        if self._weight_format == "int8":
             codes, scales = np.empty(weight.shape, np.int8), np.empty(outputs, np.float32)
             quantise = self._library.gpt_to_int8
         else:
@@ -169,10 +168,9 @@ class NativeEngine:
         return codes, scales
 
     def _table(self, weight: np.ndarray) -> Matrix:
-        """Return embeddings, whose rows are looked up as they lie in the file."""
-        outputs, inputs = weight.shape
+        """Return an embedding, which stays in the format of its file."""
         weight_format = "bf16" if weight.dtype == np.uint16 else "fp32"
-        return Matrix(FORMATS[weight_format], outputs, inputs, self._keep(weight), None, None)
+        return Matrix(FORMATS[weight_format], *weight.shape, self._keep(weight), None, None)
 
     def _vector(self, weights: Mapping[str, np.ndarray], name: str) -> int:
         vector = to_float(weights[name])
@@ -186,7 +184,7 @@ class NativeEngine:
         return _address(array)
 
 
-LAYER_PARTS = {  # fields of the C struct and the modules of a block
+LAYER_PARTS = {  # field of the C struct -> module of a block
     "attention": "attn.c_attn",
     "attention_out": "attn.c_proj",
     "mlp": "mlp.c_fc",
@@ -197,21 +195,21 @@ LAYER_PARTS = {  # fields of the C struct and the modules of a block
 
 
 def available_processors() -> int:
-    """Return how many threads to use: the processors that this process may use, OMP_NUM_THREADS at most."""
-    here = usable_processors()
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
-    return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
+    """Return how many threads to use: the processors that this process may use, at most OMP_NUM_THREADS."""
+    usable = usable_processors()
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per nesting level
+    return min(usable, int(asked)) if asked.isdigit() and int(asked) > 0 else usable
 
 
 def to_float(array: np.ndarray) -> np.ndarray:
-    """Return float32 values; uint16 are the bits of bf16."""
+    """Return an array as float32; uint16 holds the bits of bf16."""
     if array.dtype != np.uint16:
         return np.ascontiguousarray(array, np.float32)
     return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """Return whether all of float32, or of the bits of bf16, is finite."""
+    """Return whether all values are finite, of float32 or of the bits of bf16."""
     if array.dtype == np.uint16:
         return not bool(((array & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(array).all())

@@ -1,11 +1,11 @@
-/* The forward pass of a GPT on a CPU: prompts and single tokens of many rows alike, over a cache of keys and values.
+/* The forward pass of a GPT on a CPU, for prompts and single tokens of many rows, with a KV cache.
 
-   Everything between token ids and logits happens inside one call of gpt_forward, in one team of threads that meet at
-   barriers: a token costs the reading of its weights and little else. Every sum runs over its terms in one order, which
-   depends on nothing but the layer's width, so a row's logits have the same bits in any batch. The one exception are
-   matrix tiles (AMX), which only bf16 activations use.
+   One call of gpt_forward goes from token ids to logits, in one team of threads that synchronise at barriers: a token
+   costs little more than reading the weights. Every sum adds its terms in an order that depends only on the layer's
+   width, so a row's logits are bitwise the same in any batch, except with matrix tiles (AMX), which only bf16
+   activations use.
 
-   Letters: m counts tokens of a call, n outputs and k inputs of a layer, d dimensions of a head. */
+   Indices: m for the tokens of a call, n for outputs and k for inputs of a layer, d for dimensions of a head. */
 
 #include "simd.h"
 
@@ -31,7 +31,7 @@ static int use_tiles(const Model* model, int tokens) {
 #endif
 }
 
-/* y = x W^T + b for this thread's share of the outputs, in units of TILE; by tiles, after a barrier, if use_tiles. */
+/* y = x W^T + b for this thread's range of outputs, in units of TILE; by tiles, after a barrier, if use_tiles. */
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
@@ -53,7 +53,8 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
     product(w, tokens, *begin, *end, x, x_width, y, y_width, scratch);
 }
 
-/* What the next product reads, `normed`: GPT-2 norms the hidden states for it, GPT-1 norms them for good. */
+/* Write `normed`, the input of the next product: GPT-2 normalises a copy of the hidden states, GPT-1 the hidden states
+   themselves. */
 static void next_input(const Model* model, int tokens, const float* weight, const float* bias, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), begin, end;
     my_range(tokens, &begin, &end);
@@ -68,7 +69,7 @@ static void next_input(const Model* model, int tokens, const float* weight, cons
     }
 }
 
-/* hidden += x W^T + b; the product is first written where the attention's inputs were. */
+/* hidden += x W^T + b; the product is first written to the buffer of the attention's inputs. */
 static void residual(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, long update_width,
                      const Buffers* buffers) {
     long begin, end;
@@ -121,7 +122,7 @@ static void run_layer(const Model* model, const Cache* cache, int number, const 
     if (!model->pre_norm) next_input(model, tokens, layer->norm_2, layer->norm_2_bias, buffers);
 }
 
-/* Leave the last hidden states of the tokens whose logits are wanted, normed, in the first rows of `attended`. */
+/* Write the normalised last hidden states of the tokens whose logits are wanted to the first rows of `attended`. */
 static int select_wanted(const Model* model, const Piece* pieces, int count, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), m = 0;
     int wanted = 0;
@@ -138,7 +139,7 @@ static int select_wanted(const Model* model, const Piece* pieces, int count, con
     return wanted;
 }
 
-/* Append the pieces' tokens to the cache; write the wanted logits, (wanted, vocab_size), piece after piece. */
+/* Append the pieces' tokens to the cache; write the logits (wanted, vocab_size) of the pieces that want them. */
 void gpt_forward(const Model* model, const Cache* cache, const Buffers* buffers, const Piece* pieces, int32_t count,
                  const int32_t* ids, float* logits) {
     int tokens = 0, wanted = 0;
@@ -173,7 +174,7 @@ void gpt_forward(const Model* model, const Cache* cache, const Buffers* buffers,
     }
 }
 
-/* How much room a call needs: floats of each thread's scratch, and of bf16 for the tiles. */
+/* Return how many floats of scratch each thread needs in a call, including the bf16 tiles of weights. */
 int64_t gpt_scratch_size(const Model* model, int64_t capacity) {
     long inputs = padded(model->n_inner > model->n_embd ? model->n_inner : model->n_embd, BLOCK);
     long unpacked = BLOCK_N * inputs, tile = inputs + TILE * inputs / 2;

@@ -1,4 +1,4 @@
-/* The parts of a block between its products: norm, GELU, attention over the cache. */
+/* The parts of a transformer block other than its matrix products: layer norm, GELU, attention over the cache. */
 
 typedef struct {
     Matrix attention, attention_out, mlp, mlp_out;
@@ -9,25 +9,25 @@ typedef struct {
     int32_t n_layer, n_head, n_embd, n_inner, vocab_size;
     int32_t pre_norm, activation, bf16, threads;
     float epsilon;
-    Matrix tokens, positions, head; /* tokens and positions are looked up: F32 or BF16 */
+    Matrix tokens, positions, head; /* tokens and positions are embeddings: F32 or BF16 */
     const Layer* layers;
     const float *norm, *norm_bias;
 } Model;
 
-typedef struct { /* of one layer, row and head: keys in blocks of LANES positions, (block, d, LANES); values (position,
-                    d) */
+typedef struct { /* for each layer, row and head: keys in blocks of LANES positions (block, d, LANES), values
+                    (position, d) */
     int32_t rows, capacity;
-    void *keys, *values; /* float, or bf16 where activations are */
+    void *keys, *values; /* float, or bf16 if activations are */
 } Cache;
 
 typedef struct {
-    int32_t row, start, length, wanted; /* `wanted`: whether the last token's logits are asked for */
+    int32_t row, start, length, wanted; /* `wanted`: whether to compute the last token's logits */
 } Piece;
 
 typedef struct {
     float *hidden, *normed, *attention, *attended,
         *inner;      /* (m, width): `hidden` unpadded, the others padded to BLOCK */
-    uint16_t* tiles; /* the inputs of a product as tiles: (m / TILE, k / 32, 16 pairs, TILE, 2) */
+    uint16_t* tiles; /* a product's inputs as tiles: (m / TILE, k / 32, 16 pairs, TILE, 2) */
     float* scratch;  /* (threads, scratch_size) */
     int64_t scratch_size;
 } Buffers;
@@ -59,10 +59,10 @@ INLINE void norm(const float* x, const float* weight, const float* bias, long wi
     }
 }
 
-enum { TANH_GELU, ERF_GELU }; /* engine.py's ACTIVATIONS */
+enum { TANH_GELU, ERF_GELU }; /* as in ACTIVATIONS of engine.py */
 
-/* The activation in place: GELU's tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form.
-   `x` may be read and written up to a multiple of LANES. */
+/* GELU in place: its tanh form as x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), or its erf form. `x` may be read
+   and written up to a multiple of LANES. */
 INLINE void activate(float* x, long width, int activation, int bf16) {
     for (long k = 0; k < width; k += LANES) {
         floats v = *(const floats*)(x + k);
@@ -92,7 +92,7 @@ INLINE void store(void* cache, long at, float value, int bf16) {
             scores[p] * cached(cache->values, values + p * wide + d + i * LANES, bf16); \
     }
 
-/* One head of one row: keep the piece's keys and values, then let each of its tokens attend to all up to itself. */
+/* One head of one row: cache the piece's keys and values, then compute its tokens' causal attention. */
 INLINE void attend(const Model* model, const Cache* cache, int layer, int head, const Piece* piece, const float* qkv,
                    long qkv_width, float* attended, long attended_width, float* scratch, int bf16) {
     long size = model->n_embd / model->n_head, wide = padded(size, LANES);
@@ -114,7 +114,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
         float largest = -INFINITY;
         for (long p = 0; p < length; p += LANES) {
             floats score = {0};
-            floats odd = {0}; /* two sums, as one alone would wait for itself */
+            floats odd = {0}; /* two sums: each addition to a single one would wait for the last */
             long d = 0;
             for (; d + 1 < size; d += 2) {
                 score += query[d] * cached(cache->keys, keys + p * size + d * LANES, bf16);
@@ -131,7 +131,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
             *(floats*)(scores + p) = weight;
             total += weight;
         }
-        float share_of_one = 1 / sum(total);
+        float inverse_total = 1 / sum(total);
         for (long d = 0; d < size; d += 4 * LANES) {
             floats mixed[4] = {{0}};
             long vectors = min_of(4, (wide - d) / LANES);
@@ -140,7 +140,7 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
             else
                 MIX(vectors)
             for (long i = 0; i < vectors; i++) {
-                floats v = mixed[i] * share_of_one;
+                floats v = mixed[i] * inverse_total;
                 if (bf16) v = round_to_bf16(v);
                 float* to = attended + t * attended_width + head * size + d + i * LANES;
                 memcpy(to, &v, sizeof(float) * min_of(LANES, size - d - i * LANES));

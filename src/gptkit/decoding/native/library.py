@@ -1,6 +1,6 @@
-"""The C half of the native engine: compiled once for this machine, kept in the cache, called through ctypes.
+"""Compile the C code of the native engine once for this machine, cache the library, and load it with ctypes.
 
-Only the C compiler is needed: no header of Python's or torch's, two seconds once, and nothing of it at the next start.
+A C compiler is all it needs (no headers of Python or torch), for two seconds; later starts take the cached library.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from gptkit.system.cache import cache_path, cached_file
 from gptkit.system.files import HashedFile
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "gpt.c"  # includes the others
-# No -ffast-math: sums keep their order, which makes a row's logits the same in any batch.
+SOURCE = FOLDER / "gpt.c"  # includes the headers
+# No -ffast-math: sums keep their order, so a row's logits are the same in any batch.
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 
 
 def fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
-    """Return fields of one type for a struct's `_fields_`."""
+    """Return the `_fields_` entries of a struct for fields of one type."""
     return [(name, kind) for name in names]
 
 
@@ -84,10 +84,10 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the argume
 
 
 def native_library() -> tuple[ctypes.CDLL, float]:
-    """Return the library and the seconds that compiling it took, 0 where the cache had it.
+    """Return the library, and the seconds it took to compile, 0 if it was cached.
 
-    Where the cache cannot be used it is compiled for this process alone. Raises NativeUnavailableError without a C
-    compiler, or where it or the loader fails.
+    Without a usable cache it is compiled for this process only. Raises NativeUnavailableError without a C compiler, or
+    if the compiler or the loader fails.
     """
     compiler = find_c_compiler()
     if compiler is None:
@@ -96,13 +96,11 @@ def native_library() -> tuple[ctypes.CDLL, float]:
 
     def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
-        began = time.perf_counter()
-        with _compiled(compiler) as library:
+        with _compiled(compiler) as (library, seconds):
             file.write(library.read_bytes())
-        seconds = time.perf_counter() - began
         return {"compiler": compiler}
 
-    # A name for what this compiler makes of the source on this processor.
+    # The name depends on all that determines the library: source, flags, compiler and processor.
     stat = os.stat(os.path.realpath(compiler[0]))
     sources = [source.read_text(encoding="utf-8") for source in sorted(FOLDER.glob("*.[ch]"))]
     path = cache_path("native", ".so", sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor())
@@ -110,9 +108,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
         cached_file(path, write, need=lambda file: file.size)
         return _load(path), seconds
     except GptkitError:
-        began = time.perf_counter()
-        with _compiled(compiler) as library:
-            return _load(library), time.perf_counter() - began
+        with _compiled(compiler) as (library, seconds):
+            return _load(library), seconds
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -127,11 +124,11 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def find_c_compiler() -> list[str] | None:
-    """Return the command of the C compiler: CC, else the first of cc, gcc and clang that is here."""
+    """Return the command of the C compiler: CC, else the first of cc, gcc and clang on the PATH."""
     try:
         chosen = shlex.split(os.environ.get("CC", ""))
     except ValueError as error:
-        raise NativeUnavailableError(f"CC cannot be read: {error}") from None
+        raise NativeUnavailableError(f"the environment variable CC cannot be parsed: {error}") from None
     candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
     for command in candidates:
         if path := shutil.which(command[0]):
@@ -140,7 +137,7 @@ def find_c_compiler() -> list[str] | None:
 
 
 def _processor() -> list[str]:
-    """Return what tells processors with other instructions apart; a cache may lie on a disk that several share."""
+    """Return what distinguishes processors with different instructions; machines may share a cache directory."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:
@@ -149,15 +146,16 @@ def _processor() -> list[str]:
 
 
 @contextlib.contextmanager
-def _compiled(compiler: list[str]) -> Iterator[Path]:
-    """Yield the compiled library, a file that is gone afterwards; with OpenMP where the compiler has it."""
-    # CC may say by itself for which processor to compile; -mno-avx2 and its kin hold beside ours.
-    is_named = any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
-    native = [] if is_named else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
+def _compiled(compiler: list[str]) -> Iterator[tuple[Path, float]]:
+    """Yield the compiled library, a temporary file, and the seconds it took; with OpenMP if the compiler has it."""
+    began = time.perf_counter()
+    # CC may name the processor to compile for; flags such as -mno-avx2 work beside ours.
+    has_target = any(flag.startswith(("-march=", "-mcpu=")) for flag in compiler)
+    native = [] if has_target else [NATIVE_FLAGS.get(platform.machine(), "-march=native")]
     try:
         folder = tempfile.TemporaryDirectory(prefix="gptkit-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise NativeUnavailableError(f"no place to compile in: {error}") from None
+        raise NativeUnavailableError(f"no temporary directory to compile in: {error}") from None
     with folder:
         output = Path(folder.name) / "gpt.so"
         for openmp in (["-fopenmp"], []):
@@ -167,7 +165,7 @@ def _compiled(compiler: list[str]) -> Iterator[Path]:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise NativeUnavailableError(f"{compiler[0]} cannot be run: {error}") from None
             if done.returncode == 0 and output.exists():
-                yield output
+                yield output, time.perf_counter() - began
                 return
         reasons = [line for line in done.stderr.splitlines() if "error" in line]
         reason = reasons[0] if reasons else f"it wrote nothing (exit {done.returncode})"

@@ -1,10 +1,10 @@
-/* Products of a matrix with the inputs of one or many tokens, in every format of its weights. */
+/* Matrix products for the inputs of one or many tokens, with weights in any format. */
 
 #define GROUP 32  /* int4: weights that share a scale */
-#define BLOCK 128 /* int4: weights in 64 bytes; inputs are padded with zeros to a multiple of it */
-#define BLOCK_N 6 /* outputs and tokens of a register block */
-#define BLOCK_M 4
-#define AHEAD 4096 /* bytes beyond the next block from which memory is asked for */
+#define BLOCK 128 /* int4: weights in 64 bytes; inputs are zero-padded to a multiple of this */
+#define BLOCK_N 6 /* outputs of a register block */
+#define BLOCK_M 4 /* tokens of a register block */
+#define AHEAD 4096 /* how many bytes beyond the next block to prefetch */
 
 enum { F32, BF16, INT8, INT4 };
 
@@ -15,17 +15,17 @@ typedef struct {
     const float* bias;   /* (outputs,) or null */
 } Matrix;
 
-/* Weights k ... k + 15 of output n, of any format but INT4, without INT8's scale. */
+/* Weights k ... k + 15 of output n, in any format but INT4, without INT8's scale. */
 INLINE floats weights_at(const Matrix* w, int format, long n, long k) {
     if (format == F32) return *(const floats*)((const float*)w->weights + n * w->inputs + k);
     if (format == BF16) return bf16_to_floats((const uint16_t*)w->weights + n * w->inputs + k);
     return int8_to_floats((const int8_t*)w->weights + n * w->inputs + k);
 }
 
-/* INT4: 64 bytes hold BLOCK codes; four bits of each 32-bit lane belong to one step of LANES weights. A group's sixteen
-   possible weights, (code - 8) scale, are looked up where the processor can, else computed: the same numbers. */
+/* INT4: 64 bytes hold BLOCK codes; each step of LANES weights takes four bits of every 32-bit lane. The weight
+   (code - 8) scale is looked up in a table of sixteen if the processor can, else computed: the same numbers. */
 INLINE floats int4_table(const uint16_t* scales, int group) {
-    int32_t pair; /* two scales, one of which goes to the upper half of the lanes */
+    int32_t pair; /* two scales, one of which is shifted to the upper half of the lanes */
     memcpy(&pair, scales + group / 2 * 2, sizeof pair);
     ints bits = (ints){0} + pair;
     floats scale = group % 2 ? from_bits(bits & (int32_t)0xFFFF0000) : from_bits(bits << 16);
@@ -40,12 +40,12 @@ INLINE floats int4_weights(ints codes, int step, floats table) {
 #ifdef __AVX512F__
     return (floats)_mm512_permutexvar_ps((__m512i)(codes >> 4 * step), (__m512)table);
 #else
-    ints code = step < 5 ? codes << (19 - 4 * step) : codes >> (4 * step - 19); /* into the mantissa of 16 + code */
+    ints code = step < 5 ? codes << (19 - 4 * step) : codes >> (4 * step - 19); /* to the mantissa of 16 + code */
     return (from_bits((code & 15 << 19) | 0x41800000) - 24) * table;
 #endif
 }
 
-/* The last, incomplete weights of output n, filled up with zeros. */
+/* The last weights of output n, fewer than LANES, padded with zeros. */
 INLINE floats tail_at(const Matrix* w, int format, long n, long k) {
     floats tail = {0};
     for (long i = k; i < w->inputs; i++) {
@@ -61,8 +61,8 @@ INLINE float scaled(const Matrix* w, int format, long n, floats sums) {
     return fmaf(sum(sums), format == INT8 ? ((const float*)w->scales)[n] : 1, w->bias ? w->bias[n] : 0);
 }
 
-/* Sums over k, in steps of LANES, kept in registers: their names are written out, as compilers leave arrays in memory.
-   `SUM(i)` adds a step's products to the sums of output n + i. */
+/* Sums over k, in steps of LANES, in registers: each has its own name, as compilers would keep an array in memory.
+   `SUM(weights_at)` adds the products of one step, `SUM(tail_at)` those of the last, incomplete one. */
 #define FOR_OUTPUTS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define FOR_INPUTS(SUM)                          \
     long k = 0;                                  \
@@ -73,8 +73,7 @@ INLINE float scaled(const Matrix* w, int format, long n, floats sums) {
         SUM(tail_at)                             \
     }
 
-/* Ask for the next `length` bytes of memory that a later block will read: rows are too short for processors to see the
-   stream themselves. */
+/* Prefetch `length` bytes that a later block will read: rows are too short for the processor to detect the stream. */
 #define FETCH(from, length)                                                  \
     _Pragma("GCC unroll 8") for (long line = 0; line < (length); line += 64) \
         __builtin_prefetch((const char*)(from) + line);
@@ -86,7 +85,7 @@ INLINE long row_bytes(const Matrix* w) {
 
 INLINE const char* row_of(const Matrix* w, long n) { return (const char*)w->weights + n * row_bytes(w); }
 
-/* y[n] ... y[n + 5] of one token. */
+/* y[n] ... y[n + 5] of one token, in any format but INT4. */
 INLINE void block_of_one(const Matrix* w, int format, long n, const float* x, float* y) {
     const int size = format == F32 ? 4 : format == BF16 ? 2 : 1;
     const char* ahead = row_of(w, n + BLOCK_N) + AHEAD;
@@ -107,7 +106,7 @@ INLINE void block_of_one(const Matrix* w, int format, long n, const float* x, fl
 #undef FINISH
 }
 
-/* The same of INT4. */
+/* The same in INT4. */
 INLINE void block_of_one_int4(const Matrix* w, long n, const float* x, float* y) {
     long groups = padded(w->inputs, BLOCK) / GROUP, size = row_bytes(w);
     const char *codes = row_of(w, n), *ahead = codes + BLOCK_N * size + AHEAD;
@@ -139,10 +138,10 @@ INLINE void block_of_one_int4(const Matrix* w, long n, const float* x, float* y)
 #undef FINISH
 }
 
-/* The same of four tokens, of any format but INT4. */
+/* The same for four tokens, in any format but INT4. */
 INLINE void block_of_four(const Matrix* w, int format, long n, const float* x, long x_width, float* y, long y_width,
                           const char* ahead, float length) {
-    float due = 0; /* bytes from `ahead` on to ask for by now, `length` more at each step */
+    float due = 0; /* bytes from `ahead` on to prefetch by now; `length` more in each step */
 #define ZERO(i) floats sums_##i##0 = {0}, sums_##i##1 = {0}, sums_##i##2 = {0}, sums_##i##3 = {0};
 #define SUM(weights_of)                                                                                      \
     const float* input = x + k;                                                                              \
@@ -176,7 +175,7 @@ INLINE void block_of_four(const Matrix* w, int format, long n, const float* x, l
 #undef FINISH
 }
 
-/* One output of one token, for what is left over. */
+/* One output of one token, for outputs that fill no block. */
 static float single_f32(const Matrix* w, long n, const float* x) {
     floats sums = {0};
     long k = 0;
@@ -185,7 +184,7 @@ static float single_f32(const Matrix* w, long n, const float* x) {
     return scaled(w, F32, n, sums);
 }
 
-/* Weights k of output n as floats, INT8's without its scale, with zeros up to a multiple of LANES (INT4: of BLOCK). */
+/* The weights of output n as floats, without INT8's scale, zero-padded to a multiple of LANES (INT4: of BLOCK). */
 static void unpack(const Matrix* w, long n, float* to) {
     long k = 0, whole = w->inputs / LANES * LANES;
     if (w->format == INT4) {
@@ -206,9 +205,8 @@ static void unpack(const Matrix* w, long n, float* to) {
     if (k < w->inputs) *(floats*)(to + k) = tail_at(w, w->format, n, k);
 }
 
-/* y (m, n) = x (m, k) W^T + b of any format but INT4, in blocks of outputs; return the first output that is left over.
-   While a block is computed, the `size` bytes from `ahead` on are asked for; without them, the weights of a later
-   block. */
+/* y (m, n) = x (m, k) W^T + b in any format but INT4, in blocks of outputs; return the first output that fills none.
+   Each block prefetches the `size` bytes from `ahead` on, or without `ahead` the weights of a later block. */
 INLINE long product_in_blocks(const Matrix* w, int format, int tokens, long begin, long end, const float* x,
                               long x_width, float* y, long y_width, const char* ahead, long size) {
     long n = begin, blocks = tokens / BLOCK_M, steps = w->inputs / LANES + 1;
@@ -224,7 +222,7 @@ INLINE long product_in_blocks(const Matrix* w, int format, int tokens, long begi
     return n;
 }
 
-/* The same of any format, a block of weights unpacked at a time, and of fewer outputs than a block. */
+/* The same in any format and for any number of outputs, by unpacking one block of weights at a time. */
 static void product_unpacked(const Matrix* w, int tokens, long begin, long end, const float* x, long x_width, float* y,
                              long y_width, float* scratch) {
     long row = padded(w->inputs, w->format == INT4 ? BLOCK : LANES);
@@ -245,7 +243,7 @@ static void product_unpacked(const Matrix* w, int tokens, long begin, long end, 
     }
 }
 
-/* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1. */
+/* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1, in any format. */
 static void product(const Matrix* w, int tokens, long begin, long end, const float* x, long x_width, float* y,
                     long y_width, float* scratch) {
     long n = begin;

@@ -1,14 +1,14 @@
-/* Weights to fewer bits, by the rules of quantisation.py. */
+/* Quantise weights to int8, int4 or bf16, by the rules of quantisation.py. */
 
-/* The bits of |w|, which are in the order of the magnitudes, NaN above all: comparing floats would pass over a NaN. */
+/* The bits of |w|, which are ordered like the magnitudes, with NaN on top: comparing floats would miss a NaN. */
 INLINE uint32_t magnitude(float weight) {
     uint32_t bits;
     memcpy(&bits, &weight, 4);
     return bits & 0x7FFFFFFF;
 }
 
-/* q = round(w / scale), scale = max |w| / 127 of each output; ties to even.
-   A row with a NaN or an infinity gets a scale that is not finite, here and in int4. */
+/* code = round(w / scale), ties to even, with scale = max |w| / 127 of each output. The scale of a row with NaN or
+   infinity is not finite, and so is that of an int4 group. */
 void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t threads) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++) {
@@ -41,8 +41,8 @@ INLINE double squared_error(floats weights, floats codes, float scale) {
     return total;
 }
 
-/* One group: of the scales m times -1/8, -0.95/8, -0.9/8, -0.85/8 in bf16, m the entry of largest magnitude, the one of
-   least squared error; codes round(w / scale) in -8 ... 7, plus 8. */
+/* Quantise one group: of the scales m times -1/8, -0.95/8, -0.9/8, -0.85/8 in bf16, where m is the entry of largest
+   magnitude, return the one of least squared error. A code is round(w / scale) in -8 ... 7, plus 8. */
 static uint16_t quantise_group(const float* weights, ints codes[GROUP / LANES]) {
     static const float factors[] = {-0.125f, -0.11875f, -0.1125f, -0.10625f};
     float extreme = 0;

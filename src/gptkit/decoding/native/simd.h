@@ -1,4 +1,4 @@
-/* Sixteen numbers at a time, in fp32 and as bf16; the compiler makes what the processor has of them. */
+/* Vectors of sixteen numbers in fp32, bf16 and integers; the compiler maps them to the processor's instructions. */
 
 #include <math.h>
 #include <stdint.h>
@@ -30,7 +30,7 @@ INLINE int thread_number(void) {
 #endif
 }
 
-/* How many threads there are: fewer than were asked for, where the system or the compiler grants no more. */
+/* The number of threads: fewer than requested if the system or the compiler does not grant as many. */
 INLINE int team_size(void) {
 #ifdef _OPENMP
     return omp_get_num_threads();
@@ -39,7 +39,7 @@ INLINE int team_size(void) {
 #endif
 }
 
-/* The share of `count` units that falls to this thread: from `*begin` up to `*end`. */
+/* This thread's range of `count` units: from `*begin` up to but excluding `*end`. */
 INLINE void my_range(long count, long* begin, long* end) {
     long me = thread_number();
     *begin = count * me / team_size();
@@ -69,7 +69,7 @@ INLINE floats bf16_to_floats(const uint16_t* from) {
 INLINE floats int8_to_floats(const int8_t* from) {
 #ifdef __AVX512F__
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
-#else /* through 16 bits: GCC would convert straight to 32 one by one */
+#else /* by way of 16 bits: GCC would convert directly to 32 one at a time */
     shorts wide = __builtin_convertvector(*(const bytes*)from, shorts);
     return __builtin_convertvector(__builtin_convertvector(wide, ints), floats);
 #endif
@@ -82,7 +82,7 @@ INLINE uint16_t float_to_bf16(float value) { /* to the nearest, ties to even */
     return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite ones */
+INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite values only */
     ints bits = (ints)values;
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
 #ifdef __AVX512F__
@@ -92,7 +92,7 @@ INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite ones */
 #endif
 }
 
-INLINE floats round_to_bf16(floats values) { /* a NaN stays one: rounding up some would carry into a zero */
+INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding up could overflow to zero */
     ints bits = (ints)values, nan = values != values;
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & (int32_t)0xFFFF0000;
     return from_bits((~nan & bits) | (nan & 0x7FC00000));
@@ -107,7 +107,7 @@ INLINE float sum(floats v) {
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
-/* exp by 2^n p(r), |r| <= ln 2 / 2; the Taylor polynomial of degree 7 is good to the last bit but one. */
+/* exp(x) = 2^n p(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7: accurate to all bits but the last. */
 INLINE floats exponential(floats x) {
     ints low = x<splat(-87.0f), high = x> splat(88.0f);
     x = from_bits((~(low | high) & (ints)x) | (low & (ints)splat(-87.0f)) | (high & (ints)splat(88.0f)));

@@ -1,4 +1,4 @@
-"""A tokenizer.json read without transformers, which takes seconds to import: what generation needs of a tokenizer."""
+"""Read a tokenizer.json without transformers, which takes seconds to import; all that generation needs of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 from gptkit.errors import InputError
 from gptkit.system.reading import LARGEST_JSON, require_regular
@@ -16,7 +16,7 @@ from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKENS = "added_tokens_decoder"
 NO_EXTRA_TOKENS = ("additional_special_tokens", "extra_special_tokens")
-# Settings of tokenizer_config.json that bear neither on the ids of plain text nor on the text of ids.
+# Settings of tokenizer_config.json that affect neither the ids of plain text nor the text of ids.
 IDLE_SETTINGS = frozenset(
     {
         *("add_bos_token", "add_eos_token", "add_prefix_space", "backend", "clean_up_tokenization_spaces", "errors"),
@@ -24,18 +24,18 @@ IDLE_SETTINGS = frozenset(
         *("truncation_side", "chat_template"),
     }
 )
-OLD_FILES = ("special_tokens_map.json", "added_tokens.json")  # read where tokenizer_config.json lists no added tokens
-LARGEST = 100_000  # beyond it transformers looks for mistakes of certain tokenizers, and mends them
+OLD_FILES = ("special_tokens_map.json", "added_tokens.json")  # read if tokenizer_config.json lists no added tokens
+LARGEST = 100_000  # entries, beyond which transformers looks for faults of certain tokenizers and repairs them
 
 
 class LightTokenizer:
-    """A tokenizer as `tokenizer_in` returns it, with the methods that generation calls: same names, same results."""
+    """The methods of `tokenizer_in`'s tokenizers that generation calls, with the same results."""
 
-    encodes_plain_text = True  # its backend as it is: no padding, no truncation, no special token read out of text
+    encodes_plain_text = True  # the backend neither pads nor truncates, nor parses special tokens in a text
 
     def __init__(self, backend: Tokenizer, special_tokens: Mapping[str, str], name_or_path: str) -> None:
         self.backend_tokenizer = backend
-        backend.encode_special_tokens = True  # none is read out of text
+        backend.encode_special_tokens = True  # as ordinary text
         self.name_or_path = name_or_path
         self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         self._special_ids: dict[str, Any] = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
@@ -52,10 +52,6 @@ class LightTokenizer:
     def all_special_ids(self) -> list[int]:
         return sorted(set(self._special_ids.values()))
 
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        return dict(self.backend_tokenizer.get_added_tokens_decoder())
-
     def get_vocab(self) -> dict[str, int]:
         return self._vocabulary
 
@@ -67,17 +63,17 @@ class LightTokenizer:
         return token
 
     def decode(self, token_ids: Sequence[int], *, clean_up_tokenization_spaces: bool = False) -> str:
-        """Return the text of ids, special tokens among it; `clean_up_tokenization_spaces` cannot be had here."""
+        """Return the text of ids, including special tokens; `clean_up_tokenization_spaces` is not supported."""
         if clean_up_tokenization_spaces:
-            raise ValueError("spaces stay as they are")
+            raise ValueError("clean_up_tokenization_spaces is not supported")
         return str(self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
 
 def read_tokenizer(directory: Path) -> LightTokenizer | None:
-    """Return the tokenizer whose tokenizer.json lies in a directory, a run's or a model's.
+    """Return the tokenizer from the tokenizer.json of a run or model directory.
 
-    None for another layout, for GPT-1's, and for what is damaged, or set as only transformers understands it: then
-    `tokenizer_in` reads it, or says what is wrong.
+    None for other layouts, for GPT-1's, and for a file that is damaged or has settings that only transformers
+    understands: then `tokenizer_in` reads it, or says what is wrong.
     """
     try:
         folder, layout = find_tokenizer(directory, str(directory))
@@ -91,7 +87,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     except Exception:  # tokenizers raises no other kind
         return None
     special_tokens = {role: config[role] for role in SPECIAL_TOKENS if config.get(role) is not None}
-    if "eos_token" not in special_tokens and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's do not say so
+    if "eos_token" not in special_tokens and backend.token_to_id(END_OF_TEXT) is not None:  # GPT-2's config omits it
         special_tokens |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     if not _is_understood(backend, special_tokens.values(), config, folder):
         return None
@@ -100,7 +96,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
 
 
 def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[str, Any], folder: Path) -> bool:
-    """Tell whether transformers would neither change this vocabulary as it loads it, nor do more than it says."""
+    """Return whether transformers would load this tokenizer unchanged and use it as the file says."""
     is_gpt1 = backend.token_to_id(NEWLINE_TOKEN) is not None
     if is_gpt1 or backend.get_vocab_size() > LARGEST or backend.padding is not None or backend.truncation is not None:
         return False

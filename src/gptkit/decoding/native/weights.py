@@ -1,6 +1,6 @@
-"""A model directory as the native engine takes it: its shape, and its tensors as numpy arrays mapped from their files.
+"""Read a model directory for the native engine: its configuration, and its tensors as memory-mapped numpy arrays.
 
-Neither torch nor transformers is imported; what is not fully understood here is left to them.
+Imports neither torch nor transformers, and leaves to them what it does not fully understand.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from gptkit.system.run_layout import described_in
 
 Arrays = dict[str, NDArray[Any]]
 
-STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bf16: its bits
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # the bits of bf16, which numpy lacks
 CLASSIFIER = "score."
 COLUMNS_AT_ONCE = 128
 
 OWN_TYPES: dict[str, Any] = get_type_hints(GPTShape)
-# What keys of the same name may hold in the other two.
+# The types of the keys that gpt2 and openai-gpt share with ours.
 SHARED_TYPES = {key: hint for key, hint in OWN_TYPES.items() if key != "activation_function"}
 SHARED_TYPES |= {"layer_norm_epsilon": float, "initializer_range": float}
 _NEEDED = {"vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon"}
 
 
 def map_weights(directory: Path) -> tuple[GPTShape, Arrays] | None:
-    """Return the language model in a directory of ours or of transformers' gpt2 or openai-gpt.
+    """Return the language model in a directory: ours, or transformers' gpt2 or openai-gpt.
 
-    Names, shapes and order are those of GPTForCausalLM's state dict, matrices (out, in), values float32, or uint16
-    where the file has bf16: its bits. Arrays are read-only maps of the file, which must not be cut short meanwhile;
-    copies where it holds fp16 or matrices (in, out). A tied LM head is the very array of the embedding.
+    Names, shapes and order are those of GPTForCausalLM's state dict: matrices (out, in) of float32, or of uint16 for
+    the bits of bf16. Arrays are read-only maps of the file, which must not be truncated meanwhile, or copies if the
+    file has fp16 or matrices (in, out). A tied LM head is the same array as the embedding.
 
     None for what is not fully understood: damage, pickles, unknown keys and tensors. `load_model` reads more, and
     says what is wrong.
@@ -68,9 +68,9 @@ def map_weights(directory: Path) -> tuple[GPTShape, Arrays] | None:
 
 
 def shape_of(raw: Mapping[str, Any]) -> GPTShape | None:
-    """Return the shape that the content of a config.json tells, ours or that of transformers' gpt2 or openai-gpt.
+    """Return the shape described by a config.json: ours, or transformers' gpt2 or openai-gpt.
 
-    None where anything is unknown or odd: `parse_config` reads more, and says what is wrong.
+    None if anything is unknown or unusual: `parse_config` reads more, and says what is wrong.
     """
     try:
         is_own = model_type(raw) == "gptkit"
@@ -84,18 +84,18 @@ def shape_of(raw: Mapping[str, Any]) -> GPTShape | None:
 
 
 def _own_shape(raw: Mapping[str, Any]) -> GPTShape:
-    said = {key: value for key, value in raw.items() if key not in SILENT_KEYS}
-    _check_types(said, OWN_TYPES | TRANSFORMERS_TYPES)
-    if not all(key.isdecimal() for key in said.get("id2label", {})):
+    values = {key: value for key, value in raw.items() if key not in SILENT_KEYS}
+    _check_types(values, OWN_TYPES | TRANSFORMERS_TYPES)
+    if not all(key.isdecimal() for key in values.get("id2label", {})):
         raise ValueError("labels without numbers")
-    shape = GPTShape(**{key: value for key, value in said.items() if key in OWN_KEYS})
-    if any(ids_outside(said, shape.vocab_size)):
+    shape = GPTShape(**{key: value for key, value in values.items() if key in OWN_KEYS})
+    if any(ids_outside(values, shape.vocab_size)):
         raise ValueError("special tokens outside the vocabulary")
     return shape
 
 
 def _shared_values(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what both sides call by the same name; what is left out has their defaults, which are not known here."""
+    """Return the values of the keys that both share; the keys whose defaults are not known here must be present."""
     is_plain = "auto_map" not in raw and "quantization_config" not in raw
     if model_type(raw) not in ("gpt2", "openai-gpt") or not is_plain or not raw.keys() >= _NEEDED:
         raise ValueError("not a plain model")
@@ -106,11 +106,11 @@ def _shared_values(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _check_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if not _fits(value, types[key]):
-            raise ValueError(f"{key} of another type")
+            raise ValueError(f"{key} has another type")
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value from JSON is of a type; true and false are no numbers, and 1 is no float."""
+    """Return whether a JSON value has a type; true and false are not numbers, and 1 is not a float."""
     kind, arguments = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         return any(_fits(value, argument) for argument in arguments)
@@ -127,28 +127,28 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
-    """Return views of all tensors by our names, matrices (out, in); ValueError when two have the same name."""
+    """Return views of all tensors by our names, matrices as (out, in); ValueError if two have the same name."""
     is_own = model_type(raw) == "gptkit"
     tensors: Arrays = {}
     for file in weight_files(directory):
         data, start, header = _mapped(file)
-        for theirs, entry in header.items():
-            name = theirs if is_own else own_name(theirs)
+        for stored_name, entry in header.items():
+            name = stored_name if is_own else own_name(stored_name)
             if name is None or (raw.get("format") and name.startswith(CLASSIFIER)):
                 continue
             if name in tensors:
                 raise ValueError("a tensor twice")
             dtype, sizes = STORED[entry["dtype"]], entry["shape"]
             array = np.frombuffer(data, dtype, math.prod(sizes), start + entry["data_offsets"][0]).reshape(sizes)
-            is_turned = not is_own and MATRIX.search(name)
-            tensors[name] = np.matrix_transpose(array) if is_turned else array
+            is_transposed = not is_own and MATRIX.search(name)
+            tensors[name] = np.matrix_transpose(array) if is_transposed else array
     return tensors
 
 
 def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
-    """Return a map of a file, where its data begin, and its header: 8 bytes say how long the header's JSON is."""
+    """Return a safetensors file as a memory map, the offset of its data, and its header (8 bytes of length, JSON)."""
     with safe_open(file, framework="numpy"):
-        pass  # it checks that the header's tensors fill the file exactly
+        pass  # this checks that the header's tensors fill the file exactly
     with open(file, "rb") as handle:
         data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(data[:8], "little")
@@ -158,23 +158,23 @@ def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
 
 
 def _usable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view as it can be computed with: in its own order, aligned, and no fp16."""
+    """Return an array to compute with: contiguous, aligned, and not fp16."""
     if array.dtype == np.float16:
         return array.astype(np.float32, order="C")
     if array.flags.c_contiguous:
         return array if array.flags.aligned else array.copy()
     copy = np.empty(array.shape, array.dtype)
-    for column in range(0, array.shape[1], COLUMNS_AT_ONCE):  # three times as fast as all at once
+    for column in range(0, array.shape[1], COLUMNS_AT_ONCE):  # three times as fast as copying all at once
         copy[:, column : column + COLUMNS_AT_ONCE] = array[:, column : column + COLUMNS_AT_ONCE]
     return copy
 
 
 def _checked(shape: GPTShape, found: Arrays) -> Arrays:
-    """Return the tensors in the state dict's order if they are just those that the shape asks for."""
+    """Return the tensors in the state dict's order; ValueError if they are not exactly those of the shape."""
     if shape.tie_word_embeddings and "transformer.wte.weight" in found:
         found = {**found, "lm_head.weight": found["transformer.wte.weight"]}
     shapes = tensor_shapes(shape, found, "")
     if shapes != {name: array.shape for name, array in found.items()}:
         raise ValueError("not the tensors of this shape")
-    usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied ones stay one
+    usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied weights stay one array
     return {name: usable[id(found[name])] for name in shapes}

@@ -77,7 +77,7 @@ def is_char(tokenizer: Any) -> bool:
     if tokenizer.unk_token_id is None or backend.pre_tokenizer is None:  # its settings are not there
         return False
     state, expected = (json.loads(splits.__getstate__()) for splits in (backend.pre_tokenizer, EACH_CHARACTER))
-    return state == expected and all(token.special for token in tokenizer.added_tokens_decoder.values())
+    return state == expected and all(token.special for token in backend.get_added_tokens_decoder().values())
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
