@@ -43,8 +43,8 @@ def test_two_processes_train_and_print_one_object(place: Path) -> None:
         ("launcher", signal.SIGUSR2, 140, "interrupted by SIGUSR2 (step "),
         ("launcher", signal.SIGKILL, -9, None),
         ("1", signal.SIGTERM, 143, "interrupted by SIGTERM (step "),
-        ("1", signal.SIGKILL, 6, "process 1 was ended by SIGKILL"),
-        ("0", signal.SIGKILL, 6, "process 0 was ended by SIGKILL"),
+        ("1", signal.SIGKILL, 6, "process 1 was killed by SIGKILL"),
+        ("0", signal.SIGKILL, 6, "process 0 was killed by SIGKILL"),
     ],
 )
 def test_signals_end_all_ranks_with_one_line(

@@ -1,7 +1,7 @@
-"""From the global batch of a step to what each process runs, with the tensors loaded ahead.
+"""Split the global batch of a step into micro-batches, assign them to processes, and prefetch their tensors.
 
-The global batch is cut first; processes then take whole micro-batches. So its pieces, and the dropout that is seeded
-by their first rows, are the same for any number of processes.
+The global batch is cut before it is distributed, and processes take whole micro-batches. The pieces, and the dropout
+masks seeded by their first rows, are therefore the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass: rows from `first_row` on, with `count` supervised items, known without loading.
+    """The rows of one forward pass: they begin at `first_row` and hold `count` supervised items.
 
-    `load` returns the tensors on the host; it may run in a thread ahead of time and must draw no random numbers.
-    `tokens` is what tokens per second counts, where it is not `count`.
+    `load` returns the tensors on the host; it may run ahead of time in a thread and must draw no random numbers.
+    `tokens` is the number that tokens per second counts, where that is not `count`.
     """
 
     first_row: int
@@ -37,12 +37,12 @@ class MicroBatch:
     tokens: int | None = None
 
 
-Batches = Callable[[int], list[MicroBatch]]  # step, from 1 on -> all micro-batches of its global batch
+Batches = Callable[[int], list[MicroBatch]]  # step, counted from 1 -> all micro-batches of its global batch
 
 
 @dataclass(frozen=True)
 class Share:
-    """A micro-batch as one process runs it: `weight` 0 makes a dummy that only keeps the processes in step."""
+    """A micro-batch as one process runs it; with `weight` 0 it is a dummy that only keeps the processes in step."""
 
     micro_batch: MicroBatch
     weight: float
@@ -51,7 +51,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StepWork:
-    """A step as one process sees it; `count` and `tokens` are over all processes."""
+    """One process's micro-batches of a step; `count` and `tokens` are totals over all processes."""
 
     step: int
     count: int
@@ -60,15 +60,15 @@ class StepWork:
 
 
 def cut(first_row: int, rows: int, micro_batch: int) -> list[tuple[int, int]]:
-    """Return (first row, rows) of each micro-batch; `micro_batch` is a maximum, the last one may be smaller."""
+    """Return (first row, number of rows) of each micro-batch: `micro_batch` rows, or fewer in the last one."""
     end = first_row + rows
     return [(start, min(micro_batch, end - start)) for start in range(first_row, end, micro_batch)]
 
 
 def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes: int) -> StepWork:
-    """Return one process's share of a step: micro-batch i belongs to process i modulo their number.
+    """Return what one process runs in a step: micro-batch i belongs to process i modulo `processes`.
 
-    Every process runs equally many passes: DDP and FSDP wait for each other.
+    All processes run the same number of passes, because DDP and FSDP synchronize in each.
     """
     passes = -(-len(micro_batches) // processes)
     indices = [process + turn * processes for turn in range(passes)]
@@ -80,13 +80,13 @@ def work_of(step: int, micro_batches: list[MicroBatch], process: int, processes:
 
 
 class StopEvaluation(Exception):
-    """An evaluation that was told to stop before its end."""
+    """Raised by an evaluation that was asked to stop before its end."""
 
 
 def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -> Iterator[T]:
-    """Yield this process's batches of an evaluation: processes take whole ones in turn.
+    """Yield this process's batches of an evaluation; processes take whole batches in turn.
 
-    All processes ask `should_stop` once a turn, so that they can agree, and raise StopEvaluation where it comes true.
+    Every process calls `should_stop` once per turn, so that they can agree; raises StopEvaluation when it returns True.
     """
     process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     for index, batch in enumerate(batches):
@@ -97,15 +97,15 @@ def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -
 
 
 def dropout_seed(seed: int, step: int, first_row: int) -> int:
-    """Return 64 well-mixed bits: neighbouring micro-batches share no dropout masks."""
+    """Return a 64-bit hash as the seed, so that neighbouring micro-batches get unrelated dropout masks."""
     digest = hashlib.blake2b(struct.pack("<QQQ", seed, step, first_row), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def loaded(works: Iterable[StepWork]) -> Generator[tuple[StepWork, Share, Batch], None, None]:
-    """Yield every share of every step with its tensors.
+    """Yield every micro-batch of every step with its tensors, loaded when they are needed.
 
-    On a CPU, whose cores all compute, handing over between threads costs more than loading (4 against 0.1 ms).
+    For CPUs: while all cores compute, handing a batch between threads takes 4 ms, loading it 0.1 ms.
     """
     for work in works:
         for share in work.shares:
@@ -115,10 +115,10 @@ def loaded(works: Iterable[StepWork]) -> Generator[tuple[StepWork, Share, Batch]
 def prefetched(
     works: Iterable[StepWork], *, pin: bool, depth: int = 2
 ) -> Generator[tuple[StepWork, Share, Batch], None, None]:
-    """Yield the same with `depth` micro-batches loaded ahead in a thread, while a GPU computes."""
+    """Yield the same as `loaded`, with `depth` micro-batches loaded ahead in a thread while a GPU computes."""
 
     def load(micro_batch: MicroBatch) -> Batch:
-        batch = micro_batch.load()  # pinned memory copies to a GPU meanwhile
+        batch = micro_batch.load()  # from pinned memory the copy to the GPU is asynchronous
         return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
 
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
