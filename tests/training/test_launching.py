@@ -107,10 +107,10 @@ def test_both_launchers_take_the_line_that_is_shown() -> None:
 def test_the_line_by_hand_has_its_variables() -> None:
     words = ["pretrain", "a b.txt", "--standalone"]
     same = "torchrun --standalone --nproc_per_node 2 -m gptkit pretrain 'a b.txt' --standalone"
-    assert Launch(2, "cpu", 1).summary(words).endswith(f"the same: OMP_NUM_THREADS=1 {same}")
+    assert Launch(2, "cpu", 1).summary(words).endswith(f"by hand: OMP_NUM_THREADS=1 {same}")
     sharded = Launch(2, "cpu", 1, sharded=True).summary(words)
-    assert "2 processes on this CPU (gloo), sharded (FSDP2), 1 thread each" in sharded
-    assert sharded.endswith(f"the same: OMP_NUM_THREADS=1 ACCELERATE_USE_FSDP=true FSDP_VERSION=2 {same}")
+    assert "2 processes on the CPU (gloo), sharded (FSDP2), 1 thread each" in sharded
+    assert sharded.endswith(f"by hand: OMP_NUM_THREADS=1 ACCELERATE_USE_FSDP=true FSDP_VERSION=2 {same}")
 
 
 def test_the_documented_lines_for_several_nodes_are_taken_by_accelerate(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StepWork:
-    """One process's micro-batches of a step; `count` and `tokens` are totals over all processes."""
+    """One process's part of a step; `count` and `tokens` are totals over all processes."""
 
     step: int
     count: int

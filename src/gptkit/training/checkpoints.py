@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,18 +140,25 @@ def write(
     """
     path = directory / directory_name(state.step)
     writes = accelerator.is_main_process or train_state.sharding is not None
-    with files.translate_os_errors(f"saving {path.name}", fix=AGAIN):
+    with _saving(path, accelerator):
         on_main_process(accelerator, lambda: begin(path))
+        parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
+        records = [record for part in parts for record in part]
+        on_main_process(accelerator, lambda: _commit(path, state, records))
+        on_main_process(accelerator, lambda: prune(directory, keep, keep_step))
+    return path
+
+
+@contextlib.contextmanager
+def _saving(path: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Free the space of a save that fails, and raise its OSError as one of ours."""
+    with files.translate_os_errors(f"saving {path.parent.name}/{path.name}", fix=AGAIN):
         try:
-            parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
-            records = [record for part in parts for record in part]
-            on_main_process(accelerator, lambda: _commit(path, state, records))
+            yield
         except (OSError, GptkitError):
             if accelerator.is_main_process:
                 remove_leftovers(path)
             raise
-        on_main_process(accelerator, lambda: prune(directory, keep, keep_step))
-    return path
 
 
 def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
@@ -184,14 +191,10 @@ def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator:
         if is_committed(path):  # by an earlier attempt, with the same weights
             return
         begin(path)
-        try:
-            weights = safetensors_chunks(model_tensors(model))
-            commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
-        except (OSError, GptkitError):
-            remove_leftovers(path)
-            raise
+        weights = safetensors_chunks(model_tensors(model))
+        commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
 
-    with files.translate_os_errors(f"saving {directory.name}/{path.name}", fix=AGAIN):
+    with _saving(path, accelerator):
         on_main_process(accelerator, write_here)
 
 

@@ -28,7 +28,7 @@ from gptkit.system.run_layout import (
 )
 
 NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # the files of one
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either set of files
 NEEDED_OF = {"finetune": {"task", "model", "metrics", "per_seed"}}
 
 

@@ -166,8 +166,8 @@ class Launch:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that the launcher's command line needs."""
-        asking = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if self.sharded and self.device == "cpu" else {}
-        return {"OMP_NUM_THREADS": str(self.threads), **asking}
+        fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if self.sharded and self.device == "cpu" else {}
+        return {"OMP_NUM_THREADS": str(self.threads), **fsdp}
 
     def launcher_line(self) -> list[str]:
         """Return the launcher's command line, up to the module."""
@@ -182,12 +182,12 @@ class Launch:
 
     def summary(self, arguments: Sequence[str]) -> str:
         """Return the log line on what is launched, and how to launch the same by hand."""
-        place = "on this CPU (gloo)" if self.device == "cpu" else "on as many GPUs (nccl)"
+        place = "on the CPU (gloo)" if self.device == "cpu" else f"on {self.processes} GPUs (nccl)"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
         how = "sharded (FSDP2), " if self.sharded else ""
         variables = [f"{name}={value}" for name, value in self.environment().items()]
-        same = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
-        return f"launched {self.processes} processes {place}, {how}{threads}; the same: {same}"
+        by_hand = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
+        return f"launched {self.processes} processes {place}, {how}{threads}; by hand: {by_hand}"
 
 
 def plan_launch(
@@ -205,7 +205,7 @@ def plan_launch(
     """
     config = config or LaunchConfig(None, "NO")
     if options.device == "mps":
-        raise UsageError("an Apple GPU runs one process", where="--device mps", fix="leave --num-processes out")
+        raise UsageError("an Apple GPU runs only one process", where="--device mps", fix="leave --num-processes out")
     if options.device == "cuda" and not gpus:
         raise UsageError("no CUDA device available", where="--device", fix="leave it out, or use --device cpu")
     if options.device == "auto" and gpus and config.use_cpu:

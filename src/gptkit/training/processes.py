@@ -137,10 +137,10 @@ def watch_next_rank(accelerator: Accelerator) -> None:
     A process that dies is noticed at once, by its launcher and by those that wait for it. One that is stopped (SIGSTOP)
     does not react to anything, not even to its launcher's request to end, and all others would wait for hours.
     """
-    here = psutil.Process()
-    places = gather_object([(socket.gethostname(), here.pid, here.create_time())])
+    own = psutil.Process()
+    processes = gather_object([(socket.gethostname(), own.pid, own.create_time())])
     rank = (accelerator.process_index + 1) % accelerator.num_processes
-    host, pid, created = places[rank]
+    host, pid, created = processes[rank]
     with contextlib.suppress(psutil.Error):
         neighbour = psutil.Process(pid)
         if host == socket.gethostname() and neighbour.create_time() == created:
