@@ -52,8 +52,8 @@ FSDP_FIX = "write fsdp_version: 2 under fsdp_config, or use --accelerate-config 
 class LaunchConfig:
     """What a launch takes from a file (None = not set); `unused` are the keys that gptkit ignores."""
 
-    path: Path | None
-    kind: str
+    path: Path | None = None
+    kind: str = "NO"
     num_processes: int | None = None
     port: int | None = None
     gpu_ids: str | None = None
@@ -155,55 +155,49 @@ def _fsdp_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start the processes; `port` and `config` come from a file of `accelerate config`."""
+    """How to start the processes: how many, on cpu or cuda, with how many threads each."""
 
     processes: int
     device: str
     threads: int
-    port: int | None = None
-    config: Path | None = None
-    sharded: bool = False
+    config: LaunchConfig = LaunchConfig()
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that the launcher's command line needs."""
-        fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if self.sharded and self.device == "cpu" else {}
+        asks = self.config.sharded and self.device == "cpu"  # on GPUs the command line does
+        fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if asks else {}
         return {"OMP_NUM_THREADS": str(self.threads), **fsdp}
 
     def launcher_line(self) -> list[str]:
         """Return the launcher's command line, up to the module."""
+        port = self.config.port
         if self.device == "cuda":
-            line = ["accelerate", "launch", *(["--config_file", str(self.config)] if self.config else [])]
-            line += ["--use_fsdp", "--fsdp_version", "2"] if self.sharded else ["--multi_gpu"]
+            line = ["accelerate", "launch", *(["--config_file", str(self.config.path)] if self.config.path else [])]
+            line += ["--use_fsdp", "--fsdp_version", "2"] if self.config.sharded else ["--multi_gpu"]
             line += ["--num_processes", str(self.processes), "--num_machines", "1"]
-            line += ["--main_process_port", str(self.port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
+            line += ["--main_process_port", str(port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
             return [*line, "-m"]
-        where = ["--master_addr", "127.0.0.1", "--master_port", str(self.port)] if self.port else ["--standalone"]
+        where = ["--master_addr", "127.0.0.1", "--master_port", str(port)] if port else ["--standalone"]
         return ["torchrun", *where, "--nproc_per_node", str(self.processes), "-m"]
 
     def summary(self, arguments: Sequence[str]) -> str:
         """Return the log line on what is launched, and how to launch the same by hand."""
         place = "on the CPU (gloo)" if self.device == "cpu" else f"on {self.processes} GPUs (nccl)"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
-        how = "sharded (FSDP2), " if self.sharded else ""
+        how = "sharded (FSDP2), " if self.config.sharded else ""
         variables = [f"{name}={value}" for name, value in self.environment().items()]
         by_hand = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
         return f"launched {self.processes} processes {place}, {how}{threads}; by hand: {by_hand}"
 
 
 def plan_launch(
-    options: TrainingOptions,
-    config: LaunchConfig | None,
-    *,
-    gpus: int,
-    cores: int,
-    environment: Mapping[str, str],
+    options: TrainingOptions, config: LaunchConfig, *, gpus: int, cores: int, environment: Mapping[str, str]
 ) -> Launch | None:
     """Return how to start the processes that the options ask for; None for one process, which needs no launcher.
 
     Options override the file, the file overrides the defaults of this machine. Raises UsageError for processes or
     devices that it does not have.
     """
-    config = config or LaunchConfig(None, "NO")
     if options.device == "mps":
         raise UsageError("an Apple GPU runs only one process", where="--device mps", fix="leave --num-processes out")
     if options.device == "cuda" and not gpus:
@@ -228,7 +222,7 @@ def plan_launch(
         raise UsageError(message, where="--num-processes", fix=f"give --num-processes {max(2, cores)}")
     threads = environment.get("OMP_NUM_THREADS", "")
     each = int(threads) if threads.isdecimal() and int(threads) else max(1, cores // processes)
-    return Launch(processes, device, each, config.port, config.path, config.sharded)
+    return Launch(processes, device, each, config)
 
 
 def launch(
@@ -276,7 +270,7 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
     # No flags exist for these, but Accelerate passes on whatever attributes torch's launcher knows.
     parsed.shutdown_timeout = GRACE_SECONDS
     parsed.signals_to_handle = ",".join(signal.Signals(number).name for number in signals.handled_signals())
-    parsed.standalone = plan.port is None
+    parsed.standalone = plan.config.port is None
     parsed.local_addr = "127.0.0.1"  # a machine without a network may not know its own name
     if plan.device == "cuda":
         launch_command(parsed)
@@ -307,15 +301,16 @@ def _launcher_in_charge(plan: Launch, folder: Path) -> Iterator[None]:
 
 
 def _refuse_port_in_use(plan: Launch) -> None:
-    if plan.port is None:
+    if plan.config.port is None:
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the launcher's own socket does
         try:
-            probe.bind(("", plan.port))
+            probe.bind(("", plan.config.port))
         except OSError:
             fix = "leave main_process_port out to use a free one"
-            raise UsageError(f"port {plan.port} is in use", where=str(plan.config), fix=fix) from None
+            where = str(plan.config.path)
+            raise UsageError(f"port {plan.config.port} is in use", where=where, fix=fix) from None
 
 
 def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
