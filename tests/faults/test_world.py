@@ -223,7 +223,7 @@ def test_all_end_with_one_line_when_one_process_dies_or_stands_still(
         slowest = max(slowest, time.monotonic() - began)
         _, left = psutil.wait_procs(family, timeout=5)
         assert not left
-        told = f"was ended by {fault}" if fault == "SIGKILL" else "was stopped and did not go on"
+        told = f"was killed by {fault}" if fault == "SIGKILL" else "was stopped by a signal and not continued"
         assert code == 6, child.err
         assert len(child.error_lines) == 1, child.err
         assert child.error_lines[0].startswith(f"error: process {victim} {told}"), child.err
@@ -254,5 +254,5 @@ def test_a_real_launch_ends_when_one_of_its_processes_dies(small: SmallRuns, tmp
         said = launcher.communicate(timeout=60)[1]
     assert f"gptkit pretrain --resume {tmp_path / 'run'}" in said.splitlines()[-1]
     assert launcher.returncode == 6, said
-    assert "was ended by SIGKILL" in said.splitlines()[-1]
+    assert "was killed by SIGKILL" in said.splitlines()[-1]
     assert not psutil.wait_procs(ranks, timeout=5)[1]

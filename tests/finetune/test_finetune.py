@@ -349,7 +349,7 @@ def test_an_unfinished_run_is_evaluated_by_its_own_head(place: Place, single: di
         ["eval", "--task", "rte", "--data", place.root / "data", "--model", run, "--device", "cpu", "--json"]
     )
     assert code == 0, log
-    assert f"taking its weights of step {STEPS}" in log
+    assert f"using its weights of step {STEPS}" in log
     last = place.rows("single")[-1]["accuracy"]
     assert json.loads(printed)["results"]["rte/fine-tuned"]["metrics"]["accuracy"]["value"] == pytest.approx(last)
     shutil.rmtree(run)
@@ -357,7 +357,7 @@ def test_an_unfinished_run_is_evaluated_by_its_own_head(place: Place, single: di
 
 def test_more_epochs_are_refused_with_the_reason(place: Place, single: dict[str, Any]) -> None:
     told = place.refused("single", epochs=4)
-    assert "epochs was 3, is 4; a fine-tuning run is planned for all its epochs" in told
+    assert "epochs was 3, is 4; a fine-tuning run cannot be given more epochs" in told
 
 
 @pytest.mark.slow

@@ -226,7 +226,7 @@ def test_an_unfinished_run_can_be_used_and_says_which_weights_it_gives(capsys: p
         assert main([*greedy, path]) == 0
         printed, log = capsys.readouterr()
         assert json.loads(printed)["samples"] == expected
-        line = "model run: the run is unfinished, taking its weights of step 6 (run/checkpoints/step-000006)"
+        line = "model run: the run is unfinished, using its weights of step 6 (run/checkpoints/step-000006)"
         assert log.count(line) == (path == "run")
     assert main([*greedy, "run/snapshots/step-000002", "--compile", "off"]) == 0
     assert main(["convert", "run", "exported", "--json"]) == 0
@@ -251,7 +251,7 @@ def test_a_run_that_saved_nothing_yet_is_refused_and_so_is_a_damaged_snapshot(
     for path in Path("run").glob("*/step-*/model.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
     assert main(["generate", "1", "--model", "run"]) == 2
-    assert "none of the weights that the run saved are whole (run)" in capsys.readouterr().err
+    assert "none of the run's saved weights are intact (run)" in capsys.readouterr().err
     for folder in ("snapshots", "checkpoints"):
         shutil.rmtree(f"run/{folder}")
     assert main(["generate", "1", "--model", "run"]) == 2
@@ -287,7 +287,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_gets_what_it_lacks(capsys: pyte
     Path("run/result.json").unlink()
     for path in ("run", "run/checkpoints/step-000004"):
         assert main(["generate", "1", "--model", path]) == 2
-        assert f"has no start/, written by later versions ({path})" in capsys.readouterr().err
+        assert f"has no start/, which only later versions write ({path})" in capsys.readouterr().err
     assert pretrain(capsys, "run")["resumed_from"] == 4
     assert weights("run") == expected
     assert sorted(path.name for path in Path("run/snapshots").iterdir()) == ["step-000005", "step-000006"]

@@ -29,7 +29,7 @@ def test_two_processes_train_and_print_one_object(place: Path) -> None:
     code, out, err = ended(start(place, *TINY, *SIZES, "--num-processes", "2", "--json"))
     assert code == 0, err
     assert json.loads(out)["steps"] == 4  # one object and no more
-    assert "launched 2 processes on this CPU (gloo), 1 thread each; the same: OMP_NUM_THREADS=1 torchrun" in err
+    assert "launched 2 processes on the CPU (gloo), 1 thread each; by hand: OMP_NUM_THREADS=1 torchrun" in err
     assert err.count("step 4/4") == 1
     assert yaml.safe_load((place / "run" / "config.yaml").read_text())["num_processes"] == 2
 
@@ -43,8 +43,8 @@ def test_two_processes_train_and_print_one_object(place: Path) -> None:
         ("launcher", signal.SIGUSR2, 140, "interrupted by SIGUSR2 (step "),
         ("launcher", signal.SIGKILL, -9, None),
         ("1", signal.SIGTERM, 143, "interrupted by SIGTERM (step "),
-        ("1", signal.SIGKILL, 6, "process 1 was ended by SIGKILL"),
-        ("0", signal.SIGKILL, 6, "process 0 was ended by SIGKILL"),
+        ("1", signal.SIGKILL, 6, "process 1 was killed by SIGKILL"),
+        ("0", signal.SIGKILL, 6, "process 0 was killed by SIGKILL"),
     ],
 )
 def test_signals_end_all_ranks_with_one_line(

@@ -14,7 +14,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.training.job import Plan
 from gptkit.training.optimizers import OPTIMIZERS, build_optimizer
 from gptkit.training.options import OptimizerName
-from gptkit.training.own_optimizers import Muon, OpenAIAdam, orthogonalise, shaped_update
+from gptkit.training.own_optimizers import Muon, OpenAIAdam, orthogonalize, shaped_update
 from gptkit.training.schedules import learning_rate_factor
 
 CHOICES = get_args(OptimizerName)
@@ -79,7 +79,7 @@ def test_openai_adam_is_not_adamw() -> None:
 def test_muon_makes_singular_values_nearly_one(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape) * 1e-4
-    update = orthogonalise(matrices, torch.float32)
+    update = orthogonalize(matrices, torch.float32)
     values = torch.linalg.svdvals(update)
     assert values.min() > 0.6
     assert values.max() < 1.3
@@ -91,10 +91,10 @@ def test_muon_makes_singular_values_nearly_one(shape: tuple[int, int, int]) -> N
 def test_muon_scales_by_shape_and_takes_fused_thirds_apart() -> None:
     torch.manual_seed(0)
     fused = torch.randn(1, 24, 8)
-    thirds = orthogonalise(fused.view(3, 8, 8), torch.float32)
+    thirds = orthogonalize(fused.view(3, 8, 8), torch.float32)
     torch.testing.assert_close(shaped_update(fused, torch.float32, is_fused=True), thirds.view(1, 24, 8))
     tall = torch.randn(1, 32, 8)
-    torch.testing.assert_close(shaped_update(tall, torch.float32), 2 * orthogonalise(tall, torch.float32))
+    torch.testing.assert_close(shaped_update(tall, torch.float32), 2 * orthogonalize(tall, torch.float32))
 
 
 def test_muon_knows_fused_weights_by_their_name_not_by_their_shape() -> None:
@@ -112,7 +112,7 @@ def test_muon_knows_fused_weights_by_their_name_not_by_their_shape() -> None:
         assert weight.shape == (24, 8)
         assert weight.grad is not None
         pieces = weight.grad.view(3, 8, 8) if name == "attn.c_attn" else weight.grad[None] * 1.0
-        update = orthogonalise(pieces, torch.float32).view(24, 8) * (1.0 if name == "attn.c_attn" else 3**0.5)
+        update = orthogonalize(pieces, torch.float32).view(24, 8) * (1.0 if name == "attn.c_attn" else 3**0.5)
         change = before[f"transformer.h.0.{name}.weight"] - weight.detach()
         torch.testing.assert_close(change, chosen.muon_learning_rate * update, atol=1e-5, rtol=1e-3)
 
@@ -128,7 +128,7 @@ def test_muons_momentum_is_nesterovs() -> None:
         muon.step()
         momentum = 0.9 * momentum + 0.1 * gradient
         looked_ahead = 0.1 * gradient + 0.9 * momentum
-        expected = expected * (1 - 0.1 * 0.5) - 0.1 * orthogonalise(looked_ahead[None], torch.float32)[0]
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * orthogonalize(looked_ahead[None], torch.float32)[0]
     torch.testing.assert_close(matrix.detach(), expected, atol=1e-6, rtol=1e-5)
 
 

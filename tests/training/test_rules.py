@@ -117,6 +117,6 @@ def test_every_process_has_work_and_a_line_says_what_dropout_then_hangs_on() -> 
     assert micro_batch_rows(64, 8) == 8
     note = draws_note(8, 64, 8)
     assert note is not None
-    assert "--micro-batch 8 draws the same dropout" in note
+    assert "--micro-batch 8 gives the same dropout masks" in note
     assert draws_note(4, 64, 8) is None
     assert draws_note(64, 64, 1) is None

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import read_recipe
+from gptkit.training.checkpoints import newest_committed
 from gptkit.training.finished_runs import lost_result, newest_finished
 from gptkit.training.job import Event, Plan, StepEvent, make_plan
 from gptkit.training.metrics import rewind_rows
@@ -212,7 +212,7 @@ def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: 
         assert "move it away; then" in str(caught.value)
     assert elsewhere.read_text() == "mine"
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    with pytest.raises(UsageError, match="is a link to nothing"):
+    with pytest.raises(UsageError, match="is a dangling link"):
         opened(PretrainOptions(out=tmp_path / "link"))
     with pytest.raises(UsageError, match="not UTF-8"):
         opened(PretrainOptions(out=tmp_path / "\udcff"))
@@ -306,8 +306,7 @@ def test_a_row_that_the_result_needs_is_named_with_the_cure(tmp_path: Path) -> N
 
 
 def rewind(run: RunDirectory, identity: Mapping[str, str] | None = None) -> list[str]:
-    found, state = run.newest()
-    return run.rewind(found, state, identity=identity or {}, keep=2)
+    return run.rewind(newest_committed(run.checkpoints), identity=identity or {}, keep=2)
 
 
 def train_toy(run: RunDirectory, plan: Plan) -> None:
@@ -349,7 +348,7 @@ def test_rows_that_changed_since_the_checkpoint_are_told(damage: str, tmp_path: 
             assert lines == []
             return
         [line] = lines
-        assert line.startswith(f"{rows} is ")
+        assert line.startswith(f"{rows} is missing" if damage == "missing" else f"{rows} has changed since step-000003")
         assert "the loss curve cannot be trusted" in line
 
 
@@ -358,9 +357,9 @@ def test_rewinding_goes_to_the_newest_whole_checkpoint(tmp_path: Path) -> None:
         assert rewind(run) == []
         train_toy(run, Plan(steps=5, save_every=2, log_every=1))
         (run.checkpoints / "step-000005" / "state.json").write_text("{}")
-        found, state = run.newest()
+        found = newest_committed(run.checkpoints)
         assert found.path == run.checkpoints / "step-000004"
-        assert state.step == 4
+        assert found.state.step == 4
         [line] = rewind(run)
         assert "resuming from step-000004" in line
         assert [one["step"] for one in run.rows()] == [1, 2, 3, 4]
@@ -403,7 +402,7 @@ def test_rewinding_ends_a_save_that_was_cut_off_before_it_pruned(tmp_path: Path)
 
 def test_other_processes_get_a_run_that_writes_nothing(tmp_path: Path) -> None:
     with opened(PretrainOptions(out=tmp_path / "run")) as run:
-        elsewhere = pickle.loads(pickle.dumps(run))
+        elsewhere = RunDirectory(run.path, "pretrain", lock=None)
         elsewhere.append(row(1))
         elsewhere.close()
         with pytest.raises(InputError, match=r"No such file.*metrics.jsonl"):

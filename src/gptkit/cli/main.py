@@ -150,23 +150,23 @@ def run_training(
 
     from gptkit.training import launching, sharding
 
-    config, name = None, options.accelerate_config
-    if name is not None or launching.DEFAULT.is_file():
-        config = launching.read_launch_config(launching.DEFAULT if name is None else launching.config_path(name))
+    config, named = launching.LaunchConfig(), options.accelerate_config
+    if named is not None or launching.DEFAULT.is_file():
+        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
         if options.num_processes is not None:
             config = dataclasses.replace(config, num_processes=None)  # the option overrides it
         console.say(config.summary())
     if options.dry_run:
-        processes = options.num_processes or (config.num_processes if config else None)
-        if config is not None and config.sharded and processes != 1:
+        processes = options.num_processes or config.num_processes
+        if config.sharded and processes != 1:
             sharding.refuse_muon(options.optimizer)
         return command(dataclasses.replace(options, num_processes=processes), console)
     gpus, cores = torch.cuda.device_count(), usable_processors()
     plan = launching.plan_launch(options, config, gpus=gpus, cores=cores, environment=os.environ)
     if plan is None:
-        console.say("1 process: nothing to launch" + (", nothing to shard" if config and config.sharded else ""))
+        console.say("1 process: nothing to launch" + (", nothing to shard" if config.sharded else ""))
         return command(dataclasses.replace(options, num_processes=1), console)
-    if plan.sharded:
+    if config.sharded:
         sharding.refuse_muon(options.optimizer)
     console.say(plan.summary(arguments))
 

@@ -33,7 +33,7 @@ from gptkit.training.finished_runs import lost_result, newest_model, read_result
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
 from gptkit.training.rules import Choices
-from gptkit.training.run import Session, TrainResult, finish_run, train_run
+from gptkit.training.run import Session, TrainResult, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.step import autocast
 
@@ -229,7 +229,7 @@ class _Runs:
                 write_task(folder, inputs.task)
             names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
-        finish_run(directory, over_seeds(inputs.task, [result]))
+        directory.finish(over_seeds(inputs.task, [result]))
 
     def _finish_several(self, directory: RunDirectory, result: dict[str, Any]) -> None:
         """Write the result of several runs, beside the best one's model."""
@@ -241,7 +241,7 @@ class _Runs:
             doing = "copying the best model"
             with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
                 files.copy_files(Path(result["model_dir"]), folder)
-            finish_run(directory, {**result, "run_dir": str(directory.path), "model_dir": str(model)})
+            directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
         self.session.on_main(write)
 

@@ -25,7 +25,7 @@ from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
 from gptkit.training.memory import keep_freed_memory
-from gptkit.training.run import Session, TrainResult, finish_run, train_run
+from gptkit.training.run import Session, TrainResult, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.run_identity import asks_for_more_steps
 
@@ -140,7 +140,7 @@ def _write(
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
-    return finish_run(directory, result)
+    return directory.finish(result)
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:

@@ -1,7 +1,7 @@
-"""From the global batch of a step to what each process runs, with the tensors loaded ahead.
+"""Split the global batch of a step into micro-batches, assign them to processes, and prefetch their tensors.
 
-The global batch is cut first; processes then take whole micro-batches. So its pieces, and the dropout that is seeded
-by their first rows, are the same for any number of processes.
+The global batch is cut before it is distributed, and processes take whole micro-batches. The pieces, and the dropout
+masks seeded by their first rows, are therefore the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward and backward pass: rows from `first_row` on, with `count` supervised items, known without loading.
+    """The rows of one forward and backward pass: they begin at `first_row` and hold `count` supervised items.
 
-    `load` returns the tensors on the host; it may run in a thread ahead of time and must draw no random numbers.
-    `tokens` is what tokens per second counts, where it is not `count`. `weight` multiplies its loss: 0 makes it a dummy
-    that keeps the processes in step. `is_last` marks a process's last pass of a step.
+    `load` returns the tensors on the host; it may run ahead of time in a thread and must draw no random numbers.
+    `tokens` is the number that tokens per second counts, where that is not `count`. `weight` multiplies the loss: 0
+    makes a dummy that only keeps the processes in step. `is_last` marks a process's last pass of a step.
     """
 
     first_row: int
@@ -54,7 +54,7 @@ class GlobalBatch:
 
 
 def cut(first_row: int, rows: int, micro_batch: int) -> list[tuple[int, int]]:
-    """Return (first row, rows) of each micro-batch; `micro_batch` is a maximum, the last one may be smaller."""
+    """Return (first row, number of rows) of each micro-batch: `micro_batch` rows, or fewer in the last one."""
     end = first_row + rows
     return [(start, min(micro_batch, end - start)) for start in range(first_row, end, micro_batch)]
 
@@ -62,7 +62,7 @@ def cut(first_row: int, rows: int, micro_batch: int) -> list[tuple[int, int]]:
 def global_batch(step: int, micro_batches: list[MicroBatch], process: int, processes: int) -> GlobalBatch:
     """Return what one process runs of a step's micro-batches: micro-batch i belongs to process i modulo `processes`.
 
-    Every process runs the same number of passes, because DDP and FSDP wait for each other.
+    Every process runs the same number of passes, because DDP and FSDP synchronize in each.
     """
     passes = -(-len(micro_batches) // processes)
     dummies = [replace(micro_batches[0], weight=0.0)] * (passes * processes - len(micro_batches))
@@ -75,13 +75,13 @@ def global_batch(step: int, micro_batches: list[MicroBatch], process: int, proce
 
 
 class StopEvaluation(Exception):
-    """An evaluation that was told to stop before its end."""
+    """Raised by an evaluation that was asked to stop before its end."""
 
 
 def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -> Iterator[T]:
-    """Yield this process's batches of an evaluation: processes take whole ones in turn.
+    """Yield this process's batches of an evaluation; processes take whole batches in turn.
 
-    All processes ask `should_stop` once a turn, so that they can agree, and raise StopEvaluation where it comes true.
+    Every process calls `should_stop` once per turn, so that they can agree; raises StopEvaluation when it returns True.
     """
     process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     for index, batch in enumerate(batches):
@@ -92,7 +92,7 @@ def own_batches(batches: Iterable[T], should_stop: ShouldStop = lambda: False) -
 
 
 def dropout_seed(seed: int, step: int, first_row: int) -> int:
-    """Return 64 well-mixed bits: neighbouring micro-batches share no dropout masks."""
+    """Return a 64-bit hash as the seed, so that neighbouring micro-batches get unrelated dropout masks."""
     digest = hashlib.blake2b(struct.pack("<QQQ", seed, step, first_row), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 

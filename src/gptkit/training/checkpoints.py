@@ -1,9 +1,9 @@
-"""Checkpoints and snapshots that are whole or not there: `checkpoints/step-000100/`, committed by MANIFEST.json.
+"""Save, find and load checkpoints and snapshots: `checkpoints/step-000100/`, complete or absent.
 
-Order of a save: every file written and synced, the directory synced, the manifest renamed into place, its directory
+Order of a save: every file written and synced, the directory synced, MANIFEST.json renamed into place, its directory
 synced, and only then older checkpoints removed, but never the best. A committed directory is never written to again.
-What the manifest vouches for: see system/run_layout.py. Where processes shard the weights, each writes the rows that it
-keeps, model-00001-of-00002.safetensors and so on; any number of processes reads them again.
+system/run_layout.py says what the manifest guarantees. If processes shard the weights, each writes its rows to a file
+of its own, such as model-00001-of-00002.safetensors; any number of processes can read them again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,20 +52,20 @@ from gptkit.training.processes import on_every_process, on_main_process
 from gptkit.training.sharding import Sharding
 
 OPTIMIZER, STATE = "optimizer", "state.json"
-STATE_SCHEMA = "gptkit.state/1"  # also of a state.json that names none
+STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
 DAMAGED = "damaged"
-CUT_OFF = f"no {MANIFEST}: a save that was cut off"
+CUT_OFF = f"no {MANIFEST}: the save was interrupted"
 DECAYED = "its learning rate had begun to decay for fewer --steps"
 
 
 @dataclass
 class RunState:
-    """The numbers of a checkpoint; seconds and tokens count from the run's start over all attempts.
+    """The numbers of a checkpoint; seconds and tokens count from the run's start, over all attempts.
 
-    `unfinished_row` is the row of `step` whose evaluation a signal cut short; `best_step` the step of the best
-    evaluation so far, `best_value`. `identity` must be the same on resuming, `choices` are for the caller to take up
-    again. `parts` are the trainer's, by name, beside these in state.json. All have defaults: a checkpoint of an older
-    version lacks what was added since.
+    `unfinished_row` is the row of `step` if a signal interrupted its evaluation. The best evaluation so far was
+    `best_value` at `best_step`. A resumed run must have the same `identity`, and reuses the `choices` if it can. The
+    state of the trainer's `parts` is in state.json under their names, beside these fields. Every field needs a default,
+    because checkpoints of older versions lack what was added since.
     """
 
     step: int = 0
@@ -82,7 +82,7 @@ class RunState:
 
     @property
     def last_row(self) -> int:
-        """Return the last step whose row is not written again after resuming from here."""
+        """The last step whose row stays in metrics.jsonl when the run resumes from here."""
         return self.step if self.unfinished_row is None else self.step - 1
 
     @property
@@ -92,20 +92,24 @@ class RunState:
 
 @dataclass(frozen=True)
 class Found:
-    """The newest whole checkpoint, if any, and (directory, reason) of every newer one that was rejected."""
+    """The newest usable checkpoint with its state, and (directory, reason) of every rejected one.
+
+    Without one, `path` is None and `state` that of step 0.
+    """
 
     path: Path | None
     rejected: tuple[tuple[Path, str], ...] = ()
+    state: RunState = field(default_factory=RunState, compare=False)
 
     def lines(self) -> list[str]:
-        """Return one line per rejected checkpoint for the log."""
+        """Return a log line for each rejected checkpoint."""
         instead = f"resuming from {self.path.name}" if self.path else "starting from step 0"
         return [f"{path} is not used: {reason}; {instead}" for path, reason in self.rejected]
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """What a process has of weights and moments: all of them, or its rows where they are sharded."""
+    """The weights and moments that a process holds: all of them, or its rows if they are sharded."""
 
     model: nn.Module
     optimizer: OptimizerSet
@@ -129,25 +133,32 @@ def write(
     keep: int = 2,
     keep_step: int | None = None,
 ) -> Path:
-    """Commit the checkpoint of `state.step` under `directory`, then `prune` it.
+    """Commit the checkpoint of `state.step` under `directory`, then `prune` the directory.
 
-    Every process calls this; the main one alone writes, unless the weights are sharded. Raises OutOfResources when
-    space runs out, InputError when the directory cannot be written; committed checkpoints are untouched then.
+    Every process must call this; only the main one writes, unless the weights are sharded. Raises OutOfResources when
+    space runs out, InputError when the directory cannot be written; committed checkpoints are then left untouched.
     """
     path = directory / directory_name(state.step)
     writes = accelerator.is_main_process or train_state.sharding is not None
-    with files.translate_os_errors(f"saving {path.name}", fix=AGAIN):
+    with _saving(path, accelerator):
         on_main_process(accelerator, lambda: begin(path))
+        parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
+        records = [record for part in parts for record in part]
+        on_main_process(accelerator, lambda: _commit(path, state, records))
+        on_main_process(accelerator, lambda: prune(directory, keep, keep_step))
+    return path
+
+
+@contextlib.contextmanager
+def _saving(path: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Free the space of a save that fails, and raise its OSError as one of ours."""
+    with files.translate_os_errors(f"saving {path.parent.name}/{path.name}", fix=AGAIN):
         try:
-            parts = on_every_process(accelerator, lambda: _write_part(path, train_state) if writes else [])
-            records = [record for part in parts for record in part]
-            on_main_process(accelerator, lambda: _commit(path, state, records))
+            yield
         except (OSError, GptkitError):
             if accelerator.is_main_process:
                 remove_leftovers(path)
             raise
-        on_main_process(accelerator, lambda: prune(directory, keep, keep_step))
-    return path
 
 
 def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
@@ -168,31 +179,27 @@ def _commit(path: Path, state: RunState, records: list[FileRecord]) -> None:
 
 
 def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator: Accelerator) -> None:
-    """Commit the whole weights of `model` as the snapshot of `step`; every process calls this, the main one writes.
+    """Commit the full weights of `model` as the snapshot of `step`; every process must call this, the main one writes.
 
-    It comes before the checkpoint of its step: a run that resumes has all snapshots up to its checkpoint, and writes
-    the later ones again. They are never pruned. Raises OutOfResources when space runs out, InputError when the
-    directory cannot be written.
+    Call it before saving the checkpoint of the same step: a run that resumes then has all snapshots up to its
+    checkpoint, and writes the later ones again. Snapshots are never pruned. Raises OutOfResources when space runs out,
+    InputError when the directory cannot be written.
     """
     path = directory / directory_name(step)
 
     def write_here() -> None:
-        if is_committed(path):  # an earlier attempt wrote the same weights
+        if is_committed(path):  # by an earlier attempt, with the same weights
             return
         begin(path)
-        try:
-            weights = safetensors_chunks(model_tensors(model))
-            commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
-        except (OSError, GptkitError):
-            remove_leftovers(path)
-            raise
+        weights = safetensors_chunks(model_tensors(model))
+        commit(path, step, [files.write_durably(path / f"{WEIGHTS}.safetensors", weights)])
 
-    with files.translate_os_errors(f"saving {directory.name}/{path.name}", fix=AGAIN):
+    with _saving(path, accelerator):
         on_main_process(accelerator, write_here)
 
 
 def drop_snapshots_after(directory: Path, step: int) -> None:
-    """Remove the snapshots after `step` and what is left of removals."""
+    """Remove the snapshots after `step`, and finish removals that were interrupted."""
     remove_discarded(directory)
     for path in all_steps(directory):
         if step_of(path) > step:
@@ -200,7 +207,7 @@ def drop_snapshots_after(directory: Path, step: int) -> None:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return weights and persistent buffers by name, tied ones once under their first name."""
+    """Return weights and persistent buffers by name; tied ones only under their first name."""
     first_names: dict[int, str] = {}
     state = model.state_dict(keep_vars=True)
     for name, tensor in state.items():
@@ -209,11 +216,11 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def newest_committed(directory: Path, continues: Callable[[RunState], bool] = lambda state: True) -> Found:
-    """Return the newest checkpoint whose every byte verifies and that `continues` takes, falling back to older ones.
+    """Return the newest checkpoint that verifies byte for byte and that `continues` accepts, with those rejected.
 
-    The newest alone may lack a manifest (a save was cut off); with nothing else there, the run starts over and says so.
-    An older one without is damaged, whether it is needed or not.
-    Raises InputError naming each when there are checkpoints and none can be used, and for one of another version.
+    The newest one may lack a manifest (its save was interrupted); if it is the only one, the run starts from step 0. An
+    older one without a manifest is damaged, and is rejected whether it is needed or not. Raises InputError, naming each
+    checkpoint, if there are some but none is usable; and for a checkpoint of another version.
     """
     rejected: list[tuple[Path, str]] = []
     candidates = all_steps(directory)
@@ -224,11 +231,11 @@ def newest_committed(directory: Path, continues: Callable[[RunState], bool] = la
             raise _other_version(path, schema)
         elif (reason := defect(path)) is not None:
             rejected.append((path, reason))
-        elif not continues(read_state(path)):
+        elif not continues(state := read_state(path)):
             rejected.append((path, DECAYED))
         else:
             older = [(other, f"{MANIFEST} is missing") for other in candidates[number:] if not is_committed(other)]
-            return Found(path, (*rejected, *older))
+            return Found(path, (*rejected, *older), state)
     if all(reason == CUT_OFF for _, reason in rejected):
         return Found(None, tuple(rejected))
     reasons = "; ".join(f"{path.name}: {reason}" for path, reason in rejected)
@@ -240,25 +247,24 @@ def newest_committed(directory: Path, continues: Callable[[RunState], bool] = la
 
 
 def quarantine(found: Found) -> None:
-    """Make room to resume: damaged checkpoints are moved to `damaged/`, others that are not used are removed."""
+    """Make room to resume: move damaged checkpoints to `damaged/` and remove the other rejected ones."""
     for path, reason in found.rejected:
         if reason in (CUT_OFF, DECAYED):
             discard(path)
             continue
         shelf = path.parent / DAMAGED
-        if not shelf.exists():
-            files.make_directory(shelf)
+        files.make_directories(shelf)
         taken = len(list(shelf.glob(f"{path.name}*")))
         files.rename(path, shelf / (f"{path.name}-{taken}" if taken else path.name))
 
 
 def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
-    """Remove committed checkpoints but for the newest `keep`, the best step that any of these names and `keep_step`."""
+    """Remove all committed checkpoints except the newest `keep`, the best steps recorded in these, and `keep_step`."""
     remove_discarded(directory)
     committed = [path for path in all_steps(directory) if is_committed(path)]
     kept: set[int | None] = {keep_step}
     for path in committed[:keep]:
-        with contextlib.suppress(InputError):  # one that cannot be read knows none
+        with contextlib.suppress(InputError):  # an unreadable one records no best step
             kept.add(read_state(path).best_step)
     for path in committed[keep:]:
         if step_of(path) not in kept:
@@ -266,7 +272,7 @@ def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
 
 
 def read_state(path: Path) -> RunState:
-    """Return the scalars of a verified checkpoint; InputError for those of another version."""
+    """Read the numbers of a verified checkpoint; raises InputError for one of another version."""
     try:
         values = json.loads((path / STATE).read_text())
         schema = values.pop("schema", STATE_SCHEMA)
@@ -285,11 +291,10 @@ def _other_version(path: Path, schema: str) -> InputError:
     return InputError(f"the checkpoint was written by {written_by(path)}; {own}", where=str(path), fix=fix)
 
 
-def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
-    """Raise UsageError naming what differs between the run of a verified checkpoint and this one, old and new."""
-    saved = read_state(path).identity
+def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:
+    """Raise UsageError if the identity `saved` in a checkpoint differs from this run's, with old and new values."""
     if unrecorded := sorted(identity.keys() - saved.keys()):
-        message = f"the checkpoint is of an earlier version, which did not record {', '.join(unrecorded)}"
+        message = f"the checkpoint is from an earlier version, which did not record {', '.join(unrecorded)}"
         fix = "finish the run with that version, or start a new run with another --out"
         raise UsageError(message, where=str(path), fix=fix)
     changes = [
@@ -303,55 +308,46 @@ def refuse_other_identity(path: Path, identity: Mapping[str, str]) -> None:
 
 
 def load(path: Path, train_state: TrainState) -> RunState:
-    """Take weights, moments and scalars from a verified checkpoint.
+    """Load weights and moments from a verified checkpoint and return its numbers.
 
-    Raises InputError when its tensors are not the model's.
+    Raises InputError if its tensors are not the model's.
     """
-    _take_weights(path, train_state.weights(), train_state.sharding)
-    saved = SavedTensors(tensor_paths(path, OPTIMIZER))
+    sharding = train_state.sharding
+    _load_weights(path, train_state.weights(), sharding)
+    saved, rows = _saved_tensors(path, OPTIMIZER), sharding.rows if sharding else {}
     try:
-        moments = {key: _own_rows(saved, key, key.rpartition("/")[0], train_state.sharding) for key in saved}
+        moments = {key: saved.read(key, rows.get(key.rpartition("/")[0])) for key in saved.shapes}
         train_state.optimizer.load_state_tensors(moments)
     except KeyError as error:
-        raise InputError(
-            f"its optimizer state is not this model's: {error}", where=str(path), fix="use the run's own"
-        ) from None
+        message = f"its optimizer state does not match this model: {error}"
+        raise InputError(message, where=str(path), fix="use the run's own") from None
     return read_state(path)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Take the weights alone from a checkpoint, verified first.
+    """Verify a checkpoint and load only its weights.
 
-    Raises InputError when it is damaged or not there, or its tensors are not the model's.
+    Raises InputError if it is damaged or missing, or if its tensors are not the model's.
     """
     if (reason := defect(path)) is not None:
         fix = "restore it, or start a new run with another --out"
         raise InputError(f"the checkpoint cannot be used: {reason}", where=str(path), fix=fix)
-    _take_weights(path, model_tensors(model), None)
+    _load_weights(path, model_tensors(model), None)
 
 
 @torch.no_grad()
-def _take_weights(path: Path, present: Mapping[str, Tensor], sharding: Sharding | None) -> None:
-    saved = SavedTensors(tensor_paths(path, WEIGHTS))
-    shapes = sharding.shapes if sharding else {name: tensor.shape for name, tensor in present.items()}
-    different = saved.keys() ^ shapes.keys() or {name for name in saved if saved.shapes[name] != tuple(shapes[name])}
-    if different:
-        raise InputError(
-            f"its tensors are not this model's: {min(different)}", where=str(path), fix="use the run's own model"
-        )
-    for name, tensor in present.items():
-        tensor.copy_(_own_rows(saved, name, name, sharding))
+def _load_weights(path: Path, weights: Mapping[str, Tensor], sharding: Sharding | None) -> None:
+    saved = _saved_tensors(path, WEIGHTS)
+    shapes = {name: tuple(sharding.shapes[name] if sharding else weights[name].shape) for name in weights}
+    if saved.shapes != shapes:
+        different = min(name for name, _ in saved.shapes.items() ^ shapes.items())
+        message = f"its tensors do not match this model: {different}"
+        raise InputError(message, where=str(path), fix="use the run's own model")
+    for name, tensor in weights.items():
+        tensor.copy_(saved.read(name, sharding.rows[name] if sharding else None))
 
 
-def tensor_paths(path: Path, stem: str) -> list[Path]:
-    """Return the files of a verified checkpoint's tensors, WEIGHTS or OPTIMIZER, in the order of their rows."""
-    names = [Path(name).name for name in recorded_names(path)]
-    return [path / name for name in sorted(names) if name.startswith(stem) and name.endswith(".safetensors")]
-
-
-def _own_rows(saved: SavedTensors, key: str, parameter: str, sharding: Sharding | None) -> Tensor:
-    """Return this process's rows of a saved tensor that is cut as a parameter is."""
-    if sharding is None or not saved.shapes[key]:
-        return saved[key]
-    rows = sharding.rows[parameter]
-    return saved.rows(key, rows.start, rows.stop)
+def _saved_tensors(path: Path, stem: str) -> SavedTensors:
+    """Open a verified checkpoint's tensors, WEIGHTS or OPTIMIZER, with their files in the order of the rows."""
+    names = sorted(Path(name).name for name in recorded_names(path))
+    return SavedTensors([path / name for name in names if name.startswith(stem) and name.endswith(".safetensors")])

@@ -1,4 +1,4 @@
-"""What a finished run returned, and which of several finished last."""
+"""Find a model to use: a finished run's result, the newest finished run, the newest weights of an unfinished run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from gptkit.system.run_layout import (
 )
 
 NEEDED = {"command", "run_dir", "model_dir", "seed", "finished_at"}
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # as they are saved
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either set of files
 NEEDED_OF = {"finetune": {"task", "model", "metrics", "per_seed"}}
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """Return a finished run's result, None for one that is not finished, or has lost its model or what it says.
+    """Return a finished run's result; None for an unfinished run, and for one whose result or model is damaged.
 
-    Its paths are those of today: a run may be moved.
+    Its paths are where the run is now, as a run may be moved.
     """
     try:
         return _whole_result(path)
@@ -44,9 +44,9 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 
 def lost_result(path: Path) -> str | None:
-    """Return what a run that was finished has lost since, None for any other."""
+    """Return what is damaged or missing in a run that was finished, else None."""
     try:
-        if os.path.exists(path / RESULT):  # False for a directory that others keep to themselves
+        if os.path.exists(path / RESULT):  # False if another user's directory denies access
             _whole_result(path)
     except InputError as error:
         return f"{error.message} ({error.where})"
@@ -59,20 +59,20 @@ def _whole_result(path: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{min(missing)} is missing", where=str(path / RESULT))
     if not any(all((path / MODEL / name).is_file() for name in names) for names in TOKENIZERS):
-        raise InputError("no tokenizer in it", where=str(path / MODEL))
+        raise InputError("the tokenizer is missing", where=str(path / MODEL))
     for file in model_files(path / MODEL)[1:]:
         try:
             with safe_open(file, framework="numpy"):
-                pass  # its header says how long the file must be
+                pass  # opening checks the file's length against its header
         except (SafetensorError, OSError) as error:
             raise InputError(f"damaged: {error}", where=str(file)) from None
     return result | {"run_dir": str(path), "model_dir": str(path / MODEL)}
 
 
 def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: Callable[[str], object]) -> Path | None:
-    """Return the run directly under `root` whose result suits that finished last, by its own `finished_at`.
+    """Return the run directly under `root` that finished last, by its `finished_at`, among those whose result suits.
 
-    `warn` is told of each run that was finished and is damaged now.
+    `warn` is called for each finished run that is damaged.
     """
     finished: list[tuple[datetime, Path]] = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
@@ -94,33 +94,33 @@ RUNS = Path("runs")
 def newest_model(
     console: Console, can_do: Callable[[dict[str, Any]], bool] | None = None, what: str | None = None
 ) -> str:
-    """Return the newest finished run under ./runs whose result suits, and say which; UsageError without one.
+    """Return the newest finished run under ./runs, and say which; raises UsageError if there is none.
 
-    `what` it must be able to do; None: a pretrain run is wanted.
+    `can_do` decides by the result whether a run can do `what`; without them it must be a pretrain run.
     """
     newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == "pretrain"), console.warn)
     kind, able = ("pretrain run", "") if what is None else ("run", f" that can do {what}")
     if newest is None:
-        fix = "run gptkit pretrain first, or name a model: --model DIR, where a run lies elsewhere"
+        fix = "run gptkit pretrain first, or name a model or a run in another place: --model DIR"
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able}")
     return str(newest)
 
 
 def without_start(name: str) -> InputError:
-    """Return the error of an unfinished run whose weights nothing describes."""
-    message = f"the run is unfinished and has no {START}/, written by later versions"
+    """Return the error for an unfinished run without the config.json and tokenizer of its weights."""
+    message = f"the run is unfinished and has no {START}/, which only later versions write"
     return InputError(message, where=name, fix="finish it with the version that began it, then name its directory")
 
 
 def readable_model(name: str, console: Console) -> str:
-    """Return what to read for a named model: of an unfinished run its newest whole weights, saying so, else the name.
+    """Return the directory to read for a model's name: the newest intact weights of an unfinished run, else the name.
 
-    InputError where the run has none yet, or none that are whole, and for a checkpoint or snapshot that is damaged.
+    Raises InputError if the run has no weights yet, or none intact, and for a damaged checkpoint or snapshot.
     """
     path = Path(name)
     if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
-        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of its run")
+        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of the run")
     if name.startswith("hf:"):
         return name
     if is_undescribed(path):
@@ -132,7 +132,7 @@ def readable_model(name: str, console: Console) -> str:
             raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
         is_described = any((folder / "config.json").exists() for folder in (path, path / MODEL))
         if (path / RESULT).exists() and (path / START).is_dir() and not is_described:
-            fix = "give the run's command again, or name one of its checkpoints or snapshots"
+            fix = "rerun the run's command, or name one of its checkpoints or snapshots"
             raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
         return name
     newest, damaged = newest_weights(path)
@@ -140,10 +140,10 @@ def readable_model(name: str, console: Console) -> str:
         console.warn(line)
     if newest is None and damaged:
         fix = "restore a checkpoint, or name another model"
-        raise InputError("none of the weights that the run saved are whole", where=name, fix=fix)
+        raise InputError("none of the run's saved weights are intact", where=name, fix=fix)
     if newest is None:
         raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
     if is_undescribed(newest):
         raise without_start(name)
-    console.say(f"model {name}: the run is unfinished, taking its weights of step {step_of(newest):,} ({newest})")
+    console.say(f"model {name}: the run is unfinished, using its weights of step {step_of(newest):,} ({newest})")
     return str(newest)

@@ -1,8 +1,7 @@
-"""What a verb hands to the training loop, and what the loop tells while it trains.
+"""The interface of the training loop: the job that a command gives it, and the events that it yields.
 
-A job is a model, its batches and loss, an optimizer, and the plan of when to do what, made from the options that every
-run has. Of one step the events come in this order: evaluation, row, checkpoint. The last event of a run that came to
-its end is the state in which it did.
+A job is a model with its batches and loss, an optimizer, a schedule, and a plan of when to log, evaluate and save. The
+events of one step come in this order: evaluation, row, checkpoint. A run that finishes yields its RunState last.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from gptkit.training.rules import Choices
 from gptkit.training.run_identity import identity_values
 from gptkit.training.schedules import Schedule, learning_rate_factor
 
-SNAPSHOTS, SMALL_MODEL = 8, 50_000_000  # parameters below which snapshots cost little
+SNAPSHOTS, SMALL_MODEL = 8, 50_000_000  # by default; parameters below which snapshots cost little
 
 LossFunction = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, count of the step -> sum of losses / count
-Evaluate = Callable[[ShouldStop], Mapping[str, float]]  # raises StopEvaluation once it is told to stop
+Evaluate = Callable[[ShouldStop], Mapping[str, float]]  # raises StopEvaluation when should_stop() returns True
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatching:
-    """How the batches of a run are split into passes of at most `micro_batch` rows; `unit` is what a row is called.
+    """How the global batches are split into passes of at most `micro_batch` rows; `unit` is the plural name of a row.
 
-    `batches_of` gives the same batches in smaller passes, `largest` those passes of them that need the most memory;
-    without it memory is not tried before the first step.
+    `batches_of(rows)` returns the batches in passes of at most `rows` rows, `largest(rows)` the passes that need the
+    most memory, for a trial before the first step; without it there is no trial.
     """
 
     batches_of: Callable[[int], Batches]
@@ -46,29 +45,29 @@ class MicroBatching:
 
     @property
     def batches(self) -> Batches:
-        """Return the batches as they are split unless memory runs out."""
+        """The batches as they are split unless memory runs out."""
         return self.batches_of(self.micro_batch)
 
     def at_most(self, rows: int | None) -> MicroBatching:
-        """Return the same with passes of at most `rows`, where memory was found to allow no more."""
+        """Return the same with passes of at most `rows`, if memory was found to allow no more."""
         return self if rows is None else dataclasses.replace(self, micro_batch=min(self.micro_batch, rows))
 
     def shrink_notice(self, fitting: int) -> str:
-        """Return the line that says what was changed."""
-        dropout = "; another micro-batch draws other dropout" if self.has_dropout else ""
+        """Return the log line for a micro-batch that was reduced to `fitting` rows."""
+        dropout = "; another micro-batch changes the dropout masks" if self.has_dropout else ""
         shrunk = f"out of memory with {self.micro_batch} {self.unit} per forward pass: using {fitting}"
         return f"{shrunk}, with the same tokens per step{dropout}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """When a run does what, and in which arithmetic (as `rules` chose it); every `*_every` counts steps.
+    """When a run logs, evaluates and saves, and how it computes (chosen by `rules`); every `*_every` counts steps.
 
     With `compile` the model's blocks are compiled, and every shape is run once before the first step; evaluations,
-    whose shapes would be compiled as well, run eagerly. `best_by` names a metric of
-    the evaluation: the step where it is highest, the earliest of equals, is saved and kept. `skip_spikes` leaves steps
-    out whose loss or gradient leaps (see `step.SpikeHistory`). `identity` (the options that may not change, hashes of
-    data and tokenizer) and `choices` go into every checkpoint; a resumed run whose identity differs is refused.
+    whose shapes would be compiled as well, run eagerly. `best_by` names a metric of the evaluation: the first step at
+    which it is highest is saved and kept. `skip_spikes` skips steps whose loss or gradient norm spikes (see
+    `step.SpikeHistory`). `identity` (the options that may not change, hashes of data and tokenizer) and `choices` are
+    saved in every checkpoint; a resumed run with a different identity is refused.
     """
 
     steps: int
@@ -106,10 +105,10 @@ def _divides(every: int | None, step: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """One training run of any verb.
+    """All that the loop needs for one training run.
 
-    `loss_function(model, batch, count)` returns the sum of a micro-batch's losses over the count of the whole step (a
-    float32 scalar on the device), so that gradients of micro-batches and processes add up.
+    `loss_function(model, batch, count)` returns the sum of a micro-batch's losses divided by the `count` of the whole
+    step (a float32 scalar on the device), so that gradients add up over micro-batches and processes.
     `evaluate(should_stop)` returns metrics; it runs on every process, in eval mode and without gradients.
     `compile_blocks(model)` has the blocks of the model, or of its sharded copy, compiled at their first call.
     """
@@ -126,7 +125,7 @@ class TrainingJob:
 
 
 def snapshots_of(options: TrainingOptions, parameters: int) -> int:
-    """Return how many snapshots a run keeps: as asked, else SNAPSHOTS of a small model."""
+    """Return how many snapshots a run keeps: as the option says, else SNAPSHOTS for a small model."""
     if options.snapshots is not None:
         return options.snapshots
     return SNAPSHOTS if parameters < SMALL_MODEL else 0
@@ -143,7 +142,7 @@ def make_plan(
     best_by: str | None = None,
     decay_start: int | None = None,
 ) -> Plan:
-    """Return the plan of `steps` updates; `eval_every` counts where no option does, `identity` adds to the options'."""
+    """Return the plan of `steps` updates; `eval_every` is the option's default, `identity` is added to the options'."""
     evaluate_every = options.eval_every or eval_every
     return Plan(
         steps=steps,
@@ -165,7 +164,7 @@ def make_plan(
 
 
 def make_schedule(options: TrainingOptions, *, steps: int, warmup_steps: float) -> Schedule:
-    """Return the learning rate of each step as a share of the peak."""
+    """Return the schedule that the options name."""
     return lambda step: learning_rate_factor(
         options.schedule,
         step,
@@ -178,12 +177,12 @@ def make_schedule(options: TrainingOptions, *, steps: int, warmup_steps: float) 
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
-    """A row of metrics.jsonl; `evaluation` holds what the evaluation of the same step returned, if there was one.
+    """A row of metrics.jsonl; `evaluation` holds the metrics of this step's evaluation, if there was one.
 
-    `loss` is the exact loss of this step over all micro-batches and processes, `tokens` counts from the run's start,
-    `tokens_per_second` leaves out compiling, evaluating and saving since the last row, `data_seconds` is how long the
-    main process waited for batches since then, `skipped_steps` how many steps were spikes and not taken, from the run's
-    start, where that is asked for.
+    `loss` is the loss of this step over all micro-batches and processes. `tokens` counts from the run's start.
+    `tokens_per_second` is the rate since the last row, without the time for compiling, evaluating and saving.
+    `data_seconds` is how long the main process waited for batches since the last row. `skipped_steps` counts skipped
+    spikes from the run's start; None unless `--on-spike skip`.
     """
 
     step: int
@@ -199,18 +198,18 @@ class StepEvent:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StepEvent:
-        """Return the row that a checkpoint of any version keeps: what is added from now on needs a default."""
+        """Read the row in a checkpoint, which another version may have written: new fields need a default."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in row.items() if name in known})
 
     def as_row(self) -> dict[str, float | None]:
-        """Return the row, its evaluation spread out; what JSON cannot say (the norm of an fp16 overflow) is None."""
+        """Return the row with the evaluation's metrics as keys; NaN and infinity (of an fp16 overflow) become None."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         values |= values.pop("evaluation")
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
     def figures(self) -> dict[str, str]:
-        """Return what a display of progress shows of it."""
+        """Return what the progress display shows, by label."""
         return {
             "loss": f"{self.loss:.4f}",
             "lr": f"{self.learning_rate:.2e}",
@@ -220,7 +219,7 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class EvalEvent:
-    """An evaluation after `step`: what the caller's function returned, and the seconds it took."""
+    """An evaluation after `step`: its metrics, and how long it took."""
 
     step: int
     metrics: Mapping[str, float]
@@ -229,7 +228,7 @@ class EvalEvent:
 
 @dataclass(frozen=True)
 class CheckpointEvent:
-    """A checkpoint is committed."""
+    """A checkpoint was committed."""
 
     step: int
     path: Path
@@ -238,7 +237,7 @@ class CheckpointEvent:
 
 @dataclass(frozen=True)
 class NoticeEvent:
-    """A line for the log."""
+    """A message for the log."""
 
     message: str
 

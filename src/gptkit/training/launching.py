@@ -1,8 +1,8 @@
-"""One command, several processes: through Accelerate's launcher on GPUs, on a CPU through torch's elastic one.
+"""Launch one command in several processes: with Accelerate's launcher on GPUs, with torchrun's on a CPU.
 
-`accelerate launch` starts a single process on a CPU, so gloo's processes come from the launcher below it. Both run in
-this process, which waits, passes signals on, and speaks for its ranks when they have ended. Files of `accelerate
-config` are read, checked key by key, and cut down to what a launch takes from them.
+`accelerate launch` starts only one process on a CPU, so gloo's processes come from torchrun's launcher, on which it is
+built. Both run inside this process, which waits, forwards signals, and reports one result or error for all ranks. Files
+written by `accelerate config` are read and checked key by key; only what a launch needs is taken from them.
 """
 
 from __future__ import annotations
@@ -34,40 +34,29 @@ from gptkit.system import ranks, signals
 from gptkit.system.reading import read_yaml
 from gptkit.training.options import TrainingOptions
 
-GRACE_SECONDS = 600  # from a signal to SIGKILL: time to commit a checkpoint
-CROWD = 4  # processes a core, at most: each loads its libraries, for seconds and hundreds of MB
-NOTICE_SECONDS = 2.0  # at most, between a rank's end and the elastic launcher's note of it
+GRACE_SECONDS = 600  # between a signal and SIGKILL, to commit a checkpoint
+MOST_PER_CORE = 4  # processes: each takes seconds and hundreds of MB to load its libraries
+NOTICE_SECONDS = 2.0  # the launcher's longest delay in noticing that a rank has ended
 DEFAULT = Path(config_args.default_config_file)
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP")
-FSDP2 = {  # how gptkit shards; what a file says otherwise is reported as not used
-    "fsdp_version": "2",
-    "fsdp_reshard_after_forward": "true",
-    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "fsdp_transformer_layer_cls_to_wrap": "GPTBlock",
-    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-    "fsdp_offload_params": "false",
-    "fsdp_cpu_ram_efficient_loading": "false",
-    "fsdp_sync_module_states": "false",
-    "fsdp_activation_checkpointing": "false",
-}
-OWNERS = {  # keys whose matter an option decides
+OPTION_FOR = {  # keys of a file that an option of gptkit decides
     "mixed_precision": "--precision",
     "dynamo_config": "--compile",
     "fsdp_activation_checkpointing": "gradient_checkpointing",
 }
-FIX = "write it with accelerate config, or start from recipes/accelerate/ddp.yaml"
+FIX = "create it with accelerate config, or start from recipes/accelerate/ddp.yaml"
 FSDP_FIX = "write fsdp_version: 2 under fsdp_config, or use --accelerate-config fsdp2"
 
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """What a file says; None and "all" leave a thing open, `unused` are keys that gptkit overrules."""
+    """What a launch takes from a file (None = not set); `unused` are the keys that gptkit ignores."""
 
-    path: Path
-    kind: str
+    path: Path | None = None
+    kind: str = "NO"
     num_processes: int | None = None
     port: int | None = None
-    gpu_ids: str = "all"
+    gpu_ids: str | None = None
     use_cpu: bool = False
     unused: tuple[str, ...] = ()
 
@@ -76,59 +65,66 @@ class LaunchConfig:
         return self.kind == "FSDP"
 
     def summary(self) -> str:
-        """Return the line that says what came from the file."""
-        facts = [f"distributed_type {self.kind}{' (version 2)' if self.sharded else ''}"]
-        facts += [f"num_processes {self.num_processes}"] if self.num_processes is not None else []
-        facts += [f"main_process_port {self.port}"] if self.port is not None else []
-        facts += [f"gpu_ids {self.gpu_ids}"] if self.gpu_ids != "all" else []
-        facts += ["use_cpu True"] if self.use_cpu else []
+        """Return the log line on what was taken from the file."""
+        taken = {
+            "distributed_type": f"{self.kind}{' (version 2)' if self.sharded else ''}",
+            "num_processes": self.num_processes,
+            "main_process_port": self.port,
+            "gpu_ids": self.gpu_ids,
+            "use_cpu": self.use_cpu or None,
+        }
+        facts = [f"{key} {value}" for key, value in taken.items() if value is not None]
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         return f"from {self.path}: {', '.join(facts)}{unused}"
 
 
 def config_path(name: str) -> Path:
-    """Return the file that a shipped name or a path means; raises UsageError with the nearest name."""
+    """Return the file for a shipped name or a path; raises UsageError with the nearest name."""
     shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
     path = shipped.get(name, Path(name).expanduser())
     if path.is_file():
         return path
     where = "--accelerate-config"
-    raise UsageError(f"no configuration and no file is called {name!r}", where=where, fix=suggest(name, shipped))
+    raise UsageError(f"no such configuration or file: {name!r}", where=where, fix=suggest(name, shipped))
 
 
 def read_launch_config(path: Path) -> LaunchConfig:
-    """Return what a file says; raise UsageError for what is no such file, an unknown key or what gptkit cannot do."""
-    where = str(path)
-    values = read_yaml(path, "a configuration of accelerate", missing=FIX, fix=FIX, empty="null").plain()
-    if not isinstance(values, dict):
-        raise UsageError("no `key: value` lines", where=where, fix=FIX)
+    """Read a file of `accelerate config`; raises UsageError for a bad file, an unknown key or an unsupported value."""
+    where, values = str(path), _values(path)
     _refuse_unknown(values, {field.name for field in dataclasses.fields(config_args.ClusterConfig)}, path)
     kind = str(values.get("distributed_type", "NO"))
     if kind not in KINDS:
         raise UsageError(f"distributed_type {kind} is not supported", where=where, fix=f"use {', '.join(KINDS)}")
-    sharding = _sharding(values, path) if kind == "FSDP" else {}
+    fsdp = _fsdp_settings(values, path) if kind == "FSDP" else {}
     if _number(values, "num_machines", path) not in (None, 1):
         fix = "start each machine with accelerate launch --num_machines, as recipes/slurm/pretrain.sh does"
         raise UsageError("num_machines is more than 1", where=where, fix=fix)
     processes = _number(values, "num_processes", path)
-    port = _number(values, "main_process_port", path) or None  # 0 means any free one too
+    port = _number(values, "main_process_port", path) or None  # 0 also means any free one
     if port is not None and not 0 < port < 1 << 16:
-        fix = "write 1 to 65535, or leave it out: a free one is taken then"
-        raise UsageError(f"main_process_port {port} is no port", where=where, fix=fix)
-    # What gptkit decides, by an option of its own or because it shards in one way.
+        fix = "write 1 to 65535, or leave it out to use a free one"
+        raise UsageError(f"main_process_port {port} is not a port", where=where, fix=fix)
     unused = [key for key in ("mixed_precision", "dynamo_config") if values.get(key) not in (None, "no", "NO", {})]
-    for key, value in sharding.items():
-        if value is not None and str(value).lower() != FSDP2.get(key, "").lower():
+    ours = _values(config_path("fsdp2"))["fsdp_config"]  # how gptkit shards
+    for key, value in fsdp.items():
+        if value is not None and str(value).lower() != str(ours.get(key, "")).lower():
             unused.append(key)
     return LaunchConfig(
         path,
         kind,
         num_processes=None if processes == -1 else processes,
         port=port,
-        gpu_ids="all" if values.get("gpu_ids") is None else str(values["gpu_ids"]),
+        gpu_ids=None if values.get("gpu_ids") in (None, "all") else str(values["gpu_ids"]),
         use_cpu=values.get("use_cpu") is True,
-        unused=tuple(f"{key} ({OWNERS[key]})" if key in OWNERS else key for key in unused),
+        unused=tuple(f"{key} ({OPTION_FOR[key]})" if key in OPTION_FOR else key for key in unused),
     )
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values = read_yaml(path, "an accelerate configuration", missing=FIX, fix=FIX, empty="null").plain()
+    if not isinstance(values, dict):
+        raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
+    return values
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
@@ -144,8 +140,8 @@ def _number(values: Mapping[str, Any], key: str, path: Path) -> int | None:
     return value
 
 
-def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the entries of fsdp_config under their whole names; refuse the first FSDP, which is another thing."""
+def _fsdp_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the entries of fsdp_config under their full names; raises UsageError for FSDP1."""
     entries = values.get("fsdp_config") or {}
     if not isinstance(entries, dict):
         raise UsageError("fsdp_config is not a group of keys", where=str(path), fix=FSDP_FIX)
@@ -159,89 +155,84 @@ def _sharding(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start the processes; `port` and `config` as a file of accelerate config gives them."""
+    """How to start the processes: how many, on cpu or cuda, with how many threads each."""
 
     processes: int
     device: str
     threads: int
-    port: int | None = None
-    config: Path | None = None
-    sharded: bool = False
+    config: LaunchConfig = LaunchConfig()
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that the launcher's command line needs beside it."""
-        asking = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if self.sharded and self.device == "cpu" else {}
-        return {"OMP_NUM_THREADS": str(self.threads), **asking}
+        """Return the environment variables that the launcher's command line needs."""
+        asks = self.config.sharded and self.device == "cpu"  # on GPUs the command line does
+        fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if asks else {}
+        return {"OMP_NUM_THREADS": str(self.threads), **fsdp}
 
     def launcher_line(self) -> list[str]:
-        """Return the launcher's own command line, up to the module."""
+        """Return the launcher's command line, up to the module."""
+        port = self.config.port
         if self.device == "cuda":
-            line = ["accelerate", "launch", *(["--config_file", str(self.config)] if self.config else [])]
-            line += ["--use_fsdp", "--fsdp_version", "2"] if self.sharded else ["--multi_gpu"]
+            line = ["accelerate", "launch", *(["--config_file", str(self.config.path)] if self.config.path else [])]
+            line += ["--use_fsdp", "--fsdp_version", "2"] if self.config.sharded else ["--multi_gpu"]
             line += ["--num_processes", str(self.processes), "--num_machines", "1"]
-            line += ["--main_process_port", str(self.port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
+            line += ["--main_process_port", str(port or 0), "--mixed_precision", "no", "--dynamo_backend", "no"]
             return [*line, "-m"]
-        where = ["--master_addr", "127.0.0.1", "--master_port", str(self.port)] if self.port else ["--standalone"]
+        where = ["--master_addr", "127.0.0.1", "--master_port", str(port)] if port else ["--standalone"]
         return ["torchrun", *where, "--nproc_per_node", str(self.processes), "-m"]
 
     def summary(self, arguments: Sequence[str]) -> str:
-        """Return the line that says what was launched, and how to do the same by hand."""
-        place = "on this CPU (gloo)" if self.device == "cpu" else "on as many GPUs (nccl)"
+        """Return the log line on what is launched, and how to launch the same by hand."""
+        place = "on the CPU (gloo)" if self.device == "cpu" else f"on {self.processes} GPUs (nccl)"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
-        how = "sharded (FSDP2), " if self.sharded else ""
+        how = "sharded (FSDP2), " if self.config.sharded else ""
         variables = [f"{name}={value}" for name, value in self.environment().items()]
-        same = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
-        return f"launched {self.processes} processes {place}, {how}{threads}; the same: {same}"
+        by_hand = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
+        return f"launched {self.processes} processes {place}, {how}{threads}; by hand: {by_hand}"
 
 
 def plan_launch(
-    options: TrainingOptions,
-    config: LaunchConfig | None,
-    *,
-    gpus: int,
-    cores: int,
-    environment: Mapping[str, str],
+    options: TrainingOptions, config: LaunchConfig, *, gpus: int, cores: int, environment: Mapping[str, str]
 ) -> Launch | None:
-    """Return how to start the processes that the options ask for, None for one, which needs no launcher.
+    """Return how to start the processes that the options ask for; None for one process, which needs no launcher.
 
-    An option beats the file, the file what is found here. Raises UsageError for what this machine does not have.
+    Options override the file, the file overrides the defaults of this machine. Raises UsageError for processes or
+    devices that it does not have.
     """
     if options.device == "mps":
-        raise UsageError("an Apple GPU runs one process", where="--device mps", fix="leave --num-processes out")
+        raise UsageError("an Apple GPU runs only one process", where="--device mps", fix="leave --num-processes out")
     if options.device == "cuda" and not gpus:
         raise UsageError("no CUDA device available", where="--device", fix="leave it out, or use --device cpu")
-    if options.device == "auto" and gpus and config is not None and config.use_cpu:
+    if options.device == "auto" and gpus and config.use_cpu:
         fix = "add --device cpu or --device cuda"
-        raise UsageError("the file says use_cpu, but GPUs are here", where=str(config.path), fix=fix)
+        raise UsageError("the file says use_cpu, but this machine has GPUs", where=str(config.path), fix=fix)
     device = "cuda" if gpus and options.device != "cpu" else "cpu"
-    available = gpus if config is None or config.gpu_ids == "all" else len(config.gpu_ids.split(","))
-    asked = options.num_processes or (config.num_processes if config else None)
-    processes = asked or (available if device == "cuda" else None)  # all GPUs where a file was named without a number
+    available = gpus if config.gpu_ids is None else len(config.gpu_ids.split(","))
+    asked = options.num_processes or config.num_processes
+    processes = asked or (available if device == "cuda" else None)  # all GPUs if a file is named without a number
     if not processes:
-        raise UsageError("nothing says how many processes", where="--accelerate-config", fix="give --num-processes N")
+        message = "the number of processes is not given"
+        raise UsageError(message, where="--accelerate-config", fix="give --num-processes N")
     if device == "cuda" and processes > available:
-        message = f"{processes} processes need a GPU each, {available} {'is' if available == 1 else 'are'} here"
+        message = f"{processes} processes need a GPU each; available: {available}"
         raise UsageError(message, where="--num-processes", fix=f"give --num-processes {available}, or --device cpu")
     if processes == 1:
         return None
-    if device == "cpu" and processes > max(8, CROWD * cores):
-        message = f"{processes} processes would wait for {cores} core{'s' if cores > 1 else ''}"
+    if device == "cpu" and processes > max(8, MOST_PER_CORE * cores):
+        message = f"{processes} processes are too many for {cores} core{'s' if cores > 1 else ''}"
         raise UsageError(message, where="--num-processes", fix=f"give --num-processes {max(2, cores)}")
     threads = environment.get("OMP_NUM_THREADS", "")
     each = int(threads) if threads.isdecimal() and int(threads) else max(1, cores // processes)
-    if config is None:
-        return Launch(processes, device, each)
-    return Launch(processes, device, each, config.port, config.path, config.sharded)
+    return Launch(processes, device, each, config)
 
 
 def launch(
     plan: Launch, arguments: Sequence[str], note_run: Callable[[Path], object], *, module: str = "gptkit"
 ) -> dict[str, Any]:
-    """Start the ranks of `module` with this command line, wait for all, and return rank 0's result.
+    """Run `module` with this command line in every rank, wait for all, and return rank 0's result.
 
-    `note_run` is told the directory of the run that they opened, however they ended. Raises the error that ended them
-    first, as its rank reported it; Interrupted after a signal, when each rank has committed its checkpoint; UsageError
-    for a port in use, OutOfResources when they could not be started.
+    `note_run` is called with the directory of the run that the ranks opened, however they ended. Raises the first error
+    that a rank reported; Interrupted after a signal, once the ranks have committed a checkpoint; UsageError for a port
+    in use, and OutOfResources if the ranks could not be started.
     """
     _refuse_port_in_use(plan)
     with tempfile.TemporaryDirectory(prefix="gptkit-launch-", ignore_cleanup_errors=True) as name:
@@ -252,7 +243,7 @@ def launch(
         except ChildFailedError as failed:
             raise _cause(folder, failed.failures) from None
         except SignalException as stopped:
-            # As the ranks report it: with the checkpoint and the line that resumes.
+            # The ranks' own errors name the checkpoint and the command that resumes.
             errors = sorted(ranks.errors_in(folder), key=lambda error: error.error.kind != Interrupted.kind)
             _drop_logs(errors[1:])
             if errors:
@@ -276,10 +267,10 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
     else:
         parsed = elastic.get_args_parser().parse_args([*line, *words])
     parsed.log_dir = str(folder)
-    # Accelerate hands on what torch's launcher has a name for, although it has no flag for these.
+    # No flags exist for these, but Accelerate passes on whatever attributes torch's launcher knows.
     parsed.shutdown_timeout = GRACE_SECONDS
     parsed.signals_to_handle = ",".join(signal.Signals(number).name for number in signals.handled_signals())
-    parsed.standalone = plan.port is None
+    parsed.standalone = plan.config.port is None
     parsed.local_addr = "127.0.0.1"  # a machine without a network may not know its own name
     if plan.device == "cuda":
         launch_command(parsed)
@@ -289,13 +280,13 @@ def _start(plan: Launch, words: Sequence[str], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _launcher_in_charge(plan: Launch, folder: Path) -> Iterator[None]:
-    """Give the elastic launcher its variables, keep its log off the screen, and take back the signals that it took."""
+    """Set the launcher's variables and silence its log; afterwards restore the environment and the signal handlers."""
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in signals.handled_signals()}
     os.environ |= {"ACCELERATE_USE_FSDP": "false", **plan.environment(), **ranks.launcher_environment(folder)}
     if plan.device == "cpu" and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if os.getcwd() not in sys.path:  # a rank starts by -m: a file beside the data must not pass for a library
+    if os.getcwd() not in sys.path:  # ranks start with -m: a file beside the data must not shadow a library
         os.environ["PYTHONSAFEPATH"] = "1"
     logging.disable(logging.CRITICAL)
     try:
@@ -305,27 +296,28 @@ def _launcher_in_charge(plan: Launch, folder: Path) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items():
-            with contextlib.suppress(ValueError):  # only the main thread may
+            with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(number, handler)
 
 
 def _refuse_port_in_use(plan: Launch) -> None:
-    if plan.port is None:
+    if plan.config.port is None:
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the launcher's own socket does
         try:
-            probe.bind(("", plan.port))
+            probe.bind(("", plan.config.port))
         except OSError:
-            fix = "leave main_process_port out: a free one is taken then"
-            raise UsageError(f"port {plan.port} is in use", where=str(plan.config), fix=fix) from None
+            fix = "leave main_process_port out to use a free one"
+            where = str(plan.config.path)
+            raise UsageError(f"port {plan.config.port} is in use", where=where, fix=fix) from None
 
 
 def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
-    """Return the error that ended all ranks, and remove the logs of those that followed from it."""
+    """Return the error that ended all ranks, and delete the logs of the errors that followed from it."""
     errors = ranks.errors_in(folder)
     reporting = {error.rank for error in errors}
-    stopped = {rank for rank, failure in failures.items() if failure.exitcode == -signal.SIGTERM}  # as another failed
+    stopped = {rank for rank, failure in failures.items() if failure.exitcode == -signal.SIGTERM}  # by the launcher
     silent = [(rank, failure) for rank, failure in failures.items() if rank not in reporting | stopped]
     killed = min(silent, key=lambda pair: pair[1].timestamp, default=None)
     if killed is not None and (not errors or killed[1].timestamp - NOTICE_SECONDS < errors[0].time):
@@ -337,17 +329,17 @@ def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
     first = errors[0].error
     if not first.message.startswith(("ImportError:", "ModuleNotFoundError:")):
         return first
-    message = f"process {errors[0].rank} could not start: {first.message}"  # a broken machine, not a bug
-    return OutOfResources(message, where=first.where, fix="mend the Python environment that it found")
+    message = f"process {errors[0].rank} could not start: {first.message}"  # a broken installation, not a bug
+    return OutOfResources(message, where=first.where, fix="repair its Python environment")
 
 
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
     if failure.exitcode < 0:
-        message = f"process {rank} was ended by {failure.signal_name()}"
+        message = f"process {rank} was killed by {failure.signal_name()}"
         cure = f"if memory ran out, lower --micro-batch or --num-processes; else {AGAIN}"
         return OutOfResources(message, fix=cure if failure.exitcode == -signal.SIGKILL else AGAIN)
-    message = f"process {rank} ended with exit code {failure.exitcode} before it could say why"
-    return OutOfResources(message, fix="see what it printed above")
+    message = f"process {rank} ended with exit code {failure.exitcode} and reported no error"
+    return OutOfResources(message, fix="see its output above")
 
 
 def _drop_logs(errors: Sequence[ranks.RankError]) -> None:

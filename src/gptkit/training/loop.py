@@ -30,7 +30,7 @@ from gptkit.training.memory import fitting_micro_batch, may_run_out
 from gptkit.training.processes import AgreedStop, all_reduce
 from gptkit.training.step import NEVER, Trainer, uncompiled
 
-DIVERGED_FIX = "start over with another --out: a lower --learning-rate, more --warmup-steps, or --precision fp32"
+DIVERGED_FIX = "start a new run (another --out) with a lower --learning-rate, more --warmup-steps, or --precision fp32"
 
 
 def train(
@@ -85,8 +85,8 @@ class _Run:
         self.row: StepEvent | None = None
         self.saved_step = 0
         self.earlier_seconds = 0.0
-        self.row_tokens = self.row_seconds = 0.0  # of the last row
-        self.data_seconds = 0.0  # since then
+        self.row_tokens = self.row_seconds = 0.0  # at the last row
+        self.data_seconds = 0.0  # since the last row
 
     def resume(self, checkpoint: Path) -> None:
         """Restore a checkpoint."""
@@ -126,7 +126,7 @@ class _Run:
         try:
             self.trainer.warm_up(step, batches(step))
         except Exception as error:
-            if number := self.stop.stop.signal_number:  # a signal to the process group also ends the compiler
+            if number := self.stop.stop.signal_number:  # a signal to the process group also kills the compiler
                 raise self._interrupted(number) from error
             raise
         seconds = time.perf_counter() - start
@@ -193,21 +193,21 @@ class _Run:
 
     def _checked_loss(self, loss: Tensor) -> float:
         """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
-        self._refuse_bad_step()
+        self._check_finite_steps()
         spikes = self.trainer.spikes
         if spikes is not None and spikes.is_hopeless():
             count = int(spikes.in_a_row)
             raise _diverged(f"{count} steps in a row were skipped as spikes", self.state.step + 2 - count)
         return float(all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM))
 
-    def _refuse_bad_step(self) -> None:
+    def _check_finite_steps(self) -> None:
         first_bad = int(all_reduce(self.accelerator, self.trainer.first_bad_step.clone(), dist.ReduceOp.MIN))
         if first_bad != NEVER:
             raise _diverged("the loss, its gradient or the weights stopped being finite", first_bad)
 
-    def _refuse_bad_state(self) -> None:
+    def _check_finite_state(self) -> None:
         self.trainer.note_bad_state(self.state.step)
-        self._refuse_bad_step()
+        self._check_finite_steps()
 
     def _row_of(self, loss: float, grad_norm: float) -> StepEvent:
         tokens, seconds = self.state.tokens, self.state.train_seconds
@@ -259,20 +259,20 @@ class _Run:
 
     def _signal_number(self, step: int) -> int:
         """Return the signal that any process received; several GPUs agree only where they synchronize anyway."""
-        is_one, is_cpu = self.accelerator.num_processes == 1, self.accelerator.device.type == "cpu"
-        waits = is_one or is_cpu or self.row is not None or self.plan.is_save_due(step)
+        is_single, is_cpu = self.accelerator.num_processes == 1, self.accelerator.device.type == "cpu"
+        waits = is_single or is_cpu or self.row is not None or self.plan.is_save_due(step)
         return self.stop.signal_number() if waits else 0
 
     def take_snapshot(self, directory: Path) -> None:
         """Commit the full weights of the step just taken, before its checkpoint."""
-        self._refuse_bad_state()
+        self._check_finite_state()
         self.gather_weights()
         checkpoints.write_snapshot(directory, self.model, self.state.step, accelerator=self.accelerator)
 
     def _save(self, directory: Path) -> CheckpointEvent:
         """Commit the state of the step just taken; nothing is saved once something was not finite."""
         start, state, plan = time.perf_counter(), self.state, self.plan
-        self._refuse_bad_state()
+        self._check_finite_state()
         state.parts = {name: part and part.as_numbers() for name, part in self.trainer.parts.items()}
         state.elapsed_seconds = self._elapsed()
         path = checkpoints.write(

@@ -1,4 +1,4 @@
-"""How the process holds on to its memory, how much it holds, and the micro-batch that fits into a GPU's."""
+"""Memory of a training process: reuse it on CPUs, measure its peak, and find the micro-batch that fits a GPU."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FIX = "use a GPU with more memory, a smaller model or sequence length, or --acce
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's allocator keep what it frees, for the next tensor of that size; elsewhere do nothing.
+    """Let glibc's allocator keep freed memory for the next tensor; does nothing with other C libraries.
 
-    By default a large tensor is mapped afresh each time and given back when freed: every step of a training run on a
-    CPU then pays a page fault for each 4 KiB of activations.
+    By default every large tensor is mapped when allocated and unmapped when freed: each training step on a CPU then
+    pays a page fault per 4 KiB of activations.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -39,10 +39,10 @@ def keep_freed_memory() -> None:
 
 
 class PeakMemory:
-    """The most memory that the process held inside the `with`, in bytes: a GPU's as torch gave it out, else its own.
+    """Measure the peak memory in bytes inside a `with`: on a GPU what torch allocated, else the process's own memory.
 
-    None where the system does not tell. Of a process's own memory (Linux: RssAnon) the kernel keeps no high-water mark,
-    so a thread looks every 5 ms.
+    `peak` is None on systems that do not report it. Linux keeps no high-water mark of RssAnon, so a thread samples it
+    every 5 ms.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,7 +72,7 @@ class PeakMemory:
 
 
 def own_memory(process: int | str = "self") -> int | None:
-    """Return the bytes that belong to a process alone, without mapped files; None where the system tells no such."""
+    """Return a process's own memory in bytes, without mapped files; None on systems other than Linux."""
     with contextlib.suppress(OSError), open(f"/proc/{process}/status") as file:
         for line in file:
             if line.startswith("RssAnon:"):
@@ -81,16 +81,16 @@ def own_memory(process: int | str = "self") -> int | None:
 
 
 def may_run_out(device: torch.device) -> bool:
-    """Say whether a device refuses what it has no memory for; a CPU's system ends the process instead."""
+    """Return whether running out of memory raises an error here; on a CPU the system kills the process instead."""
     return device.type == "cuda"
 
 
 def fitting_micro_batch(trainer: Trainer, step: int) -> int:
-    """Return the most rows, a halving of the job's micro-batch, that every process has the memory for.
+    """Halve the job's micro-batch until every process has enough memory for it; return its number of rows.
 
-    The largest passes of `step` are tried. A step keeps its rows, and with them its tokens: it takes more passes.
-    Nothing is left of the trials but the optimizer's state, which is made now, and empty. Raises OutOfResources where
-    not even one row fits.
+    Tries the largest passes of the job. The rows and tokens of a step stay the same, split into more passes. The trials
+    leave nothing behind but the optimizer's state, which they create, still empty. Raises OutOfResources if not even
+    one row fits.
     """
     micro_batching = trainer.job.micro_batching
     assert micro_batching.largest is not None
@@ -100,8 +100,7 @@ def fitting_micro_batch(trainer: Trainer, step: int) -> int:
         if all_reduce(trainer.accelerator, fits, dist.ReduceOp.MIN):
             return size
         if size == 1:
-            message = f"out of memory with a single one of the {micro_batching.unit} per forward pass"
-            raise OutOfResources(message, fix=FIX)
+            raise OutOfResources("out of memory even with a micro-batch of 1", fix=FIX)
         size //= 2
 
 
@@ -113,7 +112,7 @@ def _fits(trainer: Trainer, passes: list[MicroBatch], step: int) -> bool:
             raise
     else:
         return True
-    # Outside of the handler, whose traceback holds on to the tensors.
+    # Outside of the handler: its traceback keeps the tensors alive.
     trainer.drop_gradients()
     gc.collect()
     torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
-"""The rows of a run: appended to metrics.jsonl, a row a line, and sent to a tracker where `--report-to` names one.
+"""Write a run's metrics: rows of metrics.jsonl, one per line, and the trackers of `--report-to`.
 
-Rows after a checkpoint are dropped when the run resumes from there. The trackers (TensorBoard, Weights & Biases,
+When a run resumes from a checkpoint, the rows after it are dropped. The trackers (TensorBoard, Weights & Biases,
 Trackio) are Accelerate's.
 """
 
@@ -22,7 +22,7 @@ from gptkit.training.job import StepEvent
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row, for all to see at once; no checkpoint is durable before the rows up to it."""
+    """Append a row and sync it: no checkpoint may be durable before the rows up to it."""
     text = json.dumps(row, allow_nan=False) + "\n"
     with files.translate_os_errors(f"writing {METRICS}", fix=AGAIN), open(path, "ab", buffering=0) as handle:
         files.write(handle, text.encode())
@@ -30,15 +30,15 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows; a last line that was cut off is none. Raises InputError where somebody removed the file."""
+    """Return the rows, without lines that are not rows; raises InputError if the file is missing."""
     with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
         return [row for _, row in _lines_of(path) if row is not None]
 
 
 def rewind_rows(path: Path, step: int) -> list[str]:
-    """Make the file what it was when the row of `step` was its last one; return a line on what was damaged.
+    """Drop the rows after `step` and all damaged lines; return a log line if there were any.
 
-    Lines that are no rows are kept beside it before they are dropped; what a kill cut off is no damage, and is not.
+    Damaged lines are first copied to metrics.jsonl.damaged; a last line that a kill left incomplete is not.
     """
     if not path.exists():
         return []
@@ -55,7 +55,7 @@ def rewind_rows(path: Path, step: int) -> list[str]:
 
 
 def _lines_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Yield each line with its row, None for what is no row of metrics; a last line that was cut off is left out."""
+    """Yield each line with its row, or None if it is not a row; leave out an incomplete last line."""
     *whole, last = path.read_bytes().split(b"\n")
     if last and not (last.startswith(b"{") and last.isascii()):
         whole.append(last)
@@ -77,13 +77,13 @@ def _is_number(value: object) -> bool:
 
 
 def check_tracker(name: str) -> None:
-    """Raise UsageError with the install command when a tracker's package is not there; `none` needs none."""
+    """Raise UsageError, with the install command, if a tracker's package is missing."""
     if name != "none" and importlib.util.find_spec(name) is None:
         raise UsageError(f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install 'gptkit[{name}]'")
 
 
 class Tracker:
-    """A tracker of one run, opened by the main process; it never asks for a login."""
+    """A tracker of one run, for the main process only; it never asks for a login."""
 
     def __init__(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
         if name == "wandb" and "WANDB_API_KEY" not in os.environ:
@@ -95,11 +95,11 @@ class Tracker:
         self._tracker = tracker_class("gptkit" if name != "tensorboard" else "tensorboard", **where)
         self._tracker.start()
         plain = (bool, int, float, str)
-        told = {key: value if isinstance(value, plain) else str(value) for key, value in config.items()}
-        self._tracker.store_init_configuration(told)
+        storable = {key: value if isinstance(value, plain) else str(value) for key, value in config.items()}
+        self._tracker.store_init_configuration(storable)
 
     def log(self, event: StepEvent) -> None:
-        """Send a row."""
+        """Log a row."""
         row = {name: value for name, value in event.as_row().items() if value is not None and name != "step"}
         self._tracker.log(row, step=event.step)
 

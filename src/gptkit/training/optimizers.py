@@ -1,11 +1,11 @@
-"""Which parameter is updated by what: one optimizer, or Muon for the matrices and AdamW for the rest.
+"""Assign parameters to optimizers: one optimizer for all, or Muon for the matrices and AdamW for the rest.
 
-Ours obey the protocol of torch's fused AdamW: they divide gradients by `grad_scale` and change nothing, moments and
-step counts included, where `found_inf` is 1; both are tensors on the device. Any other of torch.optim's fits as it is:
-its step waits for the device to learn of `found_inf`.
+Optimizers follow the protocol of torch's fused AdamW: they divide gradients by `grad_scale`, and where `found_inf` is 1
+they change nothing, moments and step counts included; both are tensors on the device. Any other torch.optim optimizer
+works too, but its step waits for the device to read `found_inf`.
 
-Layers may have rates of their own and join in late. Until then their gradients are dropped before anyone sees them:
-`requires_grad` would break DDP's buckets and what is compiled, and a rate of 0 would still fill moments.
+Layers may have their own learning rates and be unfrozen late. Until then their gradients are dropped right after the
+backward pass: `requires_grad` would break DDP's buckets and compiled code, and a rate of 0 would still update moments.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gptkit.training.own_optimizers import Muon, OpenAIAdam
 
 Groups = list[dict[str, Any]]
 
-FUSED_QKV = ".c_attn.weight"  # how the names of query, key and value weights in one matrix end
+FUSED_QKV = ".c_attn.weight"  # suffix of the weights that hold query, key and value in one matrix
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Parameters with one rate: `factor` times the peak, and none at all, nor decay, before `first_step`."""
+    """Parameters with a common learning rate: `factor` times the peak; frozen, also for decay, before `first_step`."""
 
     name: str
     factor: float = 1.0
@@ -39,7 +39,7 @@ ALL_LAYERS = Layer("all")
 
 
 class Rate(NamedTuple):
-    """The peak learning rate of a layer, and the step at which it joins in."""
+    """The peak learning rate of a layer, and the first step that updates it."""
 
     layer: str
     peak: float
@@ -47,9 +47,9 @@ class Rate(NamedTuple):
 
 
 class OptimizerSet:
-    """Optimizers over disjoint parameters, stepped as one, their state known by the parameters' names.
+    """Optimizers over disjoint parameters, stepped as one; their state is saved under the parameters' names.
 
-    Each group keeps its layer in `layer` and its peak in `initial_lr`; `learning_rate` is the peak that a run reports.
+    Each parameter group has its `layer` and, in `initial_lr`, its peak; `learning_rate` is the peak that a run reports.
     """
 
     def __init__(self, names: dict[str, nn.Parameter], parts: Iterable[torch.optim.Optimizer], learning_rate: float):
@@ -67,7 +67,7 @@ class OptimizerSet:
         return [parameter for group in self.groups() for parameter in group["params"]]
 
     def rates(self) -> list[Rate]:
-        """Return every layer's rate in the order of the data; where Muon has a layer's matrices there are two."""
+        """Return every layer's rate in the order of the model's parameters; a layer with Muon matrices has two."""
         rows: dict[int, Rate] = {}
         for part in self.parts:
             for group in part.param_groups:
@@ -77,9 +77,9 @@ class OptimizerSet:
         return list(dict.fromkeys(rows[id(parameter)] for parameter in self.names.values()))
 
     def replace(self, named: Mapping[str, nn.Parameter], rows: Mapping[str, range]) -> None:
-        """Update the shards of the parameters from now on: by name, and which rows of the whole they are.
+        """Replace the parameters by shards, given by name, which are these `rows` of the full parameters.
 
-        There must be no state yet, but for what an optimizer made of it when it was built.
+        No step may have been taken yet; state that an optimizer created in its constructor is cut in the same way.
         """
         names = {id(parameter): name for name, parameter in self.names.items()}
         self.names = {name: named[name] for name in self.names}
@@ -95,7 +95,7 @@ class OptimizerSet:
                 }
 
     def drop_frozen_gradients(self, step: int) -> None:
-        """Drop the gradients of the layers that join in after `step`: no norm, moment or weight knows of them."""
+        """Drop the gradients of layers still frozen at `step`, so that they affect no norm, moment or weight."""
         for group in self.groups():
             if step < group["layer"].first_step:
                 for parameter in group["params"]:
@@ -106,7 +106,7 @@ class OptimizerSet:
             group["lr"] = group["initial_lr"] * factor
 
     def step(self, grad_scale: Tensor, found_inf: Tensor) -> None:
-        """Update every parameter with its gradient divided by `grad_scale`, or nothing where `found_inf` is 1."""
+        """Update every parameter with its gradient divided by `grad_scale`; do nothing if `found_inf` is 1."""
         for part in self.parts:
             if getattr(part, "_step_supports_amp_scaling", False):
                 part.grad_scale = grad_scale  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ class OptimizerSet:
         }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the state that `state_tensors` returned; KeyError names a parameter that is not there."""
+        """Load what `state_tensors` returned; raises KeyError for an unknown parameter."""
         owners = {
             id(parameter): part for part in self.parts for group in part.param_groups for parameter in group["params"]
         }
@@ -150,18 +150,19 @@ def build_optimizer(
     precision: str = "fp32",
     layer_of: LayerOf | None = None,
 ) -> OptimizerSet:
-    """Return what `options.optimizer` asks for; tied weights count once, as torch names them, frozen ones not.
+    """Return the optimizer that `options` name, over all parameters that require gradients; tied ones count once.
 
-    Matrices and embeddings are decayed, vectors are not. Muon takes the matrices inside repeated blocks (a number in
-    their name: `h.0.attn.c_attn.weight`) and orthogonalises in bf16 if `precision` is bf16; embeddings, positions and
-    heads lie outside the blocks. `layer_of` gives layers their rates and first steps; without it all are one.
+    Matrices and embeddings are decayed, vectors are not. Muon updates the matrices inside repeated blocks (a number in
+    their name: `h.0.attn.c_attn.weight`) and orthogonalizes in bf16 if `precision` is bf16; embeddings, positions and
+    heads lie outside the blocks. `layer_of` gives layers their rates and first steps; without it there is one layer.
     """
     layer_of = layer_of or (lambda name: ALL_LAYERS)
     names = {name: parameter for name, parameter in named_parameters if parameter.requires_grad}
     parts: list[torch.optim.Optimizer] = []
     rest = dict(names)
     if options.optimizer == "muon":
-        hidden = {name: rest.pop(name) for name in names if is_hidden_matrix(name, names[name])}
+        in_blocks = [name for name in names if any(part.isdigit() for part in name.split("."))]
+        hidden = {name: rest.pop(name) for name in in_blocks if names[name].ndim == 2}
         if hidden:
             groups = _groups(hidden, options.muon_learning_rate, options.weight_decay, layer_of)
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -173,13 +174,8 @@ def build_optimizer(
     return OptimizerSet(names, parts, options.learning_rate)
 
 
-def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter is a matrix inside one of a model's repeated blocks."""
-    return parameter.ndim == 2 and any(part.isdigit() for part in name.split("."))
-
-
 def _groups(named: dict[str, nn.Parameter], peak: float, weight_decay: float, layer_of: LayerOf) -> Groups:
-    """Return for each layer a decayed group of matrices and embeddings and an undecayed one of vectors, if any."""
+    """Return up to two parameter groups per layer: matrices and embeddings with weight decay, vectors without."""
     members: dict[tuple[Layer, float], list[nn.Parameter]] = {}
     for name, parameter in named.items():
         decay = weight_decay if parameter.ndim > 1 else 0.0
@@ -203,6 +199,6 @@ def _openai_adam(groups: Groups, options: TrainingOptions) -> torch.optim.Optimi
 
 OPTIMIZERS: dict[OptimizerName, Callable[[Groups, TrainingOptions], torch.optim.Optimizer]] = {
     "adamw": _adamw,
-    "muon": _adamw,  # of what is no matrix inside a block
+    "muon": _adamw,  # of everything but the matrices inside blocks
     "openai-adam": _openai_adam,
 }

@@ -1,4 +1,4 @@
-"""The options that every training run has; pretrain and finetune add their own."""
+"""The options that pretrain and finetune share."""
 
 from __future__ import annotations
 
@@ -11,41 +11,33 @@ from gptkit.options import CompileChoice, DeviceName, OutputOptions, option, rec
 ScheduleName = Literal[
     "cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant", "slanted"
 ]
-
-
 OptimizerName = Literal["adamw", "muon", "openai-adam"]
-
-
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
-
-
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
-
-
 SpikeRule = Literal["off", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(OutputOptions):
-    """What pretrain and finetune share."""
+    """The options of every training run; pretrain and finetune add their own."""
 
     model: str | None = option(
         None,
-        "A preset (gptkit recipes ls), a config.json, a model directory to go on from, or hf:NAME.",
+        "A preset (gptkit recipes ls), a config.json, a model directory to continue training, or hf:NAME.",
         short="-m",
         metavar="MODEL",
     )
     out: Path | None = option(
         None, "Run directory [default: runs/<command>-<name>-<time>].", resumable=True, short="-o"
     )
-    learning_rate: float = option(6e-4, "Peak learning rate, of AdamW's part where Muon has the matrices.", minimum=0)
+    learning_rate: float = option(6e-4, "Peak learning rate (with muon: of the AdamW part).", minimum=0)
     schedule: ScheduleName = option(
         "cosine",
-        "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own; slanted = ULMFiT's triangle.",
+        "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own; slanted = ULMFiT's.",
         panel="Advanced",
     )
     optimizer: OptimizerName = option(
-        "adamw", "adamw, muon (matrices by Muon, the rest by AdamW), or GPT-1's own openai-adam."
+        "adamw", "adamw, muon (Muon for matrices, AdamW for the rest), or GPT-1's own openai-adam."
     )
     weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0, panel="Advanced")
     dropout: float | None = option(
@@ -55,23 +47,23 @@ class TrainingOptions(OutputOptions):
         maximum=0.99,
         panel="Advanced",
     )
-    seed: int = option(0, "Seed of weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
+    seed: int = option(0, "Seed for initial weights, data order and dropout.", minimum=0, maximum=2**31 - 1)
     on_spike: SpikeRule = option(
         "off",
-        "skip = leave a step out whose loss or gradient norm leaps far above those of the last 128.",
+        "skip = skip steps whose loss or gradient norm rises far above those of the last 128 steps.",
         panel="Advanced",
     )
 
     precision: PrecisionName = option(
-        "auto", "Arithmetic of the matrix products; auto = bf16 where the processor has it.", panel="Speed"
+        "auto", "Precision of matrix products; auto = bf16 if the hardware has it, else fp32.", panel="Speed"
     )
     compile: CompileChoice = option(
-        "auto", "torch.compile; auto = where it pays for itself within the run.", panel="Advanced"
+        "auto", "torch.compile; auto = if it saves more time than it takes.", panel="Advanced"
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
+    device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Advanced")
     micro_batch: int | None = option(
         None,
-        "Most sequences of one forward pass [default: chosen by device and model].",
+        "Maximum sequences per forward pass [default: chosen by device and model].",
         panel="Advanced",
         resumable=True,
         minimum=1,
@@ -86,47 +78,47 @@ class TrainingOptions(OutputOptions):
         minimum=1,
     )
     save_every: int | None = option(
-        None, "Steps between checkpoints [default: as eval_every].", panel="Advanced", resumable=True, minimum=1
+        None, "Steps between checkpoints [default: --eval-every].", panel="Advanced", resumable=True, minimum=1
     )
     resume: str = option(
         "auto",
-        "auto = go on where --out stopped; never; or a run directory.",
+        "auto = resume the run in --out; never = require an empty --out; DIR = resume that run.",
         panel="Run",
         resumable=True,
         metavar="auto|never|DIR",
     )
     num_processes: int | None = option(
-        None, "Processes: one for each GPU, or on this CPU [default: 1].", panel="Run", resumable=True, minimum=1
+        None, "Number of processes, one per GPU, or on the CPU [default: 1].", panel="Run", resumable=True, minimum=1
     )
     accelerate_config: str | None = option(
         None,
-        "ddp = a copy of the model on each process, fsdp2 = a part of it; or a file of accelerate config.",
+        "ddp = every process holds the model, fsdp2 = they shard it; or a file written by accelerate config.",
         panel="Advanced",
         resumable=True,
         metavar="ddp|fsdp2|FILE",
     )
     report_to: TrackerName = option("none", "Also send metrics to a tracker.", panel="Advanced", resumable=True)
     dry_run: bool = option(
-        False, "Show what the run needs in memory, disk and time, and stop.", panel="Run", resumable=True
+        False, "Show how much memory, disk and time the run needs, and exit.", panel="Run", resumable=True
     )
 
-    keep_checkpoints: int = recipe_only(2, "Committed checkpoints kept, the newest.", resumable=True, minimum=2)
+    keep_checkpoints: int = recipe_only(2, "Number of newest checkpoints to keep.", resumable=True, minimum=2)
     snapshots: int | None = recipe_only(
         None,
-        "Copies of the weights alone kept along the run, evenly spaced [default: 8 below 50M parameters, else 0].",
+        "Number of evenly spaced copies of the weights to keep [default: 8 below 50M parameters, else 0].",
         resumable=True,
         minimum=0,
     )
     decay_steps: int | None = recipe_only(
-        None, "Steps of the decay [default: all after warm-up; a fifth of the run for wsd].", minimum=0
+        None, "Length of the decay in steps [default: all after the warm-up; for wsd a fifth of the run].", minimum=0
     )
     final_learning_rate: float = recipe_only(
-        0.1, "Learning rate at the end, as a share of the peak.", minimum=0, maximum=1
+        0.1, "Learning rate at the end, as a fraction of the peak.", minimum=0, maximum=1
     )
-    beta1: float = recipe_only(0.9, "Adam's decay of the mean.", minimum=0, maximum=0.9999)
-    beta2: float = recipe_only(0.95, "Adam's decay of the square.", minimum=0, maximum=0.99999)
-    epsilon: float = recipe_only(1e-8, "Adam's epsilon.", minimum=0)
-    clip_norm: float = recipe_only(1.0, "Largest global gradient norm; 0 = no clipping.", minimum=0)
+    beta1: float = recipe_only(0.9, "Adam beta1 (first-moment decay).", minimum=0, maximum=0.9999)
+    beta2: float = recipe_only(0.95, "Adam beta2 (second-moment decay).", minimum=0, maximum=0.99999)
+    epsilon: float = recipe_only(1e-8, "Adam epsilon.", minimum=0)
+    clip_norm: float = recipe_only(1.0, "Maximum global gradient norm; 0 = no clipping.", minimum=0)
     muon_learning_rate: float = recipe_only(0.02, "Muon's peak learning rate.", minimum=0)
     muon_momentum: float = recipe_only(0.95, "Muon's Nesterov momentum.", minimum=0, maximum=0.9999)
     gradient_checkpointing: bool = recipe_only(False, "Recompute activations in the backward pass to save memory.")

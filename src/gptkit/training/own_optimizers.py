@@ -1,7 +1,7 @@
-"""The optimizers that torch does not have: Muon in float32, and GPT-1's own Adam.
+"""Optimizers that torch lacks: Muon in float32, and GPT-1's own Adam.
 
-Like torch's fused AdamW it obeys `grad_scale` (what the gradients are divided by) and `found_inf` (1 = change nothing),
-both tensors on the device, so that no step waits for the host.
+Like torch's fused AdamW they read `grad_scale` (the divisor of the gradients) and `found_inf` (1 = change nothing),
+both tensors on the device, so that no step synchronizes with the host.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a quintic that lifts every singular value to about 0.7 to 1.2 in 5 steps
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a quintic that brings every singular value to 0.7 to 1.2 in 5 steps
 STEPS = 5
-MAX_STACKED = 1 << 25  # elements orthogonalised together, which bounds the memory of a step
+MAX_STACKED = 1 << 25  # elements orthogonalized together, which bounds the memory of a step
 
 
-class HeldOptimizer(torch.optim.Optimizer):
-    """What holds a step back."""
+class AmpOptimizer(torch.optim.Optimizer):
+    """An optimizer that takes `grad_scale` and `found_inf`, as torch.amp's gradient scaler sets them."""
 
     _step_supports_amp_scaling = True
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
     def write(self, old: Tensor, new: Tensor) -> None:
+        """Overwrite `old` with `new`, unless this step is to be skipped."""
         old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
 
 
-class Muon(HeldOptimizer):
-    """Nesterov momentum, orthogonalised, for the matrices inside the blocks (Keller Jordan, 2024).
+class Muon(AmpOptimizer):
+    """Muon: orthogonalized Nesterov momentum, for the matrices inside the blocks (Keller Jordan, 2024).
 
-    w -= lr * (scale * orthogonalised Nesterov momentum + weight_decay * w), scale = sqrt(max(1, rows / columns)).
+    w -= lr * (scale * orthogonalized Nesterov momentum + weight_decay * w), scale = sqrt(max(1, rows / columns)).
 
-    Our own, because torch.optim.Muon casts gradients to bf16 whatever was asked: 1 and 2 micro-batches then differ by
-    1e-4 to 6e-3, here by rounding. Matrices of one shape are orthogonalised together: at small sizes dispatch, not
-    arithmetic, sets the time.
+    torch.optim.Muon always casts gradients to bf16: with it, 1 and 2 micro-batches differ by 1e-4 to 6e-3, here only
+    by rounding. Matrices of equal shape are orthogonalized together, since dispatch dominates the time of small ones.
 
-    Fused query, key and value weights are orthogonalised third by third: they are three maps, and as one matrix the
-    value gradients, the largest, would leave queries and keys small updates.
+    Fused query, key and value weights are orthogonalized separately: they are three maps, and in one matrix the value
+    gradients, which are the largest, would leave only small updates to queries and keys.
 
-    `dtype` is the arithmetic of the orthogonalisation: float32, or bfloat16 where the matrix products are bf16 anyway;
-    `fused_qkv` are those of the parameters that are query, key and value weights above each other.
+    `dtype` is the arithmetic of the orthogonalization: float32, or bfloat16 where matrix products use it anyway;
+    `fused_qkv` are the parameters that stack query, key and value weights.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Muon(HeldOptimizer):
                     self._update(matrices[start : start + most], group, is_fused=is_fused)
 
     def _kind(self, matrix: Tensor) -> tuple[bool, tuple[int, ...]]:
-        """Return what matrices that are orthogonalised together have in common."""
+        """Return what matrices must have in common to be orthogonalized together."""
         return id(matrix) in self._fused_qkv, tuple(matrix.shape)
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any], *, is_fused: bool) -> None:
@@ -89,15 +89,15 @@ class Muon(HeldOptimizer):
 
 
 def shaped_update(directions: Tensor, dtype: torch.dtype, *, is_fused: bool = False) -> Tensor:
-    """Return (n, rows, columns) directions orthogonalised, fused thirds apart, scaled by their shape."""
+    """Orthogonalize `directions` (n, rows, columns), fused thirds separately, and scale them by their shape."""
     _, rows, columns = directions.shape
     if is_fused:
-        return orthogonalise(directions.reshape(-1, columns, columns), dtype).view_as(directions)
-    return orthogonalise(directions, dtype).mul_(max(1.0, rows / columns) ** 0.5)
+        return orthogonalize(directions.reshape(-1, columns, columns), dtype).view_as(directions)
+    return orthogonalize(directions, dtype).mul_(max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the nearest matrices with all singular values near 1, (n, rows, columns) in float32, by Newton-Schulz."""
+def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bring all singular values of `matrices` (n, rows, columns) near 1, by Newton-Schulz; returns float32."""
     a, b, c = COEFFICIENTS
     norms: Tensor = torch.linalg.matrix_norm(matrices, keepdim=True)
     x = (matrices / norms.clamp_min(1e-30)).to(dtype)
@@ -110,13 +110,13 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     return (x.mT if is_tall else x).float()
 
 
-class OpenAIAdam(HeldOptimizer):
-    """GPT-1's own Adam (opt.py of openai/finetune-transformer-lm), which is not torch's AdamW.
+class OpenAIAdam(AmpOptimizer):
+    """GPT-1's own Adam (opt.py of openai/finetune-transformer-lm), which differs from AdamW.
 
     w -= rate * (m / (sqrt(v) + epsilon) + weight_decay * w), rate = lr * sqrt(1 - beta2^t) / (1 - beta1^t).
 
-    Epsilon is added to sqrt(v) before the bias correction ("epsilon-hat"), and the weight decay is multiplied by the
-    bias-corrected step size: at the first steps it is 15 to 45% of what AdamW would take.
+    Epsilon is added to sqrt(v) before the bias correction ("epsilon-hat"), and weight decay is scaled by the
+    bias-corrected step size: in the first steps it is 15 to 45% of AdamW's.
     """
 
     def __init__(
@@ -157,5 +157,5 @@ class OpenAIAdam(HeldOptimizer):
 
 
 def _one_minus_power(beta: float, step: Tensor) -> Tensor:
-    """Return 1 - beta^step; the plain difference would lose four of float32's seven digits at the first steps."""
+    """Return 1 - beta^step; the plain difference would lose four of float32's seven digits in the first steps."""
     return -torch.expm1(step * math.log(beta)) if beta > 0 else torch.ones_like(step)

@@ -1,8 +1,7 @@
-"""What the hardware can do, and what `auto` means on it.
+"""Facts about the hardware, and what `auto` chooses on it: precision, compilation, micro-batch.
 
-The rules are pure functions of device, model size, total work and compiler found, never of a clock or a cache: of all
-this, `measured_peak` alone is timed. What was chosen is stored in every checkpoint; resuming takes it from there, or
-says that bits may differ.
+The choices are pure functions of device, model size, total work and available compiler; only `measured_peak` reads a
+clock. They are stored in every checkpoint: a resumed run reuses them, or says that bits may differ.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import torch
 from gptkit.errors import UsageError
 from gptkit.system.processor import cpu_has_bf16, emulated_bf16_error, refuse_emulated_bf16
 
-# Dense FLOP/s with fp32 accumulation as NVIDIA's data sheets state them, most specific name first:
+# Dense FLOP/s with fp32 accumulation from NVIDIA's data sheets, the most specific name first:
 # (part of the device's name, bf16 or fp16, fp32 without TF32).
 PEAKS = (
     ("B200", 2250e12, 80e12),
@@ -40,24 +39,24 @@ PEAKS = (
     ("V100", 125e12, 15.7e12),
     ("T4", 65e12, 8.1e12),
 )
-# Bytes of the GPUs that a plan is made for: of the 80 GB SXM cards and the DGX B200, as their data sheets state them.
+# Memory in bytes of the GPUs in a dry run's table, from their data sheets: the 80 GB SXM cards and the DGX B200.
 GPU_MEMORY = {"A100": 80 * 10**9, "H100": 80 * 10**9, "H200": 141 * 10**9, "B200": 180 * 10**9}
 
-# Nominal speeds and costs behind `--compile auto`. Only their order of magnitude matters.
+# Nominal speeds and costs for `--compile auto`; only their order of magnitude matters.
 EAGER_FLOPS = {("cpu", "fp32"): 1.2e11, ("cpu", "bf16"): 3e11, ("cuda", "fp32"): 3e13, ("cuda", "bf16"): 1.5e14}
-COMPILE_SECONDS = {"cpu": 19.0, "cuda": 30.0}  # one block, whatever the number of layers; cold
-TIME_SAVED = 0.15  # share of an eager run's time
+COMPILE_SECONDS = {"cpu": 19.0, "cuda": 30.0}  # with a cold cache; one block, however many layers there are
+TIME_SAVED = 0.15  # fraction of an eager run's time
 
-CPU_TOKENS = 4096  # of a forward pass: more leaves the caches, fewer leave the cores idle
+CPU_TOKENS = 4096  # per forward pass: more would not fit the caches, fewer would leave cores idle
 CUDA_TOKENS = 65536
-RESERVED_SHARE = 0.3  # of GPU memory, for the loss, fragmentation and the library
+RESERVED_FRACTION = 0.3  # of GPU memory, for the loss, fragmentation and CUDA's libraries
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device: `kind` is cpu, cuda or mps; `bf16` = it multiplies in bf16; `compiler` = what torch.compile needs.
+    """A device: `kind` is cpu, cuda or mps; `bf16` = multiplies bf16 in hardware; `compiler` = torch.compile's, if any.
 
-    `memory` in bytes is a GPU's own, None elsewhere.
+    `memory` is a GPU's own, in bytes; None on other devices.
     """
 
     kind: str
@@ -69,7 +68,7 @@ class Hardware:
 
 
 def hardware_of(device: torch.device) -> Hardware:
-    """Return the facts of a device and of the compiler found beside it."""
+    """Return the facts about a device, with the compiler found on this machine."""
     compiler, threads = find_compiler(), torch.get_num_threads()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -81,7 +80,7 @@ def hardware_of(device: torch.device) -> Hardware:
 
 
 def cpu_name() -> str:
-    """Return the CPU's model name where the system tells it."""
+    """Return the CPU's model name, or its architecture on systems that do not report one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -91,25 +90,25 @@ def cpu_name() -> str:
 
 
 def find_compiler() -> str | None:
-    """Return the C++ compiler that torch.compile would use, or None without one or without Python's own headers."""
+    """Return the C++ compiler that torch.compile would use, or None if it or Python's headers are missing."""
     default = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
     has_headers = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
     return shutil.which(os.environ.get("CXX", default)) if has_headers else None
 
 
 def known_peak(hardware: Hardware, precision: str) -> float | None:
-    """Return the peak FLOP/s of a known GPU in fp32, bf16 or fp16, else None."""
+    """Return the peak FLOP/s of a known GPU in fp32, bf16 or fp16; None for other devices."""
     if hardware.kind != "cuda":
         return None
     known = (single if precision == "fp32" else half for name, half, single in PEAKS if name in hardware.name)
     return next(known, None)
 
 
-@cache  # a study asks for every run
+@cache  # a study of several runs measures it once
 def measured_peak(precision: str, *, size: int = 1024, seconds: float = 0.3) -> float:
-    """Return the best FLOP/s of a square CPU matrix product within a short time, a stand-in for a CPU's peak.
+    """Return the best FLOP/s of a square matrix product within `seconds`, as an estimate of the CPU's peak.
 
-    Raises UsageError for bf16 that the CPU would emulate.
+    Raises UsageError for bf16 on a CPU that would emulate it.
     """
     refuse_emulated_bf16("cpu", precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -124,9 +123,9 @@ def measured_peak(precision: str, *, size: int = 1024, seconds: float = 0.3) -> 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a run computes with; `notes` are the lines that say why.
+    """How a run computes; `notes` are log lines about it.
 
-    `micro_batch` is the most rows of a forward pass that memory was found to allow, None where it never ran out.
+    `micro_batch` is the number of rows per forward pass that fitted after memory ran out, None if it never did.
     """
 
     precision: str
@@ -142,9 +141,9 @@ class Choices:
 
 
 def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: float | None = None) -> Choices:
-    """Return the arithmetic of a run that asks for this precision and compilation; raises what those two raise.
+    """Return the choices for the options --precision and --compile; without `total_flops`, auto does not compile.
 
-    Without `total_flops` auto does not compile.
+    Raises what `choose_precision` and `choose_compile` raise.
     """
     chosen = choose_precision(precision, hardware)
     compiles, note = choose_compile(compile, hardware, chosen, total_flops=total_flops)
@@ -152,25 +151,22 @@ def choose(precision: str, compile: str, hardware: Hardware, *, total_flops: flo
 
 
 def choose_precision(asked: str, hardware: Hardware) -> str:
-    """Return fp32, bf16 or fp16; auto is bf16 where the processor has it.
+    """Return fp32, bf16 or fp16; auto is bf16 where the hardware has it.
 
-    Raises UsageError for fp16 off CUDA and for bf16 that a CPU would emulate.
+    Raises UsageError for fp16 without CUDA, and for bf16 on a CPU that would emulate it.
     """
-    if asked == "fp16" and hardware.kind != "cuda":
-        raise UsageError(
-            f"fp16 training needs a CUDA device, this is {hardware.kind}",
-            where="--precision fp16",
-            fix="use --precision auto",
-        )
     if asked == "auto":
         return "bf16" if hardware.bf16 else "fp32"
-    if not can_train_in(asked, hardware):
-        raise emulated_bf16_error("use --precision auto (a run begun with --precision bf16 needs a CPU that has it)")
-    return asked
+    if can_train_in(asked, hardware):
+        return asked
+    if asked == "fp16":
+        message = f"fp16 training needs a CUDA device, this is {hardware.kind}"
+        raise UsageError(message, where="--precision fp16", fix="use --precision auto")
+    raise emulated_bf16_error("use --precision auto (a run begun with --precision bf16 needs a CPU with bf16)")
 
 
 def can_train_in(precision: str, hardware: Hardware) -> bool:
-    """Return whether a device trains in fp32, bf16 or fp16 at a speed worth having; GPUs emulate bf16 well enough."""
+    """Return whether a device trains in a precision at a useful speed; GPUs emulate bf16 well enough."""
     if precision == "fp16":
         return hardware.kind == "cuda"
     return precision != "bf16" or hardware.bf16 or hardware.kind != "cpu"
@@ -179,18 +175,15 @@ def can_train_in(precision: str, hardware: Hardware) -> bool:
 def choose_compile(
     asked: str, hardware: Hardware, precision: str, *, total_flops: float | None = None
 ) -> tuple[bool, str | None]:
-    """Return whether to compile, and a line to say where that is no matter of course.
+    """Return whether to compile, and a log line if auto would but cannot.
 
-    auto compiles where the time saved over `total_flops` exceeds the compiler's. Raises UsageError for on without a
+    auto compiles if it saves more time over `total_flops` than compiling takes. Raises UsageError for `on` without a
     compiler.
     """
     missing = hardware.compiler is None
     if asked == "on" and missing:
-        raise UsageError(
-            "torch.compile needs a C++ compiler and Python's headers",
-            where="--compile on",
-            fix="install g++ and python3-dev, or leave --compile out",
-        )
+        fix = "install g++ and python3-dev, or leave --compile out"
+        raise UsageError("torch.compile needs a C++ compiler and Python's headers", where="--compile on", fix=fix)
     if asked != "auto":
         return asked == "on", None
     if total_flops is None or hardware.kind not in COMPILE_SECONDS:
@@ -198,56 +191,56 @@ def choose_compile(
     speed = EAGER_FLOPS[hardware.kind, "fp32" if precision == "fp32" else "bf16"]
     pays = total_flops / speed * TIME_SAVED > COMPILE_SECONDS[hardware.kind]
     if pays and missing:
-        return False, "compile auto is off: no C++ compiler with Python's headers was found"
+        return False, "compile auto is off: no C++ compiler, or no Python headers, found"
     return pays, None
 
 
 def choose_micro_batch(hardware: Hardware, model: Any, *, rows: int, sequence_length: int) -> int:
-    """Return the most sequences of a GPT's forward pass, by cache on a CPU, by memory on a GPU; `rows` at most.
+    """Return how many sequences, at most `rows`, fit one forward pass: a CPU's caches or a GPU's memory limit them.
 
-    The backward pass keeps per token, layer and unit of width, under 16-bit autocast and flash attention, about 48
-    bytes: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key, value and attention's
+    For the backward pass a GPT keeps about 48 bytes per token, layer and unit of width, with 16-bit autocast and flash
+    attention: residual stream and norms in fp32 (4 x 4), their 16-bit copies (2 x 2), query, key, value and attention
     output (8), the MLP before and after its activation (16), two dropout masks and outputs (4).
     """
     tokens = CPU_TOKENS if hardware.kind == "cpu" else CUDA_TOKENS
     if hardware.memory is not None:
         in_fp32 = 16 * model.num_parameters()  # weights, gradients and two moments
-        free = hardware.memory * (1 - RESERVED_SHARE) - in_fp32
+        free = hardware.memory * (1 - RESERVED_FRACTION) - in_fp32
         tokens = min(tokens, int(free / (48 * model.config.n_layer * model.config.n_embd)))
     return max(1, min(rows, tokens // sequence_length))
 
 
 def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str) -> None:
-    """Raise UsageError where a step has fewer rows than there are processes."""
+    """Raise UsageError if a step has fewer rows than there are processes."""
     if rows < processes:
-        raise UsageError(f"{rows} sequences a step are too few for {processes} processes", where=where, fix=fix)
+        raise UsageError(f"{rows} sequences per step are too few for {processes} processes", where=where, fix=fix)
 
 
 def micro_batch_rows(rows: int, processes: int) -> int:
-    """Return the most rows of a micro-batch that leave every process work."""
+    """Return the largest micro-batch that gives every process work."""
     return -(-rows // processes)
 
 
 def draws_note(micro_batch: int, rows: int, processes: int) -> str | None:
-    """Return a line where the number of processes decided the micro-batch, and with it the draws of dropout."""
+    """Return a log line if the number of processes determined the micro-batch, and with it the dropout masks."""
     if processes == 1 or micro_batch != micro_batch_rows(rows, processes):
         return None
     why = f"micro-batches of {micro_batch}, so that {processes} processes have work"
-    return f"{why}; --micro-batch {micro_batch} draws the same dropout on any number of them"
+    return f"{why}; --micro-batch {micro_batch} gives the same dropout masks on any number of processes"
 
 
 def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
-    """Return a line on processes that get no micro-batch, with the cure, None where each gets one."""
+    """Return a warning, with the cure, if some processes get no micro-batch."""
     if micro_batches >= processes:
         return None
     idle = f"{processes - micro_batches} of {processes} processes have no work"
-    return f"{idle}: give --micro-batch {-(-rows // processes)} (another micro-batch draws other dropout)"
+    return f"{idle}: give --micro-batch {micro_batch_rows(rows, processes)} (which changes the dropout masks)"
 
 
 def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float:
-    """Return the FLOPs of a GPT's training step per token: 6N for the weights, 6 L d T for causal attention.
+    """Return the FLOPs per token of a GPT's training step: 6N for the weights, 6 L d T for causal attention.
 
-    N leaves out the position embeddings, which are looked up, not multiplied, and `idle` parameters. Attention is half
+    N excludes the position embeddings, which are looked up, not multiplied, and `idle` parameters. Attention is half
     of the usual 12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
     """
     config = model.config
@@ -256,7 +249,7 @@ def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float
 
 
 def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choices:
-    """Return the choices of a resumed run: those that can be are as stored, with a line for all that differs."""
+    """Return the choices of a resumed run: as stored where the hardware allows it, with a note on all that differs."""
     compiles = bool(stored.get("compile", now.compile)) and hardware.compiler is not None
     precision = str(stored.get("precision", now.precision))
     if not can_train_in(precision, hardware):

@@ -1,16 +1,14 @@
-"""One training run of any command: begun or taken up again, followed on the screen and in its directory."""
+"""Begin or resume one training run of any command, and report its events on the screen and in its directory."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import psutil
 import torch.distributed as dist
 from accelerate import Accelerator
 
@@ -20,7 +18,7 @@ from gptkit.system import ranks
 from gptkit.system.run_layout import RESULT
 from gptkit.system.signals import StopRequest
 from gptkit.training import rules, sharding
-from gptkit.training.checkpoints import RunState
+from gptkit.training.checkpoints import RunState, newest_committed
 from gptkit.training.finished_runs import lost_result
 from gptkit.training.job import CheckpointEvent, EvalEvent, Event, NoticeEvent, StepEvent, TrainingJob
 from gptkit.training.loop import train
@@ -33,12 +31,12 @@ from gptkit.training.run_identity import continues, identity_before
 from gptkit.training.step import uncompiled
 
 T = TypeVar("T")
-Sample = Callable[[], str | None]  # the model's text at an evaluation, asked of the main process alone
+Sample = Callable[[], str | None]  # returns text generated at an evaluation; only called on the main process
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; `sample` is the last one."""
+    """The outcome of a run; `sample` is the text of its last evaluation."""
 
     finish: RunState
     choices: Choices
@@ -49,7 +47,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Session:
-    """The processes of one command, what they compute on, and the screen."""
+    """The processes of a command, their hardware, and the console."""
 
     accelerator: Accelerator
     hardware: Hardware
@@ -57,14 +55,14 @@ class Session:
 
     @classmethod
     def start(cls, device: str, console: Console) -> Session:
-        """Join the processes of the run; see `make_accelerator` for what it raises."""
+        """Join the process group; raises what `make_accelerator` raises."""
         accelerator = make_accelerator(device)
         return cls(accelerator, hardware_of(accelerator.device), console)
 
     def check(self, options: TrainingOptions, *, command: str) -> Choices:
-        """Refuse what can be refused before any text is read.
+        """Raise all errors that can be found before any text is read.
 
-        Return the arithmetic of a run that compiles only where it is told to: how much there is to do is not known.
+        Return the run's choices; `--compile auto` is off in them, as the amount of work is not known yet.
         """
 
         def refuse() -> Choices:
@@ -81,7 +79,7 @@ class Session:
         return main_process_first(self.accelerator, work)
 
     def open_run(self, options: TrainingOptions, *, command: str, name: str) -> RunDirectory:
-        """Open the run on the main process, which alone holds its lock; the others get its path."""
+        """Open the run on the main process, which holds its lock; the others only get its path."""
         opened: list[RunDirectory] = []
 
         def open_here() -> Path:
@@ -91,11 +89,6 @@ class Session:
 
         path = self.on_main(open_here)
         return opened[0] if opened else RunDirectory(path, command, lock=None)
-
-
-def finish_run(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Write result.json with the seconds of the whole process, and return it."""
-    return directory.finish({**result, "elapsed_seconds": time.time() - psutil.Process().create_time()})
 
 
 def train_run(
@@ -108,34 +101,33 @@ def train_run(
     write_start: Callable[[Path], None],
     sample: Sample | None = None,
 ) -> TrainResult:
-    """Train from the newest whole checkpoint of the directory, or from the start, to the end.
+    """Train to the end, from the directory's newest usable checkpoint or else from the start.
 
     `write_start` writes config.json and tokenizer into an empty directory.
     """
     console, accelerator = session.console, session.accelerator
-    found, state = session.on_main(lambda: directory.newest(lambda state: continues(state, options)))
+    found = session.on_main(lambda: newest_committed(directory.checkpoints, lambda state: continues(state, options)))
     if found.path is not None:
-        choices = rules.reuse(state.choices, choices, session.hardware)
+        choices = rules.reuse(found.state.choices, choices, session.hardware)
     elif lost := lost_result(directory.path):
         fix = f"restore it from a copy, or remove {directory.path / RESULT} to train from scratch"
-        raise InputError(
-            f"the run was finished, but {lost}, and it has no checkpoint", where=str(directory.path), fix=fix
-        )
+        message = f"the run was finished, but {lost}, and it has no checkpoint"
+        raise InputError(message, where=str(directory.path), fix=fix)
     for note in choices.notes:
         console.say(note)
     job = make_job(choices)
 
     def rewind() -> list[str]:
-        identity = identity_before(job.plan.identity, state, options)
+        identity = identity_before(job.plan.identity, found.state, options)
         keep, keep_step = job.plan.keep_checkpoints, job.plan.decay_start
-        lines = directory.rewind(found, state, identity=identity, keep=keep, keep_step=keep_step)
+        lines = directory.rewind(found, identity=identity, keep=keep, keep_step=keep_step)
         directory.write_start(write_start)
         return lines
 
     for line in session.on_main(rewind):
         console.warn(line)
     if found.path is not None:
-        console.say(f"resuming from step {state.step} of {job.plan.steps} ({found.path})")
+        console.say(f"resuming from step {found.state.step} of {job.plan.steps} ({found.path})")
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
@@ -148,7 +140,7 @@ def train_run(
             snapshot_directory=directory.snapshots,
             resume_from=found.path,
             stop=stack.enter_context(StopRequest(console.say)),
-            shards=sharding.is_asked() and dist.is_initialized(),  # a process alone has nobody to share with
+            shards=sharding.is_asked() and dist.is_initialized(),
         )
         is_cpu = session.hardware.kind == "cpu"
         peak = measured_peak(choices.precision) if is_cpu else known_peak(session.hardware, choices.precision)
@@ -158,19 +150,19 @@ def train_run(
         except Diverged as error:
             directory.note_divergence(error, job.micro_batching.batches(error.step))
             raise
-    resumed_from = state.step if found.path is not None else None
+    resumed_from = found.state.step if found.path is not None else None
     return TrainResult(finish, choices, resumed_from, reporter.mfu(finish.tokens_per_second), reporter.text)
 
 
 @dataclass
 class RunReporter:
-    """The events of a run as they come: written to its directory, shown, sent to a tracker."""
+    """Writes a run's events to its directory, shows them, and sends them to a tracker."""
 
     job: TrainingJob
     directory: RunDirectory
     session: Session
     tracker: Tracker | None
-    peak: float | None  # the FLOP/s that MFU is a share of
+    peak: float | None  # FLOP/s of one process, for the MFU
     sample: Sample | None
     text: str | None = None  # of the last sample
 
@@ -181,7 +173,7 @@ class RunReporter:
         return tokens_per_second * self.job.flops_per_token / peak
 
     def follow(self, events: Iterator[Event], progress: Progress) -> RunState:
-        """Take in every event; a run that comes to its end closes with its state."""
+        """Report every event; return the RunState, which is the last one of a run that finishes."""
         for event in events:
             match event:
                 case StepEvent():

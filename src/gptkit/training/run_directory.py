@@ -1,11 +1,11 @@
-"""A run's directory: opened and locked, rewound to its newest checkpoint, and closed with the result.
+"""The directory of a run: open and lock it, rewind it to the newest checkpoint, write its rows and result.
 
-config.yaml       a recipe: every option but where it goes and how it is shown; paths absolute
-metrics.jsonl     see metrics.py; what is no row is moved to metrics.jsonl.damaged
+config.yaml       a recipe that repeats the run: all options except those of output and resuming; paths are absolute
+metrics.jsonl     see metrics.py; lines that are not rows are moved to metrics.jsonl.damaged
 start/            config.json and tokenizer of all weights below, written before step 1
 checkpoints/      see checkpoints.py
-snapshots/        weights alone; see checkpoints.py
-diverged.json     where a run left the finite numbers
+snapshots/        weights only; see checkpoints.py
+diverged.json     the step at which a loss or gradient stopped being finite
 result.json       what the command returned, written last
 """
 
@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from gptkit.errors import AGAIN, Diverged, InputError, UsageError
 from gptkit.recipes import CONFIG
@@ -36,7 +39,7 @@ from gptkit.system.run_layout import (
 from gptkit.training import checkpoints
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoint_files import rows_defect
-from gptkit.training.checkpoints import Found, RunState
+from gptkit.training.checkpoints import Found
 from gptkit.training.finished_runs import lost_result, read_result
 from gptkit.training.job import StepEvent
 from gptkit.training.metrics import append_row, read_rows, rewind_rows
@@ -47,14 +50,14 @@ DIVERGED = "diverged.json"
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
 FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{checkpoints.DAMAGED}", MODEL, SNAPSHOTS, START)
-LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may lead to folders of the user's
+LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may be symbolic links to folders elsewhere
 
 
 class RunDirectory:
-    """An open run, locked for this process until `close`; `result` is there when the run is finished.
+    """An open run, locked until `close`; `result` is that of a finished run, else None.
 
-    `new_config` is the text that config.yaml gets when the run continues with more steps than it was begun with.
-    Sent to another process it comes without the lock, and appends nothing: the main process alone writes.
+    Only the main process holds the `lock`; without it nothing is written. `new_config` replaces config.yaml when the
+    run continues with more steps than it was begun with.
     """
 
     def __init__(self, path: Path, command: str, *, lock: RunLock | None) -> None:
@@ -64,9 +67,6 @@ class RunDirectory:
         self.new_config: str | None = None
         self.checkpoints, self.snapshots = path / CHECKPOINTS, path / SNAPSHOTS
         self.result = read_result(path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"lock": None}
 
     def __enter__(self) -> Self:
         return self
@@ -84,35 +84,24 @@ class RunDirectory:
             append_row(self.path / METRICS, event.as_row())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; InputError when it is not there: somebody removed the run."""
+        """Return the rows of metrics.jsonl; raises InputError if it is missing: somebody removed the run."""
         return read_rows(self.path / METRICS)
 
     def row_of(self, step: int, figures: Collection[str]) -> dict[str, Any]:
-        """Return the row of a step with these figures; InputError where damage took it: training brings it back."""
+        """Return the row of a step that has these figures; raises InputError if it was lost, with the cure."""
         found = [row for row in self.rows() if row["step"] == step and row.keys() >= set(figures)]
         if found:
             return found[-1]
         fix = f"remove the checkpoints from {self.checkpoints / directory_name(step)} on; then {AGAIN}"
         raise InputError(f"no row of step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
 
-    def newest(self, continues: Callable[[RunState], bool] = lambda state: True) -> tuple[Found, RunState]:
-        """Return the newest whole checkpoint that `continues` takes, or that of step 0; nothing is changed."""
-        found = checkpoints.newest_committed(self.checkpoints, continues)
-        return found, checkpoints.read_state(found.path) if found.path else RunState()
-
     def rewind(
-        self,
-        found: Found,
-        state: RunState,
-        *,
-        identity: Mapping[str, str],
-        keep: int,
-        keep_step: int | None = None,
+        self, found: Found, *, identity: Mapping[str, str], keep: int, keep_step: int | None = None
     ) -> list[str]:
-        """Go back to what was found: set aside or drop what is newer; return a line for all that was damaged.
+        """Go back to the checkpoint found: quarantine or drop what is newer; return log lines on what was damaged.
 
-        A run that was finished is not any more. A kill between a commit and its pruning leaves more checkpoints than
-        `keep`, which go now. Raises UsageError, before anything is changed, when the checkpoint is of another identity.
+        A finished run becomes unfinished. More than `keep` checkpoints, left by a kill before they were pruned, are
+        removed. Raises UsageError, before anything is changed, if the checkpoint has another identity.
         """
         lines = found.lines()
         if found.path is None and self.result is not None:
@@ -122,22 +111,22 @@ class RunDirectory:
             lines.append(f"the run was finished, but {lost}: rebuilding its model and result")
         rows = read_rows(self.path / METRICS) if (self.path / METRICS).exists() else []
         if found.path is None and not found.rejected and rows:
-            lines.append(f"no checkpoint is in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
+            lines.append(f"no checkpoint in {self.checkpoints}: starting from step 0, not from {rows[-1]['step']}")
         if found.path is not None:
-            checkpoints.refuse_other_identity(found.path, identity)
+            checkpoints.refuse_other_identity(found.path, found.state.identity, identity)
             if problem := rows_defect(found.path):
                 lines.append(f"{problem}: the loss curve cannot be trusted; weights and moments are intact")
         if any(reason == checkpoints.DECAYED for _, reason in found.rejected):
-            lines.append(f"rows, checkpoints and snapshots after step {state.step} are dropped")
+            lines.append(f"rows, checkpoints and snapshots after step {found.state.step} are dropped")
         with files.translate_os_errors("rewinding to the newest checkpoint", fix=AGAIN):
             self._reopen()
             checkpoints.quarantine(found)
             checkpoints.prune(self.checkpoints, keep, keep_step)
-            checkpoints.drop_snapshots_after(self.snapshots, state.step)
-        return lines + rewind_rows(self.path / METRICS, state.last_row)
+            checkpoints.drop_snapshots_after(self.snapshots, found.state.step)
+        return lines + rewind_rows(self.path / METRICS, found.state.last_row)
 
     def _reopen(self) -> None:
-        """Take the result away before anything else changes, so that a kill leaves an unfinished run."""
+        """Remove the result before anything else changes, so that a kill leaves an unfinished run."""
         if (self.path / RESULT).exists():
             files.remove_file(self.path / RESULT)
             files.sync_directory(self.path)
@@ -145,7 +134,7 @@ class RunDirectory:
             files.write_atomically(self.path / CONFIG, self.new_config)
 
     def write_start(self, write: Callable[[Path], None]) -> None:
-        """Let `write` fill start/, unless it is there already."""
+        """Let `write` fill start/, unless it exists."""
         start = self.path / START
         if start.exists():
             return
@@ -155,7 +144,7 @@ class RunDirectory:
             files.sync_directory(self.path)
 
     def note_divergence(self, error: Diverged, micro_batches: Sequence[MicroBatch]) -> None:
-        """Write diverged.json: the step, the rows it was on, as their order numbers them, and the newest checkpoint."""
+        """Write diverged.json: the step, the rows of its micro-batches, and the newest checkpoint."""
         if self.lock is None:
             return
         newest = next(filter(is_committed, all_steps(self.checkpoints)), None)
@@ -170,21 +159,22 @@ class RunDirectory:
             files.write_atomically(self.path / DIVERGED, json.dumps(note, indent=1) + "\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write result.json, with the command and `finished_at` added, and return it."""
+        """Write result.json, with the command, the process's `elapsed_seconds` and `finished_at`, and return it."""
+        elapsed = time.time() - psutil.Process().create_time()
         finished = datetime.now(UTC).isoformat(timespec="microseconds")
-        self.result = {"command": self.command, **result, "finished_at": finished}
+        self.result = {"command": self.command, **result, "elapsed_seconds": elapsed, "finished_at": finished}
         with files.translate_os_errors(f"writing {RESULT}", fix=AGAIN):
-            files.sync_all(self.path)  # what the result vouches for
+            files.sync_all(self.path)  # everything must be durable before the result
             files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
         return self.result
 
 
 def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:
-    """Return the run that these options begin, resume, or have finished; the main process alone calls this.
+    """Open the run that these options begin, resume or have finished; only the main process may call this.
 
-    Without `out` it is a new `root/<command>-<name>-<time>`. Raises UsageError for `--resume never` on what is not
-    empty, for a directory that is not a run's, and for an identity option that differs from the run's; InputError
-    naming the holder when another process has it.
+    Without `out` it is a new directory `root/<command>-<name>-<time>`. Raises UsageError for `--resume never` on a
+    directory that is not empty, for a directory that is not a run's, and for an option that may not change; InputError,
+    naming the holder, when another process has the run open.
     """
     with files.translate_os_errors("opening the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         if options.out is None:
@@ -207,10 +197,10 @@ def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = 
 
 
 def check_run(options: TrainingOptions, *, command: str) -> None:
-    """Raise what `open_run` raises for a directory, its holder or an option; nothing is made, and no lock kept."""
+    """Raise what `open_run` raises for these options, without creating anything or keeping a lock."""
     if options.out is None:
         return
-    with files.translate_os_errors("looking into the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
+    with files.translate_os_errors("checking the run directory", fix=OTHER_OUT, fix_when_full=AGAIN):
         _refuse_unusable(options.out, options.resume)
         if (options.out / CONFIG).exists():
             refuse_changes(options.out / CONFIG, options, command)
@@ -240,25 +230,25 @@ def _refuse_unusable(path: Path, resume: str) -> None:
     except UnicodeEncodeError:
         raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="name another directory") from None
     if (path.exists() or path.is_symlink()) and not path.is_dir():
-        problem = "is a file" if path.exists() else "is a link to nothing"
+        problem = "is a file" if path.exists() else "is a dangling link"
         raise UsageError(f"--out {problem}", where=str(path), fix="name a directory")
     present = {entry.name for entry in path.iterdir()} - {LOCK, CONFIG + ".tmp"} if path.exists() else set()
     _refuse_in_the_way(path)
     if not present:
         return
     if resume == "never":
-        raise UsageError("--out is not empty", where=str(path), fix="name another, or leave --resume never out")
+        raise UsageError("--out is not empty", where=str(path), fix="name another, or leave out --resume never")
     if not present & {CONFIG, CHECKPOINTS}:
         raise UsageError("--out is not a run directory", where=str(path), fix="name another directory")
 
 
 def _refuse_in_the_way(run: Path) -> None:
-    """Raise InputError for a name of a run's that is something else; links may lead to folders of the user's alone."""
+    """Raise InputError if one of a run's files or folders is something else, or a link that is not in LINKS."""
     for name in (*FILES, *FOLDERS):
         path = run / name
         if not path.exists() and not path.is_symlink():
             continue
-        is_what_it_is = path.is_dir() if name in FOLDERS else path.is_file()
-        if not is_what_it_is or (path.is_symlink() and name not in LINKS):
+        is_right_kind = path.is_dir() if name in FOLDERS else path.is_file()
+        if not is_right_kind or (path.is_symlink() and name not in LINKS):
             kind = "folder" if name in FOLDERS else "file"
             raise InputError(f"{name} is not the {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")

@@ -1,7 +1,7 @@
-"""What may not change about a run: its config.yaml, the identity in its checkpoints, and how it may get more steps.
+"""Which options of a run may not change: compare config.yaml and checkpoints with the options given now.
 
-A run that is given more steps ends as one begun with the larger number, bit for bit, because it continues from a
-checkpoint up to which the learning rate does not depend on the number of steps.
+A run may be given more steps. It then ends bit for bit like one begun with the larger number, because it continues from
+a checkpoint up to which the learning rate does not depend on the number of steps.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gptkit.training.options import TrainingOptions
 from gptkit.training.schedules import steps_before_decay
 
 STEPS = "steps"
-DESCRIBED = ("model", "task")  # by a file
+DESCRIBED = ("model", "task")  # whose file is hashed
 PATHS = ("data", "validation", "model", "tokenizer", "task", "accelerate_config")
 
 
 def refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool:
-    """Raise UsageError naming each identity option that differs from the run's, with its old and its new value.
+    """Raise UsageError if any option that may not change differs from the run's, with old and new values.
 
-    Return whether the one that does is `steps`, raised as the schedule allows.
+    Return True if only `steps` differs, raised as the schedule allows.
     """
     refuse_foreign_config(config, command)
     fixed = {name: field.default for name, field in fields_of(type(options)).items() if not field.metadata["resumable"]}
@@ -39,50 +39,50 @@ def refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool
     changed = [name for name in fixed if stored[name] != given[name]]
     if not changed:
         return False
-    told = [f"{name} was {_shown(stored[name])}, is {_shown(given[name])}" for name in changed]
+    reasons = [f"{name} was {_shown(stored[name])}, is {_shown(given[name])}" for name in changed]
     if changed == [STEPS] and asks_for_more_steps(options, stored[STEPS]):
         if steps_before_decay(options.schedule, stored[STEPS], options.decay_steps):
             return True
         if options.schedule == "wsd":
-            told.append(f"wsd with decay_steps {options.decay_steps} decays from the first step on")
+            reasons.append(f"wsd with decay_steps {options.decay_steps} decays from the first step on")
         else:
             rest = "depends on the total; only constant and wsd runs can be given more steps"
-            told.append(f"the {options.schedule} schedule {rest}")
+            reasons.append(f"the {options.schedule} schedule {rest}")
     if changed == ["epochs"]:
-        told.append("a fine-tuning run is planned for all its epochs")
+        reasons.append("a fine-tuning run cannot be given more epochs")
     fix = "give the run's own values, or start a new run with another --out"
-    raise UsageError(f"the run was made with other options: {'; '.join(told)}", where=str(config), fix=fix)
+    raise UsageError(f"the run was begun with other options: {'; '.join(reasons)}", where=str(config), fix=fix)
 
 
 def asks_for_more_steps(options: TrainingOptions, was: object) -> bool:
-    """Say whether the options ask for more steps than a run had; fine-tuning counts epochs, and has no such option."""
+    """Return whether the options ask for more steps than `was`; False for fine-tuning, which counts epochs."""
     now = getattr(options, STEPS, None)
     return isinstance(now, int) and isinstance(was, int) and now > was
 
 
 def _steps_before_more(state: RunState, options: TrainingOptions) -> int | None:
-    """Return the steps of the run that wrote a checkpoint, where these options continue it with more."""
+    """Return the steps of the run that wrote a checkpoint if these options continue it with more, else None."""
     was = int(state.identity.get(STEPS, 0))
     can_be = steps_before_decay(options.schedule, was, options.decay_steps) > 0
     return was if can_be and asks_for_more_steps(options, was) else None
 
 
 def continues(state: RunState, options: TrainingOptions) -> bool:
-    """Say whether a run with these options can continue from a checkpoint; False for one in a shorter run's decay.
+    """Return whether a run with these options can continue from a checkpoint: not from within a shorter run's decay.
 
-    True where the options are another run's: `refuse_other_identity` says in what.
+    Other differences are for `refuse_other_identity` to report.
     """
     was = _steps_before_more(state, options)
     return was is None or state.step <= steps_before_decay(options.schedule, was, options.decay_steps)
 
 
 def identity_before(identity: Mapping[str, str], state: RunState, options: TrainingOptions) -> Mapping[str, str]:
-    """Return the identity that the checkpoint must have: this run's, but for steps that were raised."""
+    """Return the identity that the checkpoint must have: this run's, but with its old steps if they were raised."""
     return identity if _steps_before_more(state, options) is None else {**identity, STEPS: state.identity[STEPS]}
 
 
 def config_text(options: TrainingOptions, command: str) -> str:
-    """Return the recipe that repeats a run."""
+    """Return the recipe that repeats a run, the text of config.yaml."""
     values = {
         name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
         for name, value in _config_values(options).items()
@@ -91,10 +91,10 @@ def config_text(options: TrainingOptions, command: str) -> str:
 
 
 def identity_values(options: TrainingOptions) -> dict[str, str]:
-    """Return the identity options as a checkpoint keeps them, so that an edited config.yaml is found out.
+    """Return the options that may not change as a checkpoint stores them, so that an edited config.yaml is detected.
 
-    Files may move. What data and tokenizers hold the caller hashes; of a model and a task the file that describes it is
-    hashed here.
+    Paths are left out, as files may move: the caller hashes data and tokenizer, this hashes the file that describes a
+    model or a task.
     """
     values = _config_values(options)
     return {
@@ -121,7 +121,7 @@ def _kept(value: Any, name: str) -> str:
 
 
 def _config_values(options: TrainingOptions) -> dict[str, Any]:
-    """Return the options that a recipe holds, unset ones left out, files and directories absolute."""
+    """Return the options that a recipe holds, without unset ones, with absolute paths."""
     values = {name: getattr(options, name) for name in fields_of(type(options)) if name not in FLAGS_ONLY | {"out"}}
     for name in values.keys() & set(PATHS):
         values[name] = _absolute(values[name], name)
@@ -129,14 +129,14 @@ def _config_values(options: TrainingOptions) -> dict[str, Any]:
 
 
 def _absolute(value: Any, name: str) -> Any:
-    """Return paths made absolute; names of the hub, of presets and of tasks stay, and so do numbers."""
+    """Make paths absolute; leave names of presets, tasks and the hub, and numbers, as they are."""
     if isinstance(value, tuple):
         return tuple(_absolute(part, name) for part in value)
     if isinstance(value, Path):
         return Path(os.path.abspath(value))
     if not isinstance(value, str) or value.startswith("hf:"):
         return value
-    if name in ("task", "accelerate_config"):  # a folder may be called what a task or a shipped file is
+    if name in ("task", "accelerate_config"):  # a folder may have the name of a task or shipped file
         is_path = value.endswith((".yaml", ".yml", ".json"))
     else:
         is_path = name == "data" or os.path.exists(value)

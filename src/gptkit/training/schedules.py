@@ -1,9 +1,10 @@
-"""Learning-rate schedules: pure functions of the step, as a share of the peak.
+"""Learning-rate schedules: the fraction of the peak learning rate as a pure function of the step.
 
-Steps count from 1. Ours rise over `warmup_steps` from 1/warmup_steps, reach the peak at its last step and the final
-share at the last step of all. GPT-1's own (`openai-*`) read the step before it is incremented, so that x = (step - 1) /
-total and the first update has rate 0 when there is a warm-up; its linear one multiplies the warm-up by 1 - x as well
-(opt.py of openai/finetune-transformer-lm). `slanted` is ULMFiT's triangle (Howard and Ruder 2018, equation 3).
+Steps count from 1. cosine, linear, constant and wsd rise from 1/warmup_steps to the peak at the last warm-up step, and
+reach the final fraction at the last step. GPT-1's own schedules (`openai-*`) read the step before it is incremented:
+x = (step - 1) / total, so that the first update has rate 0 if there is a warm-up; openai-linear multiplies the warm-up
+by 1 - x as well (opt.py of openai/finetune-transformer-lm). `slanted` is ULMFiT's slanted triangle (Howard and Ruder
+2018, equation 3).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-Schedule = Callable[[int], float]  # step, from 1 on -> share of the peak learning rate
+Schedule = Callable[[int], float]  # step, counted from 1 -> fraction of the peak learning rate
 
-WSD_DECAY_SHARE = 0.2
+WSD_DECAY_FRACTION = 0.2
 SLANTED_CUT_FRACTION, SLANTED_RATIO = 0.1, 32
 
 
@@ -26,15 +27,15 @@ def learning_rate_factor(
     decay_steps: int | None = None,
     final: float = 0.0,
 ) -> float:
-    """Return the learning rate of one step as a share of the peak.
+    """Return the learning rate of one step as a fraction of the peak.
 
-    `decay_steps` is all after the warm-up by default, a fifth of the run for wsd; `openai-*` decay to 0 over the whole
-    run and know neither it nor `final`. A warm-up may be a fraction of a step, as GPT-1's 0.2% of 138 was. `slanted`
-    has all its numbers from its paper.
+    `decay_steps` defaults to all steps after the warm-up, for wsd to a fifth of the run. `openai-*` decay to 0 over the
+    whole run and ignore `decay_steps` and `final`; `slanted` takes all its numbers from the paper. `warmup_steps` need
+    not be whole: GPT-1's 0.2% of 138 steps is 0.276.
     """
     if name == "slanted":
         return _slanted(step, total_steps)
-    if name == "openai-constant":  # in steps, so that no bit depends on the total
+    if name == "openai-constant":  # counted in steps, so that no bit depends on the total
         return (step - 1) / warmup_steps if step - 1 <= warmup_steps and warmup_steps > 0 else 1.0
     if name.startswith("openai-"):
         return _openai(name, (step - 1) / total_steps, warmup_steps / total_steps)
@@ -53,9 +54,9 @@ def learning_rate_factor(
 
 
 def steps_before_decay(name: str, total_steps: int, decay_steps: int | None = None) -> int:
-    """Return how many of the first steps have the same learning rate however many steps there are in total.
+    """Return how many of the first steps have a learning rate that does not depend on `total_steps`.
 
-    All of them where the rate is constant, those before the decay of wsd, else 0.
+    All of them for a constant rate, those before the decay for wsd, else 0.
     """
     if name in ("constant", "openai-constant"):
         return total_steps
@@ -63,11 +64,11 @@ def steps_before_decay(name: str, total_steps: int, decay_steps: int | None = No
 
 
 def _wsd_decay(total_steps: int, decay_steps: int | None) -> int:
-    return max(1, round(WSD_DECAY_SHARE * total_steps)) if decay_steps is None else decay_steps
+    return max(1, round(WSD_DECAY_FRACTION * total_steps)) if decay_steps is None else decay_steps
 
 
 def _progress(step: int, start: float, length: int) -> float:
-    """Return how much of the decay is over, from 0 to 1."""
+    """Return the fraction of the decay that is over, from 0 to 1."""
     return min(1.0, max(0.0, (step - start) / length)) if length else float(step > start)
 
 
@@ -76,10 +77,10 @@ def _linear(progress: float, final: float) -> float:
 
 
 def _slanted(step: int, total_steps: int) -> float:
-    """Return ULMFiT's factor: a tenth of the steps up from about 1/32, the rest down to 1/32.
+    """Return ULMFiT's factor: up from about 1/32 in the first tenth of the steps, then down to 1/32.
 
-    The paper's slope down, cut * (1 / cut_frac - 1), is total - cut where 10 divides the total; elsewhere it would
-    end below 1/32, even below 0.
+    The paper's length of the descent, cut * (1 / cut_frac - 1), equals total - cut if 10 divides the total; otherwise
+    it would take the rate below 1/32, even below 0.
     """
     cut = max(1, int(total_steps * SLANTED_CUT_FRACTION))
     p = step / cut if step < cut else 1 - _progress(step, cut, total_steps - cut)

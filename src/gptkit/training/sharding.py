@@ -1,7 +1,7 @@
 """FSDP2: every process keeps its rows of each weight, gradient and moment, and gathers a block's weights to use them.
 
-Rows are cut as `torch.chunk` cuts them along the first dimension. The optimizers see plain tensors, a process's own
-rows, so that each of them works on shards as it does on whole parameters (but Muon, which needs whole matrices).
+Rows are split along the first dimension as `torch.chunk` splits them. Optimizers see a process's own rows as plain
+tensors, so that each works on shards as on full parameters (except Muon, which needs whole matrices).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ASKED, VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"  # as accelerate launch s
 
 
 def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the launcher asked for FSDP2; raises UsageError where it asked for the first FSDP."""
+    """Return whether the launcher asked for FSDP2; raises UsageError if it asked for FSDP1."""
     if environment.get(ASKED, "").lower() not in ("true", "1"):
         return False
     if environment.get(VERSION) != "2":
@@ -35,23 +35,24 @@ def refuse_muon(optimizer: str) -> None:
     """Raise UsageError for an optimizer that cannot be sharded."""
     if optimizer == "muon":
         fix = "use --optimizer adamw, or --accelerate-config ddp"
-        raise UsageError("Muon needs whole matrices, FSDP2 cuts them", where="--optimizer muon", fix=fix)
+        raise UsageError("Muon needs whole matrices, but FSDP2 splits them", where="--optimizer muon", fix=fix)
 
 
 def rows_of(total: int, index: int, count: int) -> range:
-    """Return the rows, of `total`, that process `index` of `count` keeps; the last ones may get fewer, or none."""
+    """Return which of `total` rows process `index` of `count` keeps; the last processes may get fewer, or none."""
     size = -(-total // count)
     return range(min(total, index * size), min(total, (index + 1) * size))
 
 
 class Sharding:
-    """A sharded copy of a model, `sharded`; the model itself is `whole` for evaluations and after the run alone.
+    """A sharded copy of a model, `sharded`, for training; the model itself, `full`, is for evaluation and saving.
 
-    In between it holds no weights. The optimizer's parameters become this process's rows of the copy's.
+    `full` holds no weights between `free_weights` and `gather_weights`. The optimizer's parameters become `locals`,
+    this process's rows of the sharded copy.
     """
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSet, device: torch.device, processes: int) -> None:
-        self.whole = model
+        self.full = model
         self.sharded = copy.deepcopy(model).train()
         mesh = init_device_mesh(device.type, (processes,))
         lists = [module for module in self.sharded.modules() if isinstance(module, nn.ModuleList)]
@@ -68,35 +69,35 @@ class Sharding:
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
         self.rows = {name: rows_of(shape[0], self.index, self.count) for name, shape in self.shapes.items()}
         optimizer.replace(self.locals, self.rows)
-        self.is_whole = True
+        self.has_full_weights = True
         self.free_weights()
 
     def move_gradients_to_shards(self) -> None:
-        """Move this process's rows of the gradients to the parameters that the optimizer knows."""
+        """Move this process's rows of the gradients to the optimizer's parameters."""
         for name, parameter in self._parameters.items():
             self.locals[name].grad = None if parameter.grad is None else _local(parameter.grad)
             parameter.grad = None
 
     @torch.no_grad()
     def gather_weights(self) -> None:
-        """Gather the weights into the whole model, if it has none; every process must call it."""
-        if self.is_whole:
+        """Gather the weights into the full model, if it has none; every process must call this."""
+        if self.has_full_weights:
             return
-        targets = dict(self.whole.named_parameters())
+        targets = dict(self.full.named_parameters())
         for name, parameter in self._parameters.items():
             assert isinstance(parameter, DTensor)
             targets[name].data = parameter.full_tensor()
-        self.is_whole = True
+        self.has_full_weights = True
 
     def free_weights(self) -> None:
-        """Free the whole model's weights."""
-        if self.is_whole:
-            for parameter in self.whole.parameters():
+        """Free the full model's weights."""
+        if self.has_full_weights:
+            for parameter in self.full.parameters():
                 parameter.data = parameter.data.new_empty(0)
-        self.is_whole = False
+        self.has_full_weights = False
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """Return the rows of a sharded tensor that lie here, in the same memory."""
+    """Return this process's rows of a sharded tensor, sharing its memory."""
     assert isinstance(tensor, DTensor)
     return tensor.to_local().detach()

@@ -25,9 +25,9 @@ NEVER = 2**62
 WINDOW = 128
 COUNTS = ("seen", "skipped", "in_a_row")
 LOSS_SIGMAS, NORM_SIGMAS = 6.0, 10.0
-LEAST_NORM = 1e-30  # of a gradient that is zero
+LEAST_NORM = 1e-30  # stands for a norm of 0, whose logarithm is infinite
 MOST_IN_A_ROW = 10  # skipped steps, after which a run counts as diverged
-INITIAL_SCALE, LARGEST_SCALE, PATIENCE = 2.0**16, 2.0**24, 2000
+INITIAL_SCALE, LARGEST_SCALE, CLEAN_STEPS = 2.0**16, 2.0**24, 2000
 
 
 def autocast(device: str, precision: str) -> Any:
@@ -75,10 +75,10 @@ class LossScale:
             return
         overflowed = found_inf > 0
         clean_steps = torch.where(overflowed, 0.0, self.clean_steps + 1)
-        is_patient = clean_steps >= PATIENCE
-        grown = torch.where(is_patient, (self.scale * 2).clamp(max=LARGEST_SCALE), self.scale)
+        is_due = clean_steps >= CLEAN_STEPS
+        grown = torch.where(is_due, (self.scale * 2).clamp(max=LARGEST_SCALE), self.scale)
         self.scale = torch.where(overflowed, (self.scale / 2).clamp(min=1.0), grown)
-        self.clean_steps = torch.where(is_patient, 0.0, clean_steps)
+        self.clean_steps = torch.where(is_due, 0.0, clean_steps)
 
     def as_numbers(self) -> tuple[float, float] | None:
         """Return the state for a checkpoint; synchronizes the device."""
@@ -151,7 +151,7 @@ class StepResult:
 
 
 class Trainer:
-    """One process's side of a training job: model, optimizer, loss scale and spike history.
+    """Trains a job on one process: model, optimizer, loss scale and spike history.
 
     With `shards` each process keeps only its rows of weights, gradients and moments, and every `backward` reduces
     gradients. `first_bad_step` lives on the device and is NEVER until something was not finite. `parts` is the state
@@ -215,13 +215,13 @@ class Trainer:
         self.optimizer.drop_frozen_gradients(step)
         norm = self.grad_norm() / scale
         overflowed = ~norm.isfinite()
-        is_held = overflowed | ~loss.isfinite()
+        is_skipped = overflowed | ~loss.isfinite()
         if self.spikes is not None:
-            whole = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
-            is_held = is_held | self.spikes.detect(whole, norm)
+            total_loss = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
+            is_skipped = is_skipped | self.spikes.detect(total_loss, norm)
         divisor = scale * (norm / clip_norm).clamp(min=1.0) if clip_norm else scale
         self.optimizer.set_learning_rate(learning_rate_factor)
-        self.optimizer.step(divisor, is_held.float())
+        self.optimizer.step(divisor, is_skipped.float())
         self.optimizer.zero_grad()
         self.note_bad(step, ~loss.isfinite() | (overflowed & self.loss_scale.is_exhausted()))
         self.loss_scale.update(overflowed.float())
