@@ -27,7 +27,7 @@ def write(path: Path, count: int, prefix: str) -> None:
 def test_pairs_come_from_the_train_file_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "NQ-open.dev.jsonl", 3, "who")
     alone = natural_questions(str(tmp_path))
-    assert alone.notes == ("no train file beside it: the model is shown five pairs of gptkit's own",)
+    assert alone.notes == ("no train file beside it: using five few-shot pairs of gptkit's own",)
     assert alone.examples[2].fields == ("who 2", ("a2", "b"), *map(tuple, zip(*DEFAULT_FEW_SHOT, strict=True)))
     write(tmp_path / "NQ-open.train.jsonl", 9, "when")
     seeded = natural_questions(str(tmp_path / "NQ-open.dev.jsonl"))
@@ -39,11 +39,11 @@ def test_pairs_come_from_the_train_file_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "who"}', r"no 'answer' here \(keys: 'question'\) .*dev\.jsonl:2"),
-        ('{"question": "who", "answer": "me"}', r"'answer' is no list of texts .*dev\.jsonl:2"),
-        ('{"question": "who", "answer": []}', r"'answer' is no list of texts .*dev\.jsonl:2"),
-        ('{"question": "who", "answer": [null]}', r"'answer' is missing, not a text .*dev\.jsonl:2"),
-        ('{"question": "", "answer": ["me"]}', r"the text 'question' is empty .*dev\.jsonl:2"),
+        ('{"question": "who"}', r"no key 'answer' \(keys: 'question'\) .*dev\.jsonl:2"),
+        ('{"question": "who", "answer": "me"}', r"'answer' is not a list of strings .*dev\.jsonl:2"),
+        ('{"question": "who", "answer": []}', r"'answer' is not a list of strings .*dev\.jsonl:2"),
+        ('{"question": "who", "answer": [null]}', r"'answer' is missing .*dev\.jsonl:2"),
+        ('{"question": "", "answer": ["me"]}', r"'question' is empty .*dev\.jsonl:2"),
         ("who\tme", r"not valid JSON: .*dev\.jsonl:2"),
     ],
 )

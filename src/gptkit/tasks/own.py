@@ -250,7 +250,7 @@ def task_text(task: Task) -> str:
         "choices": task.choices,
         "splits": {split: _inside(sources[0].paths[0]) for split, sources in task.splits.items() if is_listed},
         "columns": columns,
-        "hub": task.hub and ":".join(filter(None, (task.hub.path, task.hub.configuration))),
+        "hub": task.hub and task.hub.name.removeprefix("hf:"),
         "data": task.data,
     }
     given = {key: value for key, value in values.items() if value}

@@ -1,4 +1,4 @@
-"""SciTail: does a sentence entail the answer to a question of a school examination?"""
+"""SciTail: does a sentence entail the answer to a science exam question?"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ NLI = ("entailment", "neutral", "contradiction")
 
 
 def nli_files(stem: str) -> tuple[Source, ...]:
-    """Return the two forms of SNLI and MultiNLI, in both of which rows without a gold label carry "-"."""
+    """Return the two forms of SNLI and MultiNLI files, where "-" marks rows without a gold label."""
     columns = Columns(("sentence1", "sentence2"), "gold_label", NLI, "pairID", unlabelled="-")
     return Source((f"{stem}.jsonl",), "jsonl", columns), Source((f"{stem}.txt",), "tsv", columns, ragged=True)
 
