@@ -156,7 +156,7 @@ def ragged_row(random_: random.Random) -> Table:
         row["more"] = "x"
     else:
         del row[next(iter(row))]
-    table.says = "column(s) in this row, expected"
+    table.says = "column(s), expected"
     return table
 
 
@@ -300,7 +300,7 @@ def blank_line(random_: random.Random) -> Table:
     table = good(random_, random_.choice(["csv", "tsv"]), random_.choice(["sst2", "rte", "stsb", "copa"]))
     lines = written(table.rows, table.kind).splitlines(keepends=True)
     lines.insert(table.at + 1, b"\n")
-    table.content, table.says = b"".join(lines), "column(s) in this row, expected"
+    table.content, table.says = b"".join(lines), "column(s), expected"
     return table
 
 

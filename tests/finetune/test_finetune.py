@@ -27,8 +27,7 @@ from gptkit.cli.main import main
 from gptkit.finetune import command
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.tasks.encoding import encode_examples
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import Markers, encode_examples
 from gptkit.tasks.own import carried_task
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
@@ -567,7 +566,7 @@ HEADER = "index\tsentence1\tsentence2\tlabel\n"
         ("train.tsv", "index\tsentence1\tlabel\n0\ta\tentailment\n", "no column 'sentence2'"),
         ("train.tsv", "index\tsentence1\tsentence1\tlabel\n0\ta\tb\tentailment\n", "duplicate column 'sentence1'"),
         ("train.tsv", HEADER + "0\ta\tb\tmaybe\n", "unknown label 'maybe'"),
-        ("train.tsv", HEADER + "0\ta\tb\n", "3 column(s) in this row, expected 4"),
+        ("train.tsv", HEADER + "0\ta\tb\n", "3 column(s), expected 4"),
         ("train.tsv", HEADER + "0\tcaf\xe9\tb\tentailment\n", "not valid UTF-8: 0xe9"),
         ("dev.tsv", HEADER, "no examples in this split"),
         ("dev.tsv", HEADER + "0\t\tb\tentailment\n", "'sentence1' is empty"),

@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from gptkit.errors import InputError
-from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft_scores
-from gptkit.tasks.formats import Markers, format_example
+from gptkit.tasks.encoding import (
+    EncodedExamples,
+    Markers,
+    Target,
+    encode_examples,
+    format_example,
+    soft_scores,
+)
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -127,17 +132,6 @@ def test_soft_scores_are_distributions_with_the_score_as_mean(scores: list[float
 def test_soft_scores_beyond_the_range_are_refused(score: float) -> None:
     with pytest.raises(ValueError, match="within 0 to 5"):
         soft_scores(np.array([1.0, score], np.float32))
-
-
-def test_what_does_not_fit_the_other_examples_is_named() -> None:
-    unlabelled = example("a", label=None, where="train.tsv:7")
-    with pytest.raises(InputError, match="no label") as caught:
-        encoded("classification", example("a"), unlabelled)
-    assert caught.value.where == "train.tsv:7"
-    ragged = example("a", "b", ("c", "d", "e"), where="train.jsonl:3")
-    with pytest.raises(InputError, match="3 choices, where the first example has 2") as caught:
-        encoded("multiple-choice", example("a", "b", ("c", "d")), ragged)
-    assert caught.value.where == "train.jsonl:3"
 
 
 SPELLED = ["<|endoftext|>", "<unk>", "_start_", "_delimiter_", "_classify_", "low", "\n", " ", "", "8", "é", "\x00"]

@@ -19,8 +19,7 @@ from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_directory
 from gptkit.model_files.shape import LAYER, MARKER_FIELDS
-from gptkit.tasks.encoding import EncodedExamples, encode_examples
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task

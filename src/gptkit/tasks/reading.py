@@ -200,7 +200,7 @@ def _listed_rows(
         else:
             quote = "remove tabs and commas from the texts, or quote the cells in a .csv"
             fix = quote if len(row) > width else "fill in the cells"
-            raise InputError(f"{len(row)} column(s) in this row, expected {width}", where=where, fix=fix)
+            raise InputError(f"{len(row)} column(s), expected {width}", where=where, fix=fix)
 
 
 def _field(
