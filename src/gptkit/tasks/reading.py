@@ -245,45 +245,32 @@ def _check_labels_and_choices(task: Task, examples: Sequence[Example]) -> None:
 
 
 def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
-    """Return a file's columns, and whether it is a generic file."""
-    own = task.is_own and source.columns is not None
-    generic = None if own else _generic_columns(task, table)
-    if generic is not None:
-        files.refuse_duplicate_columns(table.names, table.names_at)
-        return _with_label(task, split, generic, table), True
-    official = source.columns or _hub_columns(task, split, table)
-    if source.width:
-        return official, False
+    """Return a file's columns, without the label in a test split that has none, and whether it is a generic file."""
+    is_described = task.is_own and source.columns is not None
+    generic = None if is_described else _generic_columns(task, table)
+    columns = generic or source.columns or _hub_columns(task, table)
+    if source.width and generic is None:
+        return columns, False
     files.refuse_duplicate_columns(table.names, table.names_at)
-    if own:
-        official = _with_label(task, split, official, table)
-    elif source.columns is not None and table.keyed and split.startswith("test") and official.label not in table.names:
-        official = replace(official, label=None)
-    for name in [*_required(official), *source.header]:
+    if split.startswith("test") and columns.label not in table.names:
+        columns = replace(columns, label=None)
+    header = () if generic else source.header
+    for name in [*_required(columns), *header]:
         if name not in table.names:
-            raise _missing(task, str(name), table, source)
+            raise _missing(task, str(name), table, None if generic else source)
     for name in table.names:
-        if source.header and name not in source.header:
-            raise _extra(name, table.names_at, source.header)
-    return official, False
+        if header and name not in header:
+            raise _extra(name, table.names_at, header)
+    return columns, generic is not None
 
 
-def _hub_columns(task: Task, split: str, table: Table) -> Columns:
+def _hub_columns(task: Task, table: Table) -> Columns:
     """Return the columns of the task's hub data set if this file has any of them, else raise for a generic one."""
     hub = task.hub.columns if task.hub else None
     wanted = _generic_names(task, table)
     if hub is None or not set(_texts(hub)) & (set(table.names) - set(wanted)):
         raise _missing(task, next(name for name in wanted if name not in table.names), table)
-    return _with_label(task, split, hub, table)
-
-
-def _with_label(task: Task, split: str, columns: Columns, table: Table) -> Columns:
-    """Return the columns, without the label in a test split that has none."""
-    if columns.label in table.names:
-        return columns
-    if split.startswith("test"):
-        return replace(columns, label=None)
-    raise _missing(task, str(columns.label), table)
+    return hub
 
 
 def _generic_names(task: Task, table: Table) -> list[str]:
