@@ -34,12 +34,12 @@ class Convention:
 
     def retokenize(self, text: str) -> str:
         """Separate the tokens of ordinary text as the corpus does."""
-        return "\n".join(apply(self.split, line) for line in text.split("\n"))
+        return "\n".join(apply_rules(self.split, line) for line in text.split("\n"))
 
     def _detokenized(self, line: str) -> str:
         if _MARK in line:
             return line
-        marked = apply(self.join, line)
+        marked = apply_rules(self.join, line)
         written = self._written(marked)
         if self.retokenize(written) == line:
             return written
@@ -64,10 +64,10 @@ class Convention:
         return self.retokenize(self._written(_MARK.join(tokens)) + behind) == " ".join(tokens) + behind
 
     def _written(self, marked: str) -> str:
-        return apply(self.write, marked).replace(_MARK, "")
+        return apply_rules(self.write, marked).replace(_MARK, "")
 
 
-def apply(rules: Rules, text: str) -> str:
+def apply_rules(rules: Rules, text: str) -> str:
     for pattern, replacement in rules:
         text = pattern.sub(replacement, text)
     return text

@@ -6,7 +6,6 @@ an InputError that names file and line.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import fnmatch
 import itertools
@@ -33,7 +32,6 @@ from gptkit.text.examples import Example
 
 FileSet = tuple[str, ...]  # paths that belong together; * is a wildcard, a slash at the end marks a folder
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the default limit of the csv module is 131,072 characters
-_FILL_IN = "fill it in, or drop the row"
 JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
 
@@ -139,7 +137,7 @@ class Table:
 def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
     """Open a file, or a folder that `kind` reads."""
     if kind in ("tsv", "csv"):
-        tabbed = ((f"{path}:{number}", text.split("\t")) for number, text in lines(path))
+        tabbed = ((where, text.split("\t")) for where, text in lines(path))
         rows = tabbed if kind == "tsv" else _comma_separated(path)
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
@@ -176,14 +174,12 @@ def text_cell(row: Mapping[str, Any], key: str, where: str) -> str:
 
 def checked_text(value: Any, name: str, where: str) -> str:
     """Return a cell's text; InputError if it is not a string, is blank, or cannot be encoded as UTF-8."""
-    if value is None:
-        raise InputError(f"{name!r} is missing", where=where, fix=_FILL_IN)
     if type(value) is not str:
-        fix = "write a string, or drop the row"
-        raise InputError(f"{name!r} is {quoted(value)}, not a string", where=where, fix=fix)
+        found = "missing" if value is None else f"{quoted(value)}, not a string"
+        raise InputError(f"{name!r} is {found}", where=where, fix="write a string, or drop the row")
     if not value or value.isspace():
-        raise InputError(f"{name!r} is empty", where=where, fix=_FILL_IN)
-    if problem := unusable_character(value):
+        raise InputError(f"{name!r} is empty", where=where, fix="fill it in, or drop the row")
+    if ("\0" in value or not value.isascii()) and (problem := unusable_character(value)):
         raise InputError(f"{name!r} contains {problem}", where=where, fix="correct or drop the row")
     return value
 
@@ -210,19 +206,23 @@ def refuse_duplicate_columns(names: Sequence[str], where: str) -> None:
         raise InputError(f"duplicate column {name!r} ({count} times)", where=where, fix="keep one of them")
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and text of every line up to the last one that is not empty."""
-    blank: list[int] = []
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("file:line", text) for every line up to the last one that is not empty."""
+    empty: list[tuple[str, str]] = []
     with opened(path) as file:
         for number, raw in enumerate(file, 1):
-            text = _decoded(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, f"{path}:{number}")
+            where = f"{path}:{number}"
+            if b"\0" in raw:
+                fix = "correct the line, or convert the file from UTF-16 to UTF-8"
+                raise InputError("a NUL byte in a text file", where=where, fix=fix)
+            text = decoded(raw.rstrip(b"\r\n"), where)
+            text = text.removeprefix("\ufeff") if number == 1 else text
             if not text:
-                blank.append(number)
+                empty.append((where, text))
                 continue
-            if blank:
-                yield from ((skipped, "") for skipped in blank)
-                blank = []
-            yield number, text
+            yield from empty
+            empty.clear()
+            yield where, text
 
 
 @contextmanager
@@ -232,13 +232,6 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         require_regular(path)
         with open(path, "rb") as file:
             yield file
-
-
-def _decoded(raw: bytes, where: str) -> str:
-    if b"\0" in raw:
-        fix = "correct the line, or convert the file from UTF-16 to UTF-8"
-        raise InputError("a NUL byte in a text file", where=where, fix=fix)
-    return decoded(raw.rstrip(b"\r\n"), where)
 
 
 def _empty(where: str) -> InputError:
@@ -261,9 +254,8 @@ def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, text in lines(path):
+    for where, text in lines(path):
         if text and not text.isspace():
-            where = f"{path}:{number}"
             yield where, json_object(text, where, JSON_FIX)
 
 

@@ -151,14 +151,15 @@ def _table_examples(
         if row is None:
             broken.append(where)
             continue
-        label = None if columns.label is None else row[columns.label]
-        if columns.unlabelled is not None and label == columns.unlabelled:
-            unlabelled += 1
-            continue
+        label = None
+        if columns.label is not None:
+            if columns.unlabelled is not None and row[columns.label] == columns.unlabelled:
+                unlabelled += 1
+                continue
+            label = label_of(row[columns.label], where)
         texts = tuple([_field(name, column, columns, row, where) for name, column in fields])
         identifier = " ".join([str(row[name]) for name in identifiers])
-        value = None if columns.label is None else label_of(label, where)
-        examples.append(Example(texts, value, where, identifier or str(number)))
+        examples.append(Example(texts, label, where, identifier or str(number)))
     if not examples:
         raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
@@ -193,7 +194,7 @@ def _listed_rows(
     for where, row in rows:
         is_complete = len(row) == width or (source.ragged and len(row) >= least)
         cells = {column: row[place] for column, place in places.items()} if is_complete else {}
-        if source.skip_broken and not (cells and all(cell.strip() for cell in cells.values())):
+        if source.skip_broken and not (cells and all(map(str.strip, cells.values()))):
             yield where, None
         elif cells:
             yield where, cells

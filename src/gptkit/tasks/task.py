@@ -152,7 +152,7 @@ def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:
     digest = hashlib.sha256()
     for example in examples:
         texts: list[str] = []
-        for text in example.fields:  # none holds a NUL
+        for text in example.fields:  # without NUL: checked_text refuses it
             texts += [text] if isinstance(text, str) else [str(len(text)), *text]
         digest.update("\0".join([*texts, repr(example.label), ""]).encode())
     return Loaded(tuple(examples), tuple(notes), digest.hexdigest())

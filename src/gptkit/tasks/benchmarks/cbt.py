@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, label_of
@@ -39,17 +38,16 @@ def cbt(data: str | None, *, words: str) -> Loaded:
     [path] = find_files(f"cbt-{words.lower()}", data, sets, source="research.facebook.com, CBTest.tgz")
     groups = groupby(lines(path), key=lambda line: not line[1].strip())
     blocks = [list(group) for is_blank, group in groups if not is_blank]
-    examples = [_example(block, path, number) for number, block in enumerate(blocks)]
+    examples = [_example(block, number) for number, block in enumerate(blocks)]
     if not examples:
         raise InputError("the file is empty", where=f"{path}:1", fix="fetch it again")
     return loaded(examples)
 
 
-def _example(block: list[tuple[int, str]], path: Path, number: int) -> Example:
-    """Return the example in a block of (line number, line)."""
+def _example(block: list[tuple[str, str]], number: int) -> Example:
+    """Return the example in a block of ("file:line", line)."""
     sentences = []
-    for place, (at, line) in enumerate(block, 1):
-        where = f"{path}:{at}"
+    for place, (where, line) in enumerate(block, 1):
         found = re.fullmatch(r"([0-9]+) (.*)", line.strip())
         if found is None or found[1] != str(place):
             raise InputError(f"expected line {place} of an example, found {line[:40]!r}", where=where, fix=_FIX)

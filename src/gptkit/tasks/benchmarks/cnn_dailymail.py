@@ -57,12 +57,12 @@ def _rows(rows: KeyedRows) -> Iterator[Example]:
 
 def _stories(listed: Path) -> Iterator[Example]:
     root = listed.parent.parent if listed.parent.name == "url_lists" else listed.parent
-    for number, url in lines(listed):
+    for where, url in lines(listed):
         name = hashlib.sha1(url.strip().encode()).hexdigest()
         path = next((file for folder in STORY_FOLDERS if (file := root / folder / f"{name}.story").is_file()), None)
         if path is None:
             fix = f"put {name}.story into {root}/cnn/stories or {root}/dailymail/stories"
-            raise InputError("no story for this URL", where=f"{listed}:{number}", fix=fix)
+            raise InputError("no story for this URL", where=where, fix=fix)
         yield Example(_story(path), None, f"{path}:1", name)
 
 

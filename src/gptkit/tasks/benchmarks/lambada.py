@@ -82,7 +82,7 @@ def stop_tokens(encoder: Encoder) -> list[int]:
 
 @dataclass(frozen=True)
 class LastWord(ScoredProtocol):
-    """Correct if each token of the target is the most likely one; `per_token`: the target is the last token, not word.
+    """Correct if each token of the target is the most likely one: the last token (`per_token`) or the last word.
 
     `filtered`: the first predicted token may not be a stop word. The perplexity is that of the target, unfiltered.
     """
@@ -156,8 +156,8 @@ _FIGURES = {
     "last-token": (_LAST_TOKEN, ""),
     "last-token-openai": (
         _PAPER,
-        ". Published figures are those of the paper's table, which mentions a stop-word filter, but which others came "
-        "closest to without one (46.67 for its 45.99)",
+        ". Published figures are those of the paper's table; the paper mentions a stop-word filter, but others came "
+        "closest without one (46.67 for 45.99)",
     ),
     "last-word": (_LAST_WORD, ""),
     "last-word-openai": (_PAPER_UNFILTERED, ". The published figure is the paper's without its stop-word filter"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
-from gptkit.tasks.detokenizers import WIKITEXT, apply, compile_rules
+from gptkit.tasks.detokenizers import WIKITEXT, apply_rules, compile_rules
 from gptkit.tasks.text_corpora import PER_WORD, Stream, corpus_row, lm_eval_page, paper_protocol, whole_text
 from gptkit.text.pieces import is_blank
 
@@ -81,7 +81,7 @@ def lm_eval_words(passages: Sequence[str]) -> list[int]:
 
 def lm_eval_text(passages: Sequence[str]) -> list[str]:
     """Return the part of lm-eval's text of a page that each of its passages becomes."""
-    text = apply(_LM_EVAL_RULES, "".join(passages))
+    text = apply_rules(_LM_EVAL_RULES, "".join(passages))
     ends = [match.end() for match in _KEPT.finditer(text)]
     parts, start, kept = [], 0, 0
     for passage in passages[:-1]:

@@ -72,7 +72,7 @@ def _example(parts: tuple[str, str, str], referents: Any, label: Any, where: str
     if not isinstance(referents, list) or len(referents) != 2:
         raise InputError("not two referents to choose from", where=where, fix=_FIX)
     if type(label) is not int or label not in (0, 1):
-        raise InputError(f"unknown label {label!r}", where=where, fix="it is one of the two referents")
+        raise InputError(f"unknown label {label!r}", where=where, fix="write A or B, in .jsonl 0 or 1")
     choices = tuple([checked_text(referent, "referent", where).strip() for referent in referents])
     return Example((before, pronoun, after, choices), label, where, str(number))
 

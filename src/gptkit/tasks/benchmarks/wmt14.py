@@ -83,8 +83,7 @@ def _sentences(path: Path) -> list[_Sentence]:
     """Return the sentences of an .sgm file, or the lines of another."""
     found: list[_Sentence] = []
     document = ""
-    for number, line in lines(path):
-        where = f"{path}:{number}"
+    for number, (where, line) in enumerate(lines(path), 1):
         if path.suffix != ".sgm":
             found.append(_Sentence(str(number), checked_text(line, "sentence", where).strip(), where))
             continue
