@@ -240,7 +240,7 @@ def test_the_model_is_the_best_epochs_and_scores_what_the_run_says(place: Place,
     markers = Markers(config.start_token_id, config.delimiter_token_id, config.extract_token_id)
     correct, nll = 0, 0.0
     for example in examples:  # one at a time: no padding, no order
-        encoded = encode_examples(tokenizer, "entailment", [example], markers, config.n_positions, target="class")
+        encoded = encode_examples(tokenizer, TASKS["rte"], [example], markers, config.n_positions)
         with torch.no_grad():
             extract = torch.tensor([[len(encoded.ids) - 1]])
             logits = model(input_ids=torch.tensor(encoded.ids)[None, None].long(), extract=extract).logits[0]

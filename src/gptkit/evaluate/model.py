@@ -137,7 +137,7 @@ class EvaluatedModel:
         """Return what the fine-tuned head says of labelled examples."""
         markers = marker_ids(self.directory, len(self.tokenizer))
         limit = self.config.n_positions
-        encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
+        encoded = encode_examples(self.tokenizer, task, examples, markers, limit)
         if encoded.n_truncated:
             self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples cut to the model's {limit:,} positions")
         with autocast(self.accelerator.device.type, self.options.precision):

@@ -150,7 +150,7 @@ def _read(
             say(f"{name}: {note}")
     splits = {}
     for name, split in loaded.items():
-        encoded = encode_examples(tokenizer, task.format, split.examples, markers, limit, target=task.target)
+        encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
         mean = encoded.tokens.mean()
         line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
         if encoded.n_truncated:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.tasks.task import FORMAT_FIELDS, Target
+from gptkit.tasks.task import FORMAT_FIELDS, Target, Task
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.encoding import encode_documents
@@ -162,15 +162,9 @@ class EncodedExamples:
 
 
 def encode_examples(
-    tokenizer: PreTrainedTokenizerBase,
-    task_format: str,
-    examples: Sequence[Example],
-    markers: Markers,
-    limit: int,
-    *,
-    target: Target,
+    tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], markers: Markers, limit: int
 ) -> EncodedExamples:
-    """Encode one or more examples, each in sequences of at most `limit` tokens.
+    """Encode one or more examples of a task, each in sequences of at most `limit` tokens.
 
     All examples or none have a label, and all have the same number of choices (load_examples checks that). No text
     encodes to a marker; ValueError if the tokenizer has an entry with a marker's id.
@@ -183,7 +177,7 @@ def encode_examples(
     n_truncated = sequences_per_example = 0
     for example in examples:
         fields = [ids_of(field) if isinstance(field, str) else [*map(ids_of, field)] for field in example.fields]
-        formatted = format_example(task_format, fields, markers, limit)
+        formatted = format_example(task.format, fields, markers, limit)
         sequences_per_example = len(formatted.sequences)
         for sequence in formatted.sequences:
             ids.fromlist(sequence)
@@ -191,7 +185,7 @@ def encode_examples(
         truncated.update(formatted.truncated)
         n_truncated += bool(formatted.truncated)
     flat, offsets = np.frombuffer(ids, np.int32), np.frombuffer(ends, np.int64)
-    targets = _targets(examples, target)
+    targets = _targets(examples, task.target)
     return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated)
 
 
