@@ -33,7 +33,7 @@ _LEADING_BLANK_LINES = re.compile(r"^\s*\n")
 def load_passages(documents: Documents, notes: Sequence[str] = (), *, within_lines: bool = False) -> Loaded:
     """Return the passages of documents.
 
-    `within_lines`: passages may end within a line, unless de-tokenizing needs to see whole lines.
+    `within_lines`: passages may end within a line; False where de-tokenizing needs whole lines.
     """
     examples = [
         Example((passage,), None, where, f"{number}:{place}")

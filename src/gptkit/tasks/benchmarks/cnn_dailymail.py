@@ -138,7 +138,7 @@ def _items(examples: Sequence[Example], summaries: Sequence[Sequence[str]]) -> I
 def _from_model(name: str, about: str, prompt: Callable[[Example], str], *values: float) -> GeneratedProtocol:
     return GeneratedProtocol(
         name,
-        f"{about}; 100 tokens by top-k sampling with k = 2, of which the first 3 sentences count; {_SCORED}",
+        f"100 tokens by top-k sampling (k = 2) after {about}, of which the first 3 sentences count; {_SCORED}",
         MEASURES,
         published=_published("GPT-2 1542M", *values),
         chance=_RANDOM_THREE,
@@ -158,7 +158,7 @@ CNN_DM = Evaluation(
     "cnn-dm",
     cnn_dailymail,
     (
-        _from_model("tldr", "the article, then TL;DR:", _with_hint, 0.2140, 0.2934, 0.0827, 0.2658),
+        _from_model("tldr", "the article and TL;DR:", _with_hint, 0.2140, 0.2934, 0.0827, 0.2658),
         _from_model("no-hint", "only the article", _article, 0.1503, 0.2158, 0.0403, 0.1947),
         _from_article("lead-3", "the article's first 3 sentences", _first_three, 0.3155, 0.4038, 0.1766, 0.3662),
         _from_article("random-3", "3 random sentences of the article", _random_three, 0.2098, 0.2878, 0.0863, 0.2552),

@@ -41,7 +41,7 @@ def copa_pairs(example: Example) -> list[Pair]:
 
 _LM_EVAL = ChoiceProtocol(
     "lm-eval",
-    "the choice's log-probability after the premise and because or therefore; the first of a tie (lm-eval)",
+    "the choice's log-probability after the premise and because or therefore; ties go to the first (lm-eval)",
     pairs=copa_pairs,
     ties="first",
 )

@@ -60,7 +60,7 @@ def _clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", sentences).replace("  ", " ")
 
 
-_CLEANED = "without bracketed markup as in lm-eval's hellaswag: the ending's log-probability after activity and context"
+_CLEANED = "the ending's log-probability after activity and context without bracketed markup (lm-eval's hellaswag)"
 _PROTOCOLS = (
     ChoiceProtocol(
         "completion",
@@ -72,14 +72,14 @@ _PROTOCOLS = (
     ),
     ChoiceProtocol(
         "harness",
-        f"{_CLEANED}, the first of a tie (acc)",
+        f"{_CLEANED}; ties go to the first ending (acc)",
         chance=1 / 4,
         pairs=harness_pairs,
         ties="first",
     ),
     ChoiceProtocol(
         "harness-norm",
-        f"{_CLEANED}, divided by the ending's length in characters, the first of a tie (acc_norm)",
+        f"{_CLEANED}, divided by its length in characters; ties go to the first ending (acc_norm)",
         published=_HARNESS,
         chance=1 / 4,
         pairs=harness_pairs,
