@@ -20,18 +20,7 @@ from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
 from gptkit.tasks import files
 from gptkit.tasks.files import Table, not_found, quoted
-from gptkit.tasks.task import (
-    FORMAT_FIELDS,
-    KINDS,
-    Column,
-    Columns,
-    Evaluation,
-    HubSource,
-    Loaded,
-    Source,
-    Task,
-    loaded,
-)
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation, HubSource, Loaded, Source, Task, loaded
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}

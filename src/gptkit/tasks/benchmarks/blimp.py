@@ -136,12 +136,7 @@ _HARNESS = ChoiceProtocol(
     ties="first",
     groups=_groups,
 )
-BLIMP = Evaluation(
-    "blimp",
-    blimp,
-    (_SUM, _HARNESS),
-    texts=lambda example: tuple(example.fields[1]),
-)
+BLIMP = Evaluation("blimp", blimp, (_SUM, _HARNESS), texts=lambda example: tuple(example.fields[1]))
 
 
 def blimp_set(name: str) -> Evaluation:

@@ -118,10 +118,7 @@ _CONVERSATION = GeneratedProtocol(
 )
 
 COQA = Evaluation(
-    "coqa",
-    coqa,
-    (_CONVERSATION,),
-    texts=lambda example: (str(example.fields[1]), str(example.fields[4])),
+    "coqa", coqa, (_CONVERSATION,), texts=lambda example: (str(example.fields[1]), str(example.fields[4]))
 )
 
 BENCHMARKS = (COQA,)

@@ -71,11 +71,7 @@ _PROTOCOLS = (
         score=per_token,
     ),
     ChoiceProtocol(
-        "harness",
-        f"{_CLEANED}; ties go to the first ending (acc)",
-        chance=1 / 4,
-        pairs=harness_pairs,
-        ties="first",
+        "harness", f"{_CLEANED}; ties go to the first ending (acc)", chance=1 / 4, pairs=harness_pairs, ties="first"
     ),
     ChoiceProtocol(
         "harness-norm",
@@ -88,10 +84,7 @@ _PROTOCOLS = (
     ),
 )
 HELLASWAG = Evaluation(
-    "hellaswag",
-    hellaswag,
-    _PROTOCOLS,
-    texts=lambda example: (str(example.fields[3]), *example.fields[4]),
+    "hellaswag", hellaswag, _PROTOCOLS, texts=lambda example: (str(example.fields[3]), *example.fields[4])
 )
 
 BENCHMARKS = (HELLASWAG,)

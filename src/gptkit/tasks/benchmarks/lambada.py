@@ -180,11 +180,6 @@ def _protocols() -> Iterator[LastWord]:
                 )
 
 
-LAMBADA = Evaluation(
-    "lambada",
-    lambada,
-    tuple(_protocols()),
-    banned=stop_tokens,
-)
+LAMBADA = Evaluation("lambada", lambada, tuple(_protocols()), banned=stop_tokens)
 
 BENCHMARKS = (LAMBADA,)

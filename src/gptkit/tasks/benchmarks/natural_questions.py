@@ -99,10 +99,7 @@ _PAIRS = GeneratedProtocol(
 )
 
 NATURAL_QUESTIONS = Evaluation(
-    "natural-questions",
-    natural_questions,
-    (_PAIRS,),
-    texts=lambda example: (str(example.fields[0]),),
+    "natural-questions", natural_questions, (_PAIRS,), texts=lambda example: (str(example.fields[0]),)
 )
 
 BENCHMARKS = (NATURAL_QUESTIONS,)

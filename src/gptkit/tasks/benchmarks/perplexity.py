@@ -37,9 +37,6 @@ _DOCUMENTS = TextProtocol(
 
 BENCHMARKS = (
     Evaluation(
-        "perplexity",
-        any_text,
-        (_STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS),
-        sliding=_STREAM.with_stride,
+        "perplexity", any_text, (_STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS), sliding=_STREAM.with_stride
     ),
 )

@@ -169,10 +169,7 @@ _GPT1 = ChoiceProtocol(
     score=per_token,
 )
 WINOGRAD = Evaluation(
-    "winograd",
-    winograd,
-    (_PARTIAL, _FULL, _GPT1),
-    texts=lambda example: ("".join(map(str, example.fields[:3])),),
+    "winograd", winograd, (_PARTIAL, _FULL, _GPT1), texts=lambda example: ("".join(map(str, example.fields[:3])),)
 )
 
 BENCHMARKS = (WINOGRAD,)
