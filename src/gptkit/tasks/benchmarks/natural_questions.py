@@ -6,7 +6,7 @@ NQ-open.train.jsonl    beside it: its first pairs are the few-shot examples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -63,9 +63,9 @@ def _row(row: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
     return text_cell(row, "question", where), tuple(checked_text(answer, "answer", where) for answer in answers)
 
 
-def max_over_references(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
-    """Return the best score over the accepted answers."""
-    return max(score(answer, reference) for reference in accepted)
+def matches_any(answer: str, accepted: Sequence[str]) -> float:
+    """Return 1 if the answer exactly matches an accepted one, else 0."""
+    return max(exact_match(answer, reference) for reference in accepted)
 
 
 def _prompt(example: Example) -> str:
@@ -74,10 +74,7 @@ def _prompt(example: Example) -> str:
 
 
 def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
-    def is_accepted(answer: str, accepted: Sequence[str]) -> float:
-        return max_over_references(exact_match, answer, accepted)
-
-    exact = answer_column(is_accepted, examples, texts, field=1)
+    exact = answer_column(matches_any, examples, texts, field=1)
     confidence = np.array([text.confidence for text in texts], dtype=np.float64)
     columns = {"exact_match": exact, "correct": exact, "confidence": confidence}
     return Items(tuple(example.identifier for example in examples), columns)
