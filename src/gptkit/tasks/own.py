@@ -34,15 +34,12 @@ from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, SPLITS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]
 Range = tuple[float, float]
 
-KEYS = (
-    *("name", "format", "labels", "score_range", "target", "metrics"),
-    *("choices", "splits", "columns", "hub", "data"),
-)
+KEYS = ("name", "format", "labels", "score_range", "target", "metrics", "choices", "splits", "columns", "hub", "data")
 CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
 NO_FILE = "name a YAML file, or one of the built-in tasks that gptkit tasks lists"
@@ -170,10 +167,7 @@ def _columns(format: Format, entry: Entry | None) -> Columns | None:
 
 def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Source, ...]]:
     if entry is None:
-        return {
-            split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS)
-            for split in ("train", "dev", "test")
-        }
+        return {split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS) for split in SPLITS}
     splits: dict[str, tuple[Source, ...]] = {}
     for split, value in entry.entries("splits", ()).items():
         file = value.word("a split's file")

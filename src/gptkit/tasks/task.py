@@ -24,6 +24,7 @@ FORMAT_FIELDS = {
 Target = Literal["class", "choice", "score", "soft-score"]
 Kind = Literal["tsv", "csv", "jsonl", "parquet"]
 KINDS: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # of generic files
+SPLITS = ("train", "dev", "test")
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 BINARY = ("0", "1")  # the spelling of two labels in many files
 Column = str | int  # its name, or its index in a file without a header

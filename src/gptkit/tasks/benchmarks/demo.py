@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from gptkit.tasks.benchmarks.story_cloze import ending_protocols
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import Format, Task
+from gptkit.tasks.task import SPLITS, Format, Task
 from gptkit.text.embedded import EmbeddedDocument, embedded_documents
 from gptkit.text.examples import Example
 from gptkit.text.split import name_hash
@@ -32,7 +32,6 @@ ORDER = 99  # after benchmarks that users add
 
 Fields = tuple[str | tuple[str, ...], ...]
 Splits = dict[str, tuple[Example, ...]]
-_SPLITS = ("train", "dev", "test")
 
 # Packages with many documented modules that every Python from 3.11 on includes, however it is packaged.
 DEMO_LABELS = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml")
@@ -46,7 +45,7 @@ _NGRAM = 5  # words; texts are near-duplicates if they share more than half of t
 
 @cache
 def _classification() -> Splits:
-    splits: dict[str, list[_Pair]] = {split: [] for split in _SPLITS}
+    splits: dict[str, list[_Pair]] = {split: [] for split in SPLITS}
     for label in DEMO_LABELS:
         texts = []
         for document in embedded_documents():
@@ -138,7 +137,7 @@ def _pairs(pairs_of: Callable[[EmbeddedDocument], Iterator[_Pair]]) -> dict[str,
         if name_hash(document.group) < _HELD_OUT * 2**64:
             sizes[document.group] += len(document.text)
     split_of = _assign_splits(sizes, {"dev": 0.5, "test": 0.5})
-    splits: dict[str, list[_Pair]] = {split: [] for split in _SPLITS}
+    splits: dict[str, list[_Pair]] = {split: [] for split in SPLITS}
     for document in embedded_documents():
         found = sorted(pairs_of(document), key=lambda pair: pair.key)
         splits[split_of.get(document.group, "train")] += found[:_PAIRS_PER_DOCUMENT]
@@ -243,7 +242,7 @@ def _task(format: Format, labels: tuple[str, ...], data: str, examples: Callable
         "demo-" + ("cloze" if format == "multiple-choice" else format),
         format,
         f"generated from Python's documentation: {data}",
-        dict.fromkeys(_SPLITS, ()),
+        dict.fromkeys(SPLITS, ()),
         labels,
         choices=None if labels else 2,
         make=lambda split: examples(*how)[split],

@@ -11,7 +11,7 @@ from typing import Any
 from gptkit.errors import InputError
 from gptkit.tasks.benchmarks.snli import NLI, nli_files
 from gptkit.tasks.files import lines
-from gptkit.tasks.task import BINARY, Columns, HubSource, Source, Task, ablation, counts, gpt1
+from gptkit.tasks.task import BINARY, SPLITS, Columns, HubSource, Source, Task, ablation, counts, gpt1
 from gptkit.text.examples import Example
 
 ORDER = 3
@@ -96,7 +96,7 @@ def _stsb_task(name: str, *, soft_scores: bool) -> Task:
         name,
         "similarity",
         f"{GLUE}, or ixa2.si.ehu.eus/stswiki",
-        {split: _stsb(split) for split in ("train", "dev", "test")},
+        {split: _stsb(split) for split in SPLITS},
         metrics=("pearson", "spearman"),
         score_range=(0.0, 5.0),
         soft_scores=soft_scores,
@@ -113,7 +113,7 @@ MRPC = Task(
     "mrpc",
     "similarity",
     f"{GLUE}, or Microsoft's msr_paraphrase_*.txt with GLUE's dev_ids.tsv",
-    {split: _mrpc(split) for split in ("train", "dev", "test")},
+    {split: _mrpc(split) for split in SPLITS},
     ("not_equivalent", "equivalent"),
     ("f1", "accuracy"),
     hub=glue_hub("mrpc", *_SENTENCES),

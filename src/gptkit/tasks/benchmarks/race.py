@@ -11,7 +11,7 @@ from gptkit.scoring.choices import ChoiceProtocol, ending_pairs, per_token
 from gptkit.system.reading import json_object
 from gptkit.tasks.files import JSON_FIX, lines
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1
+from gptkit.tasks.task import SPLITS, Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1
 
 ORDER = 6
 
@@ -37,10 +37,7 @@ def _task(name: str, levels: tuple[str, ...], sizes: dict[str, int], accuracy: f
         name,
         "multiple-choice",
         "www.cs.cmu.edu/~glai1/data/race",
-        {
-            split: (Source(tuple(f"{split}/{level}/" for level in levels), _questions, _COLUMNS),)
-            for split in ("train", "dev", "test")
-        },
+        {split: (Source(tuple(f"{split}/{level}/" for level in levels), _questions, _COLUMNS),) for split in SPLITS},
         choices=4,
         hub=HubSource("ehovy/race", name.partition("-")[2] or "all", _HUB),
         sizes=sizes,
