@@ -43,15 +43,14 @@ def natural_questions(data: str | None) -> Loaded:
     """
     source = "google-research-datasets/natural-questions, nq_open"
     [path] = find_files("natural-questions", data, FILES, source=source)
-    rows = [(*_row(row, where), where) for where, row in open_rows(path, fix=_FIX)]
     few_shot, notes = DEFAULT_FEW_SHOT, ["no train file beside it: using five few-shot pairs of gptkit's own"]
     if train := first_complete([path.parent], TRAIN_FILES):
         first = [_row(row, where) for where, row in islice(open_rows(train[1][0], fix=_FIX), len(few_shot))]
         few_shot, notes = tuple((question, answers[0]) for question, answers in first), []
-    shown = tuple(question for question, _ in few_shot), tuple(answer for _, answer in few_shot)
+    questions, answers = zip(*few_shot, strict=True)
     examples = [
-        Example((question, accepted, *shown), None, where, str(number))
-        for number, (question, accepted, where) in enumerate(rows)
+        Example((*_row(row, where), questions, answers), None, where, str(number))
+        for number, (where, row) in enumerate(open_rows(path, fix=_FIX))
     ]
     return loaded(examples, notes)
 
