@@ -145,7 +145,7 @@ def repeated_column(random_: random.Random) -> Table:
         return table
     content = written([{"first again": "x", **row} for row in table.rows], table.kind)
     table.content = content.replace(b"first again", name.encode(), 1)
-    table.says, table.line = "is there 2 times", 1
+    table.says, table.line = "duplicate column", 1
     return table
 
 
@@ -156,7 +156,7 @@ def ragged_row(random_: random.Random) -> Table:
         row["more"] = "x"
     else:
         del row[next(iter(row))]
-    table.says = "column(s), where"
+    table.says = "column(s), expected"
     return table
 
 
@@ -203,7 +203,7 @@ def mixed_types(random_: random.Random) -> Table:
 def some_labelled(random_: random.Random) -> Table:
     table = good(random_, random_.choice(["csv", "tsv", "jsonl"]), random_.choice(["sst2", "rte", "copa"]))
     table.rows[table.at]["label"] = ""
-    table.split, table.says = "test", "no label, though other rows have one"
+    table.split, table.says = "test", "no label, although other rows have one"
     return table
 
 
@@ -258,7 +258,7 @@ def no_text(random_: random.Random) -> Table:
     table = good(random_, "jsonl")
     value = random_.choice([3, None, True, ["a"], {"a": "b"}, 1.5, []])
     table.rows[table.at][FIELDS[table.task][0]] = value
-    table.says = "not a text"
+    table.says = "is missing" if value is None else "not a string"
     return table
 
 
@@ -300,7 +300,7 @@ def blank_line(random_: random.Random) -> Table:
     table = good(random_, random_.choice(["csv", "tsv"]), random_.choice(["sst2", "rte", "stsb", "copa"]))
     lines = written(table.rows, table.kind).splitlines(keepends=True)
     lines.insert(table.at + 1, b"\n")
-    table.content, table.says = b"".join(lines), "column(s), where"
+    table.content, table.says = b"".join(lines), "column(s), expected"
     return table
 
 

@@ -27,8 +27,7 @@ from gptkit.cli.main import main
 from gptkit.finetune import command
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.tasks.encoding import encode_examples
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import Markers, encode_examples
 from gptkit.tasks.own import carried_task
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
@@ -241,7 +240,7 @@ def test_the_model_is_the_best_epochs_and_scores_what_the_run_says(place: Place,
     markers = Markers(config.start_token_id, config.delimiter_token_id, config.extract_token_id)
     correct, nll = 0, 0.0
     for example in examples:  # one at a time: no padding, no order
-        encoded = encode_examples(tokenizer, "entailment", [example], markers, config.n_positions, target="class")
+        encoded = encode_examples(tokenizer, TASKS["rte"], [example], markers, config.n_positions)
         with torch.no_grad():
             extract = torch.tensor([[len(encoded.ids) - 1]])
             logits = model(input_ids=torch.tensor(encoded.ids)[None, None].long(), extract=extract).logits[0]
@@ -565,12 +564,12 @@ HEADER = "index\tsentence1\tsentence2\tlabel\n"
     ("file", "content", "words"),
     [
         ("train.tsv", "index\tsentence1\tlabel\n0\ta\tentailment\n", "no column 'sentence2'"),
-        ("train.tsv", "index\tsentence1\tsentence1\tlabel\n0\ta\tb\tentailment\n", "'sentence1' is there 2 times"),
+        ("train.tsv", "index\tsentence1\tsentence1\tlabel\n0\ta\tb\tentailment\n", "duplicate column 'sentence1'"),
         ("train.tsv", HEADER + "0\ta\tb\tmaybe\n", "unknown label 'maybe'"),
-        ("train.tsv", HEADER + "0\ta\tb\n", "a row of 3 column(s), where 4 belong"),
+        ("train.tsv", HEADER + "0\ta\tb\n", "3 column(s), expected 4"),
         ("train.tsv", HEADER + "0\tcaf\xe9\tb\tentailment\n", "not valid UTF-8: 0xe9"),
         ("dev.tsv", HEADER, "no examples in this split"),
-        ("dev.tsv", HEADER + "0\t\tb\tentailment\n", "the text 'sentence1' is empty"),
+        ("dev.tsv", HEADER + "0\t\tb\tentailment\n", "'sentence1' is empty"),
     ],
 )
 def test_bad_files_are_named_before_anything_is_written(file: str, content: str, words: str, place: Place) -> None:
@@ -606,8 +605,8 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
         ({"task": "breaking-nli"}, "for evaluation only"),
         ({"task": "demo-cloze"}, "demo-cloze makes its own data (--data) - leave --data out"),
         ({"task": "typo.yaml"}, "unknown key 'labls' in a task (typo.yaml:2) - did you mean 'labels'?"),
-        ({"data": None}, "a folder of train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
-        ({"data": None}, "or --data hf: for hf:nyu-mll/glue"),
+        ({"data": None}, "a folder with train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
+        ({"data": None}, "or --data hf: for hf:nyu-mll/glue:rte on the hub"),
         ({"precision": "fp16"}, "fp16"),
     ],
 )

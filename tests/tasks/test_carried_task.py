@@ -81,7 +81,7 @@ HOSTILE = [
     ("splits: {dev: ../../dev.csv}\n", "is not inside"),
     ("splits: {dev: 'a\\..\\dev.csv'}\n", "is not inside"),
     ("splits: {dev: 'C:dev.csv'}\n", "is not inside"),
-    ("name: ../x\n", "cannot name a task"),
+    ("name: ../x\n", "not a valid name for a task"),
     ("labels: !!python/name:os.system x\n", "a tag"),
     ("labels: &a [*a]\n", "an anchor"),
     ("labels: " + "[" * 40 + "]" * 40 + "\n", "nested too deeply"),

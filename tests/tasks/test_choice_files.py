@@ -100,10 +100,10 @@ def test_winograd_schemas_come_as_xml_or_as_json_lines(tmp_path: Path) -> None:
     [example] = loaded.examples
     assert example.fields == ("Café Mo fits in the box because ", "it", " is small.", ("The café", "the box"))
     assert (example.label, example.where) == (1, f"{tmp_path}/a/WSCollection.xml:4")
-    assert loaded.notes == (f"{tmp_path}/a/WSCollection.xml: 1 schemas, where published figures are on 273",)
+    assert loaded.notes == (f"{tmp_path}/a/WSCollection.xml: only 1 of the 273 schemas that published figures are on",)
     many = load(tmp_path / "a", "winograd", XML.format(SCHEMA * 285), "WSCollection.xml")
     assert len(many.examples) == 273
-    assert "of 285 schemas the first 273" in many.notes[0]
+    assert "the first 273 of 285 schemas" in many.notes[0]
     [example] = load(tmp_path / "b", "winograd", dump(WSC), "winograd/wsc273.jsonl").examples
     assert example.fields == ("It fell because ", "it", " slid.", ("The cup", "The dog"))
     ended = XML.format(SCHEMA.replace(" is small.", "."))
@@ -127,26 +127,44 @@ def test_blimps_sets_take_turns_and_missing_ones_are_told(tmp_path: Path) -> Non
 FAULTS: list[tuple[str, str, str, int, str]] = [
     ("empty file", "lambada", "", 1, "the file is empty"),
     ("no JSON", "lambada", dump({"text": "a b"}) + "{\n", 2, "not valid JSON"),
-    ("no text", "lambada", dump({"txt": "a b"}), 1, "no 'text' here"),
-    ("a number", "lambada", dump({"text": 3}), 1, "'text' is 3, not a text"),
-    ("one word", "lambada", dump({"text": " word "}), 1, "no space, before which"),
+    ("no text", "lambada", dump({"txt": "a b"}), 1, "no key 'text'"),
+    ("a number", "lambada", dump({"text": 3}), 1, "'text' is 3, not a string"),
+    ("one word", "lambada", dump({"text": " word "}), 1, "no space between a context"),
     ("empty file", "cbt-ne", "\n\n", 1, "the file is empty"),
-    ("a line missing", "cbt-ne", "\n".join([*CBT_LINES[:3], *CBT_LINES[4:], CBT_QUESTION]), 4, "no line 4 of an exam"),
-    ("cut short", "cbt-ne", "\n".join(CBT_LINES), 20, "an example of 20 lines, where 21"),
+    (
+        "a line missing",
+        "cbt-ne",
+        "\n".join([*CBT_LINES[:3], *CBT_LINES[4:], CBT_QUESTION]),
+        4,
+        "expected line 4 of",
+    ),
+    ("cut short", "cbt-ne", "\n".join(CBT_LINES), 20, "an example of 20 lines, expected 21"),
     ("no blank", "cbt-ne", CBT.replace("XXXXX", "YYYYY"), 21, "no XXXXX in the question"),
-    ("no columns", "cbt-ne", CBT.replace("\t", " "), 21, "1 column(s), where 4"),
-    ("answer not among them", "cbt-ne", CBT.replace("\tAnn", "\tAnnie"), 21, "the answer 'Annie' is not among"),
-    ("one candidate", "cbt-ne", CBT.replace("Bob|Ann||Eve|Bob", "Ann"), 21, "not among several candidates"),
-    ("no number", "cbt-ne", CBT.replace("7 Sentence 7", "Sentence 7", 1), 7, "no line 7 of an example: 'Sentence 7"),
-    ("three endings", "hellaswag", dump(HELLASWAG, HELLASWAG | {"endings": ["a", "b", "c"]}), 2, "no list of 4 texts"),
+    ("no columns", "cbt-ne", CBT.replace("\t", " "), 21, "1 column(s), expected 4"),
+    ("answer not among them", "cbt-ne", CBT.replace("\tAnn", "\tAnnie"), 21, "the answer 'Annie' is not one of"),
+    ("one candidate", "cbt-ne", CBT.replace("Bob|Ann||Eve|Bob", "Ann"), 21, "not one of several candidates"),
+    (
+        "no number",
+        "cbt-ne",
+        CBT.replace("7 Sentence 7", "Sentence 7", 1),
+        7,
+        "line 7 of an example, found 'Sent",
+    ),
+    (
+        "three endings",
+        "hellaswag",
+        dump(HELLASWAG, HELLASWAG | {"endings": ["a", "b", "c"]}),
+        2,
+        "list of 4 strings",
+    ),
     ("empty ending", "hellaswag", dump(HELLASWAG | {"endings": ["a", "b", " ", "c"]}), 1, "'ending 3' is empty"),
     ("unlabelled", "hellaswag", dump(HELLASWAG | {"label": ""}), 1, "unknown label ''"),
     ("boolean label", "hellaswag", dump(HELLASWAG | {"label": True}), 1, "unknown label True"),
-    ("no context", "hellaswag", dump({key: HELLASWAG[key] for key in HELLASWAG if key != "ctx"}), 1, "no 'ctx' here"),
-    ("NUL", "hellaswag", dump(HELLASWAG | {"ctx_b": "a\0b"}), 1, "holds a NUL"),
+    ("no context", "hellaswag", dump({key: HELLASWAG[key] for key in HELLASWAG if key != "ctx"}), 1, "no key 'ctx'"),
+    ("NUL", "hellaswag", dump(HELLASWAG | {"ctx_b": "a\0b"}), 1, "contains a NUL"),
     ("another set", "blimp", dump(PAIR, PAIR | {"UID": "causative"}), 2, "the UID is 'causative', not 'wh_island'"),
-    ("no bad sentence", "blimp", dump({"sentence_good": "a", "UID": "wh_island"}), 1, "no 'sentence_bad' here"),
-    ("empty sentence", "blimp", dump(PAIR | {"sentence_good": ""}), 1, "the text 'sentence_good' is empty"),
+    ("no bad sentence", "blimp", dump({"sentence_good": "a", "UID": "wh_island"}), 1, "no key 'sentence_bad'"),
+    ("empty sentence", "blimp", dump(PAIR | {"sentence_good": ""}), 1, "'sentence_good' is empty"),
 ]
 # (what is wrong, schemas, line, message)
 XML_FAULTS = [
@@ -156,7 +174,7 @@ XML_FAULTS = [
     ("two texts", SCHEMA.replace("<pron> it </pron>", "<pron>it</pron><pron>it</pron>", 1), 4, "2 elements text/pron"),
     ("empty pronoun", SCHEMA.replace("<pron> it </pron>", "<pron/>", 1), 4, "nothing to resolve"),
     ("one answer", SCHEMA.replace("<answer>the box</answer>", ""), 4, "not two referents"),
-    ("empty answer", SCHEMA.replace("the box</answer>", "</answer>"), 4, "the text 'referent' is empty"),
+    ("empty answer", SCHEMA.replace("the box</answer>", "</answer>"), 4, "'referent' is empty"),
     ("unknown answer", SCHEMA.replace("B.", "C."), 4, "unknown label 'C'"),
 ]
 JSON_FAULTS = [
@@ -214,7 +232,7 @@ def test_xml_that_could_define_entities_is_refused_at_its_doctype(tmp_path: Path
 )
 def test_without_data_the_error_says_what_to_give(tmp_path: Path, name: str) -> None:
     row = EVALUATIONS[name]
-    with pytest.raises(UsageError, match=r"needs its data \(--data\) - give --data DIR, a folder of "):
+    with pytest.raises(UsageError, match=r"needs its data \(--data\) - give --data DIR, a folder with "):
         row.load(None)
     (tmp_path / "readme.md").touch()
     with pytest.raises(InputError, match=r"looked for .* \(any case\); found readme\.md"):

@@ -51,14 +51,14 @@ def test_a_turn_is_an_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("story", None, r"'story' is missing, not a text \(.*:1, story 2\)"),
-        ("questions", {}, r"'questions' is a JSON object, where a JSON array belongs \(.*:1, story 2\)"),
+        ("story", None, r"'story' is missing \(.*:1, story 2\)"),
+        ("questions", {}, r"'questions' is a JSON object, expected a JSON array \(.*:1, story 2\)"),
         ("answers", said("one"), r"1 answers to 2 questions \(.*:1, story 2\)"),
-        ("answers", [{"input_text": 3}, {}], r"'input_text' is 3, not a text \(.*, story 2, answers 1\)"),
-        ("answers", [{}, {}], r"no 'input_text' here \(keys: none\) \(.*, story 2, answers 1\)"),
-        ("questions", [3], r"a turn is a JSON number, where a JSON object belongs \(.*, story 2, questions 1\)"),
-        ("questions", said("", "Where?"), r"the text 'question' is empty \(.*:1, story 2\)"),
-        ("id", "s1", r"the id 's1 1' is there twice, first at .*story 1, turn 1 \(.*story 2, turn 1\)"),
+        ("answers", [{"input_text": 3}, {}], r"'input_text' is 3, not a string \(.*, story 2, answers 1\)"),
+        ("answers", [{}, {}], r"no key 'input_text' \(keys: none\) \(.*, story 2, answers 1\)"),
+        ("questions", [3], r"a turn is a JSON number, expected a JSON object \(.*, story 2, questions 1\)"),
+        ("questions", said("", "Where?"), r"'question' is empty \(.*:1, story 2\)"),
+        ("id", "s1", r"duplicate id 's1 1', first seen at .*story 1, turn 1 \(.*story 2, turn 1\)"),
     ],
 )
 def test_a_bad_story_is_told_with_its_number(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -74,7 +74,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
         ("[]", r"a JSON array, where an object is needed .*json:1"),
         ('{"data": []}', r"no question in this file .*json:1"),
         ('{"data": [7]}', r"a story is a JSON number.*json:1, story 1"),
-        ('{"version": "1.0"}', r"no 'data' here \(keys: 'version'\) .*json:1"),
+        ('{"version": "1.0"}', r"no key 'data' \(keys: 'version'\) .*json:1"),
     ):
         path.write_text(content)
         with pytest.raises(InputError, match=message):

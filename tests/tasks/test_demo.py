@@ -152,7 +152,7 @@ def test_a_part_alone_tells_next_to_nothing(name: str) -> None:
 def test_equal_on_every_call_and_quickly_made() -> None:
     embedded_documents()
     before = {name: [demo_examples(name, split) for split in SPLITS] for name in NAMES}
-    for cached in (demo._prose, demo._classification, demo._similarity, demo._entailment, demo._cloze):
+    for cached in (demo._prose, demo._classification, demo._paired):
         cached.cache_clear()
     for name in NAMES:
         start = time.process_time()

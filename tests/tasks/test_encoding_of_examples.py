@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from gptkit.errors import InputError
-from gptkit.tasks.encoding import EncodedExamples, Target, encode_examples, soft_scores
-from gptkit.tasks.formats import Markers, format_example
+from gptkit.tasks.encoding import (
+    EncodedExamples,
+    Markers,
+    encode_examples,
+    format_example,
+    soft_scores,
+)
+from gptkit.tasks.task import Format, Target, Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -36,8 +41,13 @@ def example(*fields: str | tuple[str, ...], label: float | None = 0, where: str 
     return Example(fields, label, where, "0")
 
 
-def encoded(task_format: str, *examples: Example, limit: int = 12, target: Target = "class") -> EncodedExamples:
-    return encode_examples(CHAR, task_format, examples, MARKERS, limit, target=target)
+def toy(task_format: Format, target: Target = "class") -> Task:
+    labels = ("no", "maybe", "yes") if target == "class" and task_format != "multiple-choice" else ()
+    return Task("toy", task_format, "nowhere", {}, labels, soft_scores=target == "soft-score")
+
+
+def encoded(task_format: Format, *examples: Example, limit: int = 12, target: Target = "class") -> EncodedExamples:
+    return encode_examples(CHAR, toy(task_format, target), examples, MARKERS, limit)
 
 
 def batch(examples: EncodedExamples, *indices: int) -> dict[str, Any]:
@@ -72,7 +82,6 @@ def test_multiple_choice_by_hand() -> None:
         "multiple-choice",
         example("ab", "c", ("d", "eee"), label=1),
         example("abababab", "", ("f", "ff"), label=0),
-        target="choice",
         limit=10,
     )
     assert batch(examples, 0, 1) == {
@@ -103,7 +112,9 @@ def test_an_example_counts_once_however_many_fields_are_cut() -> None:
     ],
 )
 def test_targets(target: Target, labels: list[float], dtype: type, targets: list[Any]) -> None:
-    examples = encoded("classification", *(example("a", label=label) for label in labels), target=target)
+    fields = ("a", "", ("b", "c")) if target == "choice" else ("a",)
+    format = "multiple-choice" if target == "choice" else "classification"
+    examples = encoded(format, *(example(*fields, label=label) for label in labels), target=target)
     assert examples.targets is not None
     assert (examples.targets.dtype, examples.targets.tolist()) == (dtype, targets)
 
@@ -129,17 +140,6 @@ def test_soft_scores_beyond_the_range_are_refused(score: float) -> None:
         soft_scores(np.array([1.0, score], np.float32))
 
 
-def test_what_does_not_fit_the_other_examples_is_named() -> None:
-    unlabelled = example("a", label=None, where="train.tsv:7")
-    with pytest.raises(InputError, match="no label") as caught:
-        encoded("classification", example("a"), unlabelled)
-    assert caught.value.where == "train.tsv:7"
-    ragged = example("a", "b", ("c", "d", "e"), where="train.jsonl:3")
-    with pytest.raises(InputError, match="3 choices, where the first example has 2") as caught:
-        encoded("multiple-choice", example("a", "b", ("c", "d")), ragged)
-    assert caught.value.where == "train.jsonl:3"
-
-
 SPELLED = ["<|endoftext|>", "<unk>", "_start_", "_delimiter_", "_classify_", "low", "\n", " ", "", "8", "é", "\x00"]
 TEXTS = st.lists(st.sampled_from(SPELLED) | st.text(max_size=4), max_size=6).map("".join)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
@@ -155,7 +155,7 @@ def test_any_text_is_formatted_as_its_ids_and_spells_no_marker(
     first_free = len(tokenizer)
     markers = Markers(first_free, first_free + 1, first_free + 2)
     examples = [example(*pair) for pair in pairs]
-    found = encode_examples(tokenizer, "similarity", examples, markers, limit, target="class")
+    found = encode_examples(tokenizer, toy("similarity"), examples, markers, limit)
     expected = [
         sequence
         for pair in pairs
@@ -170,7 +170,7 @@ def test_any_text_is_formatted_as_its_ids_and_spells_no_marker(
 
 def test_markers_that_are_entries_of_the_tokenizer_are_refused() -> None:
     with pytest.raises(ValueError, match=r"entries \[6\]"):
-        encode_examples(CHAR, "classification", [example("a")], MARKERS._replace(extract=6), 8, target="class")
+        encode_examples(CHAR, toy("classification"), [example("a")], MARKERS._replace(extract=6), 8)
 
 
 @settings(deadline=None)
@@ -198,7 +198,7 @@ def test_large_sets_are_flat_and_fast() -> None:
     """Measured as time of this thread, which other programs do not lengthen; the tokenizer works in others."""
     examples = [example(f"low {i} lower " * 2, f"lowest {i % 100}", label=i % 3) for i in range(10_000)]
     started = time.thread_time()
-    found = encode_examples(TOKENIZERS["bytes"], "entailment", examples, Markers(300, 301, 302), 64, target="class")
+    found = encode_examples(TOKENIZERS["bytes"], toy("entailment"), examples, Markers(300, 301, 302), 64)
     assert time.thread_time() - started < 1
     assert len(found) == 10_000
     arrays = (found.ids, found.offsets, found.targets)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.tasks.formats import Formatted, Markers, format_example
+from gptkit.tasks.encoding import Formatted, Markers, format_example
 from gptkit.tasks.task import FORMAT_FIELDS
 
 S, D, E = 100, 101, 102

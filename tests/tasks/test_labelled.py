@@ -190,7 +190,7 @@ def test_rows_known_to_be_broken_are_dropped_and_counted(tmp_path: Path) -> None
     text = row("id", "qid1", "qid2", "question1", "question2", "is_duplicate") + good
     loaded = load(tmp_path, "qqp", "train", "train.tsv", text + row("2", "3", "4", "cut") + row("off", "1") + good)
     assert len(loaded.examples) == 2
-    assert loaded.notes == (f"{tmp_path}/train.tsv: dropped 2 row(s) broken (the first: {tmp_path}/train.tsv:3)",)
+    assert loaded.notes == (f"{tmp_path}/train.tsv: dropped 2 broken row(s) (first: {tmp_path}/train.tsv:3)",)
     dashes = dump(*[{"gold_label": "-"} | NLI] * 3, {"gold_label": "neutral"} | NLI)
     loaded = load(tmp_path, "snli", "test", "snli_1.0_test.jsonl", dashes)
     assert loaded.notes == (f"{tmp_path}/snli_1.0_test.jsonl: dropped 3 row(s) without a gold label",)
@@ -232,7 +232,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("extra generic column", "stsb", "train.csv", "first,second,label,more\na,b,1,c\n", 1, "unknown column 'more'"),
     ("extra key", "stsb", "train.jsonl", dump(PAIR, PAIR | {"more": 1}), 2, "unknown column 'more'"),
     ("missing key", "stsb", "train.jsonl", dump(PAIR, {"first": "a", "label": 1}), 2, "no 'second' in this row"),
-    ("duplicate header", "stsb", "train.csv", "first,second,first,label\na,b,a,1\n", 1, "'first' is there 2 times"),
+    ("duplicate header", "stsb", "train.csv", "first,second,first,label\na,b,a,1\n", 1, "duplicate column 'first'"),
     ("duplicate key", "stsb", "train.jsonl", '{"first": "a", "first": "b"}\n', 1, "duplicate key 'first'"),
     ("unknown label", "rte", "train.tsv", RTE + row("0", "a", "b", "maybe"), 2, "unknown label 'maybe'"),
     ("index past the labels", "rte", "train.csv", "premise,hypothesis,label\na,b,2\n", 2, "unknown label '2'"),
@@ -241,7 +241,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("list as label", "sst2", "train.jsonl", '{"text": "a", "label": [1]}\n', 1, "unknown label"),
     ("missing label", "rte", "train.tsv", RTE + row("0", "a", "b", ""), 2, "no label"),
     ("null label", "sst2", "train.jsonl", '{"text": "a", "label": null}\n', 1, "no label"),
-    ("unlabelled row", "rte", "test.csv", "premise,hypothesis,label\na,b,1\na,b,\n", 3, "no label, though other rows"),
+    ("unlabelled row", "rte", "test.csv", "premise,hypothesis,label\na,b,1\na,b,\n", 3, "no label, although other"),
     ("NaN score", "stsb", "train.csv", "first,second,label\na,b,nan\n", 2, "score nan is out of range"),
     ("NaN literal", "stsb", "train.jsonl", '{"first": "a", "second": "b", "label": NaN}\n', 1, "NaN is no JSON number"),
     ("infinite score", "stsb", "train.csv", "first,second,label\na,b,-inf\n", 2, "score -inf is out of range"),
@@ -252,20 +252,20 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("empty file", "rte", "train.tsv", "", 1, "the file is empty"),
     ("header alone", "rte", "train.tsv", RTE, 1, "no examples"),
     ("nothing but dropped rows", "snli", "snli_1.0_train.jsonl", dump({"gold_label": "-"} | NLI), 1, "no examples"),
-    ("short row", "rte", "train.tsv", RTE + row("0", "a", "b"), 2, "3 column(s), where 4 belong"),
-    ("long row", "rte", "train.tsv", RTE + row("0", "a", "b", "entailment", "c"), 2, "5 column(s), where 4"),
+    ("short row", "rte", "train.tsv", RTE + row("0", "a", "b"), 2, "3 column(s), expected 4"),
+    ("long row", "rte", "train.tsv", RTE + row("0", "a", "b", "entailment", "c"), 2, "5 column(s), expected 4"),
     ("long row, no header", "cola", "train.tsv", row("s", "1", "", "a") + row("s", "1", "", "a", "b"), 2, "5 column"),
-    ("blank line within", "rte", "train.tsv", RTE + "\n" + row("0", "a", "b", "entailment"), 2, "1 column(s)"),
+    ("blank line within", "rte", "train.tsv", RTE + "\n" + row("0", "a", "b", "entailment"), 2, "1 column(s), exp"),
     ("not UTF-8", "rte", "train.tsv", RTE.encode() + b"0\tcaf\xe9\tb\tentailment\n", 2, "not valid UTF-8: 0xe9"),
     ("UTF-16", "rte", "train.tsv", RTE.encode("utf-16"), 1, "NUL"),
     ("NUL", "rte", "train.tsv", RTE + row("0", "a\0", "b", "entailment"), 2, "a NUL byte"),
-    ("NUL in JSON", "sst2", "train.jsonl", '{"text": "a\\u0000", "label": 1}\n', 1, "holds a NUL"),
+    ("NUL in JSON", "sst2", "train.jsonl", '{"text": "a\\u0000", "label": 1}\n', 1, "contains a NUL"),
     ("lone surrogate", "sst2", "train.jsonl", '{"text": "\\ud800", "label": 1}\n', 1, "lone surrogate"),
     ("JSON array", "sst2", "train.jsonl", "[1]\n", 1, "a JSON array, where an object is needed"),
     ("bad JSON", "sst2", "train.jsonl", '{"text": "a", "label": 1}\n{"text"\n', 2, "not valid JSON"),
     ("deep JSON", "sst2", "train.jsonl", "[" * 200_000 + "\n", 1, "nested too deeply"),
-    ("number as text", "sst2", "train.jsonl", '{"text": 5, "label": 1}\n', 1, "'text' is 5, not a text"),
-    ("empty text", "rte", "train.tsv", RTE + row("0", "a", " ", "entailment"), 2, "the text 'sentence2' is empty"),
+    ("number as text", "sst2", "train.jsonl", '{"text": 5, "label": 1}\n', 1, "'text' is 5, not a string"),
+    ("empty text", "rte", "train.tsv", RTE + row("0", "a", " ", "entailment"), 2, "'sentence2' is empty"),
     ("open quote", "stsb", "train.csv", 'first,second,label\na,"b,1\n', 2, "not valid CSV"),
     ("too few choices", "race", "train.jsonl", dump({"context": "a", "choices": ["b"], "label": 0}), 1, "a list of"),
     ("too many choices", "copa", "dev.jsonl", dump({"context": "a", "choices": [*"bcd"], "label": 0}), 1, "3 choices"),
@@ -291,10 +291,10 @@ def test_a_fault_is_named_by_file_and_line(
 
 def test_a_faulty_race_passage_is_named(tmp_path: Path) -> None:
     for change, part in (
-        ({"answers": ["A"]}, "no lists of one length"),
+        ({"answers": ["A"]}, "not lists of equal length"),
         ({"answers": ["A", "E"]}, "unknown label 'E'"),
         ({"options": [["a"], ["b"]]}, "not a list of choices"),
-        ({"questions": None}, "no lists of one length"),
+        ({"questions": None}, "not lists of equal length"),
     ):
         path = write(tmp_path, "train/middle/1.txt", json.dumps(RACE | change))
         with pytest.raises(InputError, match=part) as refusal:

@@ -54,12 +54,12 @@ def test_stories_come_in_the_order_of_their_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"article": "A."}', r"no 'highlights' here \(keys: 'article'\) \(.*test\.jsonl:2\)"),
-        ('{"article": "A.", "highlights": 3}', r"'highlights' is 3, not a text \(.*test\.jsonl:2\)"),
-        ('{"article": " ", "highlights": "B"}', r"the text 'article' is empty \(.*test\.jsonl:2\)"),
+        ('{"article": "A."}', r"no key 'highlights' \(keys: 'article'\) \(.*test\.jsonl:2\)"),
+        ('{"article": "A.", "highlights": 3}', r"'highlights' is 3, not a string \(.*test\.jsonl:2\)"),
+        ('{"article": " ", "highlights": "B"}', r"'article' is empty \(.*test\.jsonl:2\)"),
         ('{"article": "A."', r"not valid JSON: .* \(.*test\.jsonl:2\)"),
         ("[1]", r"a JSON array, where an object is needed \(.*test\.jsonl:2\)"),
-        (json.dumps(ROWS[0]), r"the id 'a1' is there twice, first at .*test\.jsonl:1 \(.*test\.jsonl:2\)"),
+        (json.dumps(ROWS[0]), r"duplicate id 'a1', first seen at .*test\.jsonl:1 \(.*test\.jsonl:2\)"),
     ],
 )
 def test_a_bad_row_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
@@ -70,7 +70,7 @@ def test_a_bad_row_is_told_with_its_line(tmp_path: Path, line: str, message: str
 
 def test_what_is_looked_for_is_told(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"cnn-dm needs its data \(--data\) - give --data DIR, a folder of test\*\.par"
+        UsageError, match=r"cnn-dm needs its data \(--data\) - give --data DIR, a folder with test\*\.par"
     ):
         cnn_dailymail(None)
     write_lines(tmp_path / "train.txt", "x")
@@ -80,7 +80,7 @@ def test_what_is_looked_for_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the file is empty \(.*test\.jsonl:1\)"):
         cnn_dailymail(str(tmp_path))
     write_lines(tmp_path / "test2.jsonl")
-    with pytest.raises(InputError, match=r"test\.jsonl and test2\.jsonl both could be test\*\.jsonl"):
+    with pytest.raises(InputError, match=r"test\.jsonl and test2\.jsonl both match test\*\.jsonl"):
         cnn_dailymail(str(tmp_path))
     with pytest.raises(InputError, match="no such file or folder"):
         cnn_dailymail(str(tmp_path / "none"))

@@ -24,7 +24,7 @@ WIKITEXT = " \n = First = \n \n one two \n = = Part = = \n \n = not a title \n \
 
 
 def load(name: str, documents: object, data: Path | None, *files: str) -> Loaded:
-    row = corpus_row(name, "about", "data", files, "its authors", documents, STREAM)  # type: ignore[arg-type]
+    row = corpus_row(name, files, "its authors", documents, STREAM)  # type: ignore[arg-type]
     return row.load(None if data is None else str(data))
 
 
@@ -92,7 +92,7 @@ BAD = {
     "empty": (articles, b"", r":1\)"),
     "blank": (sentences, b" \n\n", r":1\)"),
     "UTF-16": (one_document, "one".encode("utf-16"), r":1, byte 0"),
-    "too short": (last_twentieth, b"x" * 199, r"199 bytes, where the corpus has 200"),
+    "too short": (last_twentieth, b"x" * 199, r"199 bytes, but the corpus has 200"),
     "Latin-1 at the end": (last_twentieth, b"x" * 195 + b"\xe9 abc", r"byte 195"),
     "no UTF-8 at all": (last_twentieth, b"\x80" * 200, r"byte 190"),
     "NUL at the end": (last_twentieth, b"x" * 195 + b"\0 abc", r"byte 195"),

@@ -44,7 +44,7 @@ def test_without_another_year_the_first_pairs_are_shown_and_do_not_count(tmp_pat
     assert [one.fields[0] for one in found.examples] == FRENCH[5:]
     assert found.examples[0].fields[2:] == (tuple(FRENCH[:5]), tuple(ENGLISH[:5]))
     assert found.examples[0].identifier == "6"
-    assert "the test's own first 5 pairs, which do not count" in found.notes[0]
+    assert "the first 5 pairs of the test set are used as few-shot examples and are not scored" in found.notes[0]
 
 
 def test_a_bad_file_is_told_with_its_line(tmp_path: Path) -> None:
@@ -54,9 +54,13 @@ def test_a_bad_file_is_told_with_its_line(tmp_path: Path) -> None:
         path.write_text(path.read_text().replace(old, new))
 
     for old, new, message in (
-        ("Phrase 2 &amp; plus.</seg>", "Phrase 2", r"does not begin and end in its line \(.*-ref\.fr\.sgm:6\)"),
-        ("Phrase 3 &amp; plus.", "", r"the text 'sentence' is empty \(.*-ref\.fr\.sgm:7\)"),
-        ('<seg id="4">', '<seg id="44">', r"sentence 12-bbc 4 has no partner in .*-ref\.fr\.sgm \(.*-src\.en\.sgm:7\)"),
+        ("Phrase 2 &amp; plus.</seg>", "Phrase 2", r"does not begin and end on its line \(.*-ref\.fr\.sgm:6\)"),
+        ("Phrase 3 &amp; plus.", "", r"'sentence' is empty \(.*-ref\.fr\.sgm:7\)"),
+        (
+            '<seg id="4">',
+            '<seg id="44">',
+            r"12-bbc 4 has no counterpart in .*-ref\.fr\.sgm \(.*-src\.en\.sgm:7\)",
+        ),
         ("<seg", "<sag", r"no <seg> in this file \(.*-ref\.fr\.sgm:1\)"),
         ("Phrase 5", "Phrase\0", r"a NUL byte.* \(.*-ref\.fr\.sgm:9\)"),
     ):
@@ -70,7 +74,7 @@ def test_a_bad_file_is_told_with_its_line(tmp_path: Path) -> None:
         wmt14(str(tmp_path), source="en", target="fr")
     (tmp_path / "newstest2014.en").write_text("One\nTwo\n")
     (tmp_path / "newstest2014.fr").write_text("Un\nDeux\nTrois\n")
-    with pytest.raises(InputError, match=r"sentence 3 has no partner in newstest2014\.en \(.*\.fr:3\)"):
+    with pytest.raises(InputError, match=r"sentence 3 has no counterpart in newstest2014\.en \(.*\.fr:3\)"):
         wmt14(str(tmp_path), source="en", target="fr")
     (tmp_path / "newstest2014.fr").write_bytes(b"Un\nD\xe9ux\n")
     with pytest.raises(InputError, match=r"not valid UTF-8: 0xe9 .*newstest2014\.fr:2"):

@@ -131,7 +131,7 @@ class EvaluatedModel:
         """Return the fine-tuned head's answers to labelled examples."""
         markers = marker_ids(self.directory, len(self.tokenizer))
         limit = self.config.n_positions
-        encoded = encode_examples(self.tokenizer, task.format, examples, markers, limit, target=task.target)
+        encoded = encode_examples(self.tokenizer, task, examples, markers, limit)
         if encoded.n_truncated:
             self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples truncated to {limit:,} tokens")
         with autocast(self.accelerator.device.type, self.options.precision):

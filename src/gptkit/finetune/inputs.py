@@ -19,8 +19,7 @@ from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_directory
 from gptkit.model_files.shape import LAYER, MARKER_FIELDS
-from gptkit.tasks.encoding import EncodedExamples, encode_examples
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task
@@ -151,7 +150,7 @@ def _read(
             say(f"{name}: {note}")
     splits = {}
     for name, split in loaded.items():
-        encoded = encode_examples(tokenizer, task.format, split.examples, markers, limit, target=task.target)
+        encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
         mean = encoded.tokens.mean()
         line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
         if encoded.n_truncated:

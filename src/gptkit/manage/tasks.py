@@ -54,5 +54,5 @@ def _facts(task: Task) -> dict[str, Any]:
             "note": task.note,
         },
         "data": task.data,
-        "hub": hub and f"hf:{hub.path}" + f":{hub.configuration}" * bool(hub.configuration),
+        "hub": hub and hub.name,
     }

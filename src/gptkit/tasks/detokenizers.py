@@ -1,12 +1,12 @@
-"""Corpora whose tokens stand apart, as people write, and back.
+"""De-tokenizers: turn word-level corpora, whose tokens are separated by spaces, into ordinary text and back.
 
-Each corpus has its rows of (pattern, replacement), applied one after the other to every line. `join` marks the spaces
-that nobody would write, `write` drops marks with more than a space to drop, `split` sets apart again what the corpus
-sets apart. A marked space is dropped only where splitting puts it back, so
+Each corpus has regular expressions, applied in order to every line. `join` marks the spaces that ordinary text does not
+have, `write` removes marks together with other characters, `split` separates tokens as the corpus does. A marked space
+is removed only where splitting restores it, so
 
-    retokenize(detokenize(text)) == text    for every text that retokenize leaves as it is: that keeps the conventions
+    retokenize(detokenize(text)) == text    for every text that follows the conventions: retokenize leaves it unchanged
 
-and a line that does not keep them loses what it can. <unk> and N stay: nothing says what they stood for.
+and of a line that does not, as much is joined as can be restored. <unk> and N stay, since their originals are unknown.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_MARK = "\x1f"  # white space to a regular expression, and in no text
-_MORE = " x"  # stands for what follows in the line
+_MARK = "\x1f"  # whitespace to a regular expression, and absent from texts
+_MORE = " x"  # a stand-in for the rest of the line
 
-Rows = tuple[tuple[re.Pattern[str], str], ...]
+Rules = tuple[tuple[re.Pattern[str], str], ...]  # (pattern, replacement)
 
 
 @dataclass(frozen=True)
 class Convention:
-    """How a corpus sets tokens apart."""
+    """How a corpus separates tokens."""
 
-    join: Rows
-    write: Rows
-    split: Rows
+    join: Rules
+    write: Rules
+    split: Rules
 
     def detokenize(self, text: str) -> str:
-        """Return a text of the corpus as people write it."""
+        """Turn a text of the corpus into ordinary text."""
         return "\n".join(self._detokenized(line) for line in text.split("\n"))
 
     def retokenize(self, text: str) -> str:
-        """Return written text with the tokens of the corpus set apart."""
-        return "\n".join(applied(self.split, line) for line in text.split("\n"))
+        """Separate the tokens of ordinary text as the corpus does."""
+        return "\n".join(apply_rules(self.split, line) for line in text.split("\n"))
 
     def _detokenized(self, line: str) -> str:
         if _MARK in line:
             return line
-        marked = applied(self.join, line)
+        marked = apply_rules(self.join, line)
         written = self._written(marked)
         if self.retokenize(written) == line:
             return written
@@ -49,7 +49,7 @@ class Convention:
         return line if self.retokenize(line) == line != self.retokenize(careful) else careful
 
     def _carefully(self, chunk: str, behind: str) -> str:
-        """Return a chunk without the marks that splitting restores; `behind` stands for what follows in the line."""
+        """Return a chunk without the marks that splitting restores; `behind` stands in for the rest of the line."""
         tokens = chunk.split(_MARK)
         parts = []
         while tokens:
@@ -64,20 +64,20 @@ class Convention:
         return self.retokenize(self._written(_MARK.join(tokens)) + behind) == " ".join(tokens) + behind
 
     def _written(self, marked: str) -> str:
-        return applied(self.write, marked).replace(_MARK, "")
+        return apply_rules(self.write, marked).replace(_MARK, "")
 
 
-def applied(rules: Rows, text: str) -> str:
+def apply_rules(rules: Rules, text: str) -> str:
     for pattern, replacement in rules:
         text = pattern.sub(replacement, text)
     return text
 
 
-def rows(*patterns: tuple[str, str]) -> Rows:
+def compile_rules(*patterns: tuple[str, str]) -> Rules:
     return tuple((re.compile(pattern), replacement) for pattern, replacement in patterns)
 
 
-# What a full stop belongs to: J. U.S. e.g. Mr. and the months and states of newspapers.
+# Words that keep their full stop: J. U.S. e.g. Mr. and abbreviated months and states.
 _ABBREVIATED = "|".join(
     (
         r"[^\W\d_]|\S*\.\S+",
@@ -88,10 +88,10 @@ _ABBREVIATED = "|".join(
     )
 )
 _STOP = rf"(?<!\S)(?!(?:{_ABBREVIATED})\.(?!\S))(\S*[^\s.])\.(?!\S)"
-_WORD = r"[\w>]"  # the end of a word, <unk> among them
+_WORD = r"[\w>]"  # the last character of a word or of <unk>
 _CLITIC = "(?i:s|t|d|m|re|ve|ll)(?!\\w)"
 
-_JOIN_MOSES = rows(
+_JOIN_MOSES = compile_rules(
     (r"(?<=\d) : (?=\d)", f"{_MARK}:{_MARK}"),
     (r" (?=[,.;:!?](?!\S))", _MARK),
     (r"(?<!\S)([(\[{]) ", rf"\1{_MARK}"),
@@ -104,7 +104,7 @@ _JOIN_MOSES = rows(
     (r"(?<=\d) (?=%)", _MARK),
     (rf"(?<={_WORD}) / (?=[\w<])", f"{_MARK}/{_MARK}"),
 )
-_SPLIT_MOSES = rows(
+_SPLIT_MOSES = compile_rules(
     (r'(?<=\S)([()\[\]{}";:!?])', r" \1"),
     (r'([()\[\]{}";:!?])(?=\S)', r"\1 "),
     (r"(?<=\d)(,)(?!\d)(?=.|$)|(?<=[^\s\d@])(,)", r" \1\2"),
@@ -125,7 +125,7 @@ ONE_BILLION_WORDS = Convention(join=_JOIN_MOSES, write=(), split=_SPLIT_MOSES)
 
 # WikiText-2 and WikiText-103: `19 @.@ 5 % ( Moses 's )` becomes `19.5% (Moses's)`.
 WIKITEXT = Convention(
-    join=rows(
+    join=compile_rules(
         (r"(?<=\S) @([-,.])@ (?=\S)", rf"{_MARK}@\1@{_MARK}"),
         (r"(?<==) (?==)", _MARK),
         (r"(?<=\d) – (?=\d)", f"{_MARK}–{_MARK}"),
@@ -133,8 +133,8 @@ WIKITEXT = Convention(
         (r"(?<=°) (?=[CF](?!\S))", _MARK),
     )
     + _JOIN_MOSES,
-    write=rows((rf"{_MARK}@([-,.])@{_MARK}", r"\1")),
-    split=rows(
+    write=compile_rules((rf"{_MARK}@([-,.])@{_MARK}", r"\1")),
+    split=compile_rules(
         (r"(?<=\d)([.,])(?=\d|<unk>)|(?<=<unk>)([.,])(?=\d)", r" @\1\2@ "),
         (r"(?<==)(?==)", " "),
         (r"(?<=\d)–(?=\d)", " – "),
@@ -142,14 +142,14 @@ WIKITEXT = Convention(
         (r"°(?=\S)", "° "),
     )
     + _SPLIT_MOSES
-    + rows((r"(?<=[^\s@-])-(?=[^\s@-])", " @-@ ")),
+    + compile_rules((r"(?<=[^\s@-])-(?=[^\s@-])", " @-@ ")),
 )
 
 _BRACKETS = ("-LRB-", "("), ("-LSB-", "["), ("-LCB-", "{"), ("-RRB-", ")"), ("-RSB-", "]"), ("-RCB-", "}")
 
 # "`` I do n't , '' he said ." becomes `"I don't," he said.`.
 TREEBANK = Convention(
-    join=rows(
+    join=compile_rules(
         (r" (?=[,.;:?!](?!\S))", _MARK),
         (r"(?<!\S)(``?|-L[RSC]B-) (?=\S)", rf"\1{_MARK}"),
         (r"(?<=\S) (?=(?:''?|-R[RSC]B-)(?!\S))", _MARK),
@@ -160,13 +160,13 @@ TREEBANK = Convention(
         (r"(?<=[$#]) (?=[\dN])", _MARK),
         (r"(?<=[\dN]) (?=%)", _MARK),
     ),
-    write=rows(
+    write=compile_rules(
         (rf"(?<!\S)``{_MARK}|{_MARK}''(?!\S)", '"'),
         (rf"(?<!\S)`{_MARK}", "'"),
         *((re.escape(name) + _MARK, bracket) for name, bracket in _BRACKETS[:3]),
         *((_MARK + re.escape(name), bracket) for name, bracket in _BRACKETS[3:]),
     ),
-    split=rows(
+    split=compile_rules(
         (r'(?<![^\s(\[{])"(?=\S)', "`` "),
         (r'(?<=\S)"', " ''"),
         *((rf"{re.escape(bracket)}(?=\S)", f"{name} ") for name, bracket in _BRACKETS[:3]),

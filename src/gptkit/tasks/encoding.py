@@ -1,6 +1,16 @@
-"""The examples of a split as token ids: flat arrays, from which any choice of examples becomes a padded batch.
+"""Encode labelled examples for fine-tuning: token sequences in GPT-1's input formats, cut and batched.
 
-texts -> ids of each text, once -> sequences of each example -> (example, sequence, length)
+texts -> ids of each text, once -> sequences of each example -> batches (example, sequence, length)
+
+The formats (GPT-1 paper, section 3.3 and figure 1):
+
+    classification    start text extract
+    entailment        start premise delimiter hypothesis extract
+    similarity        start first delimiter second extract, and the same with second before first
+    multiple-choice   start context question delimiter choice extract, for each choice
+
+An example that is too long is cut by one rule: every field keeps its first c tokens, for the largest c that fits. So
+the longest fields are cut first, no marker is lost, and both orders of a pair and all choices keep the same tokens.
 """
 
 from __future__ import annotations
@@ -10,14 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.errors import InputError
-from gptkit.tasks.formats import Markers, format_example
-from gptkit.tasks.task import Target
+from gptkit.tasks.task import FORMAT_FIELDS, Target, Task
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.encoding import encode_documents
@@ -27,18 +35,72 @@ if TYPE_CHECKING:
 
 Targets = NDArray[np.int64] | NDArray[np.float32]
 Indices = NDArray[np.int64]
+Ids = list[int]
 
-HIGHEST_SCORE = 5  # of STS-B, whose soft scores are distributions over 0 to 5
+HIGHEST_SCORE = 5  # soft scores, as of STS-B, are distributions over 0 to 5
 PADDING_ID = 0
-LENGTH_MULTIPLE = 8  # of padded lengths: a library or a compiler makes a kernel for every shape that it has not seen
+LENGTH_MULTIPLE = 8  # of padded lengths: libraries and compilers build a kernel for each new shape
+
+
+class Markers(NamedTuple):
+    """Ids of the tokens that fine-tuning adds; no text encodes to them."""
+
+    start: int
+    delimiter: int
+    extract: int
+
+
+@dataclass(frozen=True)
+class Formatted:
+    """The sequences of one example, and the names of the fields that were truncated."""
+
+    sequences: tuple[Ids, ...]
+    truncated: tuple[str, ...]
+
+
+def format_example(task_format: str, fields: Sequence[Any], markers: Markers, limit: int) -> Formatted:
+    """Return an example's sequences of at most `limit` tokens, given the ids of each of FORMAT_FIELDS.
+
+    Choices are a list of ids each. ValueError if `limit` leaves no room for one token of each field.
+    """
+    named = dict(zip(FORMAT_FIELDS[task_format], fields, strict=True))
+    lengths = {name: max(map(len, ids)) if name == "choices" else len(ids) for name, ids in named.items()}
+    start, delimiter, extract = markers
+    room = limit - (2 if task_format == "classification" else 3)
+    if room < len(lengths):
+        raise ValueError(f"no room for {' and '.join(lengths)}: {max(0, room)} tokens besides the markers")
+    kept = _tokens_per_field(sorted(lengths.values()), room)
+    truncated = tuple(name for name, length in lengths.items() if length > kept)
+    cut = [[choice[:kept] for choice in ids] if name == "choices" else ids[:kept] for name, ids in named.items()]
+    pairs: list[tuple[Ids, Ids]]
+    match task_format:
+        case "classification":
+            return Formatted(([start, *cut[0], extract],), truncated)
+        case "entailment":
+            pairs = [(cut[0], cut[1])]
+        case "similarity":
+            pairs = [(cut[0], cut[1]), (cut[1], cut[0])]
+        case "multiple-choice":
+            pairs = [(cut[0] + cut[1], choice) for choice in cut[2]]
+    return Formatted(tuple([start, *first, delimiter, *second, extract] for first, second in pairs), truncated)
+
+
+def _tokens_per_field(lengths: Sequence[int], room: int) -> int:
+    """Return the largest c with sum(min(length, c)) <= room, the longest length if all fit; lengths are sorted."""
+    for i, length in enumerate(lengths):
+        equal = room // (len(lengths) - i)
+        if length > equal:
+            return equal
+        room -= length
+    return lengths[-1]
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """All sequences of a split, one after the other: sequence s is ids[offsets[s] : offsets[s + 1]].
+    """All sequences of a split, concatenated: sequence s is ids[offsets[s] : offsets[s + 1]].
 
     `targets` are classes or choices (example,), scores (example,), soft scores (example, score), or None without
-    labels. `truncated` counts the examples in which a field was cut, by field, `n_truncated` those with any.
+    labels. `truncated` counts the examples with a truncated field, by field; `n_truncated` counts those with any.
     """
 
     ids: NDArray[np.int32]
@@ -53,23 +115,24 @@ class EncodedExamples:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example's longest sequence, shape (example,)."""
+        """Tokens in each example's longest sequence, shape (example,)."""
         lengths: NDArray[np.int64] = np.diff(self.offsets).reshape(len(self), self.sequences_per_example).max(axis=1)
         return lengths
 
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
-        """Tokens of all sequences of each example, shape (example,)."""
+        """Tokens in all sequences of each example, shape (example,)."""
         return np.diff(self.offsets[:: self.sequences_per_example])
 
     def padded(self, length: int) -> int:
-        """Return how long a batch is whose longest sequence has `length` tokens."""
+        """Return the padded length of a batch whose longest sequence has `length` tokens."""
         return min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, int(self.lengths.max()))
 
     def cut_by_length(self, chosen: Indices, most: int, padded_tokens: int) -> Iterator[tuple[int, Indices]]:
-        """Yield (start, indices) of each piece: its first example is its longest, so that says how many it may have.
+        """Yield (start, indices) of pieces of the chosen examples, longest first, of at most `most` examples each.
 
-        That is a power of two: with lengths in multiples of 8 a run meets some hundred shapes, not a new one a step.
+        A piece has at most `padded_tokens` tokens (or one example), and a power of two of examples: with padded lengths
+        that are multiples of 8, a run sees about a hundred shapes, not a new one at each step.
         """
         by_length = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
         start = 0
@@ -81,10 +144,10 @@ class EncodedExamples:
             start += rows
 
     def select(self, indices: Indices) -> dict[str, NDArray[Any]]:
-        """Return the examples of `indices` as a batch.
+        """Return the examples at `indices` as a batch.
 
-        input_ids (example, sequence, length), padded at the right; extract (example, sequence), the position of the
-        extract token; labels as `targets`, where there are any.
+        input_ids (example, sequence, length), padded on the right; extract (example, sequence), the position of the
+        extract token; labels like `targets`, if there are any.
         """
         shape = (len(indices), self.sequences_per_example)
         rows = indices[:, None] * self.sequences_per_example + np.arange(self.sequences_per_example)
@@ -99,18 +162,12 @@ class EncodedExamples:
 
 
 def encode_examples(
-    tokenizer: PreTrainedTokenizerBase,
-    task_format: str,
-    examples: Sequence[Example],
-    markers: Markers,
-    limit: int,
-    *,
-    target: Target,
+    tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], markers: Markers, limit: int
 ) -> EncodedExamples:
-    """Return the examples, one at least, in sequences of at most `limit` tokens; see `formats` for what is cut.
+    """Encode one or more examples of a task, each in sequences of at most `limit` tokens.
 
-    Texts are encoded as such: none can yield a marker, ValueError if the tokenizer has an entry of such an id.
-    InputError names an example that has no label where others have one, or another number of choices than the first.
+    All examples or none have a label, and all have the same number of choices (load_examples checks that). No text
+    encodes to a marker; ValueError if the tokenizer has an entry with a marker's id.
     """
     if taken := {*markers} & set(tokenizer.get_vocab().values()):
         raise ValueError(f"markers need ids of their own; the tokenizer has entries {sorted(taken)}")
@@ -120,23 +177,20 @@ def encode_examples(
     n_truncated = sequences_per_example = 0
     for example in examples:
         fields = [ids_of(field) if isinstance(field, str) else [*map(ids_of, field)] for field in example.fields]
-        formatted = format_example(task_format, fields, markers, limit)
-        sequences_per_example = sequences_per_example or len(formatted.sequences)
-        if (found := len(formatted.sequences)) != sequences_per_example:
-            message = f"{found} choices, where the first example has {sequences_per_example}"
-            raise InputError(message, where=example.where, fix="give every example the same number of choices")
+        formatted = format_example(task.format, fields, markers, limit)
+        sequences_per_example = len(formatted.sequences)
         for sequence in formatted.sequences:
             ids.fromlist(sequence)
             ends.append(len(ids))
         truncated.update(formatted.truncated)
         n_truncated += bool(formatted.truncated)
     flat, offsets = np.frombuffer(ids, np.int32), np.frombuffer(ends, np.int64)
-    targets = _targets(examples, target)
+    targets = _targets(examples, task.target)
     return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated)
 
 
 def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Callable[[str], list[int]]:
-    """Encode every text once, for many share a context or a premise; return what gives a text's ids."""
+    """Encode every distinct text once, since many examples share one; return the function from a text to its ids."""
     numbers: dict[str, int] = {}
     for example in examples:
         for field in example.fields:
@@ -157,11 +211,8 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example
 
 def _targets(examples: Sequence[Example], target: Target) -> Targets | None:
     labels = [example.label for example in examples]
-    if all(label is None for label in labels):
-        return None
     if None in labels:
-        where = examples[labels.index(None)].where
-        raise InputError("no label, where other examples have one", where=where, fix="label all examples, or none")
+        return None
     if target in ("class", "choice"):
         return np.array(labels, np.int64)
     scores = np.array(labels, np.float32)
@@ -169,9 +220,9 @@ def _targets(examples: Sequence[Example], target: Target) -> Targets | None:
 
 
 def soft_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return distributions (example, score) over 0, 1, ..., 5 whose means are `scores`, at most two entries not 0.
+    """Return distributions (example, score) over 0, 1, ..., 5 with the means `scores` and at most two nonzero entries.
 
-    Source: Tai et al. 2015 (Tree-LSTM), section 4.2; GPT-1 trained STS-B so. ValueError for scores beyond 0 to 5.
+    Source: Tai et al. 2015 (Tree-LSTM), section 4.2. ValueError for scores outside 0 to 5.
     """
     if not np.all((scores >= 0) & (scores <= HIGHEST_SCORE)):
         raise ValueError(f"a score is not within 0 to {HIGHEST_SCORE}")

@@ -1,12 +1,11 @@
-"""Files as their authors name them, and their rows: tab-separated, CSV, JSON lines and parquet, streamed.
+"""Find a benchmark's files by their authors' names, and stream their rows: TSV, CSV, JSON lines and parquet.
 
-Files are found in a folder or in one of its folders, in any case. Line ends are LF or CR LF; blank lines at the end are
-passed over. Whatever cannot be read is an InputError that names file and line.
+Names are matched in any case. Line ends are LF or CR LF; blank lines at the end are ignored. Whatever cannot be read is
+an InputError that names file and line.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import fnmatch
 import itertools
@@ -21,29 +20,29 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
 from gptkit.system.reading import (
-    invalid_utf8,
+    decoded,
     json_object,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
+    unusable_character,
 )
 from gptkit.tasks.task import KeyedRows, Kind
 from gptkit.text.examples import Example
 
-FileSet = tuple[str, ...]  # files that belong together; * stands for anything, / parts folders, or ends a folder's name
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-LONGEST_CELL = 2**31 - 1  # a text may be a book; the csv module's own limit is 131,072 characters
+FileSet = tuple[str, ...]  # paths that belong together; * is a wildcard, a slash at the end marks a folder
+LONGEST_CELL = 2**31 - 1  # a text may be a book; the default limit of the csv module is 131,072 characters
 JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
 
 
 def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, source: str) -> list[Path]:
-    """Return the files of the first set that is whole in DATA or in DATA/<evaluation>, in any case.
+    """Return the files of the first set that is complete in DATA or in DATA/<evaluation>.
 
-    DATA may be the file itself where a set is a single one. UsageError without DATA, InputError when it holds no set;
-    `source` says in its fix where the files come from.
+    DATA may itself be the file of a set of one. UsageError without DATA, InputError if no set is complete; `source`
+    tells the user where to get the files.
     """
     wanted = "; ".join(dict.fromkeys(" + ".join(names) for names in sets))
-    fix = f"give --data DIR, a folder of {wanted} ({source})"
+    fix = f"give --data DIR, a folder with {wanted} ({source})"
     if data is None:
         raise UsageError(f"{evaluation} needs its data", where="--data", fix=fix)
     if data.startswith("hf:"):
@@ -51,22 +50,22 @@ def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, so
     folder = Path(data).expanduser()
     if folder.is_file() and any(len(names) == 1 for names in sets):
         return [folder]
-    require_folder(folder, f"the folder of {wanted} ({source})")
-    found = first_whole(roots(folder, (evaluation,)), sets)
+    require_folder(folder, f"the folder with {wanted} ({source})")
+    found = first_complete(roots(folder, (evaluation,)), sets)
     if found is None:
-        raise not_found(f"no file of {evaluation}", folder, wanted, evaluation)
+        raise not_found(f"no file for {evaluation}", folder, wanted, evaluation)
     return found[1]
 
 
-def require_folder(path: Path, what: str = "the folder of the task's files") -> None:
-    """Raise InputError, whose fix names `what`, where --data is no folder."""
+def require_folder(path: Path, what: str = "the folder with the task's files") -> None:
+    """Raise InputError unless --data is a folder; the fix is to name `what`."""
     if not path.is_dir():
         problem = "not a folder" if path.exists() else "no such file or folder"
         raise InputError(problem, where=f"--data {path}", fix=f"name {what}")
 
 
-def first_whole(folders: Iterable[Path], sets: Sequence[FileSet]) -> tuple[int, list[Path]] | None:
-    """Return the number and the files of the first set that is whole in the first of the folders, None without any."""
+def first_complete(folders: Iterable[Path], sets: Sequence[FileSet]) -> tuple[int, list[Path]] | None:
+    """Return the index and the files of the first complete set in the first folder that has one, else None."""
     for folder in folders:
         for number, names in enumerate(sets):
             paths = [path for name in names if (path := find(folder, name)) is not None]
@@ -76,15 +75,15 @@ def first_whole(folders: Iterable[Path], sets: Sequence[FileSet]) -> tuple[int, 
 
 
 def roots(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Return the folder and those inside that bear one of the names: STS-B is stsb, CoLA cola."""
+    """Return the folder and its subfolders with one of the names, compared without case and punctuation."""
     wanted = {_plain(name) for name in names}
     return [folder, *(path for path in entries(folder) if _plain(path.name) in wanted and path.is_dir())]
 
 
 def find(root: Path, pattern: str) -> Path | None:
-    """Return the file, or for NAME/ the folder, that a path with * stands for, in any case; an exact name comes first.
+    """Return the file, or for NAME/ the folder, that matches a path with wildcards, None if there is none.
 
-    InputError where the path stands for two.
+    An exact match comes first, then one in any case; InputError if two match.
     """
     found = root
     for part in Path(pattern).parts:
@@ -96,13 +95,13 @@ def find(root: Path, pattern: str) -> Path | None:
             return None
         if len(similar) > 1:
             names = " and ".join(path.name for path in similar[:2])
-            raise InputError(f"{names} both could be {part}", where=str(found), fix="keep one of them")
+            raise InputError(f"{names} both match {part}", where=str(found), fix="keep one of them")
         [found] = similar
     return found if found.is_dir() == pattern.endswith("/") else None
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, by name; nothing for what is none."""
+    """Return the sorted contents of a folder, nothing for anything else."""
     try:
         return sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -111,7 +110,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError:
-    """Return the error that lists what was looked for and what is there instead."""
+    """Return an error that lists what was looked for and what is in the folder instead."""
     there = ", ".join(path.name + "/" * path.is_dir() for path in entries(folder)[:8]) or "nothing"
     fix = f"looked for {looked_for} there and in {name}/ (any case); found {there}"
     return InputError(what, where=f"--data {folder}", fix=fix)
@@ -123,22 +122,22 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file, each with its place ("file:line").
+    """The rows of a file.
 
-    Cells are a list in the order of `names`, the first line of the file, which is no row; with `keyed` they are a dict,
-    and `names` are the keys of the first row.
+    A row is a list in the order of `names`, the cells of the file's first line; with `keyed` it is a dict, and `names`
+    are the keys of the first row.
     """
 
     names: tuple[str, ...]
-    names_at: str
-    rows: Iterator[tuple[str, Any]]
+    names_at: str  # file:line
+    rows: Iterator[tuple[str, Any]]  # (file:line, row)
     keyed: bool
 
 
 def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
-    """Return the rows of a file, or of a folder that `kind` reads."""
+    """Open a file, or a folder that `kind` reads."""
     if kind in ("tsv", "csv"):
-        tabbed = ((f"{path}:{number}", text.split("\t")) for number, text in lines(path))
+        tabbed = ((where, text.split("\t")) for where, text in lines(path))
         rows = tabbed if kind == "tsv" else _comma_separated(path)
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
@@ -154,91 +153,85 @@ def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
 
 
 def open_rows(path: Path, *, fix: str) -> KeyedRows:
-    """Return the rows of a .jsonl or .parquet; `fix` says what to name instead of another file."""
+    """Return the rows of a .jsonl or .parquet; `fix` is the fix for any other file."""
     if path.suffix not in (".jsonl", ".parquet"):
         raise InputError("neither .jsonl nor .parquet", where=str(path), fix=fix)
     return open_table(path, "parquet" if path.suffix == ".parquet" else "jsonl").rows
 
 
 def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
-    """Return what a row holds under a key; InputError when there is nothing of that name."""
+    """Return the value of a key of a row; InputError without the key."""
     if key not in row:
         keys = ", ".join(map(repr, list(row)[:8])) or "none"
-        raise InputError(f"no {key!r} here (keys: {keys})", where=where, fix=f"every row needs {key!r}")
+        raise InputError(f"no key {key!r} (keys: {keys})", where=where, fix=f"every row needs {key!r}")
     return row[key]
 
 
 def text_cell(row: Mapping[str, Any], key: str, where: str) -> str:
-    """Return the text that a row holds under a key; InputError when it is none, or empty."""
+    """Return the text of a key of a row; see checked_text."""
     return checked_text(cell(row, key, where), key, where)
 
 
 def checked_text(value: Any, name: str, where: str) -> str:
-    """Return a cell's text; InputError for what is none, is empty, or cannot be written as UTF-8."""
+    """Return a cell's text; InputError if it is not a string, is blank, or cannot be encoded as UTF-8."""
     if type(value) is not str:
-        raise InputError(f"{name!r} is {quoted(value)}, not a text", where=where, fix="give a text, or drop the row")
+        found = "missing" if value is None else f"{quoted(value)}, not a string"
+        raise InputError(f"{name!r} is {found}", where=where, fix="write a string, or drop the row")
     if not value or value.isspace():
-        raise InputError(f"the text {name!r} is empty", where=where, fix="fill it in, or drop the row")
-    if "\0" in value or (not value.isascii() and _SURROGATE.search(value)):
-        fix = "mend or drop the row"
-        raise InputError(f"{name!r} holds a NUL or a lone surrogate, which is no text", where=where, fix=fix)
+        raise InputError(f"{name!r} is empty", where=where, fix="fill it in, or drop the row")
+    if ("\0" in value or not value.isascii()) and (problem := unusable_character(value)):
+        raise InputError(f"{name!r} contains {problem}", where=where, fix="correct or drop the row")
     return value
 
 
 def quoted(value: Any) -> str:
-    """Return a cell as messages show it."""
-    return repr(value)[:60] if value is not None else "missing"
+    """Return a cell as error messages show it."""
+    return repr(value)[:60]
 
 
-def refuse_duplicates(examples: Sequence[Example]) -> None:
-    """Raise InputError where two examples have one identifier, by which two evaluations of them are paired."""
+def refuse_duplicate_ids(examples: Sequence[Example]) -> None:
+    """Raise InputError if two examples have the same identifier, by which two evaluations are paired."""
     seen: dict[str, str] = {}
     for example in examples:
         if example.identifier in seen:
-            message = f"the id {example.identifier!r} is there twice, first at {seen[example.identifier]}"
+            message = f"duplicate id {example.identifier!r}, first seen at {seen[example.identifier]}"
             raise InputError(message, where=example.where, fix="keep one of the two")
         seen[example.identifier] = example.where
 
 
-def refuse_repeated(names: Sequence[str], where: str) -> None:
-    """Raise InputError if two columns have one name."""
+def refuse_duplicate_columns(names: Sequence[str], where: str) -> None:
+    """Raise InputError if two columns have the same name."""
     [(name, count)] = Counter(names).most_common(1) or [("", 0)]
     if count > 1:
-        raise InputError(f"the column {name!r} is there {count} times", where=where, fix="keep one of them")
+        raise InputError(f"duplicate column {name!r} ({count} times)", where=where, fix="keep one of them")
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and text of every line up to the last that is not blank."""
-    blank: list[int] = []
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("file:line", text) for every line up to the last one that is not empty."""
+    empty: list[tuple[str, str]] = []
     with opened(path) as file:
         for number, raw in enumerate(file, 1):
-            text = _decoded(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, f"{path}:{number}")
+            where = f"{path}:{number}"
+            if b"\0" in raw:
+                fix = "correct the line, or convert the file from UTF-16 to UTF-8"
+                raise InputError("a NUL byte in a text file", where=where, fix=fix)
+            text = decoded(raw.rstrip(b"\r\n"), where)
+            text = text.removeprefix("\ufeff") if number == 1 else text
             if not text:
-                blank.append(number)
+                empty.append((where, text))
                 continue
-            if blank:
-                yield from ((skipped, "") for skipped in blank)
-                blank = []
-            yield number, text
+            yield from empty
+            empty.clear()
+            yield where, text
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; what is wrong with it is an InputError."""
+    """Open a regular file for reading bytes; whatever is wrong with it is an InputError."""
     with translate_read_errors(path):
         require_regular(path)
         with open(path, "rb") as file:
             yield file
-
-
-def _decoded(raw: bytes, where: str) -> str:
-    if b"\0" in raw:
-        fix = "mend the line; UTF-16 text: convert the file to UTF-8"
-        raise InputError("a NUL byte, where UTF-8 text is needed", where=where, fix=fix)
-    try:
-        return raw.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise invalid_utf8(where, error) from None
 
 
 def _empty(where: str) -> InputError:
@@ -255,30 +248,29 @@ def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            fix = 'quote a text that holds commas or quotes: "He said ""no"", twice"'
+            fix = 'quote a text with commas or quotes: "He said ""no"", twice"'
             raise InputError(f"not valid CSV: {error}", where=where, fix=fix) from None
         yield where, cells or [""]
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, text in lines(path):
+    for where, text in lines(path):
         if text and not text.isspace():
-            where = f"{path}:{number}"
             yield where, json_object(text, where, JSON_FIX)
 
 
 def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
-    with opened(path), translate_parquet_errors(f"{path}:1"):  # opened for its own faults
+    with opened(path), translate_parquet_errors(f"{path}:1"):  # opened() checks the file itself
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
-    refuse_repeated(names, f"{path}:1")
+    refuse_duplicate_columns(names, f"{path}:1")
     return Table(names, f"{path}:1", arrow_rows(path, file.iter_batches(batch_size=4096)), keyed=True)
 
 
 def arrow_rows(name: Path | str, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of Arrow's record batches, placed as "NAME:row"."""
+    """Yield the rows of Arrow record batches, located as "NAME:row"."""
     number = 0
     with translate_parquet_errors(f"{name}:1"):
         for batch in batches:

@@ -1,4 +1,4 @@
-"""A fine-tuned model's head: which tasks it answers, its logits, and the predictions and metrics that they give."""
+"""The head of a fine-tuned model: which tasks it fits, its logits, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files.files import not_finite
 from gptkit.model_files.shape import MARKER_FIELDS
 from gptkit.scoring.choices import item_ids
-from gptkit.scoring.protocols import Items, Protocol, Published
+from gptkit.scoring.protocols import Items, Protocol
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices
-from gptkit.tasks.formats import Markers
+from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices, Markers
 from gptkit.tasks.own import TASK_FILE, carried_task
 from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task
@@ -29,11 +28,11 @@ from gptkit.text.examples import Example
 from gptkit.training.batches import ShouldStop, own_batches
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
-PREDICTION_TOKENS = 4096  # of a pass without gradients, padding included
+PREDICTION_TOKENS = 4096  # per forward pass without gradients, padding included
 
 
 def output_labels(task: Task) -> tuple[str, ...]:
-    """Return the names of a model's outputs: its classes, whole scores, or the one score of a text or a choice."""
+    """Return the names of a head's outputs: classes, whole scores (soft scores), or a single score (per choice)."""
     if task.target == "class":
         return task.labels
     if task.target == "soft-score":
@@ -42,7 +41,7 @@ def output_labels(task: Task) -> tuple[str, ...]:
 
 
 def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
-    """Return the ids of the markers: a fine-tuned model's own, else the first beyond the tokenizer."""
+    """Return the marker ids: a fine-tuned model's own, else the first ids beyond the tokenizer's."""
     config = read_config(described_in(directory) / "config.json")
     if config.format is None:
         return Markers(tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
@@ -50,14 +49,14 @@ def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
 
 
 class HeadOutput(NamedTuple):
-    """Logits (example, output) in the examples' order, and the mean classifier loss if the examples are labelled."""
+    """Logits (example, output) in the order of the examples, and the mean classifier loss if they are labelled."""
 
     logits: NDArray[np.float32]
     loss: float | None
 
 
 def evaluation_pieces(examples: EncodedExamples) -> list[Indices]:
-    """Return the indices of each batch of an evaluation, the longest examples first."""
+    """Return the example indices of each batch of an evaluation, longest examples first."""
     everything = np.arange(len(examples))
     return [indices for _, indices in examples.cut_by_length(everything, len(examples), PREDICTION_TOKENS)]
 
@@ -70,17 +69,17 @@ def evaluate_head(
     *,
     should_stop: ShouldStop = lambda: False,
 ) -> HeadOutput:
-    """Return what the model, in eval mode, says of the examples: a score is one output, a choice one for each.
+    """Return the outputs of the model, in eval mode, for the examples: one per class, score or choice.
 
-    Processes take whole pieces in turn, so their number changes nothing but the order of the loss's last sum. Examples
-    in none of the pieces (by default all of `evaluation_pieces`) have logits of 0. StopEvaluation where `should_stop()`
-    comes true.
+    `pieces` (by default `evaluation_pieces`) are the batches; examples in none of them get logits of 0. Processes take
+    batches in turn, so their number affects only the order of the loss's last sum. Raises StopEvaluation once
+    `should_stop()` is true.
     """
     pieces = evaluation_pieces(examples) if pieces is None else pieces
     device = next(model.parameters()).device
     is_choice = model.config.format == "multiple-choice"
     outputs = examples.sequences_per_example if is_choice else model.score.out_features
-    table = torch.zeros(len(examples), outputs, device=device)  # zero where another process answers
+    table = torch.zeros(len(examples), outputs, device=device)  # zero where another process computes
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for indices in own_batches(pieces, should_stop):
         batch = {name: torch.from_numpy(array).to(device) for name, array in examples.select(indices).items()}
@@ -103,9 +102,9 @@ def logits_of(model: GPTDoubleHeadsModel, examples: EncodedExamples) -> NDArray[
 
 
 def predictions_of(task: Task, logits: NDArray[Any]) -> NDArray[Any]:
-    """Return a prediction for each row of `logits` (example, output): the index of a class or choice, or a score.
+    """Return the predictions (example,) from logits (example, output): indices of classes or choices, or scores.
 
-    A score stays in the task's range; of soft scores it is the mean of the distribution.
+    Scores are clipped to the task's range; with soft scores, they are the means of the distributions.
     """
     if task.target in ("class", "choice"):
         chosen: NDArray[Any] = logits.argmax(axis=1)
@@ -117,14 +116,14 @@ def predictions_of(task: Task, logits: NDArray[Any]) -> NDArray[Any]:
 def probabilities_of(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Return the softmax of each row of (example, output)."""
     weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return shares
+    probabilities: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def metrics_of(task: Task, logits: NDArray[Any], targets: NDArray[Any] | None) -> dict[str, float]:
-    """Return the task's metrics by name, none of them without targets.
+    """Return the task's metrics by name, or nothing without targets.
 
-    `targets` are what the model was trained on: classes, choices or scores (example,), soft scores (example, score).
+    `targets` are those of EncodedExamples: classes, choices or scores (example,), soft scores (example, score).
     """
     if targets is None:
         return {}
@@ -133,8 +132,8 @@ def metrics_of(task: Task, logits: NDArray[Any], targets: NDArray[Any] | None) -
 
 
 def task_metrics(task: Task, predictions: NDArray[Any], references: NDArray[Any]) -> dict[str, float]:
-    """Return the task's metrics by name: what fine-tuning reports, and `gptkit eval` of a head."""
-    from gptkit.scoring.metrics import compute  # takes seconds
+    """Return the task's metrics by name, as reported by fine-tuning and by `gptkit eval` of a head."""
+    from gptkit.scoring.metrics import compute  # a slow import
 
     return {name: compute(name, predictions, references) for name in task.metrics}
 
@@ -145,9 +144,9 @@ def _mean_scores(distributions: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def own_task(directory: Path, config: GPTConfig) -> Task:
-    """Return the task that a fine-tuned model carries, or knows by a name of gptkit's own.
+    """Return the task that a model was fine-tuned on: described in its directory, or built in.
 
-    UsageError where its directory describes none, InputError where it contradicts its config.json.
+    UsageError if it is neither, InputError if the description contradicts config.json.
     """
     task = carried_task(directory) or TASKS.get(config.task or "")
     if task is None:
@@ -155,10 +154,10 @@ def own_task(directory: Path, config: GPTConfig) -> Task:
         raise UsageError(message, where=str(directory), fix="name the task's file: --task FILE.yaml")
     difference = head_difference(task, config.format, head_labels(config))
     if task.name != config.task:
-        difference = f"it describes {task.name!r}, the model was fine-tuned on {config.task!r}"
+        difference = f"it describes {task.name!r}, but the model was fine-tuned on {config.task!r}"
     if difference is not None:
         where = directory / (TASK_FILE if task.is_own else "config.json")
-        fix = f"copy the model again; a {TASK_FILE} made by hand: correct or remove it"
+        fix = f"copy the model again, or correct or remove its {TASK_FILE}"
         raise InputError(f"the task does not fit the model's head: {difference}", where=str(where), fix=fix)
     return task
 
@@ -171,9 +170,9 @@ def head_labels(config: GPTConfig) -> tuple[str, ...]:
 def head_difference(
     task: Task, format: str | None, labels: Sequence[str], score_range: tuple[float, float] | None = None
 ) -> str | None:
-    """Return in words how a task differs from what a head answers, None if it does not.
+    """Return a phrase for how a task differs from the one a head was trained for, None if it fits.
 
-    `score_range` is that of the head's scores, None if it is not known.
+    `score_range` is the range of the head's scores, None if unknown.
     """
     if format != task.format:
         return f"its format is {task.format}, the model's {format}"
@@ -185,7 +184,7 @@ def head_difference(
 
 
 def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Sequence[str]) -> bool:
-    """Return whether a model fine-tuned on `trained_on`, with that format and those outputs, answers this task."""
+    """Return whether a model fine-tuned on `trained_on`, with this format and these outputs, can answer this task."""
     if head_difference(task, format, labels) is not None:
         return False
     if trained_on == task.name:
@@ -198,20 +197,18 @@ def head_fits(task: Task, trained_on: str | None, format: str | None, labels: Se
 
 @dataclass(frozen=True)
 class HeadProtocol(Protocol):
-    """The protocol of a fine-tuned head's answers to a task."""
+    """Score the predictions of a fine-tuned head."""
 
     task: Task = field(kw_only=True)
 
 
 def head_protocol(task: Task, split: str) -> HeadProtocol:
-    """Return the protocol of a fine-tuned head's answers: the task's metrics, and for classes its calibration."""
-    published: tuple[Published, ...] = ()
-    if task.published is not None:
-        source = f"{task.published.source}, on test"
-        published = (replace(task.published, source=source),)
+    """Return the protocol for a fine-tuned head: the task's metrics, and for classes and choices its calibration."""
+    figure = task.published
+    published = (replace(figure, source=f"{figure.source}, on test"),) if figure else ()
     return HeadProtocol(
         "fine-tuned",
-        f"the answers of the model's own head to the {split} split",
+        f"predictions of the model's fine-tuned head on the {split} split",
         (*task.metrics, *(CALIBRATION if _has_classes(task) else ())),
         gated=len(task.metrics),
         published=published,
@@ -220,9 +217,9 @@ def head_protocol(task: Task, split: str) -> HeadProtocol:
 
 
 def items_of_logits(task: Task, examples: Sequence[Example], logits: NDArray[Any]) -> Items:
-    """Return the columns of labelled examples, from logits (example, output)."""
+    """Return the scored items of labelled examples, given their logits (example, output)."""
     predictions = predictions_of(task, logits).astype(np.float64)
-    references = np.array([one.label for one in examples], np.float64)
+    references = np.array([example.label for example in examples], np.float64)
     columns = {"prediction": predictions, "reference": references}
     if _has_classes(task):
         columns |= {

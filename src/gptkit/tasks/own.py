@@ -1,24 +1,24 @@
-"""A user's own task, written down in YAML:
+"""A user's own task, described in YAML:
 
-    name: reviews                        # left out: the file's name
+    name: reviews                        # default: the file's name
     format: classification               # classification, entailment, similarity or multiple-choice
-    labels: [negative, positive]         # or, where the labels are scores, score_range: [0, 5]
-    metrics: [accuracy, f1]              # the first one chooses the best epoch; left out: accuracy, or pearson
-    splits:                              # left out: train.*, dev.* and test.* of .jsonl, .csv, .tsv or .parquet
+    labels: [negative, positive]         # or, for scores, score_range: [0, 5]
+    metrics: [accuracy, f1]              # the first selects the best epoch; default: accuracy, or pearson, spearman
+    splits:                              # default: train.*, dev.* and test.* in .jsonl, .csv, .tsv or .parquet
       train: reviews-train.csv
       dev: reviews-dev.csv
-    columns:                             # left out: named like the format's fields, and label
+    columns:                             # default: named after the format's fields, and label
       text: review
       label: stars
-    hub: NAME:CONFIG                     # what --data hf: means; may be left out
-    data: where it comes from            # may be left out
+    hub: NAME:CONFIG                     # optional: the data set that --data hf: stands for
+    data: where it comes from            # optional
 
-Without --data the files lie beside the YAML file. A multiple-choice task has no labels (a label is the index of a
-choice) but may say how many `choices` there are; its `columns` may list several, `choices: [ending1, ending2]`.
+Without --data, the files are expected beside the YAML file. A multiple-choice task has no labels (a label is the index
+of a choice), but may give its number of `choices`; its `columns` may be lists, such as `choices: [ending1, ending2]`.
 `target: soft-score` trains scores from 0 to 5 as a distribution over 0 to 5. Nothing in the file is executed.
 
-A fine-tuned model carries its user's task as task.yaml, which says the same and so can be given to --task like one. A
-task of gptkit's own needs no file: config.json has its name.
+A model fine-tuned on such a task carries it as task.yaml, in the same format, which --task accepts too. Built-in tasks
+need no file: config.json names them.
 """
 
 from __future__ import annotations
@@ -34,33 +34,30 @@ from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import SAFE_NAME
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, SPLITS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]
 Range = tuple[float, float]
 
-KEYS = (
-    *("name", "format", "labels", "score_range", "target", "metrics"),
-    *("choices", "splits", "columns", "hub", "data"),
-)
+KEYS = ("name", "format", "labels", "score_range", "target", "metrics", "choices", "splits", "columns", "hub", "data")
 CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
-NO_FILE = "name a YAML file (gptkit tasks lists the tasks that need none)"
+NO_FILE = "name a YAML file, or one of the built-in tasks that gptkit tasks lists"
 TASK_FILE = "task.yaml"
 YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
 _HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
-_COPY_AGAIN = "copy the model again, or remove the file and name the task: --task FILE.yaml"
+_COPY_AGAIN = "copy the model again, or remove the file and give --task FILE.yaml"
 
 
 def is_task_file(name: str) -> bool:
-    """Return whether --task names a user's own task."""
+    """Return whether a --task is the file of a user's own task."""
     return name.lower().endswith((".yaml", ".yml"))
 
 
 def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) -> Task:
-    """Return the task that a YAML file describes; UsageError with file:line for whatever is wrong in it.
+    """Return the task that a YAML file describes; UsageError with file:line for any fault in it.
 
-    Its name may not be one of `taken`; `fix` is the cure where the file as a whole cannot be read.
+    Its name must not be in `taken`; `fix` is the fix for a file that cannot be read at all.
     """
     root = read_yaml(path, "a task", missing=fix)
     entries = root.entries("a task", KEYS)
@@ -73,9 +70,9 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
     at = entries.get("name", root).where
     if not SAFE_NAME.fullmatch(name):
         fix = "use letters, digits, dots, dashes and underscores (name: ...)"
-        raise UsageError(f"{name[:60]!r} cannot name a task", where=at, fix=fix)
+        raise UsageError(f"{name[:60]!r} is not a valid name for a task", where=at, fix=fix)
     if name in taken:
-        raise UsageError(f"{name!r} is a task of gptkit's own", where=at, fix="choose another name")
+        raise UsageError(f"{name!r} is a built-in task", where=at, fix="choose another name")
     return Task(
         name,
         format,
@@ -114,7 +111,7 @@ def _score_range(entries: Entries) -> Range | None:
     except ValueError:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError("score_range is not a lower and an upper number", where=entry.where, fix="write [0, 5]")
+        raise UsageError("score_range is not a lower and an upper bound", where=entry.where, fix="write [0, 5]")
     return low, high
 
 
@@ -128,12 +125,12 @@ def _target(format: Format, labels: tuple[str, ...], scores: Range | None, entri
         raise UsageError(f"a multiple-choice task has no {key}", where=entries[key].where, fix=fix)
     if target == "class" and (scores or len(labels) < 2):
         key = "score_range" if scores else "labels"
-        fix = "give two labels or more, or a score_range: not both"
-        raise UsageError("classes need labels alone, two or more", where=entries[key].where, fix=fix)
+        fix = "give two or more labels, or a score_range"
+        raise UsageError("classes need two or more labels and no score_range", where=entries[key].where, fix=fix)
     if target == "score" and scores is None:
         raise UsageError("neither labels nor a score_range", where=root.where, fix="write labels: [no, yes]")
     if target == "soft-score" and scores not in (None, (0.0, 5.0)):
-        raise UsageError("soft scores go from 0 to 5", where=entries["score_range"].where, fix="write [0, 5]")
+        raise UsageError("soft scores range from 0 to 5", where=entries["score_range"].where, fix="write [0, 5]")
     return target
 
 
@@ -144,8 +141,8 @@ def _metrics(target: Target, labels: tuple[str, ...], entries: Entries) -> tuple
         return SCORE_METRICS if "score" in target else ("accuracy",)
     for name in (names := entries["metrics"].words("metrics")):
         if name not in known:
-            fix = f"this task can have {', '.join(known)}"
-            raise UsageError(f"the metric {name[:60]!r} does not fit", where=entries["metrics"].where, fix=fix)
+            fix = f"choose from {', '.join(known)}"
+            raise UsageError(f"unsuitable metric {name[:60]!r}", where=entries["metrics"].where, fix=fix)
     return names
 
 
@@ -156,7 +153,7 @@ def _columns(format: Format, entry: Entry | None) -> Columns | None:
     entries = entry.entries("columns", (*fields, "label", "index"))
     for name in fields:
         if name not in entries and name != "question":
-            raise UsageError(f"columns names none for {name!r}", where=entry.where, fix=f"write {name}: COLUMN")
+            raise UsageError(f"no column for {name!r}", where=entry.where, fix=f"write {name}: COLUMN")
 
     def column(name: str) -> Column | tuple[Column, ...]:
         if name not in entries:
@@ -170,17 +167,14 @@ def _columns(format: Format, entry: Entry | None) -> Columns | None:
 
 def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Source, ...]]:
     if entry is None:
-        return {
-            split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS)
-            for split in ("train", "dev", "test")
-        }
+        return {split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS) for split in SPLITS}
     splits: dict[str, tuple[Source, ...]] = {}
     for split, value in entry.entries("splits", ()).items():
         file = value.word("a split's file")
         kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
         if not kinds:
-            fix = f"name a file in {', '.join(f'.{kind}' for kind in KINDS)}"
-            raise UsageError(f"{file[:60]!r} is not a kind of file that is read", where=value.where, fix=fix)
+            fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)}"
+            raise UsageError(f"unsupported file type: {file[:60]!r}", where=value.where, fix=fix)
         if not SAFE_NAME.fullmatch(split):
             raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")
         splits[split] = (Source((file,), kinds[0], columns),)
@@ -201,21 +195,21 @@ def _hub(entry: Entry | None, columns: Columns | None) -> HubSource | None:
         return None
     name, _, configuration = entry.word("hub").removeprefix("hf:").partition(":")
     if not name:
-        raise UsageError("no data set named", where=entry.where, fix="write hub: NAME or NAME:CONFIG")
+        raise UsageError("hub names no data set", where=entry.where, fix="write hub: NAME or NAME:CONFIG")
     return HubSource(name, configuration or None, columns)
 
 
 def write_task(directory: Path, task: Task) -> None:
-    """Write a user's own task into a model's directory; a task of gptkit's own writes nothing."""
+    """Write task.yaml into a model's directory if the task is a user's own; a built-in one needs none."""
     if task.is_own:
         (directory / TASK_FILE).write_text(task_text(task), encoding="utf-8")
 
 
 def carried_task(directory: Path) -> Task | None:
-    """Return the task that a model's directory carries, None without a file; UsageError or InputError for a bad one.
+    """Return the task described in a model's directory, None if there is none; UsageError or InputError for a bad file.
 
-    The file may be a stranger's: it names files inside the folder of --data and nowhere else. It may use a name that
-    gptkit has given to a task of its own since it was written.
+    The file may come from a stranger, so it may only name files inside the folder of --data. Its name may be that of a
+    built-in task, which gptkit may have gained since it was written.
     """
     path = described_in(directory) / TASK_FILE
     if not path.exists() and not path.is_symlink():
@@ -229,7 +223,7 @@ def carried_task(directory: Path) -> Task | None:
 
 
 def task_text(task: Task) -> str:
-    """Return the YAML that describes a user's own task; files elsewhere than in its folder keep their names alone."""
+    """Return the YAML of a user's own task; of paths that lead out of its folder, only the file names are kept."""
     import yaml
 
     named = next((source.columns for sources in task.splits.values() for source in sources), None)
@@ -238,7 +232,7 @@ def task_text(task: Task) -> str:
         keys = (*FORMAT_FIELDS[task.format], "label", "index")
         found = zip(keys, (*named.fields, named.label, named.identifier), strict=True)
         columns = {key: list(column) if isinstance(column, tuple) else column for key, column in found if column}
-    # Left out where the user's file left them out, and several kinds may do.
+    # Default splits, which have a source for each kind of file, are left out.
     is_listed = all(len(sources) == 1 for sources in task.splits.values())
     values: dict[str, Any] = {
         "name": task.name,
@@ -250,17 +244,17 @@ def task_text(task: Task) -> str:
         "choices": task.choices,
         "splits": {split: _inside(sources[0].paths[0]) for split, sources in task.splits.items() if is_listed},
         "columns": columns,
-        "hub": task.hub and ":".join(filter(None, (task.hub.path, task.hub.configuration))),
+        "hub": task.hub and task.hub.name.removeprefix("hf:"),
         "data": task.data,
     }
     given = {key: value for key, value in values.items() if value}
     text: str = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    if YAML_BREAKS.search(text):  # PyYAML would read them as spaces, unless they are escaped
+    if YAML_BREAKS.search(text):  # PyYAML reads them as spaces unless they are escaped
         text = yaml.safe_dump(given, sort_keys=False, default_flow_style=None)
     return _HEADER + text
 
 
 def _inside(file: str) -> str:
-    """Return the path where it stays inside the folder it is relative to, else the file's name."""
-    path = PureWindowsPath(file)  # which splits at both kinds of slashes
+    """Return the path if it stays inside its folder, else only the file's name."""
+    path = PureWindowsPath(file)  # splits at both kinds of slashes
     return path.name if path.anchor or ".." in path.parts else file

@@ -1,14 +1,15 @@
-"""A split's examples: made here, read from --data or from the hub, or beside a user's own task; every row is checked.
+"""Read the examples of a split from --data, from the hub, or from beside a user's own task; every row is checked.
 
-A file is the authors' own, or a generic one whose columns are named like the format's fields, `label` and perhaps
-`index`: text; premise, hypothesis; first, second; context, question, choices (in .csv and .tsv choice1, choice2, ...).
+A file is in the authors' form, or a generic one whose columns are named after the format's fields, `label` and
+optionally `index`: text; premise, hypothesis; first, second; context, question, choices (in .csv and .tsv choice1,
+choice2, ...).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,34 +20,20 @@ from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
 from gptkit.tasks import files
 from gptkit.tasks.files import Table, not_found, quoted
-from gptkit.tasks.task import (
-    FORMAT_FIELDS,
-    KINDS,
-    Column,
-    Columns,
-    Evaluation,
-    HubSource,
-    KeyedRows,
-    Loaded,
-    Source,
-    Task,
-    loaded,
-)
+from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation, HubSource, Loaded, Source, Task, loaded
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
 IDENTIFIERS = ("index", "idx", "id")
 Label = int | float | None
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
-Text = str | tuple[str, ...]
-Places = dict[Column, Column]  # of the columns that are read in a row: their names or numbers
 
 
 def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     """Return the examples of a split.
 
-    `data` is a folder: DATA/file, else DATA/<task>/file, in any case; or hf: (the row's own data set of the hub), or
-    hf:NAME[:CONFIG]. UsageError when the split or the data are not there to be read, InputError for bad files.
+    `data` is a folder with the files, or with a folder <task> of them, in any case; hf: for the task's own data set on
+    the hub; or hf:NAME[:CONFIG]. UsageError if the split or the data do not exist, InputError for bad files.
     """
     if split not in task.splits:
         fix = f"it has {', '.join(task.splits)}"
@@ -55,17 +42,19 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
         return loaded(task.make(split))
     folder = task.folder if data is None else data
     if folder is None:
-        online = f"; or --data hf: for hf:{task.hub.path} of the hub" if task.hub else ""
-        fix = f"give --data DIR, a folder of {_names_of(task, split)} from {task.data}{online}"
+        online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
+        fix = f"give --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
         raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
     if str(folder).startswith("hf:"):
-        return loaded(*hub_examples(task, split, str(folder)))
-    source, paths = find_source(task, split, Path(folder).expanduser())
-    return loaded(*read_examples(task, split, source, paths))
+        examples, notes = hub_examples(task, split, str(folder))
+    else:
+        examples, notes = _file_examples(task, split, Path(folder).expanduser())
+    _check_labels_and_choices(task, examples)
+    return loaded(examples, notes)
 
 
-def zero_shot(task: Task, split: str, about: str, *protocols: Protocol) -> Evaluation:
-    """Return the evaluation of a split of a task, whose files and hub are the task's own."""
+def zero_shot(task: Task, split: str, *protocols: Protocol) -> Evaluation:
+    """Return the zero-shot evaluation of a task's split, read from the same data."""
 
     def load(data: str | None) -> Loaded:
         found = load_examples(task, split, data)
@@ -75,35 +64,14 @@ def zero_shot(task: Task, split: str, about: str, *protocols: Protocol) -> Evalu
             raise InputError(f"no labels in {task.name}'s {split}", where=where, fix="give the labelled file")
         return found
 
-    return Evaluation(task.name, f"{about} ({split})", task.data, load, protocols, size=task.sizes.get(split))
-
-
-def _names_of(task: Task, split: str) -> str:
-    """Return the files that a split is looked for in."""
-    official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
-    generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
-    return ", ".join([*official, generic])
-
-
-def find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
-    """Return the first form of a split whose files are there, the authors' before the generic ones."""
-    files.require_folder(folder)
-    base, _, side = split.partition("-")
-    joints = ("-", "_") if side else ("",)
-    stems = [stem + joint + side for stem in (base, *OTHER_STEMS.get(base, ())) for joint in joints]
-    generic = [Source((f"{stem}.{kind}",), kind) for stem in stems for kind in KINDS]
-    sources = [*task.splits[split], *generic]
-    found = files.first_whole(files.roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
-    if found is None:
-        raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
-    return sources[found[0]], found[1]
+    return Evaluation(task.name, load, protocols)
 
 
 def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list[str]]:
     """Return the examples of a split, and notes on dropped rows.
 
-    `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like the task's own or like
-    the format's fields.
+    `name` is hf: for the task's own data set, or hf:NAME[:CONFIG], whose columns are named like those of the task's own
+    or after the format's fields.
     """
     path, _, configuration = name.removeprefix("hf:").partition(":")
     hub = task.hub
@@ -115,113 +83,131 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     if split not in hub.splits:
         fix = f"it has {', '.join(hub.splits)}"
         raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
-    shown = f"hf:{hub.path}" + (f":{hub.configuration}" if hub.configuration else "")
-    rows = load_dataset(shown, split=hub.splits[split])
-    place = f"{shown} {hub.splits[split]}"
+    rows = load_dataset(hub.name, split=hub.splits[split])
+    place = f"{hub.name} {hub.splits[split]}"
     batches = rows.with_format("arrow").iter(batch_size=4096)
     table = Table(tuple(rows.column_names), f"{place}:1", files.arrow_rows(place, batches), keyed=True)
-    return table_examples(replace(task, hub=hub), split, Source((), "parquet"), table)
+    return _table_examples(replace(task, hub=hub), split, Source((), "parquet"), table)
 
 
-def read_examples(task: Task, split: str, source: Source, paths: Sequence[Path]) -> tuple[list[Example], list[str]]:
-    """Return the examples of a split and notes on the rows that were dropped.
-
-    Raises InputError, with file and line, for whatever is not as it should be.
-    """
+def _file_examples(task: Task, split: str, folder: Path) -> tuple[list[Example], list[str]]:
+    """Return the examples of a split from the first form of its files in a folder, and notes on dropped rows."""
+    source, paths = _find_source(task, split, folder)
     examples: list[Example] = []
     notes: list[str] = []
     for path in paths:
-        more, dropped = table_examples(task, split, source, files.open_table(path, source.kind), first=len(examples))
+        more, dropped = _table_examples(task, split, source, files.open_table(path, source.kind), first=len(examples))
         examples += more
         notes += [f"{path}: {note}" for note in dropped]
     return source.select(paths[0], examples) if source.select else examples, notes
 
 
-def table_examples(
+def _find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
+    """Return the first form of a split whose files exist, the authors' forms before the generic ones."""
+    files.require_folder(folder)
+    base, _, side = split.partition("-")
+    joints = ("-", "_") if side else ("",)
+    stems = [stem + joint + side for stem in (base, *OTHER_STEMS.get(base, ())) for joint in joints]
+    generic = [Source((f"{stem}.{kind}",), kind) for stem in stems for kind in KINDS]
+    sources = [*task.splits[split], *generic]
+    found = files.first_complete(files.roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
+    if found is None:
+        raise not_found(f"no file for the split {split!r} of {task.name}", folder, _names_of(task, split), task.name)
+    return sources[found[0]], found[1]
+
+
+def _names_of(task: Task, split: str) -> str:
+    """Return the names of the files that a split is looked for in."""
+    official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
+    generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
+    return ", ".join([*official, generic])
+
+
+def _table_examples(
     task: Task, split: str, source: Source, table: Table, *, first: int = 0
 ) -> tuple[list[Example], list[str]]:
-    """Return the examples of one file, numbered from `first`, and notes on the rows that were dropped."""
+    """Return the examples of one file, numbered from `first`, and notes on dropped rows."""
     columns, is_generic = _columns(task, split, source, table)
     wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
     identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
     needed = [*_required(columns), *identifiers]
-    by_key = table.keyed or (source.width > 0 and not is_generic)
-    at: Places = {column: column if by_key else table.names.index(str(column)) for column in needed}
-    rows: Iterator[tuple[str, Any]] = (
-        _keyed_rows(table, at, is_generic) if table.keyed else _listed_rows(source, table, at, is_generic)
-    )
+    rows = _keyed_rows(table, needed, is_generic) if table.keyed else _listed_rows(source, table, needed, is_generic)
     fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
     examples: list[Example] = []
-    choices, unlabelled, broken = task.choices, 0, []
+    unlabelled, broken = 0, []
     for number, (where, row) in enumerate(rows, first):
         if row is None:
             broken.append(where)
             continue
-        label = None if columns.label is None else row[at[columns.label]]
-        if columns.unlabelled is not None and label == columns.unlabelled:
-            unlabelled += 1
-            continue
-        texts = tuple([_field(name, column, columns, row, at, where, choices) for name, column in fields])
-        identifier = " ".join([str(row[at[name]]) for name in identifiers])
-        value = None if columns.label is None else label_of(label, where)
-        examples.append(Example(texts, value, where, identifier or str(number)))
-        choices = choices or len(texts[-1])  # as many as the first example has
-    _check_split(task, examples, table)
+        label = None
+        if columns.label is not None:
+            if columns.unlabelled is not None and row[columns.label] == columns.unlabelled:
+                unlabelled += 1
+                continue
+            label = label_of(row[columns.label], where)
+        texts = tuple([_field(name, column, columns, row, where) for name, column in fields])
+        identifier = " ".join([str(row[name]) for name in identifiers])
+        examples.append(Example(texts, label, where, identifier or str(number)))
+    if not examples:
+        raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
-    return examples, notes + [f"dropped {len(broken):,} row(s) broken (the first: {where})" for where in broken[:1]]
+    return examples, notes + [f"dropped {len(broken):,} broken row(s) (first: {where})" for where in broken[:1]]
 
 
-def _keyed_rows(table: Table, at: Places, is_generic: bool) -> KeyedRows:
-    """Yield rows that have all that is needed; those of a generic file may have nothing else."""
-    known = set(map(str, at))
+def _keyed_rows(table: Table, needed: Sequence[Column], is_generic: bool) -> Iterator[tuple[str, Mapping[Column, Any]]]:
+    """Yield rows that have all needed columns, and in a generic file no others."""
+    known = set(map(str, needed))
     for where, row in table.rows:
         if is_generic and not row.keys() <= known:
             raise _extra(next(name for name in row if name not in known), where, sorted(known))
         if not row.keys() >= known:
+            missing = next(name for name in needed if name not in row)
             fix = "every row needs the columns of the first one"
-            raise InputError(f"no {next(name for name in at if name not in row)!r} in this row", where=where, fix=fix)
+            raise InputError(f"no {missing!r} in this row", where=where, fix=fix)
         yield where, row
 
 
-def _listed_rows(source: Source, table: Table, at: Places, is_generic: bool) -> Iterator[tuple[str, list[str] | None]]:
-    """Yield rows that have as many columns as belong, None for a broken one that may be dropped."""
+def _listed_rows(
+    source: Source, table: Table, needed: Sequence[Column], is_generic: bool
+) -> Iterator[tuple[str, Mapping[Column, Any] | None]]:
+    """Yield the needed cells of every row by column, None for a broken row that may be dropped."""
     for name in table.names:
-        if is_generic and name not in at:
-            raise _extra(name, table.names_at, list(map(str, at)))
+        if is_generic and name not in needed:
+            raise _extra(name, table.names_at, list(map(str, needed)))
     rows, width = table.rows, len(table.names)
+    places = {column: column if isinstance(column, int) else table.names.index(column) for column in needed}
     if source.width and not is_generic:  # without a header
         rows, width = chain([(table.names_at, list(table.names))], rows), source.width
-    least = 1 + max(map(int, at.values())) if source.ragged else width
+    least = 1 + max(places.values()) if source.ragged else width
     for where, row in rows:
-        is_whole = len(row) == width or (source.ragged and len(row) >= least)
-        if source.skip_broken and not (is_whole and all(row[int(place)].strip() for place in at.values())):
+        is_complete = len(row) == width or (source.ragged and len(row) >= least)
+        cells = {column: row[place] for column, place in places.items()} if is_complete else {}
+        if source.skip_broken and not (cells and all(map(str.strip, cells.values()))):
             yield where, None
-        elif is_whole:
-            yield where, row
+        elif cells:
+            yield where, cells
         else:
-            too_many = "a tab or comma in a text must go, or be quoted in a .csv"
-            fix = too_many if len(row) > width else "fill in the cells"
-            raise InputError(f"a row of {len(row)} column(s), where {width} belong", where=where, fix=fix)
+            quote = "remove tabs and commas from the texts, or quote the cells in a .csv"
+            fix = quote if len(row) > width else "fill in the cells"
+            raise InputError(f"{len(row)} column(s), expected {width}", where=where, fix=fix)
 
 
 def _field(
-    name: str,
-    column: Column | tuple[Column, ...],
-    columns: Columns,
-    row: Any,
-    at: Places,
-    where: str,
-    choices: int | None,
-) -> Text:
-    """Return the text of a field, or of each of its choices, whose number must be `choices` (None: any)."""
+    name: str, column: Column | tuple[Column, ...], columns: Columns, row: Mapping[Column, Any], where: str
+) -> str | tuple[str, ...]:
+    """Return the text of a field, or of each of its choices."""
     if isinstance(column, tuple):
-        texts = [files.checked_text(row[at[part]], str(part), where) for part in column]
+        texts = [files.checked_text(row[part], str(part), where) for part in column]
         return tuple(texts) if name == "choices" else " ".join(texts)
     if name == "choices":
-        return _choices(row[at[column]], column, where, choices)
+        choices = row[column]
+        if not isinstance(choices, list) or len(choices) < 2:
+            fix = "list at least two strings; in .csv and .tsv use the columns choice1, choice2, ..."
+            raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
+        return tuple([files.checked_text(choice, f"choice {i}", where) for i, choice in enumerate(choices, 1)])
     shown = column if isinstance(column, str) else name
-    text = files.checked_text(row[at[column]], shown, where)
+    text = files.checked_text(row[column], shown, where)
     if name != "question" or not columns.replace:
         return text
     if text not in columns.replace:
@@ -230,59 +216,54 @@ def _field(
     return columns.replace[text]
 
 
-def _choices(found: Any, column: Column, where: str, expected: int | None) -> tuple[str, ...]:
-    if not isinstance(found, list) or len(found) < 2:
-        fix = "give at least two texts; in .csv and .tsv as the columns choice1, choice2, ..."
-        raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
-    if len(found) != (expected or len(found)):
-        fix = f"every example needs {expected}"
-        raise InputError(f"{len(found)} choices, where {expected} belong", where=where, fix=fix)
-    return tuple([files.checked_text(choice, f"choice {i + 1}", where) for i, choice in enumerate(found)])
+def _check_labels_and_choices(task: Task, examples: Sequence[Example]) -> None:
+    """Raise InputError unless all examples or none have labels, and all have the same number of choices."""
+    labelled = [example.label is not None for example in examples]
+    if any(labelled) and not all(labelled):
+        where = examples[labelled.index(False)].where
+        raise InputError("no label, although other rows have one", where=where, fix="label all rows, or none")
+    if task.format != "multiple-choice":
+        return
+    expected = task.choices or len(examples[0].fields[-1])
+    for example in examples:
+        if len(example.fields[-1]) != expected:
+            message = f"{len(example.fields[-1])} choices, expected {expected}"
+            raise InputError(message, where=example.where, fix="give every example the same number of choices")
+        if example.label is not None and example.label >= expected:
+            fix = f"write the index of a choice, 0 to {expected - 1}"
+            raise InputError(f"unknown label {example.label}", where=example.where, fix=fix)
 
 
 def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
-    """Return where the file keeps what, and whether it is a generic file."""
-    own = task.is_own and source.columns is not None
-    generic = None if own else _generic_columns(task, table)
-    if generic is not None:
-        files.refuse_repeated(table.names, table.names_at)
-        return _with_label(task, split, generic, table), True
-    official = source.columns or _hub_columns(task, split, table)
-    if source.width:
-        return official, False
-    files.refuse_repeated(table.names, table.names_at)
-    if own:
-        official = _with_label(task, split, official, table)
-    elif source.columns is not None and table.keyed and split.startswith("test") and official.label not in table.names:
-        official = replace(official, label=None)
-    for name in [*_required(official), *source.header]:
+    """Return a file's columns, without the label in a test split that has none, and whether it is a generic file."""
+    is_described = task.is_own and source.columns is not None
+    generic = None if is_described else _generic_columns(task, table)
+    columns = generic or source.columns or _hub_columns(task, table)
+    if source.width and generic is None:
+        return columns, False
+    files.refuse_duplicate_columns(table.names, table.names_at)
+    if split.startswith("test") and columns.label not in table.names:
+        columns = replace(columns, label=None)
+    header = () if generic else source.header
+    for name in [*_required(columns), *header]:
         if name not in table.names:
-            raise _missing(task, str(name), table, source)
+            raise _missing(task, str(name), table, None if generic else source)
     for name in table.names:
-        if source.header and name not in source.header:
-            raise _extra(name, table.names_at, source.header)
-    return official, False
+        if header and name not in header:
+            raise _extra(name, table.names_at, header)
+    return columns, generic is not None
 
 
-def _hub_columns(task: Task, split: str, table: Table) -> Columns:
-    """Return the hub's columns for a generic file that has them; the first generic one is missing otherwise."""
+def _hub_columns(task: Task, table: Table) -> Columns:
+    """Return the columns of the task's hub data set if this file has any of them, else raise for a generic one."""
     hub = task.hub.columns if task.hub else None
-    wanted = _wanted(task, table)
+    wanted = _generic_names(task, table)
     if hub is None or not set(_texts(hub)) & (set(table.names) - set(wanted)):
         raise _missing(task, next(name for name in wanted if name not in table.names), table)
-    return _with_label(task, split, hub, table)
+    return hub
 
 
-def _with_label(task: Task, split: str, columns: Columns, table: Table) -> Columns:
-    """Return the columns without the label's if it is a test split that has none."""
-    if columns.label in table.names:
-        return columns
-    if split.startswith("test"):
-        return replace(columns, label=None)
-    raise _missing(task, str(columns.label), table)
-
-
-def _wanted(task: Task, table: Table) -> list[str]:
+def _generic_names(task: Task, table: Table) -> list[str]:
     """Return the columns that a generic file must have."""
     if task.format != "multiple-choice":
         return [*FORMAT_FIELDS[task.format]]
@@ -293,7 +274,7 @@ def _wanted(task: Task, table: Table) -> list[str]:
 
 
 def _generic_columns(task: Task, table: Table) -> Columns | None:
-    wanted = _wanted(task, table)
+    wanted = _generic_names(task, table)
     if not set(wanted) <= set(table.names):
         return None
     identifier = next((name for name in IDENTIFIERS if name in table.names), None)
@@ -316,40 +297,22 @@ def _required(columns: Columns) -> list[Column]:
 def _missing(task: Task, name: str, table: Table, source: Source | None = None) -> InputError:
     near = nearest(name, table.names)
     found = ", ".join(map(repr, table.names[:12]))
-    generic = ", ".join([*_wanted(task, table), "label"])
-    official = ", ".join(map(str, _required(source.columns))) if source and source.columns else ""
-    fix = (
-        f"rename {near!r} to {name}"
-        if near
-        else f"it needs {official}, or {generic}"
-        if official
-        else f"name them {generic}"
-    )
+    generic = ", ".join([*_generic_names(task, table), "label"])
+    fix = f"name them {generic}"
+    if near:
+        fix = f"rename {near!r} to {name}"
+    elif source and source.columns:
+        fix = f"it needs {', '.join(map(str, _required(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
 def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
-    fix = f"leave it out; the columns are {', '.join(known)} (others: say so in a task of your own, a .yaml file)"
+    fix = f"remove it, for the columns are {', '.join(known)}; a .yaml file of your own task may name others"
     return InputError(f"unknown column {name!r}", where=where, fix=fix)
 
 
-def _check_split(task: Task, examples: Sequence[Example], table: Table) -> None:
-    if not examples:
-        raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
-    labelled = [example.label is not None for example in examples]
-    if any(labelled) and not all(labelled):
-        where = examples[labelled.index(False)].where
-        raise InputError("no label, though other rows have one", where=where, fix="label all rows, or none")
-    if task.format != "multiple-choice":
-        return
-    for example in examples:
-        if example.label is not None and example.label >= len(example.fields[-1]):
-            fix = f"write the index of a choice, 0 to {len(example.fields[-1]) - 1}"
-            raise InputError(f"unknown label {example.label}", where=example.where, fix=fix)
-
-
 def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str], Label]:
-    """Return the function from a label's cell to the class, choice or score; None where a test split has none."""
+    """Return a function from a label's cell to the class, choice or score, or None in an unlabelled test split."""
     may_lack = split.startswith("test")
     low, high = task.score_range or (-math.inf, math.inf)
     scores = task.target in ("score", "soft-score")
@@ -358,7 +321,7 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
     count = len(names) or task.choices
 
     def label(value: Any, where: str) -> Label:
-        if type(value) is bool:  # JSON and parquet have true and false of their own
+        if type(value) is bool:  # from JSON and parquet
             value = next((name for name in names if name.lower() == str(value).lower()), value)
         if type(value) in (str, int) and value in table:
             return table[value]
@@ -370,7 +333,7 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
         if scores:
             return _score(value, low, high, where)
         if count is None and re.fullmatch(r"\d{1,3}", str(value), re.ASCII) and type(value) in (str, int):
-            return int(value)  # as many choices as the examples have
+            return int(value)  # checked once the number of choices is known
         known = ", ".join(names or [str(i) for i in range(count or 2)])
         raise InputError(f"unknown label {quoted(value)}", where=where, fix=f"write one of {known}")
 
@@ -378,7 +341,7 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
 
 
 def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
-    """Return what stands for each class or choice: the file's spelling, else the task's names and their indices."""
+    """Return the class or choice of each spelling: the file's own, else the task's names and their indices."""
     names = columns.labels or task.labels
     table: dict[str | int, int] = {name: i for i, name in enumerate(names)}
     if any(name.isdigit() for name in names):

@@ -1,6 +1,6 @@
-"""The table of benchmarks: labelled tasks to fine-tune on, and zero-shot evaluations; found in benchmarks/.
+"""The table of benchmarks: labelled tasks for fine-tuning and zero-shot evaluations, discovered in benchmarks/.
 
-A new benchmark is a file there, whose BENCHMARKS are its rows. Its ORDER is its place in the table: 50 without one.
+A new benchmark is a file there with its rows in BENCHMARKS. ORDER (50 if absent) is its place in the table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = ("texts", "choices", "written answers")
 
 
 def kind_of(row: Evaluation) -> str:
-    """Return what an evaluation asks a model for, one of KINDS."""
+    """Return what an evaluation asks of a model, one of KINDS."""
     if isinstance(row.protocols[0], GeneratedProtocol):
         return "written answers"
     return "texts" if row.sliding else "choices"
@@ -44,20 +44,20 @@ EVALUATIONS: dict[str, Evaluation] = {row.name: row for kind in KINDS for row in
 
 
 def find_task(name: str) -> Task:
-    """Return the row of that name, or the user's own task out of a .yaml file (see own.py).
+    """Return the task of that name, or the one that a user's .yaml file describes (see own.py).
 
-    Raises UsageError with the nearest known name.
+    Raises UsageError with the closest known name.
     """
     if name in TASKS:
         return TASKS[name]
     if is_task_file(name):
         return read_task(Path(name).expanduser(), taken=TASKS)
-    fix = f"{suggest(name, TASKS)} (your own: a .yaml file)"
+    fix = f"{suggest(name, TASKS)} (or name the .yaml file of your own task)"
     raise UsageError(f"no task is called {name!r}", where="--task", fix=fix)
 
 
 def find_evaluation(name: str) -> Evaluation | None:
-    """Return the row called NAME, with one protocol alone for NAME/PROTOCOL; None for a name that no row has."""
+    """Return the evaluation NAME, with only the protocol asked for in NAME/PROTOCOL; None if there is none."""
     name, _, wanted = name.partition("/")
     row = EVALUATIONS.get(name)
     if row is None and name.startswith(ONE_SET) and name.removeprefix(ONE_SET) in PHENOMENON_OF:
@@ -69,11 +69,11 @@ def find_evaluation(name: str) -> Evaluation | None:
 
 
 def names_of_evaluations() -> list[str]:
-    """Return every name that find_evaluation knows."""
+    """Return every name that find_evaluation accepts."""
     rows = [*EVALUATIONS.values(), *map(blimp_set, PHENOMENON_OF)]
     return [name for row in rows for name in (row.name, *(f"{row.name}/{protocol.name}" for protocol in row.protocols))]
 
 
 def with_stride(row: Evaluation, stride: int) -> Evaluation:
-    """Return a row of running text with the one protocol of this stride; other rows as they are."""
+    """Return an evaluation of running text with only the protocol of this stride; any other unchanged."""
     return row if row.sliding is None else replace(row, protocols=(row.sliding(stride),))

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: a labelled task with its files and its place on the hub, and a zero-shot evaluation."""
+"""A benchmark as data: a labelled task (files, hub data set, published figures) and a zero-shot evaluation."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ FORMAT_FIELDS = {
 Target = Literal["class", "choice", "score", "soft-score"]
 Kind = Literal["tsv", "csv", "jsonl", "parquet"]
 KINDS: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # of generic files
+SPLITS = ("train", "dev", "test")
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
-BINARY = ("0", "1")  # how many files spell two labels
-Column = str | int  # by its name, or by its place in a file without a header
-KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # each with its place, "file:line"
+BINARY = ("0", "1")  # the spelling of two labels in many files
+Column = str | int  # its name, or its index in a file without a header
+KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # ("file:line", row)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a row keeps what an example needs.
+    """The columns of a file that hold an example's fields, label and identifier.
 
-    `fields` follows FORMAT_FIELDS: a column for each field; () = the field is empty; several columns = their texts,
-    joined by a space, but for choices one each. `labels` is how the labels are spelled, in the task's order (() = by
-    the task's names, or by index). A row labelled `unlabelled` has no agreed label and is dropped. `replace` maps the
-    words of a column to the text that the model reads.
+    `fields` is parallel to FORMAT_FIELDS: a column for each field; () for an empty field; several columns whose texts
+    are joined by spaces, or are one choice each. `labels` are the file's spellings of the task's labels, in the task's
+    order (() = the task's names, or indices). A row labelled `unlabelled` has no gold label and is dropped. `replace`
+    maps the cells of the question to the text that the model reads.
     """
 
     fields: tuple[Column | tuple[Column, ...], ...]
@@ -50,14 +51,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a split (all of `paths` together; * stands for anything) as its authors distribute it.
+    """One form in which the files of a split are distributed: all of `paths`, where * is a wildcard.
 
-    `kind` is a function where the paths are folders (they end with a slash): it reads the rows of one. `columns` None:
-    a generic file, whose columns are named like the format's fields. `header` is the complete header where every column
-    counts; () = others may stand beside those that are read. `width` is the number of columns of a file without a
-    header. `ragged`: columns behind those that are read may be missing or many. `skip_broken`: rows with a wrong number
-    of columns or an empty cell, which the official file is known to have, are dropped. `select` takes the split out of
-    the examples of the first path, where the file holds several.
+    Paths that end with a slash are folders, and `kind` is the function that reads the rows of one. `columns` is None
+    for a generic file, whose columns are named after the format's fields. `header` is the complete header of a file
+    that may have no other columns; () allows them. `width` is the number of columns of a file without a header.
+    `ragged`: the number of columns after those that are read may vary. `skip_broken`: drop rows with a wrong number of
+    columns or an empty cell, which the official file is known to contain. `select` picks the split's examples out of a
+    file that holds several splits, given its path and examples.
     """
 
     paths: tuple[str, ...]
@@ -72,24 +73,29 @@ class Source:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the hub: its columns, and its splits by ours."""
+    """A data set of the hub: its columns, and its name for each of our splits."""
 
     path: str
     configuration: str | None
     columns: Columns | None
     splits: Mapping[str, str] = field(default_factory=lambda: HUB_SPLITS)
 
+    @property
+    def name(self) -> str:
+        """What --data calls it: hf:PATH or hf:PATH:CONFIGURATION."""
+        return ":".join(["hf", self.path, *filter(None, [self.configuration])])
+
 
 @dataclass(frozen=True)
 class Task:
-    """A labelled task. The first metric chooses the best epoch.
+    """A labelled task. The first metric selects the best epoch.
 
-    `splits` are the forms in which each split's files come, best first. `labels` are the classes by index (() for
-    scores and choices), `choices` how many an example has (None = as many as the first one). `soft_scores`: a score is
-    trained as a distribution over 0 to 5. `published` is GPT-1's figure, `ablation` the row of its table 5 in percent,
-    where it has one. `glue_file` is what the GLUE server calls the predictions. `folders` are further names of the
-    task's folder. `make` makes the examples of a split that no file holds. `is_own`: a user described it in YAML;
-    `folder` is where its files are looked for without --data.
+    `splits` maps each split to the forms of its files, in order of preference. `labels` are the class names by index
+    (() for scores and choices). `choices` is the number of choices of every example (None: that of the first example).
+    `soft_scores`: a score is trained as a distribution over 0 to 5. `published` is GPT-1's figure, `ablation` its row
+    in the paper's table 5, in percent. `glue_file` is the file name that the GLUE server expects of predictions.
+    `folders` are other names of the task's folder. `make` generates the examples of a split without files. `is_own`: a
+    user described the task in YAML; `folder` is where its files are looked for without --data.
     """
 
     name: str
@@ -114,7 +120,7 @@ class Task:
 
     @property
     def target(self) -> Target:
-        """What a head is trained to answer."""
+        """What a head is trained to predict."""
         if self.format == "multiple-choice":
             return "choice"
         if self.labels:
@@ -123,19 +129,19 @@ class Task:
 
     @property
     def is_demo(self) -> bool:
-        """Whether the examples are made from the embedded corpus."""
+        """Whether the examples are generated from the embedded corpus."""
         return self.make is not None
 
     @property
     def official_labels(self) -> tuple[str, ...]:
-        """The labels as the authors' files, and so the servers for submissions, spell them."""
+        """The labels as spelled in the authors' files, and by the servers that take submissions."""
         columns = [source.columns for sources in self.splits.values() for source in sources if source.columns]
-        return next((one.labels for one in columns if one.labels), self.labels)
+        return next((each.labels for each in columns if each.labels), self.labels)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A split, whole and checked; `notes` say what was dropped, `sha256` is over the texts and labels."""
+    """A split, complete and checked. `notes` report dropped rows; `sha256` covers the texts and labels."""
 
     examples: tuple[Example, ...]
     notes: tuple[str, ...]
@@ -143,11 +149,11 @@ class Loaded:
 
 
 def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:
-    """Return the examples with the hash of their texts and labels."""
+    """Return the examples with a hash of their texts and labels."""
     digest = hashlib.sha256()
     for example in examples:
         texts: list[str] = []
-        for text in example.fields:  # none holds a NUL
+        for text in example.fields:  # without NUL: checked_text refuses it
             texts += [text] if isinstance(text, str) else [str(len(text)), *text]
         digest.update("\0".join([*texts, repr(example.label), ""]).encode())
     return Loaded(tuple(examples), tuple(notes), digest.hexdigest())
@@ -155,20 +161,17 @@ def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A zero-shot evaluation. `load` reads and checks what --data names (None: nothing was given).
+    """A zero-shot evaluation. `load` reads and checks the data that --data names (None without --data).
 
-    `banned` are tokens that `Answer.top_allowed` may not be. `size` is the number of examples as published. `texts` are
-    the texts of an example that are looked for in a training corpus, all of its fields by default. `sliding` returns
-    the protocol of a stride, where the examples are running text. `overlap` is GPT-2's table 6: the fraction of the
-    8-grams that the evaluation's own training set holds, and that WebText holds.
+    `banned` are the tokens excluded from `Answer.top_allowed`. `texts` returns the texts of an example to look for in a
+    training corpus, by default all of its fields. `sliding` returns the protocol for a stride, for running text only.
+    `overlap` is from GPT-2's table 6: the fractions of 8-grams that also occur in the evaluation's own training set and
+    in WebText.
     """
 
     name: str
-    about: str
-    data: str
     load: Callable[[str | None], Loaded]
     protocols: tuple[Protocol, ...]
-    size: int | None = None
     banned: Callable[[Encoder], Sequence[int]] | None = None
     texts: Callable[[Example], tuple[str, ...]] | None = None
     sliding: Callable[[int], ScoredProtocol] | None = None
@@ -176,6 +179,7 @@ class Evaluation:
 
 
 def counts(train: int, dev: int, test: int, **more: int) -> dict[str, int]:
+    """Return the number of examples in each split."""
     return {"train": train, "dev": dev, "test": test} | {name.replace("_", "-"): count for name, count in more.items()}
 
 
@@ -185,7 +189,7 @@ def gpt1(measure: str, percent: float, table: int) -> Published:
 
 
 def gpt2(measure: str, *values: float) -> tuple[Published, ...]:
-    """Return the figures of the GPT-2 paper's table 3: those of its sizes, and perhaps the best before it."""
+    """Return figures of the GPT-2 paper's table 3: its four sizes, and the state of the art before it if given."""
     models = ("GPT-2 117M", "GPT-2 345M", "GPT-2 762M", "GPT-2 1542M", "best published before GPT-2")
     figures = zip(models, values, strict=False)
     return tuple(Published(model, measure, value, "GPT-2 paper, table 3") for model, value in figures)

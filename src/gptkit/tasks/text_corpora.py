@@ -1,11 +1,11 @@
-"""Evaluations of running text: a corpus as passages, and the protocols that read it as the literature does.
+"""Evaluations of running text: a corpus as passages, and the ways in which the literature computes its perplexity.
 
-Examples are passages, see text/pieces.py, named "<document>:<passage>"; joined they are the file.
+Examples are passages (text/pieces.py) named "<document>:<passage>"; joined, they are the file. Protocols:
 
 sliding         one stream in disjoint windows of n_positions (Hugging Face's recipe for WikiText)
-sliding-half    one stream, each token with half a window or more before it; sliding-<N>: for a stride of N
-documents       each document alone behind the separator, in disjoint windows (lm-eval's rolling windows)
-paper           one stream of de-tokenised text in disjoint windows, per word of the corpus (GPT-2 paper, 3.1)
+sliding-half    one stream in windows with a stride of half a window; sliding-<N>: with a stride of N
+documents       each document separately after the separator, in disjoint windows (lm-eval's rolling windows)
+paper           one stream of de-tokenized text in disjoint windows, per word of the corpus (GPT-2 paper, 3.1)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gptkit.text.examples import Example
 from gptkit.text.pieces import is_blank, passages
 from gptkit.text.readers import read_plain_text
 
-Documents = Iterable[tuple[str, str]]  # the text of each, and its place
+Documents = Iterable[tuple[str, str]]  # (text, place)
 PER_WORD = ("word_perplexity", "token_perplexity", "bits_per_byte", "bits_per_character")
 PER_BYTE = ("bits_per_byte", "token_perplexity", "word_perplexity", "bits_per_character")
 _LEADING_BLANK_LINES = re.compile(r"^\s*\n")
@@ -33,7 +33,7 @@ _LEADING_BLANK_LINES = re.compile(r"^\s*\n")
 def load_passages(documents: Documents, notes: Sequence[str] = (), *, within_lines: bool = False) -> Loaded:
     """Return the passages of documents.
 
-    `within_lines`: they may end within a line; not where a line must be seen whole to be de-tokenised.
+    `within_lines`: passages may end within a line; False where de-tokenizing needs whole lines.
     """
     examples = [
         Example((passage,), None, where, f"{number}:{place}")
@@ -51,13 +51,13 @@ def whole_text(path: Path) -> str:
 
 
 def lm_eval_page(passages: Sequence[str]) -> list[str]:
-    """Return a document's passages without the blank lines before it, as lm-eval's data set of articles has them."""
+    """Return a document's passages without its leading blank lines, as in lm-eval's data set of articles."""
     return [_LEADING_BLANK_LINES.sub("", passage) if not number else passage for number, passage in enumerate(passages)]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """How sliding windows read a corpus, in the words of `about`, and its measures, the gated one first."""
+    """A corpus as one stream of tokens: how it is read (`joined` says so in `about`), and its measures."""
 
     reading: Reading
     joined: str
@@ -67,12 +67,12 @@ class Stream:
         return self._windows("sliding", "in disjoint windows of n_positions", published)
 
     def sliding_half(self, *published: Published) -> ScoredProtocol:
-        about = "each token but the first with half a window before it or more"
+        about = "each token after the first window with at least half a window of context"
         return self._windows("sliding-half", about, published, lambda n_positions: max(1, n_positions // 2))
 
     def with_stride(self, stride: int) -> ScoredProtocol:
-        """Return the protocol, whose requests and settings raise UsageError for what is not 1 to n_positions."""
-        about = f"each token but the first with n_positions - {stride:,} tokens before it or more"
+        """Return the protocol, whose requests and settings raise UsageError unless 1 <= stride <= n_positions."""
+        about = f"each token after the first window with at least n_positions - {stride:,} tokens of context"
         return self._windows(f"sliding-{stride}", about, (), lambda n_positions: stride)
 
     def _windows(
@@ -82,18 +82,18 @@ class Stream:
         return TextProtocol(name, about, self.measures, published=published, reading=self.reading, stride=stride)
 
 
-BY_WORDS = Stream(Reading("as they are", words=count_words_and_line_ends), "the file as it is", PER_WORD)
+BY_WORDS = Stream(Reading("as they are", words=count_words_and_line_ends), "the unchanged file", PER_WORD)
 
 
 def paper_protocol(detokenize: Callable[[str], str], *word_perplexities: float) -> ScoredProtocol:
     def written(texts: Texts) -> list[str]:
-        """Return passages as people write them, their lines without the spaces at either end."""
+        """Return de-tokenized passages, their lines without leading and trailing spaces."""
         return ["\n".join(detokenize(line.strip(" ")) for line in text.split("\n")) for text in texts]
 
     return TextProtocol(
         "paper",
-        "de-tokenised text as one stream in disjoint windows of n_positions, per word of the text before, "
-        "the ends of lines among them; the paper published neither its de-tokenizers nor its windows",
+        "de-tokenized text as one stream in disjoint windows of n_positions, per word of the original text, line ends "
+        "included; the paper published neither its de-tokenizers nor its windows",
         PER_WORD,
         published=gpt2("word_perplexity", *word_perplexities),
         reading=Reading("as they are", render=written, words=count_words_and_line_ends),
@@ -102,8 +102,6 @@ def paper_protocol(detokenize: Callable[[str], str], *word_perplexities: float) 
 
 def corpus_row(
     name: str,
-    about: str,
-    data: str,
     files: Sequence[str],
     source: str,
     documents: Callable[[Path], Documents],
@@ -112,15 +110,14 @@ def corpus_row(
     overlap: tuple[float, float] | None = None,
     within_lines: bool = False,
 ) -> Evaluation:
-    """Return the evaluation of a test file: the names it may have, its source, and how it falls into documents.
+    """Return the evaluation of a test file: its possible names, its source, and the function that reads its documents.
 
-    For `overlap` see Evaluation, for `within_lines` load_passages.
+    See Evaluation for `overlap`, load_passages for `within_lines`.
     """
 
     def load(given: str | None) -> Loaded:
-        """Return the passages; UsageError without data, InputError with file and line for what cannot be read."""
+        """Return the passages; UsageError without data, InputError with file and line for a bad file."""
         [path] = find_files(name, given, [(file,) for file in files], source=source)
         return load_passages(documents(path), within_lines=within_lines)
 
-    about = f"{about}; an item is a passage of about 2 KB"
-    return Evaluation(name, about, data, load, protocols, sliding=stream.with_stride, overlap=overlap)
+    return Evaluation(name, load, protocols, sliding=stream.with_stride, overlap=overlap)

@@ -1,7 +1,7 @@
-"""BLiMP: is the acceptable sentence of a minimal pair the likelier one? All sets, or one of them.
+"""BLiMP: is the acceptable sentence of a minimal pair more likely than the other? All 67 sets, or one of them.
 
-As its authors distribute it: 67 files of minimal pairs in a folder (data/ of its repository). Phenomena are the twelve
-of its paper, where what the files call s-selection is part of argument structure.
+Reads the authors' 67 files of minimal pairs (data/ in their repository). Phenomena are the paper's twelve: what the
+files call s-selection is part of argument structure.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from gptkit.tasks.files import find, not_found, open_table, require_folder, root
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
-ONE_SET = "blimp-"  # and the name of a set: an evaluation of that set alone
+ONE_SET = "blimp-"  # prefix of a set's name: the evaluation of only that set
 _SETS = {
-    "anaphor_agreement": """
-        anaphor_gender_agreement anaphor_number_agreement
-    """,
+    "anaphor_agreement": "anaphor_gender_agreement anaphor_number_agreement",
     "argument_structure": """
         animate_subject_passive animate_subject_trans causative drop_argument inchoative intransitive passive_1
         passive_2 transitive
@@ -42,16 +40,12 @@ _SETS = {
         determiner_noun_agreement_with_adj_irregular_1 determiner_noun_agreement_with_adj_irregular_2
         determiner_noun_agreement_with_adjective_1
     """,
-    "ellipsis": """
-        ellipsis_n_bar_1 ellipsis_n_bar_2
-    """,
+    "ellipsis": "ellipsis_n_bar_1 ellipsis_n_bar_2",
     "filler_gap_dependency": """
         wh_questions_object_gap wh_questions_subject_gap wh_questions_subject_gap_long_distance
         wh_vs_that_no_gap wh_vs_that_no_gap_long_distance wh_vs_that_with_gap wh_vs_that_with_gap_long_distance
     """,
-    "irregular_forms": """
-        irregular_past_participle_adjectives irregular_past_participle_verbs
-    """,
+    "irregular_forms": "irregular_past_participle_adjectives irregular_past_participle_verbs",
     "island_effects": """
         adjunct_island complex_NP_island coordinate_structure_constraint_complex_left_branch
         coordinate_structure_constraint_object_extraction left_branch_island_echo_question
@@ -78,37 +72,37 @@ _PUBLISHED = tuple(Published(model, "accuracy", value, _SOURCE) for model, value
 
 
 def blimp(data: str | None, *, only: str | None = None) -> Loaded:
-    """Return the pairs of the sets that are there: fields = (set, (acceptable, unacceptable)), label = 0.
+    """Return the pairs of the sets in a folder: fields = (set, (acceptable, unacceptable)), label = 0.
 
-    The sets take turns: the first pair of each, then the second of each. `only` asks for one set. A note says which
-    sets are missing; UsageError without DATA, InputError without any set, or for a bad file.
+    Sets are interleaved: the first pair of each, then the second of each. `only` selects one set. A note reports
+    missing sets. UsageError without DATA; InputError if there is no set, or for a bad file.
     """
     wanted = [only] if only else list(PHENOMENON_OF)
     files = f"{wanted[0]}.jsonl" + f" and {len(wanted) - 1} more" * (len(wanted) > 1)
     if data is None:
-        fix = f"give --data DIR, a folder of {files} (github.com/alexwarstadt/blimp, data/)"
+        fix = f"give --data DIR, a folder with {files} (github.com/alexwarstadt/blimp, data/)"
         raise UsageError(f"{'blimp' if only is None else ONE_SET + only} needs its data", where="--data", fix=fix)
     folder = Path(data).expanduser()
     if folder.is_file():
-        fix = "name the folder that it lies in; --task blimp-NAME asks for the set NAME alone"
+        fix = "name its folder; --task blimp-NAME evaluates only the set NAME"
         raise InputError("not a folder", where=f"--data {data}", fix=fix)
     require_folder(folder)
     paths: dict[str, Path] = {}
     for place in (root / inner for root in roots(folder, ("blimp",)) for inner in ("", "data")):
         paths = paths or {name: path for name in wanted if (path := find(place, f"{name}.jsonl")) is not None}
     if not paths:
-        raise not_found("no set of BLiMP", folder, files, "blimp")
+        raise not_found("no BLiMP file", folder, files, "blimp")
     examples = [[_pair(name, row, at) for at, row in open_table(path, "jsonl").rows] for name, path in paths.items()]
     in_turns = [pair for pair in chain.from_iterable(zip_longest(*examples)) if pair is not None]
     missing = [name for name in wanted if name not in paths]
     named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-    note = f"{len(missing)} of BLiMP's 67 sets are missing, so this mean is not BLiMP's: {named}"
+    note = f"{len(missing)} of BLiMP's 67 sets are missing, so the mean is not comparable to published ones: {named}"
     return loaded(in_turns, [note] if missing else [])
 
 
 def _pair(name: str, row: dict[str, object], where: str) -> Example:
     if text_cell(row, "UID", where) != name:
-        fix = f"the file {name}.jsonl holds the set {name} alone"
+        fix = f"keep only pairs of the set {name} in {name}.jsonl"
         raise InputError(f"the UID is {row['UID']!r}, not {name!r}", where=where, fix=fix)
     sentences = (text_cell(row, "sentence_good", where), text_cell(row, "sentence_bad", where))
     return Example((name, sentences), 0, where, f"{name} {row.get('pairID', where.rpartition(':')[2])}")
@@ -119,7 +113,7 @@ def sentence_pairs(example: Example) -> list[Pair]:
 
 
 def harness_pairs(example: Example) -> list[Pair]:
-    """Return both sentences after a space: lm-eval sets one between a context, here an empty one, and each choice."""
+    """Return both sentences after a space, which lm-eval puts between the (empty) context and each choice."""
     return [("", f" {sentence}") for sentence in example.fields[1]]
 
 
@@ -130,7 +124,7 @@ def _groups(examples: Sequence[Example]) -> Mapping[str, tuple[str, ...]]:
 
 _SUM = ChoiceProtocol(
     "sum",
-    "the whole sentence after the separator of documents, the sum over its tokens; a tie is wrong (7 pairs are alike)",
+    "the sentence's log-probability after the document separator; a tie is wrong (7 pairs are identical)",
     published=_PUBLISHED,
     pairs=sentence_pairs,
     groups=_groups,
@@ -142,26 +136,16 @@ _HARNESS = ChoiceProtocol(
     ties="first",
     groups=_groups,
 )
-BLIMP = Evaluation(
-    "blimp",
-    "which sentence of a minimal pair is acceptable English",
-    "<set>.jsonl of github.com/alexwarstadt/blimp (data/)",
-    blimp,
-    (_SUM, _HARNESS),
-    size=67_000,
-    texts=lambda example: tuple(example.fields[1]),
-)
+BLIMP = Evaluation("blimp", blimp, (_SUM, _HARNESS), texts=lambda example: tuple(example.fields[1]))
 
 
 def blimp_set(name: str) -> Evaluation:
-    """Return the row of one set, called blimp-<set>."""
+    """Return the evaluation of one set, named blimp-<set>."""
     return replace(
         BLIMP,
         name=ONE_SET + name,
-        about=f"BLiMP's set {name} ({PHENOMENON_OF[name]})",
         load=partial(blimp, only=name),
         protocols=(replace(_SUM, published=(), groups=None), replace(_HARNESS, groups=None)),
-        size=1000,
     )
 
 

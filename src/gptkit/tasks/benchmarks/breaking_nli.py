@@ -1,4 +1,4 @@
-"""Breaking NLI: pairs of sentences that differ in one word, to evaluate what was trained on SNLI or MultiNLI."""
+"""Breaking NLI: sentence pairs that differ in one word, a test set for models trained on SNLI or MultiNLI."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""CNN/Daily Mail: summaries after TL;DR: (GPT-2 paper, section 3.6), and the paper's two baselines.
+"""CNN/Daily Mail: summarization after TL;DR: (GPT-2 paper, section 3.6), and the paper's two baselines.
 
-The test articles with their highlights are rows of the hub's files, or the authors' stories.
+Reads the test articles with their highlights from the hub's files, or from the authors' stories.
 
-    test*.parquet, test*.jsonl    a row an article: `article`, `highlights` (a sentence a line), perhaps `id`
-    all_test.txt                  a URL a line; its story lies in cnn/stories or dailymail/stories as SHA1(URL).story
+    test*.parquet, test*.jsonl    one article per row: `article`, `highlights` (one sentence per line), optionally `id`
+    all_test.txt                  one URL per line; its story is cnn/stories/SHA1(URL).story, or in dailymail/stories
 
-A story is its article, a paragraph a line, then a line `@highlight` before each highlight.
+A story is the article, one paragraph per line, then a line `@highlight` before each highlight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_duplicates, text_cell
+from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_duplicate_ids, text_cell
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -30,22 +30,22 @@ HINT = "\nTL;DR:"
 ROUGE = ("rouge1", "rouge2", "rougeL")
 MEASURES = ("rouge", *ROUGE)
 _HIGHLIGHT = "@highlight"
-_SCORED = "ROUGE F1 with Porter's stemmer, ROUGE-L over sentences; their mean is what counts"
+_SCORED = "ROUGE F1 with Porter stemming, ROUGE-L at summary level; the score is their mean"
 _RANDOM_THREE = 0.2098
 
 
 def cnn_dailymail(data: str | None) -> Loaded:
-    """Return the examples (article, highlights) in the order of their file.
+    """Return the examples, fields = (article, highlights), in the order of their file.
 
-    Raises UsageError without data, InputError, with file and line, for whatever is not as it should be.
+    UsageError without data; InputError, with file and line, for bad files.
     """
     [path] = find_files("cnn-dm", data, FILES, source="cnn_dailymail 3.0.0 of the hub, or the authors' stories")
-    fix = "name a .parquet or .jsonl of article and highlights, or all_test.txt beside the stories"
+    fix = "name a .parquet or .jsonl with article and highlights, or all_test.txt beside the stories"
     examples = list(_stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix)))
     if not examples:
         raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
-    refuse_duplicates(examples)
-    return loaded(examples, ())
+    refuse_duplicate_ids(examples)
+    return loaded(examples)
 
 
 def _rows(rows: KeyedRows) -> Iterator[Example]:
@@ -57,17 +57,17 @@ def _rows(rows: KeyedRows) -> Iterator[Example]:
 
 def _stories(listed: Path) -> Iterator[Example]:
     root = listed.parent.parent if listed.parent.name == "url_lists" else listed.parent
-    for number, url in lines(listed):
+    for where, url in lines(listed):
         name = hashlib.sha1(url.strip().encode()).hexdigest()
         path = next((file for folder in STORY_FOLDERS if (file := root / folder / f"{name}.story").is_file()), None)
         if path is None:
-            fix = f"{name}.story belongs in {root}/cnn/stories or {root}/dailymail/stories"
-            raise InputError("no story for this URL", where=f"{listed}:{number}", fix=fix)
+            fix = f"put {name}.story into {root}/cnn/stories or {root}/dailymail/stories"
+            raise InputError("no story for this URL", where=where, fix=fix)
         yield Example(_story(path), None, f"{path}:1", name)
 
 
 def _story(path: Path) -> tuple[str, str]:
-    """Return a story's article and highlights, a paragraph or highlight a line."""
+    """Return a story's article and highlights, with one paragraph or highlight per line."""
     article: list[str] = []
     highlights: list[str] = []
     part = article
@@ -89,10 +89,10 @@ def _published(model: str, *values: float) -> tuple[Published, ...]:
 
 
 def rouge_columns(summaries: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, Column]:
-    """Return F1 of words, of pairs and of longest common subsequences, 0 to 1, and their mean, each (item,).
+    """Return F1 (0 to 1) of ROUGE-1, ROUGE-2 and ROUGE-L, and their mean, each (item,).
 
-    Summaries and references are lists of sentences. Words are stemmed by Porter's rules. ROUGE-L is the summary-level
-    one, a union over sentences (section 3.2), which is what the papers' tables hold; rouge-score calls it rougeLsum.
+    Summaries and references are lists of sentences. Words are Porter-stemmed. ROUGE-L is at summary level, a union over
+    sentences (Lin 2004, section 3.2), as in the papers' tables; rouge-score calls it rougeLsum.
     """
     kinds = ["rouge1", "rouge2", "rougeLsum"]
     scorer = import_extra("rouge_score.rouge_scorer", "rouge-score").RougeScorer(kinds, use_stemmer=True)
@@ -121,7 +121,7 @@ def _first_three(examples: Sequence[Example]) -> Items:
 
 
 def _random_three(examples: Sequence[Example]) -> Items:
-    """Return the scores of three sentences of each article in its order, drawn by the article's number."""
+    """Score three random sentences of each article, in its order, with the article's number as the seed."""
     drawn = []
     for number, example in enumerate(examples):
         every = sentences(_article(example))
@@ -138,7 +138,7 @@ def _items(examples: Sequence[Example], summaries: Sequence[Sequence[str]]) -> I
 def _from_model(name: str, about: str, prompt: Callable[[Example], str], *values: float) -> GeneratedProtocol:
     return GeneratedProtocol(
         name,
-        f"{about}, 100 tokens drawn from the 2 likeliest, the first 3 sentences kept; {_SCORED}",
+        f"100 tokens by top-k sampling (k = 2) after {about}, of which the first 3 sentences count; {_SCORED}",
         MEASURES,
         published=_published("GPT-2 1542M", *values),
         chance=_RANDOM_THREE,
@@ -150,22 +150,19 @@ def _from_model(name: str, about: str, prompt: Callable[[Example], str], *values
 
 def _from_article(name: str, about: str, items: Callable[[Sequence[Example]], Items], *values: float) -> RuleProtocol:
     published = _published(name, *values)
-    about = f"{about}, no model; {_SCORED}"
+    about = f"{about}, without a model; {_SCORED}"
     return RuleProtocol(name, about, MEASURES, published=published, chance=_RANDOM_THREE, items=items)
 
 
 CNN_DM = Evaluation(
-    name="cnn-dm",
-    about="summaries of CNN and Daily Mail articles",
-    data="test-00000-of-00001.parquet of cnn_dailymail 3.0.0, or the authors' stories with all_test.txt",
-    load=cnn_dailymail,
-    protocols=(
-        _from_model("tldr", "the article, then TL;DR:", _with_hint, 0.2140, 0.2934, 0.0827, 0.2658),
-        _from_model("no-hint", "the article alone", _article, 0.1503, 0.2158, 0.0403, 0.1947),
+    "cnn-dm",
+    cnn_dailymail,
+    (
+        _from_model("tldr", "the article and TL;DR:", _with_hint, 0.2140, 0.2934, 0.0827, 0.2658),
+        _from_model("no-hint", "only the article", _article, 0.1503, 0.2158, 0.0403, 0.1947),
         _from_article("lead-3", "the article's first 3 sentences", _first_three, 0.3155, 0.4038, 0.1766, 0.3662),
         _from_article("random-3", "3 random sentences of the article", _random_three, 0.2098, 0.2878, 0.0863, 0.2552),
     ),
-    size=11_490,
     texts=lambda example: (str(example.fields[0]), str(example.fields[1])),
 )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
 ORDER = 1
-ACCEPTABLE = 6023 / 8551  # the fraction in CoLA's training set
+ACCEPTABLE = 6023 / 8551  # the rate in CoLA's training set
 
 _LABELLED = Columns((3,), label=1, labels=BINARY)
 COLA = Task(
@@ -43,7 +43,7 @@ COLA = Task(
 
 
 def above_threshold(scores: NDArray[np.float64], fraction: float) -> NDArray[np.float64]:
-    """Return 1 for a fraction of the sentences (item,), those with the highest scores; of equal ones the first."""
+    """Return (item,): 1 for the given fraction of highest scores, 0 for the others; of equal scores the first."""
     chosen = np.zeros(len(scores))
     chosen[np.argsort(-scores, kind="stable")[: round(fraction * len(scores))]] = 1
     return chosen
@@ -51,7 +51,7 @@ def above_threshold(scores: NDArray[np.float64], fraction: float) -> NDArray[np.
 
 @dataclass(frozen=True)
 class Acceptability(ScoredProtocol):
-    """The sentences with the highest mean log-probability of a token are acceptable, as many as in the training set."""
+    """Call the sentences with the highest mean log-probability per token acceptable, at the training set's rate."""
 
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
         return requests_of([[("", str(example.fields[0]))] for example in examples], encoder)
@@ -61,7 +61,7 @@ class Acceptability(ScoredProtocol):
     ) -> Items:
         scores = np.concatenate([scores_of(per_token, *pair) for pair in zip(groups, answers, strict=True)])
         is_scored = np.isfinite(scores)
-        scores = np.where(is_scored, scores, scores[is_scored].min(initial=0.0) - 1)  # what cannot be is the last
+        scores = np.where(is_scored, scores, scores[is_scored].min(initial=0.0) - 1)  # unscorable sentences rank last
         references = np.array([label_of(example) for example in examples], dtype=np.float64)
         predictions = above_threshold(scores, ACCEPTABLE)
         columns = {"prediction": predictions, "reference": references, "score": scores}
@@ -70,12 +70,12 @@ class Acceptability(ScoredProtocol):
 
 _BY_LIKELIHOOD = Acceptability(
     "gpt1",
-    "the mean over the sentence's tokens after the separator; acceptable are the likeliest 70.4% of the sentences, the "
-    "share in CoLA's training set (GPT-1 does not tell its threshold; auc needs none)",
+    "the sentence's mean log-probability per token after the separator; the top 70.4% are called acceptable, the rate "
+    "in CoLA's training set (GPT-1 does not state its threshold; auc needs none)",
     ("matthews", "auc", "accuracy"),
     published=best_before_gpt1(0.350, "GPT-1 paper, table 4", "matthews"),
     chance=0.0,
-    version=2,  # 1 scored a part of a sentence that does not fit
+    version=2,  # 1 scored part of a sentence that does not fit
 )
 
-BENCHMARKS = (COLA, zero_shot(COLA, "dev", "is a sentence acceptable English", _BY_LIKELIHOOD))
+BENCHMARKS = (COLA, zero_shot(COLA, "dev", _BY_LIKELIHOOD))

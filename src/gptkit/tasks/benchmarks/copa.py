@@ -1,4 +1,4 @@
-"""COPA: which of two events is the cause or the effect? As a task of SuperGLUE, and zero-shot as lm-eval has it."""
+"""COPA: which of two events is the cause or the effect? As a SuperGLUE task, and zero-shot as in lm-eval."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ COPA = Task(
 
 
 def copa_pairs(example: Example) -> list[Pair]:
-    """Return the premise without its full stop and with because or therefore, and each choice in lower case."""
+    """Return the premise with because or therefore for its full stop, and each choice starting in lower case."""
     premise, question, choices = example.fields
     if question not in _CONNECTIVES:
-        fix = f"the question is one of: {' '.join(_CONNECTIVES)}"
+        fix = f"write one of: {' '.join(_CONNECTIVES)}"
         raise InputError(f"unknown question {str(question)[:60]!r}", where=example.where, fix=fix)
     context = f"{str(premise).strip().removesuffix('.')} {_CONNECTIVES[str(question)]}"
     return [(context, f" {choice[0].lower()}{choice[1:]}") for choice in choices]
@@ -41,9 +41,9 @@ def copa_pairs(example: Example) -> list[Pair]:
 
 _LM_EVAL = ChoiceProtocol(
     "lm-eval",
-    "the choice after the premise and because or therefore, the sum over its tokens, the first of a tie (lm-eval)",
+    "the choice's log-probability after the premise and because or therefore; ties go to the first (lm-eval)",
     pairs=copa_pairs,
     ties="first",
 )
 
-BENCHMARKS = (COPA, zero_shot(COPA, "dev", "which of two events is the cause or the effect", _LM_EVAL))
+BENCHMARKS = (COPA, zero_shot(COPA, "dev", _LM_EVAL))

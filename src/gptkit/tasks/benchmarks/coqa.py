@@ -1,7 +1,7 @@
-"""CoQA: questions of a conversation about a story (GPT-2 paper, section 3.5).
+"""CoQA: questions in a conversation about a story (GPT-2 paper, section 3.5).
 
-coqa-dev-v1.0.json is a list of stories with questions and the answers of several people. Answers are compared with
-them by SQuAD's normalisation: exact match, and F1 over words.
+coqa-dev-v1.0.json is a list of stories with questions and several people's answers. A model's answer is compared with
+them by exact match and by F1 over words, after SQuAD's normalisation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, question_prompt, token_f1
 from gptkit.system.reading import json_name, json_object
-from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_duplicates, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_duplicate_ids, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -22,10 +22,10 @@ _FIX = 'CoQA\'s file is one JSON object {"version": "1.0", "data": [...]}; fetch
 
 
 def coqa(data: str | None) -> Loaded:
-    """Return an example a turn: (domain, story, earlier questions, their answers, question, accepted answers).
+    """Return one example per turn: (domain, story, earlier questions, their answers, question, accepted answers).
 
-    The first of the accepted answers is that of the conversation itself, and it is what later turns see. UsageError
-    without data; InputError, with the file and the story's number, for whatever is not as it should be.
+    The first accepted answer is the one given in the conversation, which later turns see. UsageError without data;
+    InputError, with the file and the story's number, for a bad file.
     """
     [path] = find_files("coqa", data, FILES, source="stanfordnlp.github.io/coqa")
     content = json_object("\n".join(text for _, text in lines(path)), f"{path}:1", _FIX)
@@ -33,8 +33,8 @@ def coqa(data: str | None) -> Loaded:
     examples = [turn for number, story in enumerate(stories, 1) for turn in _turns(story, f"{path}:1, story {number}")]
     if not examples:
         raise InputError("no question in this file", where=f"{path}:1", fix=_FIX)
-    refuse_duplicates(examples)
-    return loaded(examples, ())
+    refuse_duplicate_ids(examples)
+    return loaded(examples)
 
 
 def _turns(story: Any, where: str) -> Iterator[Example]:
@@ -48,7 +48,7 @@ def _turns(story: Any, where: str) -> Iterator[Example]:
     for answers in people:
         if len(answers) != len(questions):
             message = f"{len(answers)} answers to {len(questions)} questions"
-            raise InputError(message, where=where, fix="every person answers every question; fetch the file again")
+            raise InputError(message, where=where, fix="fetch the file again")
     for turn, question in enumerate(questions):
         before = tuple(questions[:turn]), tuple(people[0][:turn])
         accepted = tuple(answers[turn] for answers in people)
@@ -73,16 +73,16 @@ def _listed(holder: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 def _require(value: Any, kind: type, what: str, where: str) -> Any:
     if not isinstance(value, kind):
-        message = f"{what} is a JSON {json_name(value)}, where a JSON {json_name(kind())} belongs"
+        message = f"{what} is a JSON {json_name(value)}, expected a JSON {json_name(kind())}"
         raise InputError(message, where=where, fix=_FIX)
     return value
 
 
 def leave_one_out(score: Callable[[str, str], float], answer: str, people: Sequence[str]) -> float:
-    """Return the score as CoQA's official script takes it: the mean, over people, of the best among all the others.
+    """Return the score of CoQA's official script: leave out each person in turn, and average the best of the rest.
 
-    So a model and a person, who cannot be compared with themselves, face equally many answers. An only answer counts
-    as it is.
+    So a model is compared with as many answers as a person, who is not compared with themselves. With a single answer
+    nothing is left out.
     """
     if len(people) == 1:
         return score(answer, people[0])
@@ -107,8 +107,8 @@ def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
 
 _CONVERSATION = GeneratedProtocol(
     "conversation",
-    "the story, the turns so far with people's answers, then A:, greedy, cut at the line end; "
-    "F1 over words as the official script takes it, each person left out in turn",
+    "the story, the turns so far with human answers, then A:; greedy, up to the end of the line; "
+    "F1 over words as in the official script, leaving out each human answer in turn",
     ("answer_f1", "exact_match"),
     published=(Published("GPT-2 1542M", "answer_f1", 0.55, "Radford et al. 2019, section 3.5"),),
     chance=0.0,
@@ -118,13 +118,7 @@ _CONVERSATION = GeneratedProtocol(
 )
 
 COQA = Evaluation(
-    name="coqa",
-    about="questions of a conversation about a story",
-    data="coqa-dev-v1.0.json",
-    load=coqa,
-    protocols=(_CONVERSATION,),
-    size=7_983,
-    texts=lambda example: (str(example.fields[1]), str(example.fields[4])),
+    "coqa", coqa, (_CONVERSATION,), texts=lambda example: (str(example.fields[1]), str(example.fields[4]))
 )
 
 BENCHMARKS = (COQA,)

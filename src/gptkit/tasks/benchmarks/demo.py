@@ -1,14 +1,14 @@
-"""Four small tasks made from the embedded corpus, one in each of GPT-1's formats; the text itself gives the labels.
+"""Demo tasks: four small labelled tasks generated from the embedded corpus, one in each of GPT-1's formats.
 
-    demo-classification   which package a docstring is from: its first 60 words, never with the package's name in them
-    demo-similarity       whether two passages stand in one docstring, or in two of the same package
-    demo-entailment       whether the second sentence follows the first, or stands elsewhere in the same module
+    demo-classification   which package a docstring is from, given its first 60 words if they do not name it
+    demo-similarity       whether two passages are from the same docstring, or from two of the same package
+    demo-entailment       whether the second sentence follows the first, or is from elsewhere in the same module
     demo-cloze            which ending is the next sentence; the other one is from another module
 
-The examples are a pure function of the embedded corpus, equal on every call. No module (and no topic) is on two sides.
-For the three tasks of pairs, dev and test come only from the modules that `--validation 0.1` keeps from pre-training.
-These are too few for packages, so demo-classification divides the modules of each package on its own: pre-training
-has read most of its dev and test docstrings, without their labels.
+Labels come from the text itself. Examples depend only on the embedded corpus, and no module (or topic) is in two
+splits. In the three tasks of pairs, dev and test come only from modules that pretrain's `--validation 0.1` holds out.
+These are too few for packages, so demo-classification splits the modules of each package separately: pre-training has
+seen most of its dev and test docstrings, without their labels.
 """
 
 from __future__ import annotations
@@ -19,34 +19,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gptkit.tasks.benchmarks.story_cloze import ending_protocols
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import Format, Task
+from gptkit.tasks.task import SPLITS, Format, Task
 from gptkit.text.embedded import EmbeddedDocument, embedded_documents
 from gptkit.text.examples import Example
 from gptkit.text.split import name_hash
 
-ORDER = 99  # after what users add
-
+ORDER = 99  # after benchmarks that users add
 
 Fields = tuple[str | tuple[str, ...], ...]
-_SPLITS = ("train", "dev", "test")
+Splits = dict[str, tuple[Example, ...]]
 
-# Packages of many documented modules that are a part of every Python from 3.11 on, however it is packaged.
+# Packages with many documented modules that every Python from 3.11 on includes, however it is packaged.
 DEMO_LABELS = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml")
 
 _HELD_OUT = 0.1  # the default of pretrain's --validation
-_DEV_SHARE = _TEST_SHARE = 0.2  # of the docstrings of each package of demo-classification
+_CLASSIFICATION_FRACTIONS = {"train": 0.6, "dev": 0.2, "test": 0.2}  # of each package's docstrings
 _PAIRS = {"train": 1600, "dev": 300, "test": 300}
-_PAIRS_A_DOCUMENT = 8
-_RUN = 5  # words that make two texts alike when they share more than half of such runs
+_PAIRS_PER_DOCUMENT = 8
+_NGRAM = 5  # words; texts are near-duplicates if they share more than half of their n-grams
 
 
 @cache
-def _classification() -> dict[str, tuple[Example, ...]]:
-    sides: dict[str, list[_Pair]] = {split: [] for split in _SPLITS}
+def _classification() -> Splits:
+    splits: dict[str, list[_Pair]] = {split: [] for split in SPLITS}
     for label in DEMO_LABELS:
         texts = []
         for document in embedded_documents():
@@ -55,33 +54,25 @@ def _classification() -> dict[str, tuple[Example, ...]]:
             if document.package == label and len(words) >= 6 and label not in text.lower():
                 texts.append(_Pair(document, text, ""))
         sizes = Counter(pair.document.group for pair in texts)
-        side_of = _assign_splits(sizes, {"train": 1 - _DEV_SHARE - _TEST_SHARE, "dev": _DEV_SHARE, "test": _TEST_SHARE})
+        split_of = _assign_splits(sizes, _CLASSIFICATION_FRACTIONS)
         for pair in texts:
-            sides[side_of[pair.document.group]].append(pair)
+            splits[split_of[pair.document.group]].append(pair)
     return {
         split: _numbered((pair, (pair.first,), DEMO_LABELS.index(pair.document.package)) for pair in pairs)
-        for split, pairs in _deduplicate(sides, limits={}).items()
+        for split, pairs in _deduplicate(splits, limits={}).items()
     }
 
 
 @cache
-def _similarity() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _same_package) for split, pairs in _pairs(_passages).items()}
-
-
-@cache
-def _entailment() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _same_module) for split, pairs in _pairs(_neighbours).items()}
-
-
-@cache
-def _cloze() -> dict[str, tuple[Example, ...]]:
-    return {split: _alternating(pairs, _anywhere, endings=True) for split, pairs in _pairs(_endings).items()}
+def _paired(
+    pairs_of: Callable[[EmbeddedDocument], Iterator[_Pair]], pool: _NegativePool, endings: bool = False
+) -> Splits:
+    return {split: _alternating(pairs, pool, endings=endings) for split, pairs in _pairs(pairs_of).items()}
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """What an example is made from: a passage (`second` is empty), or two that belong together."""
+    """The source of an example: one passage (`second` is empty), or two that belong together."""
 
     document: EmbeddedDocument
     first: str
@@ -89,12 +80,12 @@ class _Pair:
 
     @property
     def key(self) -> int:
-        """The place in the order of the examples."""
+        """The sort key that orders the examples."""
         return name_hash(f"{self.document.module} {self.document.qualname} {self.first} {self.second}")
 
 
 class _NegativePool(NamedTuple):
-    """Where the wrong second part may come from: the pairs of one pool, but not `near` ones."""
+    """The pairs that may lend their second part as a wrong one: those of the same pool, unless `near`."""
 
     name: Callable[[_Pair], str]
     near: Callable[[_Pair, _Pair], bool]
@@ -109,10 +100,10 @@ _same_module = _NegativePool(
 
 
 def _alternating(pairs: Sequence[_Pair], pool: _NegativePool, *, endings: bool = False) -> tuple[Example, ...]:
-    """Return an example for each pair and the second part of the next one of its pool, labelled 0 and 1 in turn.
+    """Return an example for each pair and the second part of the next pair in its pool, labelled 0 and 1 in turn.
 
-    So the wrong parts are the right ones of other examples: nothing about a part alone tells which it is. A pair
-    without any in its pool is left out. `endings`: both are there to choose from.
+    Wrong parts are the right ones of other examples, so a part by itself does not reveal its label. A pair without
+    another in its pool is left out. `endings`: the example has both parts, as choices.
     """
     members: dict[str, list[_Pair]] = defaultdict(list)
     for pair in pairs:
@@ -140,62 +131,61 @@ def _numbered(rows: Iterable[tuple[_Pair, Fields, int]]) -> tuple[Example, ...]:
 
 
 def _pairs(pairs_of: Callable[[EmbeddedDocument], Iterator[_Pair]]) -> dict[str, list[_Pair]]:
-    """Return the pairs of each side: train from what pre-training trains on, dev and test from what it holds out."""
+    """Return the pairs of each split: train from what pre-training trains on, dev and test from what it holds out."""
     sizes: Counter[str] = Counter()
     for document in embedded_documents():
         if name_hash(document.group) < _HELD_OUT * 2**64:
             sizes[document.group] += len(document.text)
-    side_of = _assign_splits(sizes, {"dev": 0.5, "test": 0.5})
-    sides: dict[str, list[_Pair]] = {split: [] for split in _SPLITS}
+    split_of = _assign_splits(sizes, {"dev": 0.5, "test": 0.5})
+    splits: dict[str, list[_Pair]] = {split: [] for split in SPLITS}
     for document in embedded_documents():
         found = sorted(pairs_of(document), key=lambda pair: pair.key)
-        sides[side_of.get(document.group, "train")] += found[:_PAIRS_A_DOCUMENT]
-    return _deduplicate(sides, _PAIRS)
+        splits[split_of.get(document.group, "train")] += found[:_PAIRS_PER_DOCUMENT]
+    return _deduplicate(splits, _PAIRS)
 
 
-def _assign_splits(sizes: Counter[str], shares: dict[str, float]) -> dict[str, str]:
-    """Assign whole groups to sides, the largest first, each to the side that lacks most of its fraction."""
-    lacks = {split: share * sizes.total() for split, share in shares.items()}
-    side_of = {}
+def _assign_splits(sizes: Counter[str], fractions: dict[str, float]) -> dict[str, str]:
+    """Assign whole groups to splits, the largest first, each to the split that is furthest below its fraction."""
+    lacking = {split: fraction * sizes.total() for split, fraction in fractions.items()}
+    split_of = {}
     for group in sorted(sizes, key=lambda group: (-sizes[group], name_hash(group))):
-        side = max(lacks, key=lambda split: lacks[split])
-        side_of[group] = side
-        lacks[side] -= sizes[group]
-    return side_of
+        split_of[group] = max(lacking, key=lambda split: lacking[split])
+        lacking[split_of[group]] -= sizes[group]
+    return split_of
 
 
-def _deduplicate(sides: dict[str, list[_Pair]], limits: dict[str, int]) -> dict[str, list[_Pair]]:
-    """Order, cut to the limits, and leave out what repeats its own side or is much like an earlier side."""
-    runs_before: set[str] = set()
+def _deduplicate(splits: dict[str, list[_Pair]], limits: dict[str, int]) -> dict[str, list[_Pair]]:
+    """Sort and limit each split, without repetitions within it and near-duplicates of an earlier split."""
+    earlier_ngrams: set[str] = set()
     kept: dict[str, list[_Pair]] = {}
-    for split, pairs in sides.items():
-        parts_here: set[tuple[int, str]] = set()
+    for split, pairs in splits.items():
+        own_parts: set[tuple[int, str]] = set()
         kept[split] = []
         for pair in sorted(pairs, key=lambda pair: pair.key):
             words = [" ".join(re.findall(r"[a-z0-9]+", part.lower())) for part in (pair.first, pair.second) if part]
             parts = list(enumerate(words))
-            if parts_here.intersection(parts) or any(_is_seen(part, runs_before) for part in words):
+            if own_parts.intersection(parts) or any(_is_near_duplicate(part, earlier_ngrams) for part in words):
                 continue
-            parts_here.update(parts)
+            own_parts.update(parts)
             kept[split].append(pair)
             if len(kept[split]) == limits.get(split):
                 break
-        runs_before.update(run for _, part in parts_here for run in _runs_of(part))
+        earlier_ngrams.update(ngram for _, part in own_parts for ngram in _ngrams(part))
     return kept
 
 
-def _runs_of(words_alone: str) -> list[str]:
-    words = words_alone.split()
-    return [" ".join(words[start : start + _RUN]) for start in range(max(1, len(words) - _RUN + 1))]
+def _ngrams(text: str) -> list[str]:
+    words = text.split()
+    return [" ".join(words[start : start + _NGRAM]) for start in range(max(1, len(words) - _NGRAM + 1))]
 
 
-def _is_seen(words_alone: str, runs: set[str]) -> bool:
-    mine = _runs_of(words_alone)
-    return sum(run in runs for run in mine) > len(mine) / 2
+def _is_near_duplicate(text: str, ngrams: set[str]) -> bool:
+    own = _ngrams(text)
+    return sum(ngram in ngrams for ngram in own) > len(own) / 2
 
 
 def _passages(document: EmbeddedDocument) -> Iterator[_Pair]:
-    """Pair each passage, as few sentences as have ten words, with the next one of the document."""
+    """Pair each passage, the fewest sentences with ten words, with the next one in the document."""
     passages = []
     for sentences in _prose(document):
         passage = ""
@@ -208,14 +198,15 @@ def _passages(document: EmbeddedDocument) -> Iterator[_Pair]:
         yield _Pair(document, _head(first, 24), _head(second, 24))
 
 
-def _neighbours(document: EmbeddedDocument) -> Iterator[_Pair]:
+def _sentences(document: EmbeddedDocument) -> Iterator[_Pair]:
+    """Pair each sentence with the next one."""
     for sentences in _prose(document):
         for first, second in pairwise(sentences):
             yield _Pair(document, _head(first, 24), _head(second, 24))
 
 
 def _endings(document: EmbeddedDocument) -> Iterator[_Pair]:
-    """Pair the words before a sentence with its own."""
+    """Pair each sentence with the 30 words before it."""
     for sentences in _prose(document):
         for at in range(1, len(sentences)):
             context = " ".join(sentences[max(0, at - 3) : at]).split()[-30:]
@@ -228,7 +219,7 @@ def _head(text: str, words: int) -> str:
 
 @cache
 def _prose(document: EmbeddedDocument) -> tuple[list[str], ...]:
-    """Return the runs of consecutive sentences; what is no prose (code, tables, headings) ends a run."""
+    """Return the runs of consecutive sentences, which code, tables and headings end."""
     runs: list[list[str]] = [[]]
     for paragraph in re.split(r"\n\s*\n", document.text):
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z\"'(`])", " ".join(paragraph.split())):
@@ -245,25 +236,24 @@ def _is_plain(word: str) -> bool:
     return re.fullmatch(r"[\"'(]?[A-Za-z][A-Za-z'-]*[\"')]?[.,;:!?]?\)?", word) is not None
 
 
-def _task(
-    format: Format, examples: Callable[[], dict[str, tuple[Example, ...]]], labels: tuple[str, ...], data: str
-) -> Task:
+def _task(format: Format, labels: tuple[str, ...], data: str, examples: Callable[..., Splits], *how: Any) -> Task:
+    """Return a demo task whose splits are `examples(*how)`."""
     return Task(
         "demo-" + ("cloze" if format == "multiple-choice" else format),
         format,
-        f"made here: {data}",
-        dict.fromkeys(_SPLITS, ()),
+        f"generated from Python's documentation: {data}",
+        dict.fromkeys(SPLITS, ()),
         labels,
         choices=None if labels else 2,
-        make=lambda split: examples()[split],
+        make=lambda split: examples(*how)[split],
     )
 
 
-CLOZE = _task("multiple-choice", _cloze, (), "which of two endings is the real one")
+CLOZE = _task("multiple-choice", (), "which of two endings is the real one", _paired, _endings, _anywhere, True)
 BENCHMARKS = (
-    _task("classification", _classification, DEMO_LABELS, "which package a docstring is from"),
-    _task("similarity", _similarity, ("different", "same"), "do two passages come from the same docstring"),
-    _task("entailment", _entailment, ("elsewhere", "follows"), "does the second sentence follow the first"),
+    _task("classification", DEMO_LABELS, "which package a docstring is from", _classification),
+    _task("similarity", ("different", "same"), "do two passages share a docstring", _paired, _passages, _same_package),
+    _task("entailment", ("elsewhere", "follows"), "are two sentences consecutive", _paired, _sentences, _same_module),
     CLOZE,
-    zero_shot(CLOZE, "test", "which of two endings a docstring of the embedded corpus has", *ending_protocols()),
+    zero_shot(CLOZE, "test", *ending_protocols()),
 )

@@ -1,6 +1,6 @@
-"""The tasks of GLUE to fine-tune on: tab-separated files without quoting. STS-B also with soft scores.
+"""GLUE tasks for fine-tuning: tab-separated files without quoting. STS-B also comes with soft scores.
 
-CoLA and SST-2, which are zero-shot evaluations too, have files of their own.
+CoLA and SST-2, which are also zero-shot evaluations, have their own files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from gptkit.errors import InputError
 from gptkit.tasks.benchmarks.snli import NLI, nli_files
 from gptkit.tasks.files import lines
-from gptkit.tasks.task import BINARY, Columns, HubSource, Source, Task, ablation, counts, gpt1
+from gptkit.tasks.task import BINARY, SPLITS, Columns, HubSource, Source, Task, ablation, counts, gpt1
 from gptkit.text.examples import Example
 
 ORDER = 3
@@ -20,7 +20,7 @@ GLUE = "GLUE (gluebenchmark.com/tasks)"
 
 
 def glue_tsv(path: str, fields: tuple[str, ...], header: str, label: str | None = "label", **more: Any) -> Source:
-    """Return one of GLUE's files: tab-separated, no quoting, a header that is written here with | between names."""
+    """Return one of GLUE's files: tab-separated, no quoting, with the columns of `header`, joined by |."""
     names = tuple(header.split("|"))
     labels = more.pop("labels", ())
     identifier = names[0] if names[0] in ("index", "id") else None
@@ -51,7 +51,7 @@ _MNLI_SPLITS = {
 def glue_splits(
     fields: tuple[str, ...], labelled: str, unlabelled: str, labels: tuple[str, ...], label: str = "label", **more: Any
 ) -> dict[str, tuple[Source, ...]]:
-    """Return the splits of a task, given the headers of its files with and without labels."""
+    """Return a task's splits, given the headers of its labelled and its unlabelled files."""
     return {
         "train": (glue_tsv("train.tsv", fields, labelled, label, labels=labels, **more),),
         "dev": (glue_tsv("dev.tsv", fields, labelled, label, labels=labels, **more),),
@@ -60,7 +60,7 @@ def glue_splits(
 
 
 def _mrpc(split: str) -> tuple[Source, ...]:
-    """Return GLUE's file and Microsoft's, whose file for training holds train and dev."""
+    """Return GLUE's file and Microsoft's, whose training file contains train and dev."""
 
     def of_split(path: Path, examples: list[Example]) -> list[Example]:
         ids = path.parent / "dev_ids.tsv"
@@ -96,7 +96,7 @@ def _stsb_task(name: str, *, soft_scores: bool) -> Task:
         name,
         "similarity",
         f"{GLUE}, or ixa2.si.ehu.eus/stswiki",
-        {split: _stsb(split) for split in ("train", "dev", "test")},
+        {split: _stsb(split) for split in SPLITS},
         metrics=("pearson", "spearman"),
         score_range=(0.0, 5.0),
         soft_scores=soft_scores,
@@ -113,7 +113,7 @@ MRPC = Task(
     "mrpc",
     "similarity",
     f"{GLUE}, or Microsoft's msr_paraphrase_*.txt with GLUE's dev_ids.tsv",
-    {split: _mrpc(split) for split in ("train", "dev", "test")},
+    {split: _mrpc(split) for split in SPLITS},
     ("not_equivalent", "equivalent"),
     ("f1", "accuracy"),
     hub=glue_hub("mrpc", *_SENTENCES),
@@ -159,7 +159,7 @@ QNLI = Task(
     sizes=counts(104743, 5463, 5463),
     published=gpt1("accuracy", 88.1, 2),
     ablation=ablation(88.1, 71.2, 86.9),
-    note="on GLUE's first QNLI, other data than today's",
+    note="on the first version of QNLI, whose data differ from today's",
     glue_file="QNLI.tsv",
 )
 RTE = Task(

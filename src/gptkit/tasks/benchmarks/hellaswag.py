@@ -1,6 +1,6 @@
-"""HellaSwag: which of four endings is the real one, in the two styles that published figures are in.
+"""HellaSwag: which of four endings is the real one, scored in the two ways in which figures are published.
 
-The validation set as its authors distribute it: hellaswag_val.jsonl.
+Reads the authors' validation set, hellaswag_val.jsonl.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HARNESS = (
 
 
 def hellaswag(data: str | None) -> Loaded:
-    """Return the examples: fields = (activity label, first part, second part, context, four endings), with label."""
+    """Return the labelled examples: fields = (activity, both parts of the context, the context, four endings)."""
     [path] = find_files("hellaswag", data, [("hellaswag_val.jsonl",)], source="github.com/rowanz/hellaswag, data/")
     examples = []
     for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
@@ -33,7 +33,7 @@ def hellaswag(data: str | None) -> Loaded:
         texts.insert(2, checked_text(second, "ctx_b", where) if second != "" else "")
         endings, label = cell(row, "endings", where), cell(row, "label", where)
         if not isinstance(endings, list) or len(endings) != _ENDINGS:
-            raise InputError("the endings are no list of 4 texts", where=where, fix="fetch the file again")
+            raise InputError("the endings are not a list of 4 strings", where=where, fix="fetch the file again")
         choices = tuple([checked_text(ending, f"ending {i + 1}", where) for i, ending in enumerate(endings)])
         if type(label) not in (int, str) or str(label) not in map(str, range(_ENDINGS)):
             raise InputError(f"unknown label {label!r}", where=where, fix="write 0 to 3; the test set has no labels")
@@ -48,38 +48,34 @@ def completion_pairs(example: Example) -> list[Pair]:
 
 
 def harness_pairs(example: Example) -> list[Pair]:
-    """Return the activity and the context without the marks of WikiHow, and each ending likewise after a space."""
+    """Return the activity and the context, and each ending after a space, all without WikiHow's markup."""
     activity, first, second, _, endings = example.fields
     context = _clean(f"{activity}: {first} {str(second).capitalize()}")
     return [(context, f" {_clean(ending)}") for ending in endings]
 
 
 def _clean(text: str) -> str:
-    """Return a text as lm-eval's hellaswag has it: [title] ends a sentence, other brackets go, spaces are single."""
+    """Return a text as in lm-eval's hellaswag: [title] ends a sentence, other brackets and double spaces go."""
     sentences = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", sentences).replace("  ", " ")
 
 
-_CLEANED = "after the activity and the context, marks in brackets removed (lm-eval's hellaswag): "
+_CLEANED = "the ending's log-probability after activity and context without bracketed markup (lm-eval's hellaswag)"
 _PROTOCOLS = (
     ChoiceProtocol(
         "completion",
-        "the ending after the context as it is, the mean over its tokens (build-nanogpt)",
+        "the ending's mean log-probability per token after the context, both unchanged (build-nanogpt)",
         published=_COMPLETION,
         chance=1 / 4,
         pairs=completion_pairs,
         score=per_token,
     ),
     ChoiceProtocol(
-        "harness",
-        f"{_CLEANED}the sum over the ending, the first of a tie (acc)",
-        chance=1 / 4,
-        pairs=harness_pairs,
-        ties="first",
+        "harness", f"{_CLEANED}; ties go to the first ending (acc)", chance=1 / 4, pairs=harness_pairs, ties="first"
     ),
     ChoiceProtocol(
         "harness-norm",
-        f"{_CLEANED}the sum over the ending by its length in characters, the first of a tie (acc_norm)",
+        f"{_CLEANED}, divided by its length in characters; ties go to the first ending (acc_norm)",
         published=_HARNESS,
         chance=1 / 4,
         pairs=harness_pairs,
@@ -88,13 +84,7 @@ _PROTOCOLS = (
     ),
 )
 HELLASWAG = Evaluation(
-    "hellaswag",
-    "how a description of everyday events goes on",
-    "hellaswag_val.jsonl of github.com/rowanz/hellaswag (data/)",
-    hellaswag,
-    _PROTOCOLS,
-    size=10042,
-    texts=lambda example: (str(example.fields[3]), *example.fields[4]),
+    "hellaswag", hellaswag, _PROTOCOLS, texts=lambda example: (str(example.fields[3]), *example.fields[4])
 )
 
 BENCHMARKS = (HELLASWAG,)

@@ -1,7 +1,7 @@
-"""LAMBADA: the last token or word of a passage, as it is or as OpenAI prepared it, with and without stop words.
+"""LAMBADA (Paperno et al. 2016): predict the last token or word of a passage.
 
-Read as OpenAI distributes it: lambada_test.jsonl, a passage on each line, with its punctuation and case (Paperno et al.
-2016).
+Reads OpenAI's distribution, lambada_test.jsonl: one passage per line, with punctuation and case. Protocols score the
+passage unchanged or as OpenAI prepared it, with and without a stop-word filter.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _LAST_WORD = (
     Published("GPT-2 117M", "perplexity", 40.0554, "EleutherAI/lm-evaluation-harness#2159"),
     Published("GPT-2 1542M", "perplexity", 10.63, "EleutherAI/lm-evaluation-harness#911"),
 )
-# English function words, which cannot be the last word of a passage: the articles, pronouns, prepositions,
-# conjunctions, auxiliaries and particles of English grammars. The list behind GPT-2's figure was never published.
+# English function words, which do not end a passage: articles, pronouns, prepositions, conjunctions, auxiliaries and
+# particles. The list behind GPT-2's figure was never published.
 _WORDS = """
 a an the this that these those each every either neither some any no all both few many much more most other another
 such own same several enough
@@ -62,9 +62,9 @@ def lambada(data: str | None) -> Loaded:
     for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
         text = text_cell(row, "text", where)
         if " " not in text.strip():
-            raise InputError("no space, before which the context is", where=where, fix="give at least two words")
+            raise InputError("no space between a context and a last word", where=where, fix="give at least two words")
         if text != text.rstrip(" "):
-            raise InputError("a space after the last word", where=where, fix="end the passage with the word to guess")
+            raise InputError("a space after the last word", where=where, fix="end the passage with the word to predict")
         examples.append(Example((text,), None, where, str(number)))
     return loaded(examples)
 
@@ -75,16 +75,16 @@ def openai_text(text: str) -> str:
 
 
 def stop_tokens(encoder: Encoder) -> list[int]:
-    """Return the tokens that are a stop word with the space before it, in lower case or capitalised."""
+    """Return the tokens that are a stop word with a space before it, in lower case or capitalised."""
     words = [form for word in STOP_WORDS for form in (word, word.capitalize())]
     return sorted({int(ids[0]) for ids in encoder.encode([f" {word}" for word in words]) if len(ids) == 1})
 
 
 @dataclass(frozen=True)
 class LastWord(ScoredProtocol):
-    """Is each token of the target the likeliest one? `per_token`: the target is the last token, else the last word.
+    """Correct if each token of the target is the most likely one: the last token (`per_token`) or the last word.
 
-    `filtered`: the first token is predicted among what is no stop word. The perplexity is of targets, never filtered.
+    `filtered`: the first predicted token may not be a stop word. The perplexity is that of the target, unfiltered.
     """
 
     measures: tuple[str, ...] = ("accuracy", "perplexity")
@@ -111,10 +111,10 @@ class LastWord(ScoredProtocol):
         return Items(item_ids(examples), columns)
 
 
-# Protocols with and without stop words ask the same.
+# Protocols with and without the stop-word filter make the same requests.
 @lru_cache(maxsize=4)
 def _last_tokens(prepare: Prepare, examples: tuple[Example, ...], encoder: Encoder) -> list[Group]:
-    """Return requests for the last token of each passage, be it a whole word or the end of one."""
+    """Return requests for the last token of each passage, a whole word or the end of one."""
     groups: list[Group] = []
     texts = encoder.encode([prepare(str(example.fields[0])) for example in examples])
     for ids, example in zip(texts, examples, strict=True):
@@ -128,7 +128,7 @@ def _last_tokens(prepare: Prepare, examples: tuple[Example, ...], encoder: Encod
 
 @lru_cache(maxsize=4)
 def _last_words(prepare: Prepare, examples: tuple[Example, ...], encoder: Encoder) -> list[Group]:
-    """Return requests for what follows the last space of each passage, all of its tokens."""
+    """Return requests for all tokens after the last space of each passage."""
     parts = [prepare(str(example.fields[0])).rpartition(" ") for example in examples]
     groups = requests_of([[(context, space + word)] for context, space, word in parts], encoder)
     for example, (request,) in zip(examples, groups, strict=True):
@@ -140,27 +140,27 @@ def _last_words(prepare: Prepare, examples: tuple[Example, ...], encoder: Encode
 
 
 def _unscored(reason: str, example: Example) -> InputError:
-    """Return the error of a passage whose end has no perplexity, so that those of all have no mean."""
+    """Return the error for a passage without a score, without which there is no mean perplexity."""
     return InputError(f"the end of the passage cannot be scored: {reason}", where=example.where, fix="drop the passage")
 
 
-_TOKEN = "the last token of the passage, greedily; it may be the end of a word that the context begins"
-_WORD = "what follows the last space, all of its tokens greedily, as lm-eval's lambada_openai"
-_PREPARED = "; as OpenAI prepared it: plain double quotes, stripped, after a newline"
+_TOKEN = "greedy prediction of the passage's last token, which may be only the end of a word"
+_WORD = "greedy prediction of all tokens after the last space, as in lm-eval's lambada_openai"
+_PREPARED = "; the passage as OpenAI prepared it: plain double quotes, stripped, after a newline"
 _STOP = (
-    "; the first token predicted may not be a whole stop word: gptkit's list, OpenAI's was never published "
+    "; the first predicted token may not be a stop word on gptkit's list, since OpenAI's was never published "
     "(the perplexity is not filtered)"
 )
-# What a protocol's figures are, and what stands behind its `about` because of them.
+# Each protocol's published figures, and a remark on them for its `about`.
 _FIGURES = {
     "last-token": (_LAST_TOKEN, ""),
     "last-token-openai": (
         _PAPER,
-        ". The paper's table stands here, the nearest of what others could reproduce (46.67 for its 45.99); the paper "
-        "speaks of a stop-word filter besides",
+        ". Published figures are those of the paper's table; the paper mentions a stop-word filter, but others came "
+        "closest without one (46.67 for 45.99)",
     ),
     "last-word": (_LAST_WORD, ""),
-    "last-word-openai": (_PAPER_UNFILTERED, ". The paper's figure without its stop-word filter stands here"),
+    "last-word-openai": (_PAPER_UNFILTERED, ". The published figure is the paper's without its stop-word filter"),
 }
 
 
@@ -180,14 +180,6 @@ def _protocols() -> Iterator[LastWord]:
                 )
 
 
-LAMBADA = Evaluation(
-    "lambada",
-    "the last word of a passage, which takes the whole passage to guess",
-    "lambada_test.jsonl of openaipublic.blob.core.windows.net/gpt-2/data",
-    lambada,
-    tuple(_protocols()),
-    size=5153,
-    banned=stop_tokens,
-)
+LAMBADA = Evaluation("lambada", lambada, tuple(_protocols()), banned=stop_tokens)
 
 BENCHMARKS = (LAMBADA,)

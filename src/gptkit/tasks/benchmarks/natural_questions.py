@@ -1,12 +1,12 @@
-"""Natural Questions in their open form (Lee et al. 2019), answered without a text (GPT-2 paper, section 3.8).
+"""Natural Questions, open-domain (Lee et al. 2019), answered from memory (GPT-2 paper, section 3.8).
 
-NQ-open.dev.jsonl      {"question": "...", "answer": ["...", ...]} a line; the hub's nq_open as parquet likewise
-NQ-open.train.jsonl    beside it: its first pairs are shown to the model
+NQ-open.dev.jsonl      one {"question": "...", "answer": ["...", ...]} per line; or the hub's nq_open as parquet
+NQ-open.train.jsonl    beside it: its first pairs are the few-shot examples
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, question_prompt
-from gptkit.tasks.files import cell, checked_text, find_files, first_whole, open_rows, text_cell
+from gptkit.tasks.files import cell, checked_text, find_files, first_complete, open_rows, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -24,7 +24,7 @@ FILES = (
     *(("validation*.parquet",), ("validation*.jsonl",), ("dev.jsonl",)),
 )
 TRAIN_FILES = (("NQ-open.train.jsonl",), ("nq*open*train*.jsonl",), ("train*.parquet",), ("train*.jsonl",))
-# Ours, in the style of the data: what people type into a search box, and the shortest answer.
+# Our own, in the style of the data: a search query and the shortest answer.
 DEFAULT_FEW_SHOT: tuple[tuple[str, str], ...] = (
     ("what is the capital of japan", "Tokyo"),
     ("who wrote the play hamlet", "William Shakespeare"),
@@ -32,26 +32,25 @@ DEFAULT_FEW_SHOT: tuple[tuple[str, str], ...] = (
     ("when did the first world war begin", "1914"),
     ("what is the chemical symbol for gold", "Au"),
 )
-_FIX = 'name a .jsonl of {"question", "answer"}'
+_FIX = 'name a .jsonl with "question" and "answer"'
 
 
 def natural_questions(data: str | None) -> Loaded:
-    """Return the examples (question, accepted answers, shown questions, their answers).
+    """Return the examples: fields = (question, accepted answers, few-shot questions, their answers).
 
-    What is shown comes from the train file, else it is five pairs of ours: a note says so. UsageError without data;
-    InputError, with file and line, for whatever is not as it should be.
+    Few-shot pairs come from the train file; a note reports that five of gptkit's own stand in for a missing one.
+    UsageError without data; InputError, with file and line, for bad files.
     """
     source = "google-research-datasets/natural-questions, nq_open"
     [path] = find_files("natural-questions", data, FILES, source=source)
-    rows = [(*_row(row, where), where) for where, row in open_rows(path, fix=_FIX)]
-    few_shot, notes = DEFAULT_FEW_SHOT, ["no train file beside it: the model is shown five pairs of gptkit's own"]
-    if train := first_whole([path.parent], TRAIN_FILES):
+    few_shot, notes = DEFAULT_FEW_SHOT, ["no train file beside it: using five few-shot pairs of gptkit's own"]
+    if train := first_complete([path.parent], TRAIN_FILES):
         first = [_row(row, where) for where, row in islice(open_rows(train[1][0], fix=_FIX), len(few_shot))]
         few_shot, notes = tuple((question, answers[0]) for question, answers in first), []
-    shown = tuple(question for question, _ in few_shot), tuple(answer for _, answer in few_shot)
+    questions, answers = zip(*few_shot, strict=True)
     examples = [
-        Example((question, accepted, *shown), None, where, str(number))
-        for number, (question, accepted, where) in enumerate(rows)
+        Example((*_row(row, where), questions, answers), None, where, str(number))
+        for number, (where, row) in enumerate(open_rows(path, fix=_FIX))
     ]
     return loaded(examples, notes)
 
@@ -59,14 +58,13 @@ def natural_questions(data: str | None) -> Loaded:
 def _row(row: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
     answers = cell(row, "answer", where)
     if not isinstance(answers, list) or not answers:
-        fix = '"answer" is a list of at least one text'
-        raise InputError("'answer' is no list of texts", where=where, fix=fix)
+        raise InputError("'answer' is not a list of strings", where=where, fix='write "answer": ["...", ...]')
     return text_cell(row, "question", where), tuple(checked_text(answer, "answer", where) for answer in answers)
 
 
-def max_over_references(score: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
-    """Return the score against the nearest accepted answer."""
-    return max(score(answer, reference) for reference in accepted)
+def matches_any(answer: str, accepted: Sequence[str]) -> float:
+    """Return 1 if the answer exactly matches an accepted one, else 0."""
+    return max(exact_match(answer, reference) for reference in accepted)
 
 
 def _prompt(example: Example) -> str:
@@ -75,10 +73,7 @@ def _prompt(example: Example) -> str:
 
 
 def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
-    def is_accepted(answer: str, accepted: Sequence[str]) -> float:
-        return max_over_references(exact_match, answer, accepted)
-
-    exact = answer_column(is_accepted, examples, texts, field=1)
+    exact = answer_column(matches_any, examples, texts, field=1)
     confidence = np.array([text.confidence for text in texts], dtype=np.float64)
     columns = {"exact_match": exact, "correct": exact, "confidence": confidence}
     return Items(tuple(example.identifier for example in examples), columns)
@@ -86,8 +81,8 @@ def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
 
 _PAIRS = GeneratedProtocol(
     "pairs",
-    "after five questions with answers, greedy, cut at the line end; exact match with any accepted answer; "
-    "confidence is the geometric mean of the probabilities of the tokens written",
+    "after five questions with answers, greedy, up to the end of the line; exact match with any accepted answer; "
+    "confidence is the geometric mean of the generated tokens' probabilities",
     ("exact_match", "accuracy_top_1_percent", "accuracy_top_10_percent", "calibration_error"),
     published=tuple(
         Published("GPT-2 1542M", measure, value, "Radford et al. 2019, section 3.8")
@@ -100,13 +95,7 @@ _PAIRS = GeneratedProtocol(
 )
 
 NATURAL_QUESTIONS = Evaluation(
-    name="natural-questions",
-    about="questions of a search engine, answered without a text",
-    data="NQ-open.dev.jsonl, and NQ-open.train.jsonl beside it for the example pairs",
-    load=natural_questions,
-    protocols=(_PAIRS,),
-    size=3_610,
-    texts=lambda example: (str(example.fields[0]),),
+    "natural-questions", natural_questions, (_PAIRS,), texts=lambda example: (str(example.fields[0]),)
 )
 
 BENCHMARKS = (NATURAL_QUESTIONS,)

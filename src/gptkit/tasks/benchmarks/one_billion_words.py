@@ -1,4 +1,4 @@
-"""The One Billion Word Benchmark: shuffled sentences of newspapers."""
+"""The One Billion Word Benchmark: shuffled sentences from news, each a document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ARCHIVE = "1-billion-word-language-modeling-benchmark-r13output"
 
 
 def sentences(path: Path) -> Documents:
-    """Yield a document a line, cut before the line end that precedes it."""
+    """Yield each line as a document, starting with the line end before it."""
     lines = whole_text(path).rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
         yield "\n" * (number > 1) + line + "\n" * (number == len(lines)), f"{path}:{number}"
@@ -30,7 +30,7 @@ def sentences(path: Path) -> Documents:
 
 _SENTENCES = TextProtocol(
     "documents",
-    "each sentence alone behind the separator, as distributed; per word, without ends of lines",
+    "each sentence separately after the separator, as distributed; per word, line ends not counted",
     PER_WORD,
     reading=Reading("not at all", lm_eval_page),
 )
@@ -38,8 +38,6 @@ _SENTENCES = TextProtocol(
 BENCHMARKS = (
     corpus_row(
         "1bw",
-        "the shuffled sentences of the One Billion Word Benchmark, each a document and an item",
-        f"{_TEST} of {_FOLDER}",
         (_TEST, f"{_FOLDER}/{_TEST}", f"{_ARCHIVE}/{_FOLDER}/{_TEST}"),
         f"{_ARCHIVE}.tar.gz of statmt.org/lm-benchmark",
         sentences,

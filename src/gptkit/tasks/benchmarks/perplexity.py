@@ -1,4 +1,4 @@
-"""The perplexity of any text, or of what `gptkit pretrain` without arguments holds out."""
+"""The perplexity of any text, or of the text that `gptkit pretrain` holds out by default."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gptkit.tasks.task import Evaluation, Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Stream, load_passages
 from gptkit.text.corpora import open_corpus, open_text
 
-ORDER = 0  # the first evaluation is what eval does unless asked for another: perplexity
-HELD_OUT = "0.1"  # what `gptkit pretrain` holds out by default
+ORDER = 0
+HELD_OUT = "0.1"  # the default of pretrain's --validation
 
 
 def any_text(data: str | None) -> Loaded:
-    """Return the text that DATA names as it does for `gptkit pretrain`, or what that holds out without arguments."""
+    """Return the text of DATA as `gptkit pretrain` reads it, or the text that it holds out by default."""
     if data is None:
         corpus = open_corpus((), HELD_OUT)
         part = corpus.validation
@@ -30,19 +30,13 @@ def any_text(data: str | None) -> Loaded:
 _STREAM = Stream(Reading("by the separator"), "documents joined by the separator", PER_BYTE)
 _DOCUMENTS = TextProtocol(
     "documents",
-    "each document alone behind the separator, in disjoint windows of n_positions",
+    "each document separately after the separator, in disjoint windows of n_positions",
     PER_BYTE,
     reading=Reading("not at all"),
 )
 
 BENCHMARKS = (
     Evaluation(
-        "perplexity",
-        "any text, or without --data the text that `gptkit pretrain` without arguments holds out; an item is a passage "
-        "of about 2 KB",
-        "files, folders or globs of text as `gptkit pretrain` takes them",
-        any_text,
-        (_STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS),
-        sliding=_STREAM.with_stride,
+        "perplexity", any_text, (_STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS), sliding=_STREAM.with_stride
     ),
 )

@@ -1,4 +1,4 @@
-"""The Wall Street Journal of the Penn Treebank, as Mikolov prepared it."""
+"""Penn Treebank: Mikolov's version of its Wall Street Journal test set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ def one_document(path: Path) -> Documents:
 BENCHMARKS = (
     corpus_row(
         "ptb",
-        "the Wall Street Journal of the Penn Treebank, Mikolov's test file",
-        "ptb.test.txt of simple-examples",
         ("ptb.test.txt", "data/ptb.test.txt", "simple-examples/data/ptb.test.txt"),
         "Mikolov's simple-examples.tgz",
         one_document,

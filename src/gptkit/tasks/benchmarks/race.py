@@ -1,4 +1,4 @@
-"""RACE: English examinations for middle and high schools, fine-tuned, and zero-shot (GPT-1, section 5)."""
+"""RACE: English exams for middle and high school students, for fine-tuning and zero-shot (GPT-1, section 5)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptkit.scoring.choices import ChoiceProtocol, ending_pairs, per_token
 from gptkit.system.reading import json_object
 from gptkit.tasks.files import JSON_FIX, lines
 from gptkit.tasks.reading import zero_shot
-from gptkit.tasks.task import Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1
+from gptkit.tasks.task import SPLITS, Columns, Evaluation, HubSource, Source, Task, best_before_gpt1, counts, gpt1
 
 ORDER = 6
 
@@ -20,13 +20,13 @@ _COLUMNS = Columns(_HUB.fields, "answer", _HUB.labels, "id")
 
 
 def _questions(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a row for each question of the passages in RACE's folder, by the numbers of its files."""
+    """Yield a row for each question on the passages in a folder of RACE, in the order of the file numbers."""
     for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.stem), path.stem)):
         passage = json_object("\n".join(text for _, text in lines(path)), f"{path}:1", JSON_FIX)
         columns = [passage.get(key) for key in ("questions", "options", "answers")]
         if not all(isinstance(column, list) and len(column) == len(columns[0] or ()) for column in columns):
-            fix = "a passage has as many questions as options and answers"
-            raise InputError("questions, options and answers are no lists of one length", where=f"{path}:1", fix=fix)
+            fix = "give every question its options and its answer"
+            raise InputError("questions, options and answers are not lists of equal length", where=f"{path}:1", fix=fix)
         for i, (question, options, answer) in enumerate(zip(*columns, strict=True)):
             row = {"article": passage.get("article"), "question": question, "options": options, "answer": answer}
             yield f"{path}:1, question {i + 1}", row | {"id": f"{folder.name}{path.stem}-{i + 1}"}
@@ -37,10 +37,7 @@ def _task(name: str, levels: tuple[str, ...], sizes: dict[str, int], accuracy: f
         name,
         "multiple-choice",
         "www.cs.cmu.edu/~glai1/data/race",
-        {
-            split: (Source(tuple(f"{split}/{level}/" for level in levels), _questions, _COLUMNS),)
-            for split in ("train", "dev", "test")
-        },
+        {split: (Source(tuple(f"{split}/{level}/" for level in levels), _questions, _COLUMNS),) for split in SPLITS},
         choices=4,
         hub=HubSource("ehovy/race", name.partition("-")[2] or "all", _HUB),
         sizes=sizes,
@@ -52,13 +49,13 @@ def _task(name: str, levels: tuple[str, ...], sizes: dict[str, int], accuracy: f
 def _evaluation(task: Task, best: float) -> Evaluation:
     protocol = ChoiceProtocol(
         "gpt1",
-        "the answer after document and question, the mean over its tokens",
+        "the answer's mean log-probability per token after the passage and the question",
         published=best_before_gpt1(best, "GPT-1 paper, table 3 (9 models together)"),
         chance=1 / 4,
         pairs=ending_pairs,
         score=per_token,
     )
-    return zero_shot(task, "test", "examination questions on a passage", protocol)
+    return zero_shot(task, "test", protocol)
 
 
 RACE = (

@@ -1,8 +1,8 @@
-"""SciTail: does a sentence entail the answer to a question of a school examination?"""
+"""SciTail: does a sentence entail the answer to a science exam question?"""
 
 from __future__ import annotations
 
-from gptkit.tasks.task import Columns, HubSource, Source, Task, counts, gpt1
+from gptkit.tasks.task import SPLITS, Columns, HubSource, Source, Task, counts, gpt1
 
 ORDER = 5
 
@@ -24,7 +24,7 @@ SCITAIL = Task(
     "scitail",
     "entailment",
     "allenai.org/data/scitail",
-    {split: _scitail(split) for split in ("train", "dev", "test")},
+    {split: _scitail(split) for split in SPLITS},
     ("entailment", "neutral"),
     hub=HubSource("allenai/scitail", "snli_format", _SNLI_FORM),
     sizes=counts(23596, 1304, 2126),

@@ -1,4 +1,4 @@
-"""SST-2: is a sentence of a film review positive? As a task of GLUE, and zero-shot (GPT-1, section 5)."""
+"""SST-2: is a sentence from a film review positive? As a task of GLUE, and zero-shot (GPT-1, section 5)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SST2 = Task(
 
 
 def sentiment_pairs(example: Example) -> list[Pair]:
-    """Return the sentence with ` very`, and the two words that are compared."""
+    """Return the sentence followed by ` very`, with each of the two words to compare."""
     context = f"{str(example.fields[0]).strip()} very"
     return [(context, " negative"), (context, " positive")]
 
 
 _BY_WORDS = ChoiceProtocol(
     "gpt1",
-    "positive or negative, whichever is likelier after the sentence and the word very",
+    "positive or negative, whichever is more likely after the sentence and the word very",
     published=best_before_gpt1(0.932, "GPT-1 paper, table 4"),
     pairs=sentiment_pairs,
 )
 
-BENCHMARKS = (SST2, zero_shot(SST2, "dev", "is a sentence of a film review positive", _BY_WORDS))
+BENCHMARKS = (SST2, zero_shot(SST2, "dev", _BY_WORDS))

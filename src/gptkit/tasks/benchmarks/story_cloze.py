@@ -1,4 +1,4 @@
-"""The Story Cloze Test: which of two endings does a story have? Fine-tuned, and zero-shot (GPT-1, section 5)."""
+"""The Story Cloze Test: which of two endings is the right one? Fine-tuning and zero-shot (GPT-1, section 5)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ORDER = 7
 
 
 def _gpt1_split(path: Path, examples: list[Example], *, split: str) -> list[Example]:
-    """Return what GPT-1 took of the validation file for train or dev.
+    """Return GPT-1's train or dev part of the validation file.
 
-    It took 374 of 1,871 for dev by scikit-learn's train_test_split, which is this permutation.
+    GPT-1 chose 374 of 1,871 for dev with scikit-learn's train_test_split, which is this permutation.
     """
     if len(examples) < 2:
         raise InputError("one example cannot be split in two", where=examples[0].where, fix="fetch the whole file")
@@ -56,7 +56,7 @@ def ending_protocols(published: tuple[Published, ...] = ()) -> tuple[ChoiceProto
     """Return the protocols that compare two endings of a story."""
 
     def protocol(name: str, score: Score) -> ChoiceProtocol:
-        about = f"the ending after the story, the {name} over its tokens"
+        about = f"the ending's log-probability after the story, {name} over its tokens"
         return ChoiceProtocol(name, about, published=published, pairs=ending_pairs, score=score)
 
     return protocol("sum", total), protocol("mean", per_token)
@@ -64,7 +64,4 @@ def ending_protocols(published: tuple[Published, ...] = ()) -> tuple[ChoiceProto
 
 _ENDINGS = ending_protocols(best_before_gpt1(0.776, "GPT-1 paper, table 3"))
 
-BENCHMARKS = (
-    STORY_CLOZE,
-    zero_shot(STORY_CLOZE, "test", "which of two endings a story of four sentences has", *_ENDINGS),
-)
+BENCHMARKS = (STORY_CLOZE, zero_shot(STORY_CLOZE, "test", *_ENDINGS))

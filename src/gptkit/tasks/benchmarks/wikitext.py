@@ -1,7 +1,7 @@
-"""WikiText-2 and WikiText-103: their test articles, and what published perplexities of them are perplexities of.
+"""WikiText-2 and WikiText-103: the test articles, and the texts behind their published perplexities.
 
-joined_lines    Hugging Face's recipe: the lines of the data set, blank ones empty, joined by two line ends
-lm_eval_text    lm-eval's task: an article with its punctuation put back by rules that look at the whole of it
+joined_lines    Hugging Face's recipe: the data set's lines, with blank ones emptied, joined by two line ends
+lm_eval_text    lm-eval's task: each article with its punctuation restored by rules that apply to all of it
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from pathlib import Path
 
 from gptkit.scoring.protocols import Published
 from gptkit.scoring.running_text import Reading, TextProtocol, count_words_and_line_ends
-from gptkit.tasks.detokenizers import WIKITEXT, applied, rows
+from gptkit.tasks.detokenizers import WIKITEXT, apply_rules, compile_rules
 from gptkit.tasks.text_corpora import PER_WORD, Stream, corpus_row, lm_eval_page, paper_protocol, whole_text
 from gptkit.text.pieces import is_blank
 
-# A line between single = signs is the title of an article; headings within one have more of them.
+# A line between single = signs is an article's title; headings within an article have more of them.
 _TITLE = re.compile(r"^[^\S\n]*= (?!=)[^\n]*(?<!=) =[^\S\n]*$", re.MULTILINE)
-_KEPT = re.compile(r"[^\s@]")  # all that the rules leave alone, but for N, which gives way to 1
+_KEPT = re.compile(r"[^\s@]")  # characters that the rules keep, or replace one by one (N by 1)
 
-# Pattern and replacement, in this order.
-_LM_EVAL_RULES = rows(
+_LM_EVAL_RULES = compile_rules(
     (r"s '", "s'"),
     (r" @([-,.])@ ", r"\1"),
     (r" : ", ": "),
@@ -48,7 +47,7 @@ _LM_EVAL_RULES = rows(
 
 
 def articles(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield WikiText's articles, cut before the line end that precedes a title."""
+    """Yield WikiText's articles, each starting with the line end before its title."""
     text = whole_text(path)
     titles = [match.start() for match in _TITLE.finditer(text) if not is_blank(text[: match.start()])]
     for begin, end in pairwise([0, *(title - 1 for title in titles), len(text)]):
@@ -56,7 +55,7 @@ def articles(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def joined_lines(passages: Sequence[str]) -> list[str]:
-    """Return what each passage of the file is in the joined text."""
+    """Return the part of the joined text that each passage of the file becomes."""
     joined, blank = [], True  # is the line empty so far?
     for passage in passages:
         parts = []
@@ -72,7 +71,7 @@ def joined_lines(passages: Sequence[str]) -> list[str]:
 
 
 def lm_eval_words(passages: Sequence[str]) -> list[int]:
-    """Return the words of each passage of a page: its parts between white space, an empty one at either end counted."""
+    """Return the words of each passage of a page as lm-eval splits them: also an empty one at either end."""
     counts = [len(passage.split()) for passage in passages]
     if passages:
         counts[0] += passages[0][:1].isspace()
@@ -81,8 +80,8 @@ def lm_eval_words(passages: Sequence[str]) -> list[int]:
 
 
 def lm_eval_text(passages: Sequence[str]) -> list[str]:
-    """Return what each passage of a page is in the text that lm-eval makes of the page."""
-    text = applied(_LM_EVAL_RULES, "".join(passages))
+    """Return the part of lm-eval's text of a page that each of its passages becomes."""
+    text = apply_rules(_LM_EVAL_RULES, "".join(passages))
     ends = [match.end() for match in _KEPT.finditer(text)]
     parts, start, kept = [], 0, 0
     for passage in passages[:-1]:
@@ -96,8 +95,8 @@ def lm_eval_text(passages: Sequence[str]) -> list[str]:
 def _lm_eval(*published: Published) -> TextProtocol:
     return TextProtocol(
         "documents",
-        "each article alone behind the separator, its punctuation put back by lm-eval's rules, in disjoint windows of "
-        "n_positions; per word of the article as distributed, without ends of lines",
+        "each article separately after the separator, its punctuation restored by lm-eval's rules, in disjoint windows "
+        "of n_positions; per word of the article as distributed, line ends not counted",
         PER_WORD,
         published=published,
         reading=Reading("not at all", lm_eval_page, lm_eval_text, lm_eval_words),
@@ -105,20 +104,18 @@ def _lm_eval(*published: Published) -> TextProtocol:
 
 
 def _hugging_face(model: str, value: float) -> Published:
-    return Published(model, "token_perplexity", value, "Hugging Face's recipe, perplexity of fixed-length models")
+    return Published(model, "token_perplexity", value, "Hugging Face docs: Perplexity of fixed-length models")
 
 
 _STREAM = Stream(
     Reading("as they are", render=joined_lines, words=count_words_and_line_ends),
-    "lines joined by two line ends as in Hugging Face's recipe (which leaves the first token of each window out)",
+    "lines joined by two line ends as in Hugging Face's recipe (which skips the first token of each window)",
     PER_WORD,
 )
 
 BENCHMARKS = (
     corpus_row(
         "wikitext2",
-        "the test articles of WikiText-2",
-        "wiki.test.raw or wiki.test.tokens of WikiText-2",
         ("wiki.test.raw", "wiki.test.tokens", "wikitext-2-raw/wiki.test.raw", "wikitext-2/wiki.test.tokens"),
         "Merity et al. 2016: wikitext-2-raw-v1 or wikitext-2-v1",
         articles,
@@ -131,8 +128,6 @@ BENCHMARKS = (
     ),
     corpus_row(
         "wikitext103",
-        "the test articles of WikiText-103",
-        "wiki.test.tokens or wiki.test.raw of WikiText-103",
         ("wiki.test.tokens", "wiki.test.raw", "wikitext-103/wiki.test.tokens", "wikitext-103-raw/wiki.test.raw"),
         "Merity et al. 2016: wikitext-103-v1 or wikitext-103-raw-v1",
         articles,

@@ -1,6 +1,6 @@
-"""The 273 Winograd schemas: which referent, put in the pronoun's place, makes the likelier sentence?
+"""The 273 Winograd schemas: which referent in place of the pronoun makes the sentence more likely?
 
-Read from WSCollection.xml of Ernest Davis, or from wsc273.jsonl, the same as JSON lines.
+Reads Ernest Davis's WSCollection.xml, or wsc273.jsonl, the same as JSON lines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gptkit.tasks.files import cell, checked_text, find_files, open_table, opene
 from gptkit.tasks.task import Evaluation, Loaded, best_before_gpt1, loaded
 from gptkit.text.examples import Example
 
-SIZE = 273  # the schemas that all published figures are on; later ones were appended
+SIZE = 273  # all published figures are on these schemas; others were appended later
 _SOURCE = "cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml"
 _FIX = "fetch the file again"
 
@@ -28,21 +28,21 @@ _POSSESSIVE = ("my", "your", "his", "her", "its", "our", "their")
 _LOWERED = ("a", "an", "the", *_POSSESSIVE, "he", "she", "it", "they", "this", "that", "these", "those", "some")
 _GPT2 = (
     Published("GPT-2 1542M", "accuracy", 0.7070, "GPT-2 paper, section 3.4"),
-    Published("best published before GPT-2", "accuracy", 0.637, "Trinh and Le 2018, 14 models together"),
-    *best_before_gpt1(0.626, "Trinh and Le 2018, one model of words"),
+    Published("best published before GPT-2", "accuracy", 0.637, "Trinh and Le 2018, ensemble of 14 models"),
+    *best_before_gpt1(0.626, "Trinh and Le 2018, one word-level model"),
 )
 
 
 def winograd(data: str | None) -> Loaded:
     """Return the first 273 schemas: fields = (text before the pronoun, pronoun, text after it, two referents), label.
 
-    A note says that there are more, or fewer.
+    A note reports a file with more or fewer.
     """
     [path] = find_files("winograd", data, [("WSCollection.xml",), ("wsc273.jsonl",)], source=_SOURCE)
     examples = list(_of_xml(path) if path.suffix.lower() == ".xml" else _of_json(path))
-    notes = [f"{path}: of {len(examples)} schemas the first {SIZE} are taken"] if len(examples) > SIZE else []
+    notes = [f"{path}: using the first {SIZE} of {len(examples)} schemas"] if len(examples) > SIZE else []
     if len(examples) < SIZE:
-        notes = [f"{path}: {len(examples)} schemas, where published figures are on {SIZE}"]
+        notes = [f"{path}: only {len(examples)} of the {SIZE} schemas that published figures are on"]
     return loaded(examples[:SIZE], notes)
 
 
@@ -68,11 +68,11 @@ def _of_xml(path: Path) -> Iterator[Example]:
 def _example(parts: tuple[str, str, str], referents: Any, label: Any, where: str, number: int) -> Example:
     before, pronoun, after = parts
     if not pronoun or not after.strip():
-        raise InputError("nothing to resolve: a pronoun and text after it are needed", where=where, fix=_FIX)
+        raise InputError("nothing to resolve: no pronoun, or no text after it", where=where, fix=_FIX)
     if not isinstance(referents, list) or len(referents) != 2:
         raise InputError("not two referents to choose from", where=where, fix=_FIX)
     if type(label) is not int or label not in (0, 1):
-        raise InputError(f"unknown label {label!r}", where=where, fix="it is one of the two referents")
+        raise InputError(f"unknown label {label!r}", where=where, fix="write A or B, in .jsonl 0 or 1")
     choices = tuple([checked_text(referent, "referent", where).strip() for referent in referents])
     return Example((before, pronoun, after, choices), label, where, str(number))
 
@@ -80,12 +80,12 @@ def _example(parts: tuple[str, str, str], referents: Any, label: Any, where: str
 def _only(schema: Schema, name: str, where: str) -> str:
     texts = schema.get(name, [])
     if len(texts) != 1:
-        raise InputError(f"{len(texts)} elements {name} in a schema", where=where, fix=_FIX)
+        raise InputError(f"{len(texts)} elements {name} in a schema, expected 1", where=where, fix=_FIX)
     return texts[0]
 
 
 def _schemas(path: Path) -> list[tuple[str, Schema]]:
-    """Return the texts of each schema, white space made single, with the line where it begins.
+    """Return each schema's place (file:line) and its texts, with whitespace collapsed.
 
     A DOCTYPE, which could define entities, is refused.
     """
@@ -98,7 +98,7 @@ def _schemas(path: Path) -> list[tuple[str, Schema]]:
         return f"{path}:{parser.CurrentLineNumber}"
 
     def refuse(*declared: object) -> None:
-        raise InputError("a DOCTYPE, which the authors' file has not", where=place(), fix="remove it")
+        raise InputError("a DOCTYPE, which the authors' file does not have", where=place(), fix="remove it")
 
     def start(name: str, attributes: object) -> None:
         if name == "schema":
@@ -128,13 +128,10 @@ def _schemas(path: Path) -> list[tuple[str, Schema]]:
 
 
 def substituted(example: Example) -> list[str]:
-    """Return the referents as they stand in the pronoun's place: a possessive's with 's, a determiner in lower case.
-
-    At the beginning of a sentence the first letter is a capital.
-    """
+    """Return the referents in the form that replaces the pronoun: case adapted, with 's for a possessive."""
     before, pronoun, after, referents = example.fields
     begins = not str(before).strip() or re.search(r"""[.!?]["'”]?\s*$""", str(before))
-    # "her" is no possessive at the end of a clause.
+    # "her" is not possessive at the end of a clause.
     owns = str(pronoun).lower() in _POSSESSIVE and re.match(r"\s*[\w\"“]", str(after))
     fitted = []
     for referent in referents:
@@ -148,37 +145,31 @@ def substituted(example: Example) -> list[str]:
 
 
 def partial_pairs(example: Example) -> list[Pair]:
-    """Return what stands up to the referent, and what follows it."""
+    """Return the text up to and including the referent, and the text after it."""
     before, _, after, _ = example.fields
     return [(f"{before}{referent}", str(after)) for referent in substituted(example)]
 
 
 def full_pairs(example: Example) -> list[Pair]:
-    """Return what stands before the referent, and the referent with what follows it."""
+    """Return the text before the referent, and the referent with the text after it."""
     before, _, after, _ = example.fields
     return [(str(before), f"{referent}{after}") for referent in substituted(example)]
 
 
-_ROW = "with the referent in the pronoun's place, the sum over "
+_ROW = "with the referent in place of the pronoun, the log-probability of "
 _PARTIAL = ChoiceProtocol(
-    "partial", f"{_ROW}what follows it (Trinh and Le; GPT-2)", published=_GPT2, pairs=partial_pairs
+    "partial", f"{_ROW}the text after it (Trinh and Le; GPT-2)", published=_GPT2, pairs=partial_pairs
 )
-_FULL = ChoiceProtocol("full", f"{_ROW}it and what follows it (Trinh and Le)", pairs=full_pairs)
+_FULL = ChoiceProtocol("full", f"{_ROW}it and the text after it (Trinh and Le)", pairs=full_pairs)
 _GPT1 = ChoiceProtocol(
     "gpt1",
-    "with the referent in the pronoun's place, the mean over the tokens of what follows it (GPT-1, section 5; "
-    "its figure 2 is on another set, Rahman and Ng's)",
+    "with the referent in place of the pronoun, the mean log-probability per token of the text after it (GPT-1, "
+    "section 5; its figure 2 uses another set, Rahman and Ng's)",
     pairs=partial_pairs,
     score=per_token,
 )
 WINOGRAD = Evaluation(
-    "winograd",
-    "whom or what a pronoun stands for: the 273 Winograd schemas",
-    "WSCollection.xml of cs.nyu.edu/~davise/papers/WinogradSchemas, or wsc273.jsonl",
-    winograd,
-    (_PARTIAL, _FULL, _GPT1),
-    size=SIZE,
-    texts=lambda example: ("".join(map(str, example.fields[:3])),),
+    "winograd", winograd, (_PARTIAL, _FULL, _GPT1), texts=lambda example: ("".join(map(str, example.fields[:3])),)
 )
 
 BENCHMARKS = (WINOGRAD,)

@@ -1,10 +1,10 @@
-"""WMT14's news: translation after example pairs (GPT-2 paper, section 3.7), scored by BLEU (Papineni et al. 2002).
+"""WMT14 news: few-shot translation (GPT-2 paper, section 3.7), scored by BLEU (Papineni et al. 2002).
 
-Sentence pairs are the organisers' .sgm files, or a sentence a line in two files.
+Sentence pairs come from the organisers' .sgm files, or from two files with one sentence per line.
 
-newstest2014-fren-src.en.sgm + newstest2014-fren-ref.fr.sgm    the test as distributed; documents name the pairs
+newstest2014-fren-src.en.sgm + newstest2014-fren-ref.fr.sgm    the test set as distributed, with document names
 newstest2014.en + newstest2014.fr                              line by line
-newstest2013 in either form                                    its first pairs are shown to the model
+newstest2013 in either form                                    its first pairs are the few-shot examples
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import FileSet, checked_text, find_files, first_whole, lines
+from gptkit.tasks.files import FileSet, checked_text, find_files, first_complete, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -40,21 +40,21 @@ class _Sentence(NamedTuple):
 
 
 def wmt14(data: str | None, *, source: str, target: str) -> Loaded:
-    """Return newstest2014 as examples (sentence, translation, shown sentences, their translations).
+    """Return newstest2014: fields = (sentence, translation, few-shot sentences, their translations).
 
-    What is shown comes from newstest2013; where that is not beside it, it is the first pairs of the test itself, which
-    are then no examples: a note says so. UsageError without data; InputError, with file and line, for bad files.
+    Few-shot pairs come from newstest2013; if that is missing, the first pairs of the test set take their place and are
+    not examples, as a note reports. UsageError without data; InputError, with file and line, for bad files.
     """
     name = f"wmt14-{source}-{target}"
     source_of = "newstest2014 and newstest2013 of statmt.org/wmt14"
     paths = find_files(name, data, _files("newstest2014", "-fren", source, target), source=source_of)
     pairs = _pairs(*paths)
     notes = []
-    if before := first_whole([paths[0].parent], _files("newstest2013", "", source, target)):
+    if before := first_complete([paths[0].parent], _files("newstest2013", "", source, target)):
         few_shot = _pairs(*before[1])[:FEW_SHOT]
     else:
         few_shot, pairs = pairs[:FEW_SHOT], pairs[FEW_SHOT:]
-        note = f"the model is shown the test's own first {len(few_shot)} pairs, which do not count"
+        note = f"the first {len(few_shot)} pairs of the test set are used as few-shot examples and are not scored"
         notes.append(f"no newstest2013 beside it: {note}")
     if not pairs:
         raise InputError("no pair to translate", where=f"{paths[0]}:1", fix="fetch the whole file again")
@@ -73,7 +73,7 @@ def _pairs(source: Path, target: Path) -> list[tuple[_Sentence, _Sentence]]:
     for left, right in zip_longest(_sentences(source), _sentences(target)):
         if left is None or right is None or left.name != right.name:
             at, lacks = (left, target) if left is not None else (right, source)
-            message = f"sentence {at.name} has no partner in {lacks.name}"
+            message = f"sentence {at.name} has no counterpart in {lacks.name}"
             raise InputError(message, where=at.where, fix="fetch both files again")
         pairs.append((left, right))
     return pairs
@@ -83,8 +83,7 @@ def _sentences(path: Path) -> list[_Sentence]:
     """Return the sentences of an .sgm file, or the lines of another."""
     found: list[_Sentence] = []
     document = ""
-    for number, line in lines(path):
-        where = f"{path}:{number}"
+    for number, (where, line) in enumerate(lines(path), 1):
         if path.suffix != ".sgm":
             found.append(_Sentence(str(number), checked_text(line, "sentence", where).strip(), where))
             continue
@@ -94,8 +93,8 @@ def _sentences(path: Path) -> list[_Sentence]:
             continue
         segment = _SEGMENT.fullmatch(line)
         if segment is None:
-            fix = 'a line holds one sentence: <seg id="1">...</seg>'
-            raise InputError("a segment that does not begin and end in its line", where=where, fix=fix)
+            fix = 'write one sentence per line: <seg id="1">...</seg>'
+            raise InputError("a segment that does not begin and end on its line", where=where, fix=fix)
         text = checked_text(html.unescape(segment[2]).strip(), "sentence", where)
         found.append(_Sentence(f"{document} {segment[1]}".strip(), text, where))
     if path.suffix == ".sgm" and not found:
@@ -104,7 +103,7 @@ def _sentences(path: Path) -> list[_Sentence]:
 
 
 def bleu_columns(translations: Sequence[str], references: Sequence[str]) -> dict[str, Column]:
-    """Return the matching and all n-grams and the lengths of each translation, case kept, tokens by mteval-v13a."""
+    """Return each translation's matching and total n-grams and both lengths; case-sensitive, mteval-v13a tokens."""
     scorer = import_extra("sacrebleu.metrics", "sacrebleu").BLEU(tokenize="13a", force=True)
     rows = []
     for translation, reference in zip(translations, references, strict=True):
@@ -126,11 +125,11 @@ def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
     return Items(tuple(example.identifier for example in examples), columns)
 
 
-def _evaluation(source: str, target: str, languages: str, bleu: float) -> Evaluation:
+def _evaluation(source: str, target: str, bleu: float) -> Evaluation:
     protocol = GeneratedProtocol(
         "pairs",
-        "after five lines `sentence = translation`, greedy, cut at the first line or sentence end; "
-        "corpus BLEU of sacrebleu, tokens by 13a, case kept",
+        "after five lines `sentence = translation`, greedy, up to the end of the first line or sentence; "
+        "corpus BLEU by sacrebleu, 13a tokens, case-sensitive",
         ("bleu",),
         published=(Published("GPT-2 1542M", "bleu", bleu, "Radford et al. 2019, section 3.7"),),
         chance=0.0,
@@ -139,15 +138,11 @@ def _evaluation(source: str, target: str, languages: str, bleu: float) -> Evalua
         options={"greedy": True, "max_new_tokens": 100, "stop": ("\n",)},
     )
     return Evaluation(
-        name=f"wmt14-{source}-{target}",
-        about=f"news translated from {languages}",
-        data=f"newstest2014-fren-src.{source}.sgm and -ref.{target}.sgm, or newstest2014.{source} and .{target}; "
-        "newstest2013 beside them for the example pairs",
-        load=partial(wmt14, source=source, target=target),
-        protocols=(protocol,),
-        size=3_003,
+        f"wmt14-{source}-{target}",
+        partial(wmt14, source=source, target=target),
+        (protocol,),
         texts=lambda example: (str(example.fields[0]), str(example.fields[1])),
     )
 
 
-BENCHMARKS = (_evaluation("en", "fr", "English into French", 5.0), _evaluation("fr", "en", "French into English", 11.5))
+BENCHMARKS = (_evaluation("en", "fr", 5.0), _evaluation("fr", "en", 11.5))
