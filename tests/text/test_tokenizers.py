@@ -254,7 +254,7 @@ def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", r"^not a JSON object \(.*tokenizer_config.json\)"),
+        ("[]", r"^a JSON array, where an object is needed \(.*tokenizer_config.json\)"),
         ('{"auto_map": {"AutoTokenizer": ["x.T", null]}}', "auto_map"),
     ],
 )
