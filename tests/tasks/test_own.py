@@ -109,7 +109,7 @@ def test_a_task_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="file not found"):
         find_task(str(tmp_path / "none.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"format: entailment\nname: caf\xe9\n")
-    with pytest.raises(UsageError, match=r"not UTF-8 .*latin\.yaml:2"):
+    with pytest.raises(UsageError, match=r"not valid UTF-8: 0xe9 .*latin\.yaml:2"):
         find_task(str(tmp_path / "latin.yaml"))
 
 

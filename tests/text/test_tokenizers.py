@@ -102,8 +102,6 @@ def test_what_is_trained_and_what_is_loaded() -> None:
     assert [needs_training(spec) for spec in ("char", "bpe:257", "gpt2-files", "hf:gpt2")] == [True, True, False, False]
     with pytest.raises(UsageError, match="must be trained"):
         load_tokenizer("char")
-    with pytest.raises(UsageError, match="is not trained"):
-        train_tokenizer("gpt2-files", TEXTS)
     with pytest.raises(InputError, match="no text"):
         train_tokenizer("char", iter([""]))
 
@@ -247,7 +245,7 @@ def test_files_that_cannot_be_used_are_named(
 @pytest.mark.parametrize("content", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"model": {"vocab": 3}}'])
 def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(InputError, match="not a tokenizer"):
+    with pytest.raises(InputError, match="not a tokenizer file|tokenizer cannot be read"):
         load_tokenizer(str(tmp_path))
 
 
