@@ -245,7 +245,7 @@ def test_files_that_cannot_be_used_are_named(
 @pytest.mark.parametrize("content", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"model": {"vocab": 3}}'])
 def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(InputError, match="not a tokenizer file|tokenizer cannot be read"):
+    with pytest.raises(InputError, match=r"not a tokenizer file|tokenizer cannot be read"):
         load_tokenizer(str(tmp_path))
 
 

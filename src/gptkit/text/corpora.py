@@ -265,9 +265,7 @@ def _split(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divide
         message = "a document of one character cannot be split into training and validation text"
         raise InputError(message, where=found.longest.source, fix="add text")
     elif validation.about_bytes < fraction * (train.about_bytes + validation.about_bytes):
-        notes.append(
-            f"with one more document, validation would take more than {max_fraction(fraction):.1%} of the text"
-        )
+        notes.append(f"one more document would make validation more than {max_fraction(fraction):.1%} of the text")
     return train, validation, both, notes
 
 

@@ -14,8 +14,9 @@ LIMIT_CHARACTERS = 1 << 20  # of a piece without a line end
 # Only white space that every regular-expression engine recognises, and only after a non-space: a pre-tokenizer always
 # starts a new word there, and no look-ahead (`\s+(?!\S)`) reaches across.
 _LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
+_LAST_LINE_END = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f]*\n)")
 _SPACE = re.compile(r"(?<=\S)[ \t\r\v\f\n]")
-_SEARCH_WINDOW = 1 << 8
+_LAST_SPACE = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f\n])")
 
 
 class Piece(NamedTuple):
@@ -56,29 +57,14 @@ def _next_cut(buffer: str, start: int) -> int:
     """Return the end of the piece that begins at `start`."""
     target, limit = min(start + TARGET_CHARACTERS, len(buffer)), min(start + LIMIT_CHARACTERS, len(buffer))
     if buffer.find("\n", start + 1, limit) > 0:  # fifty times as fast as a regular expression that finds none
-        line_end = _last(_LINE_END, buffer, start + 1, target)
-        if line_end is not None:
-            return line_end
-        first = _LINE_END.search(buffer, start + 1, limit)
-        if first is not None:
+        if last := _LAST_LINE_END.match(buffer, start + 1, target):
+            return last.start(1)
+        if first := _LINE_END.search(buffer, start + 1, limit):
             return first.start()
     if limit == len(buffer):
         return limit
-    space = _last(_SPACE, buffer, start + 1, limit)
-    return limit if space is None else space
-
-
-def _last(pattern: re.Pattern[str], buffer: str, start: int, end: int) -> int | None:
-    """Return the start of the last match between `start` and `end`, searching in growing windows from the end."""
-    window = _SEARCH_WINDOW
-    while True:
-        begin = max(start, end - window)
-        found = deque(pattern.finditer(buffer, begin, end), maxlen=1)
-        if found:
-            return found[0].start()
-        if begin == start:
-            return None
-        window *= 16
+    space = _LAST_SPACE.match(buffer, start + 1, limit)
+    return space.start(1) if space else limit
 
 
 PASSAGE_BYTES = 2048
@@ -104,10 +90,9 @@ def _end(text: str, start: int, within_lines: bool) -> int:
     limit = start + len(window.encode()[:PASSAGE_BYTES].decode(errors="ignore"))
     if limit == len(text):
         return limit
-    for pattern in (_LINE_END, _SPACE) if within_lines else (_LINE_END,):
-        found = [match.start() for match in pattern.finditer(text, start + 1, limit)]
-        if found:
-            return found[-1]
+    for pattern in (_LAST_LINE_END, _LAST_SPACE) if within_lines else (_LAST_LINE_END,):
+        if last := pattern.match(text, start + 1, limit):
+            return last.start(1)
     following = (_SPACE if within_lines else _LINE_END).search(text, max(start + 1, limit - 1))
     return following.start() if following else len(text)
 

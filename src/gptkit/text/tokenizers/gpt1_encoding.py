@@ -81,7 +81,8 @@ class GPT1Encoder:
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a whole text, shape (tokens,)."""
-        return strip_newlines(self.encode_part(Part(text)), self.newline_id)[1]
+        [ids] = join_lines([self.encode_part(Part(text))], self.newline_id)
+        return ids
 
     def encode_part(self, part: Part) -> Ids:
         """Return the ids of a part of a document, with a newline token at an end where the text has a line break."""
@@ -149,14 +150,6 @@ def merged_pieces(token: str, ranks: Mapping[tuple[str, str], int]) -> list[str]
                 merged.append(piece)
         pieces = merged
     return pieces
-
-
-def strip_newlines(ids: Ids, newline_id: int) -> tuple[bool, Ids, bool]:
-    """Return (starts with a newline token, the ids without newline tokens at the ends, ends with one)."""
-    leading = ids.size > 0 and ids[0] == newline_id
-    ids = ids[1:] if leading else ids
-    trailing = ids.size > 0 and ids[-1] == newline_id
-    return bool(leading), ids[:-1] if trailing else ids, bool(trailing)
 
 
 def libraries() -> tuple[Any, Any]:
@@ -240,16 +233,17 @@ def document_parts(pieces: Iterable[Piece]) -> Iterator[Part]:
 
 def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
     """Yield the ids of each part of a document, with a newline token first if a line ended before it."""
-    newline = np.array([newline_id], np.int64)
     started = line_broken = False
-    for part in parts:
-        leading, ids, trailing = strip_newlines(part, newline_id)
-        line_broken = line_broken or leading
+    for ids in parts:
+        if ids.size and ids[0] == newline_id:
+            line_broken, ids = True, ids[1:]
         if ids.size == 0:
             yield ids
             continue
-        yield np.concatenate([newline, ids]) if started and line_broken else ids
-        started, line_broken = True, trailing
+        ends_line = ids[-1] == newline_id
+        ids = ids[:-1] if ends_line else ids
+        yield np.insert(ids, 0, newline_id) if started and line_broken else ids
+        started, line_broken = True, ends_line
 
 
 def _encoded_by_workers(encoder: GPT1Encoder, tasks: Iterable[list[Part]], workers: int) -> Iterator[tuple[Part, Ids]]:
