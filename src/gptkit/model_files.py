@@ -236,7 +236,7 @@ def weight_files(directory: Path) -> list[Path]:
     if pickles:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
-    raise InputError("no model.safetensors here", where=str(directory), fix="give a directory that holds a saved model")
+    raise InputError("no model.safetensors in this directory", where=str(directory), fix="give a directory that holds a saved model")
 
 
 def files_named(directory: Path, name: str) -> list[Path]:
@@ -253,7 +253,7 @@ def _shards(index: Path) -> list[Path]:
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     shards = read_json_object(index).get("weight_map")
     if not shards or not isinstance(shards, dict):
-        raise InputError("no weight_map that names its shards", where=str(index), fix="copy the whole directory")
+        raise InputError("it has no weight_map that names the shards", where=str(index), fix="copy the whole directory")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):

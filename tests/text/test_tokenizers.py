@@ -231,7 +231,7 @@ def spoilt(name: str, content: str) -> Callable[[Any, Path], None]:
         (spoilt("encoder.json", '{"a": 0, "b": true}'), "not a vocabulary.*encoder.json"),
         (spoilt("encoder.json", '{"a": 0}'), "255 of the 256 byte symbols are missing"),
         (spoilt("vocab.bpe", "#version: 0.2\na b\na b c\n"), "a merge is two pieces, not 3 .*vocab.bpe:3"),
-        (spoilt("vocab.bpe", "# nowhere\n"), "do not fit"),
+        (spoilt("vocab.bpe", "# nowhere\n"), "do not match"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(

@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    errno.EFBIG: Limit("a file would grow too large", "RLIMIT_FSIZE", "bytes a file", "ulimit -f"),
+    errno.EFBIG: Limit("a file would grow too large", "RLIMIT_FSIZE", "bytes per file", "ulimit -f"),
     errno.ENOMEM: Limit("out of memory", "RLIMIT_AS", "bytes of address space", "ulimit -v"),
     errno.EAGAIN: Limit("no more threads or processes can be started", "RLIMIT_NPROC", "processes", "ulimit -u"),
     errno.EMFILE: Limit("too many open files", "RLIMIT_NOFILE", "open files", "ulimit -n"),

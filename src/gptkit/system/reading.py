@@ -26,7 +26,7 @@ LARGEST_JSON = 1 << 28
 LARGEST_YAML = 1_000_000
 DEEPEST_YAML = 20  # lists in lists
 CURE_YAML = "write `key: value` lines"
-_MEND = "mend the file, or fetch it again"
+_REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
 
 
@@ -107,7 +107,7 @@ def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
 def invalid_utf8(where: str, error: UnicodeDecodeError, kind: type[GptkitError] = InputError) -> GptkitError:
     """Return the error for bytes that are not UTF-8, quoting them."""
     found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
-    fix = "convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes"
+    fix = "convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or correct the bytes"
     return kind(f"not valid UTF-8: {found} ({error.reason})", where=where, fix=fix)
 
 
@@ -141,7 +141,7 @@ def json_string(line: str, key: str, where: str) -> str:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
-    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_MEND), str(path), _MEND, is_file=True)
+    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_REPAIR), str(path), _REPAIR, is_file=True)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class Entry:
 
     def word(self, what: str) -> str:
         if self.kind != "ScalarNode" or not self.node.value.strip():
-            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
+            raise UsageError(f"{what} is not a single word or number", where=self.where, fix="write one value")
         if "\0" in self.node.value:
             raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
         return str(self.node.value)

@@ -133,7 +133,7 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
         trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
         if not trains.any():
             message = "nothing to train on: every document is also in the validation text"
-            raise InputError(message, where=where, fix="name other text, or a fraction")
+            raise InputError(message, where=where, fix="name other files, or give a fraction")
         train, held_out, both = _part(source, trains), _part(held, ~held.scan.blank), None
         notes = [*held.notes]
         if removed := int(kept.sum() - trains.sum()):
@@ -191,7 +191,7 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
                 has_text = has_text or not is_blank(text)
                 yield Piece(text, first + last, place)
             if not has_text:
-                raise InputError("no text in this file", where=str(file.path), fix="leave it out, or fill it")
+                raise InputError("no text in this file", where=str(file.path), fix="leave it out, or add text")
             first += last + 1
 
     found = scan(pieces())

@@ -248,7 +248,7 @@ def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
         if not matches:
             raise InputError("no file matches this glob", where=where, fix="check the pattern")
     else:
-        raise InputError("file not found", where=where, fix=f"check the path; a hub data set is written hf:{argument}")
+        raise InputError("file not found", where=where, fix=f"check the path; for a hub data set write hf:{argument}")
     files = []
     for match in matches:
         for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):

@@ -36,7 +36,7 @@ def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
             complete.remove(LAYOUTS[1])
         if len(complete) > 1:
             found = " and ".join("+".join(layout) for layout in complete)
-            fix = "leave one of them in the directory"
+            fix = "keep only one of them in the directory"
             raise InputError(f"more than one tokenizer: {found}", where=str(folder), fix=fix)
         if complete:
             return folder, complete[0]
@@ -91,7 +91,7 @@ def checked_vocabulary(found: Any, path: Path) -> dict[str, int]:
     """Return `found` as a dict if it maps pieces to the ids 0, 1, ..., each used once; else raise InputError."""
     numbers = found.values() if isinstance(found, dict) else [None]
     if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(found))):
-        message = "not a vocabulary: a JSON object of pieces with the ids 0, 1, 2 ... is needed"
+        message = "not a vocabulary: it must be a JSON object that maps pieces to the ids 0, 1, 2, ..."
         raise InputError(message, where=str(path), fix="fetch the file again")
     return dict(found)
 

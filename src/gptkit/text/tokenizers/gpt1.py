@@ -48,7 +48,7 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         self.merges = read_merges(Path(merges)) if isinstance(merges, str | Path) else list(merges)
         self._pieces = {id: piece for piece, id in self.vocabulary.items()}
         if NEWLINE_TOKEN not in self.vocabulary or self._pieces[UNKNOWN_ID] != UNKNOWN_TOKEN:
-            message = f"not GPT-1's vocabulary: it needs {UNKNOWN_TOKEN!r} as id {UNKNOWN_ID}, and {NEWLINE_TOKEN!r}"
+            message = f"not GPT-1's vocabulary: it needs {UNKNOWN_TOKEN!r} with id {UNKNOWN_ID}, and {NEWLINE_TOKEN!r}"
             where = None if isinstance(vocab, Mapping) else str(vocab)
             raise InputError(message, where=where, fix="use OpenAI's encoder_bpe_40000.json")
         super().__init__(  # type: ignore[no-untyped-call]

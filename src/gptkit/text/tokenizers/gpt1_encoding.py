@@ -256,7 +256,7 @@ def _encoded_by_workers(encoder: GPT1Encoder, tasks: Iterable[list[Part]], worke
     try:
         yield from encoded_ahead(pool, _encode_in_worker, tasks, 3 * workers)
     except BrokenProcessPool as error:
-        message = "a process that tokenizes was killed"
+        message = "a tokenizer process was killed"
         raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error
     finally:
         pool.shutdown(cancel_futures=True)

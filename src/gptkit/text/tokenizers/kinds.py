@@ -94,7 +94,7 @@ def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Pa
     try:
         model = models.BPE(dict(vocabulary), list(merges))
     except Exception as error:  # tokenizers raises no narrower type
-        message = f"vocabulary and merges do not fit: {error}"
+        message = f"vocabulary and merges do not match: {error}"
         raise InputError(message, where=str(where), fix="fetch both again") from error
     return _with_end_of_text(Tokenizer(model))
 
@@ -106,7 +106,7 @@ def _accepts_byte_level(spec: str) -> bool:
     size = spec.removeprefix("bpe:")
     if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
         message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
-        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
+        raise UsageError(message, where="--tokenizer", fix="write bpe:4096, for instance")
     return True
 
 

@@ -43,7 +43,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
         fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
     if spec == "hf:":
-        fix = "write for instance hf:openai-community/gpt2"
+        fix = "write hf:openai-community/gpt2, for instance"
         raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
     if spec.startswith("hf:"):
         names = [name for names in (*LAYOUTS, BESIDE) for name in names]
@@ -100,7 +100,7 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     try:
         added = sorted((int(token["id"]), str(token["content"])) for token in description.get("added_tokens") or ())
     except (TypeError, KeyError, ValueError):
-        raise InputError("added_tokens are damaged", where=str(path), fix="fetch or save it again") from None
+        raise InputError("damaged added_tokens", where=str(path), fix="fetch or save it again") from None
     tokenizer.add_tokens([token for id, token in added if id >= len(vocabulary)], special_tokens=True)
     return tokenizer
 
