@@ -135,7 +135,7 @@ class GPTShape:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
     def validate_rates(self) -> None:
-        """Raise ValueError for dropout probabilities out of [0, 1) and for scales that are not positive."""
+        """Raise ValueError for dropout probabilities outside [0, 1) and for scales that are not positive."""
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -211,7 +211,7 @@ def unfit(message: str, where: str = "config.json") -> InputError:
 
 SAFETENSORS, PYTORCH_BIN = "model.safetensors", "pytorch_model.bin"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-LARGEST_HEADER = 1_000_000  # bytes; that of a model of a thousand tensors has a hundred thousand
+LARGEST_HEADER = 1_000_000  # bytes; a thousand tensors take about a hundred thousand
 
 
 def model_files(directory: Path) -> list[Path]:
@@ -236,7 +236,9 @@ def weight_files(directory: Path) -> list[Path]:
     if pickles:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
-    raise InputError("no model.safetensors in this directory", where=str(directory), fix="give a directory that holds a saved model")
+    raise InputError(
+        "no model.safetensors in this directory", where=str(directory), fix="give a directory that holds a saved model"
+    )
 
 
 def files_named(directory: Path, name: str) -> list[Path]:

@@ -68,7 +68,7 @@ def cached_files(
     *,
     need: Callable[[list[HashedFile]], int],
 ) -> list[dict[str, Any]]:
-    """Do the same for files that are built together: unless all of them are whole, all are rebuilt."""
+    """Like `cached_file` for files that are built together: unless all of them are whole, rebuild all."""
     if found := _all_verified(paths):
         return found
     files: list[HashedFile] = []

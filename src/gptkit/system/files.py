@@ -242,7 +242,7 @@ class RunLock:
                 holder = path.read_text().strip()
             message = f"the run is in use by {holder or 'another process'}"
             raise InputError(message, where=str(directory), fix="wait for it, or choose another --out")
-        with suppress(OSError):  # if the file is read-only it is locked all the same, and names an earlier holder
+        with suppress(OSError):  # a read-only file is locked all the same, but names an earlier holder
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

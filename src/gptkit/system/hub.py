@@ -1,4 +1,4 @@
-"""Download data sets and files from the Hugging Face hub, but only for what the user names `hf:...`."""
+"""Download data sets and snapshots from the Hugging Face hub, only for names that start with `hf:`."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
     opened was then no bad input.
     """
     for cause in chain(error):
-        # Below one of our errors, this is a lock that another process holds; we catch no failing fork.
+        # Under one of our errors this is a lock that another process holds; we never catch a failed fork.
         if isinstance(cause, BlockingIOError) and isinstance(error, GptkitError):
             continue
         if (number := _number(cause)) is not None:

@@ -1,6 +1,6 @@
 """One rank of a multi-process run: what a launcher put in its environment, and what it reports to gptkit's launcher.
 
-gptkit's launcher speaks for its ranks, so that users see one result or one error. Ranks leave both in a folder.
+gptkit's launcher speaks for its ranks, so that users see one result or one error. Ranks write them to its folder.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def report_run(directory: Path) -> None:
 
 
 def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
-    """Report an error, of this rank or another, to the launcher; return whether the report was left."""
+    """Report an error, of this rank or another, to the launcher; return False if there is none, or writing fails."""
     folder = _folder()
     if folder is None:
         return False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 1 << 28
 LARGEST_YAML = 1_000_000
-DEEPEST_YAML = 20  # lists in lists
+DEEPEST_YAML = 20  # levels of nesting
 CURE_YAML = "write `key: value` lines"
 _REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
@@ -112,7 +112,7 @@ def invalid_utf8(where: str, error: UnicodeDecodeError, kind: type[GptkitError] 
 
 
 def unusable_character(text: str) -> str | None:
-    """Describe the character of a text that a UTF-8 text file cannot hold: a NUL or a lone surrogate; None without."""
+    """Describe a character of `text` that a UTF-8 text file cannot hold (NUL, lone surrogate); None without one."""
     if "\0" in text:
         return "a NUL character"
     try:
@@ -190,7 +190,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 
 
 def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empty: str = "{}") -> Entry:
-    """Return the root of a YAML file, that of the text `empty` if it has none; UsageError, with the line, if invalid.
+    """Return the root of a YAML file, that of the text `empty` if the file has no value; UsageError with the line.
 
     `what` is what the file should hold ("a recipe"); `missing` is the fix for a file that cannot be opened, `fix` for
     invalid content.
@@ -241,8 +241,9 @@ class Entry:
         self.where = f"{path}:{node.start_mark.line + 1}"
 
     def word(self, what: str) -> str:
+        """Return a non-empty scalar as written; the UsageError for anything else calls it `what`."""
         if self.kind != "ScalarNode" or not self.node.value.strip():
-            raise UsageError(f"{what} is not a single word or number", where=self.where, fix="write one value")
+            raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
         if "\0" in self.node.value:
             raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
         return str(self.node.value)

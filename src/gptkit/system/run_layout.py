@@ -150,7 +150,7 @@ def is_unfinished(path: Path) -> bool:
 
 
 def is_undescribed(path: Path) -> bool:
-    """Return whether this is a checkpoint or snapshot that no config.json describes: of a version without start/."""
+    """Return whether this is a checkpoint or snapshot without any config.json, of a version that wrote no start/."""
     is_of_a_run = Path(os.path.abspath(path)).parent.name in (CHECKPOINTS, SNAPSHOTS)
     return is_of_a_run and is_committed(path) and not (described_in(path) / "config.json").exists()
 

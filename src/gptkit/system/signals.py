@@ -51,7 +51,7 @@ class SignalWatch:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in handled_signals()}
-            if os.name != "nt":  # there only a socket would do
+            if os.name != "nt":  # Windows would need a socket
                 self._pipe = os.pipe()
                 os.set_blocking(self._pipe[1], False)
                 self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)

@@ -90,7 +90,7 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
     def counted() -> Iterator[Piece]:
         for number, piece in read():
             done[number] += utf8_length(piece.text)
-            yield piece._replace(document=piece.document * len(parts) + number)  # the sides of a document are two
+            yield piece._replace(document=piece.document * len(parts) + number)  # a document that is cut becomes two
 
     def write(files: list[HashedFile]) -> list[dict[str, Any]]:
         between = np.array([separator], dtype).tobytes()
@@ -106,10 +106,7 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
                 waiting[number].clear()
         for file, rest in zip(files, waiting, strict=True):
             file.write(bytes(rest))
-        return [
-            {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": count}
-            for part, count in zip(parts, done, strict=True)
-        ]
+        return [{"utf8_bytes": count} for count in done]
 
     def need(files: list[HashedFile]) -> int:
         utf8_bytes = sum(part.about_bytes for part in parts)

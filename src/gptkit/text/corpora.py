@@ -112,7 +112,7 @@ def utf8_length(text: str) -> int:
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
     """Find, scan and split the text of DATA, by default the embedded corpus, by --validation FILE|FRACTION.
 
-    Read only about `hub_characters` of an `hf:` data set. Unusable text is an InputError that names the place, a
+    Read only about `hub_characters` of each `hf:` data set. Unusable text is an InputError that names the place, a
     fraction outside (0, 1) a UsageError.
     """
     fraction = fraction_of(validation)
@@ -225,7 +225,7 @@ def download_text(name: str, *, characters: int | None) -> HubText:
         if columns is not None and "text" not in columns:
             message = f'no column "text" (columns: {", ".join(columns)})'
             raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
-        written = documents = left_out = 0
+        written = left_out = 0
         with translate_dataset_errors(name):
             for row in rows:
                 text = row.get("text")
@@ -233,14 +233,13 @@ def download_text(name: str, *, characters: int | None) -> HubText:
                     left_out += 1
                     continue
                 file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
-                documents += 1
                 written += len(text)
                 if characters is not None and written >= characters:
                     break
-            if not documents:
+            if not written:
                 raise InputError("no text in this data set", where=name, fix="choose another data set or :CONFIG")
             licence = getattr(getattr(rows, "info", None), "license", None) or None
-        return {"name": name, "documents": documents, "left_out": left_out, "licence": licence}
+        return {"left_out": left_out, "licence": licence}
 
     facts = cached_file(path, write, need=lambda file: max(file.size, characters or 0))
     return HubText(path, facts["licence"], facts["left_out"])

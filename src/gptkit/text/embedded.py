@@ -89,7 +89,7 @@ def _distinct() -> list[EmbeddedDocument]:
     """Return the documents with copies removed."""
     by_text: dict[str, EmbeddedDocument] = {}
     was_enabled = gc.isenabled()
-    gc.disable()  # syntax trees have no reference cycles, and looking for some is slow in a large process
+    gc.disable()  # syntax trees have no reference cycles, and looking for them is slow in a large process
     try:
         for raw, package, module, qualname in _read_all():
             text = inspect.cleandoc(raw).strip()

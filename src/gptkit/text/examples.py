@@ -1,4 +1,4 @@
-"""The examples of a labelled task."""
+"""An example of a task: what both fine-tuning and zero-shot protocols read."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple, TypeVar
 
 TARGET_CHARACTERS = 1 << 16  # small enough that a batch of pieces keeps every core busy
-LIMIT_CHARACTERS = 1 << 20  # of a piece without a line end
+LIMIT_CHARACTERS = 1 << 20  # the most in a piece without a line end
 
 # Only white space that every regular-expression engine recognises, and only after a non-space: a pre-tokenizer always
-# starts a new word there, and no look-ahead (`\s+(?!\S)`) reaches across.
+# starts a new word there, and no look-ahead (`\s+(?!\S)`) reaches across. Group 1 of a LAST pattern is the last match.
 _LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
 _LAST_LINE_END = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f]*\n)")
 _SPACE = re.compile(r"(?<=\S)[ \t\r\v\f\n]")
@@ -102,7 +102,7 @@ Result = TypeVar("Result")
 
 
 def batches(items: Iterable[Item], characters: int) -> Iterator[list[Item]]:
-    """Yield consecutive items in lists that hold at least so many `characters`, the last one perhaps fewer."""
+    """Yield consecutive items in batches of at least `characters` characters; the last one may be smaller."""
     batch: list[Item] = []
     size = 0
     for item in items:

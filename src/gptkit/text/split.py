@@ -183,12 +183,12 @@ def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction
 
 
 def max_fraction(fraction: float) -> float:
-    """Return the largest fraction to hold out when `fraction` is asked for: more by half of the smaller side."""
+    """Return the largest acceptable fraction when `fraction` is asked for: half of the smaller side is added."""
     return fraction + min(fraction, 1 - fraction) / 2
 
 
 def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Select the hashes below `fraction` * 2^64; if at least two differ, at least one and never all."""
+    """Select the hashes below `fraction` * 2^64, but of two or more distinct ones at least one and not all."""
     mask: NDArray[np.bool_] = hashes < np.uint64(fraction * 2**64)
     if not mask.any():
         mask = hashes == hashes.min()

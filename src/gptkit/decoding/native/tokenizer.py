@@ -80,7 +80,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     `tokenizer_in` reads it, or says what is wrong.
     """
     try:
-        folder, layout = find_tokenizer(directory, str(directory))
+        folder, layout = find_tokenizer(directory)
         config = saved_config(folder)
         if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_JSON:
             return None

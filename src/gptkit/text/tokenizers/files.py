@@ -28,8 +28,8 @@ CONFIG_FILE = "tokenizer_config.json"
 BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # optional files that affect the ids
 
 
-def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder and layout of a tokenizer's files; in a run, they lie in model/ or else in start/."""
+def find_tokenizer(directory: Path, shown: str | None = None) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder and layout of a tokenizer's files; in a run, they are in model/ or else in start/."""
     for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
         if set(LAYOUTS[:2]) <= set(complete):
@@ -43,12 +43,12 @@ def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
     half = [name for layout in LAYOUTS for name in layout if (directory / name).is_file()]
     found = f", only {', '.join(half)}" if half else ""
     fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
-    raise InputError(f"no tokenizer in this directory{found}", where=shown, fix=fix)
+    raise InputError(f"no tokenizer in this directory{found}", where=shown or str(directory), fix=fix)
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
     """Return the files of the tokenizer in a directory; InputError if an optional one is not regular, or is huge."""
-    folder, layout = find_tokenizer(directory, str(directory))
+    folder, layout = find_tokenizer(directory)
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:
         if require_regular(path) > LARGEST_JSON:
@@ -72,7 +72,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def read_merges(path: Path) -> list[Merge]:
-    """Read a file of merges, one per line, the first to apply first; it may start with a #version line."""
+    """Read a file of merges, one per line in order of rank; it may start with a #version line."""
     with translate_read_errors(path):
         lines = decoded(path.read_bytes(), str(path)).split("\n")  # pieces may contain other line separators
     merges = []

@@ -53,7 +53,7 @@ Ids = NDArray[np.int64]
 
 
 class Part(NamedTuple):
-    """Lines of a document. ftfy unescapes HTML up to the first line with a `<`; `unescape_html` if none came before."""
+    """Lines of a document; `unescape_html` is false after a line with a `<`, where ftfy stops unescaping HTML."""
 
     text: str
     unescape_html: bool = True
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
 
 class GPT1Encoder:
-    """Encodes with OpenAI's vocabulary (piece -> id, including the newline token) and merges (the first applies first).
+    """Encodes with OpenAI's vocabulary (piece -> id, including the newline token) and merges (in order of rank).
 
     UsageError if ftfy or spaCy is not installed: nothing else gives the same ids.
     """
@@ -174,8 +174,8 @@ def library_versions() -> dict[str, str]:
 def _without_exception_rescan(split: Any) -> Any:
     """Return spaCy's tokenizer without its rescan for exceptions.
 
-    spaCy rescans only for exceptions that contain a prefix, suffix or infix; none seem to, if no search finds any while
-    the exceptions are loaded.
+    spaCy rescans only for exceptions in which it found a prefix, suffix or infix on loading them, so the searches find
+    nothing until all are loaded.
     """
     loaded = False
 

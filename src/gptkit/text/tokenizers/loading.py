@@ -62,7 +62,7 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
 
     InputError if there is none, or it is unusable; `shown` is what the user called the directory, if not by its path.
     """
-    directory, layout = find_tokenizer(directory, shown or str(directory))
+    directory, layout = find_tokenizer(directory, shown)
     tokenizer_files(directory)  # raises for files on which transformers would hang
     saved = saved_config(directory)
     tokenizer: PreTrainedTokenizerBase
