@@ -102,7 +102,7 @@ class _Source:
 
 
 def _changed(where: str) -> InputError:
-    return InputError("the text changed while it was read", where=where, fix="run the command again")
+    return InputError("the text changed while it was read", where=where, fix="rerun the command")
 
 
 def utf8_length(text: str) -> int:

@@ -165,10 +165,9 @@ def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction
 
     Skip a document that would exceed `max_fraction`. Select documents with the same hash together.
     """
-    order = np.argsort(hashes)
-    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of the copies of each text
-    sizes: NDArray[np.int64] = np.add.reduceat(utf8_bytes[order], starts)
-    chosen = np.zeros(len(starts), np.bool_)
+    _, text = np.unique(hashes, return_inverse=True)  # the number of each document's text, in the order of hashes
+    sizes = np.bincount(text, utf8_bytes)  # (texts,) of all copies
+    chosen = np.zeros(len(sizes), np.bool_)
     total = int(utf8_bytes.sum())
     enough, limit, taken = fraction * total, max_fraction(fraction) * total, 0
     for number, size in enumerate(sizes.data):
@@ -177,9 +176,7 @@ def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction
         if taken + size <= limit:
             chosen[number] = True
             taken += size
-    mask = np.zeros(len(hashes), np.bool_)
-    mask[order] = np.repeat(chosen, np.diff(starts, append=len(hashes)))
-    return mask
+    return chosen[text]
 
 
 def max_fraction(fraction: float) -> float:

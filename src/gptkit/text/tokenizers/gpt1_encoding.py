@@ -257,7 +257,7 @@ def _encoded_by_workers(encoder: GPT1Encoder, tasks: Iterable[list[Part]], worke
         yield from encoded_ahead(pool, _encode_in_worker, tasks, 3 * workers)
     except BrokenProcessPool as error:
         message = "a tokenizer process was killed"
-        raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error
+        raise OutOfResources(message, where="--tokenizer", fix="free memory and rerun the command") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
