@@ -74,7 +74,7 @@ def test_what_yaml_writes_comes_back(tmp_path: Path) -> None:
     [
         ("steps: 3\nstep: 4", 2, "did you mean 'steps'?"),
         ("seed: 1\n\nweight-decay: 4", 3, "did you mean 'weight_decay'?"),
-        ("steps: 3\nsteps: 4", 2, "twice"),
+        ("steps: 3\nsteps: 4", 2, "duplicate key"),
         ("steps: many", 1, "a whole number of at least 1"),
         ("steps: 1.5", 1, "a whole number"),
         ("steps: true", 1, "a whole number"),

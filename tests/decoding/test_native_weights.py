@@ -33,7 +33,7 @@ from gptkit.errors import InputError
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
 from gptkit.model.loading import load_model, save_model
-from gptkit.model_files.shape import OWN_KEYS, SILENT_KEYS, TRANSFORMERS_TYPES, GPTShape
+from gptkit.model_files import OWN_KEYS, SILENT_KEYS, TRANSFORMERS_TYPES, GPTShape
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -282,7 +282,7 @@ def test_shapes_of_theirs_are_what_the_configuration_says(kind: str, changes: di
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; import gptkit.decoding.native.weights, gptkit.model_files.files, gptkit.training.finished_runs;"
+        "import sys; import gptkit.decoding.native.weights, gptkit.model_files, gptkit.training.finished_runs;"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

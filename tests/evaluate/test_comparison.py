@@ -259,6 +259,6 @@ def test_a_file_that_is_no_baseline_is_an_error_with_its_place(tmp_path: Path, t
 def test_a_path_that_is_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff{}")
     folder = "not a regular file .* - write the baseline with `gptkit eval --output FILE`"
-    for name, message in (("missing", "not found"), ("", folder), ("bytes", "byte 0 is not UTF-8")):
+    for name, message in (("missing", "not found"), ("", folder), ("bytes", "not valid UTF-8: 0xff")):
         with pytest.raises(InputError, match=message):
             read_baseline(tmp_path / name)

@@ -311,7 +311,7 @@ NO_FILES: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.symlink_to("nowhere"), "not found"),
     (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     (lambda path: path.symlink_to("/dev/stdin"), "not a regular file"),
-    (lambda path: path.mkdir(), "no text file here"),
+    (lambda path: path.mkdir(), "no text file found"),
     (lambda path: None, "not found"),
 ]
 

@@ -181,7 +181,7 @@ def damaged_rows(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (without_weights, "the run was finished, but no model.safetensors here ("),
+        (without_weights, "the run was finished, but no model.safetensors in this directory ("),
         (deep_result, "the run was finished, but not valid JSON: nested too deeply ("),
         (damaged_rows, "2 damaged line(s) dropped, kept in metrics.jsonl.damaged"),
     ],
@@ -206,7 +206,7 @@ def test_without_a_checkpoint_a_finished_run_is_not_trained_anew_unasked(
     child = run_command(small.pretrain(run), log=tmp_path / "log")
     assert child.wait() == 2, child.err
     [error] = child.error_lines
-    assert "no model.safetensors here" in error
+    assert "no model.safetensors in this directory" in error
     assert f"remove {run / 'result.json'} to train from scratch" in error
     (run / "result.json").unlink()
     child = run_command(small.pretrain(run), log=tmp_path / "log")

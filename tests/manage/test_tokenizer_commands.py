@@ -47,7 +47,7 @@ def test_training_warns_when_the_text_is_too_little(book: str, tmp_path: Path) -
     log = io.StringIO()
     console = Console(stdout=io.StringIO(), stderr=log, environment={})
     facts = run_train(TokenizerTrainOptions(data=(book,), tokenizer="bpe:9999", out=tmp_path / "new"), console)
-    assert f"warning: bpe:9999: the text yields {facts['entries']} entries only" in log.getvalue()
+    assert f"warning: bpe:9999: the text yields only {facts['entries']} entries" in log.getvalue()
 
 
 def test_training_refuses_what_is_not_trained(tmp_path: Path, console: Console) -> None:

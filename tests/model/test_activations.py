@@ -13,7 +13,7 @@ from gpt_toy import FAMILIES, ids, toy
 from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.model.modeling_gpt import ACTIVATIONS, GPTForCausalLM
-from gptkit.model_files.shape import Activation
+from gptkit.model_files import Activation
 from gptkit.scoring.scorer import body_of
 
 TOKENS = ids(1, 12)

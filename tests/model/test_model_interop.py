@@ -295,10 +295,10 @@ def test_pickles_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     os.mkfifo(tmp_path / "ckpt.pt")
     refused(tmp_path, "not a regular file")
     (directory / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../pytorch_model.bin"}}')
-    refused(directory, "no bin file of this directory")
+    refused(directory, "not the name of a .bin file in this directory")
     for content in ("{}", '{"weight_map": 3}', '{"weight_map": {}}'):
         (directory / "pytorch_model.bin.index.json").write_text(content)
-        refused(directory, "no weight_map that names its shards")
+        refused(directory, "no weight_map that names the shards")
     (directory / "pytorch_model.bin.index.json").unlink()
     (directory / "pytorch_model-00001-of-00002.bin").write_bytes(b"")
     refused(directory, r"no pytorch_model\.bin\.index\.json, which lists the shards")

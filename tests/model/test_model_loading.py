@@ -21,7 +21,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig, quiet_transformers, read_config
 from gptkit.model.loading import config_from, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
-from gptkit.model_files.files import model_directory, model_presets
+from gptkit.model_files import model_directory, model_presets
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 
@@ -246,7 +246,7 @@ def test_shards_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     save_model(toy(), tmp_path)
     index = {"weight_map": {"transformer.wte.weight": name}}
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused(tmp_path / "model", "no safetensors file of this directory")
+    refused(tmp_path / "model", "not the name of a .safetensors file in this directory")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

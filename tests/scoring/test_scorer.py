@@ -24,7 +24,7 @@ from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError, OutOfResources
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.shape import Activation
+from gptkit.model_files import Activation
 from gptkit.scoring import scorer
 from gptkit.scoring.packing import Batch, batches_of, rows_of
 from gptkit.scoring.protocols import Answer, Group, Request

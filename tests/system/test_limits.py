@@ -84,7 +84,7 @@ def test_a_library_that_was_interrupted_found_no_fault() -> None:
     ("limits", "code", "told"),
     [
         ("-v 900000", 6, "out of memory (ulimit -v) - raise ulimit -v, which allows 921,600,000 bytes"),
-        ("-f 0", 6, "a file would grow too large (ulimit -f) - raise ulimit -f, which allows 0 bytes a file"),
+        ("-f 0", 6, "a file would grow too large (ulimit -f) - raise ulimit -f, which allows 0 bytes per file"),
     ],
 )
 def test_a_limit_of_the_shell_is_named(limits: str, code: int, told: str, tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def test_booleans_are_the_labels_true_and_false(tmp_path: Path, labels: str) -> 
 FAULTS: list[tuple[str, int, str]] = [
     ("format: clasification\n", 1, "did you mean 'classification'"),
     ("# mine\nformat: entailment\nlabel: [a, b]\n", 3, "did you mean 'labels'"),
-    ("format: entailment\nformat: entailment\n", 2, "there twice"),
+    ("format: entailment\nformat: entailment\n", 2, "duplicate key"),
     ("labels: [a, b]\n", 1, "no 'format'"),
     ("format: entailment\n", 1, "neither labels nor a score_range"),
     ("format: entailment\nlabels: [a]\n", 2, "two or more"),
-    ("format: entailment\nlabels: [a, a]\n", 2, "one value twice"),
+    ("format: entailment\nlabels: [a, a]\n", 2, "lists a value twice"),
     ("format: entailment\nlabels: a\n", 2, "not a list"),
     ("format: entailment\nlabels: [a, [b]]\n", 2, "not one word"),
     ("format: entailment\nlabels: [a, b]\nscore_range: [0, 1]\n", 3, "and no score_range"),
@@ -109,7 +109,7 @@ def test_a_task_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="file not found"):
         find_task(str(tmp_path / "none.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"format: entailment\nname: caf\xe9\n")
-    with pytest.raises(UsageError, match=r"not UTF-8 .*latin\.yaml:2"):
+    with pytest.raises(UsageError, match=r"not valid UTF-8: 0xe9 .*latin\.yaml:2"):
         find_task(str(tmp_path / "latin.yaml"))
 
 

@@ -143,7 +143,7 @@ def test_any_text_takes_files_folders_and_globs_as_pretrain_does(tmp_path: Path)
     whole = any_text(str(tmp_path))
     assert [one.fields for one in whole.examples] == [("one two",), ("three",), ("four",)]
     assert len({one.identifier for one in whole.examples}) == 3
-    assert any("passed over 1 .pdf" in note for note in whole.notes)
+    assert any("skipped 1 .pdf" in note for note in whole.notes)
     assert [one.fields for one in any_text(str(tmp_path / "*.txt")).examples] == [("one two",)]
     assert any_text(str(tmp_path / "a.txt")).sha256 != whole.sha256
     (tmp_path / "d.txt").write_text("")

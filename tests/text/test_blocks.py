@@ -35,7 +35,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_blocks, "_BYTES_A_WRITE", 1 << 11)
+    monkeypatch.setattr(token_blocks, "_BYTES_PER_WRITE", 1 << 11)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_one_document_is_cut_once_and_the_log_says_so(tmp_path: Path) -> None:
     assert corpus.train.about_bytes == pytest.approx(len(text[:cut].encode()), abs=10)
     assert corpus.data_sha256 == hashlib.sha256(hashlib.sha256(text.encode()).digest()).hexdigest()
     assert corpus.notes == (
-        f"one document: cut once, its first {cut:,} characters train, the rest validates",
+        f"one document: cut once, its first {cut:,} characters for training, the rest for validation",
         "training text: 332 kB in 1 document(s); validation: 37 kB in 1 (10.0% of the text)",
     )
 
@@ -94,7 +94,7 @@ def test_of_a_book_and_a_note_the_end_of_the_book_validates(tmp_path: Path) -> N
 def test_a_fraction_that_no_document_fits_is_told(tmp_path: Path) -> None:
     corpus = open_corpus([write_rows(tmp_path / "rows.jsonl", [f"{i:090}" for i in range(11)])], "0.1")
     assert corpus.notes == (
-        "any other document would take the validation text over 15.0% of the text",
+        "one more document would make validation more than 15.0% of the text",
         "training text: 1 kB in 10 document(s); validation: 1 kB in 1 (9.1% of the text)",
     )
 
@@ -138,7 +138,7 @@ def test_sides_share_no_text_and_depend_on_it_alone(
     assert not set(train) & set(validation)
     assert sorted(train + validation) == sorted(normal(text) for text in texts if normal(text))
     assert share <= fraction + min(fraction, 1 - fraction) / 2
-    assert share >= fraction or "would take the validation text over" in notes
+    assert share >= fraction or "would make validation more than" in notes
 
 
 def test_documents_are_held_out_whole_and_duplicates_never_straddle(tmp_path: Path) -> None:
@@ -212,13 +212,13 @@ def test_what_holds_no_text_is_refused(tmp_path: Path) -> None:
             open_corpus([str(tmp_path / "a.txt"), str(tmp_path / name)], "0.1")
         assert refusal.value.where == str(tmp_path / name)
     (tmp_path / "a.txt").unlink()
-    with pytest.raises(InputError, match="only empty files"):
+    with pytest.raises(InputError, match="all files are empty"):
         open_corpus([str(tmp_path)], "0.1")
 
 
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(InputError, match="cannot be cut"):
+    with pytest.raises(InputError, match="cannot be split"):
         open_corpus([str(tmp_path / "a.txt")], "0.1")
     with pytest.raises(UsageError, match="neither a fraction"):
         open_corpus([str(tmp_path / "a.txt")], "10%")

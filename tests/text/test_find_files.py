@@ -28,7 +28,7 @@ def test_directories_are_searched_throughout_sorted_and_each_file_counts_once(fo
     assert found(folder) == ["a.TXT", "b.txt", "c.jsonl", "d.txt.gz"]
     assert found(folder / "sub", folder, folder / "b.txt", folder / "link.txt") == found(folder)
     assert find_files([str(folder)])[1] == [
-        "passed over 1 .md file(s): gptkit reads .txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
+        "skipped 1 .md file(s): gptkit reads .txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
     ]
 
 

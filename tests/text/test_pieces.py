@@ -17,7 +17,6 @@ TEXTS = st.text(alphabet=st.sampled_from("ab.é \n\t\r\u00a0\x1c\u2028"), max_si
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "TARGET_CHARACTERS", 16)
     monkeypatch.setattr(pieces, "LIMIT_CHARACTERS", 48)
-    monkeypatch.setattr(pieces, "_SEARCH_WINDOW", 4)
 
 
 def chunks_of(text: str, size: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from gptkit.text.split import (
     Split,
     choose_split,
     cut_point,
-    divided,
+    divide,
     fraction_of,
     hashes_below,
     held_out,
@@ -96,7 +96,7 @@ def test_head_and_tail_join_to_the_document(parts: list[str], data: st.DataObjec
     at = data.draw(st.integers(1, max(1, len(normal) - 1)))
     documents = as_pieces([parts, ["whole"], ["held"], ["blank"], parts])
     train, validation, cut = (np.isin(range(5), numbers) for numbers in ([0, 1, 4], [0, 2], [0, 4]))
-    found = list(divided(documents, Split(train, validation, cut, cut_at=at)))
+    found = list(divide(documents, Split(train, validation, cut, cut_at=at)))
     copy = [(side, piece.text) for side, piece in found if piece.document == 4]
     assert copy == [(TRAIN, piece.text) for side, piece in found if (side, piece.document) == (TRAIN, 0)]
     assert [(side, piece) for side, piece in found if 0 < piece.document < 4] == [

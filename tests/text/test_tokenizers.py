@@ -102,8 +102,6 @@ def test_what_is_trained_and_what_is_loaded() -> None:
     assert [needs_training(spec) for spec in ("char", "bpe:257", "gpt2-files", "hf:gpt2")] == [True, True, False, False]
     with pytest.raises(UsageError, match="must be trained"):
         load_tokenizer("char")
-    with pytest.raises(UsageError, match="is not trained"):
-        train_tokenizer("gpt2-files", TEXTS)
     with pytest.raises(InputError, match="no text"):
         train_tokenizer("char", iter([""]))
 
@@ -233,7 +231,7 @@ def spoilt(name: str, content: str) -> Callable[[Any, Path], None]:
         (spoilt("encoder.json", '{"a": 0, "b": true}'), "not a vocabulary.*encoder.json"),
         (spoilt("encoder.json", '{"a": 0}'), "255 of the 256 byte symbols are missing"),
         (spoilt("vocab.bpe", "#version: 0.2\na b\na b c\n"), "a merge is two pieces, not 3 .*vocab.bpe:3"),
-        (spoilt("vocab.bpe", "# nowhere\n"), "do not fit"),
+        (spoilt("vocab.bpe", "# nowhere\n"), "do not match"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(
@@ -247,14 +245,14 @@ def test_files_that_cannot_be_used_are_named(
 @pytest.mark.parametrize("content", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"model": {"vocab": 3}}'])
 def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(InputError, match="not a tokenizer"):
+    with pytest.raises(InputError, match=r"not a tokenizer file|tokenizer cannot be read"):
         load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", r"^not a JSON object \(.*tokenizer_config.json\)"),
+        ("[]", r"^a JSON array, where an object is needed \(.*tokenizer_config.json\)"),
         ('{"auto_map": {"AutoTokenizer": ["x.T", null]}}', "auto_map"),
     ],
 )

@@ -20,7 +20,7 @@ from gptkit.errors import GptkitError, InputError
 from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model_files.files import source_directory
+from gptkit.model_files import source_directory
 from gptkit.system.files import new_directory, require_free
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.own import TASK_FILE, carried_task, write_task

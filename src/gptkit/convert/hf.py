@@ -19,7 +19,7 @@ from gptkit.convert import own
 from gptkit.model.configuration_gpt import GPTConfig, foreign_config, hf_config, quiet_transformers
 from gptkit.model.loading import State, save_model, transposed
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.files import EMBEDDINGS
+from gptkit.model_files import EMBEDDINGS
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 

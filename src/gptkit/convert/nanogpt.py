@@ -10,8 +10,7 @@ from gptkit.convert.own import plain_tensors, weights_only
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
 from gptkit.model.loading import State, checked
-from gptkit.model_files.files import BUFFER
-from gptkit.model_files.shape import tensor_shapes
+from gptkit.model_files import BUFFER, tensor_shapes
 from gptkit.system.reading import require_regular
 
 ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})

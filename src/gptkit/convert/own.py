@@ -15,8 +15,7 @@ from gptkit.console import Console
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, load_model, read_directory, read_safetensors, save_model, saved_head
-from gptkit.model_files.files import PYTORCH_BIN, SAFETENSORS, files_named, row_parts
-from gptkit.model_files.shape import model_type
+from gptkit.model_files import PYTORCH_BIN, SAFETENSORS, files_named, model_type, row_parts
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from gptkit.decoding.loop import FinishReason, Step, check_prompt
 from gptkit.errors import UsageError
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.files import not_finite
+from gptkit.model_files import not_finite
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from gptkit.decoding.engines import Engine, Piece
 from gptkit.decoding.sampling import Array, SamplingRules, TokenReport, array_namespace, choose, report_tokens
 from gptkit.errors import UsageError
-from gptkit.model_files.files import not_finite
+from gptkit.model_files import not_finite
 
 FinishReason = Literal["length", "stop"]
 PREFILL_TOKENS = 8192  # per group of prompts, padding included: bounds the memory that activations take

@@ -26,7 +26,7 @@ from gptkit.evaluate.jobs import (
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
-from gptkit.model_files.files import model_directory
+from gptkit.model_files import model_directory
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
 from gptkit.system.processor import refuse_emulated_bf16

@@ -17,8 +17,7 @@ from gptkit.model.configuration_gpt import GPTConfig, read_config
 from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.files import model_directory
-from gptkit.model_files.shape import LAYER, MARKER_FIELDS
+from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples

@@ -15,7 +15,7 @@ from gptkit.generate.interactive import converse
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
 from gptkit.generate.show import print_samples, print_summary
-from gptkit.model_files.files import model_directory
+from gptkit.model_files import model_directory
 from gptkit.training.finished_runs import newest_model, readable_model
 
 

@@ -23,7 +23,7 @@ from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import warn_of_slides
-from gptkit.model_files.files import model_files
+from gptkit.model_files import model_files
 from gptkit.system.files import write_atomically
 from gptkit.system.reading import (
     decoded,

@@ -17,7 +17,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from gptkit.errors import InputError, suggest
-from gptkit.model_files.shape import (
+from gptkit.model_files import (
     HEAD_FIELDS,
     OWN_KEYS,
     SHARED_KEYS,

@@ -22,17 +22,19 @@ from gptkit.errors import InputError, UsageError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
-from gptkit.model_files.files import (
+from gptkit.model_files import (
     MATRIX,
+    MISFIT_FIX,
     model_directory,
     model_presets,
+    model_type,
     not_finite,
     own_name,
     refuse_other_formats,
     row_parts,
+    tensor_shapes,
     weight_files,
 )
-from gptkit.model_files.shape import MISFIT_FIX, model_type, tensor_shapes
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.any_tokenizer import separator_id

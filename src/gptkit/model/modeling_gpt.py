@@ -26,7 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.lm_loss import lm_loss
-from gptkit.model_files.shape import Activation
+from gptkit.model_files import Activation
 
 IGNORE = -100  # the label of a position that is not supervised
 DENSE_LENGTH = 512  # tokens up to which plain products train faster than SDPA in bf16 on a CPU

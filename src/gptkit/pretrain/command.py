@@ -14,7 +14,7 @@ from gptkit.decoding.text import never_sampled, stop_ids
 from gptkit.decoding.torch_engine import generate
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
-from gptkit.model_files.files import model_presets
+from gptkit.model_files import model_presets
 from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
 from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions

@@ -13,7 +13,7 @@ import torch
 from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files.files import model_directory, model_presets
+from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, open_corpus

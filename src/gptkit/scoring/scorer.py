@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptkit.model.modeling_gpt import GPTBlock, GPTForCausalLM, GPTModel
-from gptkit.model_files.files import not_finite
+from gptkit.model_files import not_finite
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.scoring.protocols import Answer, Group
 from gptkit.system.limits import translate_out_of_memory

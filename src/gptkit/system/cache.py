@@ -1,10 +1,10 @@
-"""The cache on disk: files that are complete or absent, each with a small JSON file that vouches for it.
+"""The on-disk cache: files that are complete or absent, each vouched for by a small JSON file.
 
-    NAME        the data, under the hash of all that determines it; made in NAME.tmp
-    NAME.json   {"size", "sha256", ...}, written last: without it, or when it disagrees, NAME is made again
-    NAME.lock   locked by the one process that makes NAME; the kernel frees it when that process dies
+    NAME        the data, named by the hash of everything that determines it; written as NAME.tmp
+    NAME.json   {"size", "sha256", ...}, written last: if it is missing or disagrees, NAME is built again
+    NAME.lock   locked by the one process that builds NAME; the kernel frees it when that process dies
 
-The sha256 is checked at every use: nothing else reveals a flipped bit, and hashing is cheap next to tokenizing.
+The sha256 is checked on every use: nothing else reveals a flipped bit, and hashing is cheap next to tokenizing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptkit.system.files import NO_SPACE, HashedFile, open_lock_file, replacing,
 
 
 def cache_directory() -> Path:
-    """Return GPTKIT_CACHE, else gptkit below XDG_CACHE_HOME, else ~/.cache/gptkit."""
+    """Return GPTKIT_CACHE if set, else $XDG_CACHE_HOME/gptkit, else ~/.cache/gptkit."""
     chosen = os.environ.get("GPTKIT_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -32,18 +32,32 @@ def cache_directory() -> Path:
 
 
 def cache_path(kind: str, suffix: str, *key: object) -> Path:
-    """Return where a file of a `kind` lies, named by the hash of all that determines its content."""
+    """Return the path of a cached file of some `kind`; `key` is everything that determines its content."""
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     return cache_directory() / kind / f"{name}{suffix}"
 
 
-def cached_file(
-    path: Path, write: Callable[[HashedFile], dict[str, Any]], *, need: Callable[[HashedFile], int]
-) -> dict[str, Any]:
-    """Make sure that `path` is whole, calling `write` if it is not, and return the facts that `write` returned.
+def cached_json(path: Path, make: Callable[[], Any]) -> Any:
+    """Return the JSON value cached in `path`, calling `make` if there is none; errors are those of `cached_file`."""
 
-    `need` estimates the bytes that the whole file takes, for OutOfResources when the disk is full; nothing is left
-    behind then. An unusable directory is an InputError.
+    def write(file: HashedFile) -> dict[str, Any]:
+        file.write(json.dumps(make()).encode())
+        return {}
+
+    cached_file(path, write)
+    return json.loads(path.read_bytes())
+
+
+def cached_file(
+    path: Path,
+    write: Callable[[HashedFile], dict[str, Any]],
+    *,
+    need: Callable[[HashedFile], int] = lambda file: file.size,
+) -> dict[str, Any]:
+    """Make sure that `path` is whole, calling `write` if it is not, and return the metadata that `write` returned.
+
+    If the disk is full, raise OutOfResources with the size of the whole file as `need` estimates it, and leave nothing
+    behind. An unusable cache directory is an InputError.
     """
     return cached_files([path], lambda files: [write(files[0])], need=lambda files: need(files[0]))[0]
 
@@ -54,16 +68,16 @@ def cached_files(
     *,
     need: Callable[[list[HashedFile]], int],
 ) -> list[dict[str, Any]]:
-    """Do the same for files that are made together: unless all of them are whole, all are made."""
+    """Like `cached_file` for files that are built together: unless all of them are whole, rebuild all."""
     if found := _all_verified(paths):
         return found
     files: list[HashedFile] = []
     try:
         with contextlib.ExitStack() as stack:
-            for path in sorted(paths):  # in one order, so that no two processes wait for each other
+            for path in sorted(paths):  # always in the same order, so that no two processes wait for each other
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_sole_builder(path))
-            if found := _all_verified(paths):  # another process may have made them meanwhile
+            if found := _all_verified(paths):  # another process may have built them meanwhile
                 return found
             with contextlib.ExitStack() as unfinished:
                 files += [unfinished.enter_context(replacing(path)) for path in paths]
@@ -84,7 +98,7 @@ def _all_verified(paths: Sequence[Path]) -> list[dict[str, Any]] | None:
 
 
 def verified_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts about a cached file, or None when it is missing, cut off or changed."""
+    """Return the metadata of a cached file, or None if it is missing, truncated or changed."""
     try:
         facts = json.loads(path.with_name(path.name + ".json").read_bytes())
         if path.stat().st_size != facts["size"]:
@@ -98,7 +112,7 @@ def verified_facts(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _sole_builder(path: Path) -> Iterator[None]:
-    """Wait until no other process builds `path`."""
+    """Wait until no other process is building `path`, and keep others out meanwhile."""
     from filelock import lock_descriptor
 
     lock = path.with_name(path.name + ".lock")
@@ -106,19 +120,19 @@ def _sole_builder(path: Path) -> Iterator[None]:
         descriptor = open_lock_file(lock)
         try:
             lock_descriptor(descriptor)
-            if not _is_still(lock, descriptor):
+            if not _is_current(lock, descriptor):
                 continue  # the previous builder removed this lock file; another process may hold a new one
             try:
                 yield
             finally:
-                with contextlib.suppress(PermissionError):  # a sticky directory and another user's lock
+                with contextlib.suppress(PermissionError):  # another user's lock file in a sticky directory
                     lock.unlink(missing_ok=True)
             return
         finally:
             os.close(descriptor)
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def _is_current(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Files that survive a crash: every write, sync and rename of a run goes through the first six functions here.
+"""Crash-safe files, and locks: every write, sync and rename of a run goes through the first six functions.
 
-A test makes each of them fail in turn. Directories cannot be synced on Windows; there the rename alone commits.
+Tests make each of them fail in turn. Directories cannot be synced on Windows, where only the rename commits.
 
-And lock files that the members of a group share: one process a run directory, one builder of a cached file. The kernel
+Lock files can be shared by a group of users: one process per run directory, one builder per cached file. The kernel
 holds the locks, and frees them however their holder ends.
 """
 
@@ -51,7 +51,7 @@ def remove_file(path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory and everything in it; of a symbolic link to one, only the link."""
+    """Remove a directory and everything in it; if it is a symbolic link, only the link."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -59,7 +59,7 @@ def remove_directory(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the entries of a directory durable."""
     if os.name == "nt":
         return
     _sync_path(path, os.O_RDONLY)
@@ -74,7 +74,7 @@ def _sync_path(path: Path, flags: int) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Create a directory and its missing parents, each made durable in the one above."""
+    """Create a directory and its missing parents, and make each entry durable."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
@@ -85,13 +85,13 @@ def sync_all(directory: Path) -> None:
     """Sync everything below a directory, such as files that a library wrote."""
     for folder, _, names in os.walk(directory):
         for name in names:
-            if Path(folder, name).is_file():  # what else is not ours: opening a FIFO would block
+            if Path(folder, name).is_file():  # anything else is not ours, and opening a FIFO would block
                 _sync_path(Path(folder, name), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         sync_directory(Path(folder))
 
 
 class HashedFile:
-    """A file under construction, hashed and counted as it is written."""
+    """A file being written: counts and hashes its bytes."""
 
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle
@@ -110,7 +110,7 @@ class HashedFile:
 
 @contextmanager
 def durable_file(path: Path) -> Iterator[HashedFile]:
-    """Create a file to fill, and sync it at the end."""
+    """Yield a new file to write, and sync it at the end."""
     with open(path, "xb", buffering=0) as handle:
         yield HashedFile(handle)
         sync(handle.fileno())
@@ -118,7 +118,7 @@ def durable_file(path: Path) -> Iterator[HashedFile]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[HashedFile]:
-    """Create a file that takes the place of `path` in one rename once it is whole, or vanishes."""
+    """Yield a new file that atomically replaces `path` at the end; on an error, remove it."""
     temporary = path.with_name(path.name + ".tmp")
     remove_file(temporary)
     try:
@@ -133,7 +133,7 @@ def replacing(path: Path) -> Iterator[HashedFile]:
 
 
 def write_durably(path: Path, chunks: Iterable[Chunk]) -> FileRecord:
-    """Write a new file, sync it, and return what identifies its content."""
+    """Write a new file, sync it, and return its size and hash."""
     with durable_file(path) as file:
         for chunk in chunks:
             file.write(chunk)
@@ -147,7 +147,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write a file that the user named: a link's target is replaced atomically, a pipe or device is written to."""
+    """Write to a path given by the user: replace a link's target atomically, but write into a pipe or device."""
     target = path.resolve()
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
@@ -163,9 +163,9 @@ def require_free(path: Path, where: str) -> None:
 
 @contextmanager
 def new_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Create a directory to fill, which takes the place of `path` in one rename once it is whole, or vanishes.
+    """Yield a new directory that atomically replaces `path` at the end; on an error, remove it.
 
-    Without `replace`, which is for a path among a user's own files, nothing makes way for it but an empty directory.
+    With `replace` false, for a path among the user's own files, it replaces nothing but an empty directory.
     """
     temporary = path.with_name(f"{path.name}.tmp" if replace else f".{path.name}.{os.getpid()}.tmp")
     if replace:
@@ -190,7 +190,7 @@ def _remove_any(path: Path) -> None:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy a directory's regular files, raising the first failure; shutil.copytree would raise a list of them."""
+    """Copy the regular files in a directory and raise the first failure; shutil.copytree raises a list of them."""
     for path in sorted(source.iterdir()):
         if path.is_file():
             shutil.copyfile(path, target / path.name)
@@ -198,10 +198,7 @@ def copy_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = None) -> Iterator[None]:
-    """Turn an OSError into one line: OutOfResources where space ran out, InputError elsewhere.
-
-    `fix_when_full` replaces `fix` where space ran out.
-    """
+    """Translate OSError: to OutOfResources, with `fix_when_full` or `fix`, if space ran out, else to InputError."""
     try:
         yield
     except OSError as error:
@@ -215,9 +212,9 @@ def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = Non
 
 
 def open_lock_file(path: Path) -> int:
-    """Return a descriptor of a lock file, which is created with the mode that the umask gives.
+    """Return a descriptor of a lock file, created if missing with the mode that the umask gives.
 
-    Another user's that we may only read is opened read-only: enough for flock(2), except over NFS.
+    Another user's file that we may only read is opened read-only, which is enough for flock(2), except over NFS.
     """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -228,9 +225,9 @@ def open_lock_file(path: Path) -> int:
 
 
 class RunLock:
-    """The lock of a run directory, held from construction to `release`, or to the end of the process.
+    """The lock of a run directory, held from construction until `release` or the end of the process.
 
-    Raises InputError naming the holder when another process has it.
+    Raises InputError naming the holder if another process has it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -247,11 +244,11 @@ class RunLock:
         if not is_held:
             self.release()
             holder = ""
-            with suppress(OSError):  # Windows locks the note against reading as well
+            with suppress(OSError):  # Windows locks the note against reading too
                 holder = path.read_text().strip()
             message = f"the run is in use by {holder or 'another process'}"
             raise InputError(message, where=str(directory), fix="wait for it, or choose another --out")
-        with suppress(OSError):  # a read-only file: it is locked, but its note names an earlier holder
+        with suppress(OSError):  # a read-only file is locked all the same, but names an earlier holder
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -1,4 +1,4 @@
-"""Data sets and snapshots from the Hugging Face hub; used only when the user names something `hf:`."""
+"""Download data sets and snapshots from the Hugging Face hub, only for names that start with `hf:`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLI
 
 
 def snapshot(name: str, patterns: Sequence[str], *, what: str) -> Path:
-    """Download the files of hf:NAME that match `patterns` and return their folder; `what` names them in errors."""
+    """Download the files of hf:NAME that match `patterns` and return their folder; errors call them `what`."""
     require_hub(name)
     from huggingface_hub import snapshot_download
 
@@ -28,7 +28,7 @@ def snapshot(name: str, patterns: Sequence[str], *, what: str) -> Path:
 
 
 def load_dataset(name: str, **options: Any) -> Any:
-    """Return the data set hf:NAME[:CONFIG] as `datasets.load_dataset` does."""
+    """Load the data set hf:NAME[:CONFIG] with `datasets.load_dataset(..., **options)`."""
     require_hub(name)
     import datasets
 
@@ -39,7 +39,7 @@ def load_dataset(name: str, **options: Any) -> Any:
 
 @contextmanager
 def translate_hub_errors(name: str, problem: str, *, fix: str) -> Iterator[None]:
-    """Turn whatever the hub's libraries raise into an InputError at `name`; errors of the operating system pass.
+    """Translate whatever the hub's libraries raise to InputError; errors of the operating system pass through.
 
     The libraries raise some twenty types, from their own to those of three HTTP clients.
     """
@@ -51,19 +51,19 @@ def translate_hub_errors(name: str, problem: str, *, fix: str) -> Iterator[None]
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, NETWORK_ERRORS):
             raise  # a full disk is not the hub's fault
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{problem}: {reason}", where=name, fix=f"{fix}; a gated one needs HF_TOKEN") from error
+        raise InputError(f"{problem}: {reason}", where=name, fix=f"{fix}; if it is gated, set HF_TOKEN") from error
 
 
 def translate_dataset_errors(name: str) -> AbstractContextManager[None]:
-    """Translate the errors of opening or reading a data set."""
+    """Translate errors while opening or reading the data set `name`."""
     fix = "check the name, its :CONFIG and the network"
     return translate_hub_errors(name, "the hub data set cannot be read", fix=fix)
 
 
 def require_hub(what: str = "hf:", *, seconds: float = PROBE_SECONDS) -> None:
-    """Return if the hub (HF_ENDPOINT, or the proxy that leads there) answers within `seconds`.
+    """Raise InputError unless the hub (HF_ENDPOINT, or the proxy in front of it) answers within `seconds`.
 
-    Raises InputError with the cure otherwise, or if an environment variable forbids the network.
+    Raise it at once if an environment variable forbids the network.
     """
     for switch in OFFLINE_SWITCHES:
         if os.environ.get(switch, "").lower() in ("1", "true", "yes", "on"):
@@ -76,7 +76,7 @@ def require_hub(what: str = "hf:", *, seconds: float = PROBE_SECONDS) -> None:
 
 
 def _first_hop() -> tuple[str, int]:
-    import urllib.request  # here, because it would be a tenth of every start
+    import urllib.request  # not at the top: it would take a tenth of every start-up
 
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     host = endpoint.hostname or "huggingface.co"
@@ -86,17 +86,15 @@ def _first_hop() -> tuple[str, int]:
 
 
 def _answers(host: str, port: int, seconds: float) -> bool:
-    answers: list[bool] = []
+    answered = threading.Event()
 
     def connect() -> None:
-        try:
+        with suppress(OSError):
             socket.create_connection((host, port), timeout=seconds).close()
-            answers.append(True)
-        except OSError:
-            answers.append(False)
+            answered.set()
 
-    # A thread, because looking up a name heeds no timeout.
+    # In a thread, because the name lookup obeys no timeout.
     probe = threading.Thread(target=connect, daemon=True)
     probe.start()
     probe.join(seconds)
-    return answers == [True]
+    return answered.is_set()

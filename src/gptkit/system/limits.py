@@ -1,4 +1,4 @@
-"""What the system refuses for want of memory, threads, open files or file size, and the limit behind it."""
+"""Resource limits: recognise errors about memory, threads, open files or file size, and name the limit behind them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ImportError:  # Windows has no such limits
 
 
 class Limit(NamedTuple):
-    """A limit of the process: what running into it is called, its name in `resource`, its unit, how shells call it."""
+    """A limit of the process: the message for reaching it, its name in `resource`, its unit, its shell command."""
 
     message: str
     name: str
@@ -29,13 +29,13 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    errno.EFBIG: Limit("a file would grow too large", "RLIMIT_FSIZE", "bytes a file", "ulimit -f"),
+    errno.EFBIG: Limit("a file would grow too large", "RLIMIT_FSIZE", "bytes per file", "ulimit -f"),
     errno.ENOMEM: Limit("out of memory", "RLIMIT_AS", "bytes of address space", "ulimit -v"),
     errno.EAGAIN: Limit("no more threads or processes can be started", "RLIMIT_NPROC", "processes", "ulimit -u"),
     errno.EMFILE: Limit("too many open files", "RLIMIT_NOFILE", "open files", "ulimit -n"),
     errno.ENFILE: Limit("too many open files", "RLIMIT_NOFILE", "open files", "ulimit -n"),
 }
-WORDS = {  # of libraries that keep no errno
+WORDS = {  # in the messages of libraries that keep no errno
     "File too large": errno.EFBIG,
     "File size limit exceeded": errno.EFBIG,
     "failed to map segment": errno.ENOMEM,
@@ -44,18 +44,19 @@ WORDS = {  # of libraries that keep no errno
     "Resource temporarily unavailable": errno.EAGAIN,
     "Too many open files": errno.EMFILE,
 }
-NO_TEMPORARY_FILES = "No usable temporary directory"  # which tempfile says of a disk or a file that cannot grow
-FEW_PROCESSES = 4096  # a limit that a machine's own processes and threads may come near
-LEAST_ADDRESS_SPACE = 1 << 30  # torch, transformers and scipy alone map 1.06 GiB, with one thread
+NO_TEMPORARY_FILES = "No usable temporary directory"  # tempfile's message if the disk or a file cannot grow
+FEW_PROCESSES = 4096  # a limit that a user's processes and threads may come near
+LEAST_ADDRESS_SPACE = 1 << 30  # torch, transformers and scipy map 1.06 GiB, with one thread
 
 
 def refusal(error: BaseException, fix: str) -> OutOfResources | None:
-    """Return the error for a refusal that `error` is or comes from, None for any other; `fix` is what helps beside it.
+    """Return the OutOfResources for an error that is, or comes from, an exhausted limit; None for any other.
 
-    An error of ours may have been raised from the system's: what could not be opened was no bad input then.
+    `fix` is what helps besides raising the limit. An InputError may also come from a limit: a file that could not be
+    opened was then no bad input.
     """
     for cause in chain(error):
-        # Of ours, it is a lock that another process holds; a process that cannot be forked is not caught.
+        # Under one of our errors this is a lock that another process holds; we never catch a failed fork.
         if isinstance(cause, BlockingIOError) and isinstance(error, GptkitError):
             continue
         if (number := _number(cause)) is not None:
@@ -64,8 +65,7 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, a device's or the host's; torch's errors are known without torch, which may not be
-    there."""
+    """Return whether the host or a device ran out of memory, without importing torch to recognise its errors."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     words = ("out of memory", "can't allocate memory")
@@ -74,7 +74,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def translate_out_of_memory(fix: str) -> Iterator[None]:
-    """Raise OutOfResources, with what helps, where memory ran out."""
+    """Translate the errors of exhausted memory, a device's too, to OutOfResources with this `fix`."""
     try:
         yield
     except Exception as error:
@@ -84,14 +84,15 @@ def translate_out_of_memory(fix: str) -> Iterator[None]:
 
 
 def guard_limits() -> None:
-    """Refuse what libraries would not report: without threads OpenMP ends the process, without memory OpenBLAS waits.
+    """Detect early what libraries do not report: out of threads OpenMP aborts, out of memory OpenBLAS hangs.
 
-    Called before any of them is imported. Raises OutOfResources where threads lack, and later, where torch is imported.
+    Call this before importing them. Raises OutOfResources if threads cannot be started; if the address space is too
+    small, importing torch will raise it.
     """
     space, processes = bound_of("RLIMIT_AS"), bound_of("RLIMIT_NPROC")
     tight = processes is not None and processes < FEW_PROCESSES
     if space is not None or tight:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each takes 32 MiB for itself
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread takes 32 MiB
     if space is not None and space < LEAST_ADDRESS_SPACE:
         sys.meta_path.insert(0, _Guard())
     if tight:
@@ -99,7 +100,7 @@ def guard_limits() -> None:
 
 
 def _try_threads(count: int) -> None:
-    """Start and end as many threads as the libraries will."""
+    """Start and end as many threads as the libraries will start."""
     over = threading.Event()
     threads = [threading.Thread(target=over.wait, daemon=True) for _ in range(count)]
     try:
@@ -115,7 +116,7 @@ def _try_threads(count: int) -> None:
 
 
 def bound_of(name: str) -> int | None:
-    """Return a limit of this process as `resource` names it, None where there is none."""
+    """Return this process's soft limit by its name in `resource`, or None if unlimited."""
     if resource is None:
         return None
     bound = resource.getrlimit(getattr(resource, name))[0]
@@ -125,11 +126,11 @@ def bound_of(name: str) -> int | None:
 class _Guard(MetaPathFinder):
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "torch._C":
-            raise _resource_error(errno.ENOMEM, None, f"torch needs {LEAST_ADDRESS_SPACE:,} bytes at the very least")
+            raise _resource_error(errno.ENOMEM, None, f"torch needs at least {LEAST_ADDRESS_SPACE:,} bytes")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Return an error and those that it was raised from, or while handling."""
+    """Yield an error and its causes: those it was raised from, or while handling."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

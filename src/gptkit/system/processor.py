@@ -1,6 +1,7 @@
-"""Which devices are here, and what the CPU computes in hardware, as far as torch and oneDNN are allowed to use it.
+"""Choose the device, and find out whether its CPU multiplies bf16 matrices in hardware.
 
-ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA (or DNNL_MAX_CPU_ISA) oneDNN's matrix products.
+torch and oneDNN may be forbidden to use it: ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA (or
+DNNL_MAX_CPU_ISA) oneDNN's matrix products.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from gptkit.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # limits under which oneDNN takes bf16 and multiplies in fp32
+EMULATING = ("AVX512_CORE", "AVX512_CORE_VNNI")  # under these limits oneDNN accepts bf16, but multiplies in fp32
 
 
 def choose_device(asked: str) -> torch.device:
-    """Return the device for auto, cpu, cuda or mps; UsageError for one that is not there."""
+    """Return the device for auto, cpu, cuda or mps; UsageError if it is not available."""
     import torch
 
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
-        return torch.device(next(kind for kind, there in is_there.items() if there))
-    if not is_there[asked]:
+        return torch.device(next(kind for kind, is_available in available.items() if is_available))
+    if not available[asked]:
         message = f"no {asked.upper()} device available"
         raise UsageError(message, where="--device", fix="leave it out, or use --device cpu")
     return torch.device(asked)
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies bf16 matrices in hardware; emulation is up to 30 times slower than fp32."""
+    """Return whether the CPU multiplies bf16 matrices in hardware; emulation takes up to 30 times as long as fp32."""
     import torch
 
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
@@ -55,17 +56,17 @@ def cpu_has_amx() -> bool:
 
 
 def onednn_limit() -> str:
-    """Return the instruction set beyond which oneDNN must not go, "" without a limit."""
+    """Return the newest instruction set that oneDNN may use, "" if there is no limit."""
     return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").upper()
 
 
 def emulated_bf16_error(fix: str = "use --precision auto") -> UsageError:
-    """Return what to raise where bf16 was asked for and the CPU would emulate it."""
+    """Return the error for a request of bf16 on a CPU that would emulate it."""
     message = "this CPU has no bf16 matrix products, and emulated ones are many times slower than fp32"
     return UsageError(message, where="--precision bf16", fix=fix)
 
 
 def refuse_emulated_bf16(device: str, precision: str) -> None:
-    """Raise UsageError for bf16 on a CPU that would emulate it."""
+    """Raise UsageError if bf16 was requested on a CPU that would emulate it."""
     if device == "cpu" and precision == "bf16" and not cpu_has_bf16():
         raise emulated_bf16_error()

@@ -1,6 +1,6 @@
-"""A process among several of one run: what its environment says of it, and what it reports to its launcher.
+"""One rank of a multi-process run: what a launcher put in its environment, and what it reports to gptkit's launcher.
 
-The launcher speaks for all its ranks, so that users see one result or one error; it gives them a folder for both.
+gptkit's launcher speaks for its ranks, so that users see one result or one error. Ranks write them to its folder.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 from gptkit.errors import GptkitError, OtherRankFailed, Reported
 
-FOLDER = "GPTKIT_LAUNCH"  # the launcher's process id and its folder, in the ranks' environment
+FOLDER = "GPTKIT_LAUNCH"  # environment variable of the ranks: the launcher's process id and the folder for reports
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")  # any launcher sets one of these
 RESULT, RUN, ERRORS = "result.json", "run", "error-*.json"
 PR_SET_PDEATHSIG = 1
-COLLATERAL_SECONDS = 5.0  # at most, that an error which follows from another rank's waits for that one
+COLLATERAL_SECONDS = 5.0  # the longest that an error caused by another rank waits for that rank's own
 
 
 class World(NamedTuple):
-    """How a launcher started this process: one of `size`; `launcher` is its process id where it is gptkit itself."""
+    """This process's rank among `size`; `launcher` is the process id of gptkit's launcher, None under another."""
 
     rank: int
     size: int
@@ -34,7 +34,7 @@ class World(NamedTuple):
 
 
 def world(environment: Mapping[str, str] = os.environ) -> World | None:
-    """Return what a launcher says of this process, None if none started it."""
+    """Return the rank that a launcher gave this process, None if no launcher started it."""
     if not any(name in environment for name in LAUNCHED):
         return None
     launcher = int(environment[FOLDER].partition(":")[0]) if FOLDER in environment else None
@@ -42,12 +42,12 @@ def world(environment: Mapping[str, str] = os.environ) -> World | None:
 
 
 def is_unconnected(environment: Mapping[str, str] = os.environ) -> bool:
-    """Say whether accelerate launch was told of several processes, and started this one without the others."""
+    """Return whether accelerate launch was configured for several processes but started this one without the others."""
     return {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= environment.keys() and "WORLD_SIZE" not in environment
 
 
 def launcher_environment(folder: Path) -> dict[str, str]:
-    """Return the environment by which ranks know this process for their launcher."""
+    """Return the environment variables that make this process the launcher of its ranks."""
     return {FOLDER: f"{os.getpid()}:{folder}"}
 
 
@@ -56,7 +56,7 @@ def _folder() -> Path | None:
 
 
 def report_result(result: Mapping[str, Any]) -> bool:
-    """Leave rank 0's result to the launcher; return whether gptkit launched this rank."""
+    """Report rank 0's result to the launcher; return whether gptkit launched this rank."""
     folder = _folder()
     if folder is not None and os.environ.get("RANK") == "0":
         (folder / RESULT).write_text(json.dumps(result))
@@ -64,32 +64,32 @@ def report_result(result: Mapping[str, Any]) -> bool:
 
 
 def report_run(directory: Path) -> None:
-    """Tell the launcher, if gptkit launched this rank, which run was opened; the first one counts."""
+    """Report the run directory to the launcher, if gptkit launched this rank; only the first one counts."""
     folder = _folder()
     if folder is not None and not (folder / RUN).exists():
         (folder / RUN).write_text(str(directory))
 
 
 def report_error(error: GptkitError, *, rank: int | None = None) -> bool:
-    """Leave an error, of this rank or another, to the launcher; return whether gptkit launched this rank."""
+    """Report an error, of this rank or another, to the launcher; return False if there is none, or writing fails."""
     folder = _folder()
     if folder is None:
         return False
     is_collateral, deadline = isinstance(error, OtherRankFailed), time.monotonic() + COLLATERAL_SECONDS
     while is_collateral and not any(folder.glob(ERRORS)) and time.monotonic() < deadline:
-        time.sleep(0.05)  # the launcher ends all ranks when the first has ended
+        time.sleep(0.05)  # the launcher ends all ranks as soon as one ends
     record = {"time": time.time(), "is_collateral": is_collateral, **error.as_json()}
     path = folder / f"error-{os.environ.get('RANK', '0') if rank is None else rank}.json"
     try:
         path.with_suffix(".tmp").write_text(json.dumps(record))
-        path.with_suffix(".tmp").rename(path)  # this process may be ended at any time
+        path.with_suffix(".tmp").rename(path)  # this process may be killed at any time
     except OSError:
         return False
     return True
 
 
 class RankError(NamedTuple):
-    """An error that a rank left, and when; collateral ones follow from another rank's."""
+    """An error that a rank reported, and when; a collateral one was caused by another rank's."""
 
     is_collateral: bool
     time: float
@@ -98,7 +98,7 @@ class RankError(NamedTuple):
 
 
 def errors_in(folder: Path) -> list[RankError]:
-    """Return what the ranks left, the cause of all first."""
+    """Return the errors that ranks reported, the root cause first."""
     found = []
     for path in folder.glob(ERRORS):
         content, rank = json.loads(path.read_text()), int(path.stem.partition("-")[2])
@@ -107,7 +107,7 @@ def errors_in(folder: Path) -> list[RankError]:
 
 
 def end_with_launcher(launcher: int | None) -> None:
-    """Have this process told to stop (SIGTERM) when the process that started it ends, however that ends."""
+    """Arrange for SIGTERM to this process when the process that started it ends, however that happens."""
     if sys.platform == "win32":
         return
     parent = os.getppid()
@@ -115,7 +115,7 @@ def end_with_launcher(launcher: int | None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != (launcher or parent):  # it has ended already
+    if os.getppid() != (launcher or parent):  # it had already ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,7 +1,7 @@
-"""Reading text, strict JSON and plain YAML: whatever can go wrong becomes one error with its place and its fix.
+"""Read text, strict JSON and plain YAML; whatever is wrong becomes one error with file, line and fix.
 
-JSON has no NaN, no duplicate keys, no bottomless nesting here. YAML has scalars, lists and mappings alone: no objects,
-anchors, aliases, tags, second documents or huge files.
+Strict JSON has no NaN, duplicate keys or endless nesting. Plain YAML has only scalars, lists and mappings: no objects,
+anchors, aliases, tags or second documents, and no huge files.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 1 << 28
 LARGEST_YAML = 1_000_000
-DEEPEST_YAML = 20  # a list in a list in a list ...
+DEEPEST_YAML = 20  # levels of nesting
 CURE_YAML = "write `key: value` lines"
-_MEND = "mend the file, or fetch it again"
+_REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
 
 
 @contextmanager
 def translate_read_errors(path: Path, *, fix: str = _CHECK, error: type[GptkitError] = InputError) -> Iterator[None]:
-    """Turn what the operating system and gzip raise while reading into one error; `fix` is for a missing file."""
+    """Translate errors of the operating system and gzip while reading a file; `fix` is for a missing one."""
     where = str(path)
     try:
         yield
@@ -49,49 +49,54 @@ def translate_read_errors(path: Path, *, fix: str = _CHECK, error: type[GptkitEr
 
 @contextmanager
 def translate_parquet_errors(where: str) -> Iterator[None]:
-    """Turn what pyarrow raises over a file's content into an InputError."""
+    """Translate pyarrow's errors about a file's content to InputError."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's own, not the content's
+            raise  # about the system, not the content
         reason = (str(error) or type(error).__name__).splitlines()[0]
         message = f"not a readable parquet file: {reason}"
         raise InputError(message, where=where, fix="write or fetch it again") from None
 
 
-def require_regular(path: Path, fix: str = "save the text to a file and name that") -> int:
-    """Return the size of a file; refuse directories, FIFOs, sockets and devices: opening a FIFO would wait forever."""
-    with translate_read_errors(path):
+def require_regular(
+    path: Path,
+    fix: str = "save the text to a file and name that",
+    *,
+    missing: str = _CHECK,
+    error: type[GptkitError] = InputError,
+) -> int:
+    """Return the size of a regular file; raise for a FIFO, on which `open` would hang, a directory, a device ..."""
+    with translate_read_errors(path, fix=missing, error=error):
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise InputError("not a regular file", where=str(path), fix=fix)
+        raise error("not a regular file", where=str(path), fix=fix)
     return status.st_size
 
 
 def read_text(
     path: Path, what: str, *, most: int, fix: str, missing: str = _CHECK, error: type[GptkitError] = InputError
 ) -> str:
-    """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes."""
+    """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes.
+
+    `missing` is the fix for a file that cannot be opened, `fix` for any other problem.
+    """
+    if require_regular(path, fix, missing=missing, error=error) > most:
+        raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
     with translate_read_errors(path, fix=missing, error=error):
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise error("not a regular file", where=str(path), fix=fix)
-        if status.st_size > most:
-            raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
         raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = raw.count(b"\n", 0, problem.start) + 1
-        message = f"byte {problem.start} is not UTF-8"
-        raise error(message, where=f"{path}:{line}", fix="save it as UTF-8") from None
+        raise invalid_utf8(f"{path}:{line}, byte {problem.start}", problem, error) from None
 
 
 def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
-    """Decode UTF-8; the InputError for invalid bytes names their offset if `first_byte`, that of `raw`, is given."""
+    """Decode UTF-8. With `first_byte`, the offset of `raw`, the InputError gives the offset of invalid bytes."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -99,18 +104,15 @@ def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
         raise invalid_utf8(place, error) from None
 
 
-def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
-    """Return the error for bytes that are not UTF-8, with the bytes."""
+def invalid_utf8(where: str, error: UnicodeDecodeError, kind: type[GptkitError] = InputError) -> GptkitError:
+    """Return the error for bytes that are not UTF-8, quoting them."""
     found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
-    return InputError(
-        f"not valid UTF-8: {found} ({error.reason})",
-        where=where,
-        fix="convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or mend the bytes",
-    )
+    fix = "convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or correct the bytes"
+    return kind(f"not valid UTF-8: {found} ({error.reason})", where=where, fix=fix)
 
 
 def unusable_character(text: str) -> str | None:
-    """Return what a text holds that a UTF-8 text file cannot, in words: a NUL character or a lone surrogate."""
+    """Describe a character of `text` that a UTF-8 text file cannot hold (NUL, lone surrogate); None without one."""
     if "\0" in text:
         return "a NUL character"
     try:
@@ -121,15 +123,12 @@ def unusable_character(text: str) -> str | None:
 
 
 def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
-    """Return the object that `text` holds; InputError at `where` (file:line) for anything else."""
-    row = _parsed(text, where, fix)
-    if not isinstance(row, dict):
-        raise InputError(f"a JSON {json_name(row)}, where an object is needed", where=where, fix=fix)
-    return row
+    """Parse a JSON object; InputError at `where` (file:line) for anything else."""
+    return _as_object(_parsed(text, where, fix), where, fix)
 
 
 def json_string(line: str, key: str, where: str) -> str:
-    """Return the string that an object holds under `key`; InputError at `where` (file:line) for anything else."""
+    """Parse a JSON object and return the string under `key`; InputError at `where` (file:line) for anything else."""
     fix = f'each line must be one JSON object such as {{"{key}": "..."}}'
     row = json_object(line, where, fix)
     if key not in row:
@@ -141,20 +140,23 @@ def json_string(line: str, key: str, where: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value in a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
-    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_MEND), str(path), _MEND, is_file=True)
+    """Read a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
+    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_REPAIR), str(path), _REPAIR, is_file=True)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds, or raise InputError."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError("not a JSON object", where=str(path), fix="write {...}")
-    return content
+    """Read a JSON file that holds an object; InputError for anything else."""
+    return _as_object(read_json(path), str(path), "write {...}")
+
+
+def _as_object(value: Any, where: str, fix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"a JSON {json_name(value)}, where an object is needed", where=where, fix=fix)
+    return value
 
 
 def json_name(value: object) -> str:
-    """Return what JSON calls a value."""
+    """Return JSON's name for the type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")
 
@@ -188,9 +190,10 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 
 
 def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empty: str = "{}") -> Entry:
-    """Return the root of a YAML file, `empty` for a file without one; UsageError with file:line for anything else.
+    """Return the root of a YAML file, that of the text `empty` if the file has no value; UsageError with the line.
 
-    `what` the file should hold ("a recipe"); `missing` is the cure for a file that cannot be read, `fix` for its text.
+    `what` is what the file should hold ("a recipe"); `missing` is the fix for a file that cannot be opened, `fix` for
+    invalid content.
     """
     import yaml
 
@@ -202,7 +205,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empt
             nests = isinstance(event, yaml.CollectionStartEvent)
             self.depth += nests
             problem = None
-            if getattr(event, "anchor", None):  # an alias has one too
+            if getattr(event, "anchor", None):  # aliases have one too
                 problem = "an anchor or alias"
             elif getattr(event, "tag", None):
                 problem = "a tag"
@@ -229,7 +232,7 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empt
 
 
 class Entry:
-    """A value in the file: a scalar, a list or a mapping of entries; `where` is file:line."""
+    """A value of a YAML file: a scalar, a list or a mapping of entries; `where` is file:line."""
 
     def __init__(self, node: yaml.Node, path: Path) -> None:
         self.node = node
@@ -238,6 +241,7 @@ class Entry:
         self.where = f"{path}:{node.start_mark.line + 1}"
 
     def word(self, what: str) -> str:
+        """Return a non-empty scalar as written; the UsageError for anything else calls it `what`."""
         if self.kind != "ScalarNode" or not self.node.value.strip():
             raise UsageError(f"{what} is not one word or number", where=self.where, fix="write one value")
         if "\0" in self.node.value:
@@ -252,14 +256,14 @@ class Entry:
     def words(self, what: str) -> tuple[str, ...]:
         words = tuple(entry.word(what) for entry in self.items(what))
         if len(set(words)) < len(words):
-            raise UsageError(f"{what} holds one value twice", where=self.where, fix="keep one of them")
+            raise UsageError(f"{what} lists a value twice", where=self.where, fix="keep one of them")
         return words
 
     def is_list(self) -> bool:
         return self.kind == "SequenceNode"
 
     def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
-        """Return a mapping's entries; a key that is unknown or there twice is a UsageError."""
+        """Return a mapping's entries; UsageError for a duplicate key, or one not in `known` (if not empty)."""
         if self.kind != "MappingNode":
             raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE_YAML)
         found: dict[str, Entry] = {}
@@ -268,12 +272,12 @@ class Entry:
             if known and name not in known:
                 raise UsageError(f"unknown key {name[:60]!r} in {what}", where=key.where, fix=suggest(name[:60], known))
             if name in found:
-                raise UsageError(f"the key {name!r} is there twice", where=key.where, fix="keep one of them")
+                raise UsageError(f"duplicate key {name!r}", where=key.where, fix="keep one of them")
             found[name] = value
         return found
 
     def plain(self) -> Any:
-        """Return the value as YAML means it: None, booleans, numbers, dates, text, and lists and dicts of them."""
+        """Return the value with YAML's types: None, booleans, numbers, dates, strings, lists and dicts."""
         import yaml
 
         try:
@@ -283,7 +287,7 @@ class Entry:
             raise UsageError(f"not YAML: {reason}", where=str(self.path), fix=CURE_YAML) from None
 
     def scalar(self) -> str | None:
-        """Return a word as it is written, None for YAML's null; UsageError for a list or a mapping."""
+        """Return a scalar as written, None for YAML's null; UsageError for a list or a mapping."""
         if self.kind != "ScalarNode":
             raise UsageError("a nested value", where=self.where, fix=CURE_YAML)
         return None if self.node.tag.endswith(":null") else str(self.node.value)

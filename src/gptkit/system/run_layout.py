@@ -1,12 +1,12 @@
-"""The layout of a run directory, and which of the weights in it are whole. No library: `generate` starts without torch.
+"""The layout of a run directory, and which of its weights are intact; read without torch, for `generate`.
 
 start/                     config.json and the tokenizer, written before step 1
-checkpoints/step-000100/   weights, moments and state; training/checkpoints.py writes them
-snapshots/step-000100/     weights alone, evenly spaced, never pruned; training/checkpoints.py writes them
-model/, result.json        the model of a finished run, and what the command returned, written last
+checkpoints/step-000100/   weights, optimizer moments and run state, written by training/checkpoints.py
+snapshots/step-000100/     weights only, evenly spaced, never pruned, written by training/checkpoints.py
+model/, result.json        the model of a finished run, and the command's result, written last
 
-MANIFEST.json is the last file of a checkpoint or a snapshot to be written: the size and sha256 of the others and of
-itself. safetensors notices one bit flip in 300; this notices all.
+MANIFEST.json is written last in a checkpoint or snapshot: it has the size and sha256 of every other file and a sha256
+of itself. safetensors notices one bit flip in 300, the manifest every one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from typing import Any
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS = "metrics.jsonl"
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
-WEIGHTS = "model"  # what the names of weight files begin with
+WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileRecord:
+    """Identifies the content of a file."""
+
     name: str
     size: int
     sha256: str
 
 
 def record_of(path: Path, *, size: int | None = None) -> FileRecord:
-    """Return what identifies a file's content, or that of its first `size` bytes."""
+    """Return the record of a file, or of its first `size` bytes."""
     digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
     whole = left
     with open(path, "rb") as handle:
@@ -53,7 +55,7 @@ def step_of(path: Path) -> int:
 
 
 def all_steps(directory: Path) -> list[Path]:
-    """Return the directories of checkpoints or snapshots, newest first."""
+    """Return the step-N directories in checkpoints/ or snapshots/, newest first."""
     if not directory.is_dir():
         return []
     steps = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
@@ -65,15 +67,15 @@ def is_committed(path: Path) -> bool:
 
 
 def with_digest(body: dict[str, Any]) -> str:
-    """Return the only valid text of a manifest with this content."""
+    """Return the text of a manifest with this content; any other text is damaged."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps(body | {"sha256": digest}, indent=1, sort_keys=True) + "\n"
 
 
 def manifest_of(path: Path) -> dict[str, Any] | None:
-    """Return the content of a manifest, whatever its schema, or None where it is damaged; OSError without one."""
+    """Return the content of a manifest of any schema, None if it is damaged; OSError if there is none."""
     if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():
-        return None  # opening a FIFO would wait for ever
+        return None  # opening a FIFO would hang
     try:
         text = (path / MANIFEST).read_bytes().decode()
         body: dict[str, Any] = json.loads(text)
@@ -86,26 +88,26 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
 
 
 def recorded_names(path: Path) -> list[str]:
-    """Return the names of the files that a verified checkpoint or snapshot is made of."""
+    """Return the names of the files of a verified checkpoint or snapshot."""
     return [record["name"] for record in json.loads((path / MANIFEST).read_text())["files"]]
 
 
 def written_by(path: Path) -> str:
-    """Return the version that wrote a checkpoint, as its undamaged manifest says."""
+    """Return the version that wrote a checkpoint, according to its manifest."""
     versions = (manifest_of(path) or {}).get("versions", {})
     return f"gptkit {versions.get('gptkit', 'of another version')}"
 
 
 def foreign_schema(path: Path) -> str | None:
-    """Return the schema of an undamaged manifest that this version does not read."""
+    """Return the schema of an intact manifest if this version cannot read it, else None."""
     schema: str = (manifest_of(path) or {}).get("schema", SCHEMA)
     return None if schema == SCHEMA else schema
 
 
 def defect(path: Path, *, files: str = "") -> str | None:
-    """Return why a committed directory cannot be trusted, or None when every byte is as it was written.
+    """Return why a committed directory cannot be trusted, or None if every byte is as it was written.
 
-    `files` limits the check to files whose names begin with it.
+    With `files`, check only the files whose names start with it.
     """
     try:
         body = manifest_of(path)
@@ -127,10 +129,10 @@ def defect(path: Path, *, files: str = "") -> str | None:
 
 
 def described_in(directory: Path) -> Path:
-    """Return where the config.json and tokenizer of a directory of weights lie.
+    """Return the directory of the config.json and tokenizer that belong to a directory of weights.
 
-    That is the directory itself, but for a checkpoint or a snapshot: the start/ of its run, or the model/ of a finished
-    run of an earlier version, which wrote no start/.
+    Usually they are the same. For a checkpoint or snapshot it is start/ of its run, or model/ of a finished run of an
+    earlier version, which wrote no start/.
     """
     folder = Path(os.path.abspath(directory))
     run = folder.parent.parent
@@ -142,21 +144,21 @@ def described_in(directory: Path) -> Path:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether this is the directory of a run that trains one model and has not finished."""
+    """Return whether this is the directory of an unfinished run that trains one model."""
     is_run = (path / START).is_dir() or ((path / CHECKPOINTS).is_dir() and not (path / MODEL).is_dir())
     return is_run and not (path / "config.json").exists() and not (path / RESULT).exists()
 
 
 def is_undescribed(path: Path) -> bool:
-    """Say whether this is a checkpoint or snapshot without config.json: of a run begun before there was a start/."""
+    """Return whether this is a checkpoint or snapshot without any config.json, of a version that wrote no start/."""
     is_of_a_run = Path(os.path.abspath(path)).parent.name in (CHECKPOINTS, SNAPSHOTS)
     return is_of_a_run and is_committed(path) and not (described_in(path) / "config.json").exists()
 
 
 def newest_weights(run: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint or snapshot whose weights are whole, and a line for each newer one that is not.
+    """Return the newest checkpoint or snapshot with intact weights, and a line about each newer one that is damaged.
 
-    Of the same step it is the snapshot, which is never pruned.
+    If both are of the same step, return the snapshot, which is never pruned.
     """
     kept = [path for folder in (SNAPSHOTS, CHECKPOINTS) for path in all_steps(run / folder) if is_committed(path)]
     lines: list[str] = []

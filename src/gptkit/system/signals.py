@@ -1,4 +1,4 @@
-"""Signals that ask this process to end: the first is acknowledged and obeyed, a second one ends the process at once.
+"""Signal handling: the first signal asks for a clean stop and is acknowledged, the second ends the process at once.
 
 Python runs signal handlers between two bytecodes, so a long call into C delays them. The C half of a handler writes to
 a pipe immediately, though, and a thread that reads from it can respond as long as that call releases the GIL.
@@ -19,9 +19,9 @@ from typing import Self
 # What terminals, users, service managers and batch schedulers send before SIGKILL; Windows has only two of them.
 NAMES = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGXCPU")
 HANDLED = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-IGNORED_IN_BACKGROUND = ("SIGINT", "SIGQUIT")  # in every job that a shell without job control starts with &
+IGNORED_IN_BACKGROUND = ("SIGINT", "SIGQUIT")  # a shell without job control ignores them in every job started with &
 # Seconds within which several signals count as one: a closing terminal and `timeout` signal twice, and Slurm signals a
-# launcher and its ranks, to which the launcher then forwards the signal.
+# launcher as well as its ranks, to which the launcher forwards the signal.
 TOGETHER = 0.3
 SIG_DFL, SIG_IGN = 0, 1  # for the kernel
 
@@ -35,9 +35,9 @@ def handled_signals() -> list[int]:
 class SignalWatch:
     """A context in which the first signal calls `on_signal(number)` in the main thread, between two bytecodes.
 
-    If the process is still in it TOGETHER seconds later, a thread acknowledges the signal through `say` and restores
-    the kernel's default actions: the next signal ends the process even inside a call into C. SIGXCPU is then ignored,
-    since the kernel repeats it every second past a CPU time limit. Threads other than the main one get no signals.
+    If the context has not ended TOGETHER seconds later, a thread acknowledges the signal through `say` and restores
+    the kernel's default actions, so that the next signal ends the process even inside a call into C. SIGXCPU is then
+    ignored, since the kernel repeats it every second past a CPU time limit. In other threads the context does nothing.
     """
 
     def __init__(self, on_signal: Callable[[int], None], say: Callable[[str], object], when: str) -> None:
@@ -51,7 +51,7 @@ class SignalWatch:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in handled_signals()}
-            if os.name != "nt":  # where only a socket can be written to
+            if os.name != "nt":  # Windows would need a socket
                 self._pipe = os.pipe()
                 os.set_blocking(self._pipe[1], False)
                 self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -60,11 +60,11 @@ class SignalWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._on_signal = lambda number: None  # it may raise, which is too late here
+        self._on_signal = lambda number: None  # it may raise, which would now be too late
         with self._lock:
             if self._pipe is not None:
                 signal.set_wakeup_fd(self._previous_wakeup)
-                os.close(self._pipe[1])  # the thread closes the other end
+                os.close(self._pipe[1])  # the thread then closes the other end
                 self._pipe = None
             for number, handler in self._previous.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
@@ -89,9 +89,9 @@ class SignalWatch:
         os.close(pipe)
 
     def _hand_to_kernel(self) -> bool:
-        """Restore the kernel's default actions after TOGETHER; return False if the context was left by then."""
+        """Restore the kernel's default actions after TOGETHER; return False if the context has ended by then."""
         time.sleep(TOGETHER)
-        # From any thread: signal.signal() is for the main one only, which may be in a long call.
+        # signal.signal() works only in the main thread, which may be in a long call.
         set_signal = ctypes.pythonapi.PyOS_setsig
         set_signal.argtypes, set_signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         with self._lock:
@@ -102,7 +102,7 @@ class SignalWatch:
 
 @contextlib.contextmanager
 def default_interrupts() -> Iterator[None]:
-    """A context without acknowledgments, in which each Ctrl-C raises KeyboardInterrupt; for the main thread only."""
+    """In this context each Ctrl-C raises KeyboardInterrupt, unacknowledged; for the main thread only."""
     descriptor, handler = signal.set_wakeup_fd(-1), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -112,7 +112,7 @@ def default_interrupts() -> Iterator[None]:
 
 
 class StopRequest(SignalWatch):
-    """A flag that the first signal sets; a signal that came too late to be obeyed goes to the previous handlers."""
+    """A stop flag that the first signal sets; a context that ends without an exception raises the signal again."""
 
     def __init__(self, say: Callable[[str], object] = lambda text: None) -> None:
         super().__init__(self._grant, say, "after the current step")
@@ -128,7 +128,7 @@ class StopRequest(SignalWatch):
         self._hand_to_kernel()  # now: the next call into C may hold the GIL
 
     def ask(self, number: int) -> None:
-        """Ask for a stop as the signal `number` would."""
+        """Set the flag as the signal `number` would."""
         self.signal_number = int(number)
 
     @property

@@ -1,4 +1,4 @@
-"""What may reach a terminal, a pipe and a script: texts made safe, and whether to redraw, to colour, or neither."""
+"""Terminal output: escape unsafe characters, detect whether to redraw and colour, and print JSON for scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIVE_COLUMNS = 60
 def open_standard_streams() -> bool:
     """Open closed standard streams on the null device; return whether stdout was open. A closed stdin stays None.
 
-    Otherwise the next files to be opened get their descriptors, and whatever libraries print goes into them.
+    Otherwise the next files to be opened would get their descriptors, and receive whatever libraries print.
     """
     had_stdout = sys.stdout is not None
     for number in range(3):
@@ -37,15 +37,15 @@ def open_standard_streams() -> bool:
 
 
 def safe_text(text: str) -> str:
-    """Return `text` with all that could drive a terminal shown as visible escapes.
+    """Return `text` with every character that could control a terminal as a visible escape.
 
-    These are C0 except newline and tab, DEL, C1, bidirectional marks, what takes no room, and lone surrogates.
+    These are C0 except newline and tab, DEL, C1, bidirectional marks, zero-width characters and lone surrogates.
     """
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Say whether a display that redraws itself may go to `stream`: a terminal that holds its lines unbroken."""
+    """Return whether a live display fits `stream`: a terminal wide enough for its lines."""
     return _is_attended(stream, environment) and _columns(stream, environment) >= _LIVE_COLUMNS
 
 
@@ -55,7 +55,7 @@ def _is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def _columns(stream: TextIO, environment: Mapping[str, str]) -> int:
-    """Return the width of a terminal, as rich finds it: COLUMNS, what the terminal says, else 80."""
+    """Return the width of a terminal as rich finds it: COLUMNS, else what the terminal reports, else 80."""
     if (said := environment.get("COLUMNS", "")).isdecimal():
         return int(said)
     with contextlib.suppress(OSError, ValueError):
@@ -64,14 +64,14 @@ def _columns(stream: TextIO, environment: Mapping[str, str]) -> int:
 
 
 def has_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Say whether `stream` may get colours."""
-    # The console of Windows shows escape codes as text unless it is Windows Terminal.
+    """Return whether to write colours to `stream`."""
+    # On Windows only Windows Terminal understands escape codes.
     understood = os.name != "nt" or bool(environment.get("WT_SESSION"))
     return understood and _is_attended(stream, environment) and not environment.get("NO_COLOR")
 
 
 def json_line(payload: Mapping[str, Any]) -> str:
-    """Return one line of ASCII JSON; numbers that are not finite become null, paths strings."""
+    """Return one line of ASCII JSON; non-finite numbers become null, paths strings."""
     return json.dumps(_finite(payload), allow_nan=False)
 
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from gptkit.errors import InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files.files import not_finite
-from gptkit.model_files.shape import MARKER_FIELDS
+from gptkit.model_files import MARKER_FIELDS, not_finite
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.protocols import Items, Protocol
 from gptkit.system.run_layout import described_in

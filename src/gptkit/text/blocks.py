@@ -1,8 +1,8 @@
-"""Text as token ids in memory-mapped files, and the fixed-length blocks that models train on.
+"""Tokenize a corpus into memory-mapped files, and cut the tokens into the fixed-length blocks that models train on.
 
-A stream is the tokens of one side of a corpus in order, with the tokenizer's separator between two documents, but none
-before the first or after the last. A block is sequence_length + 1 tokens; neighbours share one, so that
-each token but a stream's first is predicted exactly once.
+A stream holds the tokens of one side of a corpus in order, with the tokenizer's separator between documents but not
+before the first or after the last. A block is sequence_length + 1 tokens; neighbouring blocks share one token, so that
+every token except a stream's first is predicted exactly once.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-FORMAT = 1
-_BYTES_A_WRITE = 1 << 17
-_READ_AHEAD_BYTES = 1 << 22  # what is read and not yet encoded, about
+FORMAT = 1  # of cached tokens
+_BYTES_PER_WRITE = 1 << 17
+_READ_AHEAD_BYTES = 1 << 22  # read but not yet encoded, about
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """Tokens of a text, shape (tokens,), mapped from `path`."""
+    """The tokens of a text: `ids`, shape (tokens,), memory-mapped from `path`."""
 
     ids: TokenIds
     path: Path
@@ -57,7 +57,10 @@ class PreparedText:
 
 
 def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PreparedText:
-    """Tokenize a corpus, reading its text once, or find its tokens in the cache."""
+    """Return the tokens of a corpus, from the cache or by reading its text once.
+
+    InputError if the validation text has no token to predict.
+    """
     if corpus.both:
         train, validation = _token_streams([corpus.train, corpus.validation], corpus.both, tokenizer)
     else:
@@ -75,42 +78,39 @@ def token_stream(part: TextPart, tokenizer: PreTrainedTokenizerBase) -> TokenStr
 
 
 def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrainedTokenizerBase) -> list[TokenStream]:
-    """Return the tokens of each part, from the cache or into it (sha256 of text, tokenizer and settings).
+    """Return the tokens of each part, from the cache if possible; the key is made of text, tokenizer and dtype.
 
-    A full disk is OutOfResources, a cache directory that cannot be written InputError; neither leaves a file behind.
+    OutOfResources if the disk is full, InputError if the cache cannot be written; neither leaves a file behind.
     """
     dtype, separator = ids_dtype(tokenizer), separator_id(tokenizer)
     settings = (fingerprint(tokenizer), separator, dtype.str)
     paths = [cache_path("tokens", ".bin", FORMAT, part.key, *settings) for part in parts]
-    done = [0] * len(parts)  # bytes of each part
+    done = [0] * len(parts)  # UTF-8 bytes read of each part
 
     def counted() -> Iterator[Piece]:
         for number, piece in read():
             done[number] += utf8_length(piece.text)
-            yield piece._replace(document=piece.document * len(parts) + number)  # the sides of a cut one are two
+            yield piece._replace(document=piece.document * len(parts) + number)  # a document that is cut becomes two
 
     def write(files: list[HashedFile]) -> list[dict[str, Any]]:
         between = np.array([separator], dtype).tobytes()
-        waiting, last = [bytearray() for _ in parts], [-1 for _ in parts]  # of each part
+        waiting, last = [bytearray() for _ in parts], [-1 for _ in parts]  # unwritten bytes and document, by part
         for document, ids in encode_documents(tokenizer, counted()):
             number = document % len(parts)
             if last[number] not in (-1, document):
                 waiting[number] += between
             last[number] = document
             waiting[number] += ids.tobytes()
-            if len(waiting[number]) >= _BYTES_A_WRITE:
+            if len(waiting[number]) >= _BYTES_PER_WRITE:
                 files[number].write(bytes(waiting[number]))
                 waiting[number].clear()
         for file, rest in zip(files, waiting, strict=True):
             file.write(bytes(rest))
-        return [
-            {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": count}
-            for part, count in zip(parts, done, strict=True)
-        ]
+        return [{"utf8_bytes": count} for count in done]
 
     def need(files: list[HashedFile]) -> int:
         utf8_bytes = sum(part.about_bytes for part in parts)
-        most = (utf8_bytes + sum(part.documents for part in parts)) * dtype.itemsize  # a token a byte
+        most = (utf8_bytes + sum(part.documents for part in parts)) * dtype.itemsize  # one token per byte
         so_far = sum(file.size for file in files)
         return min(most, so_far * utf8_bytes // max(sum(done) - _READ_AHEAD_BYTES, 1)) or most
 
@@ -122,10 +122,10 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
 
 
 class TrainingBlocks:
-    """Blocks of a stream in training order: row r is block r % blocks_per_epoch of epoch r // blocks_per_epoch.
+    """The blocks of a stream in training order: row r is block r % blocks_per_epoch of epoch r // blocks_per_epoch.
 
-    Each epoch shifts the grid of blocks and visits them in another order, so the rows are a pure function of (seed,
-    epoch, index). Too few tokens for one block is an InputError.
+    Each epoch shifts the block grid and visits the blocks in a different order; a row depends only on (seed, epoch,
+    index). InputError if there are too few tokens for one block.
     """
 
     def __init__(self, tokens: TokenIds, sequence_length: int, seed: int) -> None:
@@ -134,7 +134,7 @@ class TrainingBlocks:
             fix = f"--sequence-length {max(1, len(tokens) - 1)} or less, or more text"
             raise InputError(message, where="DATA", fix=fix)
         self._tokens, self._sequence_length, self._seed = tokens, sequence_length, seed
-        # The grid may shift by sequence_length - 1, so a long stream has the same number of blocks in every epoch.
+        # Leaves room to shift the grid by sequence_length - 1, so that every epoch has the same number of blocks.
         self.blocks_per_epoch = max(1, (len(tokens) - sequence_length) // sequence_length)
         self._starts = lru_cache(maxsize=2)(self._epoch_starts)
 
@@ -148,7 +148,7 @@ class TrainingBlocks:
         return rows
 
     def _epoch_starts(self, epoch: int) -> NDArray[np.int64]:
-        """Return where the blocks of an epoch begin, in their order, shape (blocks_per_epoch,)."""
+        """Return the start of each block of an epoch in training order, shape (blocks_per_epoch,)."""
         length = self._sequence_length
         slack = len(self._tokens) - 1 - self.blocks_per_epoch * length
         offset = epoch_offset(self._seed, epoch, length) % (slack + 1)
@@ -161,7 +161,7 @@ def validation_windows(tokens: TokenIds, sequence_length: int) -> Iterator[NDArr
         yield tokens[start : start + sequence_length + 1].astype(np.int64)
 
 
-# The counter's highest word keeps the draws of different purposes apart.
+# Random draws for different purposes differ in the highest word of the counter.
 _ORDER, _OFFSET = 0, 1
 
 
@@ -171,7 +171,7 @@ def block_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
 
 
 def epoch_offset(seed: int, epoch: int, sequence_length: int) -> int:
-    """Return where an epoch's first block begins, 0 to sequence_length - 1: blocks begin elsewhere in each epoch."""
+    """Return the shift of an epoch's block grid, 0 to sequence_length - 1."""
     return int(_raw(seed, epoch, _OFFSET, 1)[0] % np.uint64(sequence_length))
 
 

@@ -1,4 +1,4 @@
-"""Training and validation text from files, the hub or the embedded corpus, as streams of pieces."""
+"""Open the training and validation text: from files, the hub or the embedded corpus, as streams of pieces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gptkit.text.split import (
     Scan,
     Split,
     choose_split,
-    divided,
+    divide,
     fraction_of,
     hashes_below,
     max_fraction,
@@ -36,7 +36,7 @@ from gptkit.text.split import (
     scan,
 )
 
-FORMAT = 2  # of a part's key
+FORMAT = 2  # of TextPart.key
 HUB_FORMAT = 1
 Pieces = Callable[[], Iterator[Piece]]
 Divided = Callable[[], Iterator[tuple[int, Piece]]]
@@ -44,29 +44,29 @@ Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
 @dataclass(frozen=True)
 class TextPart:
-    """One side of a corpus; equal keys mean equal documents."""
+    """One side of a corpus. Parts with equal keys have equal documents."""
 
     pieces: Pieces
     key: str
     documents: int
-    about_bytes: int  # of UTF-8: exact, but where a document is cut
+    about_bytes: int  # of UTF-8, exact unless a document is cut
     is_cut: bool = False
 
     def count_bytes(self) -> int:
-        """Return the bytes of UTF-8 exactly, for which a text that is cut is read."""
+        """Return the exact number of UTF-8 bytes, reading the text if a document is cut."""
         return sum(utf8_length(piece.text) for piece in self.pieces()) if self.is_cut else self.about_bytes
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two parts that share no document. Its pieces can be read repeatedly; no text is kept in memory.
+    """Text in two parts that share no document. Pieces can be read repeatedly, and no text is kept in memory.
 
-    `both` reads both parts at once, as (TRAIN or VALIDATION, piece); None where they come from different files.
+    `both` reads both parts in one pass, as (TRAIN or VALIDATION, piece); None if they come from different files.
     """
 
     description: str  # one line
     licence: str  # one line for the model card
-    data_sha256: str  # over all text, with the boundaries of documents
+    data_sha256: str  # over all text and its division into documents
     train: TextPart
     validation: TextPart
     both: Divided | None
@@ -74,23 +74,23 @@ class Corpus:
 
     @property
     def split_sha256(self) -> str:
-        """A hash of which text is on which side."""
+        """The sha256 of which text is on which side."""
         return hashlib.sha256(f"{self.train.key} {self.validation.key}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where documents come from, scanned once."""
+    """A source of documents that has been scanned."""
 
     description: str
     licence: str
     read: Pieces
     scan: Scan
     notes: tuple[str, ...]
-    name_hashes: NDArray[np.uint64] | None = None  # if given, the split is by these, not by the text
+    name_hashes: NDArray[np.uint64] | None = None  # if given, they decide the split, not the hashes of the text
 
     def pieces(self) -> Iterator[Piece]:
-        """Read again; InputError at the end if there is more or less than was scanned."""
+        """Read the documents again; InputError if there is more or less text than was scanned."""
         found, utf8_bytes = self.scan.utf8_bytes, 0
         for piece in self.read():
             if piece.document >= len(found):
@@ -102,7 +102,7 @@ class _Source:
 
 
 def _changed(where: str) -> InputError:
-    return InputError("the text changed while it was read", where=where, fix="run the command again")
+    return InputError("the text changed while it was read", where=where, fix="rerun the command")
 
 
 def utf8_length(text: str) -> int:
@@ -110,21 +110,21 @@ def utf8_length(text: str) -> int:
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
-    """Find, scan and split the text of DATA; none = the embedded corpus.
+    """Find, scan and split the text of DATA, by default the embedded corpus, by --validation FILE|FRACTION.
 
-    `hub_characters` bounds how much is read of an `hf:` data set. What cannot be used is an InputError that names the
-    place, a fraction out of (0, 1) a UsageError.
+    Read only about `hub_characters` of each `hf:` data set. Unusable text is an InputError that names the place, a
+    fraction outside (0, 1) a UsageError.
     """
     fraction = fraction_of(validation)
     notes: Sequence[str]
     if fraction is not None:
         source = _files(data, hub_characters) if data else _embedded()
-        train, held_out, both, notes = _held_out(source, fraction)
+        train, held_out, both, notes = _split(source, fraction)
         sha256 = source.scan.sha256
     else:
         where = absolute(validation)
         if not os.path.lexists(where):
-            message = f"{validation!r} is neither a fraction between 0 and 1 nor a file"
+            message = f"{validation!r} is neither a fraction nor a file"
             raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
         held = _files([validation], None)
         source = _files(data, hub_characters) if data else _embedded()
@@ -133,22 +133,22 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
         trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
         if not trains.any():
             message = "nothing to train on: every document is also in the validation text"
-            raise InputError(message, where=where, fix="name other text, or a fraction")
+            raise InputError(message, where=where, fix="name other files, or give a fraction")
         train, held_out, both = _part(source, trains), _part(held, ~held.scan.blank), None
         notes = [*held.notes]
         if removed := int(kept.sum() - trains.sum()):
             notes.append(f"left out {removed:,} training document(s) that are also in the validation text")
-    share = held_out.about_bytes / (train.about_bytes + held_out.about_bytes)
+    held_out_fraction = held_out.about_bytes / (train.about_bytes + held_out.about_bytes)
     sizes = (
         f"training text: {megabytes(train.about_bytes)} in {train.documents:,} document(s); "
-        f"validation: {megabytes(held_out.about_bytes)} in {held_out.documents:,} ({share:.1%} of the text)"
+        f"validation: {megabytes(held_out.about_bytes)} in {held_out.documents:,} ({held_out_fraction:.1%} of the text)"
     )
     notes = (*source.notes, *notes, sizes)
     return Corpus(source.description, source.licence, sha256, train, held_out, both, notes)
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:
-    """Find and scan the text of one argument, undivided; also return notes on what was skipped."""
+    """Find and scan the text of one DATA argument, unsplit; also return notes on what was skipped."""
     source = _files([data], None)
     return _part(source, ~source.scan.blank), source.notes
 
@@ -172,7 +172,7 @@ def _embedded() -> _Source:
 
 
 def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
-    """Read local files, then hub data sets."""
+    """Find and scan local files and hub data sets, in this order."""
     names = sorted({argument for argument in data if argument.startswith("hf:")})
     paths = sorted({argument for argument in data if not argument.startswith("hf:")})
     files, notes = find_files(paths)
@@ -191,13 +191,13 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
                 has_text = has_text or not is_blank(text)
                 yield Piece(text, first + last, place)
             if not has_text:
-                raise InputError("no text in this file", where=str(file.path), fix="leave it out, or fill it")
+                raise InputError("no text in this file", where=str(file.path), fix="leave it out, or add text")
             first += last + 1
 
     found = scan(pieces())
     where = ", ".join([*paths, *names][:3])
     if found.blank.all():
-        raise InputError("no text, only empty files", where=where, fix="name files with text")
+        raise InputError("all files are empty", where=where, fix="name files with text")
     if found.blank.any():
         notes.append(f"left out {int(found.blank.sum()):,} blank document(s)")
     description = f"{len(files):,} file(s): {where}" if paths else where
@@ -205,7 +205,7 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
 
 
 class HubText(NamedTuple):
-    """A .jsonl file in the cache that holds the train split of a hub data set, or its beginning."""
+    """A cached .jsonl file with the train split of a hub data set, or the beginning of it."""
 
     path: Path
     licence: str | None
@@ -213,10 +213,7 @@ class HubText(NamedTuple):
 
 
 def download_text(name: str, *, characters: int | None) -> HubText:
-    """Return the text of `hf:NAME[:CONFIG]`, read only as far as `characters` characters need (None: all of it).
-
-    What is in the cache needs no network.
-    """
+    """Download the text of `hf:NAME[:CONFIG]`, or about its first `characters`; use no network if it is cached."""
     dataset, _, configuration = name.removeprefix("hf:").partition(":")
     if not dataset:
         raise InputError(f"no data set named in {name!r}", where="DATA", fix="write hf:NAME or hf:NAME:CONFIG")
@@ -228,7 +225,7 @@ def download_text(name: str, *, characters: int | None) -> HubText:
         if columns is not None and "text" not in columns:
             message = f'no column "text" (columns: {", ".join(columns)})'
             raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
-        written = documents = left_out = 0
+        written = left_out = 0
         with translate_dataset_errors(name):
             for row in rows:
                 text = row.get("text")
@@ -236,21 +233,20 @@ def download_text(name: str, *, characters: int | None) -> HubText:
                     left_out += 1
                     continue
                 file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
-                documents += 1
                 written += len(text)
                 if characters is not None and written >= characters:
                     break
-            if not documents:
+            if not written:
                 raise InputError("no text in this data set", where=name, fix="choose another data set or :CONFIG")
             licence = getattr(getattr(rows, "info", None), "license", None) or None
-        return {"name": name, "documents": documents, "left_out": left_out, "licence": licence}
+        return {"left_out": left_out, "licence": licence}
 
     facts = cached_file(path, write, need=lambda file: max(file.size, characters or 0))
     return HubText(path, facts["licence"], facts["left_out"])
 
 
-def _held_out(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divided, list[str]]:
-    """Hold out a fraction; also return notes on what is unusual about the corpus or its split."""
+def _split(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divided, list[str]]:
+    """Hold out a fraction as `choose_split` does; also return notes on what is unusual about the split."""
     found, kept = source.scan, ~source.scan.blank
     if source.name_hashes is not None:
         below = hashes_below(source.name_hashes, fraction)
@@ -258,31 +254,31 @@ def _held_out(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Div
     notes, documents = [], int(kept.sum())
     copies = documents - len(np.unique(found.hashes[kept]))
     if 0 < copies < documents - 1:
-        what = "document(s) are copies (white space at the ends aside); copies are never split between the two sides"
+        what = "document(s) are copies (up to white space at the ends); all copies of a document are on the same side"
         notes.append(f"{copies:,} of {documents:,} {what}")
     split = choose_split(found, fraction)
     train, validation, both = _parts(source, split)
     if split.cut.any():
         notes.append(_cut_note(found, split))
     elif not validation.documents:
-        message = "a document of one character cannot be cut into training and validation text"
+        message = "a document of one character cannot be split into training and validation text"
         raise InputError(message, where=found.longest.source, fix="add text")
     elif validation.about_bytes < fraction * (train.about_bytes + validation.about_bytes):
-        notes.append(f"any other document would take the validation text over {max_fraction(fraction):.1%} of the text")
+        notes.append(f"one more document would make validation more than {max_fraction(fraction):.1%} of the text")
     return train, validation, both, notes
 
 
 def _parts(source: _Source, split: Split) -> tuple[TextPart, TextPart, Divided]:
-    """Return both sides, and what reads them at once."""
+    """Return both sides, and the function that reads them in one pass."""
     found = source.scan
 
     def both() -> Iterator[tuple[int, Piece]]:
-        return divided(source.pieces(), split)
+        return divide(source.pieces(), split)
 
     train = _part(source, split.train, lambda: (piece for side, piece in both() if side == TRAIN))
     validation = _part(source, split.validation, lambda: (piece for side, piece in both() if side == VALIDATION))
     if split.cut.any():
-        copies, before = found.utf8_bytes[split.cut], found.longest.share_before(split.cut_at)
+        copies, before = found.utf8_bytes[split.cut], found.longest.fraction_before(split.cut_at)
         tails, head = round((1 - before) * int(copies.sum())), round(before * int(copies[0]))
         train = replace(train, key=f"{train.key}[:{split.cut_at}]", about_bytes=train.about_bytes - tails, is_cut=True)
         validation = replace(
@@ -295,19 +291,19 @@ def _parts(source: _Source, split: Split) -> tuple[TextPart, TextPart, Divided]:
 
 
 def _cut_note(found: Scan, split: Split) -> str:
-    how = f"cut once, its first {split.cut_at:,} characters train, the rest validates"
+    how = f"cut once, its first {split.cut_at:,} characters for training, the rest for validation"
     copies, kept = int(split.cut.sum()), ~found.blank
     if copies == kept.sum():
         return f"{'one document' if copies == 1 else f'{copies:,} copies of one document'}: {how}"
-    share = found.utf8_bytes[split.validation & ~split.cut].sum() / found.utf8_bytes[kept].sum()
-    least = f"only {share:.1%}" if share else "nothing"
-    return f"whole documents would hold out {least}, so the longest one ({found.longest.source}) is {how}"
+    whole = found.utf8_bytes[split.validation & ~split.cut].sum() / found.utf8_bytes[kept].sum()
+    held_out = f"only {whole:.1%}" if whole else "nothing"
+    return f"whole documents would hold out {held_out}, so the longest one ({found.longest.source}) is {how}"
 
 
 def _part(source: _Source, members: NDArray[np.bool_], pieces: Pieces | None = None) -> TextPart:
-    """Return the documents where `members` (documents,) is true, or of them what `pieces` reads."""
+    """Return the documents selected by the mask `members` (documents,), or what `pieces` reads of them."""
     chosen = members.tobytes()
-    # Blank documents do not count in the sha256, so they must not shift the numbers of the others.
+    # Blank documents are not in the sha256 either, so they must not shift the others.
     among_texts = np.packbits(members[~source.scan.blank]).tobytes()
     return TextPart(
         pieces or (lambda: (piece for piece in source.pieces() if chosen[piece.document])),

@@ -1,8 +1,7 @@
 """The embedded corpus: the documentation that ships with every Python, about 2 MB of English.
 
-Its texts are the entries of pydoc_data.topics and the docstrings of the standard library's modules, read from the
-source files with `ast`: nothing is imported, so nothing is executed. A text that occurs in several places
-counts once, at the first.
+Its texts are the entries of pydoc_data.topics and the docstrings of the standard library, read from the source files
+with `ast`: nothing is imported or executed. A text that occurs in several places counts only where it comes first.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import ast
 import gc
 import inspect
-import json
 import platform
 import sys
 import sysconfig
@@ -19,17 +17,15 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.system.cache import cache_path, cached_file
-from gptkit.system.files import HashedFile
+from gptkit.system.cache import cache_path, cached_json
 from gptkit.system.reading import unusable_character
 
 FORMAT = 1
 LICENCE = "PSF-2.0 (the documentation of Python's standard library, (c) Python Software Foundation)"
 
-# Tests and programs speak to their own developers; the codecs' tables are source without documentation.
+# Tests and demo programs address their own developers, and pydoc_data is read as topics.
 _SKIPPED_PACKAGES = {"test", "idlelib", "lib2to3", "turtledemo", "pydoc_data"}
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "__pycache__"}
 _TOPICS = "pydoc_data.topics"
@@ -39,7 +35,7 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class EmbeddedDocument:
-    """One docstring, or one topic of the language reference (package pydoc_data, its name as qualname)."""
+    """A docstring, or a topic of the language reference (of package pydoc_data, with its name as qualname)."""
 
     text: str
     package: str  # asyncio
@@ -48,38 +44,32 @@ class EmbeddedDocument:
 
     @property
     def group(self) -> str:
-        """The unit that is never torn between train and validation: the module, or the topic."""
+        """The module or topic: the unit that is never split between training and validation text."""
         return f"topic:{self.qualname}" if self.module == _TOPICS else f"module:{self.module}"
 
 
 @cache
 def embedded_documents() -> tuple[EmbeddedDocument, ...]:
-    """Return all docstrings and topics, topics first, modules by name, in the order of the source.
+    """Return all topics and docstrings: topics first, then modules by name, each in source order.
 
-    The first call parses the standard library in some seconds and caches what it found under the build of Python.
+    The first call parses the standard library, which takes some seconds, and caches the result for this Python build.
     """
     path = cache_path("embedded", ".json", FORMAT, sys.version, platform.platform(), str(_library()))
-
-    def write(file: HashedFile) -> dict[str, Any]:
-        documents = _distinct()
-        file.write(json.dumps([asdict(document) for document in documents]).encode())
-        return {"documents": len(documents)}
-
     try:
-        cached_file(path, write, need=lambda file: file.size)
-        found = [EmbeddedDocument(**row) for row in json.loads(path.read_bytes())]
-    except GptkitError:  # an unusable cache costs time here, no more
+        rows = cached_json(path, lambda: [asdict(document) for document in _distinct()])
+        found = [EmbeddedDocument(**row) for row in rows]
+    except GptkitError:  # an unusable cache costs only time
         found = _distinct()
     if not found:
         message = "this Python comes without the sources of its standard library"
-        raise InputError(message, where=str(_library()), fix="name a text: gptkit pretrain FILE")
+        raise InputError(message, where=str(_library()), fix="give a text file: gptkit pretrain FILE")
     return tuple(found)
 
 
 def embedded_texts() -> list[tuple[str, str]]:
-    """Return (group, text) of the documents that a model trains on.
+    """Return (group, text) of the documents that a model trains on: a topic each, or all docstrings of a module.
 
-    Each is a topic, or a module's docstrings in the order of its source, each headed by its name.
+    A module's docstrings are in source order, each headed by its name.
     """
     texts = []
     for group, members in groupby(embedded_documents(), key=lambda document: document.group):
@@ -96,10 +86,10 @@ def _library() -> Path:
 
 
 def _distinct() -> list[EmbeddedDocument]:
-    """Return the first document of each text."""
+    """Return the documents with copies removed."""
     by_text: dict[str, EmbeddedDocument] = {}
     was_enabled = gc.isenabled()
-    gc.disable()  # syntax trees hold no cycles, and the search for them is slow in a large process
+    gc.disable()  # syntax trees have no reference cycles, and looking for them is slow in a large process
     try:
         for raw, package, module, qualname in _read_all():
             text = inspect.cleandoc(raw).strip()
@@ -131,14 +121,14 @@ def _read_all() -> Iterator[tuple[str, str, str, str]]:
 def _sources(library: Path, name: str) -> list[Path]:
     if (library / f"{name}.py").is_file():
         return [library / f"{name}.py"]
-    if name == "encodings":
+    if name == "encodings":  # its other files are tables without documentation
         return [library / name / "__init__.py"]
     paths = (library / name).rglob("*.py")
     return sorted(path for path in paths if not _SKIPPED_FOLDERS & set(path.relative_to(library).parts))
 
 
 def _statements(path: Path) -> ast.Module:
-    """Return the syntax tree, an empty one for what this Python does not take for its own source."""
+    """Return the syntax tree of a file, an empty one if this Python cannot read or parse it."""
     try:
         return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -146,7 +136,7 @@ def _statements(path: Path) -> ast.Module:
 
 
 def _documented(node: _Documented, qualname: str) -> Iterator[tuple[str, _Documented]]:
-    """Yield what may carry a docstring, outermost first, also below `if` and `try`."""
+    """Yield (qualname, node) for everything that may have a docstring, outermost first, also inside `if` and `try`."""
     yield qualname, node
     inside: list[ast.AST] = list(node.body)
     while inside:

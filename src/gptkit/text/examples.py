@@ -1,4 +1,4 @@
-"""One example of a labelled task, as its texts."""
+"""An example of a task: what both fine-tuning and zero-shot protocols read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a task: its texts in the order of the format's fields, a question that is not there being "".
+    """One row of a task: its texts in the order of the format's fields, with "" for a missing question.
 
-    `label` is the index of a class or choice, or a score, None when unlabelled; `where` is "path:line"; `identifier` is
-    what a submission names the row by.
+    `label` is the index of a class or choice, or a score; None if unlabelled. `where` is "path:line", `identifier` the
+    row's name in a submission.
     """
 
     fields: tuple[str | tuple[str, ...], ...]

@@ -1,4 +1,4 @@
-"""Long texts in parts that a tokenizer encodes as it would the whole."""
+"""Cut long texts into parts that encode to the same tokens as the whole text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple, TypeVar
 
 TARGET_CHARACTERS = 1 << 16  # small enough that a batch of pieces keeps every core busy
-LIMIT_CHARACTERS = 1 << 20  # the most a piece may hold while no line ends
+LIMIT_CHARACTERS = 1 << 20  # the most in a piece without a line end
 
-# Only white space that every regular-expression engine knows as such, and only where it follows a non-space: there a
-# pre-tokenizer always starts anew, and no look-ahead (`\s+(?!\S)`) reaches across.
+# Only white space that every regular-expression engine recognises, and only after a non-space: a pre-tokenizer always
+# starts a new word there, and no look-ahead (`\s+(?!\S)`) reaches across. Group 1 of a LAST pattern is the last match.
 _LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
+_LAST_LINE_END = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f]*\n)")
 _SPACE = re.compile(r"(?<=\S)[ \t\r\v\f\n]")
-_SEARCH_WINDOW = 1 << 8
+_LAST_SPACE = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f\n])")
 
 
 class Piece(NamedTuple):
-    """A document, or one of the parts that joined in order give it back."""
+    """A document, or one of the parts that concatenate to it."""
 
     text: str
-    document: int  # number of the document within the corpus
-    source: str  # where it comes from: a file, file:line or a module
+    document: int  # its number within the corpus
+    source: str  # a file, file:line or a module
 
 
 def is_blank(text: str) -> bool:
@@ -31,11 +32,11 @@ def is_blank(text: str) -> bool:
 
 
 def cut(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield the text that `chunks` join to in pieces; they depend on that text alone, not on its chunks.
+    """Yield the concatenation of `chunks` in pieces that do not depend on where the chunks end.
 
-    A piece ends before the last line end within 65,536 characters, else before the first one within 1,048,576; a line
-    longer than that is cut before its last space there, and a run of so many characters without any white space after
-    exactly 1,048,576: the one case in which tokens may differ from those of the whole. An empty text is one piece.
+    A piece ends before the last line end within 65,536 characters, else before the first one within 1,048,576. A longer
+    line is cut before its last space within 1,048,576 characters; without any white space, after exactly that many,
+    which is the only case where tokens may differ from those of the whole. An empty text is one piece.
     """
     buffer, start = "", 0
     for chunk in chunks:
@@ -53,42 +54,27 @@ def cut(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _next_cut(buffer: str, start: int) -> int:
-    """Return where the piece that begins at `start` ends."""
+    """Return the end of the piece that begins at `start`."""
     target, limit = min(start + TARGET_CHARACTERS, len(buffer)), min(start + LIMIT_CHARACTERS, len(buffer))
-    if buffer.find("\n", start + 1, limit) > 0:  # a find is fifty times as fast as a search in vain
-        line_end = _last(_LINE_END, buffer, start + 1, target)
-        if line_end is not None:
-            return line_end
-        first = _LINE_END.search(buffer, start + 1, limit)
-        if first is not None:
+    if buffer.find("\n", start + 1, limit) > 0:  # fifty times as fast as a regular expression that finds none
+        if last := _LAST_LINE_END.match(buffer, start + 1, target):
+            return last.start(1)
+        if first := _LINE_END.search(buffer, start + 1, limit):
             return first.start()
     if limit == len(buffer):
         return limit
-    space = _last(_SPACE, buffer, start + 1, limit)
-    return limit if space is None else space
-
-
-def _last(pattern: re.Pattern[str], buffer: str, start: int, end: int) -> int | None:
-    """Return the start of the last match within `start` and `end`, looking at the end first: it is mostly there."""
-    window = _SEARCH_WINDOW
-    while True:
-        begin = max(start, end - window)
-        found = deque(pattern.finditer(buffer, begin, end), maxlen=1)
-        if found:
-            return found[0].start()
-        if begin == start:
-            return None
-        window *= 16
+    space = _LAST_SPACE.match(buffer, start + 1, limit)
+    return space.start(1) if space else limit
 
 
 PASSAGE_BYTES = 2048
 
 
 def passages(text: str, *, within_lines: bool) -> Iterator[str]:
-    """Yield the parts that join to a text, none of them white space alone unless the text is.
+    """Cut a text into passages, none of them only white space unless the whole text is.
 
-    A passage is as many lines as go into 2,048 bytes; the end of its last line stands at the beginning of the next one.
-    A longer line is cut before a space, or with `within_lines` false stays whole, as does what has no space.
+    A passage is as many lines as fit into 2,048 bytes; the next one starts with the line end. A longer line is cut
+    before a space if `within_lines`; otherwise, or if it has no space, it stays whole.
     """
     start, content_end = 0, len(text.rstrip())
     while start < len(text):
@@ -99,15 +85,14 @@ def passages(text: str, *, within_lines: bool) -> Iterator[str]:
 
 
 def _end(text: str, start: int, within_lines: bool) -> int:
-    """Return where the passage that begins at `start` ends."""
+    """Return the end of the passage that begins at `start`."""
     window = text[start : start + PASSAGE_BYTES]
     limit = start + len(window.encode()[:PASSAGE_BYTES].decode(errors="ignore"))
     if limit == len(text):
         return limit
-    for pattern in (_LINE_END, _SPACE) if within_lines else (_LINE_END,):
-        found = [match.start() for match in pattern.finditer(text, start + 1, limit)]
-        if found:
-            return found[-1]
+    for pattern in (_LAST_LINE_END, _LAST_SPACE) if within_lines else (_LAST_LINE_END,):
+        if last := pattern.match(text, start + 1, limit):
+            return last.start(1)
     following = (_SPACE if within_lines else _LINE_END).search(text, max(start + 1, limit - 1))
     return following.start() if following else len(text)
 
@@ -117,7 +102,7 @@ Result = TypeVar("Result")
 
 
 def batches(items: Iterable[Item], characters: int) -> Iterator[list[Item]]:
-    """Yield consecutive items in lists of about so many characters."""
+    """Yield consecutive items in batches of at least `characters` characters; the last one may be smaller."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -133,7 +118,7 @@ def batches(items: Iterable[Item], characters: int) -> Iterator[list[Item]]:
 def encoded_ahead(
     pool: Executor, encode: Callable[[list[Item]], list[Result]], work: Iterable[list[Item]], in_flight: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with its result in order, while up to `in_flight` batches are encoded or wait to be."""
+    """Yield (item, result) in order, while up to `in_flight` batches are queued or being encoded."""
     waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
     for batch in work:
         waiting.append((batch, pool.submit(encode, batch)))

@@ -1,9 +1,9 @@
-"""Documents out of files: .txt, .jsonl (both also .gz) and .parquet, found and streamed in pieces of flat memory.
+"""Find text files, and stream documents from .txt, .jsonl (both also .gz) and .parquet in pieces, in flat memory.
 
     kind       a document is         its text
     .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
-    .jsonl     a line                the string "text", exactly; blank lines are skipped
-    .parquet   a row                 the string column "text", exactly
+    .jsonl     a line                the string "text", unchanged; blank lines are skipped
+    .parquet   a row                 the string column "text", unchanged
 
 Nothing is guessed: whatever cannot be read is an InputError with file, line and byte.
 """
@@ -39,7 +39,7 @@ LONGEST_JSON_LINE = 1 << 28
 KINDS = ".txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_OTHER_UNICODE = (  # UTF-32's little-endian mark begins with UTF-16's
+_OTHER_UNICODE = (  # in this order, because UTF-32's little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -48,13 +48,13 @@ _OTHER_UNICODE = (  # UTF-32's little-endian mark begins with UTF-16's
 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
-    """Yield the pieces of all documents of a file; documents are numbered from 0, an empty one is one empty piece."""
+    """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
     reader = reader_of(path)
     if reader is None:
         raise InputError(
             f"gptkit does not read this kind of file: {path.name}",
             where=str(path),
-            fix=f"use {KINDS}; a plain text under another name: rename it to end in .txt",
+            fix=f"use {KINDS}; if it is plain text, rename it to end in .txt",
         )
     with translate_read_errors(path):
         require_regular(path)
@@ -69,7 +69,7 @@ def read_plain_text(path: Path) -> Iterator[Piece]:
 
 
 def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
-    """Return what reads a file whose name ends so, None for a kind that gptkit does not read."""
+    """Return the reader for a file of this suffix, None if there is none."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):
         return _read_text
@@ -80,7 +80,7 @@ def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file for reading bytes, just behind a byte order mark of UTF-8."""
+    """Open a plain or gzip file for reading bytes, past a UTF-8 byte order mark."""
     with open(path, "rb") as raw:
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
@@ -109,7 +109,7 @@ def _read_text(path: Path) -> Iterator[Piece]:
 
 
 def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
-    """Yield a file's text, its line ends all LF."""
+    """Yield a file's text with every line end as LF."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     while True:
         pending = len(decoder.getstate()[0])
@@ -127,7 +127,7 @@ def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
 
 
 def _place(path: Path, offset: int) -> str:
-    """Return file:line and byte of an offset into the (decompressed) file."""
+    """Return "file:line, byte N" for an offset into the (decompressed) file."""
     with open(path, "rb") as raw:
         file: BinaryIO = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw  # type: ignore[assignment]
         line, left = 1, offset
@@ -138,7 +138,7 @@ def _place(path: Path, offset: int) -> str:
 
 
 def _binary(where: str) -> InputError:
-    fix = "leave the file out; UTF-16 without a mark: convert it to UTF-8"
+    fix = "leave the file out; if it is UTF-16, convert it to UTF-8"
     return InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix=fix)
 
 
@@ -155,12 +155,12 @@ def _read_json_lines(path: Path) -> Iterator[Piece]:
             source = f"{path}:{line}"
             if len(raw) > LONGEST_JSON_LINE:
                 message = f"a line of more than {LONGEST_JSON_LINE >> 20} MiB"
-                fix = "write one JSON object a line; a huge text: as a .txt file"
+                fix = "write one JSON object per line, and a huge text as a .txt file"
                 raise InputError(message, where=source, fix=fix)
             if b"\0" in raw:
                 raise _binary(f"{source}, byte {offset + raw.index(0)}")
             text = json_string(decoded(raw, source, first_byte=offset), "text", source)
-            del raw  # a line may be as large as the file
+            del raw  # one line may be the whole file
             for part in cut([_checked(text, source)]):
                 yield Piece(part, document, source)
             document += 1
@@ -177,7 +177,7 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
         if "text" not in schema.names:
             columns = ", ".join(map(repr, schema.names[:8])) or "none"
             message = f'no column "text" (columns: {columns})'
-            raise InputError(message, where=str(path), fix="rename the text's column to text")
+            raise InputError(message, where=str(path), fix="rename the column with the text to text")
         kind = schema.field("text").type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
@@ -198,44 +198,44 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
 
 def _checked(text: str, where: str) -> str:
     if character := unusable_character(text):
-        raise InputError(f'"text" holds {character}', where=where, fix="mend or drop it")
+        raise InputError(f'"text" holds {character}', where=where, fix="correct or drop it")
     return text
 
 
-# --- finding them: paths, directories and globs become a sorted list without duplicates ---
+# --- finding files: paths, directories and globs become a sorted list without duplicates ---
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A text file; `named` when the user named it, not a directory or glob that holds it."""
+    """A text file; `named` if the user named it, rather than a directory or glob that contains it."""
 
     path: Path
     named: bool
 
 
 def find_files(arguments: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
-    """Return the text files that the arguments stand for, sorted by real path, and notes on what was skipped.
+    """Return the text files that paths, directories and globs name, sorted by real path, and notes on skipped files.
 
-    Directories are searched recursively, following links and skipping hidden names. A file reached twice, also through
-    a link, counts once.
+    Directories are searched recursively, following links and skipping hidden names. A file that is reached twice, even
+    through a link, counts once.
     """
     found: dict[str, FoundFile] = {}
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for argument in arguments:
-        for file in sorted(_expand(argument, passed_over), key=lambda file: str(file.path)):
+        for file in sorted(_expand(argument, skipped), key=lambda file: str(file.path)):
             identity = os.path.realpath(file.path)
             if identity not in found or (file.named and not found[identity].named):
                 found[identity] = file
-    notes = [f"passed over {count} {suffix} file(s): gptkit reads {KINDS}" for suffix, count in passed_over.items()]
+    notes = [f"skipped {count} {suffix} file(s): gptkit reads {KINDS}" for suffix, count in skipped.items()]
     return [file for _, file in sorted(found.items())], notes
 
 
 def absolute(argument: str) -> str:
-    """Return an argument (path or glob) that means the same in any working directory."""
+    """Return a path or glob as an absolute one, with ~ expanded."""
     return os.path.abspath(os.path.expanduser(argument))
 
 
-def _expand(argument: str, passed_over: Counter[str]) -> list[FoundFile]:
+def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
     where = absolute(argument)
     if "\0" in argument or not argument.strip():
         raise InputError(f"not a path: {argument!r}", where="DATA", fix="name a file, a directory or a glob")
@@ -248,21 +248,21 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[FoundFile]:
         if not matches:
             raise InputError("no file matches this glob", where=where, fix="check the pattern")
     else:
-        raise InputError("file not found", where=where, fix=f"check the path; a hub data set is written hf:{argument}")
+        raise InputError("file not found", where=where, fix=f"check the path; for a hub data set write hf:{argument}")
     files = []
     for match in matches:
         for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):
             if reader_of(path):
                 files.append(FoundFile(path, named=False))
             else:
-                passed_over[path.suffix or "suffixless"] += 1
+                skipped[path.suffix or "suffixless"] += 1
     if not files:
-        raise InputError("no text file here", where=where, fix=f"gptkit reads {KINDS}")
+        raise InputError("no text file found", where=where, fix=f"gptkit reads {KINDS}")
     return files
 
 
 def _walk(directory: str) -> Iterator[str]:
-    """Yield the visible files below a directory, each directory entered once however links lead to it."""
+    """Yield the visible files below a directory, entering each directory once even if links lead back to it."""
 
     def refuse(error: OSError) -> None:
         fix = "check its permissions"

@@ -1,7 +1,7 @@
 """Choose the validation text: whole documents in the order of their hashes, or the tail of a long one.
 
-One pass over the corpus finds a hash and the size of each document. Hashes are of its normal form: white space at the
-ends stripped, every line end LF. Copies that differ in nothing else have equal hashes, and stay together.
+One pass over the corpus finds the hash and size of each document. The hash is that of its normal form: white space at
+the ends stripped, every line end LF. Copies that differ only in these have equal hashes, and stay on one side.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from gptkit.text.pieces import Piece
 
 @dataclass(frozen=True)
 class Longest:
-    """The document with the most characters in normal form; of several, the one with the smallest hash."""
+    """The document with the most characters in normal form; among equals, the one with the smallest hash."""
 
     hash: int
     characters: int
     source: str
-    characters_at: array[int]  # in normal form, at the end of each piece ...
-    bytes_at: array[int]  # ... and the bytes of the unchanged text up to there
+    characters_at: array[int]  # up to the end of each piece: characters in normal form ...
+    bytes_at: array[int]  # ... and bytes of the unchanged text
 
-    def share_before(self, characters: int) -> float:
-        """Return the share of its bytes before a character; within a piece as if all characters were equally long."""
+    def fraction_before(self, characters: int) -> float:
+        """Return the fraction of its bytes in the first `characters`, interpolated linearly within a piece."""
         before = np.interp(characters, [0, *self.characters_at], [0, *self.bytes_at])
         return float(before / self.bytes_at[-1])
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass learns about a corpus; arrays of shape (documents,), 17 bytes per document."""
+    """The result of one pass over a corpus; arrays have shape (documents,), and take 17 bytes per document."""
 
     hashes: NDArray[np.uint64]  # the first 64 bits of the sha256 of each document's normal form
     utf8_bytes: NDArray[np.int64]  # of the unchanged text
-    blank: NDArray[np.bool_]  # nothing but white space, or nothing at all: no part of the corpus
+    blank: NDArray[np.bool_]  # empty or only white space: not part of the corpus
     longest: Longest
-    sha256: str  # over the sha256 of each unchanged document that is not blank, in order
+    sha256: str  # over the sha256 of each unchanged non-blank document, in order
 
 
 def scan(pieces: Iterable[Piece]) -> Scan:
-    """Read a corpus once."""
+    """Read a corpus once, and return the hash and size of each document."""
     hashes, utf8_bytes, blank = array("Q"), array("q"), array("b")
     whole, longest = hashlib.sha256(), Longest(0, 0, "", array("q"), array("q"))
     for _, members in groupby(pieces, key=lambda piece: piece.document):
@@ -81,12 +81,12 @@ def scan(pieces: Iterable[Piece]) -> Scan:
 
 
 class _NormalForm:
-    """Hash and length of a text's normal form, computed from its parts without keeping them."""
+    """The hash and length of a text's normal form, computed incrementally from its parts."""
 
     def __init__(self) -> None:
         self._line_ends = io.IncrementalNewlineDecoder(None, translate=True)
         self._text = hashlib.sha256()
-        self._trimmed = self._text  # its state after the last character that is not white space
+        self._trimmed = self._text  # its state after the last character other than white space
         self.read = self.characters = 0
 
     def add(self, text: str) -> None:
@@ -108,12 +108,12 @@ class _NormalForm:
 
 
 def name_hash(name: str) -> int:
-    """Return the 64 bits that decide the side of a group of documents known by name."""
+    """Return the 64-bit hash that decides on which side a group of documents with this name is."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def fraction_of(validation: str) -> float | None:
-    """Return the FRACTION that `validation` says, None when it is the name of a file; UsageError out of (0, 1)."""
+    """Parse --validation FILE|FRACTION: return the fraction, or None for a file name; UsageError outside (0, 1)."""
     try:
         fraction = float(validation)
     except ValueError:
@@ -129,9 +129,10 @@ TRAIN, VALIDATION = 0, 1
 
 @dataclass(frozen=True)
 class Split:
-    """Which documents are on which side, masks of shape (documents,).
+    """Which documents are on which side: masks of shape (documents,).
 
-    Of those that are cut the head trains, and the tail validates where `validation` says so: the first copy's.
+    The head of a document that is cut is training text. The tail is validation text if it is also in `validation`,
+    which only the first copy is.
     """
 
     train: NDArray[np.bool_]
@@ -141,10 +142,10 @@ class Split:
 
 
 def choose_split(found: Scan, fraction: float) -> Split:
-    """Split a corpus with text in it; validation is empty only if no document is long enough to be cut.
+    """Split a corpus that has text; validation is empty only if no document is long enough to cut.
 
-    Whole documents are held out if they make up at least half of the fraction. Otherwise the longest document is cut,
-    and its tail makes up the difference.
+    Whole documents are held out if they reach at least half of the fraction. Otherwise the longest document is also
+    cut, and its tail makes up the difference.
     """
     kept = ~found.blank
     validation = kept & held_out(found.hashes, np.where(kept, found.utf8_bytes, 0), fraction)
@@ -153,7 +154,7 @@ def choose_split(found: Scan, fraction: float) -> Split:
     if taken >= fraction * total / 2 or validation[copies].any() or found.longest.characters < 2:
         return Split(kept & ~validation, validation, cut=np.zeros_like(kept))
     size = int(found.utf8_bytes[copies].sum())
-    missing = fraction * (total / size) - taken / size  # exactly `fraction` if it is the only document
+    missing = fraction * (total / size) - taken / size  # exactly `fraction` if there is no other document
     train = kept & ~validation
     validation[np.flatnonzero(copies)[:1]] = True
     return Split(train, validation, copies, cut_point(found.longest.characters, missing))
@@ -162,12 +163,11 @@ def choose_split(found: Scan, fraction: float) -> Split:
 def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
     """Select documents in the order of their hashes until they hold `fraction` of all bytes.
 
-    One that would take them over `max_fraction` is skipped. Documents with the same hash are selected together.
+    Skip a document that would exceed `max_fraction`. Select documents with the same hash together.
     """
-    order = np.argsort(hashes)
-    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of the copies of each text
-    sizes: NDArray[np.int64] = np.add.reduceat(utf8_bytes[order], starts)
-    chosen = np.zeros(len(starts), np.bool_)
+    _, text = np.unique(hashes, return_inverse=True)  # the number of each document's text, in the order of hashes
+    sizes = np.bincount(text, utf8_bytes)  # (texts,) of all copies
+    chosen = np.zeros(len(sizes), np.bool_)
     total = int(utf8_bytes.sum())
     enough, limit, taken = fraction * total, max_fraction(fraction) * total, 0
     for number, size in enumerate(sizes.data):
@@ -176,18 +176,16 @@ def held_out(hashes: NDArray[np.uint64], utf8_bytes: NDArray[np.int64], fraction
         if taken + size <= limit:
             chosen[number] = True
             taken += size
-    mask = np.zeros(len(hashes), np.bool_)
-    mask[order] = np.repeat(chosen, np.diff(starts, append=len(hashes)))
-    return mask
+    return chosen[text]
 
 
 def max_fraction(fraction: float) -> float:
-    """Return how much may be held out when `fraction` is asked for: half of the smaller side more."""
+    """Return the largest acceptable fraction when `fraction` is asked for: half of the smaller side is added."""
     return fraction + min(fraction, 1 - fraction) / 2
 
 
 def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Select the hashes below `fraction` of 2^64; of at least two different ones, always one and never all."""
+    """Select the hashes below `fraction` * 2^64, but of two or more distinct ones at least one and not all."""
     mask: NDArray[np.bool_] = hashes < np.uint64(fraction * 2**64)
     if not mask.any():
         mask = hashes == hashes.min()
@@ -197,17 +195,17 @@ def hashes_below(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool
 
 
 def cut_point(characters: int, fraction: float) -> int:
-    """Return how many of a document's characters (in normal form, at least two) are training text.
+    """Return how many characters of a document (in normal form, at least two) are training text.
 
-    For a text file, which has a line end after them, this is nanoGPT's int(n * (1 - fraction)).
+    For a text file that ends in a newline, this is nanoGPT's int(n * (1 - fraction)).
     """
     return min(max(1, int((characters + 1) * (1 - fraction))), characters - 1)
 
 
-def divided(pieces: Iterable[Piece], split: Split) -> Iterator[tuple[int, Piece]]:
-    """Yield the text of both sides in order, each piece with TRAIN or VALIDATION; what is on neither is left out."""
+def divide(pieces: Iterable[Piece], split: Split) -> Iterator[tuple[int, Piece]]:
+    """Yield (TRAIN or VALIDATION, piece) in order, without the text that is on neither side."""
     train, validation, cut = (mask.tobytes() for mask in (split.train, split.validation, split.cut))
-    document, start = -1, 0  # where the piece starts in the normal form of its document
+    document, start = -1, 0  # the piece's start in the normal form of its document
     for piece in pieces:
         number, text = piece.document, piece.text
         if not cut[number]:
@@ -218,12 +216,12 @@ def divided(pieces: Iterable[Piece], split: Split) -> Iterator[tuple[int, Piece]
             document, start = number, 0
         margin = 0 if start else len(text) - len(text.lstrip())
         length = len(text) - margin - text.count("\r\n", margin)
-        characters = split.cut_at - start  # of this piece that train
+        characters = split.cut_at - start  # of this piece that are training text
         if length <= characters:
             end = len(text)
         elif characters <= 0:
             end = 0
-        else:  # CR LF counts as one
+        else:  # CR LF counts as one character
             match = re.compile(f"(?:\r\n|.){{{characters}}}+", re.DOTALL).match(text, margin)
             assert match is not None
             end = match.end()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.model_files.files import model_files
+from gptkit.model_files import model_files
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,

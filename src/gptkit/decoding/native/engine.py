@@ -10,8 +10,7 @@ import numpy as np
 
 from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.library import FORMATS, Buffers, Cache, CPiece, Layer, Matrix, Model, native_library
-from gptkit.model_files.files import not_finite
-from gptkit.model_files.shape import GPTShape
+from gptkit.model_files import GPTShape, not_finite
 from gptkit.system.limits import usable_processors
 
 ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # as numbered in layers.h

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from gptkit.errors import InputError
 from gptkit.system.reading import LARGEST_JSON, require_regular
-from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_out_of_range
 from gptkit.text.tokenizers.files import LAYOUTS, find_tokenizer, saved_config
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -76,7 +76,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     understands: then `tokenizer_in` reads it, or says what is wrong.
     """
     try:
-        folder, layout = find_tokenizer(directory, str(directory))
+        folder, layout = find_tokenizer(directory)
         config = saved_config(folder)
         if layout != LAYOUTS[0] or require_regular(folder / layout[0]) > LARGEST_JSON:
             return None
@@ -92,7 +92,7 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
     if not _is_understood(backend, special_tokens.values(), config, folder):
         return None
     tokenizer = LightTokenizer(backend, special_tokens, str(folder))
-    return None if id_beyond(tokenizer) else tokenizer
+    return None if id_out_of_range(tokenizer) else tokenizer
 
 
 def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[str, Any], folder: Path) -> bool:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from gptkit.errors import InputError
-from gptkit.model_files.files import MATRIX, own_name, weight_files
-from gptkit.model_files.shape import (
+from gptkit.model_files import (
+    MATRIX,
     OWN_KEYS,
     SHARED_KEYS,
     SILENT_KEYS,
@@ -27,8 +27,10 @@ from gptkit.model_files.shape import (
     GPTShape,
     ids_outside,
     model_type,
+    own_name,
     tensor_shapes,
     translated,
+    weight_files,
 )
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in

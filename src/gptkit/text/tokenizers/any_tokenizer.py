@@ -1,4 +1,4 @@
-"""What gptkit asks of any tokenizer, and the token that stands between documents."""
+"""The interface that gptkit needs of a tokenizer, and the token that separates documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NEWLINE_TOKEN = "\n</w>"  # GPT-1's, which no other tokenizer has
 
 
 class AnyTokenizer(Protocol):
-    """A tokenizer of transformers, or one that has as much of it as this."""
+    """A tokenizer of transformers, or another with these members."""
 
     name_or_path: str
 
@@ -28,19 +28,19 @@ class AnyTokenizer(Protocol):
 
 
 def separator_id(tokenizer: AnyTokenizer) -> int:
-    """Return the id that stands between documents and starts unconditional text.
+    """Return the id of the token that separates documents and starts unconditional text.
 
-    It is GPT-1's newline token, or `<|endoftext|>`, or else the end-of-text token that the tokenizer declares.
+    It is GPT-1's newline token if the vocabulary has it, else `<|endoftext|>`, else the tokenizer's eos_token.
     """
     vocabulary = tokenizer.get_vocab()
     found = vocabulary.get(NEWLINE_TOKEN, vocabulary.get(END_OF_TEXT, tokenizer.eos_token_id))
     if found is None:
-        message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to stand between documents"
+        message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to separate documents"
         raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
     return int(found)
 
 
-def id_beyond(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
-    """Return an entry whose id is not below the number of entries, None where there is none: ids leave no gaps."""
+def id_out_of_range(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
+    """Return the entry (token, id) with the largest id if it is not below the number of entries, else None."""
     token, id = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
     return (token, id) if id >= len(tokenizer) else None

@@ -1,4 +1,4 @@
-"""Text to token ids as arrays, fast: no special tokens added, and none read out of the text."""
+"""Encode text to arrays of token ids, fast; special tokens are neither added nor recognised in the text."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from gptkit.text.tokenizers.kinds import fast_encoder
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 Encode = Callable[[Sequence[str]], list[TokenIds]]
 
-# A backend's encodings take some hundred bytes a token until their ids are taken out, so this bounds the memory.
+# The backend's encodings take some hundred bytes per token until their ids are extracted, so this bounds the memory.
 _BATCH_CHARACTERS = 1 << 20
-_BATCHES_IN_FLIGHT = 3  # while two are encoded, the consumer works on the last
+_BATCHES_IN_FLIGHT = 3  # two being encoded, one with the consumer
 
 
 def ids_dtype(tokenizer: AnyTokenizer) -> np.dtype[Any]:
-    """Return the smallest type that holds every id of the tokenizer."""
+    """Return the smallest dtype that holds every id of the tokenizer."""
     return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
 
 
 def encode_pieces(tokenizer: AnyTokenizer, pieces: Sequence[str]) -> list[TokenIds]:
-    """Return the ids (tokens,) of each text, in parallel; threads may call this at once.
+    """Return the ids (tokens,) of each text, encoded in parallel. Thread-safe.
 
-    Each is taken as a whole text: for parts of one, see `encode_documents`. A literal `<|endoftext|>` is text here.
+    Each must be a whole text; for parts of a text use `encode_documents`. A literal `<|endoftext|>` is ordinary text.
     """
     return _encoder(tokenizer)(pieces)
 
 
 def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterator[tuple[int, TokenIds]]:
-    """Yield (document, ids) in order; the arrays of a document, one or more, together are the ids of its whole text.
+    """Yield (document, ids) in order; the arrays of a document, one or more, concatenate to the ids of its whole text.
 
-    `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, where byte-level
-    BPE never has a token across (characters neither). GPT-1's rules hold for any cut. Memory stays flat, and the next
-    texts are read and encoded while the caller works.
+    `pieces` may cut a document where `pieces.cut` does: before white space that follows a non-space, which no token of
+    byte-level BPE (or of characters) spans. GPT-1's tokenizer takes any cut. Memory stays flat, and the next pieces are
+    read and encoded while the caller works.
     """
     if own := getattr(tokenizer, "encode_documents", None):  # GPT-1's
         dtype = ids_dtype(tokenizer)
@@ -67,7 +67,7 @@ _encoders_lock = threading.Lock()
 
 
 def _encoder(tokenizer: AnyTokenizer) -> Encode:
-    """Return the tokenizer's fast path, made once for each size that it has."""
+    """Return the tokenizer's fast path, rebuilt when its size has changed."""
     with _encoders_lock:
         size, encode = _encoders.get(tokenizer, (0, None))
         if encode is None or size != len(tokenizer):
@@ -83,8 +83,8 @@ def _fast_path(tokenizer: Any) -> Encode:
     if encode := fast_encoder(tokenizer, dtype):
         return lambda texts: [encode(text) for text in texts]
     backend: Tokenizer = tokenizer.backend_tokenizer
-    if not getattr(tokenizer, "encodes_plain_text", False):  # else without a copy: of GPT-2's it takes 0.1 s
-        backend = copy.deepcopy(backend)  # its own settings stay as its other users set them
+    if not getattr(tokenizer, "encodes_plain_text", False):  # copying GPT-2's takes 0.1 s
+        backend = copy.deepcopy(backend)  # so that its other users keep their settings
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True

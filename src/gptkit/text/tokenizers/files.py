@@ -1,4 +1,4 @@
-"""The files that make a tokenizer: which there are, where they lie, and what they hold."""
+"""The files of a tokenizer: find them in a directory, and read vocabularies and merges."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from gptkit.system.run_layout import MODEL, START, described_in
 
 Merge = tuple[str, str]
 
-LAYOUTS = (  # files that make a tokenizer; of transformers' two the first wins
+LAYOUTS = (  # files that make up a tokenizer; of transformers' two layouts the first wins
     ("tokenizer.json",),
     ("vocab.json", "merges.txt"),
     ("encoder.json", "vocab.bpe"),
     ("encoder_bpe_40000.json", "vocab_40000.bpe"),
 )
 CONFIG_FILE = "tokenizer_config.json"
-BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # what else bears on ids, where it is there
+BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # optional files that affect the ids
 
 
-def find_tokenizer(directory: Path, shown: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder and layout of the tokenizer's files; a run has them in model/, and from the start in start/."""
+def find_tokenizer(directory: Path, shown: str | None = None) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder and layout of a tokenizer's files; in a run, they are in model/ or else in start/."""
     for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
         if set(LAYOUTS[:2]) <= set(complete):
             complete.remove(LAYOUTS[1])
         if len(complete) > 1:
             found = " and ".join("+".join(layout) for layout in complete)
-            fix = "leave one of them in the directory"
+            fix = "keep only one of them in the directory"
             raise InputError(f"more than one tokenizer: {found}", where=str(folder), fix=fix)
         if complete:
             return folder, complete[0]
     half = [name for layout in LAYOUTS for name in layout if (directory / name).is_file()]
     found = f", only {', '.join(half)}" if half else ""
     fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
-    raise InputError(f"no tokenizer in this directory{found}", where=shown, fix=fix)
+    raise InputError(f"no tokenizer in this directory{found}", where=shown or str(directory), fix=fix)
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
-    """Return the files of the tokenizer in a directory; InputError for one that is not a regular file, or is huge."""
-    folder, layout = find_tokenizer(directory, str(directory))
+    """Return the files of the tokenizer in a directory; InputError if an optional one is not regular, or is huge."""
+    folder, layout = find_tokenizer(directory)
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:
         if require_regular(path) > LARGEST_JSON:
@@ -57,24 +57,24 @@ def tokenizer_files(directory: Path) -> list[Path]:
 
 
 def saved_config(directory: Path) -> dict[str, Any]:
-    """Return what tokenizer_config.json says, nothing where there is none."""
+    """Return the content of tokenizer_config.json, {} if there is none."""
     path = directory / CONFIG_FILE
     config = read_json_object(path) if path.exists() else {}
     if "auto_map" in config:
-        message = "auto_map asks to run code that lies with the tokenizer"
+        message = "auto_map asks to run code shipped with the tokenizer"
         raise InputError(message, where=str(path), fix="remove the key")
     return config
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Return piece -> id of a vocabulary file, a JSON object."""
+    """Read a vocabulary file: a JSON object that maps pieces to ids."""
     return checked_vocabulary(read_json(path), path)
 
 
 def read_merges(path: Path) -> list[Merge]:
-    """Return the merges of a file, best first, one a line; it may start with a #version line."""
+    """Read a file of merges, one per line in order of rank; it may start with a #version line."""
     with translate_read_errors(path):
-        lines = decoded(path.read_bytes(), str(path)).split("\n")  # pieces may hold other line separators
+        lines = decoded(path.read_bytes(), str(path)).split("\n")  # pieces may contain other line separators
     merges = []
     for number, line in enumerate(lines, start=1):
         pair = line.split()
@@ -88,16 +88,16 @@ def read_merges(path: Path) -> list[Merge]:
 
 
 def checked_vocabulary(found: Any, path: Path) -> dict[str, int]:
-    """Return `found` if it maps pieces to the ids 0, 1, ... each once."""
+    """Return `found` as a dict if it maps pieces to the ids 0, 1, ..., each used once; else raise InputError."""
     numbers = found.values() if isinstance(found, dict) else [None]
     if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(found))):
-        message = "not a vocabulary: a JSON object of pieces with the ids 0, 1, 2 ... is needed"
+        message = "not a vocabulary: it must be a JSON object that maps pieces to the ids 0, 1, 2, ..."
         raise InputError(message, where=str(path), fix="fetch the file again")
     return dict(found)
 
 
 def checked_merges(found: Any, path: Path) -> list[Merge]:
-    """Return the merges of a tokenizer.json: pairs, or strings as older versions wrote them."""
+    """Return the merges of a tokenizer.json, which are pairs, or strings in older versions."""
     merges = []
     for merge in found if isinstance(found, list) else [None]:
         pair = merge.split(" ") if isinstance(merge, str) else merge

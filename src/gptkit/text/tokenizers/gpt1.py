@@ -1,6 +1,6 @@
-"""GPT-1's tokenizer as transformers sees one: padding, added tokens, saving; the ids are OpenAI's own.
+"""GPT-1's tokenizer as a transformers tokenizer, with padding, added tokens and saving; its ids are OpenAI's own.
 
-transformers' OpenAIGPTTokenizer gives others: it loses the newline token and accents and splits words as BERT does.
+transformers' OpenAIGPTTokenizer has different ids: it drops newline tokens and accents, and splits words as BERT does.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ END_OF_WORD = "</w>"
 
 
 class GPT1Tokenizer(PreTrainedTokenizer):
-    """Tokenizes by OpenAI's vocabulary and merges, given as such or as the files that hold them.
+    """A tokenizer with OpenAI's vocabulary and merges, given as objects or as the files that hold them.
 
-    It has no start, end or padding token, as GPT-1 has none. Special tokens are never read out of text, where `<unk>`
-    is a word like any other: they are added by id. Decoding turns each `</w>` into a space; case and spacing are lost.
-    UsageError without ftfy and spaCy.
+    Like GPT-1 it has no start, end or padding token. It never recognises special tokens in text, where `<unk>` is an
+    ordinary word: add them by id. Decoding turns each `</w>` into a space; case and spacing are lost.
+    UsageError if ftfy or spaCy is not installed.
     """
 
     vocab_files_names = {"vocab": "vocab.json", "merges": "merges.txt"}  # noqa: RUF012 - typed by the base class
@@ -48,7 +48,7 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         self.merges = read_merges(Path(merges)) if isinstance(merges, str | Path) else list(merges)
         self._pieces = {id: piece for piece, id in self.vocabulary.items()}
         if NEWLINE_TOKEN not in self.vocabulary or self._pieces[UNKNOWN_ID] != UNKNOWN_TOKEN:
-            message = f"not GPT-1's vocabulary: it needs {UNKNOWN_TOKEN!r} as id {UNKNOWN_ID}, and {NEWLINE_TOKEN!r}"
+            message = f"not GPT-1's vocabulary: it needs {UNKNOWN_TOKEN!r} with id {UNKNOWN_ID}, and {NEWLINE_TOKEN!r}"
             where = None if isinstance(vocab, Mapping) else str(vocab)
             raise InputError(message, where=where, fix="use OpenAI's encoder_bpe_40000.json")
         super().__init__(  # type: ignore[no-untyped-call]
@@ -57,7 +57,7 @@ class GPT1Tokenizer(PreTrainedTokenizer):
 
     @functools.cached_property
     def encoder(self) -> GPT1Encoder:
-        """What turns text into ids."""
+        """The encoder from text to ids."""
         return GPT1Encoder(self.vocabulary, self.merges)
 
     def encode_text(self, text: str) -> Ids:
@@ -65,7 +65,7 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         return self.encoder.encode(text)
 
     def encode_documents(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Ids]]:
-        """Yield (document, ids) in order, cut as may be."""
+        """Yield (document, ids) in order; `pieces` may be cut anywhere."""
         return encode_in_order(self.encoder, pieces, workers=usable_processors())
 
     @property
@@ -96,4 +96,4 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         return str(vocab), str(merges)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "encoder"}  # spaCy is made anew
+        return {name: value for name, value in vars(self).items() if name != "encoder"}  # with spaCy: built when needed

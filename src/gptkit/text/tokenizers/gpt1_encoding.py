@@ -1,23 +1,22 @@
-"""GPT-1's text to ids, id for id as OpenAI's text_utils.py gives them with today's ftfy and spaCy.
+"""Encode text with GPT-1's tokenizer: the same ids as OpenAI's text_utils.py with current ftfy and spaCy.
 
-    ftfy       repairs mojibake, entities, curly quotes and line breaks, each line by itself
-    standard   a few dashes and quotes unified, runs of punctuation set apart, white space to single spaces and newlines
-    spaCy      splits into tokens by its English rules; no trained model
-    BPE        of each token in lower case, `</w>` after its last character; unknown pieces are id 0
+    ftfy        repair mojibake, entities, curly quotes and line breaks, line by line
+    normalise   unify some dashes and quotes, set runs of punctuation apart, reduce white space to spaces and newlines
+    spaCy       split into tokens by its English rules, without a trained model
+    BPE         encode each token in lower case, with `</w>` after its last character; unknown pieces have id 0
 
-No spaCy token or exception reaches across a newline, so lines are encoded one by one, the newline token between them.
+No spaCy token or exception spans a newline, so each line is encoded by itself, with a newline token between two.
 
-Documents come in pieces, and what ftfy and the newline token make of a line depends on more than a piece holds, so
-pieces are joined and cut anew after line ends. Each part is then encoded by itself, and the parts of a document meet
-with a newline token between them where a line ended there: never two, none at a document's ends. Only a line of more
-than a million characters is cut at a space (ftfy cuts it too, at each millionth character, be it within a word).
+Documents come in pieces, but how ftfy repairs a line and where newline tokens go depends on more than one piece. So
+pieces are joined, and cut again after line ends into parts. Each part is encoded by itself; one newline token stands
+between two parts of a document if a line ended there, and none at the document's ends. Only a line of more than a
+million characters is cut at a space (ftfy cuts it as well, at every millionth character, even within a word).
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -28,7 +27,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +53,7 @@ Ids = NDArray[np.int64]
 
 
 class Part(NamedTuple):
-    """Lines of a document. ftfy unescapes HTML until a line of the document holds a `<`; has none so far?"""
+    """Lines of a document; `unescape_html` is false after a line with a `<`, where ftfy stops unescaping HTML."""
 
     text: str
     unescape_html: bool = True
@@ -62,9 +61,9 @@ class Part(NamedTuple):
 
 
 class GPT1Encoder:
-    """Encodes with OpenAI's vocabulary (piece -> id, the newline token among them) and merges (best first).
+    """Encodes with OpenAI's vocabulary (piece -> id, including the newline token) and merges (in order of rank).
 
-    UsageError without ftfy and spaCy: nothing else gives the same ids.
+    UsageError if ftfy or spaCy is not installed: nothing else gives the same ids.
     """
 
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
@@ -82,13 +81,14 @@ class GPT1Encoder:
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a whole text, shape (tokens,)."""
-        return strip_newlines(self.encode_part(Part(text)), self.newline_id)[1]
+        [ids] = join_lines([self.encode_part(Part(text))], self.newline_id)
+        return ids
 
     def encode_part(self, part: Part) -> Ids:
-        """Return the ids of a part of a document, with a newline token at either end where the text breaks the line."""
+        """Return the ids of a part of a document, with a newline token at an end where the text has a line break."""
         ids: list[int] = []
         line_broken = False
-        with self._one_text_at_a_time, self._english.memory_zone():  # else spaCy keeps every word that it ever saw
+        with self._one_text_at_a_time, self._english.memory_zone():  # else spaCy would keep every word it ever saw
             text = self._repaired(part).translate(_UNIFIED)
             for number, line in enumerate(_PUNCTUATION_RUN.sub(r" \g<0> ", text).split("\n")):
                 words = line.split()
@@ -107,11 +107,9 @@ class GPT1Encoder:
         return np.array(ids, np.int64)
 
     def _repaired(self, part: Part) -> str:
-        """Return the text as ftfy repairs it."""
-        if _UNTOUCHED_BY_FTFY.fullmatch(part.text):
-            return part.text
+        """Return `ftfy.fix_text` of a part, which takes a third of the time if its plain ASCII lines are skipped."""
         lines, unescape = [], part.unescape_html
-        for line in io.StringIO(part.text):  # cuts at \n alone, as ftfy does
+        for line in io.StringIO(part.text):  # splits only at \n, as ftfy does
             unescape = unescape and "<" not in line
             if not _UNTOUCHED_BY_FTFY.fullmatch(line):
                 line = self._ftfy.fix_text(line, unescape_html="auto" if unescape else False)
@@ -119,11 +117,11 @@ class GPT1Encoder:
         return "".join(lines)
 
     def _encode_word(self, word: str) -> tuple[int, ...] | None:
-        """Return the ids of a word between spaces, or None when they may depend on the words beside it.
+        """Return the ids of a word between spaces, or None if they may depend on its neighbours.
 
-        Once a text is split, spaCy looks for its exceptions again, across spaces. What it finds there and then drops
-        (`: )` is not `:)`) hides the exceptions that it overlaps, so a word that this second look changes depends on
-        its neighbours.
+        spaCy rescans a text that it has split for its exceptions, also across spaces. A match that it then discards
+        (`: )` is not `:)`) hides the exceptions that it overlaps, so the ids of any word that the rescan changes
+        may depend on its neighbours.
         """
         tokens = [token.text for token in self._split(word)]
         if tokens != [word] and tokens != [token.text for token in self._split_once(word)]:
@@ -135,39 +133,27 @@ class GPT1Encoder:
 
 
 def merged_pieces(token: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """Return the pieces of a token: the best-ranked pair of neighbours merged wherever it is, until none is left."""
+    """Return the BPE pieces of a token: merge all occurrences of the best-ranked pair, until none has a rank.
+
+    The tokenizers library merges one occurrence at a time, and so may merge a new pair of better rank in between.
+    """
     pieces = [*token[:-1], token[-1] + "</w>"]
-    unranked = len(ranks)
     while len(pieces) > 1:
-        pairs = list(itertools.pairwise(pieces))
-        found = [ranks.get(pair, unranked) for pair in pairs]
-        best = min(found)
-        if best == unranked:
+        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
             break
-        first, second = pairs[found.index(best)]
         merged: list[str] = []
-        previous = None
         for piece in pieces:
-            if previous == first and piece == second:
+            if merged and (merged[-1], piece) == best:
                 merged[-1] += piece
-                previous = None
             else:
                 merged.append(piece)
-                previous = piece
         pieces = merged
     return pieces
 
 
-def strip_newlines(ids: Ids, newline_id: int) -> tuple[bool, Ids, bool]:
-    """Return whether `ids` start with a newline token, the ids without those at the ends, whether they end so."""
-    leading = ids.size > 0 and ids[0] == newline_id
-    ids = ids[1:] if leading else ids
-    trailing = ids.size > 0 and ids[-1] == newline_id
-    return bool(leading), ids[:-1] if trailing else ids, bool(trailing)
-
-
 def libraries() -> tuple[Any, Any]:
-    """Return the modules ftfy and spacy; UsageError with the line that installs them."""
+    """Return the modules ftfy and spacy; UsageError with the installation command if one is missing."""
     try:
         import ftfy
         import spacy
@@ -180,15 +166,16 @@ def libraries() -> tuple[Any, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of all that has a say in the ids beside vocabulary and merges."""
+    """Return the versions of everything besides vocabulary and merges that the ids depend on."""
     ftfy, spacy = libraries()
     return {"ftfy": ftfy.__version__, "spacy": spacy.__version__, "unicode": unicodedata.unidata_version}
 
 
 def _without_exception_rescan(split: Any) -> Any:
-    """Return spaCy's tokenizer without its second look.
+    """Return spaCy's tokenizer without its rescan for exceptions.
 
-    That look is for exceptions which hold a prefix, suffix or infix; here none seems to while they are loaded.
+    spaCy rescans only for exceptions in which it found a prefix, suffix or infix on loading them, so the searches find
+    nothing until all are loaded.
     """
     loaded = False
 
@@ -208,13 +195,13 @@ def _without_exception_rescan(split: Any) -> Any:
     return tokenizer
 
 
-# Documents in pieces, on all processors
+# --- documents in pieces, on all processors ---
 
 
 def encode_in_order(encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: int) -> Iterator[tuple[int, Ids]]:
-    """Yield (document, ids) for consecutive parts of all documents, every document at least once.
+    """Yield (document, ids) for consecutive parts of all documents, each document at least once.
 
-    Text enough for workers goes to that many new processes; OutOfResources if the system kills one.
+    Enough text goes to `workers` new processes; OutOfResources if the system kills one.
     """
     tasks = batches(document_parts(pieces), TASK_CHARACTERS)
     first = list(islice(tasks, TASKS_WORTH_WORKERS))
@@ -229,7 +216,7 @@ def encode_in_order(encoder: GPT1Encoder, pieces: Iterable[Piece], *, workers: i
 
 
 def document_parts(pieces: Iterable[Piece]) -> Iterator[Part]:
-    """Yield the text of all documents again in parts that end where a line ends."""
+    """Join the pieces of each document and yield it in parts that end at line ends."""
     for document, members in groupby(pieces, key=lambda piece: piece.document):
         rest, unescape_html = "", True
         for piece in members:
@@ -245,31 +232,32 @@ def document_parts(pieces: Iterable[Piece]) -> Iterator[Part]:
 
 
 def join_lines(parts: Iterable[Ids], newline_id: int) -> Iterator[Ids]:
-    """Yield the ids of the parts of a document; where a line ends between two, the second begins with its token."""
-    newline = np.array([newline_id], np.int64)
+    """Yield the ids of each part of a document, with a newline token first if a line ended before it."""
     started = line_broken = False
-    for part in parts:
-        leading, ids, trailing = strip_newlines(part, newline_id)
-        line_broken = line_broken or leading
+    for ids in parts:
+        if ids.size and ids[0] == newline_id:
+            line_broken, ids = True, ids[1:]
         if ids.size == 0:
             yield ids
             continue
-        yield np.concatenate([newline, ids]) if started and line_broken else ids
-        started, line_broken = True, trailing
+        ends_line = ids[-1] == newline_id
+        ids = ids[:-1] if ends_line else ids
+        yield np.insert(ids, 0, newline_id) if started and line_broken else ids
+        started, line_broken = True, ends_line
 
 
 def _encoded_by_workers(encoder: GPT1Encoder, tasks: Iterable[list[Part]], workers: int) -> Iterator[tuple[Part, Ids]]:
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
+        mp_context=multiprocessing.get_context("spawn"),  # fork would copy locks that other threads hold
         initializer=_start_worker,
         initargs=(encoder.vocabulary, encoder.merges),
     )
     try:
         yield from encoded_ahead(pool, _encode_in_worker, tasks, 3 * workers)
     except BrokenProcessPool as error:
-        message = "a process that tokenizes was killed"
-        raise OutOfResources(message, where="--tokenizer", fix="free memory and run the command again") from error
+        message = "a tokenizer process was killed"
+        raise OutOfResources(message, where="--tokenizer", fix="free memory and rerun the command") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -279,7 +267,7 @@ _worker_encoder: GPT1Encoder | None = None
 
 def _start_worker(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
     global _worker_encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and shuts the pool down
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and shuts the pool down
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_encoder = GPT1Encoder(vocabulary, merges)
 
@@ -292,5 +280,5 @@ def _end_with_parent() -> None:
 
 
 def _encode_in_worker(parts: list[Part]) -> list[Ids]:
-    assert _worker_encoder is not None, "the pool's initializer makes it"
+    assert _worker_encoder is not None, "set by the pool's initializer"
     return [_worker_encoder.encode_part(part) for part in parts]

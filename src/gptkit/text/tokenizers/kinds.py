@@ -1,7 +1,7 @@
-"""The kinds of tokenizers that gptkit trains. A kind is its functions here and its row in KINDS at the end.
+"""The kinds of tokenizers that gptkit can train, each a few functions and a row in KINDS at the end of this file.
 
-char     a token a character: trained by noting which occur, encoded by a table of all code points
-bpe:N    byte-level BPE, GPT-2's: any text, no unknown tokens; from OpenAI's files, or trained to N entries
+char     one token per character: trained by collecting those that occur, encoded with a table of all code points
+bpe:N    GPT-2's byte-level BPE: any text, no unknown tokens; trained to N entries, or read from OpenAI's files
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Encode = Callable[[str], NDArray[Any]]
 CODE_POINTS = 0x110000
 EACH_CHARACTER = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
 UNKNOWN = "<unk>"
-SMALLEST = 257  # the bytes and END_OF_TEXT
+SMALLEST = 257  # all bytes, and END_OF_TEXT
 
 _SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False)  # with GPT-2's regular expression
 
 
 def _train_char(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of all characters in `texts`: sorted they are ids 0, 1, ...; END_OF_TEXT and UNKNOWN follow.
+    """Return the tokenizer of the characters in `texts`, with ids 0, 1, ... in order, then END_OF_TEXT and UNKNOWN.
 
-    UNKNOWN stands for characters that later texts hold and these do not. A model never sees it in training, so it makes
-    no validation loss better, and no run fails on one odd character at the end of a book. InputError without text.
+    UNKNOWN stands for any other character, so that no run fails on an odd one at the end of a book. A model never sees
+    it in training, so it cannot lower a validation loss. InputError if there is no text.
     """
-    from transformers import PreTrainedTokenizerFast  # late: it takes seconds, and encoding does without it
+    from transformers import PreTrainedTokenizerFast  # not at the top: it takes seconds, and encoding needs none of it
 
     occurs = np.zeros(CODE_POINTS, np.bool_)
     for text in texts:
@@ -59,7 +59,7 @@ def _train_char(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _char_encoder(tokenizer: Any, dtype: np.dtype[Any]) -> Encode | None:
-    """Return what encodes a text by look-up in a table of all code points, None for a tokenizer of another kind."""
+    """Return a function that encodes by table look-up, None if the tokenizer is of another kind."""
     if not is_char(tokenizer):
         return None
     table = np.full(CODE_POINTS, tokenizer.unk_token_id, dtype)
@@ -70,11 +70,11 @@ def _char_encoder(tokenizer: Any, dtype: np.dtype[Any]) -> Encode | None:
 
 
 def is_char(tokenizer: Any) -> bool:
-    """Tell whether this is a tokenizer of kind char, and its text splits at characters alone."""
+    """Return whether a tokenizer is of kind char: a word-level vocabulary, split into characters and nothing else."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, models.WordLevel) or backend.normalizer is not None:
         return False
-    if tokenizer.unk_token_id is None or backend.pre_tokenizer is None:  # its settings are not there
+    if tokenizer.unk_token_id is None or backend.pre_tokenizer is None:  # its settings are missing
         return False
     state, expected = (json.loads(splits.__getstate__()) for splits in (backend.pre_tokenizer, EACH_CHARACTER))
     return state == expected and all(token.special for token in backend.get_added_tokens_decoder().values())
@@ -86,34 +86,34 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Path) -> PreTrainedTokenizerFast:
-    """Return GPT-2's tokenizer with a given vocabulary; `where` stands in the InputError of an unusable one."""
+    """Return GPT-2's tokenizer with the given vocabulary; InputError at `where` if it is unusable."""
     missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - vocabulary.keys())
     if missing:
         message = f"not a byte-level vocabulary: {len(missing)} of the 256 byte symbols are missing"
         raise InputError(message, where=str(where), fix="use GPT-2's own files")
     try:
         model = models.BPE(dict(vocabulary), list(merges))
-    except Exception as error:  # tokenizers raises no other kind
-        message = f"vocabulary and merges do not fit: {error}"
+    except Exception as error:  # tokenizers raises no narrower type
+        message = f"vocabulary and merges do not match: {error}"
         raise InputError(message, where=str(where), fix="fetch both again") from error
     return _with_end_of_text(Tokenizer(model))
 
 
 def _accepts_byte_level(spec: str) -> bool:
-    """Tell whether `spec` is bpe:N; UsageError if N does not do."""
+    """Return whether `spec` is bpe:N; UsageError for an invalid N."""
     if not spec.startswith("bpe:"):
         return False
     size = spec.removeprefix("bpe:")
     if not re.fullmatch(r"[0-9]{1,8}", size) or int(size) < SMALLEST:
         message = f"{spec!r}: N must be a whole number of at least {SMALLEST} (256 bytes and {END_OF_TEXT})"
-        raise UsageError(message, where="--tokenizer", fix="write for instance bpe:4096")
+        raise UsageError(message, where="--tokenizer", fix="write bpe:4096, for instance")
     return True
 
 
 def _train_byte_level(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Return the byte-level BPE of the N entries of bpe:N; the bytes are the first 256 of them, END_OF_TEXT the last.
+    """Return a byte-level BPE of at most N entries for bpe:N: first the 256 bytes, last END_OF_TEXT.
 
-    A pair of pieces that occurs only once is not merged, so little text yields fewer entries.
+    Pairs that occur only once are not merged, so a short text yields fewer than N entries.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _SPLIT
@@ -128,7 +128,7 @@ def _train_byte_level(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFas
 
 
 def _with_end_of_text(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast  # late: it takes seconds, and encoding does without it
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer.pre_tokenizer = _SPLIT
     tokenizer.decoder = decoders.ByteLevel()
@@ -138,44 +138,41 @@ def _with_end_of_text(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class Kind:
-    """What --tokenizer says to train one, how it is trained, and what encodes faster than its backend, if anything."""
+    """A kind of tokenizer: its --tokenizer spec, how to train one, and how to encode faster than its backend can."""
 
     spec: str
-    accepts: Callable[[str], bool]  # UsageError for a spec of this kind that is wrong
+    accepts: Callable[[str], bool]  # UsageError for an invalid spec of this kind
     train: Callable[[str, Iterable[str]], PreTrainedTokenizerBase]
-    fast_encoder: Callable[[Any, Any], Encode | None] = lambda tokenizer, dtype: None  # None for another kind's
+    fast_encoder: Callable[[Any, Any], Encode | None] = lambda tokenizer, dtype: None  # None for other kinds
 
 
 KINDS = (
     Kind("char", lambda spec: spec == "char", _train_char, _char_encoder),
     Kind("bpe:N", _accepts_byte_level, _train_byte_level),
 )
-SPECS = " or ".join(kind.spec for kind in KINDS)
 
 
 def needs_training(spec: str) -> bool:
-    """Tell whether `spec` is one of SPECS, which are made from the training text; UsageError if its N does not do."""
+    """Return whether `spec` is one of KINDS, to be trained on the training text; UsageError for an invalid N."""
     return any(kind.accepts(spec) for kind in KINDS)
 
 
 def train_tokenizer(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that a spec makes of `texts`; the same texts in the same order give the same one."""
-    for kind in KINDS:
-        if kind.accepts(spec):
-            return kind.train(spec, texts)
-    raise UsageError(f"{spec!r} is not trained", where="--tokenizer", fix=f"write {SPECS}, such as bpe:4096")
+    """Train a tokenizer of a spec that `needs_training`; the same texts in the same order give the same tokenizer."""
+    kind = next(kind for kind in KINDS if kind.accepts(spec))
+    return kind.train(spec, texts)
 
 
 def training_note(spec: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return a line for the log when the text yielded fewer entries than `spec` asked for."""
+    """Return a line for the log if the text yielded fewer entries than `spec` asked for."""
     entries = spec.partition(":")[2]
     if not entries or len(tokenizer) >= int(entries):
         return None
-    return f"{spec}: the text yields {len(tokenizer):,} entries only (no pair of pieces is left that occurs twice)"
+    return f"{spec}: the text yields only {len(tokenizer):,} entries (no pair of pieces left that occurs twice)"
 
 
 def fast_encoder(tokenizer: Any, dtype: Any) -> Encode | None:
-    """Return what encodes a text faster than the tokenizer's backend, None where nothing does."""
+    """Return a function that encodes a text faster than the tokenizer's backend, None if there is none."""
     for kind in KINDS:
         if encode := kind.fast_encoder(tokenizer, dtype):
             return encode

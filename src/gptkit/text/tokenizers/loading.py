@@ -1,4 +1,4 @@
-"""The tokenizer that the user means: loaded, or trained and kept in the cache; and its fingerprint."""
+"""Load the tokenizer that --tokenizer names, or train one and cache it; fingerprint a tokenizer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.system import hub
-from gptkit.system.cache import cache_path, cached_file
-from gptkit.system.files import HashedFile
+from gptkit.system.cache import cache_path, cached_json
 from gptkit.system.reading import read_json
-from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_beyond
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, NEWLINE_TOKEN, id_out_of_range
 from gptkit.text.tokenizers.files import (
     BESIDE,
     LAYOUTS,
@@ -35,16 +34,16 @@ from gptkit.text.tokenizers.kinds import KINDS, byte_level, needs_training, trai
 if TYPE_CHECKING:
     from gptkit.text.corpora import TextPart
 
-FORMAT = 1  # of the cached ones
+FORMAT = 1  # of cached tokenizers
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that --tokenizer names: a directory (a run's, a model's, a tokenizer's) or hf:NAME."""
+    """Return the tokenizer that `spec` names: a directory (of a run, a model or a tokenizer) or hf:NAME."""
     if needs_training(spec):
         fix = "name a directory with tokenizer files, or train one: gptkit tokenizer train"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
     if spec == "hf:":
-        fix = "write for instance hf:openai-community/gpt2"
+        fix = "write hf:openai-community/gpt2, for instance"
         raise InputError("no tokenizer named in 'hf:'", where="--tokenizer", fix=fix)
     if spec.startswith("hf:"):
         names = [name for names in (*LAYOUTS, BESIDE) for name in names]
@@ -59,13 +58,12 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:
-    """Return the tokenizer whose files lie in a directory, a run's, a model's or one of its own.
+    """Return the tokenizer in a directory (of a run, a model or a tokenizer), in any of LAYOUTS; no code is run.
 
-    Files of any layout in LAYOUTS do; nothing in them is executed. InputError names the directory, as `shown` where
-    the user called it otherwise, and says what was looked for.
+    InputError if there is none, or it is unusable; `shown` is what the user called the directory, if not by its path.
     """
-    directory, layout = find_tokenizer(directory, shown or str(directory))
-    tokenizer_files(directory)  # raises for what transformers would wait for, or read to no end
+    directory, layout = find_tokenizer(directory, shown)
+    tokenizer_files(directory)  # raises for files on which transformers would hang
     saved = saved_config(directory)
     tokenizer: PreTrainedTokenizerBase
     if layout == LAYOUTS[0]:
@@ -79,8 +77,8 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
             tokenizer = _from_pretrained(GPT1Tokenizer, directory)
         else:
             tokenizer = GPT1Tokenizer(vocabulary, read_merges(merges_file))
-    if beyond := id_beyond(tokenizer):
-        message = f"the id {beyond[1]:,} of {beyond[0][:60]!r} lies beyond the {len(tokenizer):,} entries"
+    if beyond := id_out_of_range(tokenizer):
+        message = f"{beyond[0][:60]!r} has id {beyond[1]:,}, but there are only {len(tokenizer):,} entries"
         raise InputError(message, where=str(directory), fix="fetch or save its files again")
     return tokenizer
 
@@ -94,8 +92,7 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     entries = model.get("vocab")
     if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
         tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
-        # GPT-2's files on the hub do not name it.
-        if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
+        if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():  # as in GPT-2's files on the hub
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
         return tokenizer
     vocabulary = checked_vocabulary(entries, path)
@@ -103,7 +100,7 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     try:
         added = sorted((int(token["id"]), str(token["content"])) for token in description.get("added_tokens") or ())
     except (TypeError, KeyError, ValueError):
-        raise InputError("added_tokens are damaged", where=str(path), fix="fetch or save it again") from None
+        raise InputError("damaged added_tokens", where=str(path), fix="fetch or save it again") from None
     tokenizer.add_tokens([token for id, token in added if id >= len(vocabulary)], special_tokens=True)
     return tokenizer
 
@@ -114,14 +111,14 @@ def _from_pretrained(kind: type[PreTrainedTokenizerBase], directory: Path) -> Pr
         return tokenizer
     except GptkitError:
         raise
-    except Exception as error:  # tokenizers raises Exception itself, transformers whatever its parsing meets
+    except Exception as error:  # tokenizers raises bare Exception, transformers whatever its parsing runs into
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fix = "fetch or save its files again"
-        raise InputError(f"not a tokenizer that can be read: {reason}", where=str(directory), fix=fix) from error
+        raise InputError(f"the tokenizer cannot be read: {reason}", where=str(directory), fix=fix) from error
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the sha256 of all that determines the ids: vocabulary, rules, and GPT-1's versions of ftfy and spaCy."""
+    """Return the sha256 of all that determines the ids: vocabulary, rules, and GPT-1's ftfy and spaCy versions."""
     if isinstance(tokenizer, GPT1Tokenizer):
         content = {
             "gpt1": tokenizer.vocabulary,
@@ -136,22 +133,19 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def cached_tokenizer(spec: str, text: TextPart) -> tuple[PreTrainedTokenizerBase, bool]:
-    """Return the tokenizer that a spec such as char makes of a text, and whether it came from the cache.
+    """Return the tokenizer of a spec such as char, trained on a text, and whether it came from the cache.
 
-    Its key is the sha256 of text, spec and library version. Errors are those of `cached_file`.
+    The cache key is made of text, spec and library version. Errors are those of `cached_file`.
     """
-    path = cache_path("tokenizers", ".bin", FORMAT, text.key, spec, tokenizers.__version__)
     was_cached = True
 
-    def write(file: HashedFile) -> dict[str, Any]:
+    def train() -> list[Any]:
         nonlocal was_cached
         was_cached = False
         trained = train_tokenizer(spec, (piece.text for piece in text.pieces()))
-        content = [trained.backend_tokenizer.to_str(), trained.special_tokens_map]
-        file.write(json.dumps(content).encode())
-        return {"spec": spec}
+        return [trained.backend_tokenizer.to_str(), trained.special_tokens_map]
 
-    cached_file(path, write, need=lambda file: file.size)
-    backend, special_tokens = json.loads(path.read_bytes())  # even one just trained: both ways give the same
-    backend = tokenizers.Tokenizer.from_str(backend)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special_tokens), was_cached
+    path = cache_path("tokenizers", ".bin", FORMAT, text.key, spec, tokenizers.__version__)
+    backend, special_tokens = cached_json(path, train)
+    tokenizer = tokenizers.Tokenizer.from_str(backend)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_tokens), was_cached
