@@ -15,8 +15,9 @@ class Format:
     """A row: the module that knows a format, and what is said of reading and of writing it; None where it is not.
 
     The module has `matches(path)` and `read(path)`, which returns (GPTConfig, State); where it is written also
-    `write(model, folder)`, `read_back(folder)`, `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, why a
-    fine-tuned model's head is dropped, or None; and `in_its_own_code(path)`, where another library computes the model.
+    `write(model, folder)`, `tensors(folder)` that were written, `read_back(folder)`, `write_tokenizer(tokenizer,
+    folder, console)` and NO_HEAD, why a fine-tuned model's head is dropped, or None; and `in_its_own_code(path)`, where
+    another library computes the model.
     """
 
     module: str
