@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.options import OutputOptions, option
 from gptkit.system.files import translate_os_errors
+from gptkit.text.tokenizers.any_tokenizer import TRAINED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ class TokenizerTrainOptions(OutputOptions):
         "0.1", "What pretrain will hold out: the tokenizer is not trained on it.", metavar="FILE|FRACTION"
     )
     tokenizer: str = option(
-        "bpe:4096", "char, or bpe:N for a byte-level BPE of N entries.", short="-t", metavar="char|bpe:N"
+        "bpe:4096", f"{TRAINED}, a byte-level BPE of N entries.", short="-t", metavar=TRAINED.replace(" or ", "|")
     )
     out: Path = option(Path("tokenizer"), "Directory to write; it must not exist or be empty.", short="-o")
 
@@ -45,7 +46,7 @@ class TokenizerCompareOptions(OutputOptions):
     """Compare two tokenizers on a text: tokens per byte and word, shared entries, ids, speed."""
 
     first: str = option(
-        None, "A directory, hf:NAME, or char or bpe:N, which are trained on the text.", argument=True, metavar="A"
+        None, f"A directory, hf:NAME, or {TRAINED}, which are trained on the text.", argument=True, metavar="A"
     )
     second: str = option(None, "The other one.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
@@ -60,7 +61,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
     from gptkit.text.tokenizers.loading import fingerprint
 
     if not needs_training(options.tokenizer):
-        raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix="write char or bpe:N")
+        raise UsageError(f"{options.tokenizer!r} is not trained", where="--tokenizer", fix=f"write {TRAINED}")
     if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
         where = f"--out {options.out}"
         raise UsageError("there is something already", where=where, fix="name a new directory")

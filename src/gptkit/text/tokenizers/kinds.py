@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gptkit.errors import InputError, UsageError
-from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT, TRAINED
 from gptkit.text.tokenizers.files import Merge
 
 if TYPE_CHECKING:
@@ -150,11 +150,10 @@ KINDS = (
     Kind("char", lambda spec: spec == "char", _train_char, _char_encoder),
     Kind("bpe:N", _accepts_byte_level, _train_byte_level),
 )
-SPECS = " or ".join(kind.spec for kind in KINDS)
 
 
 def needs_training(spec: str) -> bool:
-    """Tell whether `spec` is one of SPECS, which are made from the training text; UsageError if its N does not do."""
+    """Tell whether `spec` is one of KINDS, which are made from the training text; UsageError if its N does not do."""
     return any(kind.accepts(spec) for kind in KINDS)
 
 
@@ -163,7 +162,7 @@ def train_tokenizer(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     for kind in KINDS:
         if kind.accepts(spec):
             return kind.train(spec, texts)
-    raise UsageError(f"{spec!r} is not trained", where="--tokenizer", fix=f"write {SPECS}, such as bpe:4096")
+    raise UsageError(f"{spec!r} is not trained", where="--tokenizer", fix=f"write {TRAINED}, such as bpe:4096")
 
 
 def training_note(spec: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
