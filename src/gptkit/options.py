@@ -1,6 +1,6 @@
 """How an option is written, once: its name, type, default and help; and the options that every command has.
 
-A dataclass of options is a command's signature: `cli/app.py` turns its fields into flags, recipes set the same
+A dataclass of options is a command's signature: `parameters.py` turns its fields into flags, recipes set the same
 names, and a run's config.yaml is written back from them. This file knows the standard library alone.
 """
 

@@ -24,7 +24,8 @@ from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
 NO_HEAD = "plain transformers has none that computes the same"
-read, tensors = own.read, own.tensors
+read = own.read
+tensors = own.tensors
 
 
 def matches(path: Path) -> bool:
