@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from gptkit.cli.commands import COMMANDS
 from gptkit.console import Console
 from gptkit.convert import command, own
 from gptkit.convert.formats import FORMATS
@@ -20,7 +22,7 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.loading import load_model, save_model
+from gptkit.model.loading import State, build_model, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
@@ -224,11 +226,47 @@ def test_a_failure_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+EXPORT_PARTS = ("write", "tensors", "read_back", "write_tokenizer", "NO_HEAD")
+
+
+def test_an_export_need_not_be_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(model: GPTForCausalLM, folder: Path) -> None:
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+    def tensors(folder: Path) -> State:
+        return own.plain_tensors(own.weights_only(folder / "weights.pt"))
+
+    source = write_model(tmp_path / "source")
+    config = load_model(source).config
+    toy = SimpleNamespace(
+        write=write,
+        tensors=tensors,
+        read_back=lambda folder: build_model(config, tensors(folder), torch.float32, GPTForCausalLM),
+        write_tokenizer=own.write_tokenizer,
+        NO_HEAD=None,
+    )
+    monkeypatch.setitem(FORMATS, "toy", SimpleNamespace(load=lambda: toy))  # type: ignore[arg-type]
+    result, out, _ = converted(source, tmp_path / "exported", to="toy")
+    assert result["max_logit_difference"] == 0
+    assert re.search(r"lm_head\.weight\W+300 x 16 ", out)
+    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["weights.pt"]
+
+
+def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
+    [row] = [row for row in COMMANDS if row.name == "convert"]
+    assert callable(row.next)
+    result = {"tokenizer": True, "destination": str(tmp_path)}
+    assert row.next(result) == ""  # generate loads no directory without config.json
+    (tmp_path / "config.json").touch()
+    assert row.next(result).startswith("gptkit generate")
+    assert row.next({**result, "tokenizer": False}) == ""
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
     module = FORMATS[name].load()
     assert callable(module.matches)
     assert callable(module.read)
     is_export = FORMATS[name].writes is not None
-    assert all(hasattr(module, part) == is_export for part in ("write", "read_back", "write_tokenizer", "NO_HEAD"))
+    assert all(hasattr(module, part) == is_export for part in EXPORT_PARTS)
     assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -201,6 +202,22 @@ def test_choose_applies_the_rules_and_never_takes_a_forbidden_token() -> None:
     assert drawn(SamplingRules(top_k=1)) == {0}
     assert drawn(SamplingRules(top_k=2, top_p=0.6)) == {0}  # 5/8 of what top-k left, not 1/2 of all
     assert kept(forbid(TOY, forbidden)) == {0, 1, 3}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(SamplingRules), ids=lambda field: field.name)
+def test_every_rule_changes_what_is_chosen(field: dataclasses.Field[Any]) -> None:
+    """A field of SamplingRules that `choose` does not read would be a flag that does nothing."""
+    kind = get_type_hints(SamplingRules)[field.name]
+    values = {int: 3, float: 0.5, bool: True}
+    value = values[kind] if kind in values else next(name for name in get_args(kind) if name != field.default)
+    generator, rows = np.random.default_rng(2), np.arange(200)
+    logits, seen = generator.normal(0, 3, (200, 50)).astype(np.float32), generator.random((200, 50)) < 0.3
+    rules = SamplingRules(top_p=0.9)  # top_p_rule says something where there is a top_p
+    plain, changed = (
+        choose(logits, one, seed=3, indices=rows, positions=rows, seen=seen)
+        for one in (rules, dataclasses.replace(rules, **{field.name: value}))
+    )
+    assert plain.tolist() != changed.tolist(), f"choose() does not read {field.name}"
 
 
 def test_temperature_divides_the_logits() -> None:

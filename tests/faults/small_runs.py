@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from timings import is_time
+
 STEPS, SAVE_EVERY = 20, 2
-TIMES = {
-    *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")
-}
 PLACES = {"run_dir", "model_dir", "model", "resumed_from"}
 WORDS = ["a", "red", "cat", "saw", "the", "old", "green", "house", "by", "my", "river", "and", "sang", "it", "once"]
 SHAPE = {"model_type": "gptkit", "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
@@ -157,5 +156,5 @@ def _content(path: Path) -> object:
 
 def _untimed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _untimed(one) for key, one in value.items() if key not in TIMES | PLACES}
+        return {key: _untimed(one) for key, one in value.items() if not is_time(key) and key not in PLACES}
     return [_untimed(one) for one in value] if isinstance(value, list) else value

@@ -33,10 +33,8 @@ from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
 from gptkit.text.tokenizers.loading import tokenizer_in
 from gptkit.training import run as training_run
+from timings import is_time
 
-TIMES = {
-    *("elapsed_seconds", "train_seconds", "compile_seconds", "data_seconds", "tokens_per_second", "mfu", "finished_at")
-}
 KEYS = {
     *("run_dir", "model_dir", "task", "metrics", "per_seed", "lm_coef", "n_train", "n_eval", "train_seconds"),
     *("elapsed_seconds", "model", "seed", "data_sha256", "version", "finished_at"),
@@ -151,7 +149,7 @@ class Place:
     def rows(self, run: str) -> list[dict[str, Any]]:
         """Return metrics.jsonl without its times."""
         return [
-            {name: value for name, value in json.loads(line).items() if name not in TIMES}
+            {name: value for name, value in json.loads(line).items() if not is_time(name)}
             for line in (self.root / run / "metrics.jsonl").read_text().splitlines()
         ]
 
@@ -195,7 +193,7 @@ def two_seeds(place: Place) -> dict[str, Any]:
 
 def per_seed(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {key: value for key, value in one.items() if key not in TIMES | {"model_dir", "resumed_from"}}
+        {key: value for key, value in one.items() if not is_time(key) and key not in ("model_dir", "resumed_from")}
         for one in result["per_seed"]
     ]
 

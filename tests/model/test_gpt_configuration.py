@@ -112,5 +112,13 @@ def test_what_openai_gpt_cannot_express_is_refused(unknown: dict[str, object]) -
         hf_config(GPTConfig(pre_norm=False, **unknown))
 
 
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_an_activation_that_transformers_lacks_is_not_exported(pre_norm: bool) -> None:
+    config = GPTConfig(pre_norm=pre_norm)
+    vars(config)["activation_function"] = "brand_new"
+    with pytest.raises(InputError, match="transformers has none that is the same"):
+        hf_config(config)
+
+
 def test_special_tokens_outside_a_small_vocabulary_are_dropped() -> None:
     assert parse_config({"model_type": "gpt2", "vocab_size": 100}, "config.json").eos_token_id is None

@@ -33,7 +33,8 @@ row = find_evaluation("toy/sum")
 examples = row.load(sys.argv[1]).examples
 heavy = [name for name in ("torch", "transformers", "tokenizers", "datasets", "pyarrow") if name in sys.modules]
 print(json.dumps([
-    find_task("toy").name, [*TASKS].index("toy") - [*TASKS].index("breaking-nli"), "toy/sum" in names_of_evaluations(),
+    find_task("toy").name, [name for name in TASKS if name in ("breaking-nli", "toy", "demo-cloze")],
+    "toy/sum" in names_of_evaluations(),
     kind_of(row) == "choices", [one.label for one in examples], examples[0].fields, heavy,
 ]))
 """
@@ -44,7 +45,8 @@ def test_a_new_benchmark_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "toy.tsv").write_text("story\tleft\tright\tanswer\nIt fell.\tup\tdown\tr\nWhy?\tso\tno\tl\n")
     command = [sys.executable, "-c", ASK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout) == ["toy", 1, True, True, [1, 0], ["It fell.", "", ["up", "down"]], []]
+    in_order = ["breaking-nli", "toy", "demo-cloze"]  # others may stand between them
+    assert json.loads(done.stdout) == ["toy", in_order, True, True, [1, 0], ["It fell.", "", ["up", "down"]], []]
 
 
 def test_evaluations_stand_by_what_the_model_is_asked_for() -> None:

@@ -324,6 +324,38 @@ def test_what_a_trainer_keeps_is_in_the_checkpoint_by_a_row_of_its_parts_alone(
     assert [part.loaded for part in made] == [[], [0.5], []]  # an older checkpoint has none
 
 
+def numbers_of(part: object) -> dict[str, Any]:
+    """Return the tensors and numbers that a trainer holds by itself, and through objects of its own module."""
+    found: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, Tensor | int | float):
+            found[name] = value.tolist() if isinstance(value, Tensor) else value
+        elif type(value).__module__ == Trainer.__module__ and not isinstance(value, nn.Module):
+            found |= {f"{name}.{inner}": number for inner, number in numbers_of(value).items()}
+    return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_resumed_trainer_holds_the_numbers_of_the_one_that_saved(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a trainer counts as it goes, and has no row among its parts, would start anew on resuming."""
+    made: list[Trainer] = []
+    make = Trainer.__init__
+
+    def noted(self: Trainer, *arguments: Any, **more: Any) -> None:
+        make(self, *arguments, **more)
+        made.append(self)
+
+    monkeypatch.setattr(Trainer, "__init__", noted)
+    plan = Plan(steps=3, precision=precision, skip_spikes=True)
+    toy_train(plan, checkpoint_directory=tmp_path)
+    toy_train(plan, model=toy(), resume_from=tmp_path / "step-000003")
+    saved, resumed = map(numbers_of, made)
+    assert saved["spikes.seen"] == 3
+    assert resumed == saved
+
+
 def test_evaluation_runs_in_eval_mode_without_gradients_under_the_runs_precision() -> None:
     model = toy()
     dtypes = []

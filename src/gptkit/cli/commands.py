@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gptkit.cli.recipes import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
@@ -46,7 +47,8 @@ def _after_finetune(result: Mapping[str, Any]) -> str:
 
 
 def _after_convert(result: Mapping[str, Any]) -> str:
-    return "gptkit generate --model {destination}" if result["tokenizer"] else ""
+    is_loadable = result["tokenizer"] and Path(result["destination"], "config.json").is_file()
+    return "gptkit generate --model {destination}" if is_loadable else ""
 
 
 def _after_eval(result: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from gptkit.console import Console
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import GptkitError, InputError
-from gptkit.model.loading import State, build_model, read_safetensors, set_special_tokens
+from gptkit.model.loading import State, build_model, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files import source_directory
@@ -54,7 +54,7 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(destination.absolute(), replace=False) as folder:
         target.write(model, folder)
-        tensors = _tensors(read_safetensors(folder))
+        tensors = _tensors(target.tensors(folder))
         if task is not None:
             write_task(folder, task)
         if tokenizer is not None:

@@ -15,9 +15,10 @@ class Format:
     """A format's module, and the phrases that describe reading it (for errors) and writing it (for help), or None.
 
     The module has `matches(path)` and `read(path) -> (GPTConfig, State)`. If it can write, it also has
-    `write(model, folder)`, `read_back(folder)`, `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, the reason
-    why a fine-tuned model's head is dropped (None = it is kept). `in_its_own_code(path)`, if present, returns the model
-    as the library that the format comes from computes it.
+    `write(model, folder)`, `tensors(folder)`, which returns the tensors that were written, `read_back(folder)`,
+    `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, the reason why a fine-tuned model's head is dropped
+    (None = it is kept). `in_its_own_code(path)`, if present, returns the model as the library that the format comes
+    from computes it.
     """
 
     module: str

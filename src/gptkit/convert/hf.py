@@ -25,6 +25,7 @@ from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
 NO_HEAD = "plain transformers has no equivalent"
 read = own.read
+tensors = own.tensors
 
 
 def matches(path: Path) -> bool:

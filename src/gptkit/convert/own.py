@@ -20,7 +20,7 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 
 NO_HEAD = None
-write, read_back = save_model, load_model
+write, read_back, tensors = save_model, load_model, read_safetensors
 
 
 def matches(path: Path) -> bool:

@@ -34,12 +34,7 @@ class FinetuneOptions(TrainingOptions):
     learning_rate: float = override(
         TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
     )
-    optimizer: OptimizerName = override(
-        TrainingOptions,
-        "optimizer",
-        default="openai-adam",
-        help="GPT-1's own openai-adam (its train.py), adamw, or muon (matrices by Muon, the rest by AdamW).",
-    )
+    optimizer: OptimizerName = override(TrainingOptions, "optimizer", default="openai-adam")
     schedule: ScheduleName = override(
         TrainingOptions,
         "schedule",

@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.options import OutputOptions, option
 from gptkit.system.files import require_free, translate_os_errors
+from gptkit.text.tokenizers.any_tokenizer import TRAINED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ class TokenizerTrainOptions(OutputOptions):
         "0.1", "What pretrain holds out for validation; the tokenizer is trained without it.", metavar="FILE|FRACTION"
     )
     tokenizer: str = option(
-        "bpe:4096", "char, or bpe:N for a byte-level BPE with N entries.", short="-t", metavar="char|bpe:N"
+        "bpe:4096", f"{TRAINED}, for a byte-level BPE with N entries.", short="-t", metavar=TRAINED.replace(" or ", "|")
     )
     out: Path = option(Path("tokenizer"), "Directory to create; it may exist if it is empty.", short="-o")
 
@@ -45,7 +46,7 @@ class TokenizerCompareOptions(OutputOptions):
     """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
 
     first: str = option(
-        None, "A tokenizer directory or hf:NAME; char or bpe:N trains one on the text.", argument=True, metavar="A"
+        None, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
     )
     second: str = option(None, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
@@ -61,7 +62,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
     if not needs_training(options.tokenizer):
         message = f"{options.tokenizer!r} cannot be trained"
-        raise UsageError(message, where="--tokenizer", fix="write char or bpe:N")
+        raise UsageError(message, where="--tokenizer", fix=f"write {TRAINED}")
     require_free(options.out, f"--out {options.out}")
     corpus = _open_corpus(options.data, options.validation, console)
     start = time.perf_counter()

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from gptkit.errors import InputError, suggest
 from gptkit.model_files import (
+    GELUS,
     HEAD_FIELDS,
     OWN_KEYS,
     SHARED_KEYS,
@@ -133,6 +134,8 @@ def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:
 
 def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
     """Return the equivalent transformers configuration; InputError for what that family cannot express."""
+    if config.activation_function not in GELUS:
+        raise unfit(f"activation_function {config.activation_function!r} does not exist in transformers")
     if config.pre_norm:
         return GPT2Config(**_shared(config), n_inner=config.n_inner, activation_function=config.activation_function)
     if config.n_inner not in (None, 4 * config.n_embd):

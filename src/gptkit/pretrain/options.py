@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gptkit.options import option, recipe_only
+from gptkit.text.tokenizers.any_tokenizer import TRAINED
 from gptkit.training.options import TrainingOptions
 
 
@@ -23,7 +24,7 @@ class PretrainOptions(TrainingOptions):
     )
     tokenizer: str | None = option(
         None,
-        "char, bpe:N (trained on the training text), a directory or hf:NAME [default: the model's own, else bpe:4096].",
+        f"{TRAINED}, trained on the training text; a directory; or hf:NAME [default: the model's own, else bpe:4096].",
         short="-t",
         metavar="TOKENIZER",
     )

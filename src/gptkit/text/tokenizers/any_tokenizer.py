@@ -8,6 +8,7 @@ from gptkit.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 NEWLINE_TOKEN = "\n</w>"  # GPT-1's, which no other tokenizer has
+TRAINED = "char or bpe:N"  # the kinds of kinds.py, for help texts: those import no tokenizer
 
 
 class AnyTokenizer(Protocol):
