@@ -130,3 +130,7 @@ class TrainingOptions(OutputOptions):
     muon_learning_rate: float = recipe_only(0.02, "Muon's peak learning rate.", minimum=0)
     muon_momentum: float = recipe_only(0.95, "Muon's Nesterov momentum.", minimum=0, maximum=0.9999)
     gradient_checkpointing: bool = recipe_only(False, "Recompute activations in the backward pass to save memory.")
+
+    @property
+    def processes(self) -> int:
+        return self.num_processes or 1
