@@ -119,7 +119,7 @@ def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say
 
 def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
     if task.is_demo and options.data is not None:
-        raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
+        raise UsageError(f"{task.name} generates its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
@@ -219,7 +219,7 @@ def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int |
         return None
     asked = str(transfer_layers)
     if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
-        message = f"{asked!r} is not a number of this model's layers"
+        message = f"{asked!r} is not a valid number of layers for this model"
         raise UsageError(message, where="--transfer-layers", fix=f"give 0 to {n_layer}, or none")
     return int(asked)
 

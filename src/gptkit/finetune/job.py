@@ -134,8 +134,8 @@ class FinetuneRun:
         if len(rates) == 1 and self.options.schedule != "slanted":
             return []
         return [
-            f"{rate.layer}: learning rate {rate.peak:.3g} "
-            + (f"from step {rate.first_step}" if rate.first_step <= steps else f"never: the run ends at step {steps}")
+            f"{rate.layer}: learning rate {rate.peak:.3g}"
+            + (f" from step {rate.first_step}" if rate.first_step <= steps else f", frozen for all {steps} steps")
             for rate in rates
         ]
 

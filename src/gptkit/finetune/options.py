@@ -88,14 +88,8 @@ class FinetuneOptions(TrainingOptions):
         TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: one epoch]."
     )
 
-    keep_checkpoints: int = override(
-        TrainingOptions, "keep_checkpoints", help="Checkpoints to keep: the newest, and always the best."
-    )
     beta2: float = override(
         TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."
-    )
-    clip_norm: float = override(
-        TrainingOptions, "clip_norm", help="Maximum global gradient norm; 0 = no clipping (GPT-1's train.py)."
     )
     classifier_dropout: float = recipe_only(
         0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99

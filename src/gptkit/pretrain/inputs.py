@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
 MAX_PLAN_BYTES = 50_000_000  # a dry run tokenizes no larger text, so that it takes seconds
-BYTES_PER_TOKEN = 4  # of English in byte-level BPE with 50,257 entries, approximately
 HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English: enough of an hf: data set is read
 
 
@@ -38,7 +37,7 @@ class Inputs:
     """The tokenized text, and the model before its first step.
 
     A dry run has the model on the meta device and does not tokenize a large text: `text` is then None, and `tokenizer`
-    too if it would be trained on it; vocabulary and tokens are estimated from the options and the bytes of text.
+    too if it would be trained on it.
     """
 
     corpus: Corpus
@@ -46,8 +45,6 @@ class Inputs:
     text: PreparedText | None
     model: GPTForCausalLM
     vocabulary: int
-    train_tokens: int
-    validation_tokens: int
     sequence_length: int
     rows_per_step: int
 
@@ -75,12 +72,10 @@ def prepare_inputs(
     if is_tokenized:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
-        tokens = len(text.train), len(text.validation)
         if not for_plan:
-            say(f"{tokens[0]:,} training tokens and {tokens[1]:,} for validation, in {text.train.path.parent}")
+            tokens = f"{len(text.train):,} training tokens and {len(text.validation):,} for validation"
+            say(f"{tokens}, in {text.train.path.parent}")
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises if the text is too short
-    else:
-        tokens = corpus.train.count_bytes() // BYTES_PER_TOKEN, corpus.validation.count_bytes() // BYTES_PER_TOKEN
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     if model is None or for_plan:
         config = model.config if model else config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
@@ -100,8 +95,6 @@ def prepare_inputs(
         text=text,
         model=model,
         vocabulary=vocabulary,
-        train_tokens=tokens[0],
-        validation_tokens=tokens[1],
         sequence_length=sequence_length,
         rows_per_step=rows_per_step,
     )

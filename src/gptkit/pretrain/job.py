@@ -35,6 +35,7 @@ from gptkit.training.run import Session
 from gptkit.training.schedules import steps_before_decay
 
 VALIDATION_TOKENS = 4096  # per forward pass
+BYTES_PER_TOKEN = 4  # of English in byte-level BPE with 50,257 entries, approximately
 PROBED_TOKENS = 3 * VALIDATION_TOKENS  # of a dry run's evaluation: a few whole forward passes
 
 
@@ -113,12 +114,16 @@ class PretrainRun:
 def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
     """Show and return the plan of these options; see `report.dry_run` for its keys."""
     inputs = prepare_inputs(options, session.console.say, session.console.recipe_note, for_plan=True)
+    if inputs.text is not None:
+        train_tokens, validation_tokens = len(inputs.text.train), len(inputs.text.validation)
+    else:
+        sides = inputs.corpus.train, inputs.corpus.validation
+        train_tokens, validation_tokens = (side.count_bytes() // BYTES_PER_TOKEN for side in sides)
     # Time and memory do not depend on the text: random tokens, enough for a step and part of a validation.
-    length, probed_tokens = inputs.sequence_length, min(inputs.validation_tokens, PROBED_TOKENS)
+    length, probed_tokens = inputs.sequence_length, min(validation_tokens, PROBED_TOKENS)
     size = options.tokens_per_step + length + probed_tokens
     ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
-    sides = ids[probed_tokens:], ids[:probed_tokens]
-    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in sides)
+    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[probed_tokens:], ids[:probed_tokens]))
     run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation))
     choices = run.choose()
 
@@ -132,7 +137,7 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
             model.activation_checkpointing_enable()
         model.to(session.accelerator.device)
         probed = dataclasses.replace(run, inputs=dataclasses.replace(inputs, model=model))
-        return probed.job(choices), inputs.validation_tokens / probed_tokens
+        return probed.job(choices), validation_tokens / probed_tokens
 
     planned = PlannedRun(
         options=options,
@@ -140,7 +145,7 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
         work=Workload(
             length=length,
             checkpointing=options.gradient_checkpointing,
-            evaluation_tokens=min(VALIDATION_TOKENS, inputs.validation_tokens),
+            evaluation_tokens=min(VALIDATION_TOKENS, validation_tokens),
         ),
         passes_on=passes_on,
         rows_per_step=inputs.rows_per_step,
@@ -148,9 +153,9 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
         baseline=own_memory() or 0,
         facts={
             "vocabulary": inputs.vocabulary,
-            "train_tokens": inputs.train_tokens,
-            "validation_tokens": inputs.validation_tokens,
-            "epochs": options.steps * options.tokens_per_step / max(1, inputs.train_tokens),
+            "train_tokens": train_tokens,
+            "validation_tokens": validation_tokens,
+            "epochs": options.steps * options.tokens_per_step / max(1, train_tokens),
             "data_sha256": inputs.corpus.data_sha256,
         },
         data_is_read=inputs.text is not None,

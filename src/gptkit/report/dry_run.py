@@ -144,8 +144,8 @@ def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
     flops = tokens * job.flops_per_token
     assert plan.eval_every is not None
     return {
-        **run.facts,
         "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
+        **run.facts,
         "sequence_length": work.length,
         "micro_batch": rows,
         "steps": steps,
@@ -288,26 +288,22 @@ def add_probe(plan: dict[str, Any], found: Probe, evaluations: float) -> None:
         plan["labels"]["memory.reserve"] = MEASURED
 
 
-FACTS = {
-    "parameters": "parameters",
-    "vocabulary": "vocabulary",
-    "train_tokens": "training tokens available",
-    "validation_tokens": "validation tokens",
+TITLES = {
+    "train_tokens": "training tokens",
     "n_train": "training examples",
-    "steps": "steps",
-    "tokens_per_step": "tokens per step",
-    "tokens": "tokens to train on",
-    "epochs": "epochs",
-    "flops": "FLOPs",
     "micro_batch": "sequences per forward pass",
-    "evaluations": "evaluations",
+    "flops": "FLOPs",
 }
 
 
 def show(plan: Mapping[str, Any], console: Console) -> None:
     """Show the plan as tables, every figure with its source: computed, measured or assumed."""
     labels, disk, here, memory = plan["labels"], plan["disk"], plan["here"], plan["memory"]
-    rows = [(name, _number(plan[key]), labels.get(key, COMPUTED)) for key, name in FACTS.items() if key in plan]
+    rows = [
+        (TITLES.get(key, key.replace("_", " ")), _number(value), labels.get(key, COMPUTED))
+        for key, value in plan.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     rows.append(("one checkpoint on disk", size(disk["checkpoint"]), labels["disk"]))
     kept = f"{disk['kept']} checkpoints and {disk['snapshots']} snapshots kept"
     rows.append((f"peak on disk, {kept}", size(disk["most"]), labels["disk"]))
