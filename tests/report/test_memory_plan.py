@@ -98,7 +98,7 @@ def test_every_part_of_a_toy_by_hand() -> None:
 
 
 def memory_of(
-    model: GPTForCausalLM, state: dict[str, Tensor], *, strategy: memory_plan.Strategy, processes: int, **changes: Any
+    model: GPTForCausalLM, state: dict[str, Tensor], *, strategy: str, processes: int, **changes: Any
 ) -> Namespace:
     work = workload(**changes)
     state_bytes = memory_plan.bytes_of(state.values())

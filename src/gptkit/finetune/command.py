@@ -81,7 +81,7 @@ def _check(options: FinetuneOptions) -> None:
 
 
 def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
-    """Return the options of a finished run to predict with, and its recorded data: the files may have moved since."""
+    """Return the options; to predict with a finished run, with its recorded data: the files may have moved since."""
     assert options.out is not None
     if options.predict is None:
         return options

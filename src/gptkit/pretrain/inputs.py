@@ -52,7 +52,7 @@ class Inputs:
 def prepare_inputs(
     options: PretrainOptions, say: Callable[[str], None], recipe_note: str = "", *, for_plan: bool = False
 ) -> Inputs:
-    """Read the model, the tokenizer and the text that the options name, with a line to `say` about each.
+    """Read the model, the tokenizer and the text that the options name; `say` what was found.
 
     Whatever needs no text is checked first. `recipe_note`, if not empty, is said before the rest, once the options are
     known to be valid. Raises UsageError or InputError before anything is trained or written. A large text is not

@@ -74,8 +74,8 @@ LABELS = {
     "memory.reserve": ASSUMED,
     "memory.total": f"{COMPUTED} except for the reserve",
     "here": MEASURED,
-    "devices.memory": f"{ASSUMED}, NVIDIA's data sheets from memory",
-    "devices.peak_flops": f"{ASSUMED}, NVIDIA's data sheets from memory",
+    "devices.memory": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
+    "devices.peak_flops": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
     "devices.mfu": f"{ASSUMED}; {MEASURED} on one {MEASURED_ON} with GPT-2 124M, and eager with 774M and 1.5B",
     "devices.train_seconds": ASSUMED,
 }
@@ -186,7 +186,7 @@ def _on_gpu(run: PlannedRun, name: str, state_bytes: int, tokens: float, flops: 
     rows, micro_batches = run.passes_on(hardware)
     work = dataclasses.replace(run.work, rows=rows, device="cuda", precision="bf16")
     needed = memory(run.job.model, state_bytes, work, processes=processes, baseline=RESERVE)
-    totals: dict[str, int] = {strategy: parts["total"] for strategy, parts in needed.items()}
+    totals = {strategy: parts["total"] for strategy, parts in needed.items()}
     seconds = train_seconds(flops, flops_per_second=peak * mfu, micro_batches=micro_batches, processes=processes)
     return {
         "name": name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from gptkit.model.modeling_gpt import DENSE_LENGTH
 from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import OptimizerSet
 
-Strategy = Literal["ddp", "fsdp2"]
-STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp2")
+STRATEGIES = ("ddp", "fsdp2")
 FP32, INT64 = 4, 8  # bytes
 
 
@@ -66,10 +65,12 @@ def layer_activations(config: Any, work: Workload) -> dict[str, int]:
     MLP                     2 n_inner             element (before and after the activation)
     residual dropout masks  2 n_embd              element on a CPU, 1 on a GPU, if any
     """
-    tokens, width, element = work.tokens, config.n_embd, work.element
-    is_flash, attention = _attention(config, work)
+    tokens, width, element, is_cpu = work.tokens, config.n_embd, work.element, work.device == "cpu"
+    is_dense = is_cpu and element < FP32 and work.length <= DENSE_LENGTH  # attention by our own products
+    falls_back = is_cpu and not is_dense and config.attn_pdrop > 0  # the CPU's flash kernel has no dropout
+    is_flash, attention = not (is_dense or falls_back), FP32 if falls_back else element
     scores = tokens * config.n_head * work.length * attention
-    mask = element if work.device == "cpu" else 1
+    mask = element if is_cpu else 1
     return {
         "residual stream": tokens * 2 * width * FP32,
         "layer-norm statistics": tokens * 4 * FP32,
@@ -80,23 +81,9 @@ def layer_activations(config: Any, work: Workload) -> dict[str, int]:
         "log-sum-exp": tokens * config.n_head * FP32 if is_flash else 0,
         "attended values": tokens * width * element,
         "c_fc input": tokens * width * element,
-        "MLP": tokens * 2 * _inner_width(config) * element,
+        "MLP": tokens * 2 * config.inner_width * element,
         "residual dropout masks": tokens * 2 * width * mask if config.resid_pdrop else 0,
     }
-
-
-def _attention(config: Any, work: Workload) -> tuple[bool, int]:
-    """Return whether SDPA's flash kernel runs, which keeps no attention weights, and the bytes per element it reads."""
-    if work.device != "cpu":
-        return True, work.element
-    if work.precision != "fp32" and work.length <= DENSE_LENGTH:
-        return False, work.element
-    has_dropout = config.attn_pdrop > 0  # which the CPU's flash kernel does not support
-    return not has_dropout, FP32 if has_dropout else work.element
-
-
-def _inner_width(config: Any) -> int:
-    return int(config.n_inner or 4 * config.n_embd)
 
 
 def activations(config: Any, work: Workload) -> int:
@@ -152,12 +139,10 @@ def evaluation_logits(config: Any, work: Workload) -> int:
     return chunk_logits(config.vocab_size, work.evaluation_tokens, work.device, SCORED_ELEMENTS) * (2 * FP32 + before)
 
 
-def memory(
-    model: Any, optimizer_state: int, work: Workload, *, processes: int, baseline: int
-) -> dict[Strategy, dict[str, int]]:
+def memory(model: Any, state: int, work: Workload, *, processes: int, baseline: int) -> dict[str, dict[str, int]]:
     """Return the peak bytes of one process by part, with their total, under each strategy.
 
-    `optimizer_state` is the size of the whole state, `baseline` what a process holds without a model. DDP holds
+    `state` is the size of the whole optimizer state, `baseline` what a process holds without a model. DDP holds
     everything on each process, and all gradients while the loss is computed. FSDP2 shards weights, gradients and
     optimizer state by rows; `gathered_weights` is what it holds unsharded during a pass, and an evaluation holds the
     whole weights in fp32 beside the shards. Either keeps autocast's 16-bit copies, unsharded, for the backward pass.
@@ -170,13 +155,13 @@ def memory(
     lost = 0  # to a CPU's allocator, which keeps what is freed: about a chunk of logits; assumed
     if work.device == "cpu" and work.trains_head:
         lost = chunk_logits(config.vocab_size, work.tokens, work.device, CHUNK_ELEMENTS) * work.element
-    found: dict[Strategy, dict[str, int]] = {}
+    found = {}
     for strategy in STRATEGIES:
         shards = processes if strategy == "fsdp2" else 1
         parts = {
             "weights": -(-weights // shards),
             "gradients": -(-weights // shards),
-            "optimizer": -(-optimizer_state // shards),
+            "optimizer": -(-state // shards),
             "activations": activations(config, work) + copies,
             "logits": logits,
             "gathered": gathered_weights(model, loss=logits) if shards > 1 else 0,
@@ -190,7 +175,7 @@ def memory(
             held += parts["gradients"] if processes > 1 and shards == 1 else 0
             evaluated += held + copies
             # a pass in the middle of an MLP: residual stream, norm, before and after the activation
-            evaluated += work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * _inner_width(config) * work.element)
+            evaluated += work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * config.inner_width * work.element)
             evaluated = max(0, evaluated - sum(parts.values()))
         parts["evaluation"] = evaluated  # on a CPU on top of everything: its freed memory is in pieces of other sizes
         found[strategy] = {**parts, "total": sum(parts.values())}

@@ -110,7 +110,7 @@ class TrainingOptions(OutputOptions):
         False, "Show what the run needs in memory, disk and time, and stop.", panel="Run", resumable=True
     )
 
-    keep_checkpoints: int = recipe_only(2, "Newest checkpoints to keep, besides the best.", resumable=True, minimum=2)
+    keep_checkpoints: int = recipe_only(2, "Newest checkpoints kept, besides any best one.", resumable=True, minimum=2)
     snapshots: int | None = recipe_only(
         None,
         "Copies of the weights alone kept along the run, evenly spaced [default: 8 below 50M parameters, else 0].",
