@@ -19,6 +19,7 @@ from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files.files import model_directory
 from gptkit.model_files.shape import LAYER, MARKER_FIELDS
+from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, encode_examples
 from gptkit.tasks.formats import Markers
 from gptkit.tasks.heads import marker_ids, output_labels
@@ -86,20 +87,18 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     _refuse_unusable(task, options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
-    markers = marker_ids(directory, len(tokenizer))
     head = head_config(
         task=task.name,
         format=task.format,
         labels=output_labels(task),
-        markers=markers,
+        markers=marker_ids(directory, len(tokenizer)),
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory)
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
-    limit = pretrained.config.n_positions
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
-    splits = _read(task, needed, options, tokenizer, markers, limit, say)
+    splits = _read(task, needed, options.data, directory, tokenizer, say)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -112,9 +111,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
 def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say: Say) -> Mapping[str, Split]:
     """Read and check the splits that the fine-tuned model in `directory` will predict."""
     _refuse_unusable(task, options)
-    tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
-    markers = marker_ids(directory, len(tokenizer))
-    return _read(task, predicted_splits(task, options), options, tokenizer, markers, limit, say)
+    return _read(task, predicted_splits(task, options), options.data, directory, tokenizer_in(directory), say)
 
 
 def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
@@ -135,18 +132,14 @@ def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
 
 
 def _read(
-    task: Task,
-    names: Sequence[str],
-    options: FinetuneOptions,
-    tokenizer: PreTrainedTokenizerBase,
-    markers: Markers,
-    limit: int,
-    say: Say,
+    task: Task, names: Sequence[str], data: str | None, directory: Path, tokenizer: PreTrainedTokenizerBase, say: Say
 ) -> dict[str, Split]:
     """Return splits as tokens; `say` what was dropped, how long the examples are and what was truncated."""
+    markers = marker_ids(directory, len(tokenizer))
+    limit = read_config(described_in(directory) / "config.json").n_positions
     loaded = {}
     for name in names:
-        loaded[name] = load_examples(task, name, options.data)
+        loaded[name] = load_examples(task, name, data)
         for note in loaded[name].notes:
             say(f"{name}: {note}")
     splits = {}
