@@ -60,7 +60,7 @@ def model_card(
         "## Versions\n\n" + _table(versions),
     ]
     if sample is not None:
-        parts.append("## Sample\n\n" + code_block(sample))
+        parts.append("## A sample\n\n" + code_block(sample))
     parts.append(f"## Limits\n\n{limits}")
     return "\n\n".join(parts) + "\n"
 
