@@ -23,7 +23,7 @@ from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_piec
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
+from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
 from gptkit.training.rules import Choices, Hardware
@@ -105,7 +105,7 @@ class FinetuneRun:
         return TrainingJob(
             model=self.model,
             micro_batching=self.micro_batching.at_most(choices.micro_batch),
-            loss_function=double_heads_loss(options.lm_coef),
+            loss_function=partial(double_heads_loss, lm_coef=options.lm_coef),
             optimizer=build_optimizer(parameters, options, precision=choices.precision, layer_of=layer_of),
             schedule=schedule_of(options, self.steps),
             plan=make_plan(
@@ -199,17 +199,10 @@ def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, se
     return show_plan(planned, session)
 
 
-def double_heads_loss(lm_coef: float) -> LossFunction:
-    """Return the loss L3 = L2 + lm_coef * L1 (GPT-1 paper, section 3.2).
-
-    Of a micro-batch it is the sum of its examples' losses divided by the step's `count`.
-    """
-
-    def loss_function(model: nn.Module, batch: Batch, count: Tensor) -> Tensor:
-        loss: Tensor = model(**batch, lm_coef=lm_coef, num_items_in_batch=count, loss_only=True).loss
-        return loss
-
-    return loss_function
+def double_heads_loss(model: nn.Module, batch: Batch, count: Tensor, *, lm_coef: float) -> Tensor:
+    """Return a micro-batch's summed L3 = L2 + lm_coef * L1 (GPT-1 paper, 3.2) divided by the step's `count`."""
+    loss: Tensor = model(**batch, lm_coef=lm_coef, num_items_in_batch=count, loss_only=True).loss
+    return loss
 
 
 def schedule_of(options: FinetuneOptions, steps: int) -> Schedule:

@@ -7,7 +7,6 @@ import re
 import unicodedata
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_]?")
-_LINE_END = re.compile(r"\r\n?")
 _BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _UNSHOWN = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (bidirectional too), surrogate, private, unassigned
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
@@ -23,7 +22,7 @@ def one_line(text: str) -> str:
 
 def strip_control_characters(text: str) -> str:
     """Return text with its lines, without escape sequences, control characters and bidirectional controls."""
-    lines = _LINE_END.sub("\n", _ESCAPE_SEQUENCE.sub("", text))
+    lines = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return "".join(char for char in lines if char in "\n\t" or not _is_control(char))
 
 
