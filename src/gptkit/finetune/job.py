@@ -239,7 +239,7 @@ def layer_rates(n_layer: int, *, decay: float, unfreeze: Literal["all", "gradual
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Return the batches per epoch of n examples: an incomplete one is dropped (as GPT-1 did) unless it is alone."""
+    """Return the batches of an epoch of n examples, at least 1; an incomplete last one is dropped, as in GPT-1."""
     return max(1, n // batch_size)
 
 

@@ -38,7 +38,7 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap).
     Steps, tokens and seconds are sums; `model_dir` is that of the best run on dev, the first among equals. What differs
-    between seeds stands in `per_seed`.
+    between seeds is in `per_seed`.
     """
     values = {name: [run["metrics"][name] for run in runs] for name in task.metrics}
     result = {
@@ -56,7 +56,7 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the full variant's result with all variants, and what it gains over each other one, paired by seed.
+    """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
     Steps, tokens and seconds are sums over all variants.
     """

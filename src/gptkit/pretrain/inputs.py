@@ -111,7 +111,7 @@ def _prerequisites(
     name = options.model or DEFAULT_MODEL
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
         tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
-        entries = len(tokenizer) if tokenizer else 1  # one to be trained has at least one
+        entries = len(tokenizer) if tokenizer else 1  # one that is yet to be trained has more
         return config_from(name, vocab_size=entries).n_positions, tokenizer, None
     directory = model_directory(name)
     tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)

@@ -267,7 +267,7 @@ def line_through(steps: list[tuple[int, float]]) -> tuple[float, float]:
 
 
 def add_probe(plan: dict[str, Any], found: Probe, evaluations: float) -> None:
-    """Add to the plan what the probe measured, one full evaluation being `evaluations` of its own.
+    """Add to the plan what the probe measured; a full evaluation takes `evaluations` times as long as its own.
 
     On a CPU, memory beyond the computed parts is added to the reserve: the allocator holds it.
     """

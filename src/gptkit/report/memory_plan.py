@@ -186,8 +186,8 @@ def gathered_weights(model: Any, *, loss: int) -> int:
     """Return the bytes that FSDP2 holds unsharded at its peak; `loss` is what the chunked loss takes at its own peak.
 
     Parameters outside the blocks are gathered throughout. The backward pass adds their gradient, two blocks (one
-    computing, one prefetched) and two blocks' gradients (one being computed, one being reduced), by when the loss's
-    buffers are freed: the larger of the two counts.
+    computing, one prefetched) and two blocks' gradients (one being computed, one being reduced). By then the loss's
+    buffers are freed, so the larger of the two counts.
     """
     blocks, layers = bytes_of(model.transformer.h.parameters()), model.config.n_layer
     root, two_blocks = bytes_of(model.parameters()) - blocks, min(2, layers) * blocks // layers
