@@ -11,6 +11,7 @@ padding with an attention mask: to the longest of the set in fp32, to the longes
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from side_by_side import Row, compare, gptkit_steps
@@ -105,7 +106,8 @@ def gptkit_step(precision: str) -> Callable[[], object]:
     model = add_task_head(GPTForCausalLM(GPTConfig(vocab_size=VOCABULARY)), head, seed=0)
     model.set_dropout(0.0)
     batches = finetuning_batches(examples(), batch_size=BATCH, seed=0, micro_batch=BATCH, padded_tokens=CPU_TOKENS)
-    return gptkit_steps(model, batches, double_heads_loss(LM_COEF), FinetuneOptions(task="rte"), precision)
+    loss = partial(double_heads_loss, lm_coef=LM_COEF)
+    return gptkit_steps(model, batches, loss, FinetuneOptions(task="rte"), precision)
 
 
 if __name__ == "__main__":

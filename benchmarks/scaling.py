@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.pretrain.job import VALIDATION_TOKENS
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import MEASURED_ON, MFU, RESERVE, duration, size
-from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, memory, state_on_meta, train_seconds
+from gptkit.report.memory_plan import Workload, bytes_of, memory, state_on_meta, train_seconds
 from gptkit.training import rules
 from gptkit.training.optimizers import build_optimizer
 from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
@@ -155,13 +155,9 @@ def _device_rows(work: Work, model: GPTForCausalLM, flops: float) -> list[tuple[
             length=work.length,
             evaluation_tokens=VALIDATION_TOKENS,
         )
-        totals = {
-            strategy: memory(model, state_bytes, workload, strategy=strategy, processes=PROCESSES, baseline=RESERVE)[
-                "total"
-            ]
-            for strategy in STRATEGIES
-        }
-        fits = [strategy for strategy in STRATEGIES if totals[strategy] <= room]
+        needed = memory(model, state_bytes, workload, processes=PROCESSES, baseline=RESERVE)
+        totals = {strategy: parts["total"] for strategy, parts in needed.items()}
+        fits = [strategy for strategy, total in totals.items() if total <= room]
         peak = known_peak(hardware, "bf16")
         assert peak is not None
         seconds = train_seconds(

@@ -451,8 +451,8 @@ def test_every_group_says_its_rate_and_when_it_joins_in(place: Place) -> None:
     assert code == 0, log
     rates = [line for line in log.splitlines() if "learning rate" in line]
     assert rates == [
-        "embeddings: learning rate 0.000375 never: the run ends at step 2",
-        "block 0: learning rate 0.00075 never: the run ends at step 2",
+        "embeddings: learning rate 0.000375, frozen for all 2 steps",
+        "block 0: learning rate 0.00075, frozen for all 2 steps",
         "block 1: learning rate 0.0015 from step 2",
         "head: learning rate 0.003 from step 1",
     ]
@@ -593,7 +593,7 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
     [
         (
             {"transfer_layers": 9},
-            "'9' is not a number of this model's layers (--transfer-layers) - give 0 to 2, or none",
+            "'9' is not a valid number of layers for this model (--transfer-layers) - give 0 to 2, or none",
         ),
         ({"predict": "tset"}, "rte has no split 'tset' (--predict) - one of train, dev, test"),
         ({"model": "laptop"}, "laptop is a preset: a shape without weights (--model)"),
@@ -601,7 +601,7 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
         ({"model": "bare"}, "no tokenizer in this directory"),
         ({"task": "rtee"}, "did you mean 'rte'?"),
         ({"task": "breaking-nli"}, "for evaluation only"),
-        ({"task": "demo-cloze"}, "demo-cloze makes its own data (--data) - leave --data out"),
+        ({"task": "demo-cloze"}, "demo-cloze generates its own data (--data) - leave --data out"),
         ({"task": "typo.yaml"}, "unknown key 'labls' in a task (typo.yaml:2) - did you mean 'labels'?"),
         ({"data": None}, "a folder with train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
         ({"data": None}, "or --data hf: for hf:nyu-mll/glue:rte on the hub"),

@@ -73,7 +73,7 @@ def gradient(model: GPTDoubleHeadsModel, parts: list[list[tuple[list[Tensor], An
     """Return the gradient of a step that is cut into `parts`, as one vector."""
     model.zero_grad()
     for part in parts:
-        double_heads_loss(lm_coef)(model, batch_of(part), torch.tensor(float(EXAMPLES))).backward()
+        double_heads_loss(model, batch_of(part), torch.tensor(float(EXAMPLES)), lm_coef=lm_coef).backward()
     gradients = [one.grad if one.grad is not None else torch.zeros_like(one) for one in model.parameters()]
     return torch.cat([one.flatten() for one in gradients])
 

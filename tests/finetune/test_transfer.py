@@ -91,7 +91,7 @@ def test_transfer_keeps_the_embeddings_and_the_first_layers(kept: Any, pre_norm:
 
 @pytest.mark.parametrize("asked", ["4", "-1", "all", 4, "²"])
 def test_layers_that_are_not_there_are_a_usage_error(asked: Any) -> None:
-    with pytest.raises(UsageError, match="not a number of this model's layers") as caught:
+    with pytest.raises(UsageError, match="not a valid number of layers") as caught:
         add_task_head(toy(), head(58), seed=0, transfer_layers=asked)
     assert (caught.value.where, caught.value.fix) == ("--transfer-layers", "give 0 to 3, or none")
 

@@ -14,6 +14,7 @@ import pytest
 
 from gptkit.cli.main import main
 from gptkit.console import Console
+from gptkit.model.loading import load_model
 from gptkit.report.dry_run import show
 
 TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(4000))
@@ -82,6 +83,13 @@ def test_a_fine_tuning_plan_counts_seeds(capsys: pytest.CaptureFixture[str], mod
     assert found["tokens"] == pytest.approx(found["steps"] * found["tokens_per_step"])
     assert found["idle"] is None
     assert not Path("runs").exists()
+
+
+def test_a_plan_of_a_model_directory_counts_its_tied_embedding_once(
+    capsys: pytest.CaptureFixture[str], model_folder: Path
+) -> None:
+    found = plan(capsys, "pretrain", "text.txt", "--model", str(model_folder), "--tokens-per-step", "264")
+    assert found["parameters"] == load_model(model_folder).num_parameters()
 
 
 SIZES = [(2, 128), (4, 256), (6, 384)]

@@ -97,10 +97,13 @@ def test_every_part_of_a_toy_by_hand() -> None:
     assert memory.total == sum((*parts, memory.evaluation, memory.reserve))
 
 
-def memory_of(model: GPTForCausalLM, state: dict[str, Tensor], **changes: Any) -> Namespace:
-    work = workload(device=changes.pop("device", "cpu"), evaluation_tokens=changes.pop("evaluation_tokens", 40))
+def memory_of(
+    model: GPTForCausalLM, state: dict[str, Tensor], *, strategy: str, processes: int, **changes: Any
+) -> Namespace:
+    work = workload(**changes)
     state_bytes = memory_plan.bytes_of(state.values())
-    return Namespace(**memory_plan.memory(model, state_bytes, work, baseline=1000, **changes))
+    found = memory_plan.memory(model, state_bytes, work, baseline=1000, processes=processes)
+    return Namespace(**found[strategy])
 
 
 def test_fsdp_shares_out_what_ddp_repeats() -> None:

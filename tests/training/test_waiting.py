@@ -82,7 +82,7 @@ def finetuning() -> tuple[nn.Module, LossFunction, Batches]:
     offsets = np.concatenate([[0], np.cumsum(3 + np.arange(16) * 7 % 19)])
     examples = EncodedExamples(np.full(offsets[-1], 5, np.int32), offsets, 2, np.arange(8) % 2, {}, 0)
     batches = finetuning_batches(examples, batch_size=6, seed=0, micro_batch=4, padded_tokens=999)
-    return GPTDoubleHeadsModel(config), double_heads_loss(0.5), batches
+    return GPTDoubleHeadsModel(config), partial(double_heads_loss, lm_coef=0.5), batches
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "openai-adam"])

@@ -1,4 +1,4 @@
-"""`gptkit finetune`: a labelled task in, a model with a head for it out; over seeds and variants if asked."""
+"""`gptkit finetune`: train a pre-trained model with a task head, over several seeds or ablation variants if asked."""
 
 from __future__ import annotations
 
@@ -39,18 +39,20 @@ from gptkit.training.step import autocast
 
 
 def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
-    """Train, choose the epoch, predict; return what `--json` prints."""
+    """Train as the options say, keep the best epoch, predict; return what `--json` prints."""
     session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
-    # Auto never compiles here, where nearly every batch has a length of its own.
-    choices = session.check(_as_recorded(options), command="finetune")
+    finished = read_result(options.out) if options.out is not None else None
+    recorded = _as_recorded(options) if finished is not None else options
+    # `auto` never compiles here: nearly every batch has a length of its own.
+    choices = session.check(recorded, command="finetune")
     session.on_main(lambda: _check(options))
     if console.recipe_note:
         console.say(console.recipe_note)
-    finished = read_result(options.out) if options.out is not None else None
-    if finished is not None and _is_all_of(finished, options):
-        return _finished(finished, options, choices, session)
+    if finished is not None and len(finished["per_seed"]) == options.seeds:
+        console.say(f"{finished['run_dir']} already finished; showing its result")
+        return _show_finished(finished, options, recorded, choices, session)
     keep_freed_memory()
     weights = session.on_main(lambda: readable_model(str(options.model), console))
     reading = dataclasses.replace(options, model=weights)
@@ -67,98 +69,98 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
 
 def _check(options: FinetuneOptions) -> None:
     """Refuse options that contradict each other or the run in --out."""
-    processes = options.num_processes or 1
-    fix = f"give --batch-size {processes}, or --num-processes {options.batch_size}"
-    rules.refuse_too_many_processes(options.batch_size, processes, where="--num-processes", fix=fix)
+    fix = f"give --batch-size {options.processes}, or --num-processes {options.batch_size}"
+    rules.refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
         if options.study == "ablation" and is_taken:
-            raise UsageError("the study takes away by itself what this leaves out", where=where, fix="leave it out")
+            raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
-        where = str(options.out)
-        raise UsageError("it holds a run of one seed; several need folders", where=where, fix="choose another --out")
+        message = "it holds a run of one seed; several seeds need a directory each"
+        raise UsageError(message, where=str(options.out), fix="choose another --out")
 
 
 def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
-    """Return the options; those that predict with a finished run get its recorded data: the files may have moved."""
-    if options.predict is None or options.out is None or read_result(options.out) is None:
+    """Return the options; to predict with a finished run, with its recorded data: the files may have moved since."""
+    assert options.out is not None
+    if options.predict is None:
         return options
     try:
         recorded = read_recipe(options.out / CONFIG, FinetuneOptions)
     except UsageError:
-        return options  # `check_run` says what is wrong with it
+        return options  # `check_run` reports what is wrong with it
     return dataclasses.replace(options, data=recorded.get("data"))
 
 
-def _finished(result: dict[str, Any], options: FinetuneOptions, choices: Choices, session: Session) -> dict[str, Any]:
-    """Show a finished run's result and predict with its model, which needs neither what it started from nor a YAML."""
+def _show_finished(
+    result: dict[str, Any], options: FinetuneOptions, recorded: FinetuneOptions, choices: Choices, session: Session
+) -> dict[str, Any]:
+    """Show a finished run's result and predict with its model; the pre-trained model and a task's YAML may be gone."""
     run, console = Path(result["run_dir"]), session.console
-    console.say(f"{run} already finished; showing its result")
     if options.predict is not None:
-        task = _described_task(options, run / "model")
+        task = _task_of(options, run / "model")
         splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
-        with session.open_run(_as_recorded(options), command="finetune", name=""):
+        with session.open_run(recorded, command="finetune", name=""):
             for name, split in splits.items():
                 _predict(name, split, task, run, choices, session)
     report.print_result(result, carried_task(run / "model") or find_task(options.task), console)
     return result
 
 
-def _described_task(options: FinetuneOptions, model: Path) -> Task:
-    """Return the task that --task names; where its YAML is gone, the one that the run's model carries."""
+def _task_of(options: FinetuneOptions, model: Path) -> Task:
+    """Return the task that --task names or, if its YAML is gone, the one saved with the run's model."""
     carried, config = carried_task(model), read_config(model / "config.json")
     is_gone = options.task not in TASKS and not Path(options.task).expanduser().exists()
     task = carried if carried is not None and is_gone else find_task(options.task)
     score_range = None if carried is None else carried.score_range
     difference = head_difference(task, config.format, head_labels(config), score_range)
     if difference is not None:
-        message = f"the task is no longer the one that the model was trained on: {difference}"
+        message = f"the task differs from the one that the model was trained on: {difference}"
         raise UsageError(message, where=f"--task {options.task}", fix="start a new run with another --out")
     return task
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of one command: they share their inputs, their arithmetic and their processes."""
+    """The runs of one command, which share inputs, precision and processes."""
 
     inputs: Inputs
     choices: Choices
     session: Session
-    reported: set[str] = field(default_factory=set)  # rates that are those of every seed and variant
+    reported: set[str] = field(default_factory=set)  # lines on learning rates, which all seeds and variants share
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
-        """Return the result of a run, of its seeds, or of a study, from its directory where it is finished."""
+        """Train one run, its seeds or a study, write the predictions, and return the result."""
         inputs, session = self.inputs, self.session
-        if directory.result is not None and _is_all_of(directory.result, options):
-            session.console.say(f"{directory.path} already finished; showing its result")
-        elif options.study == "ablation":
+        if options.study == "ablation":
             variants = {}
             for name, changes in VARIANTS.items():
                 session.console.say(f"variant {name}")
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
-            self._finish_several(directory, study_result(inputs.task, variants))
+            session.on_main(lambda: self._combine(directory, study_result(inputs.task, variants)))
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
-            self._finish_several(directory, self._seeds(options, directory.path))
+            seeds = self._seeds(options, directory.path)
+            session.on_main(lambda: self._combine(directory, seeds))
         else:
             self._train(options, directory)
         for name in predicted_splits(inputs.task, options):
             _predict(name, inputs.splits[name], inputs.task, directory.path, self.choices, session)
-        result = session.on_main(lambda: read_result(directory.path))
+        result = session.on_main(lambda: directory.result)
         assert result is not None
         return result
 
     def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
-        """Run each seed in a directory of its own and return them as one; what only resuming needs goes."""
+        """Train each seed in its own directory and return their combined result; finished ones keep no checkpoints."""
         results, say = [], self.session.console.say
         for seed in range(options.seed, options.seed + options.seeds):
             say(f"seed {seed}")
             own: dict[str, Any] = {"seed": seed, "out": root / f"seed-{seed}", "resume": "auto"}
-            own["snapshots"] = options.snapshots or 0  # of one model, not of every seed
-            one = dataclasses.replace(options, seeds=1, study="none", predict=None, **own)
-            with self.session.open_run(one, command="finetune", name="") as directory:
+            own["snapshots"] = options.snapshots or 0  # by default only a single run has some
+            seed_options = dataclasses.replace(options, seeds=1, study="none", predict=None, **own)
+            with self.session.open_run(seed_options, command="finetune", name="") as directory:
                 if directory.result is None:
-                    self._train(one, directory)
+                    self._train(seed_options, directory)
                 result = self.session.on_main(partial(_without_checkpoints, directory))
             metrics = ", ".join(f"{name} {100 * value:.4g}%" for name, value in result["metrics"].items())
             say(f"seed {result['seed']}: {metrics}")
@@ -167,7 +169,7 @@ class _Runs:
         return over_seeds(self.inputs.task, results) | {"run_dir": str(root), "elapsed_seconds": elapsed}
 
     def _train(self, options: FinetuneOptions, directory: RunDirectory) -> None:
-        """Train one model, go back to its best epoch, and write everything but predictions."""
+        """Train one model, restore its best epoch, and write everything except predictions."""
         inputs, session = self.inputs, self.session
         model = inputs.model(options)
         model.to(session.accelerator.device)
@@ -192,7 +194,7 @@ class _Runs:
             session.on_main(lambda: self._write(run, trained, directory))
 
     def _write(self, run: FinetuneRun, trained: TrainResult, directory: RunDirectory) -> None:
-        """Write model, card, curve and, last, the result, with the figures of the best step."""
+        """Write the model with its card, the loss curve and, last, the result with the best step's figures."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
@@ -227,27 +229,22 @@ class _Runs:
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, run.model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
-            names = {"ylabel": "loss of an example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
+            names = {"ylabel": "loss per example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
             draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
         directory.finish(over_seeds(inputs.task, [result]))
 
-    def _finish_several(self, directory: RunDirectory, result: dict[str, Any]) -> None:
-        """Write the result of several runs, beside the best one's model."""
-
-        def write() -> None:
-            model = directory.path / "model"
-            if lost := lost_result(directory.path):
-                self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
-            doing = "copying the best model"
-            with files.translate_os_errors(doing, fix=AGAIN), files.new_directory(model) as folder:
-                files.copy_files(Path(result["model_dir"]), folder)
-            directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
-
-        self.session.on_main(write)
+    def _combine(self, directory: RunDirectory, result: dict[str, Any]) -> None:
+        """Write the result of several runs, with a copy of the best one's model."""
+        model = directory.path / "model"
+        if lost := lost_result(directory.path):
+            self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
+        with files.translate_os_errors("copying the best model", fix=AGAIN), files.new_directory(model) as folder:
+            files.copy_files(Path(result["model_dir"]), folder)
+        directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
 
 def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, session: Session) -> None:
-    """Write the predictions of a split by a finished run's model."""
+    """Write the predictions of a finished run's model for a split."""
     console = session.console
     model = load_model(run / "model", head=GPTDoubleHeadsModel)
     model.to(session.accelerator.device)
@@ -257,11 +254,6 @@ def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, s
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():
         console.say(f"{name}: {metric} {100 * value:.4g}%")
-
-
-def _is_all_of(result: dict[str, Any], options: FinetuneOptions) -> bool:
-    """Return whether a result holds as many seeds as are asked for."""
-    return len(result["per_seed"]) == options.seeds
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

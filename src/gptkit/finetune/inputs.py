@@ -1,4 +1,4 @@
-"""What a fine-tuning run begins with: a task's examples as tokens, and the pre-trained model they are for."""
+"""Inputs of a fine-tuning run: the task's examples as tokens, and the pre-trained model with a new head."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
+from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
 from gptkit.tasks.reading import load_examples
@@ -35,7 +36,7 @@ EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a task: its examples as they stand in the files, and as tokens; the hash of the files."""
+    """A split of a task: its examples as read from the files, as tokens, and the hash of the files."""
 
     examples: tuple[Example, ...]
     encoded: EncodedExamples
@@ -44,15 +45,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every run of one command shares, whatever its seed; models are made from it one by one."""
+    """What all runs of one command share, whatever their seeds; each makes its own model from it."""
 
     task: Task
-    model_name: str  # as the user names it
+    model_name: str  # as the user named it
     pretrained: GPTForCausalLM
     tokenizer: PreTrainedTokenizerBase
     head: Mapping[str, Any]  # see `head_config`
-    splits: Mapping[str, Split]  # train, dev and the one to predict
-    identity: Mapping[str, str]  # the hashes that a resumed run must find again
+    splits: Mapping[str, Split]  # train, dev and those to predict
+    identity: Mapping[str, str]  # hashes that a resumed run must match
 
     @property
     def train(self) -> EncodedExamples:
@@ -63,7 +64,7 @@ class Inputs:
         return self.splits["dev"].encoded
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
-        """Return the pre-trained model with the task's head before its first step, a pure function of the options."""
+        """Return the pre-trained model with a fresh task head, a pure function of the options."""
         model = add_task_head(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
@@ -73,9 +74,9 @@ class Inputs:
 
 
 def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
-    """Read and check the model, then every split that the run needs; `say` what was read, dropped and cut.
+    """Read and check the model, then every split that the run needs; `say` what was read, dropped and truncated.
 
-    What cannot be used is a UsageError or an InputError, before anything is trained or written.
+    Raises UsageError or InputError before anything is trained or written.
     """
     assert options.model is not None
     task = find_task(options.task)
@@ -84,20 +85,18 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     _refuse_unusable(task, options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
-    markers = marker_ids(directory, len(tokenizer))
     head = head_config(
         task=task.name,
         format=task.format,
         labels=output_labels(task),
-        markers=markers,
+        markers=marker_ids(directory, len(tokenizer)),
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory)
     set_special_tokens(pretrained, tokenizer)
-    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises now if there are not as many
-    limit = pretrained.config.n_positions
+    transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
-    splits = _read(task, needed, options, tokenizer, markers, limit, say)
+    splits = _read(task, needed, options.data, directory, tokenizer, say)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -108,16 +107,14 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
 
 
 def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say: Say) -> Mapping[str, Split]:
-    """Read and check the splits that the fine-tuned model in `directory` is to predict."""
+    """Read and check the splits that the fine-tuned model in `directory` will predict."""
     _refuse_unusable(task, options)
-    tokenizer, limit = tokenizer_in(directory), read_config(directory / "config.json").n_positions
-    markers = marker_ids(directory, len(tokenizer))
-    return _read(task, predicted_splits(task, options), options, tokenizer, markers, limit, say)
+    return _read(task, predicted_splits(task, options), options.data, directory, tokenizer_in(directory), say)
 
 
 def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
     if task.is_demo and options.data is not None:
-        raise UsageError(f"{task.name} makes its own data", where="--data", fix="leave --data out")
+        raise UsageError(f"{task.name} generates its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
@@ -125,7 +122,7 @@ def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
 
 
 def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
-    """Return the splits to predict: MNLI's mismatched side comes with its matched one."""
+    """Return the splits to predict: with MNLI's matched side also its mismatched one."""
     wanted = options.predict
     if wanted is None:
         return []
@@ -133,18 +130,14 @@ def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
 
 
 def _read(
-    task: Task,
-    names: Sequence[str],
-    options: FinetuneOptions,
-    tokenizer: PreTrainedTokenizerBase,
-    markers: Markers,
-    limit: int,
-    say: Say,
+    task: Task, names: Sequence[str], data: str | None, directory: Path, tokenizer: PreTrainedTokenizerBase, say: Say
 ) -> dict[str, Split]:
-    """Return splits as tokens; `say` of each what was dropped, how long its examples are and what was cut."""
+    """Return splits as tokens; `say` what was dropped, how long the examples are and what was truncated."""
+    markers = marker_ids(directory, len(tokenizer))
+    limit = read_config(described_in(directory) / "config.json").n_positions
     loaded = {}
     for name in names:
-        loaded[name] = load_examples(task, name, options.data)
+        loaded[name] = load_examples(task, name, data)
         for note in loaded[name].notes:
             say(f"{name}: {note}")
     splits = {}
@@ -165,8 +158,8 @@ def head_config(
 ) -> dict[str, Any]:
     """Return what a task adds to a model's configuration.
 
-    `labels` name the outputs, in their order; a score, and the score of a choice, are one output. `markers` are the ids
-    of start, delimiter and extract.
+    `labels` name the outputs in order; a score, and a choice's score, is a single output. `markers` are the ids of the
+    start, delimiter and extract tokens.
     """
     return {
         "task": task,
@@ -183,10 +176,10 @@ def add_task_head(
 ) -> GPTDoubleHeadsModel:
     """Return the pre-trained model with a fresh head, in eval mode: a pure function of its arguments.
 
-    Markers are drawn from N(0, 0.02) whatever stood in their rows; the table grows only where it has no such rows.
-    `transfer_layers` keeps the embeddings and the first so many blocks (GPT-1 paper, figure 2; with all of them also
-    what follows), "none" nothing but the sizes, None everything. The rest starts as in pre-training. UsageError for a
-    number of layers that the model does not have.
+    The embeddings of the markers are drawn from N(0, 0.02), even if the table already has such rows; else it grows.
+    `transfer_layers` N keeps the embeddings and the first N blocks (GPT-1 paper, figure 2), and whatever follows them
+    if N is all of them; "none" keeps nothing but the sizes, None everything. The rest is initialized as in
+    pre-training. UsageError if the model has fewer layers.
     """
     n_layer, markers = model.config.n_layer, [head[name] for name in MARKER_FIELDS]
     kept = transferred_layers(transfer_layers, n_layer)
@@ -202,7 +195,7 @@ def add_task_head(
                 continue
             if depth_of(name, n_layer) <= kept or kept == n_layer:
                 tensor[: len(theirs[name])] = theirs[name]
-        # The markers' rows of the embedding and, where it is another tensor, of the LM head.
+        # The markers' rows of the embedding and, if it is not tied, of the LM head.
         for table in {id(table): table for table in (tuned.transformer.wte.weight, tuned.lm_head.weight)}.values():
             rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
             table[markers] = rows.to(table.dtype)
@@ -210,14 +203,14 @@ def add_task_head(
 
 
 def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int | None:
-    """Return how many blocks are kept beside the embeddings; None when not even these are."""
+    """Return how many blocks are kept with the embeddings; None if not even the embeddings are."""
     if transfer_layers is None:
         return n_layer
     if transfer_layers == "none":
         return None
     asked = str(transfer_layers)
     if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
-        message = f"{asked!r} is not a number of this model's layers"
+        message = f"{asked!r} is not a valid number of layers for this model"
         raise UsageError(message, where="--transfer-layers", fix=f"give 0 to {n_layer}, or none")
     return int(asked)
 

@@ -1,4 +1,4 @@
-"""One fine-tuning run as the training loop takes it, and as a dry run counts it: batches, rates, loss, evaluation."""
+"""A fine-tuning run: batches, rates, loss and evaluation for the training loop, and its plan for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, predicting_positions
 from gptkit.model.modeling_gpt import compile_blocks
-from gptkit.report.dry_run import COMPUTED, PlannedRun, show_plan
+from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.tasks.encoding import EncodedExamples, Indices
 from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_pieces, metrics_of
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
-from gptkit.training.job import LossFunction, MicroBatching, TrainingJob, make_plan, make_schedule
+from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import Layer, LayerOf, OptimizerSet, build_optimizer
 from gptkit.training.rules import Choices, Hardware
 from gptkit.training.run import Session
 from gptkit.training.schedules import Schedule
 
-EVALUATED = 4  # batches of the probe's evaluation, from the longest examples on
-WARMUP_FRACTION = 0.002  # of all updates: GPT-1 paper, 4.1
-CPU_TOKENS = 1024  # of a training pass, padding included: on RTE 3.5 passes of 32 examples, 22% of them padding
-NARROW_WIDTH, NARROW_TOKENS = 512, 2048  # narrower models have products too small for the cores, and pay for padding
+PROBED_BATCHES = 4  # of a dry run's evaluation, the longest examples first
+WARMUP_FRACTION = 0.002  # of all updates (GPT-1 paper, 4.1)
+CPU_TOKENS = 1024  # per training pass with padding: on RTE 3.5 passes per 32 examples, 22% padding
+NARROW_WIDTH, NARROW_TOKENS = 512, 2048  # below this width matrix products are too small for the cores
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class FinetuneRun:
 
     @property
     def flops_per_token(self) -> float:
-        """FLOPs of a step for each token: without an auxiliary loss the tied head multiplies nothing."""
+        """FLOPs of a training step per token; the LM head counts only with the auxiliary loss."""
         model, train = self.model, self.inputs.train
         table = 0 if self.options.lm_coef else model.transformer.wte.weight.numel()
         return rules.flops_per_token(model, int(train.tokens.mean() / train.sequences_per_example), idle=table)
 
     @cached_property
     def max_padded_tokens(self) -> int:
-        """The most tokens of a forward pass, padding included, unless one example alone has more."""
+        """The most tokens of a forward pass, padding included, unless a single example has more."""
         if self.hardware.kind == "cpu":
             return CPU_TOKENS if self.model.config.n_embd >= NARROW_WIDTH else NARROW_TOKENS
         train = self.inputs.train
@@ -72,15 +72,15 @@ class FinetuneRun:
 
     @property
     def micro_batching(self) -> MicroBatching:
-        """How the batches are split, unless memory runs out."""
+        """How batches are split into micro-batches, unless memory runs out."""
         train, size, seed = self.inputs.train, self.options.batch_size, self.options.seed
         limit = self.max_padded_tokens
-        micro_batch = self.options.micro_batch or rules.micro_batch_rows(size, self.options.num_processes or 1)
+        micro_batch = self.options.micro_batch or rules.micro_batch_rows(size, self.options.processes)
 
         def batches_of(examples: int) -> Batches:
             return finetuning_batches(train, batch_size=size, seed=seed, micro_batch=examples, padded_tokens=limit)
 
-        longest_first = np.argsort(-train.lengths, kind="stable")  # no batch has more tokens than of the longest
+        longest_first = np.argsort(-train.lengths, kind="stable")  # no batch has more tokens than the longest examples
         return MicroBatching(
             micro_batch=min(micro_batch, size),
             batches_of=batches_of,
@@ -90,10 +90,10 @@ class FinetuneRun:
         )
 
     def job(self, choices: Choices) -> TrainingJob:
-        """Return what the loop trains; by default it evaluates and saves once an epoch."""
+        """Return the job for the training loop; by default it is evaluated and saved after each epoch."""
         options = self.options
         layer_of = None
-        if options.layer_decay != 1.0 or options.unfreeze == "gradual":  # ULMFiT's rate for each layer
+        if options.layer_decay != 1.0 or options.unfreeze == "gradual":  # a learning rate per layer, as in ULMFiT
             layer_of = layer_rates(
                 self.model.config.n_layer,
                 decay=options.layer_decay,
@@ -104,7 +104,7 @@ class FinetuneRun:
         return TrainingJob(
             model=self.model,
             micro_batching=self.micro_batching.at_most(choices.micro_batch),
-            loss_function=double_heads_loss(options.lm_coef),
+            loss_function=partial(double_heads_loss, lm_coef=options.lm_coef),
             optimizer=build_optimizer(parameters, options, precision=choices.precision, layer_of=layer_of),
             schedule=schedule_of(options, self.steps),
             plan=make_plan(
@@ -117,7 +117,7 @@ class FinetuneRun:
                 best_by=self.inputs.task.metrics[0],
             ),
             evaluate=self._evaluate,
-            compile_blocks=partial(compile_blocks, dynamic=True),  # its batches have some hundred shapes
+            compile_blocks=partial(compile_blocks, dynamic=True),  # about a hundred shapes
             flops_per_token=self.flops_per_token,
         )
 
@@ -129,39 +129,38 @@ class FinetuneRun:
         return {"val_loss": found.loss, **metrics_of(self.inputs.task, found.logits, dev.targets)}
 
     def rate_lines(self, optimizer: OptimizerSet) -> list[str]:
-        """Return what to say about the rates: of every group, where the options make them a matter of ULMFiT's."""
+        """Return a line on each group's learning rate, none where all parameters share an ordinary schedule."""
         rates, steps = optimizer.rates(), self.steps
         if len(rates) == 1 and self.options.schedule != "slanted":
             return []
         return [
-            f"{rate.layer}: learning rate {rate.peak:.3g} "
-            + (f"from step {rate.first_step}" if rate.first_step <= steps else f"never: the run ends at step {steps}")
+            f"{rate.layer}: learning rate {rate.peak:.3g}"
+            + (f" from step {rate.first_step}" if rate.first_step <= steps else f", frozen for all {steps} steps")
             for rate in rates
         ]
 
 
 def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, session: Session) -> dict[str, Any]:
-    """Return the plan of what the same options train, with all seeds and variants; see `report.dry_run` for keys."""
+    """Show and return the plan of these options, over all seeds and variants; see `report.dry_run` for its keys."""
     baseline = own_memory() or 0
     runs = options.seeds * (len(VARIANTS) if options.study == "ablation" else 1)
     if runs > 1:
-        options = dataclasses.replace(options, snapshots=options.snapshots or 0)  # as the runs of several seeds have
+        options = dataclasses.replace(options, snapshots=options.snapshots or 0)  # as several seeds have
     tuned, train, dev = inputs.model(options), inputs.train, inputs.dev
     with torch.device("meta"):
         model = GPTDoubleHeadsModel(tuned.config)
     run = FinetuneRun(options, inputs, model, session.hardware)
-    longest, steps = train.padded(int(train.lengths.max())), run.steps * runs
-    tokens = float(train.tokens.mean()) * min(options.batch_size, len(train))  # of a step, without padding, on average
+    longest = train.padded(int(train.lengths.max()))
 
     def passes_on(hardware: Hardware) -> tuple[int, int]:
-        """Return how many of the longest sequences fill a pass: no batch has more tokens, padding included."""
+        """Return how many of the longest sequences fill a pass: no pass has more tokens, padding included."""
         there = dataclasses.replace(run, hardware=hardware)
         most = there.micro_batching.micro_batch * train.sequences_per_example
         rows = max(1, min(most, there.max_padded_tokens // longest))
         return rows, len(there.micro_batching.batches(1))
 
     def probed_job() -> tuple[TrainingJob, float]:
-        pieces = evaluation_pieces(dev)[:EVALUATED]
+        pieces = evaluation_pieces(dev)[:PROBED_BATCHES]
 
         def evaluate(should_stop: ShouldStop) -> dict[str, float]:
             evaluate_head(tuned, dev, pieces, should_stop=should_stop)
@@ -183,39 +182,27 @@ def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, se
         ),
         passes_on=passes_on,
         rows_per_step=options.batch_size,
+        tokens_per_step=float(train.tokens.mean()) * min(options.batch_size, len(train)),  # on average, unpadded
         baseline=baseline,
         runs=runs,
         facts={
             "task": inputs.task.name,
             "model": inputs.model_name,
-            "parameters": model.num_parameters(),
             "vocabulary": model.config.vocab_size,
-            "sequence_length": longest,
             "n_train": len(train),
             "runs": runs,
-            "steps": steps,
-            "tokens_per_step": tokens,
-            "tokens": tokens * steps,
             "epochs": options.epochs,
             "data_sha256": inputs.identity["data_sha256"],
         },
-        labels=dict.fromkeys(("vocabulary", "n_train", "epochs"), COMPUTED),
         probed_job=probed_job,
     )
     return show_plan(planned, session)
 
 
-def double_heads_loss(lm_coef: float) -> LossFunction:
-    """Return the loss L3 = L2 + lm_coef * L1 of a step (GPT-1 paper, section 3.2).
-
-    Over its micro-batches, it is the sum of their examples' losses over the step's `count`.
-    """
-
-    def loss_function(model: nn.Module, batch: Batch, count: Tensor) -> Tensor:
-        loss: Tensor = model(**batch, lm_coef=lm_coef, num_items_in_batch=count, loss_only=True).loss
-        return loss
-
-    return loss_function
+def double_heads_loss(model: nn.Module, batch: Batch, count: Tensor, *, lm_coef: float) -> Tensor:
+    """Return a micro-batch's summed L3 = L2 + lm_coef * L1 (GPT-1 paper, 3.2) divided by the step's `count`."""
+    loss: Tensor = model(**batch, lm_coef=lm_coef, num_items_in_batch=count, loss_only=True).loss
+    return loss
 
 
 def schedule_of(options: FinetuneOptions, steps: int) -> Schedule:
@@ -224,7 +211,7 @@ def schedule_of(options: FinetuneOptions, steps: int) -> Schedule:
 
 
 def check_learning_rate_nonzero(options: FinetuneOptions, inputs: Inputs) -> None:
-    """Raise UsageError where no step would learn: OpenAI's warm-up gives the first update the rate 0."""
+    """Raise UsageError if no step would learn: OpenAI's warm-up gives the first update a learning rate of 0."""
     steps = steps_per_epoch(len(inputs.train), options.batch_size) * options.epochs
     rate = schedule_of(options, steps)
     if any(rate(step) > 0 for step in range(1, steps + 1)):
@@ -234,11 +221,11 @@ def check_learning_rate_nonzero(options: FinetuneOptions, inputs: Inputs) -> Non
 
 
 def layer_rates(n_layer: int, *, decay: float, unfreeze: Literal["all", "gradual"], steps_per_epoch: int) -> LayerOf:
-    """Return the layer of each parameter of a GPT with any head, by its name: its rate, and the step it joins in.
+    """Return the function from a parameter's name to its layer: its learning-rate factor, and the first step it learns.
 
-    The rate is the peak times decay^(layers below the top). With gradual unfreezing the top alone learns in the first
-    epoch, and each later epoch adds the next layer below; tied heads wait with the embeddings (ULMFiT: Howard and Ruder
-    2018, sections 3.2 and 3.3).
+    The factor is decay^(layers below the top). With gradual unfreezing only the top learns in the first epoch, and each
+    later epoch adds the next layer below; a tied head is unfrozen with the embeddings (ULMFiT: Howard and Ruder 2018,
+    sections 3.2 and 3.3).
     """
     top = n_layer + 1
     titles = {0: "embeddings", top: "head"}
@@ -252,16 +239,17 @@ def layer_rates(n_layer: int, *, decay: float, unfreeze: Literal["all", "gradual
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Return how many batches an epoch of n examples has: the rest is dropped (as GPT-1 did), unless it is all."""
+    """Return the batches of an epoch of n examples, at least 1; an incomplete last one is dropped, as in GPT-1."""
     return max(1, n // batch_size)
 
 
 def finetuning_batches(
     examples: EncodedExamples, *, batch_size: int, seed: int, micro_batch: int, padded_tokens: int
 ) -> Batches:
-    """Return the global batch of each step, a pure function of (seed, step), longest first, cut into micro-batches.
+    """Return the function from a step to its global batch, longest examples first, cut into micro-batches.
 
-    Each has at most `micro_batch` examples and, unless one alone has more, `padded_tokens` tokens with the padding.
+    It is pure, given the seed. Each micro-batch has at most `micro_batch` examples and `padded_tokens` tokens, padding
+    included, or a single example with more.
     """
     steps = steps_per_epoch(len(examples), batch_size)
     order = lru_cache(maxsize=2)(lambda epoch: block_order(seed, epoch, len(examples)))

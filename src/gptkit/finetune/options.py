@@ -13,14 +13,14 @@ from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 class FinetuneOptions(TrainingOptions):
     """Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.
 
-    The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py), and there is
-    a dropout of 0.1 before the classifier (its paper, 4.1).
+    The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py), with a dropout
+    of 0.1 before the classifier (its paper, 4.1).
     """
 
-    task: str = option(None, "A name of gptkit tasks, or a YAML file of your own task.", metavar="NAME|FILE")
+    task: str = option(None, "A task listed by gptkit tasks, or the YAML file of your own.", metavar="NAME|FILE")
     data: str | None = option(
         None,
-        "Folder with the task's files, or with one folder per task; hf: = its own hub data set. Demo tasks need none.",
+        "Folder with the task's files, or with one folder per task; hf: = its hub data set. Demo tasks need none.",
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
     model: str | None = override(
@@ -39,7 +39,7 @@ class FinetuneOptions(TrainingOptions):
         TrainingOptions,
         "schedule",
         default="openai-linear",
-        help="Learning-rate schedule: GPT-1's own is openai-linear (GPT-1 paper, 4.1); slanted = ULMFiT's triangle.",
+        help="Learning-rate schedule; openai-linear = GPT-1's (GPT-1 paper, 4.1), slanted = ULMFiT's triangle.",
     )
     warmup_steps: float | None = option(
         None,
@@ -55,13 +55,13 @@ class FinetuneOptions(TrainingOptions):
     )
     layer_decay: float = option(
         1.0,
-        "Learning-rate factor per layer downwards; 0.38 = ULMFiT's (3.2).",
+        "Learning-rate factor per layer, from the top down; 0.38 = ULMFiT's (3.2).",
         minimum=0,
         maximum=1,
         panel="Advanced",
     )
     unfreeze: Literal["all", "gradual"] = option(
-        "all", "gradual = only the head in epoch 1, then one more layer each epoch (ULMFiT, 3.3).", panel="Advanced"
+        "all", "gradual = only the head in epoch 1, then one more layer per epoch (ULMFiT, 3.3).", panel="Advanced"
     )
     transfer_layers: str | None = option(
         None,
@@ -69,7 +69,7 @@ class FinetuneOptions(TrainingOptions):
         metavar="none|N",
     )
     seeds: int = option(
-        1, "Number of runs, with seed, seed + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
+        1, "Number of runs, with seeds SEED, SEED + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
     )
     study: Literal["none", "ablation"] = option(
         "none", "ablation = also run without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
@@ -77,20 +77,14 @@ class FinetuneOptions(TrainingOptions):
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
 
     micro_batch: int | None = override(
-        TrainingOptions, "micro_batch", help="Most examples per forward pass [default: chosen by length]."
+        TrainingOptions, "micro_batch", help="Maximum examples per forward pass [default: chosen by length]."
     )
     eval_every: int | None = override(
-        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: an epoch]."
+        TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: one epoch]."
     )
 
-    keep_checkpoints: int = override(
-        TrainingOptions, "keep_checkpoints", help="Committed checkpoints kept: the newest ones, plus the best."
-    )
     beta2: float = override(
         TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."
-    )
-    clip_norm: float = override(
-        TrainingOptions, "clip_norm", help="Largest global gradient norm; 0 = no clipping (GPT-1's train.py)."
     )
     classifier_dropout: float = recipe_only(
         0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99

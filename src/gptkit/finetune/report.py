@@ -1,4 +1,4 @@
-"""What fine-tuning tells: results of seeds and studies as tables, the model's card, and predictions of a split."""
+"""Reports of fine-tuning: result tables of seeds and studies, the model card, and prediction files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import gptkit
 from gptkit.console import Console
+from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import model_card, model_facts
 from gptkit.system import files
@@ -21,7 +22,7 @@ from gptkit.text.embedded import LICENCE
 from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
-# The rows of the paper's table 5.
+# rows of table 5 (GPT-1 paper)
 VARIANT_TITLES = {
     "full": "full (aux LM)",
     "no_aux": "no aux LM",
@@ -30,7 +31,7 @@ VARIANT_TITLES = {
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Show a result as a table, in percent: of a study each variant beside the paper's, and what `full` gains on it."""
+    """Print a result as a table, in percent; of a study, each variant, the paper's figure and what `full` gains."""
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     if "variants" not in result:
         columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
@@ -53,7 +54,7 @@ def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ..
 
 
 def _published(task: Task, metric: str) -> str:
-    """Return what the paper reports for the metric on the test set, with its place, as far as it does."""
+    """Return the paper's test figure for the metric with its source, or n/a."""
     if task.published is None or task.published.measure != metric:
         return "n/a"
     facts = [task.published.source, *filter(None, [task.note])]
@@ -64,8 +65,8 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
 
 
-def _percent(share: float | None) -> str:
-    return _shown(None if share is None else 100 * share)
+def _percent(fraction: float | None) -> str:
+    return _shown(None if fraction is None else 100 * fraction)
 
 
 def _interval(interval: Sequence[float] | None) -> str:
@@ -83,10 +84,10 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         kind="text-classification",
         **model_facts(run.model, choices),
-        data=f"{task.name}: {len(inputs.train):,} examples to train on, {len(inputs.dev):,} for dev; {task.data}",
+        data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
-        tokenizer=f"{len(inputs.tokenizer):,} entries, of {inputs.model_name}",
+        tokenizer=f"{len(inputs.tokenizer):,} entries, from {inputs.model_name}",
         command=command,
         use="gptkit eval --model ." + " --data DIR" * (not task.is_demo),
         task={
@@ -97,7 +98,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
             "metrics": ", ".join(task.metrics),
             "described by": TASK_FILE if task.is_own else "gptkit tasks",
         },
-        limits="It knows what its training examples show: measure it on yours before you trust it.",
+        limits="It knows only what its training examples show: measure it on your own data before you trust it.",
         measured={
             **{f"dev {name}": _shown(value) for name, value in result["metrics"].items()},
             "best epoch": f"{result['best_epoch']} of {options.epochs}",
@@ -109,27 +110,27 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
 def write_predictions(
     directory: Path, task: Task, split: str, examples: Sequence[Example], logits: NDArray[Any]
 ) -> tuple[Path, ...]:
-    """Write predictions-SPLIT.jsonl and, for a test split of GLUE, the file that its server takes; return their paths.
+    """Write predictions-SPLIT.jsonl and, for a GLUE test split, the file its server takes; return their paths.
 
-    A line has id, prediction (a class by its name), label where it is known, and the probability of each class, choice
-    or whole score.
+    A line has the id, the prediction (a class by name), the label if known, and unless the task is a score the
+    probability of each class, choice or whole score.
     """
     predictions = predictions_of(task, logits).tolist()
     path = directory / f"predictions-{split}.jsonl"
     lines = []
-    for example, prediction, shares in zip(examples, predictions, probabilities_of(logits).tolist(), strict=True):
+    for example, prediction, chances in zip(examples, predictions, probabilities_of(logits).tolist(), strict=True):
         row = {"id": example.identifier, "prediction": _named(task, prediction)}
         if example.label is not None:
             row["label"] = _named(task, example.label)
         if task.target != "score":
-            row["probabilities"] = shares
+            row["probabilities"] = chances
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     texts = {path: "".join(lines)}
     if task.glue_file and split.startswith("test"):
         # MNLI's two test sets are two files.
         name = task.glue_file.replace("-m.", "-mm.") if split.endswith("mismatched") else task.glue_file
         texts[directory / name] = _glue_text(task, examples, predictions)
-    with files.translate_os_errors("writing predictions", fix="run the command again"):
+    with files.translate_os_errors("writing predictions", fix=AGAIN):
         for path, text in texts.items():
             files.write_atomically(path, text)
     return tuple(texts)
@@ -145,7 +146,7 @@ def _glue_text(task: Task, examples: Sequence[Example], predictions: Sequence[An
     else:
         spelled = [f"{prediction:.3f}" for prediction in predictions]
     identifiers = [example.identifier for example in examples]
-    if not all(identifier.isdecimal() for identifier in identifiers):  # a file from elsewhere, in the server's order
+    if not all(identifier.isdecimal() for identifier in identifiers):  # not GLUE's own files: number them in order
         identifiers = [str(number) for number in range(len(examples))]
     lines = ["index\tprediction", *map("\t".join, zip(identifiers, spelled, strict=True))]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Several runs as one result: over seeds, and over the variants of GPT-1's ablation (GPT-1 paper, table 5)."""
+"""Results of several runs combined: over seeds, and over the variants of the ablation (GPT-1 paper, table 5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
 
-# What each variant changes of the run as it was asked for.
+# The options that each variant changes.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
     "no_aux": {"lm_coef": 0.0},
@@ -34,10 +34,11 @@ RESAMPLES = 10_000
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the results of runs that differ by their seed alone as one result: of several, what they share.
+    """Return the results of runs that differ only in their seed as one result.
 
-    `metrics` are means; `std` (sample standard deviation) and `interval` (95%, bootstrap) are there from two runs on.
-    Steps, tokens and seconds are sums; `model_dir` is that of the best by the dev metric, the first of equals.
+    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap).
+    Steps, tokens and seconds are sums; `model_dir` is that of the best run on dev, the first among equals. What differs
+    between seeds is in `per_seed`.
     """
     values = {name: [run["metrics"][name] for run in runs] for name in task.metrics}
     result = {
@@ -55,7 +56,7 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the full variant's result with all variants, and what the full one gains on each other, seed by seed.
+    """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
     Steps, tokens and seconds are sums over all variants.
     """
@@ -71,16 +72,14 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, level: float = LEVEL, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """Return the ends of the interval for the mean, a pure function; ValueError for fewer than two values.
+def bootstrap_interval(values: Sequence[float], *, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Return the 95% confidence interval of the mean, a pure function; ValueError for fewer than two values.
 
     Resampling n values underestimates the spread of their mean by sqrt((n - 1) / n), and a normal quantile is too
-    small for few of them. So the interval reaches out to the tails whose normal quantile is sqrt(n / (n - 1)) times
-    Student's (the expanded percentile interval: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
-    With normal values a 95% interval so covers the true mean in about 95 of 100 studies of 30 seeds; of 5 seeds in
-    about 92, for it never leaves the range of the values, and all 5 lie on one side of their true mean once in 16.
+    small when n is. So the interval reaches to the tails whose normal quantile is sqrt(n / (n - 1)) times Student's
+    (the expanded percentile interval: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). With normal
+    values it covers the true mean in about 95 of 100 studies of 30 seeds, and in about 92 of 5 seeds: it never leaves
+    the range of the values, and 1 time in 16 all 5 lie on one side of the true mean.
     """
     from scipy.stats import norm, t
 
@@ -89,6 +88,6 @@ def bootstrap_interval(
     if n < 2:
         raise ValueError("an interval needs two values or more")
     means = np.concatenate([array[chosen].mean(axis=1) for chosen in resampled(n, resamples)])  # (resample,)
-    tail = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1)))
+    tail = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - LEVEL) / 2, n - 1)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

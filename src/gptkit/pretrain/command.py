@@ -1,4 +1,4 @@
-"""`gptkit pretrain`: raw text in, a run directory with a model out."""
+"""`gptkit pretrain`: train a language model on raw text, from scratch or from a model directory."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ FIGURES = {
     "tokens_per_second": "tokens per second",
     "mfu": "model FLOPs utilisation",
     "train_seconds": "seconds of training",
-    "elapsed_seconds": "seconds in all",
+    "elapsed_seconds": "total seconds",
 }
 
 
 def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
-    """Train, validate and save as the options say; return what `--json` prints."""
+    """Train as the options say and return what `--json` prints."""
     session = Session.start(options.device, console)
-    finished = read_result(options.out) if options.out is not None and options.resume == "auto" else None
+    finished = read_result(options.out) if options.out is not None else None
     if finished is not None and not asks_for_more_steps(options, finished.get("steps")):
-        with session.open_run(options, command="pretrain", name=""):  # which checks that these are its options
+        with session.open_run(options, command="pretrain", name=""):  # raises if it has other options
             console.say(f"{finished['run_dir']} already finished; showing its result")
         _print_result(finished, console)
         return finished
     keep_freed_memory()
-    session.check(options, command="pretrain")  # nobody should wait for tokens to learn of a slip
+    session.check(options, command="pretrain")  # before any text is tokenized
     reading, model = options, options.model
     if model is not None and model not in model_presets():
         reading = dataclasses.replace(options, model=session.on_main(lambda: readable_model(model, console)))
     if options.dry_run:
         return plan_pretrain(reading, session)
-    # The others find a full cache.
+    # The other processes then find the tokens in the cache.
     inputs = session.main_first(lambda: prepare_inputs(reading, console.say, console.recipe_note))
     with session.open_run(options, command="pretrain", name=Path(model or DEFAULT_MODEL).stem) as directory:
         console.run_directory = directory.path
@@ -73,15 +73,15 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
     assert text is not None
     model.to(session.accelerator.device)
     run = PretrainRun(options, inputs, session.hardware, text)
-    micro_batching, processes = run.micro_batching, options.num_processes or 1
-    if note := rules.idle_note(len(micro_batching.batches(1)), processes, rows=inputs.rows_per_step):
+    micro_batching = run.micro_batching
+    if note := rules.idle_note(len(micro_batching.batches(1)), options.processes, rows=inputs.rows_per_step):
         console.warn(note)
-    draws_note = rules.draws_note(micro_batching.micro_batch, inputs.rows_per_step, processes)
+    draws_note = rules.draws_note(micro_batching.micro_batch, inputs.rows_per_step, options.processes)
     if draws_note and micro_batching.has_dropout and options.micro_batch is None:
         console.say(draws_note)
 
     def sample() -> str:
-        """Return unconditional text, always drawn with the same random numbers."""
+        """Return unconditional text, sampled with the same random numbers every time."""
         (drawn,) = generate(
             model,
             [[separator_id(tokenizer)]],
@@ -113,7 +113,7 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
 def _write(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, directory: RunDirectory, console: Console
 ) -> dict[str, Any]:
-    """Write model, card, curve and, last, the result, which is returned."""
+    """Write the model with its card, the loss curve and, last, the result, which is returned."""
     rows, finish = directory.rows(), trained.finish
     assert inputs.tokenizer is not None
     figures = ("val_loss", "val_perplexity", "bits_per_byte")
@@ -148,7 +148,7 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return a result's figures as people read them, by their names with the units."""
+    """Return a result's figures formatted for people, by name and unit."""
     found = {name: result[key] for key, name in FIGURES.items() if result.get(key) is not None}
     return {
         name: f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
@@ -161,14 +161,14 @@ def _card(
 ) -> str:
     """Return the card of a finished run."""
     text = inputs.text
-    assert text is not None  # a plan has no card
-    family = "GPT-2 (layer norms first)" if inputs.model.config.pre_norm else "GPT-1 (layer norms last)"
+    assert text is not None
+    family = "GPT-2 (pre-norm)" if inputs.model.config.pre_norm else "GPT-1 (post-norm)"
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),
-        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} bytes to train on, "
-        f"{text.validation.utf8_bytes:,} for validation",
+        data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} training bytes, "
+        f"{text.validation.utf8_bytes:,} validation bytes",
         data_sha256=inputs.corpus.data_sha256,
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",

@@ -1,4 +1,4 @@
-"""One pre-training run as the training loop takes it, and as a dry run counts it.
+"""A pre-training run: batches, loss and validation for the training loop, and its plan for `--dry-run`.
 
 Each token of a block is predicted from those before it (GPT-1 paper, equation 1).
 """
@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptkit.model.modeling_gpt import compile_blocks
+from gptkit.model.modeling_gpt import GPTForCausalLM, compile_blocks
 from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.report.dry_run import ASSUMED, COMPUTED, PlannedRun, show_plan
+from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.text.blocks import PreparedText, TokenIds, TokenStream, TrainingBlocks, validation_windows
 from gptkit.text.tokenizers.loading import fingerprint
@@ -35,13 +35,14 @@ from gptkit.training.rules import Choices, Hardware
 from gptkit.training.run import Session
 from gptkit.training.schedules import steps_before_decay
 
-VALIDATION_TOKENS = 4096  # of one forward pass
-EVALUATED = 3 * VALIDATION_TOKENS  # tokens of the probe's evaluation: some whole forward passes
+VALIDATION_TOKENS = 4096  # per forward pass
+BYTES_PER_TOKEN = 4  # of English in byte-level BPE with 50,257 entries, approximately
+PROBED_TOKENS = 3 * VALIDATION_TOKENS  # of a dry run's evaluation: a few whole forward passes
 
 
 @dataclass(frozen=True)
 class PretrainRun:
-    """A run of these options on this hardware; a plan has a text of random tokens."""
+    """A run of these options on this hardware; a dry run's text is random tokens."""
 
     options: PretrainOptions
     inputs: Inputs
@@ -49,19 +50,19 @@ class PretrainRun:
     text: PreparedText
 
     def choose(self) -> Choices:
-        """Return the run's arithmetic."""
+        """Return the run's precision, and whether it is compiled."""
         options, inputs = self.options, self.inputs
         total = rules.flops_per_token(inputs.model, inputs.sequence_length) * options.tokens_per_step * options.steps
         return rules.choose(options.precision, options.compile, self.hardware, total_flops=total)
 
     @property
     def micro_batching(self) -> MicroBatching:
-        """How the batches are split, unless memory runs out."""
+        """How batches are split into micro-batches, unless memory runs out."""
         inputs, length, rows_per_step = self.inputs, self.inputs.sequence_length, self.inputs.rows_per_step
         micro_batch = self.options.micro_batch or rules.choose_micro_batch(
             self.hardware,
             inputs.model,
-            rows=rules.micro_batch_rows(rows_per_step, self.options.num_processes or 1),
+            rows=rules.micro_batch_rows(rows_per_step, self.options.processes),
             sequence_length=length,
         )
         blocks = TrainingBlocks(self.text.train.ids, length, self.options.seed)
@@ -77,7 +78,7 @@ class PretrainRun:
         )
 
     def job(self, choices: Choices) -> TrainingJob:
-        """Return what the loop trains; by default it evaluates and saves ten times."""
+        """Return the job for the training loop; by default it is validated and saved ten times."""
         options, inputs, model = self.options, self.inputs, self.inputs.model
         return TrainingJob(
             model=model,
@@ -111,27 +112,32 @@ class PretrainRun:
 
 
 def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
-    """Return the plan of what the same options train; see `report.dry_run` for its keys."""
+    """Show and return the plan of these options; see `report.dry_run` for its keys."""
     inputs = prepare_inputs(options, session.console.say, session.console.recipe_note, for_plan=True)
-    # Time and memory do not depend on which tokens they are: these are enough for a step and for some of an evaluation.
-    length, evaluated = inputs.sequence_length, min(inputs.validation_tokens, EVALUATED)
-    size = options.tokens_per_step + length + evaluated
+    if inputs.text is not None:
+        train_tokens, validation_tokens = len(inputs.text.train), len(inputs.text.validation)
+    else:
+        sides = inputs.corpus.train, inputs.corpus.validation
+        train_tokens, validation_tokens = (side.count_bytes() // BYTES_PER_TOKEN for side in sides)
+    # Time and memory do not depend on the text: random tokens, enough for a step and part of a validation.
+    length, probed_tokens = inputs.sequence_length, min(validation_tokens, PROBED_TOKENS)
+    size = options.tokens_per_step + length + probed_tokens
     ids = np.random.default_rng(options.seed).integers(inputs.vocabulary, size=size, dtype=np.uint32)
-    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[evaluated:], ids[:evaluated]))
+    train, validation = (TokenStream(side, Path(), utf8_bytes=1) for side in (ids[probed_tokens:], ids[:probed_tokens]))
     run = PretrainRun(options, inputs, session.hardware, PreparedText(train, validation))
-    choices, tokens = run.choose(), options.steps * options.tokens_per_step
+    choices = run.choose()
 
     def passes_on(hardware: Hardware) -> tuple[int, int]:
         micro_batching = dataclasses.replace(run, hardware=hardware).micro_batching
         return micro_batching.micro_batch, len(micro_batching.batches(1))
 
     def probed_job() -> tuple[TrainingJob, float]:
-        model = type(inputs.model)(inputs.model.config)
+        model = GPTForCausalLM(inputs.model.config)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         model.to(session.accelerator.device)
         probed = dataclasses.replace(run, inputs=dataclasses.replace(inputs, model=model))
-        return probed.job(choices), inputs.validation_tokens / evaluated
+        return probed.job(choices), validation_tokens / probed_tokens
 
     planned = PlannedRun(
         options=options,
@@ -139,26 +145,20 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
         work=Workload(
             length=length,
             checkpointing=options.gradient_checkpointing,
-            evaluation_tokens=min(VALIDATION_TOKENS, inputs.validation_tokens),
+            evaluation_tokens=min(VALIDATION_TOKENS, validation_tokens),
         ),
         passes_on=passes_on,
         rows_per_step=inputs.rows_per_step,
+        tokens_per_step=options.tokens_per_step,
         baseline=own_memory() or 0,
         facts={
-            "parameters": inputs.model.num_parameters(),
             "vocabulary": inputs.vocabulary,
-            "sequence_length": length,
-            "steps": options.steps,
-            "tokens_per_step": options.tokens_per_step,
-            "tokens": tokens,
-            "train_tokens": inputs.train_tokens,
-            "validation_tokens": inputs.validation_tokens,
-            "epochs": tokens / max(1, inputs.train_tokens),
+            "train_tokens": train_tokens,
+            "validation_tokens": validation_tokens,
+            "epochs": options.steps * options.tokens_per_step / max(1, train_tokens),
             "data_sha256": inputs.corpus.data_sha256,
         },
-        labels=dict.fromkeys(
-            ("vocabulary", "train_tokens", "validation_tokens", "epochs"), ASSUMED if inputs.text is None else COMPUTED
-        ),
+        data_is_read=inputs.text is not None,
         probed_job=probed_job,
     )
     return show_plan(planned, session)
@@ -167,7 +167,7 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
 def pretraining_batches(
     blocks: TrainingBlocks, *, sequence_length: int, rows_per_step: int, micro_batch: int
 ) -> Batches:
-    """Return the global batch of each step, a pure function of the step, cut into micro-batches."""
+    """Return the function from a step to its global batch, cut into micro-batches."""
 
     def batches(step: int) -> list[MicroBatch]:
         first_row = (step - 1) * rows_per_step
@@ -184,12 +184,12 @@ def _block_batch(blocks: TrainingBlocks, first_row: int, rows: int) -> Batch:
 
 
 def _inputs_and_targets(tokens: Tensor) -> Batch:
-    """Split windows (row, length + 1) into what the model reads and what it predicts, each (row, length)."""
+    """Split windows (row, length + 1) into inputs and targets, each (row, length)."""
     return {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": tokens[:, 1:].contiguous()}
 
 
 def language_modeling_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
-    """Return the summed negative log-likelihood of a micro-batch over the step's `count` of predictions."""
+    """Return a micro-batch's summed negative log-likelihood divided by the step's `count` of predicted tokens."""
     loss: Tensor = model(**batch, num_items_in_batch=count, loss_only=True).loss
     return loss
 
@@ -202,11 +202,12 @@ def validate(
     utf8_bytes: int,
     should_stop: ShouldStop = lambda: False,
 ) -> dict[str, float]:
-    """Score every token but the first once, in disjoint windows; StopEvaluation where `should_stop()` comes true.
+    """Score every token but the first exactly once, in disjoint windows, and return the validation metrics.
 
-    val_loss in nats per token, val_perplexity its exponential, bits_per_byte = total NLL / ln 2 / UTF-8 bytes of the
-    text. Processes take whole batches of windows, so their number changes nothing but the order of the last sum; all
-    ask `should_stop` once for each turn, so that they can agree.
+    val_loss is in nats per token, val_perplexity is its exponential, and bits_per_byte is the total negative
+    log-likelihood / ln 2 / UTF-8 bytes of the text. Each process takes whole batches of windows, so the number of
+    processes affects only the order of the final sum; each calls `should_stop` once per turn, so that they can agree.
+    Raises StopEvaluation once it returns true.
     """
     device = next(model.parameters()).device
     nll = torch.zeros((), dtype=torch.float64, device=device)
@@ -218,13 +219,13 @@ def validate(
     loss = nll.item() / (len(tokens) - 1)
     return {
         "val_loss": loss,
-        "val_perplexity": math.exp(loss) if loss < 700 else math.inf,  # where a float overflows
+        "val_perplexity": math.exp(loss) if loss < 700 else math.inf,  # a float would overflow
         "bits_per_byte": nll.item() / math.log(2) / utf8_bytes,
     }
 
 
 def _validation_batches(tokens: TokenIds, sequence_length: int) -> Iterator[Batch]:
-    """Yield windows in batches of one length; the last window may be shorter and then comes alone."""
+    """Yield batches of windows of one length; a shorter last window is a batch of its own."""
     whole = (len(tokens) - 1) // sequence_length
     windows = validation_windows(tokens, sequence_length)
     rows = max(1, VALIDATION_TOKENS // sequence_length)

@@ -20,7 +20,7 @@ class PretrainOptions(TrainingOptions):
         metavar="DATA",
     )
     validation: str = option(
-        "0.1", "A file, or the fraction of the text held out; a single document is cut once.", metavar="FILE|FRACTION"
+        "0.1", "A file, or the fraction of the text held out; a single document is cut in two.", metavar="FILE|FRACTION"
     )
     tokenizer: str | None = option(
         None,
@@ -33,5 +33,5 @@ class PretrainOptions(TrainingOptions):
     tokens_per_step: int = option(8192, "Tokens per update, over all micro-batches and processes.", minimum=1)
     sequence_length: int | None = option(None, "Tokens per block [default: the model's n_positions].", minimum=1)
     sample_tokens: int = recipe_only(
-        64, "Tokens of the text sampled at each validation; 0 = no sample.", resumable=True, minimum=0
+        64, "Tokens of the sample generated at each validation; 0 = none.", resumable=True, minimum=0
     )

@@ -1,22 +1,22 @@
-"""`--dry-run`: what a run will need, as far as anybody can know before it; nothing of it stays on the disk.
+"""`--dry-run`: estimates the memory, disk and time of a run, and leaves nothing on disk.
 
 The JSON object:
 
     parameters, vocabulary, sequence_length, micro_batch, steps, tokens_per_step, tokens, epochs, flops, evaluations,
     device, precision, compile, processes, data_sha256; pretrain: train_tokens, validation_tokens; finetune: task,
-    model, n_train, runs (seeds times variants: steps, tokens, flops and times are of all)
-    idle       null, or the line on processes that would have no work on the device that is here
+    model, n_train, runs (seeds times variants: steps, tokens, flops and times are totals over them)
+    idle       null, or a warning that some processes would have no work on this device
     memory     {"ddp": {weights, gradients, optimizer, activations, logits, gathered, evaluation, reserve, total},
-               "fsdp2": ...}: bytes of one process on the device that is here; evaluation = what it takes beyond
-               training's peak, reserve = library and allocator
-    disk       {checkpoint, kept, model, snapshots, most}: bytes, but for the numbers kept and snapshots; `most` while
-               one more checkpoint is being written; with FSDP2 a checkpoint is a file for each process, of the same
-               total size
+               "fsdp2": ...}: bytes of one process on this device; evaluation = what it takes beyond training's peak,
+               reserve = library and allocator
+    disk       {checkpoint, kept, model, snapshots, most}: bytes; kept and snapshots are counts, `most` is the peak,
+               while one more checkpoint is written; an FSDP2 checkpoint is one file per process, of the same total
+               size
     here       null, or what a probe of real steps measured: {steps, tokens_per_second, train_seconds,
                evaluation_seconds, peak_memory}
     devices    [{name, memory, peak_flops, mfu, micro_batch, idle, ddp, fsdp2, fits, tokens_per_second,
-               train_seconds}]: GPUs that are known; ddp and fsdp2 are bytes of a process, fits names the strategies
-               that leave room, idle counts the processes that would have no work
+               train_seconds}] for known GPUs; ddp and fsdp2 are bytes of one process, fits names the strategies
+               whose total fits, idle counts the processes that would have no work
     labels     key -> computed, measured or assumed
 """
 
@@ -34,7 +34,7 @@ import psutil
 from accelerate import Accelerator
 
 from gptkit.console import Console
-from gptkit.report.memory_plan import STRATEGIES, Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
+from gptkit.report.memory_plan import Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
 from gptkit.training import rules
 from gptkit.training.checkpoints import model_tensors
 from gptkit.training.job import EvalEvent, Event, MicroBatching, StepEvent, TrainingJob
@@ -44,54 +44,56 @@ from gptkit.training.options import TrainingOptions
 from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.run import Session
 
-# Model FLOPs utilisation in bf16. Measured on one H100 with GPT-2 124M, 65,536 tokens a forward pass: 450,000 tokens/s
-# compiled, 405,000 eager (vocabulary 50,304); the 774M and 1.5B models reached 0.36 and 0.37 eager, the 124M one with
-# 16,384 tokens a pass 0.29. For every other device and model it is an assumption.
+# Model FLOPs utilisation in bf16. Measured on one H100 with GPT-2 124M at 65,536 tokens per forward pass: 450,000
+# tokens/s compiled, 405,000 eager (vocabulary 50,304). Eager, the 774M and 1.5B models reached 0.36 and 0.37, and the
+# 124M model at 16,384 tokens per pass 0.29. Every other device and model is assumed to reach the same.
 MFU = {"compiled": 0.36, "eager": 0.33}
 MEASURED_ON = "H100"
-RESERVE = 3 << 30  # bytes: CUDA's context, cuBLAS' workspaces, NCCL's buffers, what the allocator cannot use; assumed
+RESERVE = 3 << 30  # bytes of CUDA context, cuBLAS workspaces, NCCL buffers and fragmentation; assumed
 
-STEPS = 20
-SECONDS = 60.0  # after which no further step begins, once there was an evaluation
-EVERY = 5  # steps to an evaluation
+STEPS = 20  # of the probe
+SECONDS = 60.0  # after which the probe ends, once it has run an evaluation
+EVAL_EVERY = 5
 
 COMPUTED, MEASURED, ASSUMED = "computed", "measured", "assumed"
 PARTS = {
     "weights": "weights",
     "gradients": "gradients",
     "optimizer": "optimizer state",
-    "activations": "activations, with 16-bit weights",
+    "activations": "activations and 16-bit weights",
     "logits": "loss: logits by chunks",
     "gathered": "gathered parameters",
-    "evaluation": "more for an evaluation",
+    "evaluation": "extra for an evaluation",
     "reserve": "library and allocator",
-    "total": "one process in all",
+    "total": "total of one process",
 }
+OF_DATA = ("vocabulary", "train_tokens", "validation_tokens", "n_train", "epochs")
 LABELS = {
     **dict.fromkeys(("parameters", "flops", "evaluations", "steps", "tokens", "disk", "memory"), COMPUTED),
     **{f"memory.{part}": COMPUTED for part in PARTS},
     "memory.reserve": ASSUMED,
-    "memory.total": f"{COMPUTED} but for the reserve",
+    "memory.total": f"{COMPUTED} except for the reserve",
     "here": MEASURED,
-    "devices.memory": f"{ASSUMED}, as data sheets are remembered",
-    "devices.peak_flops": f"{ASSUMED}, as data sheets are remembered",
+    "devices.memory": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
+    "devices.peak_flops": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
     "devices.mfu": f"{ASSUMED}; {MEASURED} on one {MEASURED_ON} with GPT-2 124M, and eager with 774M and 1.5B",
     "devices.train_seconds": ASSUMED,
 }
 CPU_LABELS = {
-    "memory.evaluation": f"{COMPUTED}, {ASSUMED} to lie beside the rest",
+    "memory.evaluation": f"{COMPUTED}, {ASSUMED} to come on top of the rest",
     "memory.reserve": f"{MEASURED} library, {ASSUMED} allocator",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """A run as its verb knows it; the model of `job` has shapes and no memory.
+    """A run as its command describes it; the model of `job` is on the meta device.
 
-    `work` lacks the rows of a pass, device and precision; `passes_on` gives for a device how many sequences a forward
-    pass takes, and in how many passes a step is split. `rows_per_step` are what --micro-batch counts, `baseline` the
-    bytes that this process holds without the model, and `facts` what else to tell, of all `runs`. `probed_job` gives
-    the job with weights and some of its evaluation, and how many times as large the whole evaluation is.
+    `work` lacks the rows of a pass, the device and the precision. `passes_on` returns, for a device, the sequences of a
+    forward pass and the passes of a step; `rows_per_step` is in the unit of --micro-batch. `baseline` is the memory in
+    bytes that this process holds without the model. `facts` are the command's own figures; `data_is_read` tells whether
+    those of the data are exact. `probed_job` returns the job with real weights and part of its evaluation, and how many
+    times as large the whole evaluation is. The command trains `runs` of them.
     """
 
     options: TrainingOptions
@@ -99,24 +101,16 @@ class PlannedRun:
     work: Workload
     passes_on: Callable[[Hardware], tuple[int, int]]
     rows_per_step: int
+    tokens_per_step: float
     baseline: int
     facts: Mapping[str, Any]
-    labels: Mapping[str, str]
     probed_job: Callable[[], tuple[TrainingJob, float]]
+    data_is_read: bool = True
     runs: int = 1
-
-    @property
-    def processes(self) -> int:
-        return self.options.num_processes or 1
-
-    @property
-    def flops(self) -> float:
-        flops: float = self.facts["tokens"] * self.job.flops_per_token
-        return flops
 
 
 def show_plan(run: PlannedRun, session: Session) -> dict[str, Any]:
-    """Return and show the plan; a probe of real steps runs where the device that is here has room for them."""
+    """Show and return the plan; real steps are probed if this device has the memory for them."""
     hardware, console = session.hardware, session.console
     plan = plan_of(run, hardware)
     if plan["idle"]:
@@ -124,19 +118,19 @@ def show_plan(run: PlannedRun, session: Session) -> dict[str, Any]:
     needed = plan["memory"]["ddp"]["total"]
     room = psutil.virtual_memory().available if hardware.kind == "cpu" else hardware.memory or needed
     if needed > room:
-        console.warn(f"no step is tried here: it would take about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
+        console.warn(f"no steps are tried: they need about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
     else:
-        console.say("trying up to 20 steps, for their time and memory")
-        job, share = run.probed_job()
-        add_probe(plan, probe(job, session.accelerator, run.facts["tokens_per_step"]), share)
+        console.say(f"trying up to {STEPS} steps to measure time and memory")
+        job, evaluations = run.probed_job()
+        add_probe(plan, probe(job, session.accelerator, run.tokens_per_step), evaluations)
     show(plan, console)
-    console.say("the same command without --dry-run trains it")
+    console.say("run the same command without --dry-run to train")
     return plan
 
 
 def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
-    """Return what arithmetic tells."""
-    job, plan = run.job, run.job.plan
+    """Return everything that needs no measurement."""
+    job, plan, processes = run.job, run.job.plan, run.options.processes
     rows, micro_batches = run.passes_on(hardware)
     work = dataclasses.replace(run.work, rows=rows, device=hardware.kind, precision=plan.precision)
     state = state_on_meta(job.optimizer)
@@ -145,55 +139,55 @@ def plan_of(run: PlannedRun, hardware: Hardware) -> dict[str, Any]:
     kept = plan.keep_checkpoints + (plan.best_by is not None) + (plan.decay_start is not None)
     snapshots = min(plan.steps, plan.snapshots) * run.runs
     baseline = run.baseline if hardware.kind == "cpu" else RESERVE
+    steps = plan.steps * run.runs
+    tokens = steps * run.tokens_per_step
+    flops = tokens * job.flops_per_token
     assert plan.eval_every is not None
     return {
+        "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
         **run.facts,
+        "sequence_length": work.length,
         "micro_batch": rows,
-        "flops": run.flops,
+        "steps": steps,
+        "tokens_per_step": run.tokens_per_step,
+        "tokens": tokens,
+        "flops": flops,
         "evaluations": -(-plan.steps // plan.eval_every) * run.runs,
         "device": plan.choices["device"],
         "precision": plan.precision,
         "compile": plan.compile,
-        "processes": run.processes,
-        "idle": rules.idle_note(micro_batches, run.processes, rows=run.rows_per_step),
-        "memory": _memory(run, state_bytes, work, baseline),
+        "processes": processes,
+        "idle": rules.idle_note(micro_batches, processes, rows=run.rows_per_step),
+        "memory": memory(job.model, state_bytes, work, processes=processes, baseline=baseline),
         "disk": {
             "checkpoint": checkpoint,
             "kept": kept,
             "model": model,
             "snapshots": snapshots,
-            "most": (kept + 1) * checkpoint + (snapshots + 1) * model,  # one more of each is written first
+            "most": (kept + 1) * checkpoint + (snapshots + 1) * model,  # a new one is written before the oldest goes
         },
         "here": None,
-        "devices": [_on_gpu(run, state_bytes, name) for name in GPU_MEMORY],
+        "devices": [_on_gpu(run, name, state_bytes, tokens, flops) for name in GPU_MEMORY],
         "labels": {
             **LABELS,
             **({"memory.activations": f"{COMPUTED} as if eager"} if plan.compile else {}),
             **(CPU_LABELS if hardware.kind == "cpu" else {}),
-            **run.labels,
+            **{key: COMPUTED if run.data_is_read else ASSUMED for key in OF_DATA if key in run.facts},
         },
     }
 
 
-def _memory(run: PlannedRun, state_bytes: int, work: Workload, baseline: int) -> dict[str, dict[str, int]]:
-    return {
-        strategy: memory(
-            run.job.model, state_bytes, work, strategy=strategy, processes=run.processes, baseline=baseline
-        )
-        for strategy in STRATEGIES
-    }
-
-
-def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
-    """Return a GPU's row: always bf16, compiled where the run would be or chooses by itself."""
-    room, processes = GPU_MEMORY[name], run.processes
+def _on_gpu(run: PlannedRun, name: str, state_bytes: int, tokens: float, flops: float) -> dict[str, Any]:
+    """Return the row of a known GPU: in bf16, compiled unless --compile is off."""
+    room, processes = GPU_MEMORY[name], run.options.processes
     hardware = Hardware("cuda", name, bf16=True, compiler="g++", threads=1, memory=room)
     mfu, peak = MFU["eager" if run.options.compile == "off" else "compiled"], known_peak(hardware, "bf16")
     assert peak is not None
     rows, micro_batches = run.passes_on(hardware)
     work = dataclasses.replace(run.work, rows=rows, device="cuda", precision="bf16")
-    totals = {name: parts["total"] for name, parts in _memory(run, state_bytes, work, RESERVE).items()}
-    seconds = train_seconds(run.flops, flops_per_second=peak * mfu, micro_batches=micro_batches, processes=processes)
+    needed = memory(run.job.model, state_bytes, work, processes=processes, baseline=RESERVE)
+    totals = {strategy: parts["total"] for strategy, parts in needed.items()}
+    seconds = train_seconds(flops, flops_per_second=peak * mfu, micro_batches=micro_batches, processes=processes)
     return {
         "name": name,
         "memory": room,
@@ -203,15 +197,15 @@ def _on_gpu(run: PlannedRun, state_bytes: int, name: str) -> dict[str, Any]:
         "idle": max(0, processes - micro_batches),
         **totals,
         "fits": [strategy for strategy, total in totals.items() if total <= room],
-        "tokens_per_second": run.facts["tokens"] / seconds,
+        "tokens_per_second": tokens / seconds,
         "train_seconds": seconds,
     }
 
 
 class Probe(NamedTuple):
-    """What was measured: a step costs `step_seconds` and `token_seconds` for each of its tokens.
+    """Measured costs: of a step `step_seconds` plus `token_seconds` per token, of the job's evaluation, and of memory.
 
-    `evaluation_seconds` are of the job's evaluation; `peak_memory` in bytes, None where nothing tells it.
+    `peak_memory` is in bytes, None where the system does not report it.
     """
 
     steps: int
@@ -222,11 +216,11 @@ class Probe(NamedTuple):
 
 
 def probe(job: TrainingJob, accelerator: Accelerator, tokens_per_step: float) -> Probe:
-    """Train up to 20 steps, with an evaluation every 5, in the loop and the arithmetic of the run.
+    """Train up to 20 steps of the job in the real loop, with an evaluation every 5.
 
-    Several evaluations, because what one frees is not what the next step needs: memory grows until they fit together.
-    Where a step nominally takes longer than the time allows, its first micro-batches stand for it: one and two of them
-    in turn, which tells the update's share from the tokens'.
+    There are several evaluations because memory grows until steps and evaluations fit together: the next step cannot
+    use everything that an evaluation freed. If steps would nominally take too long, only their first one or two
+    micro-batches are trained, in turn, which separates the cost of an update from that of its tokens.
     """
     batches, plan = job.micro_batching.batches, job.plan
     speed = rules.EAGER_FLOPS.get((accelerator.device.type, "fp32" if plan.precision == "fp32" else "bf16"), 1e12)
@@ -236,9 +230,9 @@ def probe(job: TrainingJob, accelerator: Accelerator, tokens_per_step: float) ->
         job,
         micro_batching=MicroBatching(batches_of=lambda rows: some),
         schedule=lambda step: 0.0,
-        plan=dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=EVERY, save_every=None, best_by=None),
+        plan=dataclasses.replace(plan, steps=STEPS, log_every=1, eval_every=EVAL_EVERY, save_every=None, best_by=None),
     )
-    steps: list[tuple[int, float]] = []  # tokens and seconds of each
+    steps: list[tuple[int, float]] = []  # (tokens, seconds) of each
     evaluations: list[float] = []
     started, tokens = time.perf_counter(), 0
     events = cast("Generator[Event, None, None]", train(short_job, accelerator))
@@ -256,12 +250,15 @@ def probe(job: TrainingJob, accelerator: Accelerator, tokens_per_step: float) ->
 
 
 def _rate(steps: list[tuple[int, float]]) -> float:
-    """Return the seconds of a token."""
+    """Return the mean seconds per token."""
     return sum(seconds for _, seconds in steps) / sum(tokens for tokens, _ in steps)
 
 
 def line_through(steps: list[tuple[int, float]]) -> tuple[float, float]:
-    """Return the seconds of a step of no tokens, and of a token, by least squares; all tokens' where all are equal."""
+    """Return (seconds per step, seconds per token) by least squares of (tokens, seconds).
+
+    The slope is at most the mean seconds per token, and equal to it if all steps have the same tokens.
+    """
     tokens, seconds = zip(*steps, strict=True)
     slope = _rate(steps)
     if len(set(tokens)) > 1:
@@ -269,16 +266,19 @@ def line_through(steps: list[tuple[int, float]]) -> tuple[float, float]:
     return (sum(seconds) - slope * sum(tokens)) / len(steps), slope
 
 
-def add_probe(plan: dict[str, Any], found: Probe, share: float) -> None:
-    """Add to the plan what the probe measured; what it held beyond the parts on a CPU is the allocator's."""
+def add_probe(plan: dict[str, Any], found: Probe, evaluations: float) -> None:
+    """Add to the plan what the probe measured; a full evaluation takes `evaluations` times as long as its own.
+
+    On a CPU, memory beyond the computed parts is added to the reserve: the allocator holds it.
+    """
     is_cpu = plan["device"] == "cpu"
-    shared = 1 if is_cpu else plan["processes"]  # processes on one CPU share its cores
-    seconds = (plan["steps"] * found.step_seconds + plan["tokens"] * found.token_seconds) / shared
+    speedup = 1 if is_cpu else plan["processes"]  # processes on one CPU share its cores
+    seconds = (plan["steps"] * found.step_seconds + plan["tokens"] * found.token_seconds) / speedup
     plan["here"] = {
         "steps": found.steps,
         "tokens_per_second": plan["tokens"] / seconds,
         "train_seconds": seconds,
-        "evaluation_seconds": found.evaluation_seconds * share * plan["evaluations"] / shared,
+        "evaluation_seconds": found.evaluation_seconds * evaluations * plan["evaluations"] / speedup,
         "peak_memory": found.peak_memory,
     }
     if is_cpu:
@@ -288,48 +288,44 @@ def add_probe(plan: dict[str, Any], found: Probe, share: float) -> None:
         plan["labels"]["memory.reserve"] = MEASURED
 
 
-FACTS = {
-    "parameters": "parameters",
-    "vocabulary": "vocabulary",
-    "train_tokens": "training tokens there are",
-    "validation_tokens": "validation tokens",
+TITLES = {
+    "train_tokens": "training tokens",
     "n_train": "training examples",
-    "steps": "steps",
-    "tokens_per_step": "tokens of a step",
-    "tokens": "tokens to train on",
-    "epochs": "epochs",
+    "micro_batch": "sequences per forward pass",
     "flops": "FLOPs",
-    "micro_batch": "sequences of a forward pass",
-    "evaluations": "evaluations",
 }
 
 
 def show(plan: Mapping[str, Any], console: Console) -> None:
-    """Show the plan as tables: every figure with how it is known."""
+    """Show the plan as tables, every figure with its source: computed, measured or assumed."""
     labels, disk, here, memory = plan["labels"], plan["disk"], plan["here"], plan["memory"]
-    rows = [(name, _number(plan[key]), labels.get(key, COMPUTED)) for key, name in FACTS.items() if key in plan]
-    rows.append(("a checkpoint on disk", size(disk["checkpoint"]), labels["disk"]))
+    rows = [
+        (TITLES.get(key, key.replace("_", " ")), _number(value), labels.get(key, COMPUTED))
+        for key, value in plan.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    rows.append(("one checkpoint on disk", size(disk["checkpoint"]), labels["disk"]))
     kept = f"{disk['kept']} checkpoints and {disk['snapshots']} snapshots kept"
-    rows.append((f"most on disk, {kept}", size(disk["most"]), labels["disk"]))
+    rows.append((f"peak on disk, {kept}", size(disk["most"]), labels["disk"]))
     if here is not None:
         tried = f"measured over {here['steps']} steps"
         rows.append((f"training on this {plan['device']}", duration(here["train_seconds"]), tried))
         rows.append((f"tokens/s on this {plan['device']}", _number(here["tokens_per_second"]), tried))
-        rows.append(("evaluations, beside it", duration(here["evaluation_seconds"]), "measured on some of one"))
+        rows.append(("evaluations, in addition", duration(here["evaluation_seconds"]), "measured on part of one"))
         if here["peak_memory"] is not None:
-            rows.append(("most memory of the process, tried", size(here["peak_memory"]), tried))
-    console.table("the plan", ("what", "value", "how it is known"), rows)
+            rows.append(("peak memory of this process", size(here["peak_memory"]), tried))
+    console.table("the plan", ("figure", "value", "source"), rows)
     parts = [
         (name, size(memory["ddp"][key]), size(memory["fsdp2"][key]), labels[f"memory.{key}"])
         for key, name in PARTS.items()
     ]
-    where = f"memory of one of {plan['processes']} process(es) on this {plan['device']}"
-    console.table(where, ("part", "DDP", "FSDP2", "how it is known"), parts)
+    where = f"memory of each of {plan['processes']} process(es) on this {plan['device']}"
+    console.table(where, ("part", "DDP", "FSDP2", "source"), parts)
     gpus = [
         (
             gpu["name"],
             *(size(gpu[key]) for key in ("memory", "ddp", "fsdp2")),
-            " and ".join({"ddp": "DDP", "fsdp2": "FSDP2"}[name] for name in gpu["fits"]) or "neither",
+            " and ".join(strategy.upper() for strategy in gpu["fits"]) or "neither",
             *(str(gpu[key]) for key in ("micro_batch", "idle")),
             f"{100 * gpu['mfu']:.0f}",
             duration(gpu["train_seconds"]),
@@ -344,7 +340,7 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
 
 
 def size(count: float) -> str:
-    """Return bytes as a reader likes them: 12 kB, 3.4 MB, 56 GB."""
+    """Format bytes with a unit: 12 kB, 3.4 MB, 56 GB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
             return f"{count / factor:,.3g} {unit}"
@@ -352,7 +348,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a reader likes it: 12 s, 3.4 min, 5.6 h, 78 days."""
+    """Format seconds with a unit: 12 s, 3.4 min, 5.6 h, 78 days."""
     for unit, factor in (("days", 2 * 86400), ("h", 3600), ("min", 60)):
         if seconds >= factor:
             return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"

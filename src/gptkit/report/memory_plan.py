@@ -1,14 +1,14 @@
-"""What a training run will hold in memory, before it has begun: bytes by part, by arithmetic alone.
+"""Peak memory of a training run, estimated before it starts: bytes per part, under DDP and FSDP2.
 
-Parameters, gradients and the optimizer's state are counted on meta tensors, which have shapes and no memory; what the
-backward pass keeps is a table of the model's intermediate results, which a test compares with autograd's own.
+Parameters, gradients and optimizer state are counted on meta tensors, which have shapes but no storage. Activations
+come from a table of the model's intermediate results, which a test compares with what autograd keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,16 +18,15 @@ from gptkit.model.modeling_gpt import DENSE_LENGTH
 from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import OptimizerSet
 
-Strategy = Literal["ddp", "fsdp2"]
-STRATEGIES: tuple[Strategy, ...] = ("ddp", "fsdp2")
+STRATEGIES = ("ddp", "fsdp2")
 FP32, INT64 = 4, 8  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a process computes at once: `rows` sequences of `length` tokens in training, and an evaluation's tokens.
+    """A process's forward pass: `rows` sequences of `length` tokens in training, `evaluation_tokens` in evaluation.
 
-    `trains_head` and `evaluates_head` say whether each of the two makes logits over the vocabulary.
+    `trains_head` and `evaluates_head` tell whether training and evaluation compute logits over the vocabulary.
     """
 
     rows: int = 1
@@ -45,31 +44,33 @@ class Workload:
 
     @property
     def element(self) -> int:
-        """Return the bytes of an entry of a matrix product."""
+        """Bytes per element of a matrix product."""
         return FP32 if self.precision == "fp32" else 2
 
 
 def layer_activations(config: Any, work: Workload) -> dict[str, int]:
-    """Return by name the bytes that autograd keeps of one block's forward pass.
+    """Return the bytes that autograd keeps of one block's forward pass, by name.
 
-    name                    entries a token       bytes an entry
+    name                    elements per token    bytes per element
     ----------------------  --------------------  ----------------------------------------------
-    residual stream         2 n_embd              4 (what ln_1 and ln_2 read)
-    layer-norm statistics   4                     4 (mean and deviation, twice)
-    c_attn input            n_embd                element (2, in fp32 4)
-    query, key, value       3 n_embd              element; 4 where dropout makes SDPA fall back in fp32
-    attention weights       n_head length         element, the same; none where SDPA's flash kernel runs
-    attention dropout       2 n_head length       the same: the mask and the dropped weights, if any
-    log-sum-exp             n_head                4, where the flash kernel runs
+    residual stream         2 n_embd              4 (inputs of ln_1 and ln_2)
+    layer-norm statistics   4                     4 (mean and reciprocal deviation, twice)
+    c_attn input            n_embd                element (2; 4 in fp32)
+    query, key, value       3 n_embd              element; 4 where dropout makes SDPA fall back to fp32
+    attention weights       n_head length         as above; none where SDPA's flash kernel runs
+    attention dropout       2 n_head length       as above: the mask and the dropped weights, if any
+    log-sum-exp             n_head                4, only where the flash kernel runs
     attended values         n_embd                element (c_proj's input)
     c_fc input              n_embd                element
     MLP                     2 n_inner             element (before and after the activation)
     residual dropout masks  2 n_embd              element on a CPU, 1 on a GPU, if any
     """
-    tokens, width, element = work.tokens, config.n_embd, work.element
-    is_flash, attention = _attention(config, work)
+    tokens, width, element, is_cpu = work.tokens, config.n_embd, work.element, work.device == "cpu"
+    is_dense = is_cpu and element < FP32 and work.length <= DENSE_LENGTH  # attention by our own products
+    falls_back = is_cpu and not is_dense and config.attn_pdrop > 0  # the CPU's flash kernel has no dropout
+    is_flash, attention = not (is_dense or falls_back), FP32 if falls_back else element
     scores = tokens * config.n_head * work.length * attention
-    mask = element if work.device == "cpu" else 1
+    mask = element if is_cpu else 1
     return {
         "residual stream": tokens * 2 * width * FP32,
         "layer-norm statistics": tokens * 4 * FP32,
@@ -80,27 +81,13 @@ def layer_activations(config: Any, work: Workload) -> dict[str, int]:
         "log-sum-exp": tokens * config.n_head * FP32 if is_flash else 0,
         "attended values": tokens * width * element,
         "c_fc input": tokens * width * element,
-        "MLP": tokens * 2 * _inner_width(config) * element,
+        "MLP": tokens * 2 * config.inner_width * element,
         "residual dropout masks": tokens * 2 * width * mask if config.resid_pdrop else 0,
     }
 
 
-def _attention(config: Any, work: Workload) -> tuple[bool, int]:
-    """Return whether no attention weights are kept, and the bytes of an entry of what attention multiplies."""
-    if work.device != "cpu":
-        return True, work.element
-    if work.precision != "fp32" and work.length <= DENSE_LENGTH:
-        return False, work.element
-    has_dropout = config.attn_pdrop > 0  # the CPU's flash kernel has none
-    return not has_dropout, FP32 if has_dropout else work.element
-
-
-def _inner_width(config: Any) -> int:
-    return int(config.n_inner or 4 * config.n_embd)
-
-
 def activations(config: Any, work: Workload) -> int:
-    """Return the bytes that autograd keeps of the whole body; with checkpointing each block's input and one block."""
+    """Return the bytes that autograd keeps of the body; with checkpointing, every block's input and one whole block."""
     layer, tokens, width = sum(layer_activations(config, work).values()), work.tokens, config.n_embd
     blocks = config.n_layer * layer
     if work.checkpointing:
@@ -113,7 +100,7 @@ def activations(config: Any, work: Workload) -> int:
 
 
 def weight_copies(model: Any, work: Workload) -> int:
-    """Return the bytes of the 16-bit copies that autocast makes of the blocks' matrices."""
+    """Return the bytes of autocast's 16-bit copies of the blocks' matrices."""
     if work.precision == "fp32":
         return 0
     return sum(2 * tensor.numel() for tensor in model.transformer.h.parameters() if tensor.ndim == 2)
@@ -122,8 +109,9 @@ def weight_copies(model: Any, work: Workload) -> int:
 def loss_buffers(config: Any, work: Workload) -> int:
     """Return the bytes of the chunked loss at its peak.
 
-    Three chunks of logits (those, their gradient, and one of the chunk before), the head's weight transposed and, in 16
-    bit, cast; the weight's gradient in fp32 and a chunk's part of it; hidden states cast, and their gradient.
+    Three chunks of logits (the current one, its gradient and the previous one); the head's weight, transposed and, in
+    16 bit, cast; the weight's gradient in fp32 and the current chunk's part of it; hidden states, cast, and their
+    gradient.
     """
     if not work.trains_head:
         return 0
@@ -135,15 +123,15 @@ def loss_buffers(config: Any, work: Workload) -> int:
 
 
 def chunk_logits(vocabulary: int, tokens: int, device: str, limits: Mapping[str, int]) -> int:
-    """Return how many of the logits of so many tokens are made at once."""
+    """Return how many logits the loss over this many tokens computes at once."""
     rows = max(1, limits.get(device, limits["cpu"]) // vocabulary)
     return -(-tokens // -(-tokens // rows)) * vocabulary
 
 
 def evaluation_logits(config: Any, work: Workload) -> int:
-    """Return the bytes of an evaluation's chunk of logits and of their log-softmax, both in fp32.
+    """Return the bytes of an evaluation's chunk of logits and of its log-softmax, both in fp32.
 
-    On a CPU also of the 16-bit logits before them: freed by then, but nothing that follows fits into their place.
+    A CPU also holds the 16-bit logits that were cast: they are freed, but nothing later fits into the gap.
     """
     if not work.evaluates_head:
         return 0
@@ -151,53 +139,55 @@ def evaluation_logits(config: Any, work: Workload) -> int:
     return chunk_logits(config.vocab_size, work.evaluation_tokens, work.device, SCORED_ELEMENTS) * (2 * FP32 + before)
 
 
-def memory(
-    model: Any, optimizer_state: int, work: Workload, *, strategy: Strategy, processes: int, baseline: int
-) -> dict[str, int]:
-    """Return the bytes of one process at its peak, by part, with their total; `baseline` is held without a model.
+def memory(model: Any, state: int, work: Workload, *, processes: int, baseline: int) -> dict[str, dict[str, int]]:
+    """Return the peak bytes of one process by part, with their total, under each strategy.
 
-    DDP holds everything on each process, all gradients in the middle of the loss. FSDP2 shares out weights, gradients
-    and state by rows; `gathered_weights` tells what is whole in a pass, and an evaluation has the whole weights in
-    fp32 beside the shards. The 16-bit copies of autocast are kept for the backward pass, whole, in either.
+    `state` is the size of the whole optimizer state, `baseline` what a process holds without a model. DDP holds
+    everything on each process, and all gradients while the loss is computed. FSDP2 shards weights, gradients and
+    optimizer state by rows; `gathered_weights` is what it holds unsharded during a pass, and an evaluation holds the
+    whole weights in fp32 beside the shards. Either keeps autocast's 16-bit copies, unsharded, for the backward pass.
 
-    gathered: what FSDP2 makes whole; evaluation: what an evaluation takes beyond training's peak; reserve: the
-    baseline, and what the allocator cannot use again.
+    gathered: what FSDP2 unshards; evaluation: what an evaluation takes beyond training's peak; reserve: the baseline,
+    and what the allocator cannot reuse.
     """
     config, weights = model.config, bytes_of(model.parameters())
-    shards = processes if strategy == "fsdp2" else 1
     copies, logits = weight_copies(model, work), loss_buffers(config, work)
     lost = 0  # to a CPU's allocator, which keeps what is freed: about a chunk of logits; assumed
     if work.device == "cpu" and work.trains_head:
         lost = chunk_logits(config.vocab_size, work.tokens, work.device, CHUNK_ELEMENTS) * work.element
-    parts = {
-        "weights": -(-weights // shards),
-        "gradients": -(-weights // shards),
-        "optimizer": -(-optimizer_state // shards),
-        "activations": activations(config, work) + copies,
-        "logits": logits,
-        "gathered": gathered_weights(model, loss=logits) if shards > 1 else 0,
-        "evaluation": 0,
-        "reserve": baseline + lost,
-    }
-    evaluated = evaluation_logits(config, work) + (weights if shards > 1 else 0)
-    if work.device != "cpu":
-        # DDP keeps its buckets, of which gradients are views. What is left of training is otherwise free to use.
-        held = parts["weights"] + parts["optimizer"] + parts["reserve"]
-        held += parts["gradients"] if processes > 1 and shards == 1 else 0
-        evaluated += held + copies
-        # a pass in the middle of an MLP: residual stream, norm, before and after
-        evaluated += work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * _inner_width(config) * work.element)
-        evaluated = max(0, evaluated - sum(parts.values()))
-    parts["evaluation"] = evaluated  # on a CPU beside all else: freed memory is kept in pieces of training's sizes
-    return {**parts, "total": sum(parts.values())}
+    found = {}
+    for strategy in STRATEGIES:
+        shards = processes if strategy == "fsdp2" else 1
+        parts = {
+            "weights": -(-weights // shards),
+            "gradients": -(-weights // shards),
+            "optimizer": -(-state // shards),
+            "activations": activations(config, work) + copies,
+            "logits": logits,
+            "gathered": gathered_weights(model, loss=logits) if shards > 1 else 0,
+            "evaluation": 0,
+            "reserve": baseline + lost,
+        }
+        evaluated = evaluation_logits(config, work) + (weights if shards > 1 else 0)
+        if work.device != "cpu":
+            # DDP keeps its buckets, of which gradients are views. Everything else that training freed can be reused.
+            held = parts["weights"] + parts["optimizer"] + parts["reserve"]
+            held += parts["gradients"] if processes > 1 and shards == 1 else 0
+            evaluated += held + copies
+            # a pass in the middle of an MLP: residual stream, norm, before and after the activation
+            evaluated += work.evaluation_tokens * (2 * config.n_embd * FP32 + 2 * config.inner_width * work.element)
+            evaluated = max(0, evaluated - sum(parts.values()))
+        parts["evaluation"] = evaluated  # on a CPU on top of everything: its freed memory is in pieces of other sizes
+        found[strategy] = {**parts, "total": sum(parts.values())}
+    return found
 
 
 def gathered_weights(model: Any, *, loss: int) -> int:
-    """Return the bytes of what FSDP2 holds whole at its peak, `loss` being what the loss takes at its own.
+    """Return the bytes that FSDP2 holds unsharded at its peak; `loss` is what the chunked loss takes at its own peak.
 
-    What lies outside the blocks is gathered from the forward pass on. In the backward pass its gradient is whole too,
-    and so are two blocks (one computes, one is fetched) and two gradients (one is made, one is exchanged), when the
-    loss is over: whichever is larger counts.
+    Parameters outside the blocks are gathered throughout. The backward pass adds their gradient, two blocks (one
+    computing, one prefetched) and two blocks' gradients (one being computed, one being reduced). By then the loss's
+    buffers are freed, so the larger of the two counts.
     """
     blocks, layers = bytes_of(model.transformer.h.parameters()), model.config.n_layer
     root, two_blocks = bytes_of(model.parameters()) - blocks, min(2, layers) * blocks // layers
@@ -205,7 +195,7 @@ def gathered_weights(model: Any, *, loss: int) -> int:
 
 
 def state_on_meta(optimizer: OptimizerSet) -> dict[str, Tensor]:
-    """Return the state that an optimizer over meta tensors keeps after a step, by `parameter/field`."""
+    """Return the state of an optimizer over meta tensors after one step, keyed by `parameter/field`."""
     for parameter in optimizer.parameters():
         parameter.grad = torch.empty_like(parameter)
     for part in optimizer.parts:
@@ -219,12 +209,12 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 
 
 def file_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Return the size of the safetensors file that would hold these tensors."""
+    """Return the size of a safetensors file of these tensors."""
     header = next(safetensors_chunks(tensors))
     return memoryview(header).nbytes + bytes_of(tensors.values())
 
 
 def train_seconds(flops: float, *, flops_per_second: float, micro_batches: int, processes: int) -> float:
-    """Return the seconds of training; processes take whole micro-batches of a step, and wait for each other."""
+    """Return the seconds of training; processes take whole micro-batches of a step and wait for each other."""
     occupied = micro_batches / (-(-micro_batches // processes) * processes)
     return flops / (flops_per_second * processes * occupied)

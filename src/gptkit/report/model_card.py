@@ -1,4 +1,4 @@
-"""A run's start/ and model/, with the README.md that says what it is, from which data and command, how it measures."""
+"""The model directory of a run and its model card: README.md with the model's data, command and metrics."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def model_card(
     licence: str,
     tokenizer: str,
     command: str,
-    measured: Mapping[str, str],  # figure -> value with its unit
+    measured: Mapping[str, str],  # metric with its unit -> value
     versions: Mapping[str, str],
     task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
     sample: str | None = None,
     kind: str = "text-generation",  # the hub's name for what the model does
     use: str = 'gptkit generate "Once upon a time" --model . --top-k 40',
-    limits: str = "A small language model repeats what its text says and makes up the rest.",
+    limits: str = "A small language model repeats what its training text says and makes up the rest.",
 ) -> str:
-    """Return a card; every fact is known when a run ends, so none is left open.
+    """Return a model card in Markdown, with every fact filled in.
 
-    Whatever comes from data or file names is shown as code, never read as Markdown.
+    Text from data and file names is escaped: it shows as written, never as Markdown or HTML.
     """
     about = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
     tables = {
@@ -66,7 +66,7 @@ def model_card(
 
 
 def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:
-    """Return the size of a card's model, and the versions that it was made with, and what its run chose."""
+    """Return what a card says of the model's size, and of the versions and the hardware it was trained with."""
     config = model.config
     shape = f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions"
     versions = {
@@ -88,7 +88,7 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write what describes the weights of a model, into a directory that exists."""
+    """Write config.json and the tokenizer, which describe a model's weights, into an existing directory."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(directory)
@@ -96,7 +96,7 @@ def write_start(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTraine
 
 
 def write_model(directory: Path, model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
-    """Write the files into an empty directory."""
+    """Write weights, configuration, tokenizer and card into an empty directory."""
     save_model(model, directory)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card, encoding="utf-8")

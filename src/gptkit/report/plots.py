@@ -1,4 +1,4 @@
-"""Pictures: the loss curve of a run; titles that are text, whatever they are made of; files without a date."""
+"""Plots: the loss curve of a run, and what all plots need: titles as plain text, and reproducible files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ def draw_loss(
     training: str = "training",
     validation: str = "validation",
 ) -> None:
-    """Write loss against tokens as a picture: training loss, its moving average, validation loss; each as named."""
-    from matplotlib.figure import Figure  # no pyplot: no display is looked for and no state is kept
+    """Plot loss against tokens: training loss, its moving average and validation loss, labelled as given."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    tokens = [row["tokens"] for row in rows]
-    losses = [row["loss"] for row in rows]
+    tokens, losses = [row["tokens"] for row in rows], [row["loss"] for row in rows]
     axes.plot(tokens, losses, color=TRAIN, linewidth=1, label=f"{training}, each logged step")
     axes.plot(tokens, _smoothed(losses), color="#1f5a94", linewidth=1.6, label=f"{training}, moving average")
     validated = [row for row in rows if row.get("val_loss") is not None]
@@ -60,7 +59,7 @@ def draw_loss(
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average, corrected for its start."""
+    """Return the exponential moving average, with bias correction."""
     average, weight, smoothed = 0.0, 0.0, []
     for value in values:
         average = SMOOTHING * average + (1 - SMOOTHING) * value
@@ -70,14 +69,14 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def set_title(axes: Any, text: str, **settings: Any) -> None:
-    """Give a matplotlib picture a title in which no dollar begins mathematics."""
+    """Set a title of at most 100 characters, in which a dollar sign does not start math."""
     title = one_line(text)
     title = title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 3] + "..."
     axes.set_title(title, parse_math=False, **settings)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as a picture; the same figure gives the same bytes, for no version is inside."""
+    """Write a figure to a file without matplotlib's version: the same figure gives the same bytes."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
         figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -102,7 +102,9 @@ class TrainingOptions(OutputOptions):
         False, "Show how much memory, disk and time the run needs, and exit.", panel="Run", resumable=True
     )
 
-    keep_checkpoints: int = recipe_only(2, "Number of newest checkpoints to keep.", resumable=True, minimum=2)
+    keep_checkpoints: int = recipe_only(
+        2, "Number of newest checkpoints to keep, besides any best one.", resumable=True, minimum=2
+    )
     snapshots: int | None = recipe_only(
         None,
         "Number of evenly spaced copies of the weights to keep [default: 8 below 50M parameters, else 0].",
@@ -122,3 +124,7 @@ class TrainingOptions(OutputOptions):
     muon_learning_rate: float = recipe_only(0.02, "Muon's peak learning rate.", minimum=0)
     muon_momentum: float = recipe_only(0.95, "Muon's Nesterov momentum.", minimum=0, maximum=0.9999)
     gradient_checkpointing: bool = recipe_only(False, "Recompute activations in the backward pass to save memory.")
+
+    @property
+    def processes(self) -> int:
+        return self.num_processes or 1
