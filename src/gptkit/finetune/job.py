@@ -163,8 +163,8 @@ def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, se
         pieces = evaluation_pieces(dev)[:PROBED_BATCHES]
 
         def evaluate(should_stop: ShouldStop) -> dict[str, float]:
-            evaluate_head(tuned, dev, pieces, should_stop=should_stop)
-            return {}
+            logits = evaluate_head(tuned, dev, pieces, should_stop=should_stop).logits
+            return metrics_of(inputs.task, logits, dev.targets)  # their library takes memory, too
 
         job = dataclasses.replace(run, model=tuned.to(session.accelerator.device)).job(choices)
         evaluated = sum(int(dev.tokens[indices].sum()) for indices in pieces)
