@@ -54,7 +54,7 @@ UNSTABLE = (  # what a line says of the clock, the machine and the process, and 
     (r"\bmfu [\d.]+%", "mfu N%"),
     (r"\b(elapsed|eta) [-\d:]+", r"\1 N"),
     (r"\b[\d.,]+ (s|ms|seconds|minutes)\b", r"N \1"),
-    (r"^(\|? ?(tokens per second|model FLOPs utilisation|seconds of training|MB per second)).*", r"\1"),
+    (r"^(\|? ?(tokens per second|model FLOPs utilization|seconds of training|MB per second)).*", r"\1"),
     (r"^(\|? ?)(seconds in all|total seconds).*", r"\1total seconds"),
     (r"\blocalhost:\d+", "localhost:N"),
     (r"\b(time|timestamp)=\"[^\"]*\"", r'\1=""'),

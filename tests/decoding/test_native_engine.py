@@ -1,4 +1,4 @@
-"""The native engine against the model in torch: logits, batches, windows, quantised weights."""
+"""The native engine against the model in torch: logits, batches, windows, quantized weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt_toy import FAMILIES, toy
 from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native import library
 from gptkit.decoding.native.engine import NativeEngine, WeightFormat, available_processors, to_float
-from gptkit.decoding.quantisation import quantise_int4, quantise_int8
+from gptkit.decoding.quantization import quantize_int4, quantize_int8
 from gptkit.errors import GptkitError, InputError
 from gptkit.model.modeling_gpt import GPTForCausalLM
 
@@ -46,7 +46,7 @@ def token_by_token(engine: NativeEngine, ids: list[int], row: int = 0) -> np.nda
 
 
 def compile_anew(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Use another cache, and a compiler without optimisation, which takes a third of the time."""
+    """Use another cache, and a compiler without optimization, which takes a third of the time."""
     monkeypatch.setenv("GPTKIT_CACHE", str(cache))
     monkeypatch.setattr(library, "FLAGS", ("-O0", *library.FLAGS[1:]))
 
@@ -118,13 +118,13 @@ def test_bf16_activations_stay_near(weight_format: WeightFormat, length: int) ->
     assert (rounded != exact).any()
 
 
-def test_weights_are_quantised_by_the_same_rule_as_in_torch() -> None:
-    """The matrices that the C code quantised and unpacked, against torch's codes and scales."""
+def test_weights_are_quantized_by_the_same_rule_as_in_torch() -> None:
+    """The matrices that the C code quantized and unpacked, against torch's codes and scales."""
     weight = torch.randn(61, 160, generator=torch.Generator().manual_seed(0)) * 0.1
     weight[3] = 0
     weight[5, 32:64] = 0
-    for weight_format, quantise in (("int8", quantise_int8), ("int4", quantise_int4)):
-        codes, scales = quantise(weight)
+    for weight_format, quantize in (("int8", quantize_int8), ("int4", quantize_int4)):
+        codes, scales = quantize(weight)
         if weight_format == "int8":
             expected = codes.float() * scales[:, None]
         else:

@@ -21,7 +21,7 @@ from gptkit.decoding.sampling import (
     forbid,
     keep_top_p,
     log_sum_exp,
-    penalise,
+    penalize,
     random_uniforms,
     sample,
     top_k_floor,
@@ -111,10 +111,10 @@ def test_of_tied_tokens_top_p_keeps_the_lower_ids() -> None:
 def test_what_lies_below_the_floor_top_p_would_drop_anyway(p: float) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (5, 3000)).astype(np.float32)
     logits -= logits.max(axis=1, keepdims=True)
-    normaliser = log_sum_exp(logits)
-    tokens, few = candidates(logits, top_p_floor(logits, p, normaliser))
+    normalizer = log_sum_exp(logits)
+    tokens, few = candidates(logits, top_p_floor(logits, p, normalizer))
     for rule in ("hf", "openai"):
-        whole, part = keep_top_p(logits, p, rule), keep_top_p(few, p, rule, normaliser)
+        whole, part = keep_top_p(logits, p, rule), keep_top_p(few, p, rule, normalizer)
         for row in range(5):
             ids = tokens[row][np.isfinite(part[row])]
             assert sorted(ids.tolist()) == np.flatnonzero(np.isfinite(whole[row])).tolist()
@@ -124,7 +124,7 @@ def test_what_lies_below_the_floor_top_p_would_drop_anyway(p: float) -> None:
 def test_the_penalty_is_that_of_the_paper() -> None:
     """Logits of seen tokens are divided if above 0, multiplied if below; others stay the same."""
     logits = np.float32([[2, -2, 2, -2]])
-    assert penalise(logits, np.array([[True, True, False, False]]), 2.0).tolist() == [[1, -4, 2, -2]]
+    assert penalize(logits, np.array([[True, True, False, False]]), 2.0).tolist() == [[1, -4, 2, -2]]
     where = {"seed": 0, "indices": np.zeros(1, int), "positions": np.zeros(1, int)}
     rules = SamplingRules(temperature=0.0, repetition_penalty=1.5)
     seen = np.array([[False, False, True, False]])
@@ -132,7 +132,7 @@ def test_the_penalty_is_that_of_the_paper() -> None:
 
 
 def splitmix64(state: int) -> int:
-    """The published finaliser, in Python's integers."""
+    """The published finalizer, in Python's integers."""
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
     return state ^ (state >> 31)
@@ -221,7 +221,7 @@ def test_every_rule_changes_what_is_chosen(field: dataclasses.Field[Any]) -> Non
 
 
 def test_temperature_divides_the_logits() -> None:
-    """At temperature 2 the toy's probabilities are the square roots', renormalised."""
+    """At temperature 2 the toy's probabilities are the square roots', renormalized."""
     rows = np.arange(50_000)
     rules = SamplingRules(temperature=2.0)
     chosen = choose(np.broadcast_to(TOY, (len(rows), 4)), rules, seed=1, indices=rows, positions=rows)

@@ -83,7 +83,7 @@ def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_p
 
 def test_a_score_lies_between_chance_and_the_best() -> None:
     scale = Yardstick(0.25, 0.75)
-    assert [scale.normalised(score) for score in (0.25, 0.5, 0.75, 1.0, 0.0)] == [0, 0.5, 1, 1.5, -0.5]
+    assert [scale.normalized(score) for score in (0.25, 0.5, 0.75, 1.0, 0.0)] == [0, 0.5, 1, 1.5, -0.5]
 
 
 def test_the_best_is_that_of_the_whole_evaluation() -> None:

@@ -18,7 +18,7 @@ from forked_ranks import fork_ranks
 from small_runs import checkpoints_of
 
 # Phases that a run goes through, and how many calls of each a small run makes at least.
-PHASES = {"tokenisation": 1, "step": 20, "accumulation": 20, "evaluation": 12, "save": 40, "writing the model": 1}
+PHASES = {"tokenization": 1, "step": 20, "accumulation": 20, "evaluation": 12, "save": 40, "writing the model": 1}
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGUSR2", "SIGXCPU", "SIGQUIT")
 OF_SAVES = ("write_durably", "write_atomically", "sync_directory", "rename", "remove_directory", "make_directory")
 HANG = 60.0  # seconds from a signal to the end
@@ -41,9 +41,9 @@ class Shot:
 
 
 def random_shot(chance: random.Random, phase: str, name: str, processes: int) -> Shot:
-    to_launcher = processes > 1 and (phase in ("tokenisation", "writing the model") or chance.random() < 0.5)
+    to_launcher = processes > 1 and (phase in ("tokenization", "writing the model") or chance.random() < 0.5)
     # What only the main process does only it can be interrupted in.
-    rank = 0 if phase in ("tokenisation", "save", "writing the model") else chance.randrange(processes)
+    rank = 0 if phase in ("tokenization", "save", "writing the model") else chance.randrange(processes)
     calls = PHASES[phase] // (processes if phase in ("accumulation", "evaluation") else 1)
     return Shot(phase, name, chance.randrange(calls), chance.random() < 0.5, rank, to_launcher)
 
@@ -98,7 +98,7 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
         found.append(f"says {lines or one.child.err[-300:]}")
     if one.seconds > HANG:
         found.append(f"took {one.seconds:.0f} s")
-    if shot.phase in ("tokenisation", "writing the model"):
+    if shot.phase in ("tokenization", "writing the model"):
         return found
     committed = [int(path.name.removeprefix("step-")) for path in checkpoints_of(run)]
     if not committed or committed[-1] not in (one.steps, one.steps + 1):
@@ -147,7 +147,7 @@ def _calls_of(phase: str) -> Iterator[tuple[Any, str, Callable[..., bool]]]:
     from gptkit.text import blocks
     from gptkit.training import loop, step
 
-    if phase == "tokenisation":
+    if phase == "tokenization":
         for owner in (blocks, encoding):
             yield owner, "encode_documents", _always
     elif phase == "step":

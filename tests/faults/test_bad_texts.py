@@ -103,7 +103,7 @@ def test_a_line_of_100_mb_takes_bounded_memory_and_time(tmp_path: Path, count: A
     bound = 3 * HUGE / 2**20 + 300
     for name in list(SIZES)[: count(1, len(SIZES))]:
         SIZES[name](tmp_path / name)
-        megabytes, seconds = tokenised(tmp_path / name)
+        megabytes, seconds = tokenized(tmp_path / name)
         told = f"read with {megabytes:.0f} MB in {seconds:.0f} s"
         figure("R19", f"100 MB in one line ({name})", 1, told, bound=f"{bound:.0f} MB, {SLOWEST:.0f} s")
         assert megabytes < bound
@@ -120,7 +120,7 @@ print(code, int(peak) / 1024, usage.ru_utime + usage.ru_stime)
 """
 
 
-def tokenised(path: Path) -> tuple[float, float]:
+def tokenized(path: Path) -> tuple[float, float]:
     """Return the peak of memory (MB) and the processor's seconds of a process that makes a tokenizer of a file."""
     words = ["tokenizer", "train", str(path), "-t", "char", "--out", f"{path}-made"]
     done = subprocess.run([sys.executable, "-c", MEASURED, *words], capture_output=True, text=True, check=True)

@@ -25,7 +25,7 @@ SHORT: dict[str, dict[str, object]] = {
 
 
 def begin(words: list[str], folder: Path) -> Child:
-    """Start a command with a cache of its own, so that tokenising is hit as well."""
+    """Start a command with a cache of its own, so that tokenizing is hit as well."""
     return start_command(words, log=folder / "log", environment={"GPTKIT_CACHE": str(folder / "cache")})
 
 

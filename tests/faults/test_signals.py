@@ -34,11 +34,11 @@ def test_a_signal_in_any_phase_ends_a_run_that_can_go_on(
         out = tmp_path / f"{trial}-{kind}" / "run"
         out.parent.mkdir()
         words = small.words(kind, out, **(_of_two() if processes == 2 else {}))
-        cache = out.parent / "cache" if phase == "tokenisation" else None
+        cache = out.parent / "cache" if phase == "tokenization" else None
         one = shoot(words, shot, log=out.parent / "log", cache=cache)
         slowest = max(slowest, one.seconds)
         failures += [f"{trial} {kind} on {processes}, {shot}: {fault}" for fault in faults_of(one, out)]
-    place = "before or after training" if phase in ("tokenisation", "writing the model") else "its step committed"
+    place = "before or after training" if phase in ("tokenization", "writing the model") else "its step committed"
     outcome = f"{total - len(failures)} ended with 128 + signal in one line, {place}; at most {slowest:.1f} s"
     figure("R4", f"signals in: {phase}", total, outcome, seed=SEED, bound="100%, within 60 s")
     assert not failures, "\n".join(failures)

@@ -1,10 +1,10 @@
-"""Answers are normalised and compared as in SQuAD's official script."""
+"""Answers are normalized and compared as in SQuAD's official script."""
 
 from __future__ import annotations
 
 import pytest
 
-from gptkit.scoring.written_answers import normalised, token_f1
+from gptkit.scoring.written_answers import normalized, token_f1
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from gptkit.scoring.written_answers import normalised, token_f1
         ("l’été", "l’été"),  # only ASCII punctuation
     ],
 )
-def test_an_answer_is_normalised_as_squad_does_it(answer: str, expected: str) -> None:
-    assert normalised(answer) == expected
+def test_an_answer_is_normalized_as_squad_does_it(answer: str, expected: str) -> None:
+    assert normalized(answer) == expected
 
 
 def test_f1_counts_each_word_as_often_as_both_have_it() -> None:
@@ -28,5 +28,5 @@ def test_f1_counts_each_word_as_often_as_both_have_it() -> None:
     assert token_f1("no no no", "no no yes") == pytest.approx(2 / 3)
     assert token_f1("barn", "in a barn") == pytest.approx(2 / 3)  # precision 1, recall 1/2: `a` does not count
     assert token_f1("cat", "dog") == 0
-    assert token_f1("the", "") == 1  # both are empty after normalisation
+    assert token_f1("the", "") == 1  # both are empty after normalization
     assert token_f1("", "cat") == token_f1("cat", "a") == 0

@@ -97,7 +97,7 @@ def native_decoder() -> ModuleType | None:
 
 
 def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
-    """Return the model on its device, in eval mode, with quantised linear layers if `options.quantize` says so.
+    """Return the model on its device, in eval mode, with quantized linear layers if `options.quantize` says so.
 
     Precision auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the other rows,
     so a sample's text is the same in any batch, which bf16 products do not guarantee. Raises UsageError for a missing
@@ -105,7 +105,7 @@ def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
     """
     import torch
 
-    from gptkit.decoding.quantisation import quantise_model
+    from gptkit.decoding.quantization import quantize_model
     from gptkit.model.loading import load_model
     from gptkit.system.processor import choose_device, refuse_emulated_bf16
 
@@ -121,7 +121,7 @@ def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
     model = load_model(directory, dtype=dtype if quantize == "none" else torch.float32)
     model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
-        quantise_model(model, quantize, dtype)
+        quantize_model(model, quantize, dtype)
     return model
 
 

@@ -80,7 +80,7 @@ def forbid(logits: Array, forbidden: Array) -> Array:
     return array_namespace(logits).where(forbidden, -math.inf, logits)
 
 
-def penalise(logits: Array, seen: Array, penalty: float) -> Array:
+def penalize(logits: Array, seen: Array, penalty: float) -> Array:
     """Make the tokens marked in `seen` (batch, vocab) less likely, no matter how often they occurred.
 
     Positive logits are divided by `penalty`, negative ones multiplied by it (CTRL, Keskar et al. 2019, section 4.1).
@@ -106,13 +106,13 @@ def top_k_floor(logits: Array, k: int) -> Array:
     return xp.maximum(_kth_largest(logits, k), lowest) if 0 < k < logits.shape[-1] else lowest
 
 
-def top_p_floor(logits: Array, p: float, normaliser: Array) -> Array:
+def top_p_floor(logits: Array, p: float, normalizer: Array) -> Array:
     """Return a logit per row, (batch, 1), below which top-p keeps nothing, so that only the tokens above need sorting.
 
-    Bisects the logits until the tokens below have a probability under 1 - p. `normaliser` is log_sum_exp(logits).
+    Bisects the logits until the tokens below have a probability under 1 - p. `normalizer` is log_sum_exp(logits).
     """
     xp = array_namespace(logits)
-    probabilities = xp.exp(logits - normaliser)  # (batch, vocab)
+    probabilities = xp.exp(logits - normalizer)  # (batch, vocab)
     dropped = 0.99 * (1 - p)  # a little less than 1 - p: sums are rounded
     high = xp.max(logits, axis=-1, keepdims=True)
     low = high - 40  # the probability below is lost in rounding
@@ -150,18 +150,18 @@ def candidates(logits: Array, floor: Array) -> tuple[Array, Array]:
     return ids, values
 
 
-def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normaliser: Array | None = None) -> Array:
+def keep_top_p(logits: Array, p: float, rule: TopPRule = "hf", normalizer: Array | None = None) -> Array:
     """Keep the most likely tokens of each row up to probability p, at least one; ties go to the lower id.
 
     "hf" keeps the token that crosses p (Holtzman et al. 2020, transformers); "openai" drops it (gpt-2, sample.py).
-    `normaliser` (batch, 1) is the log_sum_exp of the complete rows, where `logits` lacks unlikely tokens.
+    `normalizer` (batch, 1) is the log_sum_exp of the complete rows, where `logits` lacks unlikely tokens.
     """
     if p >= 1:
         return logits  # a rounded sum may reach 1 before the last token
     xp = array_namespace(logits)
     order = _descending_order(logits)
     ordered = xp.take_along_axis(logits, order, axis=-1)
-    probabilities = xp.exp(ordered - (log_sum_exp(logits) if normaliser is None else normaliser))
+    probabilities = xp.exp(ordered - (log_sum_exp(logits) if normalizer is None else normalizer))
     reached = xp.cumulative_sum(probabilities, axis=-1)
     drop = reached - probabilities >= p if rule == "hf" else reached > p
     drop[..., 0] = False
@@ -234,17 +234,17 @@ def choose(
     if forbidden is not None:
         logits = forbid(logits, forbidden)
     if seen is not None and rules.repetition_penalty != 1:
-        logits = penalise(logits, seen, rules.repetition_penalty)
+        logits = penalize(logits, seen, rules.repetition_penalty)
     if rules.is_greedy:
         return xp.argmax(logits, axis=-1)
     # Top-k first: temperature does not change the order, and fewer logits are left to divide.
     tokens, logits = candidates(logits, top_k_floor(logits, rules.top_k))
     logits = apply_temperature(logits, rules.temperature)
     if rules.top_p < 1:
-        normaliser = log_sum_exp(logits)
-        columns, logits = candidates(logits, top_p_floor(logits, rules.top_p, normaliser))
+        normalizer = log_sum_exp(logits)
+        columns, logits = candidates(logits, top_p_floor(logits, rules.top_p, normalizer))
         tokens = xp.take_along_axis(tokens, columns, axis=-1)
-        logits = keep_top_p(logits, rules.top_p, rules.top_p_rule, normaliser)
+        logits = keep_top_p(logits, rules.top_p, rules.top_p_rule, normalizer)
     columns = sample(logits, random_uniforms(seed, indices, positions, tokens))
     return xp.take_along_axis(tokens, columns[:, None], axis=-1)[:, 0]
 
@@ -256,9 +256,9 @@ def report_tokens(
     xp = array_namespace(logits)
     logits = xp.astype(logits, xp.float32, copy=False)
     logits = logits if forbidden is None else forbid(logits, forbidden)
-    normaliser = log_sum_exp(logits)  # (batch, 1)
+    normalizer = log_sum_exp(logits)  # (batch, 1)
     reports = []
-    for row, norm, token in zip(logits, normaliser, chosen, strict=True):
+    for row, norm, token in zip(logits, normalizer, chosen, strict=True):
         before = (row > row[token]) | ((row == row[token]) & (xp.arange(row.shape[0], device=row.device) < token))
         best = _descending_order(row)[:count]
         probabilities = xp.exp(row[best] - norm).tolist()

@@ -113,8 +113,8 @@ def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]
         yield not is_harmless, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
     yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, of which there is one"
     yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains sampled tokens"
-    unquantised = "beam search runs in transformers, which does not use quantised weights"
-    yield options.quantize != "none", "--beams, --quantize", unquantised
+    unquantized = "beam search runs in transformers, which does not use quantized weights"
+    yield options.quantize != "none", "--beams, --quantize", unquantized
 
 
 def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:

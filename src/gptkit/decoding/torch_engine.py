@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample
-from gptkit.decoding.quantisation import QuantisedLinear
+from gptkit.decoding.quantization import QuantisedLinear
 
 
 class _Target:
@@ -76,10 +76,10 @@ class TorchEngine:
         self.compile_seconds = 0.0
         self._model: Any = model
         self._static = static or compile
-        # A row's text must be the same in any batch. Quantised products ensure that, but padding changes the bits of
+        # A row's text must be the same in any batch. Quantized products ensure that, but padding changes the bits of
         # bfloat16 attention: so only pieces of equal length go together.
-        is_quantised = any(isinstance(module, QuantisedLinear) for module in model.modules())
-        self._equal_lengths = not self._static and is_quantised and model.dtype == torch.bfloat16
+        is_quantized = any(isinstance(module, QuantisedLinear) for module in model.modules())
+        self._equal_lengths = not self._static and is_quantized and model.dtype == torch.bfloat16
         self._eager: Callable[..., Tensor] = self._hidden
         self._step = self._eager
         self._compiled: set[tuple[int, int]] = set()  # the (rows, length) that the step was compiled for

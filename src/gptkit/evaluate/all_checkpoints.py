@@ -55,7 +55,7 @@ class Yardstick(NamedTuple):
     chance: float
     best: float
 
-    def normalised(self, score: float) -> float:
+    def normalized(self, score: float) -> float:
         """Return a score as a fraction of the way from chance (0) to the best (1)."""
         return (score - self.chance) / (self.best - self.chance)
 
@@ -101,7 +101,7 @@ def _report(
             if between is None and protocol.chance is not None and measure.unit == "percent":
                 between, key = Yardstick(protocol.chance, 1.0), f"{key} (nothing published: 1 = all right)"
             if between is not None:
-                curves[key] = [between.normalised(value) for value in values]
+                curves[key] = [between.normalized(value) for value in values]
     rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
     console.table(str(run), ("step", *columns), rows)
     result: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _report(
             draw_zero_shot([*runs], curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"plot: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
-        result["normalised"] = curves
+        result["normalized"] = curves
     else:
         console.say("no plot: none of these tasks has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):

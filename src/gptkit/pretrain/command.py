@@ -38,7 +38,7 @@ FIGURES = {
     "steps": "steps",
     "tokens": "tokens",
     "tokens_per_second": "tokens per second",
-    "mfu": "model FLOPs utilisation",
+    "mfu": "model FLOPs utilization",
     "train_seconds": "seconds of training",
     "elapsed_seconds": "total seconds",
 }

@@ -44,7 +44,7 @@ from gptkit.training.options import TrainingOptions
 from gptkit.training.rules import GPU_MEMORY, Hardware, known_peak
 from gptkit.training.run import Session
 
-# Model FLOPs utilisation in bf16. Measured on one H100 with GPT-2 124M at 65,536 tokens per forward pass: 450,000
+# Model FLOPs utilization in bf16. Measured on one H100 with GPT-2 124M at 65,536 tokens per forward pass: 450,000
 # tokens/s compiled, 405,000 eager (vocabulary 50,304). Eager, the 774M and 1.5B models reached 0.36 and 0.37, and the
 # 124M model at 16,384 tokens per pass 0.29. Every other device and model is assumed to reach the same.
 MFU = {"compiled": 0.36, "eager": 0.33}

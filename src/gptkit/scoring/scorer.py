@@ -133,19 +133,19 @@ class Scorer:
         weight = self.head.float()
         size = max(1, LOGITS // len(hidden))
         log_probs = torch.empty(len(targets), device=hidden.device)
-        normalisers, best, allowed = [], [], []
+        normalizers, best, allowed = [], [], []
         for start in range(0, len(weight), size):
             logits = F.linear(hidden, weight[start : start + size])  # (place, part)
             best.append(logits.max(-1))
             # log-sum-exp by the most likely token, whose probability never underflows: softmax is the fastest pass.
             most_likely = logits.softmax(-1).gather(-1, best[-1].indices[:, None])[:, 0]
-            normalisers.append(best[-1].values - most_likely.log())  # (place,)
+            normalizers.append(best[-1].values - most_likely.log())  # (place,)
             asked = ((targets >= start) & (targets < start + size)).nonzero()[:, 0]
             log_probs[asked] = logits[of_place[asked], targets[asked] - start]
             if len(banned):
                 logits[:, [token - start for token in banned if start <= token < start + size]] = -torch.inf
                 allowed.append(logits.max(-1))
-        log_probs -= torch.stack(normalisers).logsumexp(0)[of_place]
+        log_probs -= torch.stack(normalizers).logsumexp(0)[of_place]
         return log_probs, _top(best, size)[of_place], _top(allowed or best, size)[of_place]
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:

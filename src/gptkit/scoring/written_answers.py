@@ -56,7 +56,7 @@ def _is_within(text: str, begin: int, end: re.Match[str]) -> bool:
     return following.islower()
 
 
-def normalised(answer: str) -> str:
+def normalized(answer: str) -> str:
     """Return an answer in lower case, without ASCII punctuation, articles and redundant white space.
 
     This is SQuAD's rule (Rajpurkar et al. 2016, section 6.1), which CoQA and open Natural Questions adopted.
@@ -65,13 +65,13 @@ def normalised(answer: str) -> str:
 
 
 def exact_match(answer: str, accepted: str) -> float:
-    """Return 1 if both are the same after normalisation, else 0."""
-    return float(normalised(answer) == normalised(accepted))
+    """Return 1 if both are the same after normalization, else 0."""
+    return float(normalized(answer) == normalized(accepted))
 
 
 def token_f1(answer: str, accepted: str) -> float:
-    """Return the harmonic mean of precision and recall of the normalised words; two empty answers get 1."""
-    given, wanted = normalised(answer).split(), normalised(accepted).split()
+    """Return the harmonic mean of precision and recall of the normalized words; two empty answers get 1."""
+    given, wanted = normalized(answer).split(), normalized(accepted).split()
     if not given or not wanted:
         return float(given == wanted)
     same = sum((Counter(given) & Counter(wanted)).values())

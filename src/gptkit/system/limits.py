@@ -1,4 +1,4 @@
-"""Resource limits: recognise errors about memory, threads, open files or file size, and name the limit behind them."""
+"""Resource limits: recognize errors about memory, threads, open files or file size, and name the limit behind them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def refusal(error: BaseException, fix: str) -> OutOfResources | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the host or a device ran out of memory, without importing torch to recognise its errors."""
+    """Return whether the host or a device ran out of memory, without importing torch to recognize its errors."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     words = ("out of memory", "can't allocate memory")

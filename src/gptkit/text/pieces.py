@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 TARGET_CHARACTERS = 1 << 16  # small enough that a batch of pieces keeps every core busy
 LIMIT_CHARACTERS = 1 << 20  # the most in a piece without a line end
 
-# Only white space that every regular-expression engine recognises, and only after a non-space: a pre-tokenizer always
+# Only white space that every regular-expression engine recognizes, and only after a non-space: a pre-tokenizer always
 # starts a new word there, and no look-ahead (`\s+(?!\S)`) reaches across. Group 1 of a LAST pattern is the last match.
 _LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
 _LAST_LINE_END = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f]*\n)")

@@ -25,8 +25,8 @@ def open_engine(directory: Path, precision: str, quantize: Quantize) -> NativeEn
     if mapped is None:
         return None
     bf16 = precision == "bf16"
-    unquantised: WeightFormat = "bf16" if bf16 else "fp32"
-    return NativeEngine(*mapped, weight_format=unquantised if quantize == "none" else quantize, bf16=bf16)
+    unquantized: WeightFormat = "bf16" if bf16 else "fp32"
+    return NativeEngine(*mapped, weight_format=unquantized if quantize == "none" else quantize, bf16=bf16)
 
 
 def c_compiler() -> str | None:

@@ -1,4 +1,4 @@
-"""The native engine for CPUs: one call of compiled C per step, with weights mapped from their file or quantised."""
+"""The native engine for CPUs: one call of compiled C per step, with weights mapped from their file or quantized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NativeEngine:
     `weights` has the names and shapes of GPTForCausalLM.state_dict(), as float32, or as uint16 for the bits of bf16;
     float32 is not copied. A row's logits are bitwise the same in any batch, except with bf16 on processors with matrix
     tiles (AMX). Raises NativeUnavailableError without a C compiler and for an activation that the C code lacks,
-    InputError for vectors and quantised weights that are not finite; other weights are not checked.
+    InputError for vectors and quantized weights that are not finite; other weights are not checked.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class NativeEngine:
     def _matrix(self, weights: Mapping[str, np.ndarray], name: str) -> Matrix:
         """Return a weight (outputs, inputs) in the engine's format, without its bias.
 
-        InputError if quantising would turn NaN or infinity into numbers; unquantised, they reach the logits.
+        InputError if quantizing would turn NaN or infinity into numbers; unquantized, they reach the logits.
         """
         stored, scales = self._stored(weights[name])
         if scales is not None and not _is_finite(scales):
@@ -144,7 +144,7 @@ class NativeEngine:
         return Matrix(FORMATS[self._weight_format], *weights[name].shape, *pointers)
 
     def _stored(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return a weight in the engine's format, and its scales if it is quantised."""
+        """Return a weight in the engine's format, and its scales if it is quantized."""
         if self._weight_format == "bf16" and weight.dtype == np.uint16:
             return weight, None
         outputs, inputs = weight.shape
@@ -157,13 +157,13 @@ class NativeEngine:
             return halves, None
         if self._weight_format == "int8":
             codes, scales = np.empty(weight.shape, np.int8), np.empty(outputs, np.float32)
-            quantise = self._library.gpt_to_int8
+            quantize = self._library.gpt_to_int8
         else:
             width = _padded(inputs, BLOCK)
             codes = np.empty((outputs, width // 2), np.uint8)
             scales = np.empty((outputs, width // INT4_GROUP), np.uint16)
-            quantise = self._library.gpt_to_int4
-        quantise(_address(weight), outputs, inputs, _address(codes), _address(scales), self._threads)
+            quantize = self._library.gpt_to_int4
+        quantize(_address(weight), outputs, inputs, _address(codes), _address(scales), self._threads)
         return codes, scales
 
     def _table(self, weight: np.ndarray) -> Matrix:

@@ -1,6 +1,6 @@
 /* The forward pass of a GPT on a CPU, for prompts and single tokens of many rows, with a KV cache.
 
-   One call of gpt_forward goes from token ids to logits, in one team of threads that synchronise at barriers: a token
+   One call of gpt_forward goes from token ids to logits, in one team of threads that synchronize at barriers: a token
    costs little more than reading the weights. Every sum adds its terms in an order that depends only on the layer's
    width, so a row's logits are bitwise the same in any batch, except with matrix tiles (AMX), which only bf16
    activations use.
@@ -12,7 +12,7 @@
 #include "matmul.h"
 #include "amx.h"
 #include "layers.h"
-#include "quantisation.h"
+#include "quantization.h"
 
 static void embed(const Matrix* table, long id, float* to, int add) {
     for (long k = 0; k < table->inputs; k++) {
@@ -53,7 +53,7 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
     product(w, tokens, *begin, *end, x, x_width, y, y_width, scratch);
 }
 
-/* Write `normed`, the input of the next product: GPT-2 normalises a copy of the hidden states, GPT-1 the hidden states
+/* Write `normed`, the input of the next product: GPT-2 normalizes a copy of the hidden states, GPT-1 the hidden states
    themselves. */
 static void next_input(const Model* model, int tokens, const float* weight, const float* bias, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), begin, end;
@@ -122,7 +122,7 @@ static void run_layer(const Model* model, const Cache* cache, int number, const 
     if (!model->pre_norm) next_input(model, tokens, layer->norm_2, layer->norm_2_bias, buffers);
 }
 
-/* Write the normalised last hidden states of the tokens whose logits are wanted to the first rows of `attended`. */
+/* Write the normalized last hidden states of the tokens whose logits are wanted to the first rows of `attended`. */
 static int select_wanted(const Model* model, const Piece* pieces, int count, const Buffers* buffers) {
     long embd = model->n_embd, width = padded(embd, BLOCK), m = 0;
     int wanted = 0;

@@ -153,7 +153,7 @@ def student(drop: Any, error: Any, n: int, changed: Any) -> Any:
     """Return the p-value of a drop with this standard error, when the scores of `changed` of n items differ.
 
     It is at least 2 ** -changed, the probability that chance turns all of these items the same way: the smallest
-    p-value of Fisher's randomisation test ("The Design of Experiments", 1935, section 21).
+    p-value of Fisher's randomization test ("The Design of Experiments", 1935, section 21).
     """
     from scipy.stats import t
 

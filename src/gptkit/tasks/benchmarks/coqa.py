@@ -1,7 +1,7 @@
 """CoQA: questions in a conversation about a story (GPT-2 paper, section 3.5).
 
 coqa-dev-v1.0.json is a list of stories with questions and several people's answers. A model's answer is compared with
-them by exact match and by F1 over words, after SQuAD's normalisation.
+them by exact match and by F1 over words, after SQuAD's normalization.
 """
 
 from __future__ import annotations

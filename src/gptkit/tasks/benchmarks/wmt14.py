@@ -1,6 +1,6 @@
 """WMT14 news: few-shot translation (GPT-2 paper, section 3.7), scored by BLEU (Papineni et al. 2002).
 
-Sentence pairs come from the organisers' .sgm files, or from two files with one sentence per line.
+Sentence pairs come from the organizers' .sgm files, or from two files with one sentence per line.
 
 newstest2014-fren-src.en.sgm + newstest2014-fren-ref.fr.sgm    the test set as distributed, with document names
 newstest2014.en + newstest2014.fr                              line by line

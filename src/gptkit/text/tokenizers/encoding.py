@@ -1,4 +1,4 @@
-"""Encode text to arrays of token ids, fast; special tokens are neither added nor recognised in the text."""
+"""Encode text to arrays of token ids, fast; special tokens are neither added nor recognized in the text."""
 
 from __future__ import annotations
 

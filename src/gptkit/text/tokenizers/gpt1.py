@@ -27,7 +27,7 @@ END_OF_WORD = "</w>"
 class GPT1Tokenizer(PreTrainedTokenizer):
     """A tokenizer with OpenAI's vocabulary and merges, given as objects or as the files that hold them.
 
-    Like GPT-1 it has no start, end or padding token. It never recognises special tokens in text, where `<unk>` is an
+    Like GPT-1 it has no start, end or padding token. It never recognizes special tokens in text, where `<unk>` is an
     ordinary word: add them by id. Decoding turns each `</w>` into a space; case and spacing are lost.
     UsageError if ftfy or spaCy is not installed.
     """

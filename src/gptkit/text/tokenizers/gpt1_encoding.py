@@ -1,7 +1,7 @@
 """Encode text with GPT-1's tokenizer: the same ids as OpenAI's text_utils.py with current ftfy and spaCy.
 
     ftfy        repair mojibake, entities, curly quotes and line breaks, line by line
-    normalise   unify some dashes and quotes, set runs of punctuation apart, reduce white space to spaces and newlines
+    normalize   unify some dashes and quotes, set runs of punctuation apart, reduce white space to spaces and newlines
     spaCy       split into tokens by its English rules, without a trained model
     BPE         encode each token in lower case, with `</w>` after its last character; unknown pieces have id 0
 

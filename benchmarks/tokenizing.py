@@ -1,6 +1,6 @@
-"""Tokenising a large text: gptkit's throughput beside that of a bare `Tokenizer.encode_batch`, and the memory it takes.
+"""Tokenizing a large text: gptkit's throughput beside that of a bare `Tokenizer.encode_batch`, and the memory it takes.
 
-    python benchmarks/tokenise.py --megabytes 100
+    python benchmarks/tokenizing.py --megabytes 100
 
 The text is the embedded corpus (or --source FILE) repeated in one file. gptkit's seconds hold everything from opening
 the file to the cached, verified token files: hashing, splitting, encoding, writing. The bare seconds hold the calls of

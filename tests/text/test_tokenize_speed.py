@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tokenise.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tokenizing.py"
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""Quantised weights are off by at most half a step, and a quantised model's texts do not depend on the batch."""
+"""Quantized weights are off by at most half a step, and a quantized model's texts do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from gptkit.decoding.loop import Decoder
-from gptkit.decoding.quantisation import (
+from gptkit.decoding.quantization import (
     INT4_GROUP,
     QuantisedLinear,
     Quantization,
-    quantise_int4,
-    quantise_int8,
-    quantise_model,
+    quantize_int4,
+    quantize_int8,
+    quantize_model,
 )
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.decoding.torch_engine import TorchEngine
@@ -28,7 +28,7 @@ def weights(outputs: int = 40, inputs: int = 70) -> torch.Tensor:
 def test_int8_errs_by_half_a_step() -> None:
     weight = weights()
     weight[3] = 0
-    codes, scales = quantise_int8(weight)
+    codes, scales = quantize_int8(weight)
     assert codes.abs().amax(dim=1).tolist() == [127 * (row != 3) for row in range(40)]
     assert ((weight - codes * scales[:, None]).abs() <= scales[:, None] * 0.5001).all()
 
@@ -37,7 +37,7 @@ def test_int4_by_hand() -> None:
     """The extreme -4 gives scale 0.5 and code 0; halves round to even, and values beyond code 15 are clipped."""
     weight = torch.zeros(1, 33)
     weight[0, :5] = torch.tensor([-4.0, 4.0, 0.25, 0.75, -0.5])
-    codes, scales = quantise_int4(weight)
+    codes, scales = quantize_int4(weight)
     assert codes.shape == (1, 64)
     assert codes[0, :6].tolist() == [0, 15, 8, 10, 7, 8]
     assert scales.tolist() == [[0.5, 0.0]]
@@ -45,7 +45,7 @@ def test_int4_by_hand() -> None:
 
 def test_int4_is_no_worse_than_its_plain_scale() -> None:
     weight = weights(64, 96)
-    codes, scales = quantise_int4(weight)
+    codes, scales = quantize_int4(weight)
     groups = weight.unflatten(1, (-1, INT4_GROUP))
     error = groups - (codes.float().unflatten(1, (-1, INT4_GROUP)) - 8) * scales.float()[..., None]
     plain = groups.abs().amax(dim=-1, keepdim=True) / 7
@@ -63,10 +63,10 @@ def test_the_layer_multiplies_by_the_weights_its_codes_mean(
 ) -> None:
     linear = nn.Linear(70, 41)
     if quantization == "int8":
-        codes, scales = quantise_int8(linear.weight.detach())
+        codes, scales = quantize_int8(linear.weight.detach())
         meant = codes * scales[:, None]
     else:
-        codes, scales = quantise_int4(linear.weight.detach())
+        codes, scales = quantize_int4(linear.weight.detach())
         meant = ((codes.float() - 8) * scales.float().repeat_interleave(INT4_GROUP, dim=1))[:, :70]
     layer = QuantisedLinear(linear, quantization, dtype, packed=packed)
     inputs = torch.randn(2, 3, 70).to(dtype)
@@ -76,12 +76,12 @@ def test_the_layer_multiplies_by_the_weights_its_codes_mean(
 
 
 @pytest.mark.parametrize(("quantization", "dtype"), [("int8", "bfloat16"), ("int4", "bfloat16"), ("int8", "float32")])
-def test_a_quantised_models_texts_are_the_same_in_any_batch(quantization: Quantization, dtype: str) -> None:
+def test_a_quantized_models_texts_are_the_same_in_any_batch(quantization: Quantization, dtype: str) -> None:
     torch.manual_seed(0)
     sizes = {"vocab_size": 301, "n_positions": 48, "n_embd": 64, "n_layer": 2, "n_head": 4}
     model = GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2)).eval()
     embedding = model.transformer.wte.weight.detach().clone()
-    quantise_model(model, quantization, getattr(torch, dtype))
+    quantize_model(model, quantization, getattr(torch, dtype))
     assert torch.equal(model.transformer.wte.weight, embedding.to(model.dtype))
     assert isinstance(model.lm_head, QuantisedLinear)
     engine = TorchEngine(model)
@@ -103,8 +103,8 @@ def test_no_number_is_made_of_nan_or_infinity(value: float) -> None:
     """The scale of the damaged row or group is not finite; the others stay the same."""
     weight = weights()
     weight[3, 40] = value
-    for quantise in (quantise_int8, quantise_int4):
-        scales, expected = quantise(weight)[1].reshape(40, -1), quantise(weights())[1].reshape(40, -1)
+    for quantize in (quantize_int8, quantize_int4):
+        scales, expected = quantize(weight)[1].reshape(40, -1), quantize(weights())[1].reshape(40, -1)
         damaged = 1 if scales.shape[1] > 1 else 0  # inputs 32 to 63 are the second group
         assert not scales[3, damaged].isfinite()
         expected[3, damaged] = scales[3, damaged]

@@ -1,4 +1,4 @@
-"""Quantising a trained model costs little perplexity."""
+"""Quantizing a trained model costs little perplexity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight quantisation for torch: linear layers with weights of 8 or 4 bits and floating-point activations."""
+"""Weight quantization for torch: linear layers with weights of 8 or 4 bits and floating-point activations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INT4_FACTORS = (-0.125, -0.11875, -0.1125, -0.10625)
 PACKED_OUTPUTS = 16  # torch's packed int4 product needs a multiple of this
 
 
-def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return codes int8 (out, in) and scales float32 (out,), so that codes * scales approximates the weight.
 
     In float32: scale = max|w| / 127 of a row (1 for a row of zeros), code = w / scale rounded half to even.
@@ -28,7 +28,7 @@ def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
-def quantise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return codes uint8 0..15 (out, in, zero-padded to a multiple of 32) and scales bfloat16 (out, groups).
 
     A code stands for (code - 8) * scale. The candidate scales of a group are m * factor, rounded to bfloat16, for the
@@ -60,7 +60,7 @@ def _divisor(scales: Tensor) -> Tensor:
 
 
 class QuantisedLinear(nn.Module):
-    """A linear layer (..., in) -> (..., out) with quantised weights; outputs have the dtype of the inputs.
+    """A linear layer (..., in) -> (..., out) with quantized weights; outputs have the dtype of the inputs.
 
     On a CPU (or with `packed`) it calls torch's packed product, which is fast for bfloat16 activations; elsewhere it
     expands the weights in each call. A row of the result does not depend on the other rows.
@@ -78,7 +78,7 @@ class QuantisedLinear(nn.Module):
         self.quantization = quantization
         self.packed = linear.weight.device.type == "cpu" if packed is None else packed
         weight = F.pad(linear.weight.detach(), (0, -self.in_features % INT4_GROUP))  # for int8's packed product too
-        codes, scales = (quantise_int8 if quantization == "int8" else quantise_int4)(weight)
+        codes, scales = (quantize_int8 if quantization == "int8" else quantize_int4)(weight)
         if quantization == "int4" and self.packed:  # as the product expects them
             more = -self.out_features % PACKED_OUTPUTS
             codes = torch._convert_weight_to_int4pack_for_cpu(F.pad(codes, (0, 0, 0, more)).int(), 1)
@@ -111,14 +111,14 @@ class QuantisedLinear(nn.Module):
         return product.reshape(*inputs.shape[:-1], self.out_features)
 
 
-def quantise_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
-    """Quantise every linear layer of a float32 language model, including its head, and cast the rest to `dtype`.
+def quantize_model(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> None:
+    """Quantize every linear layer of a float32 language model, including its head, and cast the rest to `dtype`.
 
-    In place. Embeddings are not quantised: a tied head gets a quantised copy.
+    In place. Embeddings are not quantized: a tied head gets a quantized copy.
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    quantised = {name: QuantisedLinear(model.get_submodule(name), quantization, dtype) for name in linears}  # type: ignore[arg-type]
-    for name, layer in quantised.items():
+    quantized = {name: QuantisedLinear(model.get_submodule(name), quantization, dtype) for name in linears}  # type: ignore[arg-type]
+    for name, layer in quantized.items():
         model.set_submodule(name, layer)
     for module in model.modules():
         if not isinstance(module, QuantisedLinear):  # whose scales keep their dtypes

@@ -1,4 +1,4 @@
-/* Quantise weights to int8, int4 or bf16, by the rules of quantisation.py. */
+/* Quantize weights to int8, int4 or bf16, by the rules of quantization.py. */
 
 /* The bits of |w|, which are ordered like the magnitudes, with NaN on top: comparing floats would miss a NaN. */
 INLINE uint32_t magnitude(float weight) {
@@ -41,9 +41,9 @@ INLINE double squared_error(floats weights, floats codes, float scale) {
     return total;
 }
 
-/* Quantise one group: of the scales m times -1/8, -0.95/8, -0.9/8, -0.85/8 in bf16, where m is the entry of largest
+/* Quantize one group: of the scales m times -1/8, -0.95/8, -0.9/8, -0.85/8 in bf16, where m is the entry of largest
    magnitude, return the one of least squared error. A code is round(w / scale) in -8 ... 7, plus 8. */
-static uint16_t quantise_group(const float* weights, ints codes[GROUP / LANES]) {
+static uint16_t quantize_group(const float* weights, ints codes[GROUP / LANES]) {
     static const float factors[] = {-0.125f, -0.11875f, -0.1125f, -0.10625f};
     float extreme = 0;
     for (int k = 0; k < GROUP; k++)
@@ -81,7 +81,7 @@ void gpt_to_int4(const float* weights, int64_t outputs, int64_t inputs, uint8_t*
             memcpy(block, weights + n * inputs + k, sizeof(float) * min_of(BLOCK, inputs - k));
             for (int group = 0; group < BLOCK / GROUP; group++) {
                 ints codes[GROUP / LANES] = {{0}};
-                scales[(n * row + k) / GROUP + group] = quantise_group(block + group * GROUP, codes);
+                scales[(n * row + k) / GROUP + group] = quantize_group(block + group * GROUP, codes);
                 for (int i = 0; i < GROUP / LANES; i++) together |= codes[i] << 4 * (group * (GROUP / LANES) + i);
             }
             memcpy(packed + (n * row + k) / 2, &together, sizeof together);
