@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 # In the order of the help; only --help-all shows `Advanced` and `Recipe keys`.
 Panel = Literal["Common", "Gate", "Analysis", "Speed", "Run", "Advanced", "Recipe keys"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CompileChoice = Literal["auto", "on", "off"]
 
+T = TypeVar("T")
+
+REQUIRED: Any = None  # the default of an option that must be given; its type has no None
+
 
 def option(
-    default: Any,
+    default: T,
     help: str,
     *,
     panel: Panel = "Common",
@@ -27,7 +31,7 @@ def option(
     metavar: str | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
-) -> Any:
+) -> T:
     """Return a dataclass field whose metadata describes the option to the command line.
 
     Only a `resumable` option may change when a run is resumed. `minimum` and `maximum` are inclusive.
@@ -46,7 +50,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def recipe_only(default: Any, help: str, **more: Any) -> Any:
+def recipe_only(default: T, help: str, **more: Any) -> T:
     """Return an `option` that recipes can set and flags cannot."""
     return option(default, help, panel="Recipe keys", **more)
 

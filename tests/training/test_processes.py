@@ -14,9 +14,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from toy_processes import run_pair, start
-from training_toy import bits_equal, everything, step_rows, supervised, toy_train
+from training_toy import bits_equal, everything, step_rows, supervised, toy, toy_train
 
-from gptkit.errors import InputError
+from gptkit.errors import Diverged, InputError
 from gptkit.system.run_layout import all_steps
 from gptkit.training import processes
 from gptkit.training.checkpoints import newest_committed
@@ -46,6 +46,13 @@ def assert_same_run(directory: Path, plan: Plan, micro_batch: int) -> None:
             assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-6)
             assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-5)
             assert theirs["tokens"] == ours["tokens"]
+
+
+def test_an_infinite_loss_on_one_process_leaves_the_weights_of_both_unchanged(tmp_path: Path) -> None:
+    run_pair(str(tmp_path / "run"), "infinite_rank=0", "steps=2", "log_every=2", code=Diverged.exit_code)
+    for rank in (0, 1):
+        end = torch.load(tmp_path / "run" / f"end-{rank}.pt", weights_only=True)
+        assert all(torch.equal(end[name], tensor) for name, tensor in toy().state_dict().items())
 
 
 def test_two_processes_see_one_runs_losses_dropout_and_denominator(pair: Path) -> None:

@@ -27,12 +27,12 @@ def start(*arguments: str, rank: int = 0, world: int = 1, port: int = 0) -> subp
     )
 
 
-def run_pair(*arguments: str) -> None:
-    """Run the script on two processes; both must succeed."""
+def run_pair(*arguments: str, code: int = 0) -> None:
+    """Run the script on two processes; both must exit with `code`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [start(*arguments, rank=rank, world=2, port=port) for rank in (0, 1)]
     for process in processes:
         errors = process.communicate(timeout=100)[1]
-        assert process.returncode == 0, errors
+        assert process.returncode == code, errors

@@ -162,21 +162,24 @@ def bits_equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 
 
 def main(directory: Path, settings: dict[str, Any]) -> int:
-    """Train; write each rank's events and weights beside the checkpoints. `pause` slows every step down."""
+    """Train; write each rank's events and weights beside the checkpoints.
+
+    `pause` slows every step down; the losses of `infinite_rank` are infinite, its gradients are not.
+    """
     torch.set_num_threads(1)
     pause, shards = settings.pop("pause", 0.0), settings.pop("shards", False)
-    micro_batch = settings.pop("micro_batch", 3)
+    micro_batch, infinite_rank = settings.pop("micro_batch", 3), settings.pop("infinite_rank", None)
 
-    def slow_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
+    def loss_function(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
         time.sleep(pause)
-        return toy_loss(model, batch, count)
+        return toy_loss(model, batch, count) + (torch.inf if accelerator.process_index == infinite_rank else 0.0)
 
     accelerator = make_accelerator("cpu")
     checkpoints = directory / "checkpoints"
     plan = Plan(**({"steps": 6, "log_every": 1} | settings))
     model = toy()
     optimizer = build_optimizer(model.named_parameters(), options())
-    job = toy_job(plan, model, optimizer, micro_batch=micro_batch, loss_function=slow_loss)
+    job = toy_job(plan, model, optimizer, micro_batch=micro_batch, loss_function=loss_function)
     rank = accelerator.process_index
     try:
         with StopRequest() as stop, open(directory / f"rows-{rank}.jsonl", "w", buffering=1) as file:
@@ -194,7 +197,8 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
     except GptkitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
-    torch.save(everything(model, optimizer), directory / f"end-{rank}.pt")
+    finally:
+        torch.save(everything(model, optimizer), directory / f"end-{rank}.pt")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import InputError
-from gptkit.options import OutputOptions, fields_of, option
+from gptkit.options import REQUIRED, OutputOptions, fields_of, option
 from gptkit.recipes import RecipeFile, all_recipes, find_recipe, read_recipe, recipe_keys
 
 
@@ -23,7 +23,7 @@ class RecipesListOptions(OutputOptions):
 class RecipesShowOptions(OutputOptions):
     """Show a preset, or a recipe with the default of every key that it does not set."""
 
-    name: str = option(None, "NAME or KIND/NAME, as gptkit recipes ls lists them.", argument=True, metavar="NAME")
+    name: str = option(REQUIRED, "NAME or KIND/NAME, as gptkit recipes ls lists them.", argument=True, metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

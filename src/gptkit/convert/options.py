@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.convert.formats import EXPORTS_HELP, ExportName
-from gptkit.options import OutputOptions, option
+from gptkit.options import REQUIRED, OutputOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +14,14 @@ class ConvertOptions(OutputOptions):
     """Convert a model's weights from or to another format."""
 
     source: str = option(
-        None,
+        REQUIRED,
         "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's GPT-1 as params_*.npy.",
         argument=True,
         metavar="SRC",
     )
-    destination: Path = option(None, "Directory to create; it may exist if it is empty.", argument=True, metavar="DST")
+    destination: Path = option(
+        REQUIRED, "Directory to create; it may exist if it is empty.", argument=True, metavar="DST"
+    )
     to: ExportName = option("gptkit", EXPORTS_HELP)
     tokenizer: str | None = option(
         None,

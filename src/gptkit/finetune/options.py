@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gptkit.options import option, override, recipe_only
+from gptkit.options import REQUIRED, option, override, recipe_only
 from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
 
@@ -17,41 +17,23 @@ class FinetuneOptions(TrainingOptions):
     of 0.1 before the classifier (its paper, 4.1).
     """
 
-    task: str = option(None, "A task listed by gptkit tasks, or the YAML file of your own.", metavar="NAME|FILE")
+    # Options of its own, in the order of the help.
+    task: str = option(REQUIRED, "A task listed by gptkit tasks, or the YAML file of your own.", metavar="NAME|FILE")
     data: str | None = option(
         None,
         "Folder with the task's files, or with one folder per task; hf: = its hub data set. Demo tasks need none.",
         metavar="DIR|hf:[NAME[:CONFIG]]",
-    )
-    model: str | None = override(
-        TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
     )
     lm_coef: float = option(0.5, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, 4.1).", minimum=0)
     epochs: int = option(3, "Passes over the training examples (GPT-1 paper, 4.1).", minimum=1)
     batch_size: int = option(
         32, "Examples per update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
     )
-    learning_rate: float = override(
-        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
-    )
-    optimizer: OptimizerName = override(TrainingOptions, "optimizer", default="openai-adam")
-    schedule: ScheduleName = override(
-        TrainingOptions,
-        "schedule",
-        default="openai-linear",
-        help="Learning-rate schedule; openai-linear = GPT-1's (GPT-1 paper, 4.1), slanted = ULMFiT's triangle.",
-    )
     warmup_steps: float | None = option(
         None,
         "Warm-up steps of the learning rate [default: 0.2% of all steps (GPT-1 paper, 4.1)].",
         minimum=0,
         panel="Advanced",
-    )
-    weight_decay: float = override(
-        TrainingOptions,
-        "weight_decay",
-        default=0.01,
-        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
     )
     layer_decay: float = option(
         1.0,
@@ -75,17 +57,36 @@ class FinetuneOptions(TrainingOptions):
         "none", "ablation = also run without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
+    classifier_dropout: float = recipe_only(
+        0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
+    )
 
+    # Options of every training run: GPT-1's values, and what they count here.
+    model: str | None = override(
+        TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
+    )
+    learning_rate: float = override(
+        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
+    )
+    optimizer: OptimizerName = override(TrainingOptions, "optimizer", default="openai-adam")
+    schedule: ScheduleName = override(
+        TrainingOptions,
+        "schedule",
+        default="openai-linear",
+        help="Learning-rate schedule; openai-linear = GPT-1's (GPT-1 paper, 4.1), slanted = ULMFiT's triangle.",
+    )
+    weight_decay: float = override(
+        TrainingOptions,
+        "weight_decay",
+        default=0.01,
+        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
+    )
+    beta2: float = override(
+        TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."
+    )
     micro_batch: int | None = override(
         TrainingOptions, "micro_batch", help="Maximum examples per forward pass [default: chosen by length]."
     )
     eval_every: int | None = override(
         TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: one epoch]."
-    )
-
-    beta2: float = override(
-        TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."
-    )
-    classifier_dropout: float = recipe_only(
-        0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.options import OutputOptions, option
+from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.system.files import require_free, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import TRAINED
 
@@ -46,9 +46,9 @@ class TokenizerCompareOptions(OutputOptions):
     """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
 
     first: str = option(
-        None, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
+        REQUIRED, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
     )
-    second: str = option(None, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
+    second: str = option(REQUIRED, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
     data: tuple[str, ...] = option(
         (), "Text to compare on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )

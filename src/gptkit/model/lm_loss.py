@@ -21,7 +21,7 @@ CHUNK_ELEMENTS = {"cpu": 2**26, "cuda": 2**28}  # 128 and 512 MiB in bf16
 # Without gradients there is no such pass, and smaller chunks of fp32 logits fit into memory that training freed.
 SCORED_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}  # 32 and 256 MiB in fp32
 ALIGNMENT = {"cpu": 1, "cuda": 64}  # vocabulary rows: on an H100, 50,257 columns take twice as long as 50,304
-IGNORE = -100
+IGNORE = -100  # the label of a position that is not supervised
 
 
 def lm_loss(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor | None = None) -> Tensor:

@@ -16,8 +16,8 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.lm_loss import lm_loss
-from gptkit.model.modeling_gpt import IGNORE, GPTForCausalLM, GPTModel, GPTPreTrainedModel
+from gptkit.model.lm_loss import IGNORE, lm_loss
+from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel, GPTPreTrainedModel
 
 TOKENS_MULTIPLE = 128  # of the LM head's rows
 NEW_STD = 0.02  # initialization of what a task adds: the classifier, and the embeddings of its three markers
@@ -42,7 +42,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
     A multiple-choice model has one output, the score of a choice; a regression model also has one.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -50,7 +50,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
         self.score = nn.Linear(config.n_embd, config.num_labels or 1)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

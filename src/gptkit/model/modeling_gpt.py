@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.dropout import _DropoutNd
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import GenerationMixin
@@ -25,10 +24,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.lm_loss import lm_loss
+from gptkit.model.lm_loss import IGNORE, lm_loss
 from gptkit.model_files import Activation
 
-IGNORE = -100  # the label of a position that is not supervised
 DENSE_LENGTH = 512  # tokens up to which plain products train faster than SDPA in bf16 on a CPU
 
 
@@ -71,6 +69,12 @@ def dense_trains_faster(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= DENSE_LENGTH
 
 
+def dense_causal_mask(query: Tensor) -> Tensor:
+    """Return the additive mask (query, key) for `eager_attention`: 0 up to the query's position, -inf after it."""
+    length = query.shape[-2]
+    return query.new_full((length, length), -math.inf).triu(1)
+
+
 class GPTAttention(nn.Module):
     is_causal = True
 
@@ -93,23 +97,18 @@ class GPTAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         batch, length, width = hidden.shape
         qkv = self.c_attn(hidden).view(batch, length, 3, -1, self.head_dim)  # (batch, query, 3, head, head_dim)
-        query, key, value = qkv.transpose(1, 3).unbind(2)  # each (batch, head, query, head_dim)
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (batch, head, query, head_dim)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (batch, head, key, head_dim)
-        attend, mask = self._attention(query, attention_mask, past_key_values)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        if self.training and attention_mask is None and past_key_values is None and dense_trains_faster(query):
+            attend, attention_mask = eager_attention, dense_causal_mask(query)
         dropout = self.config.attn_pdrop if self.training else 0.0
-        attended, weights = attend(self, query, key, value, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        attended, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
         output = self.c_proj(attended.reshape(batch, length, width))  # attended is (batch, query, head, head_dim)
         return self.resid_dropout(output), weights
-
-    def _attention(
-        self, query: Tensor, attention_mask: Tensor | None, cache: Cache | None
-    ) -> tuple[Callable[..., tuple[Tensor, Tensor | None]], Tensor | None]:
-        """Return the configured attention function and its mask, or dense attention where it trains faster."""
-        if self.training and attention_mask is None and cache is None and dense_trains_faster(query):
-            length = query.shape[-2]
-            return eager_attention, query.new_full((length, length), -math.inf).triu(1)  # (query, key)
-        return ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention), attention_mask
 
 
 class TanhGELU(nn.Module):
@@ -135,8 +134,7 @@ class GPTMLP(nn.Module):
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        update: Tensor = self.dropout(self.c_proj(self.act(self.c_fc(hidden))))
-        return update
+        return self.dropout(self.c_proj(self.act(self.c_fc(hidden))))
 
 
 class GPTBlock(GradientCheckpointingLayer):
@@ -174,16 +172,16 @@ class GPTPreTrainedModel(PreTrainedModel):
     config_class = GPTConfig  # explicit: transformers would read the annotation above as a string
     base_model_prefix = "transformer"
     _input_embed_layer = "wte"
-    _no_split_modules = ["GPTBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _keys_to_ignore_on_load_unexpected = [r"^score\."]  # noqa: RUF012  # a fine-tuned model loaded as a language model
+    _no_split_modules = ["GPTBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected = [r"^score\."]  # a fine-tuned model loaded as a language model
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": GPTBlock, "attentions": GPTAttention}  # noqa: RUF012
+    _can_record_outputs = {"hidden_states": GPTBlock, "attentions": GPTAttention}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -226,7 +224,7 @@ class GPTPreTrainedModel(PreTrainedModel):
     @property
     def has_dropout(self) -> bool:
         """Whether any dropout is active in training."""
-        dropped = any(isinstance(module, _DropoutNd) and module.p > 0 for module in self.modules())
+        dropped = any(isinstance(module, nn.Dropout | nn.Dropout1d) and module.p > 0 for module in self.modules())
         return dropped or self.config.attn_pdrop > 0
 
 
@@ -242,10 +240,10 @@ class GPTModel(GPTPreTrainedModel):
         self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList([GPTBlock(config, layer) for layer in range(config.n_layer)])
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon) if config.pre_norm else nn.Identity()
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
-    @merge_with_config_defaults  # type: ignore[untyped-decorator]  # use_cache
-    @capture_outputs  # type: ignore[untyped-decorator]
+    @merge_with_config_defaults  # use_cache
+    @capture_outputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -319,15 +317,15 @@ def _too_long(length: int, limit: int) -> str:
 class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
     """A GPT with a language-model head, tied to the token embedding unless the config unties them."""
 
-    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.transformer = GPTModel(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,

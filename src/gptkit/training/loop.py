@@ -82,7 +82,7 @@ class _Run:
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
         self.state = RunState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
-        self.row: StepEvent | None = None
+        self.row: StepEvent | None = None  # of the last step, if one is due
         self.saved_step = 0
         self.earlier_seconds = 0.0
         self.row_tokens = self.row_seconds = 0.0  # at the last row
@@ -90,7 +90,7 @@ class _Run:
 
     def resume(self, checkpoint: Path) -> None:
         """Restore a checkpoint."""
-        saved = checkpoints.load(checkpoint, self.trainer.state)
+        saved = checkpoints.load(checkpoint, self.trainer.tensors)
         self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
@@ -119,6 +119,7 @@ class _Run:
         return micro_batching.batches_of(size)
 
     def compile(self, batches: Batches) -> Iterator[Event]:
+        """Compile what the next steps need, if the plan asks for it."""
         if not self.plan.compile or self.state.step == self.plan.steps:
             return
         start, step = time.perf_counter(), self.state.step + 1
@@ -126,7 +127,7 @@ class _Run:
         try:
             self.trainer.warm_up(step, batches(step))
         except Exception as error:
-            if number := self.stop.stop.signal_number:  # a signal to the process group also kills the compiler
+            if number := self.stop.received:  # a signal to the process group also kills the compiler
                 raise self._interrupted(number) from error
             raise
         seconds = time.perf_counter() - start
@@ -143,7 +144,7 @@ class _Run:
         return each if kind == "cpu" else prefetched(each, pin=kind == "cuda")
 
     def advance(self, step: int, global_batches: Iterator[GlobalBatch]) -> None:
-        """Take one step; synchronize with the device only if a row is due."""
+        """Take one step and set `row` if one is due; only then synchronize with the device."""
         start = time.perf_counter()
         batch = next(global_batches)
         self.data_seconds += time.perf_counter() - start
@@ -151,31 +152,30 @@ class _Run:
             self.sharding.free_weights()
         if not self.model.training:
             self.model.train()
-        result, self.row = self.trainer.take_step(batch, self.job.schedule(step)), None
+        result = self.trainer.take_step(batch, self.job.schedule(step))
         self.data_seconds += result.data_seconds
-        has_row = self.plan.is_log_due(step) or (self.job.evaluate is not None and self.plan.is_eval_due(step))
+        has_row = self.plan.is_log_due(step) or self._is_eval_due(step)
         loss = self._checked_loss(result.loss) if has_row else 0.0
         self.state.step = step
         self.state.tokens += result.tokens
         self.state.train_seconds += time.perf_counter() - start
         self.state.unfinished_row = None
-        if has_row:
-            self.row = self._row_of(loss, float(result.grad_norm))
+        self.row = self._row_of(loss, float(result.grad_norm)) if has_row else None
 
     def report(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and the row, if they are due."""
-        if self.job.evaluate is not None and self.plan.is_eval_due(step):
+        if self._is_eval_due(step):
             yield from self._evaluate(step)
         elif self.row is not None:
             yield self.row
 
     def save_or_stop(self, step: int) -> Iterator[Event]:
         """Commit a checkpoint if one is due or a stop was requested; then stop if requested."""
-        signal_number = self._signal_number(step)
+        signal_number = self._agreed_signal(step)
         is_due = signal_number or self.plan.is_save_due(step) or step == self.state.best_step
         if self.directory is not None and step != self.saved_step and is_due:
             yield self._save(self.directory)
-            signal_number = signal_number or self._signal_number(step)
+            signal_number = signal_number or self._agreed_signal(step)
         if signal_number:
             raise self._interrupted(signal_number)
 
@@ -192,13 +192,13 @@ class _Run:
         return Interrupted(message, signal_number=signal_number, where=where, fix=AGAIN)
 
     def _checked_loss(self, loss: Tensor) -> float:
-        """Return the last step's exact loss over all processes; raise Diverged if any step so far was not finite."""
+        """Return the last step's loss; raise Diverged if any step so far was not finite."""
         self._check_finite_steps()
         spikes = self.trainer.spikes
         if spikes is not None and spikes.is_hopeless():
             count = int(spikes.in_a_row)
             raise _diverged(f"{count} steps in a row were skipped as spikes", self.state.step + 2 - count)
-        return float(all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM))
+        return float(loss)
 
     def _check_finite_steps(self) -> None:
         first_bad = int(all_reduce(self.accelerator, self.trainer.first_bad_step.clone(), dist.ReduceOp.MIN))
@@ -226,6 +226,9 @@ class _Run:
             data_seconds=data_seconds,
             skipped_steps=None if spikes is None else int(spikes.skipped),
         )
+
+    def _is_eval_due(self, step: int) -> bool:
+        return self.job.evaluate is not None and self.plan.is_eval_due(step)
 
     def _evaluate(self, step: int) -> Iterator[Event]:
         """Yield the evaluation and its row; if a signal interrupts it, keep the row for the checkpoint."""
@@ -257,7 +260,7 @@ class _Run:
         if self.sharding is not None:
             self.sharding.gather_weights()
 
-    def _signal_number(self, step: int) -> int:
+    def _agreed_signal(self, step: int) -> int:
         """Return the signal that any process received; several GPUs agree only where they synchronize anyway."""
         is_single, is_cpu = self.accelerator.num_processes == 1, self.accelerator.device.type == "cpu"
         waits = is_single or is_cpu or self.row is not None or self.plan.is_save_due(step)
@@ -277,7 +280,7 @@ class _Run:
         state.elapsed_seconds = self._elapsed()
         path = checkpoints.write(
             directory,
-            self.trainer.state,
+            self.trainer.tensors,
             state,
             accelerator=self.accelerator,
             keep=plan.keep_checkpoints,

@@ -115,6 +115,11 @@ class AgreedStop:
     def __init__(self, stop: StopRequest, accelerator: Accelerator) -> None:
         self.stop, self.accelerator = stop, accelerator
 
+    @property
+    def received(self) -> int:
+        """The signal that this process has received, 0 for none."""
+        return self.stop.signal_number
+
     def signal_number(self) -> int:
         """Return the signal that any process has received, 0 for none."""
         if self.accelerator.num_processes == 1:

@@ -21,13 +21,17 @@ from gptkit.training.processes import all_reduce
 from gptkit.training.sharding import Sharding
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-NEVER = 2**62
-WINDOW = 128
-COUNTS = ("seen", "skipped", "in_a_row")
-LOSS_SIGMAS, NORM_SIGMAS = 6.0, 10.0
+NEVER = 2**62  # the first bad step of a run that has had none
+
+# fp16's loss scale, and the clean steps after which it doubles.
+INITIAL_SCALE, LARGEST_SCALE, CLEAN_STEPS = 2.0**16, 2.0**24, 2000
+
+# Spikes.
+WINDOW = 128  # steps of history
+LOSS_SIGMAS, NORM_SIGMAS = 6.0, 10.0  # standard deviations above the mean that make a spike
 LEAST_NORM = 1e-30  # stands for a norm of 0, whose logarithm is infinite
 MOST_IN_A_ROW = 10  # skipped steps, after which a run counts as diverged
-INITIAL_SCALE, LARGEST_SCALE, CLEAN_STEPS = 2.0**16, 2.0**24, 2000
+COUNTS = ("seen", "skipped", "in_a_row")  # of SpikeHistory, in a checkpoint
 
 
 def autocast(device: str, precision: str) -> Any:
@@ -139,7 +143,7 @@ class SpikeHistory:
 
 @dataclass(frozen=True)
 class StepResult:
-    """This process's part of a step's loss and the norm of the whole gradient, both still on the device.
+    """A step's loss and gradient norm, both over all processes and still on the device.
 
     `data_seconds` is how long this process waited for its batches.
     """
@@ -168,7 +172,7 @@ class Trainer:
         self.objective: nn.Module = LossModule(model, job.loss_function)
         if accelerator.num_processes > 1 and not shards:
             self.objective = accelerator.prepare_model(self.objective)
-        self.state = TrainState(job.model, job.optimizer, self.sharding)
+        self.tensors = TrainState(job.model, job.optimizer, self.sharding)
         self.loss_scale = LossScale(device, dynamic=plan.precision == "fp16")
         self.spikes = SpikeHistory(device) if plan.skip_spikes else None
         self.parts: dict[str, LossScale | SpikeHistory | None] = {"loss_scale": self.loss_scale, "spikes": self.spikes}
@@ -186,7 +190,7 @@ class Trainer:
             batch = micro_batch.load()
             data_seconds += time.perf_counter() - start
             losses.append(self.backward(global_batch, micro_batch, batch))
-        loss = torch.stack(losses).sum()
+        loss = all_reduce(self.accelerator, torch.stack(losses).sum(), dist.ReduceOp.SUM)
         grad_norm = self.update(loss, global_batch.step, learning_rate_factor)
         return StepResult(loss, grad_norm, global_batch.tokens, data_seconds)
 
@@ -214,16 +218,16 @@ class Trainer:
             self.sharding.move_gradients_to_shards()
         self.optimizer.drop_frozen_gradients(step)
         norm = self.grad_norm() / scale
-        overflowed = ~norm.isfinite()
-        is_skipped = overflowed | ~loss.isfinite()
+        overflowed, is_bad_loss = ~norm.isfinite(), ~loss.isfinite()
+        is_skipped = overflowed | is_bad_loss
         if self.spikes is not None:
-            total_loss = all_reduce(self.accelerator, loss.clone(), dist.ReduceOp.SUM)
-            is_skipped = is_skipped | self.spikes.detect(total_loss, norm)
+            is_skipped = is_skipped | self.spikes.detect(loss, norm)
         divisor = scale * (norm / clip_norm).clamp(min=1.0) if clip_norm else scale
         self.optimizer.set_learning_rate(learning_rate_factor)
         self.optimizer.step(divisor, is_skipped.float())
         self.optimizer.zero_grad()
-        self.note_bad(step, ~loss.isfinite() | (overflowed & self.loss_scale.is_exhausted()))
+        # An overflow only lowers fp16's scale, unless that cannot get lower.
+        self.note_bad(step, is_bad_loss | (overflowed & self.loss_scale.is_exhausted()))
         self.loss_scale.update(overflowed.float())
         return norm
 
@@ -241,7 +245,7 @@ class Trainer:
 
     def note_bad_state(self, step: int) -> None:
         """Record a step after which a weight or moment is not finite."""
-        state = (*self.state.weights().values(), *self.optimizer.state_tensors().values())
+        state = (*self.tensors.weights().values(), *self.optimizer.state_tensors().values())
         tensors = [tensor for tensor in state if tensor.numel()]
         self.note_bad(step, ~nn.utils.get_total_norm(tensors, math.inf).isfinite())
 
