@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -409,6 +410,7 @@ def stable_lines(text: str, tree: Tree) -> list[str]:
 def report(rows: Sequence[Row], before: dict[str, Outcome], after: dict[str, Outcome], known: Sequence[Known]) -> int:
     """Print the differences and the summary; return the exit code."""
     used: set[Known] = set()
+    kinds: Counter[str] = Counter()
     differing = 0
     for row in rows:
         found = list(differences(row, before[row.name], after[row.name]))
@@ -421,6 +423,7 @@ def report(rows: Sequence[Row], before: dict[str, Outcome], after: dict[str, Out
             differing += 1
             print(f"\n{row.name}: gptkit {row.line}")
             for part, diff in unmeant:
+                kinds.update(kinds_of(part, diff))
                 print(f"  {part}")
                 print("\n".join(f"    {line[:240]}" for line in diff[:LONGEST]))
                 if len(diff) > LONGEST:
@@ -429,7 +432,19 @@ def report(rows: Sequence[Row], before: dict[str, Outcome], after: dict[str, Out
     for one in unused:
         print(f"no longer differs, or differs otherwise: {one.row} {one.part}, known because {one.reason}")
     print(f"{len(rows)} commands, {len(rows) - differing} the same, {differing} differ")
+    print("\n".join(f"{count:5}  {kind}" for kind, count in kinds.most_common()))
     return 1 if differing or unused else 0
+
+
+def kinds_of(part: str, diff: Sequence[str]) -> set[str]:
+    """Return what a diff is of: an order, values of JSON by key, or the part it is in, a file by its last name."""
+    gone, new = ([line[1:].strip(" ,") for line in diff if line[0] == sign] for sign in "-+")
+    if sorted(gone) == sorted(new):
+        return {"an order of lines"}
+    keys = [re.match(r'"([^"]+)": ', line) for line in {*gone, *new} - {*gone} & {*new}]
+    if keys and all(keys):
+        return {f"JSON {key[1]}" for key in keys if key}
+    return {Path(part).name}
 
 
 def differences(row: Row, before: Outcome, after: Outcome) -> Iterator[tuple[str, list[str]]]:

@@ -259,6 +259,7 @@ def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[
     metrics = [one["results"]["demo-cloze/sum"]["metrics"] for one in result["checkpoints"]]
     assert metrics[0] != metrics[3]
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert {len(curve) for curve in result["normalised"].values()} == {4}
 
     Path("run/result.json").unlink()  # an unfinished run has a curve too
     shutil.rmtree("run/model")

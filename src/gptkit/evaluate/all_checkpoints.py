@@ -114,7 +114,7 @@ def _report(
             draw_zero_shot([*runs], curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"plot: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
-        result["normalized"] = curves
+        result["normalised"] = curves
     else:
         console.say("no plot: none of these tasks has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
