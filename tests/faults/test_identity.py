@@ -166,8 +166,8 @@ def test_an_edited_config_is_refused_by_the_checkpoint(
         ended = gptkit(kind, "--resume", run, "--json")
         config.write_text(text)
         wrong = complaints(ended)
-        several = key == "study" and "it holds a run of one seed" in ended.err
-        if not several and not re.search(rf"\b{key}(_sha256)? was .*, is ", ended.err):
+        several = key == "study" and "this directory holds a single-seed run" in ended.err
+        if not several and not re.search(rf"\b{key}(_sha256)? was .*, now ", ended.err):
             wrong.append(ended.err.strip())
         if wrong:
             failures.append(f"{key}: {'; '.join(wrong)}")

@@ -150,7 +150,7 @@ def own_task(directory: Path, config: GPTConfig) -> Task:
     task = carried_task(directory) or TASKS.get(config.task or "")
     if task is None:
         message = f"the model was fine-tuned on {config.task}, which its directory does not describe"
-        raise UsageError(message, where=str(directory), fix="name the task's file: --task FILE.yaml")
+        raise UsageError(message, where=str(directory), fix="pass the task's file: --task FILE.yaml")
     difference = head_difference(task, config.format, head_labels(config))
     if task.name != config.task:
         difference = f"it describes {task.name!r}, but the model was fine-tuned on {config.task!r}"
