@@ -82,7 +82,7 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
     found = compare(a_run(3), a_run(), [job(replace(WORDS, gated=1), floor=0.002)], resamples=50)
     assert found.verdict == "inconclusive"
     assert found.headline.startswith(
-        "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, could"
+        "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, a drop of "
     )
 
 

@@ -179,7 +179,8 @@ def test_what_does_not_fit_is_counted_said_and_never_wins(models: Path, capsys: 
     words = ("--task", "hellaswag", "--data", "hellaswag_val.jsonl", "--output", "scores.json")
     assert main(["eval", "--model", str(models / "one"), *words]) == 0
     err = capsys.readouterr().err
-    assert "hellaswag: 2 of 2 examples do not fit into the model's 24 positions: contexts are truncated" in err
+    misfits = "hellaswag: 2 of 2 examples do not fit into the model's 24 positions"
+    assert f"{misfits}: contexts are truncated on the left" in err
     assert "hellaswag: 1 texts cannot be scored and are never chosen: '' has no tokens (hellaswag_val.jsonl:1)" in err
     scores = json.loads(Path("scores.json").read_text())
     found = {key.split("/")[1]: (one["cut"], one["impossible"]) for key, one in scores["results"].items()}
@@ -403,9 +404,12 @@ NUMBERS = "name: stars\nformat: classification\nlabels: [bad, good]\n"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (NUMBERS.replace("bad, good", "good, bad"), "labels are ['good', 'bad'], the model's ['bad', 'good']"),
-        (NUMBERS.replace("good", "good, fair"), "labels are ['bad', 'good', 'fair'], the model's ['bad', 'good']"),
-        (NUMBERS.replace("classification", "entailment"), "format is entailment, the model's classification"),
+        (NUMBERS.replace("bad, good", "good, bad"), "labels are ['good', 'bad'], but the model's are ['bad', 'good']"),
+        (
+            NUMBERS.replace("good", "good, fair"),
+            "labels are ['bad', 'good', 'fair'], but the model's are ['bad', 'good']",
+        ),
+        (NUMBERS.replace("classification", "entailment"), "format is entailment, but the model's is classification"),
     ],
 )
 def test_a_file_that_does_not_fit_the_head_is_refused_with_the_difference(
@@ -426,7 +430,7 @@ def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.Captur
     tuned(Path("model"), models / "one", text)
     Path("other.yaml").write_text(text.replace("5", "1"))
     error = evaluate(capsys, Path("model"), "--task", "other.yaml", "--data", ".", code=2)["error"]
-    assert "score_range is [0.0, 1.0], the model's [0.0, 5.0]" in error["message"]
+    assert "score_range is [0.0, 1.0], but the model's is [0.0, 5.0]" in error["message"]
 
 
 def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(

@@ -516,7 +516,7 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
     folder.mkdir()
     (folder / "mine.yaml").write_text(swapped, encoding="utf-8")
     code, _, log = call(words)
-    assert (code, "labels are ['好 5', '坏 1'], the model's ['坏 1', '好 5']" in log) == (2, True)
+    assert (code, "labels are ['好 5', '坏 1'], but the model's are ['坏 1', '好 5']" in log) == (2, True)
 
 
 def test_fine_tuned_on_another_task_a_model_carries_that_one(place: Place, tmp_path: Path) -> None:
@@ -593,9 +593,10 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
     [
         (
             {"transfer_layers": 9},
-            "'9' is not a valid number of layers for this model (--transfer-layers) - pass a number from 0 to 2",
+            "'9' is not a valid number of layers for this model (--transfer-layers) - "
+            "pass a number from 0 to 2, or none",
         ),
-        ({"predict": "tset"}, "rte has no split 'tset' (--predict) - one of train, dev, test"),
+        ({"predict": "tset"}, "rte has no split 'tset' (--predict) - choose one of train, dev, test"),
         ({"model": "laptop"}, "laptop is a preset: a shape without weights (--model)"),
         ({"model": "no/such/model"}, "no such model directory"),
         ({"model": "bare"}, "no tokenizer in this directory"),

@@ -243,7 +243,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("null label", "sst2", "train.jsonl", '{"text": "a", "label": null}\n', 1, "no label"),
     ("unlabelled row", "rte", "test.csv", "premise,hypothesis,label\na,b,1\na,b,\n", 3, "no label, although other"),
     ("NaN score", "stsb", "train.csv", "first,second,label\na,b,nan\n", 2, "score nan is out of range"),
-    ("NaN literal", "stsb", "train.jsonl", '{"first": "a", "second": "b", "label": NaN}\n', 1, "is not a JSON number"),
+    ("NaN literal", "stsb", "train.jsonl", '{"label": NaN, "first": "a"}\n', 1, "NaN is not a JSON number"),
     ("infinite score", "stsb", "train.csv", "first,second,label\na,b,-inf\n", 2, "score -inf is out of range"),
     ("huge score", "stsb", "train.jsonl", '{"first": "a", "second": "b", "label": 1e999}\n', 1, "out of range"),
     ("huge integer", "stsb", "train.jsonl", dump(PAIR | {"label": 10**400}), 1, "out of range"),

@@ -222,7 +222,10 @@ def spoilt(name: str, content: str) -> Callable[[Any, Path], None]:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda tokenizer, directory: None, "no tokenizer in .* pass one that holds tokenizer.json, or vocab.json.merges.txt, or"),
+        (
+            lambda tokenizer, directory: None,
+            "no tokenizer in .* pass one that holds tokenizer.json, or vocab.json.merges.txt, or",
+        ),
         (lambda tokenizer, directory: (directory / "vocab.bpe").touch(), r"only vocab.bpe \("),
         (lambda tokenizer, directory: (directory / "tokenizer.json").mkdir(), "no tokenizer in"),
         (spoilt("tokenizer.json", "{}"), "more than one tokenizer: tokenizer.json and encoder.json.vocab.bpe"),

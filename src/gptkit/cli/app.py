@@ -277,7 +277,7 @@ class _Group(_FlagsAsWritten, TyperGroup):
         if not any(key in fields_of(row.options) for row in COMMANDS):
             return super().unknown_flag(flag, known, path)
         fix = f"write it after a command: {path} COMMAND {flag}"
-        return UsageError(f"{flag!r} is a flag of a command, not of {path} itself", fix=fix)
+        return UsageError(f"{flag!r} is a flag of individual commands", where=path, fix=fix)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

@@ -118,7 +118,7 @@ def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
-        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
+        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"choose one of {known}")
 
 
 def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:

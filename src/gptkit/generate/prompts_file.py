@@ -145,8 +145,8 @@ class SamplesFile:
     """The samples of a prompts file, appended as they are generated; a context manager that locks the file.
 
     `rows` are the finished samples by (line, sample). A last line that was half written is cut off; samples of prompts
-    that have changed are skipped and counted in `stale`. InputError if the file holds samples of other settings, or
-    anything else.
+    that have changed are skipped and counted in `stale`. InputError if the file holds samples with different settings,
+    or anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Mapping[int, str]) -> None:

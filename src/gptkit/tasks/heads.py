@@ -174,11 +174,11 @@ def head_difference(
     `score_range` is the range of the head's scores, None if unknown.
     """
     if format != task.format:
-        return f"its format is {task.format}, the model's {format}"
+        return f"its format is {task.format}, but the model's is {format}"
     if tuple(labels) != output_labels(task):
-        return f"its labels are {list(output_labels(task))}, the model's {list(labels)}"
+        return f"its labels are {list(output_labels(task))}, but the model's are {list(labels)}"
     if score_range is not None and task.score_range != score_range:
-        return f"its score_range is {list(task.score_range or ())}, the model's {list(score_range)}"
+        return f"its score_range is {list(task.score_range or ())}, but the model's is {list(score_range)}"
     return None
 
 

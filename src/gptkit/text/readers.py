@@ -257,7 +257,7 @@ def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
             else:
                 skipped[path.suffix or "suffixless"] += 1
     if not files:
-        raise InputError("no text file found", where=where, fix=f"gptkit reads {KINDS}")
+        raise InputError("no text file found", where=where, fix=f"pass files that gptkit reads: {KINDS}")
     return files
 
 

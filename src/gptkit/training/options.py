@@ -96,7 +96,8 @@ class TrainingOptions(OutputOptions):
     )
     accelerate_config: str | None = option(
         None,
-        "ddp = every process holds the whole model, fsdp2 = the processes shard it; or accelerate config's file.",
+        "ddp = every process holds the whole model, fsdp2 = the processes shard it; or a file written by "
+        "accelerate config.",
         panel="Advanced",
         resumable=True,
         metavar="ddp|fsdp2|FILE",
