@@ -78,7 +78,7 @@ def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_p
     (run / "seed-0").mkdir()
     with pytest.raises(InputError, match="each seed") as caught:
         saved_weights(run)
-    assert caught.value.fix == f"--all-checkpoints {run / 'seed-0'}"
+    assert caught.value.fix == f"choose one: --all-checkpoints {run / 'seed-0'}"
 
 
 def test_a_score_lies_between_chance_and_the_best() -> None:
