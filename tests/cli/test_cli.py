@@ -32,7 +32,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.options import fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipes import CONFIG_HEADER, recipe_keys
+from gptkit.recipes import CONFIG_HEADER, recipe_keys, recipes_of
 from gptkit.training.options import TrainingOptions
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "pydantic")
@@ -202,6 +202,7 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
     for name, fact in facts.items():
         if not fact["argument"] and fact["panel"] not in ("Advanced", "Recipe keys"):
             assert re.search(rf"--{name.replace('_', '-')}\b", out)
+    assert ("A recipe (see gptkit recipes" in words(out)) == bool(recipes_of(row.name))
     assert words(out).endswith(words("Examples: " + " ".join(row.examples)))
     for example in row.examples:
         line = shlex.split(example.rpartition("| ")[2], comments=True)

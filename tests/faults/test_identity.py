@@ -107,7 +107,7 @@ def unlike(ended: Ended, key: str, old: Any, new: Any) -> list[str]:
     """Return what is wrong with the refusal of a changed option."""
     wrong = complaints(ended)
     said = ended.err
-    for part in (f"{key} was {shown(old)}", f"is {shown(new)}"):
+    for part in (f"{key} was {shown(old)}", f"now {shown(new)}"):
         if part not in said:
             wrong.append(f"{part!r} is not said: {said.strip()}")
     return wrong
