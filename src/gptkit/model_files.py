@@ -45,9 +45,10 @@ def source_directory(model: str | Path) -> Path:
         return path
     if path.is_file():
         refuse_other_formats(path)
-        raise InputError("a file, not a model directory", where=str(path), fix="name the directory of a saved model")
+        fix = "pass the directory of a saved model"
+        raise InputError("this is a file, not a model directory", where=str(path), fix=fix)
     if str(model) in model_presets():
-        fix = f"gptkit pretrain --model {model} trains one; name its run directory"
+        fix = f"gptkit pretrain --model {model} trains one; pass its run directory"
         raise UsageError(f"{model} is a preset: a shape without weights", where="--model", fix=fix)
     raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
 
@@ -187,24 +188,24 @@ SHARED_KEYS = OWN_KEYS - {  # keys with the same name and meaning in theirs
 def translated(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the GPTShape fields that a gpt2 or openai-gpt config expresses by other keys.
 
-    InputError for a setting without a counterpart, KeyError if the activation is missing.
+    InputError for a setting that gptkit does not support, KeyError if the activation is missing.
     """
     if model_type(values) == "openai-gpt":
         if values["afn"] != OPENAI_GPT_GELU:
-            raise unfit(f"afn {values['afn']!r} has no counterpart", where)
+            raise unfit(f"gptkit does not support afn {values['afn']!r}", where)
         return {"pre_norm": False}
     for key, needed in GPT2_SWITCHES.items():
         if values.get(key, needed) is not needed:
-            raise unfit(f"{key} = {str(not needed).lower()} has no counterpart", where)
+            raise unfit(f"gptkit does not support {key} = {str(not needed).lower()}", where)
     activation = values["activation_function"]
     if activation not in GELUS:
-        raise unfit(f"activation_function {activation!r} has no counterpart", where)
+        raise unfit(f"gptkit does not support activation_function {activation!r}", where)
     return {"n_inner": values.get("n_inner"), "activation_function": GELUS[activation]}
 
 
 def unfit(message: str, where: str = "config.json") -> InputError:
     """Return the error for a model of one family that the other cannot express."""
-    return InputError(message, where=where, fix="such a model cannot be converted")
+    return InputError(message, where=where, fix="use another model")
 
 
 # --- weight files ---
@@ -237,7 +238,7 @@ def weight_files(directory: Path) -> list[Path]:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
     raise InputError(
-        "no model.safetensors in this directory", where=str(directory), fix="give a directory that holds a saved model"
+        "no model.safetensors in this directory", where=str(directory), fix="pass a directory that holds a saved model"
     )
 
 
@@ -255,7 +256,8 @@ def _shards(index: Path) -> list[Path]:
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     shards = read_json_object(index).get("weight_map")
     if not shards or not isinstance(shards, dict):
-        raise InputError("it has no weight_map that names the shards", where=str(index), fix="copy the whole directory")
+        message = "the index has no weight_map that names the shards"
+        raise InputError(message, where=str(index), fix="copy the whole directory")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):
@@ -282,7 +284,7 @@ LAYER = re.compile(r"transformer\.h\.(\d+)\.")
 MATRIX = re.compile(r"\.(attn|mlp)\.(c_attn|c_fc|c_proj)\.weight$")  # theirs are (in, out)
 BUFFER = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that older versions saved
 EMBEDDINGS = {"transformer.tokens_embed.": "transformer.wte.", "transformer.positions_embed.": "transformer.wpe."}
-MISFIT_FIX = "the weights do not belong to this config"
+MISFIT_FIX = "use the config.json and the weights of the same model"
 
 
 def own_name(theirs: str) -> str | None:
@@ -302,7 +304,7 @@ def tensor_shapes(shape: GPTShape, names: Collection[str], where: str) -> dict[s
     """
     layers = len({match[1] for name in names if (match := LAYER.match(name))})
     if layers != shape.n_layer:
-        message = f"n_layer is {shape.n_layer:,}, the file has {layers:,} layers"
+        message = f"n_layer is {shape.n_layer:,}, but the file has {layers:,} layers"
         raise InputError(message, where=where, fix=MISFIT_FIX)
     width = shape.n_embd
     shapes: dict[str, tuple[int, ...]] = {

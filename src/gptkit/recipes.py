@@ -85,7 +85,7 @@ def refuse_foreign_config(config: Path, command: str) -> None:
             fix = f"pass it to gptkit {other}, or choose another --out"
             raise UsageError(f"this is a run of gptkit {other}", where=str(config.parent), fix=fix)
     if not text.strip() or not text.endswith("\n"):
-        fix = "remove it, then rerun the run's original command with all its options and --out"
+        fix = "remove it, then repeat the original command with the same options and --out"
         raise InputError(f"{CONFIG} is damaged: it is truncated", where=str(config), fix=fix)
 
 
@@ -142,11 +142,11 @@ def parse_value(text: str, kind: Kind, field: dataclasses.Field[Any], where: str
         return _BOOLEANS[text.lower()]
     if kind.type not in (int, float):
         if not text and not field.metadata["argument"]:
-            raise UsageError("the value is empty", where=where, fix="give one, or leave the option out")
+            raise UsageError("the value is empty", where=where, fix="pass one, or leave the option out")
         return Path(text).expanduser() if kind.type is Path else text
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     noun = "a whole number" if kind.type is int else "a number"
-    fix = f"give {noun}"
+    fix = f"pass {noun}"
     if minimum is not None and maximum is not None:
         fix += f" between {minimum} and {maximum}"
     elif minimum is not None or maximum is not None:
@@ -169,8 +169,8 @@ def read_recipe(path: Path, options: type) -> dict[str, Any]:
     """
     fields, kinds = fields_of(options), kinds_of(options)
     values: dict[str, Any] = {}
-    recipe = read_yaml(path, "a recipe", missing="see gptkit recipes ls, or name a YAML file", fix=_FIX)
-    for key, value in recipe.entries("a recipe", tuple(fields)).items():
+    recipe = read_yaml(path, "the recipe", missing="see gptkit recipes ls, or pass a YAML file", fix=_FIX)
+    for key, value in recipe.entries("the recipe", tuple(fields)).items():
         if key in FLAGS_ONLY:
             fix = f"use the flag --{key.replace('_', '-')}"
             raise UsageError(f"{key!r} is not a recipe key", where=value.where, fix=fix)
@@ -182,10 +182,10 @@ def _recipe_value(value: Entry, kind: Kind, field: dataclasses.Field[Any], where
     if value.is_list():
         texts = [Entry(item, value.path).scalar() for item in value.node.value]
         if not kind.many:
-            raise UsageError("a list where one value belongs", where=where, fix="give one value")
+            raise UsageError("this key takes one value, not a list", where=where, fix="write one value")
     elif (text := value.scalar()) is None:
         if not kind.optional and not kind.many:
-            raise UsageError("the value is empty", where=where, fix="give one, or leave the key out")
+            raise UsageError("the value is empty", where=where, fix="write one, or leave the key out")
         return () if kind.many else None
     else:
         texts = [text]
@@ -218,8 +218,8 @@ def recipe_behind(
     if "recipe" in given:
         name, path = given["recipe"], Path(given["recipe"])
         if name not in known and not path.exists() and path.suffix not in (".yaml", ".yml"):
-            fix = suggest(name, known) if known else "name a YAML file"
-            raise UsageError(f"no recipe and no file is called {name!r}", where="--recipe", fix=fix)
+            fix = suggest(name, known) if known else "pass a YAML file"
+            raise UsageError(f"there is no recipe or file called {name!r}", where="--recipe", fix=fix)
         return read_recipe(known.get(name, path), options), ""
     name = given.get(recipe_by, "laptop") if recipe_by else ""
     return (read_recipe(known[name], options), name) if name in known else ({}, "")

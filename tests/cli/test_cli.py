@@ -32,7 +32,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.options import fields_of, option, recipe_only
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipes import CONFIG_HEADER, recipe_keys
+from gptkit.recipes import CONFIG_HEADER, recipe_keys, recipes_of
 from gptkit.training.options import TrainingOptions
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "numpy", "tokenizers", "pydantic")
@@ -202,6 +202,7 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
     for name, fact in facts.items():
         if not fact["argument"] and fact["panel"] not in ("Advanced", "Recipe keys"):
             assert re.search(rf"--{name.replace('_', '-')}\b", out)
+    assert ("A recipe (see gptkit recipes" in words(out)) == bool(recipes_of(row.name))
     assert words(out).endswith(words("Examples: " + " ".join(row.examples)))
     for example in row.examples:
         line = shlex.split(example.rpartition("| ")[2], comments=True)
@@ -215,10 +216,12 @@ def test_help_all_explains_every_flag_and_recipe_key(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     facts = {name: field.metadata for name, field in fields_of(row.options).items()}
-    if not any(fact["panel"] in ("Advanced", "Recipe keys") for fact in facts.values()):
-        return
+    assert main([*row.name.split(), "--help"]) == 0
+    first = capsys.readouterr().out
     assert main([*row.name.split(), "--help-all"]) == 0
     page = capsys.readouterr().out
+    has_more = any(fact["panel"] in ("Advanced", "Recipe keys") for fact in facts.values())
+    assert ("--help-all" in first) == ("--help-all" in page) == (first != page) == has_more
     assert "\x1b" not in page
     panels = re.findall(r"^╭─ (.*?) ─+╮$(.*?)^╰", page, flags=re.MULTILINE | re.DOTALL)
     shown = {title: words(text) for title, text in panels}
@@ -259,7 +262,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("--versoin", "did you mean '--version'?"),
         ("toy --stepz 3", "did you mean '--steps'?"),
         ("toy --bogus", "unknown flag '--bogus' (gptkit toy) - see gptkit toy --help"),
-        ("toy --steps 0", "(--steps) - give a whole number of at least 1"),
+        ("toy --steps 0", "(--steps) - pass a whole number of at least 1"),
         ("toy --steps=many", "'many' is not a whole number (--steps)"),
         ("toy --steps", "requires an argument"),
         ("toy --dropout 2", "between 0 and 0.99"),
@@ -271,7 +274,7 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("toy --noise 1", "a recipe key, not a flag"),
         ("toy -5", "write -- before text"),
         ("toy -r bog", "did you mean 'big'?"),
-        ("toy -r none.yaml", "file not found (none.yaml) - see gptkit recipes ls, or name a YAML file"),
+        ("toy -r none.yaml", "file not found (none.yaml) - see gptkit recipes ls, or pass a YAML file"),
         ("toy -r .", "not a regular file (.)"),
         ("toy -r wrong.yaml", "(wrong.yaml:2) - did you mean 'steps'?"),
         ("toy -r wrong.yaml --help", "(wrong.yaml:2)"),

@@ -60,7 +60,7 @@ def test_snapshots_make_a_curve_and_damaged_weights_are_left_out_with_a_line(tmp
 def test_a_run_that_kept_few_is_told(tmp_path: Path) -> None:
     saved, [note] = saved_weights(make_run(tmp_path / "a", steps=(90,), finished=100))
     assert [*saved] == [90, 100]
-    assert "only the weights of step 90, 100" in note
+    assert "only the weights of steps 90 and 100" in note
     assert "snapshots" in note
     unfinished, _ = saved_weights(make_run(tmp_path / "b", steps=(90,), finished=None))
     assert [*unfinished] == [90]
@@ -78,7 +78,7 @@ def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_p
     (run / "seed-0").mkdir()
     with pytest.raises(InputError, match="each seed") as caught:
         saved_weights(run)
-    assert caught.value.fix == f"--all-checkpoints {run / 'seed-0'}"
+    assert caught.value.fix == f"choose one: --all-checkpoints {run / 'seed-0'}"
 
 
 def test_a_score_lies_between_chance_and_the_best() -> None:

@@ -147,7 +147,7 @@ def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baselin
     assert evaluate(capsys, models / "two", *few, "--baseline", "few.json")["verdict"] == "inconclusive"
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
     result = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=3)
-    assert "asked for at least" in result["error"]["message"]
+    assert "is required" in result["error"]["message"]
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 45}\n")
     error = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=2)["error"]
     assert error["fix"] == "write 0.45 for 45%"
@@ -179,7 +179,8 @@ def test_what_does_not_fit_is_counted_said_and_never_wins(models: Path, capsys: 
     words = ("--task", "hellaswag", "--data", "hellaswag_val.jsonl", "--output", "scores.json")
     assert main(["eval", "--model", str(models / "one"), *words]) == 0
     err = capsys.readouterr().err
-    assert "hellaswag: 2 of 2 examples do not fit into the model's 24 positions: contexts are cut at the left" in err
+    misfits = "hellaswag: 2 of 2 examples do not fit into the model's 24 positions"
+    assert f"{misfits}: contexts are truncated on the left" in err
     assert "hellaswag: 1 texts cannot be scored and are never chosen: '' has no tokens (hellaswag_val.jsonl:1)" in err
     scores = json.loads(Path("scores.json").read_text())
     found = {key.split("/")[1]: (one["cut"], one["impossible"]) for key, one in scores["results"].items()}
@@ -199,7 +200,7 @@ def test_an_older_protocol_s_baseline_is_never_compared(models: Path, capsys: py
         del one["settings"]["protocol_version"]
     Path("old.json").write_text(json.dumps(older))
     error = evaluate(capsys, models / "one", *words, "--baseline", "old.json", code=4)["error"]
-    assert error["message"] == "demo-cloze/sum: protocol_version is 2, in the baseline 1"
+    assert error["message"] == "demo-cloze/sum: protocol_version is 2 here but 1 in the baseline"
 
 
 def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,7 +396,7 @@ def test_a_fine_tuned_model_needs_no_yaml_wherever_it_is(
     Path("suite.yaml").write_text("tasks: [{task: mine, data: data, minimum: -1}]\n")
     assert evaluate(capsys, tmp_path / "moved", "--suite", "suite.yaml")["results"] == by_file["results"]
     error = evaluate(capsys, tmp_path / "moved", code=2)["error"]
-    assert (error["where"], "give --data DIR" in error["fix"]) == ("--data", True)
+    assert (error["where"], "pass --data DIR" in error["fix"]) == ("--data", True)
 
 
 NUMBERS = "name: stars\nformat: classification\nlabels: [bad, good]\n"
@@ -404,9 +405,12 @@ NUMBERS = "name: stars\nformat: classification\nlabels: [bad, good]\n"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (NUMBERS.replace("bad, good", "good, bad"), "labels are ['good', 'bad'], the model's ['bad', 'good']"),
-        (NUMBERS.replace("good", "good, fair"), "labels are ['bad', 'good', 'fair'], the model's ['bad', 'good']"),
-        (NUMBERS.replace("classification", "entailment"), "format is entailment, the model's classification"),
+        (NUMBERS.replace("bad, good", "good, bad"), "labels are ['good', 'bad'], but the model's are ['bad', 'good']"),
+        (
+            NUMBERS.replace("good", "good, fair"),
+            "labels are ['bad', 'good', 'fair'], but the model's are ['bad', 'good']",
+        ),
+        (NUMBERS.replace("classification", "entailment"), "format is entailment, but the model's is classification"),
     ],
 )
 def test_a_file_that_does_not_fit_the_head_is_refused_with_the_difference(
@@ -427,7 +431,7 @@ def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.Captur
     tuned(Path("model"), models / "one", text)
     Path("other.yaml").write_text(text.replace("5", "1"))
     error = evaluate(capsys, Path("model"), "--task", "other.yaml", "--data", ".", code=2)["error"]
-    assert "score_range is [0.0, 1.0], the model's [0.0, 5.0]" in error["message"]
+    assert "score_range is [0.0, 1.0], but the model's is [0.0, 5.0]" in error["message"]
 
 
 def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
@@ -438,7 +442,7 @@ def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
     for words in ((), ("--task", "stars")):
         error = evaluate(capsys, Path("model"), *words, "--data", "text.txt", code=2)["error"]
         assert "fine-tuned on stars, which its directory does not describe" in error["message"]
-        assert error["fix"] == "name the task's file: --task FILE.yaml"
+        assert error["fix"] == "pass the task's file: --task FILE.yaml"
     write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
     assert "mine/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
     assert "perplexity/documents" in evaluate(capsys, Path("model"), *TEXT)["results"]  # where it is asked for

@@ -115,7 +115,7 @@ def test_unusable_scores_are_errors() -> None:
         gate({})
     with pytest.raises(ValueError, match=r"a: .* item 1 is not finite"):
         gate({"a": MeanOfItems([1.0, 2.0], [1.0, np.nan], 0.0)})
-    with pytest.raises(ValueError, match="the baseline has 2 items, the present run 1"):
+    with pytest.raises(ValueError, match="the baseline has 2 items, but the current run 1"):
         gate({"a": RightOrWrong([1, 0], [1], 0.0)})
     with pytest.raises(ValueError, match="neither 0 nor 1"):
         gate({"a": RightOrWrong([1, 0.5], [1, 0], 0.0)})

@@ -29,11 +29,11 @@ def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
     ("text", "line", "message"),
     [
         ("", 1, "no 'tasks' in the suite"),
-        ("- lambada", 1, "a suite has no `key: value` lines"),
-        ("task: lambada", 1, r"unknown key 'task' in a suite .* did you mean 'tasks'"),
+        ("- lambada", 1, "the suite contains no `key: value` lines"),
+        ("task: lambada", 1, r"unknown key 'task' in the suite .* did you mean 'tasks'"),
         ("tasks: lambada", 1, "tasks is not a list"),
         ("tasks: []", 1, "tasks is not a list"),
-        ("tasks:\n- lambada", 2, "a task of the suite has no `key: value` lines"),
+        ("tasks:\n- lambada", 2, "this task of the suite contains no `key: value` lines"),
         ("tasks:\n- {data: x}", 2, "no 'task' in a task"),
         ("tasks:\n- task: lambada\n  minumum: 1", 3, r"unknown key 'minumum' .* did you mean 'minimum'"),
         ("tasks:\n- task: lambada\n- task: lambada", 3, "the task 'lambada' appears twice"),
@@ -46,8 +46,8 @@ def test_a_suite_with_paths_relative_to_its_file(tmp_path: Path) -> None:
         ("tasks:\n- {task: lambada, data: }", 2, "data is not one word"),
         ('tasks:\n- {task: lambada, data: "a\\0b"}', 2, "NUL"),
         ("tasks:\n- {task: lambada, limit: [}", 2, "not YAML"),
-        ("tasks:\n- {task: !!python/name:os.system lambada}", 2, "a tag in a suite"),
-        ("tasks: &a [*a]", 1, "an anchor or alias in a suite"),
+        ("tasks:\n- {task: !!python/name:os.system lambada}", 2, "the suite must not contain tags"),
+        ("tasks: &a [*a]", 1, "the suite must not contain anchors or aliases"),
     ],
 )
 def test_whatever_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -61,6 +61,7 @@ def test_whatever_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str,
 
 def test_files_that_are_no_suite(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"#" * 1_000_001)
-    for name, message in (("missing", "file not found"), ("", "not a regular file"), ("large", "a suite of over 1 MB")):
+    large = "the suite is larger than 1 MB"
+    for name, message in (("missing", "file not found"), ("", "not a regular file"), ("large", large)):
         with pytest.raises(UsageError, match=message):
             read_suite(tmp_path / name)

@@ -220,7 +220,7 @@ def not_a_number(random_: random.Random) -> Table:
     if random_.random() < 0.5:
         table = good(random_, "jsonl")
         table.rows[table.at]["label"] = random_.choice([float("nan"), float("inf"), -float("inf")])
-        table.says = "is no JSON number"
+        table.says = "is not a JSON number"
         return table
     table = good(random_, "parquet", "stsb")
     for row in table.rows:

@@ -107,7 +107,7 @@ def unlike(ended: Ended, key: str, old: Any, new: Any) -> list[str]:
     """Return what is wrong with the refusal of a changed option."""
     wrong = complaints(ended)
     said = ended.err
-    for part in (f"{key} was {shown(old)}", f"is {shown(new)}"):
+    for part in (f"{key} was {shown(old)}", f"now {shown(new)}"):
         if part not in said:
             wrong.append(f"{part!r} is not said: {said.strip()}")
     return wrong
@@ -166,8 +166,8 @@ def test_an_edited_config_is_refused_by_the_checkpoint(
         ended = gptkit(kind, "--resume", run, "--json")
         config.write_text(text)
         wrong = complaints(ended)
-        several = key == "study" and "it holds a run of one seed" in ended.err
-        if not several and not re.search(rf"\b{key}(_sha256)? was .*, is ", ended.err):
+        several = key == "study" and "this directory holds a single-seed run" in ended.err
+        if not several and not re.search(rf"\b{key}(_sha256)? was .*, now ", ended.err):
             wrong.append(ended.err.strip())
         if wrong:
             failures.append(f"{key}: {'; '.join(wrong)}")

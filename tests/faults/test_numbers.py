@@ -366,7 +366,7 @@ def test_a_run_short_of_memory_is_the_run_with_a_smaller_micro_batch(
         first = start(short_and_interrupted, words, most, shot, str(folder / "note"), log=folder / "b")
         assert first.wait() == 143, first.err
         assert (
-            f"using {fitting}, with the same tokens per step; another micro-batch changes the dropout masks"
+            f"using {fitting}, with the same tokens per step; a different micro-batch changes the dropout masks"
             in first.err
         )
         second = start(whole, words, log=folder / "c")  # with all the memory, it keeps to what was chosen

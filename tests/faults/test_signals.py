@@ -108,7 +108,7 @@ def test_a_batch_system_may_signal_the_launcher_and_its_ranks_at_once(small: Sma
         os.kill(one.pid, signal.SIGTERM)
     assert child.wait() == 143
     [line] = child.error_lines
-    assert f"is committed) - resume with: gptkit pretrain --resume {run}" in line
+    assert f"is saved) - resume with: gptkit pretrain --resume {run}" in line
     assert len(checkpoints_of(run)) == 1
 
 

@@ -269,7 +269,7 @@ def test_a_finished_run_is_printed_again_and_takes_no_other_options(
 ) -> None:
     monkeypatch.setattr(training_run, "train", lambda *_, **__: pytest.fail("it trained again"))
     assert place.run("single") == single
-    assert "lm_coef was 0.5, is 0.25" in place.refused("single", lm_coef=0.25)
+    assert "lm_coef was 0.5, now 0.25" in place.refused("single", lm_coef=0.25)
     assert "--out is not empty" in place.refused("single", resume="never")
 
 
@@ -299,7 +299,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_same_bits(
         code, _, log = call(place.words(stopped, optimizer=optimizer))
     assert code == 143
     line = log.splitlines()[-1]
-    assert f"step 5 of {STEPS} is committed" in line
+    assert f"step 5 of {STEPS} is saved" in line
     assert line.endswith(f"gptkit finetune --resume {place.root / stopped}")
     code, printed, log = call(["finetune", "--resume", place.root / stopped, "--json"])
     assert code == 0, log
@@ -354,7 +354,7 @@ def test_an_unfinished_run_is_evaluated_by_its_own_head(place: Place, single: di
 
 def test_more_epochs_are_refused_with_the_reason(place: Place, single: dict[str, Any]) -> None:
     told = place.refused("single", epochs=4)
-    assert "epochs was 3, is 4; a fine-tuning run cannot be given more epochs" in told
+    assert "epochs was 3, now 4; a fine-tuning run cannot be given more epochs" in told
 
 
 @pytest.mark.slow
@@ -413,7 +413,7 @@ def test_the_ablation_stands_beside_the_papers(place: Place) -> None:
         ({"epochs": 1, "batch_size": 26}, "the learning rate is 0 at each of the 1 update(s)"),
         ({"study": "ablation", "lm_coef": 0}, "--lm-coef 0"),
         ({"study": "ablation", "transfer_layers": "none"}, "--transfer-layers"),
-        ({"out": "single", "seeds": 2}, "it holds a run of one seed"),
+        ({"out": "single", "seeds": 2}, "this directory holds a single-seed run"),
     ],
 )
 def test_what_could_only_mislead_is_refused(
@@ -510,13 +510,13 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
     assert [row["label"] for row in rows] == ["坏 1", "好 5", "坏 1", "好 5", "坏 1"]
     accuracy = sum(row["prediction"] == row["label"] for row in rows) / 5
     assert accuracy in [one["metrics"]["accuracy"] for one in result["per_seed"]]
-    assert "give --data DIR" in call(words[:-2])[2]
+    assert "pass --data DIR" in call(words[:-2])[2]
 
     swapped = described.replace("坏 1, 好 5", "好 5, 坏 1")
     folder.mkdir()
     (folder / "mine.yaml").write_text(swapped, encoding="utf-8")
     code, _, log = call(words)
-    assert (code, "labels are ['好 5', '坏 1'], the model's ['坏 1', '好 5']" in log) == (2, True)
+    assert (code, "labels are ['好 5', '坏 1'], but the model's are ['坏 1', '好 5']" in log) == (2, True)
 
 
 def test_fine_tuned_on_another_task_a_model_carries_that_one(place: Place, tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_bad_files_are_named_before_anything_is_written(file: str, content: str,
 
 
 def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
-    for score, words in {"NaN": "NaN is no JSON number", "7": "the score 7 is out of range"}.items():
+    for score, words in {"NaN": "NaN is not a JSON number", "7": "the score 7 is out of range"}.items():
         folder = write_lines(place.root / f"score-{score}", lambda i: {"first": "a", "second": "b", "label": 1.0})
         (folder / "dev.jsonl").write_text(f'{{"first": "a", "second": "b", "label": {score}}}\n')
         line = place.refused(task="stsb", data=folder)
@@ -593,16 +593,17 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
     [
         (
             {"transfer_layers": 9},
-            "'9' is not a valid number of layers for this model (--transfer-layers) - give 0 to 2, or none",
+            "'9' is not a valid number of layers for this model (--transfer-layers) - "
+            "pass a number from 0 to 2, or none",
         ),
-        ({"predict": "tset"}, "rte has no split 'tset' (--predict) - one of train, dev, test"),
+        ({"predict": "tset"}, "rte has no split 'tset' (--predict) - choose one of train, dev, test"),
         ({"model": "laptop"}, "laptop is a preset: a shape without weights (--model)"),
         ({"model": "no/such/model"}, "no such model directory"),
         ({"model": "bare"}, "no tokenizer in this directory"),
         ({"task": "rtee"}, "did you mean 'rte'?"),
         ({"task": "breaking-nli"}, "for evaluation only"),
         ({"task": "demo-cloze"}, "demo-cloze generates its own data (--data) - leave --data out"),
-        ({"task": "typo.yaml"}, "unknown key 'labls' in a task (typo.yaml:2) - did you mean 'labels'?"),
+        ({"task": "typo.yaml"}, "unknown key 'labls' in the task (typo.yaml:2) - did you mean 'labels'?"),
         ({"data": None}, "a folder with train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
         ({"data": None}, "or --data hf: for hf:nyu-mll/glue:rte on the hub"),
         ({"precision": "fp16"}, "fp16"),

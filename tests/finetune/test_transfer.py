@@ -93,7 +93,7 @@ def test_transfer_keeps_the_embeddings_and_the_first_layers(kept: Any, pre_norm:
 def test_layers_that_are_not_there_are_a_usage_error(asked: Any) -> None:
     with pytest.raises(UsageError, match="not a valid number of layers") as caught:
         add_task_head(toy(), head(58), seed=0, transfer_layers=asked)
-    assert (caught.value.where, caught.value.fix) == ("--transfer-layers", "give 0 to 3, or none")
+    assert (caught.value.where, caught.value.fix) == ("--transfer-layers", "pass a number from 0 to 3, or none")
 
 
 def test_the_generator_is_left_as_it_was() -> None:

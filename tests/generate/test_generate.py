@@ -58,7 +58,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
         assert sample["finish_reason"] == "length" if sample["num_tokens"] == 60 else "stop"
         told += f"{f' sample {number} ':=^80}\nFirst{sample['text']}\n"
     assert out == told
-    assert err.count("past the context") == 1
+    assert err.count("exceeded the context") == 1
     assert "tokens/s" in err
     both = io.StringIO()  # as on a terminal: no line of the log breaks the text
     console = Console(stdout=both, stderr=both, environment={})
@@ -66,7 +66,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
         GenerateOptions(device="cpu", model=str(folder), prompt="First", max_new_tokens=60, num_samples=3, seed=4),
         console,
     )
-    assert both.getvalue().startswith(f"{told}warning: past the context of {POSITIONS} tokens")
+    assert both.getvalue().startswith(f"{told}warning: the text exceeded the context of {POSITIONS} tokens")
     assert generated(model=folder, max_new_tokens=1)[0]["compile_seconds"] == 0.0  # compiled already
     total = sum(sample["num_tokens"] for sample in result["samples"])
     assert result["tokens_per_second"] == pytest.approx(total / result["decode_seconds"])

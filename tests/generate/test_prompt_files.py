@@ -122,7 +122,7 @@ def test_other_settings_and_another_process_are_refused(tmp_path: Path) -> None:
         file.append(1, 0, facts("a"))
         with pytest.raises(InputError, match="another process"):
             SamplesFile(path, "s", PROMPTS)
-    with pytest.raises(InputError, match="other settings") as caught:
+    with pytest.raises(InputError, match="different settings") as caught:
         SamplesFile(path, "t", PROMPTS)
     assert caught.value.where == f"{path}:1"
 

@@ -89,7 +89,8 @@ def test_samples_of_an_older_version_are_not_mixed_with_new_ones(
         assert output.read_text() == older
         return
     partial = output.read_bytes()
-    with pytest.raises(InputError, match=r"other settings, of another model or an older gptkit .* - name another"):
+    refusal = r"different settings, or from a different model or an older gptkit .* - choose another"
+    with pytest.raises(InputError, match=refusal):
         generated(model_folder, prompts)
     assert output.read_bytes() == partial
 
@@ -134,7 +135,7 @@ def test_a_changed_line_is_made_anew_and_other_settings_are_refused(model_folder
     assert second["samples"][:3] == first["samples"][:3]
     assert [row["prompt"] for row in second["samples"]] == ["hear me", "First", "any further, hear me", "e"]
     for change in ({"seed": 1}, {"top_k": 3}, {"template": "{prompt} h"}):
-        with pytest.raises(InputError, match="other settings"):
+        with pytest.raises(InputError, match="different settings"):
             generated(model_folder, prompts, **change)
 
 

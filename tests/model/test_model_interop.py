@@ -313,7 +313,7 @@ def test_foreign_files_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "no such file")
     weights = nanogpt_weights(bias=True)
     refused(nanogpt_checkpoint(tmp_path / "a.pt", weights, n_embd=64), "has shape")
-    refused(nanogpt_checkpoint(tmp_path / "b.pt", weights, n_layer=4), "n_layer is 4, the file has 3 layers")
+    refused(nanogpt_checkpoint(tmp_path / "b.pt", weights, n_layer=4), "n_layer is 4, but the file has 3 layers")
     refused(nanogpt_checkpoint(tmp_path / "c.pt", {**weights, "more": torch.ones(1)}), "no place")
     refused(nanogpt_checkpoint(tmp_path / "d.pt", weights, use_rmsnorm=True), "use_rmsnorm")
     refused(nanogpt_checkpoint(tmp_path / "e.pt", weights, n_head="4"), "n_head")
@@ -332,7 +332,7 @@ def test_sizes_that_no_machine_holds_are_refused_by_the_tensors(
     sizes: dict[str, int], bias: bool, tmp_path: Path
 ) -> None:
     path = nanogpt_checkpoint(tmp_path / "ckpt.pt", nanogpt_weights(bias), bias=bias, **sizes)
-    refused(path, "n_layer is 1,000,000,000, the file has 3" if "n_layer" in sizes else "has shape")
+    refused(path, "n_layer is 1,000,000,000, but the file has 3" if "n_layer" in sizes else "has shape")
 
 
 def test_a_checkpoint_whose_names_are_none_is_refused(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_remote_code_is_refused(tmp_path: Path) -> None:
         ({"eos_token_id": 10**9}, "eos_token_id 1000000000 is outside the vocabulary of 61 "),
         ({"eos_token_id": [3, -1]}, "eos_token_id -1 is outside"),
         ({"eos_token_id": "abc"}, r"^eos_token_id cannot be 'abc' \("),
-        ({"n_layer": 10**8}, "n_layer is 100,000,000, the file has 3 layers"),
+        ({"n_layer": 10**8}, "n_layer is 100,000,000, but the file has 3 layers"),
         ({"n_inner": 10**18}, r"has shape \(128, 32\)"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_finished_run_given_more_steps_ends_as_one_that_had_them_from_the_star
     assert "steps: 12" in Path("run/config.yaml").read_text()
     assert pretrain(capsys, "run", steps=12, **options) == result  # finished again
     assert main(arguments("run", steps=6, **options)) == 2
-    assert "steps was 12, is 6" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "steps was 12, now 6" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_a_wsd_run_keeps_the_checkpoint_before_its_decay(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +189,10 @@ def test_a_wsd_run_keeps_the_checkpoint_before_its_decay(capsys: pytest.CaptureF
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != "run.lock"}
     assert main(arguments("run", steps=30, save_every=1, schedule="wsd")) == 2
     message = json.loads(capsys.readouterr().out)["error"]["message"]
-    assert "step-000019: its learning rate had begun to decay for fewer --steps" in message
+    assert (
+        "step-000019: its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
+        in message
+    )
     after = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != "run.lock"}
     assert after == before
 
@@ -208,7 +211,7 @@ def test_more_steps_are_refused_where_the_schedule_has_begun_to_end(
     result = pretrain(capsys, "run", **options)
     assert main(arguments("run", steps=12, **options)) == 2
     message = json.loads(capsys.readouterr().out)["error"]["message"]
-    assert "steps was 6, is 12" in message
+    assert "steps was 6, now 12" in message
     assert reason in message
     assert pretrain(capsys, "run", **options) == result
 
@@ -379,11 +382,11 @@ def write_gpt1_files(folder: Path) -> None:
     [
         ({"model": "nope"}, "neither a preset"),
         ({"resume": "never", "out": "taken"}, "--out is not empty"),
-        ({"out": "taken", "seed": 3}, "seed was 0, is 3"),
+        ({"out": "taken", "seed": 3}, "seed was 0, now 3"),
         ({"out": "text.txt"}, "--out is a file"),
         ({"report_to": "wandb"}, "pip install 'gptkit[wandb]'"),
         ({"sequence_length": 4096}, "--sequence-length"),
-        ({"tokens_per_step": 130}, "give 128"),
+        ({"tokens_per_step": 130}, "pass 128"),
         ({"tokenizer": "gpt1"}, "pip install 'gptkit[gpt1]'"),
         ({"tokenizer": "cache"}, "no tokenizer in this directory (cache)"),
         ({"tokenizer": "bpe:12"}, "257"),

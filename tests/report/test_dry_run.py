@@ -48,7 +48,7 @@ def test_a_plan_tells_what_a_run_needs_and_leaves_nothing(capsys: pytest.Capture
     assert found["here"]["tokens_per_second"] > 0
     assert [one["name"] for one in found["devices"]] == ["A100", "H100", "H200", "B200"]
     assert found["labels"]["memory.weights"] == "computed"
-    assert found["idle"].startswith("2 of 4 processes have no work: give --micro-batch 1")
+    assert found["idle"].startswith("2 of 4 processes have no work: pass --micro-batch 1")
     assert found["idle"] in " ".join(shown.err.split())
     assert [one["idle"] for one in found["devices"]] == [2] * 4
     assert {path.name for path in Path().iterdir()} == {"text.txt", "cache"}

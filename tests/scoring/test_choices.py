@@ -143,8 +143,8 @@ def test_what_has_no_tokens_never_wins_and_what_does_not_fit_is_scored_in_window
     assert (items.cut, items.impossible) == (3, 5)
     assert items.columns["impossible"].tolist() == [1, 1, 3, 0]
     assert said == [
-        "3 of 4 examples do not fit into the model's 3 positions: contexts are cut at the left, longer choices are "
-        "scored in windows",
+        "3 of 4 examples do not fit into the model's 3 positions: contexts are truncated on the left, and overlong "
+        "choices are scored in windows",
         "3 texts cannot be scored and are never chosen: '' has no tokens (file:1); "
         "'' has no tokens (file:2); '' has no tokens (file:3)",
     ]

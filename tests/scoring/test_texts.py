@@ -151,7 +151,7 @@ def test_a_stride_that_leaves_tokens_out_is_refused() -> None:
     encoder = Encoder(CHARACTERS, 8)
     for stride in (0, 9):
         for ask in (lambda one: one.requests(of(["ab"]), encoder), lambda one: one.settings(encoder)):
-            with pytest.raises(UsageError, match=r"--stride.*give 1 to 8"):
+            with pytest.raises(UsageError, match=r"--stride.*pass a value from 1 to 8"):
                 ask(sliding_protocol(stride))
     assert sliding_protocol(None).settings(encoder) == {"window": 8, "stride": 8}
     assert protocol_of("text8", "sliding-half").settings(encoder) == {"window": 8, "stride": 4}

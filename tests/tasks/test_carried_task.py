@@ -82,11 +82,11 @@ HOSTILE = [
     ("splits: {dev: 'a\\..\\dev.csv'}\n", "is not inside"),
     ("splits: {dev: 'C:dev.csv'}\n", "is not inside"),
     ("name: ../x\n", "not a valid name for a task"),
-    ("labels: !!python/name:os.system x\n", "a tag"),
-    ("labels: &a [*a]\n", "an anchor"),
-    ("labels: " + "[" * 40 + "]" * 40 + "\n", "nested too deeply"),
+    ("labels: !!python/name:os.system x\n", "must not contain tags"),
+    ("labels: &a [*a]\n", "must not contain anchors"),
+    ("labels: " + "[" * 40 + "]" * 40 + "\n", "nests values too deeply"),
     ("extra: 1\n", "unknown key 'extra'"),
-    ("# " + "x" * 1_000_000 + "\n", "over 1 MB"),
+    ("# " + "x" * 1_000_000 + "\n", "larger than 1 MB"),
 ]
 
 

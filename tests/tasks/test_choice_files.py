@@ -100,7 +100,7 @@ def test_winograd_schemas_come_as_xml_or_as_json_lines(tmp_path: Path) -> None:
     [example] = loaded.examples
     assert example.fields == ("Café Mo fits in the box because ", "it", " is small.", ("The café", "the box"))
     assert (example.label, example.where) == (1, f"{tmp_path}/a/WSCollection.xml:4")
-    assert loaded.notes == (f"{tmp_path}/a/WSCollection.xml: only 1 of the 273 schemas that published figures are on",)
+    assert loaded.notes == (f"{tmp_path}/a/WSCollection.xml: only 1 of the 273 schemas behind the published figures",)
     many = load(tmp_path / "a", "winograd", XML.format(SCHEMA * 285), "WSCollection.xml")
     assert len(many.examples) == 273
     assert "the first 273 of 285 schemas" in many.notes[0]
@@ -138,7 +138,7 @@ FAULTS: list[tuple[str, str, str, int, str]] = [
         4,
         "expected line 4 of",
     ),
-    ("cut short", "cbt-ne", "\n".join(CBT_LINES), 20, "an example of 20 lines, expected 21"),
+    ("cut short", "cbt-ne", "\n".join(CBT_LINES), 20, "this example has 20 lines instead of 21"),
     ("no blank", "cbt-ne", CBT.replace("XXXXX", "YYYYY"), 21, "no XXXXX in the question"),
     ("no columns", "cbt-ne", CBT.replace("\t", " "), 21, "1 column(s), expected 4"),
     ("answer not among them", "cbt-ne", CBT.replace("\tAnn", "\tAnnie"), 21, "the answer 'Annie' is not one of"),
@@ -232,7 +232,7 @@ def test_xml_that_could_define_entities_is_refused_at_its_doctype(tmp_path: Path
 )
 def test_without_data_the_error_says_what_to_give(tmp_path: Path, name: str) -> None:
     row = EVALUATIONS[name]
-    with pytest.raises(UsageError, match=r"needs its data \(--data\) - give --data DIR, a folder with "):
+    with pytest.raises(UsageError, match=r"needs its data \(--data\) - pass --data DIR, a folder with "):
         row.load(None)
     (tmp_path / "readme.md").touch()
     with pytest.raises(InputError, match=r"looked for .* \(any case\); found readme\.md"):

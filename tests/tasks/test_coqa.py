@@ -71,7 +71,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "coqa-dev-v1.0.json"
     for content, message in (
         ('{"data": [}', r"not valid JSON: .*json:1"),
-        ("[]", r"a JSON array, where an object is needed .*json:1"),
+        ("[]", r"a JSON array, but an object is needed .*json:1"),
         ('{"data": []}', r"no question in this file .*json:1"),
         ('{"data": [7]}', r"a story is a JSON number.*json:1, story 1"),
         ('{"version": "1.0"}', r"no key 'data' \(keys: 'version'\) .*json:1"),

@@ -58,7 +58,7 @@ def test_stories_come_in_the_order_of_their_list(tmp_path: Path) -> None:
         ('{"article": "A.", "highlights": 3}', r"'highlights' is 3, not a string \(.*test\.jsonl:2\)"),
         ('{"article": " ", "highlights": "B"}', r"'article' is empty \(.*test\.jsonl:2\)"),
         ('{"article": "A."', r"not valid JSON: .* \(.*test\.jsonl:2\)"),
-        ("[1]", r"a JSON array, where an object is needed \(.*test\.jsonl:2\)"),
+        ("[1]", r"a JSON array, but an object is needed \(.*test\.jsonl:2\)"),
         (json.dumps(ROWS[0]), r"duplicate id 'a1', first seen at .*test\.jsonl:1 \(.*test\.jsonl:2\)"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_bad_row_is_told_with_its_line(tmp_path: Path, line: str, message: str
 
 def test_what_is_looked_for_is_told(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"cnn-dm needs its data \(--data\) - give --data DIR, a folder with test\*\.par"
+        UsageError, match=r"cnn-dm needs its data \(--data\) - pass --data DIR, a folder with test\*\.par"
     ):
         cnn_dailymail(None)
     write_lines(tmp_path / "train.txt", "x")

@@ -116,7 +116,7 @@ def test_bad_files_are_one_line_with_their_place(tmp_path: Path, monkeypatch: py
 
 def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
     write_zip(tmp_path / "enwik8.zip", "enwik8", "readme")
-    with pytest.raises(InputError, match="an archive of enwik8, readme"):
+    with pytest.raises(InputError, match="the archive must hold one file, but holds enwik8, readme"):
         texts("enwik8", last_twentieth, tmp_path / "enwik8.zip")
 
 

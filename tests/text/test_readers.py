@@ -72,7 +72,7 @@ REFUSED = {
     "nul.jsonl": (b'{"text": "\\u0000"}', "NUL", ":1"),
     "raw.jsonl": (b'{"text": "a"}\n{"text": "\0"}', "NUL", ":2, byte 24"),
     "latin.jsonl": (b'{"text": "a"}\n{"text": "\xe9"}', "not valid UTF-8: 0xe9", ":2, byte 24"),
-    "nan.jsonl": (b'{"text": "a", "score": NaN}', "NaN is no JSON number", ":1"),
+    "nan.jsonl": (b'{"text": "a", "score": NaN}', "NaN is not a JSON number", ":1"),
     "twice.jsonl": (b'{"text": "a", "text": "b"}', "duplicate key 'text'", ":1"),
     "deep.jsonl": (b'{"text": "a", "b": ' + b"[" * 100_000, "nested too deeply", ":1"),
     "huge.jsonl": (b'{"text": "a", "b": ' + b"1" * 5_000 + b"}", "not valid JSON", ":1"),

@@ -222,7 +222,10 @@ def spoilt(name: str, content: str) -> Callable[[Any, Path], None]:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda tokenizer, directory: None, "no tokenizer in .* it needs tokenizer.json, or vocab.json.merges.txt, or"),
+        (
+            lambda tokenizer, directory: None,
+            "no tokenizer in .* pass one that holds tokenizer.json, or vocab.json.merges.txt, or",
+        ),
         (lambda tokenizer, directory: (directory / "vocab.bpe").touch(), r"only vocab.bpe \("),
         (lambda tokenizer, directory: (directory / "tokenizer.json").mkdir(), "no tokenizer in"),
         (spoilt("tokenizer.json", "{}"), "more than one tokenizer: tokenizer.json and encoder.json.vocab.bpe"),
@@ -231,7 +234,10 @@ def spoilt(name: str, content: str) -> Callable[[Any, Path], None]:
         (spoilt("encoder.json", '{"a": 0, "b": 0}'), "not a vocabulary.*encoder.json"),
         (spoilt("encoder.json", '{"a": 0, "b": true}'), "not a vocabulary.*encoder.json"),
         (spoilt("encoder.json", '{"a": 0}'), "255 of the 256 byte symbols are missing"),
-        (spoilt("vocab.bpe", "#version: 0.2\na b\na b c\n"), "a merge is two pieces, not 3 .*vocab.bpe:3"),
+        (
+            spoilt("vocab.bpe", "#version: 0.2\na b\na b c\n"),
+            "a merge must have two pieces; this one has 3 .*vocab.bpe:3",
+        ),
         (spoilt("vocab.bpe", "# nowhere\n"), "do not match"),
     ],
 )
@@ -253,7 +259,7 @@ def test_a_damaged_tokenizer_json_is_refused(tmp_path: Path, content: str) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", r"^a JSON array, where an object is needed \(.*tokenizer_config.json\)"),
+        ("[]", r"^this is a JSON array, but an object is needed \(.*tokenizer_config.json\)"),
         ('{"auto_map": {"AutoTokenizer": ["x.T", null]}}', "auto_map"),
     ],
 )

@@ -29,7 +29,10 @@ def test_two_processes_train_and_print_one_object(place: Path) -> None:
     code, out, err = ended(start(place, *TINY, *SIZES, "--num-processes", "2", "--json"))
     assert code == 0, err
     assert json.loads(out)["steps"] == 4  # one object and no more
-    assert "launched 2 processes on the CPU (gloo), 1 thread each; by hand: OMP_NUM_THREADS=1 torchrun" in err
+    assert (
+        "launched 2 processes on the CPU (gloo), 1 thread each; to launch them by hand: OMP_NUM_THREADS=1 torchrun"
+        in err
+    )
     assert err.count("step 4/4") == 1
     assert yaml.safe_load((place / "run" / "config.yaml").read_text())["num_processes"] == 2
 

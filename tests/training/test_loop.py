@@ -399,7 +399,7 @@ def test_a_stop_asked_for_while_compiling_comes_before_the_next_step(tmp_path: P
     stopped("before step 1")
     assert not list(tmp_path.iterdir())
     toy_train(Plan(steps=1, compile=True), checkpoint_directory=tmp_path)
-    stopped("step 1 of 3 is committed", resume_from=tmp_path / "step-000001")
+    stopped("step 1 of 3 is saved", resume_from=tmp_path / "step-000001")
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 

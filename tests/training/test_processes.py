@@ -89,7 +89,7 @@ def test_sigterm_commits_and_exits_with_143(tmp_path: Path) -> None:
     assert last.endswith("rerun the same command")
     found = newest_committed(tmp_path / "checkpoints")
     assert found.path is not None
-    assert f"step {int(found.path.name[5:])} of 5000 is committed" in last
+    assert f"step {int(found.path.name[5:])} of 5000 is saved" in last
 
 
 def test_what_the_main_process_did_is_broadcast_not_gathered(monkeypatch: pytest.MonkeyPatch) -> None:

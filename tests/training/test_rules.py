@@ -85,14 +85,15 @@ def test_a_resumed_run_computes_as_before_or_says_that_bits_may_differ() -> None
     assert (kept.precision, kept.compile, kept.notes) == ("bf16", True, ())
     kept = reuse(stored | {"threads": 8}, now, dataclasses.replace(LAPTOP, compiler=None))
     assert not kept.compile
-    assert kept.notes == ("bits may differ from an uninterrupted run: compile was True, is False; threads was 8, is 2",)
+    changes = "compile was True, now False; threads was 8, now 2"
+    assert kept.notes == (f"bits may differ from an uninterrupted run: {changes}",)
 
 
 def test_a_run_begun_in_bf16_resumes_on_a_cpu_without_it_and_says_so() -> None:
     now = Choices(precision="fp32", compile=False, threads=2, device="a CPU")
     kept = reuse(now.facts() | {"precision": "bf16"}, now, OLD_LAPTOP)
     assert kept.precision == "fp32"
-    assert kept.notes == ("bits may differ from an uninterrupted run: precision was bf16, is fp32",)
+    assert kept.notes == ("bits may differ from an uninterrupted run: precision was bf16, now fp32",)
 
 
 def test_facts_of_this_machine() -> None:

@@ -90,7 +90,7 @@ def test_a_finetune_config_has_absolute_paths_and_the_same_line_goes_on(
         assert FinetuneOptions(**values).transfer_layers == "none"
         open_run(dataclasses.replace(options, seeds=5, predict="test"), command="finetune", name=task).close()
         for change in ({"data": "elsewhere"}, {"lm_coef": 0.0}, {"study": "ablation"}, {"transfer_layers": "2"}):
-            with pytest.raises(UsageError, match=f"{next(iter(change))} was .*, is "):
+            with pytest.raises(UsageError, match=f"{next(iter(change))} was .*, now "):
                 open_run(dataclasses.replace(options, **change), command="finetune", name=task)  # type: ignore[arg-type]
 
 
@@ -119,7 +119,7 @@ def test_a_changed_identity_option_is_refused_naming_key_old_and_new(name: str, 
     changed = other_value(getattr(options, name), name)
     if name == "sequence_length":
         changed = 7
-    with pytest.raises(UsageError, match=f"{name} was .*, is ") as caught:
+    with pytest.raises(UsageError, match=f"{name} was .*, now ") as caught:
         opened(dataclasses.replace(options, **{name: changed}))
     assert caught.value.where == str(tmp_path / "run" / "config.yaml")
 
@@ -206,7 +206,7 @@ def test_what_is_in_the_way_of_a_run_is_named_before_anything_is_done(tmp_path: 
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text("a file")
-        with pytest.raises(InputError, match=f"{name} is not the (file|folder) of a run") as caught:
+        with pytest.raises(InputError, match=f"{name} must be a (file|folder) in a run directory") as caught:
             opened(PretrainOptions(out=run))
         assert caught.value.where == str(path)
         assert "move it away; then" in str(caught.value)
@@ -301,7 +301,8 @@ def test_a_row_that_the_result_needs_is_named_with_the_cure(tmp_path: Path) -> N
         run.append(row(3, val_loss=2.0))
         run.append(row(4))
         assert run.row_of(3, ["val_loss"])["val_loss"] == 2.0
-        with pytest.raises(InputError, match=r"no row of step 4 with val_loss .*the checkpoints from .*step-000004 on"):
+        lost = r"no row for step 4 with val_loss .*remove .*step-000004 and all later checkpoints"
+        with pytest.raises(InputError, match=lost):
             run.row_of(4, ["val_loss"])
 
 
@@ -322,7 +323,7 @@ def test_another_identity_is_refused_naming_old_and_new_before_anything_changes(
         train_toy(run, Plan(steps=4, save_every=3, log_every=1, identity={"data_sha256": "aa", "tokenizer": "t"}))
         (run.checkpoints / "step-000004" / "state.json").write_text("{}")
         before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-        with pytest.raises(UsageError, match="data_sha256 was aa, is bb") as refusal:
+        with pytest.raises(UsageError, match="data_sha256 was aa, now bb") as refusal:
             rewind(run, {"data_sha256": "bb", "tokenizer": "t"})
         assert refusal.value.where == str(run.checkpoints / "step-000003")
         assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before

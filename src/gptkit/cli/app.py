@@ -96,12 +96,14 @@ def _signature(row: Command) -> type:
     kinds, fields = kinds_of(row.options), fields_of(row.options)
     parameters = [_parameter(name, kinds[name], field) for name, field in fields.items()]
     if recipe_keys(row.options):
-        text = "A recipe (see gptkit recipes ls), or a YAML file of options; flags override it."
-        info = _option("Common", "--recipe", "-r", metavar="NAME|FILE", help=text, autocompletion=COMPLETERS["recipe"])
+        ships = bool(recipes_of(row.name))
+        text = f"{'A recipe (see gptkit recipes ls), or a' if ships else 'A'} YAML file of options; flags override it."
+        metavar = "NAME|FILE" if ships else "FILE"
+        info = _option("Common", "--recipe", "-r", metavar=metavar, help=text, autocompletion=COMPLETERS["recipe"])
         parameters.append(("recipe", Annotated[str | None, info], dataclasses.field(default=None)))
-    if any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values()):
-        info = _option("Run", "--help-all", help="Show help for every flag and recipe key.")
-        parameters.append(("help_all", Annotated[bool, info], dataclasses.field(default=False)))
+    info = _option("Run", "--help-all", help="Show help for every flag and recipe key.")
+    info.hidden = not any(field.metadata["panel"] in PANELS_OF_HELP_ALL for field in fields.values())
+    parameters.append(("help_all", Annotated[bool, info], dataclasses.field(default=False)))
     return dataclasses.make_dataclass("Signature", parameters, kw_only=True)
 
 
@@ -275,7 +277,7 @@ class _Group(_FlagsAsWritten, TyperGroup):
         if not any(key in fields_of(row.options) for row in COMMANDS):
             return super().unknown_flag(flag, known, path)
         fix = f"write it after a command: {path} COMMAND {flag}"
-        return UsageError(f"the flag {flag!r} belongs to a command", where=path, fix=fix)
+        return UsageError(f"{flag!r} is a flag of individual commands", where=path, fix=fix)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

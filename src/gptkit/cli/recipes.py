@@ -71,8 +71,9 @@ def run_copy(options: RecipesCopyOptions, console: Console) -> dict[str, Any]:
     target = options.destination / found.path.name if options.destination.is_dir() else options.destination
     if target.exists():
         raise InputError("the file already exists", where=str(target), fix="choose another name")
-    if target.suffix != found.path.suffix:
-        raise InputError("the copy has another suffix", where=str(target), fix=f"give it {found.path.suffix}")
+    if target.suffix != (suffix := found.path.suffix):
+        fix = f"write {target.with_suffix(suffix).name}"
+        raise InputError(f"the copy must keep the suffix {suffix}", where=str(target), fix=fix)
     shutil.copyfile(found.path, target)
     console.result(str(target))
     is_model = found.kind == "models"

@@ -92,7 +92,7 @@ def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Consol
         return None
     tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
     if len(tokenizer) > vocab_size:
-        message = f"the tokenizer has {len(tokenizer):,} entries, the model only {vocab_size:,}"
+        message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {vocab_size:,}"
         raise InputError(message, where="--tokenizer", fix="pass the one that the model was trained with")
     return tokenizer
 
@@ -119,7 +119,8 @@ def _logits_on_random_ids(model: PreTrainedModel) -> Tensor:
 def _difference(expected: Tensor, found: Tensor, source: str) -> float:
     """Return the largest difference between logits; raise if it exceeds what fp32 rounding explains."""
     if not bool(expected.isfinite().all()):
-        raise InputError("the model's logits are not finite", where=source, fix="its weights are damaged; use another")
+        fix = "its weights are damaged; use another model"
+        raise InputError("the model's logits are not finite", where=source, fix=fix)
     difference = float((expected - found).abs().max())
     if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):  # also true for NaN
         raise GptkitError(f"the converted model's logits differ by {difference:.1e}", where=source)

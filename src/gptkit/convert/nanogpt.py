@@ -30,7 +30,7 @@ def read(path: Path) -> tuple[GPTConfig, State]:
         if not all(isinstance(name, str) for name in arguments):
             raise TypeError("a name that is not a string")
     except Exception:  # pickle, zip and torch raise a dozen types for a file that is damaged or not just weights
-        message = "not a nanoGPT checkpoint that loads with weights_only"
+        message = "not a nanoGPT checkpoint that torch.load accepts with weights_only=True"
         raise InputError(message, where=str(path), fix="pass the ckpt.pt that nanoGPT's train.py wrote") from None
     for name in arguments:
         if name not in ARGUMENTS:

@@ -52,7 +52,7 @@ def read_weights(directory: Path) -> State:
         try:
             state |= plain_tensors(weights_only(file))
         except Exception:  # pickle, zip and torch raise a dozen types for a file that is damaged or not just weights
-            message = "not a file that loads with weights_only"
+            message = "not a file that torch.load accepts with weights_only=True"
             raise InputError(message, where=str(file), fix="copy the file again, or save it as safetensors") from None
     return state
 

@@ -46,7 +46,7 @@ class BeamSearch:
                     f"beam search stays within the context of {n_positions} tokens; "
                     f"prompt and continuation are {len(ids)} + {new}",
                     where="--beams",
-                    fix=f"give --max-new-tokens {room}" if room else "shorten the prompt",
+                    fix=f"pass --max-new-tokens {room}" if room else "shorten the prompt",
                 )
         self._finished: set[int] = set()
 

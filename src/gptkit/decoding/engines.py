@@ -78,7 +78,7 @@ def open_engine(
         except NativeUnavailableError as error:
             if compile == "on":
                 raise UsageError(str(error), where="--compile", fix="leave it out, or install gcc or clang") from None
-            say(f"compile auto is off: {error}")
+            say(f"not compiling (--compile auto): {error}")
     from gptkit.decoding.torch_engine import TorchEngine
 
     model = torch_model(directory, options)

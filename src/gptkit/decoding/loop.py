@@ -113,7 +113,7 @@ class Decoder:
         self._rows[row].finish_reason = self._rows[row].finish_reason or reason
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield the steps, round by round one token of each active row; iterate only once."""
+        """Yield the steps: each round is one token for every active row. Iterate only once."""
         longest = max((len(row.tokens) for row in self._rows), default=0) + self.max_new_tokens
         size = min(self.batch_size or rows_at_once(self.engine, longest), max(1, len(self._rows)))
         self.engine.open(size, min(longest, self.engine.n_positions))
@@ -238,8 +238,8 @@ def check_prompt(ids: Sequence[int], n_positions: int, vocab_size: int) -> None:
     if not ids:
         raise UsageError("the prompt has no tokens", where="PROMPT", fix="leave it out for unconditional text")
     if len(ids) > n_positions:
-        message = f"the prompt has {len(ids)} tokens, the model's learned positions end at {n_positions}"
+        message = f"the prompt has {len(ids)} tokens, but the model's learned positions end at {n_positions}"
         raise UsageError(message, where="PROMPT", fix=f"shorten it to {n_positions} tokens")
     if not 0 <= min(ids) <= max(ids) < vocab_size:
-        message = f"the prompt has token id {max(ids)}, the model's vocabulary ends at {vocab_size - 1}"
+        message = f"the prompt has token id {max(ids)}, but the model's vocabulary ends at {vocab_size - 1}"
         raise UsageError(message, where="PROMPT", fix="use the tokenizer that the model was trained with")

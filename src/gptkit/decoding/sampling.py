@@ -40,7 +40,7 @@ class SamplingRules:
     temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
     greedy: bool = option(False, "Always take the most likely token.")
     repetition_penalty: float = option(
-        1.0, "Above 1, make tokens that already occurred less likely (CTRL paper, 4.1).", minimum=0.01
+        1.0, "Above 1, make tokens that already occurred less likely (CTRL paper, section 4.1).", minimum=0.01
     )
 
     @property

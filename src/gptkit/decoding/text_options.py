@@ -45,7 +45,7 @@ class DecodingOptions(TextOptions):
     quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic; auto = bf16 on a GPU, else fp32. In fp32 a sample's text is the same in any batch.",
+        "Arithmetic precision; auto = bf16 on a GPU, else fp32. In fp32 a sample's text is the same in any batch.",
         panel="Speed",
     )
 
@@ -55,11 +55,11 @@ class TextModelOptions(DecodingOptions):
     """DecodingOptions, plus where and how to compute, which no text depends on."""
 
     compile: CompileChoice = option(
-        "auto", "Compiled decoding; auto = on CPUs with a C compiler, and for long jobs on GPUs.", panel="Speed"
+        "auto", "Compiled decoding; auto = compile on CPUs with a C compiler, and for long jobs on GPUs.", panel="Speed"
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="Advanced")
+    device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Advanced")
     batch_size: int | None = recipe_only(
-        None, "Decode at most this many samples together [default: by available memory].", minimum=1
+        None, "Decode at most this many samples together [default: chosen by available memory].", minimum=1
     )
 
 
@@ -86,7 +86,7 @@ def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
 def check_settings(options: DecodingOptions) -> None:
     """Raise UsageError for values that suit no model, and for options that contradict each other."""
     if options.top_p <= 0:
-        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="give a number above 0, at most 1")
+        raise UsageError(f"{options.top_p:g} is out of range", where="--top-p", fix="pass a number above 0, at most 1")
     if options.template is not None and PLACEHOLDER not in options.template:
         message = f"the template does not contain {PLACEHOLDER}"
         raise UsageError(message, where="template", fix="add it where the prompt goes")
@@ -102,7 +102,7 @@ def refuse_together(clashes: Iterator[tuple[bool, str, str]]) -> None:
 
 def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]:
     is_heated = options.temperature not in (0.0, SamplingRules.temperature)
-    clash = f"--greedy does not sample, --temperature {options.temperature:g} is for sampling"
+    clash = f"--greedy does not sample, but --temperature {options.temperature:g} is for sampling"
     yield options.greedy and is_heated, "--greedy, --temperature", clash
     if options.beams == 1:
         return
@@ -110,9 +110,9 @@ def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]
     for field in dataclasses.fields(SamplingRules):
         flag, value = f"--{field.name.replace('_', '-')}", getattr(options, field.name)
         is_harmless = value == field.default or (field.name, value) in (("temperature", 0.0), ("top_p_rule", "openai"))
-        yield not is_harmless, f"--beams, {flag}", f"{beams}, {flag} is for sampling"
-    yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, of which there is one"
-    yield options.show_probs, "--beams, --show-probs", f"{beams}, --show-probs explains sampled tokens"
+        yield not is_harmless, f"--beams, {flag}", f"{beams}, but {flag} is for sampling"
+    yield options.num_samples > 1, "--beams, --num-samples", f"{beams}, of which there is only one"
+    yield options.show_probs, "--beams, --show-probs", f"{beams}, but --show-probs explains sampled tokens"
     unquantized = "beam search runs in transformers, which does not use quantized weights"
     yield options.quantize != "none", "--beams, --quantize", unquantized
 
@@ -121,7 +121,7 @@ def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:
     """Raise UsageError for a top-k beyond the model's vocabulary."""
     if options.top_k > vocab_size:
         message = f"{options.top_k} is larger than the model's vocabulary of {vocab_size:,}"
-        raise UsageError(message, where="--top-k", fix=f"give at most {vocab_size}, or 0 to keep all")
+        raise UsageError(message, where="--top-k", fix=f"pass at most {vocab_size}, or 0 to keep all")
 
 
 def full_prompt(options: DecodingOptions, prompt: str) -> str:

@@ -94,7 +94,7 @@ class TorchEngine:
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens; ValueError beyond n_positions."""
         if length > self.n_positions:
-            raise ValueError(f"rows of {length} tokens, the model's positions end at {self.n_positions}")
+            raise ValueError(f"rows of {length} tokens, but the model's positions end at {self.n_positions}")
         config = self._model.config
         shape = (rows, config.n_head, length + 1, config.n_embd // config.n_head)
         like = self._model.transformer.wpe.weight.detach()

@@ -74,11 +74,11 @@ def evaluate_all_checkpoints(
     jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
     for job in jobs:
         if any(isinstance(protocol, GeneratedProtocol | RuleProtocol) for protocol in job.protocols):
-            message = f"{job.name} is scored by generated texts, which checkpoints are not asked for"
-            raise UsageError(message, where="--all-checkpoints", fix="name tasks that are scored by likelihood")
+            message = f"{job.name} is scored on generated text, which --all-checkpoints does not support"
+            raise UsageError(message, where="--all-checkpoints", fix="choose tasks that are scored by likelihood")
     if any(job.minimum is not None for job in jobs):
         fix = "leave the minimum out, or evaluate one model"
-        raise UsageError("checkpoints are not judged by a minimum", where="--all-checkpoints", fix=fix)
+        raise UsageError("--all-checkpoints does not support minimums", where="--all-checkpoints", fix=fix)
     runs = {}
     for step, directory in saved.items():
         console.say(f"step {step:,}")
@@ -99,7 +99,7 @@ def _report(
             columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
-                between, key = Yardstick(protocol.chance, 1.0), f"{key} (nothing published: 1 = all right)"
+                between, key = Yardstick(protocol.chance, 1.0), f"{key} (no published score: 1 = all correct)"
             if between is not None:
                 curves[key] = [between.normalized(value) for value in values]
     rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
@@ -142,13 +142,15 @@ def saved_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
         fix = "restore one from a copy"
         raise InputError(f"all weights that the run saved are damaged: {notes[0]}", where=str(run), fix=fix)
     if not saved and (seeds := sorted(run.glob("seed-*"))):
-        raise InputError("each seed has its own weights", where=str(run), fix=f"--all-checkpoints {seeds[0]}")
+        fix = f"choose one: --all-checkpoints {seeds[0]}"
+        raise InputError("each seed has its own weights", where=str(run), fix=fix)
     if not saved:
-        fix = "name a run directory of gptkit pretrain"
+        fix = "pass a run directory of gptkit pretrain"
         raise InputError("no intact checkpoint, no snapshot and no finished model", where=str(run), fix=fix)
     if len(saved) < FEW:
-        steps = ", ".join(f"{step:,}" for step in sorted(saved))
-        notes.append(f"only the weights of step {steps} were kept: the recipe key snapshots sets how many are")
+        shown = [f"{step:,}" for step in sorted(saved)]
+        steps = f"steps {', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else f"step {shown[0]}"
+        notes.append(f"only the weights of {steps} were kept; to keep more, set the recipe key `snapshots`")
     return dict(sorted(saved.items())), notes
 
 
@@ -201,7 +203,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
             label=name,
         )
     _mark(axes, 0.0, "chance", side="right")  # where curves seldom are
-    _mark(axes, 1.0, "best published, or all right", side="left")
+    _mark(axes, 1.0, "best published score, or 100% correct", side="left")
     axes.set_xscale("log")
     ticks = _apart(set(compress(steps, drawn)))
     axes.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])

@@ -77,7 +77,7 @@ def _check(options: EvalOptions) -> None:
                 where = f"--{name.replace('_', '-')}, --{other}"
                 raise UsageError("these cannot be combined", where=where, fix="leave one of them out")
     if options.floor is not None and options.baseline is None:
-        raise UsageError("a floor needs a baseline to drop from", where="--floor", fix="name one: --baseline FILE")
+        raise UsageError("--floor needs a baseline", where="--floor", fix="pass one: --baseline FILE")
     names = (*WRITTEN, "baseline", "suite", "data", "contamination")
     places = {name: Path(value).resolve() for name in names if (value := getattr(options, name)) is not None}
     for name in WRITTEN:
@@ -87,17 +87,17 @@ def _check(options: EvalOptions) -> None:
         is_stream = path.exists() and not path.is_file() and not path.is_dir()
         for other, place in places.items():
             if other != name and place == places[name] and not is_stream:
-                raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="name another file")
+                raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="choose another file")
         if path.is_dir() or not path.absolute().parent.is_dir():
             problem = f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}"
-            raise UsageError(problem, where=f"--{name}", fix="name a file in a folder that exists")
+            raise UsageError(problem, where=f"--{name}", fix="choose a file in a folder that exists")
 
 
 def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
     """Refuse reports without a verdict, and a floor or minimum above 1 for a fraction: people write 2 for 2 points."""
     for flag, path in (("--junit", options.junit), ("--summary", options.summary)):
         if path is not None and not _is_judged(jobs, options):
-            fix = "name one: --baseline FILE, or a minimum in the suite"
+            fix = "pass --baseline FILE, or set a minimum in the suite"
             raise UsageError("no verdict to report: neither a baseline nor a minimum", where=flag, fix=fix)
     for job in jobs:
         first = job.protocols[0].measures[0]
@@ -112,16 +112,17 @@ def _is_judged(jobs: Sequence[Job], options: EvalOptions) -> bool:
 
 
 def _newest(wanted: Sequence[TaskSpec], console: Console) -> str:
-    """Return the newest finished run whose model can answer all tasks."""
+    """Return the newest finished run whose model fits all tasks."""
 
     def suits(result: dict[str, Any]) -> bool:
         is_training = result.get("command") in ("pretrain", "finetune")
         return is_training and all(_can_answer(result, spec.task) for spec in wanted)
 
     try:
-        return newest_model(console, suits, ", ".join(spec.task for spec in wanted) or "an evaluation")
+        names = ", ".join(spec.task for spec in wanted)
+        return newest_model(console, suits, f"be evaluated on {names}" if wanted else "be evaluated")
     except UsageError:
-        refuse_unknown(wanted, None)  # an unknown name has another cure
+        refuse_unknown(wanted, None)  # an unknown name has a different fix
         raise
 
 
@@ -172,7 +173,7 @@ def _report(
 
 
 def _write(path: Path, text: str, console: Console) -> None:
-    with files.translate_os_errors("writing the results", fix="name another --output"):
+    with files.translate_os_errors("writing the results", fix="choose another --output"):
         files.write_report(path, text)
     console.say(f"results and items: {path}")
 

@@ -30,7 +30,8 @@ from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.readers import find_files, read_pieces
 
-COLUMNS = ("task", "8-grams", "in the corpus", "items with any", "GPT-2 paper: WebText", "the set's own training data")
+PAPER = ("GPT-2 paper: WebText", "GPT-2 paper: own training set")
+COLUMNS = ("task", "8-grams", "in the corpus", "items with overlap", *PAPER)
 LENGTH = 8  # words
 CHUNK_BYTES = 1 << 18  # a chunk's arrays stay in the processor's cache
 

@@ -79,13 +79,13 @@ def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
 
 def read_suite(path: Path) -> tuple[TaskSpec, ...]:
     """Return the tasks of a suite; UsageError with file:line for anything wrong in it, but names are not checked."""
-    root = read_yaml(path, "a suite", missing="name a YAML file with a list of tasks")
-    top = root.entries("a suite", ("tasks",))
+    root = read_yaml(path, "the suite", missing="pass a YAML file with a list of tasks")
+    top = root.entries("the suite", ("tasks",))
     if "tasks" not in top:
         raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")
     tasks: dict[str, TaskSpec] = {}
     for entry in top["tasks"].items("tasks"):
-        entries = entry.entries("a task of the suite", ("task", "data", "limit", "floor", "minimum"))
+        entries = entry.entries("this task of the suite", ("task", "data", "limit", "floor", "minimum"))
         if "task" not in entries:
             raise UsageError("no 'task' in a task of the suite", where=entry.where, fix="write task: NAME")
         name = entries["task"].word("task")
@@ -141,7 +141,7 @@ def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
     for spec in wanted:
         if spec.task != own and not is_known(spec.task):
             near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
-            fix = f"did you mean {near!r}?" if near else "gptkit tasks lists the names"
+            fix = f"did you mean {near!r}?" if near else "see gptkit tasks"
             raise UsageError(f"unknown task {spec.task[:60]!r}", where=spec.where, fix=fix)
 
 
@@ -260,8 +260,8 @@ def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]
     if task.is_demo or task.folder is not None or task.name != model.config.task or directory.name != MODEL:
         return None
     try:
-        recipe = read_yaml(directory.parent / CONFIG, "a recipe", missing="name the data: --data DIR")
-        entries = recipe.entries("a recipe", ())
+        recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")
+        entries = recipe.entries("the recipe", ())
         name, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
     except UsageError:
         return None  # a model outside a run, or a damaged config.yaml

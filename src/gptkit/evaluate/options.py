@@ -14,7 +14,7 @@ class EvalOptions(OutputOptions):
     """Score a model, zero-shot or fine-tuned, by the papers' protocols, and gate it against a baseline.
 
     gptkit tasks lists the names of tasks and protocols. Exit codes: 0 passed or inconclusive; 3 worse than the
-    baseline; 4 not comparable with it.
+    baseline, or below a minimum; 4 not comparable with the baseline.
     """
 
     task: tuple[str, ...] = option(
@@ -31,7 +31,7 @@ class EvalOptions(OutputOptions):
     )
     model: str | None = option(
         None,
-        "A model or run directory, or hf:NAME [default: the newest run that can answer the tasks].",
+        "A model or run directory, or hf:NAME [default: the newest run whose model fits the tasks].",
         short="-m",
         metavar="MODEL",
     )
@@ -56,20 +56,25 @@ class EvalOptions(OutputOptions):
         None, "Also search this training corpus for the examples' 8-grams.", panel="Analysis", metavar="CORPUS"
     )
     all_checkpoints: Path | None = option(
-        None, "Evaluate every checkpoint of a run, and plot GPT-1's figure 2.", panel="Analysis", metavar="RUN"
+        None,
+        "Evaluate every checkpoint of a run, and plot the scores as in figure 2 of the GPT-1 paper.",
+        panel="Analysis",
+        metavar="RUN",
     )
 
-    batch_size: int | None = option(None, "Maximum sequences per batch [default: by length].", panel="Speed", minimum=1)
+    batch_size: int | None = option(
+        None, "Maximum sequences per batch [default: chosen by length].", panel="Speed", minimum=1
+    )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic; auto = fp32, the same scores everywhere; bf16 is faster, but changes the third digit.",
+        "Arithmetic precision; auto = fp32, the same scores everywhere; bf16 is faster, but changes the third digit.",
         panel="Speed",
     )
-    device: DeviceName = option("auto", "Where to compute.", panel="Speed")
+    device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Speed")
 
     output: Path | None = option(
         None,
-        "Write the results and every item's score, a baseline for later runs.",
+        "Write the results and every item's score, to serve as a baseline for later runs.",
         panel="Run",
         short="-o",
         metavar="FILE",

@@ -131,7 +131,7 @@ def _number(value: float) -> float | int:
 def read_baseline(path: Path) -> EvalResults:
     """Read an `--output` file; InputError, with file and key, for anything else."""
     where = f"--baseline {path}"
-    root = json_object(read_text(path, "a baseline", most=MAX_BYTES, fix=_FIX), where, _FIX)
+    root = json_object(read_text(path, "the baseline", most=MAX_BYTES, fix=_FIX), where, _FIX)
     schema = root.get("schema")
     if schema != SCHEMA:
         found = f"schema {schema[:60]!r}" if isinstance(schema, str) else "no schema"

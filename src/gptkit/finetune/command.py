@@ -69,14 +69,14 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
 
 def _check(options: FinetuneOptions) -> None:
     """Refuse options that contradict each other or the run in --out."""
-    fix = f"give --batch-size {options.processes}, or --num-processes {options.batch_size}"
+    fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
     rules.refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
         if options.study == "ablation" and is_taken:
             raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
-        message = "it holds a run of one seed; several seeds need a directory each"
+        message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
         raise UsageError(message, where=str(options.out), fix="choose another --out")
 
 

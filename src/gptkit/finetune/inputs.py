@@ -118,11 +118,11 @@ def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)
-        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"one of {known}")
+        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"choose one of {known}")
 
 
 def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
-    """Return the splits to predict: with MNLI's matched side also its mismatched one."""
+    """Return the splits to predict; for MNLI's matched split, the mismatched one as well."""
     wanted = options.predict
     if wanted is None:
         return []
@@ -144,9 +144,9 @@ def _read(
     for name, split in loaded.items():
         encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
         mean = encoded.tokens.mean()
-        line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens each, the longest {encoded.lengths.max():,}"
+        line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens on average, the longest {encoded.lengths.max():,}"
         if encoded.n_truncated:
-            fields = ", ".join(f"{field} {count:,}" for field, count in encoded.truncated.items())
+            fields = ", ".join(f"{count:,} in {field}" for field, count in encoded.truncated.items())
             line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
         say(line)
         splits[name] = Split(split.examples, encoded, split.sha256)
@@ -211,7 +211,7 @@ def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int |
     asked = str(transfer_layers)
     if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
         message = f"{asked!r} is not a valid number of layers for this model"
-        raise UsageError(message, where="--transfer-layers", fix=f"give 0 to {n_layer}, or none")
+        raise UsageError(message, where="--transfer-layers", fix=f"pass a number from 0 to {n_layer}, or none")
     return int(asked)
 
 

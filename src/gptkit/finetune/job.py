@@ -217,7 +217,7 @@ def check_learning_rate_nonzero(options: FinetuneOptions, inputs: Inputs) -> Non
     if any(rate(step) > 0 for step in range(1, steps + 1)):
         return
     message = f"the learning rate is 0 at each of the {steps} update(s)"
-    raise UsageError(message, where="--epochs", fix="give more epochs, a smaller --batch-size or --warmup-steps 0")
+    raise UsageError(message, where="--epochs", fix="raise --epochs, lower --batch-size, or pass --warmup-steps 0")
 
 
 def layer_rates(n_layer: int, *, decay: float, unfreeze: Literal["all", "gradual"], steps_per_epoch: int) -> LayerOf:

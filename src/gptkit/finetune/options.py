@@ -13,37 +13,43 @@ from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 class FinetuneOptions(TrainingOptions):
     """Fine-tune a pre-trained model on a labelled task, with the language-model loss as an auxiliary objective.
 
-    The defaults are GPT-1's, each with its source; gradients are clipped at a norm of 1 (its train.py), with a dropout
-    of 0.1 before the classifier (its paper, 4.1).
+    Defaults follow GPT-1; each option names its source. Gradients are clipped to a norm of 1 (GPT-1's train.py);
+    dropout before the classifier is 0.1 (GPT-1 paper, section 4.1).
     """
 
     # Options of its own, in the order of the help.
-    task: str = option(REQUIRED, "A task listed by gptkit tasks, or the YAML file of your own.", metavar="NAME|FILE")
+    task: str = option(
+        REQUIRED, "A task listed by gptkit tasks, or the YAML file of your own task.", metavar="NAME|FILE"
+    )
     data: str | None = option(
         None,
         "Folder with the task's files, or with one folder per task; hf: = its hub data set. Demo tasks need none.",
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
-    lm_coef: float = option(0.5, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, 4.1).", minimum=0)
-    epochs: int = option(3, "Passes over the training examples (GPT-1 paper, 4.1).", minimum=1)
+    lm_coef: float = option(
+        0.5, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, section 4.1).", minimum=0
+    )
+    epochs: int = option(3, "Passes over the training examples (GPT-1 paper, section 4.1).", minimum=1)
     batch_size: int = option(
-        32, "Examples per update, over all micro-batches and processes (GPT-1 paper, 4.1).", minimum=1
+        32, "Examples per update, over all micro-batches and processes (GPT-1 paper, section 4.1).", minimum=1
     )
     warmup_steps: float | None = option(
         None,
-        "Warm-up steps of the learning rate [default: 0.2% of all steps (GPT-1 paper, 4.1)].",
+        "Warm-up steps of the learning rate [default: 0.2% of all steps (GPT-1 paper, section 4.1)].",
         minimum=0,
         panel="Advanced",
     )
     layer_decay: float = option(
         1.0,
-        "Learning-rate factor per layer, from the top down; 0.38 = ULMFiT's (3.2).",
+        "Learning-rate factor per layer, from the top down; 0.38 = ULMFiT's (section 3.2).",
         minimum=0,
         maximum=1,
         panel="Advanced",
     )
     unfreeze: Literal["all", "gradual"] = option(
-        "all", "gradual = only the head in epoch 1, then one more layer per epoch (ULMFiT, 3.3).", panel="Advanced"
+        "all",
+        "gradual = only the head in epoch 1, then one more layer per epoch (ULMFiT, section 3.3).",
+        panel="Advanced",
     )
     transfer_layers: str | None = option(
         None,
@@ -54,11 +60,13 @@ class FinetuneOptions(TrainingOptions):
         1, "Number of runs, with seeds SEED, SEED + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
     )
     study: Literal["none", "ablation"] = option(
-        "none", "ablation = also run without the auxiliary loss and without pre-training (GPT-1 paper, table 5)."
+        "none",
+        "ablation = also run two variants: one without the auxiliary loss, one without pre-training "
+        "(GPT-1 paper, table 5).",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(
-        0.1, "Dropout before the classifier (GPT-1 paper, 4.1).", minimum=0, maximum=0.99
+        0.1, "Dropout before the classifier (GPT-1 paper, section 4.1).", minimum=0, maximum=0.99
     )
 
     # Options of every training run: GPT-1's values, and what they count here.
@@ -66,20 +74,20 @@ class FinetuneOptions(TrainingOptions):
         TrainingOptions, "model", help="A model or run directory, or hf:NAME [default: the newest pretrain run]."
     )
     learning_rate: float = override(
-        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, 4.1)."
+        TrainingOptions, "learning_rate", default=6.25e-5, help="Peak learning rate (GPT-1 paper, section 4.1)."
     )
     optimizer: OptimizerName = override(TrainingOptions, "optimizer", default="openai-adam")
     schedule: ScheduleName = override(
         TrainingOptions,
         "schedule",
         default="openai-linear",
-        help="Learning-rate schedule; openai-linear = GPT-1's (GPT-1 paper, 4.1), slanted = ULMFiT's triangle.",
+        help="Learning-rate schedule; openai-linear = GPT-1's (GPT-1 paper, section 4.1), slanted = ULMFiT's triangle.",
     )
     weight_decay: float = override(
         TrainingOptions,
         "weight_decay",
         default=0.01,
-        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, 4.1).",
+        help="Decoupled weight decay of matrices and embeddings (GPT-1 paper, section 4.1).",
     )
     beta2: float = override(
         TrainingOptions, "beta2", default=0.999, help="Adam beta2 (second-moment decay; GPT-1's train.py)."

@@ -39,7 +39,7 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         console.table(title, columns, rows)
         return
     metric = task.metrics[0]
-    columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full gains", "95% interval")
+    columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full minus variant", "95% interval")
     rows = []
     for variant, ours in result["variants"].items():
         gain = result["full_minus"].get(variant, {})

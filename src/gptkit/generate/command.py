@@ -23,14 +23,14 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print samples, write those of a prompts file, or hold a dialogue; return what `--json` prints."""
     refuse_together(_contradictions(options))
     if sys.stdin is None and (options.prompt == "-" or options.interactive):
-        raise UsageError("stdin is closed", where="stdin", fix="give the prompt as an argument")
+        raise UsageError("stdin is closed", where="stdin", fix="pass the prompt as an argument")
     if options.output is not None and options.prompts is None:
-        fix = "leave it out, or name the prompts: --prompts FILE"
+        fix = "leave it out, or pass the prompts: --prompts FILE"
         raise UsageError("--output is only for --prompts", where="--output", fix=fix)
     check_settings(options)
     prompt = _read_prompt(options.prompt, console)
     if prompt is None and options.template is not None and options.prompts is None and not options.interactive:
-        raise UsageError("the template needs a prompt", where="PROMPT", fix="give one, - for stdin, or --prompts FILE")
+        raise UsageError("the template needs a prompt", where="PROMPT", fix="pass one, - for stdin, or --prompts FILE")
     model = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(model)
     name = model if model.startswith("hf:") else str(directory)
@@ -44,14 +44,15 @@ def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
 
 def _contradictions(options: GenerateOptions) -> Iterator[tuple[bool, str, str]]:
     file, dialogue = "--prompts provides the prompts", "--interactive asks for the prompts"
+    at_end = "--json prints one object at the end"
     many, asks = options.prompts is not None, options.interactive
     yield many and options.prompt is not None, "PROMPT, --prompts", file
-    yield many and asks, "--prompts, --interactive", f"{file}, {dialogue}"
+    yield many and asks, "--prompts, --interactive", f"{file}, but {dialogue}"
     yield many and bool(options.stream), "--prompts, --stream", "--prompts writes its samples to a file"
     yield asks and options.prompt is not None, "PROMPT, --interactive", dialogue
-    yield asks and options.json, "--interactive, --json", "a dialogue is not a JSON object"
+    yield asks and options.json, "--interactive, --json", f"{at_end}, but a dialogue has no result"
     yield asks and options.beams > 1, "--interactive, --beams", "a dialogue samples its replies"
-    yield options.json and bool(options.stream), "--json, --stream", "--json prints one object at the end"
+    yield options.json and bool(options.stream), "--json, --stream", at_end
     if options.beams > 1:
         search = "--beams searches for the most likely text"
         yield bool(options.stream), "--beams, --stream", f"{search}, which is known only at the end"
@@ -71,7 +72,7 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     except UnicodeError:
         raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
     if not prompt:
-        fix = "give some text, or omit it for unconditional text"
+        fix = "pass some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
     return prompt
 

@@ -165,12 +165,12 @@ class Dialogue:
             raise UsageError("no file name", where="!save", fix="write !save FILE")
         path = Path(rest).expanduser()
         if path.exists() and path not in self._saved:
-            raise InputError("the file already exists", where=str(path), fix="name another one")
+            raise InputError("the file already exists", where=str(path), fix="choose another name")
         try:
             path.write_text("".join(f"{text}\n" for text in self.transcript), encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
-            raise InputError(reason, where=str(path), fix="name another file") from None
+            raise InputError(reason, where=str(path), fix="choose another file") from None
         self._saved.add(path)
         self._console.say(f"saved to {path}")
 

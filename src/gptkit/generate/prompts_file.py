@@ -38,7 +38,7 @@ from gptkit.text.tokenizers.files import tokenizer_files
 SUFFIXES = (".txt", ".jsonl")
 BY_LINE = "-by-line"  # suffix of the hash: random numbers depend on the line
 _KINDS = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
-_ANOTHER = "name another --output, or remove the file"
+_ANOTHER = "choose another --output, or remove the file"
 
 
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     if output.suffix != ".jsonl":
         raise UsageError("the samples file must be .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
     if output.resolve() == path.resolve():
-        raise UsageError("the samples would overwrite the prompts", where="--output", fix="name another file")
+        raise UsageError("the samples would overwrite the prompts", where="--output", fix="choose another file")
     settings = settings_hash(what_texts_depend_on(options), directory)
     if options.beams == 1 and not options.is_greedy:
         settings += BY_LINE
@@ -108,7 +108,7 @@ def _write(
 def read_prompts(path: Path) -> dict[int, str]:
     """Return the prompts of a .txt or .jsonl by line number; InputError, with the line, for a bad one."""
     if path.suffix not in SUFFIXES:
-        fix = 'name a .txt with one prompt per line, or a .jsonl of {"prompt": ...}'
+        fix = 'pass a .txt with one prompt per line, or a .jsonl of {"prompt": ...}'
         raise InputError("neither .txt nor .jsonl", where=str(path), fix=fix)
     with translate_read_errors(path):
         require_regular(path)
@@ -145,8 +145,8 @@ class SamplesFile:
     """The samples of a prompts file, appended as they are generated; a context manager that locks the file.
 
     `rows` are the finished samples by (line, sample). A last line that was half written is cut off; samples of prompts
-    that have changed are skipped and counted in `stale`. InputError if the file holds samples of other settings, or
-    anything else.
+    that have changed are skipped and counted in `stale`. InputError if the file holds samples with different settings,
+    or anything else.
     """
 
     def __init__(self, path: Path, settings: str, prompts: Mapping[int, str]) -> None:
@@ -163,7 +163,7 @@ class SamplesFile:
             self._file = open(path, "a+b")  # noqa: SIM115  closed by __exit__
         try:
             if not lock_descriptor(self._file.fileno(), blocking=False):
-                fix = "wait for it, or name another --output"
+                fix = "wait for it, or choose another --output"
                 raise InputError("another process is writing this file", where=str(path), fix=fix)
             self._read()
         except BaseException:
@@ -202,7 +202,7 @@ class SamplesFile:
             if any(not isinstance(row.get(key), kind) for key, kind in _KINDS.items()):
                 raise InputError("not a sample of gptkit generate", where=where, fix=_ANOTHER)
             if row["settings"] != self._settings:
-                message = "samples with other settings, of another model or an older gptkit"
+                message = "the file holds samples with different settings, or from a different model or an older gptkit"
                 raise InputError(message, where=where, fix=_ANOTHER)
             if self.prompts.get(row["line"]) == row["prompt"]:
                 self.rows[row["line"], row["sample"]] = row

@@ -67,7 +67,8 @@ def print_summary(generation: Generation, model: TextModel, console: Console) ->
 def warn_of_slides(generation: Generation, model: TextModel, console: Console) -> None:
     for kept in generation.slides:
         console.warn(
-            f"past the context of {model.n_positions} tokens: the context window slid; continuing from the last {kept}"
+            f"the text exceeded the context of {model.n_positions} tokens: the window slid, "
+            f"and generation continued from the last {kept}"
         )
 
 

@@ -55,7 +55,7 @@ def run(options: EnvOptions, console: Console) -> dict[str, Any]:
         "cache": cache_directory(),
         "recipes": recipes_root(),
     }
-    console.table("", ("what", "value"), _rows(facts))
+    console.table("", ("item", "value"), _rows(facts))
     return facts
 
 

@@ -30,7 +30,7 @@ def run(options: TasksOptions, console: Console) -> dict[str, Any]:
     console.table("", ("task", "format", "metric", "train", "dev", "test", "GPT-1"), rows)
     console.table("", ("task", "data"), [(task["name"], task["data"]) for task in tasks])
     protocols = [(name, ", ".join(protocol.name for protocol in row.protocols)) for name, row in EVALUATIONS.items()]
-    console.table("", ("for eval", "protocols"), protocols)
+    console.table("", ("eval task", "protocols"), protocols)
     return {"tasks": tasks}
 
 

@@ -48,7 +48,9 @@ class TokenizerCompareOptions(OutputOptions):
     first: str = option(
         REQUIRED, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
     )
-    second: str = option(REQUIRED, "The tokenizer to compare with, in the same forms.", argument=True, metavar="B")
+    second: str = option(
+        REQUIRED, "The tokenizer to compare with, given in any of these forms.", argument=True, metavar="B"
+    )
     data: tuple[str, ...] = option(
         (), "Text to compare on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
@@ -78,7 +80,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "seconds": seconds,
         "sha256": fingerprint(tokenizer),
     }
-    console.table("the tokenizer", ("what", "value"), list({**facts, "seconds": f"{seconds:.1f}"}.items()))
+    console.table("the tokenizer", ("item", "value"), list({**facts, "seconds": f"{seconds:.1f}"}.items()))
     return facts
 
 

@@ -91,7 +91,7 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
     if "auto_map" in raw:
         raise InputError("auto_map asks to run code from the model's files", where=where, fix="remove the key")
     if "quantization_config" in raw:
-        raise InputError("the weights are quantized", where=where, fix="give the model before quantization")
+        raise InputError("the weights are quantized", where=where, fix="pass the model before quantization")
     kind = model_type(raw)
     if kind != "gptkit" and kind not in FOREIGN:
         fix = suggest(kind, ["gptkit", *FOREIGN])

@@ -137,7 +137,7 @@ def read_safetensors(directory: Path) -> State:
             raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
         except RuntimeError:  # torch raises it when mmap fails
             size = file.stat().st_size
-            message = f"its {size:,} bytes do not fit into memory"
+            message = f"the file's {size:,} bytes do not fit into memory"
             raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
     if row_parts(directory):
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -163,7 +163,7 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
             raise InputError(message, where=where, fix=MISFIT_FIX)
         if not state[name].is_floating_point():
             message = f"tensor {name} holds {str(state[name].dtype).removeprefix('torch.')}, not floating-point weights"
-            raise InputError(message, where=where, fix="give the model before quantization")
+            raise InputError(message, where=where, fix="pass the model before quantization")
     for name in state.keys() - expected.keys():
         raise InputError(f"tensor {name} has no place in {head.__name__}", where=where, fix=MISFIT_FIX)
     for name, tensor in state.items():  # checked here because not every result would show a NaN in the weights

@@ -262,7 +262,7 @@ class GPTModel(GPTPreTrainedModel):
         cache is given as well. Raises ValueError beyond n_positions.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
+            raise ValueError("pass either input_ids or inputs_embeds")
         embedded = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, query, n_embd)
         if position_ids is not None:
             position_ids = position_ids.reshape(-1, embedded.shape[1])  # (1 or batch, query)

@@ -105,8 +105,8 @@ def _prerequisites(
 ) -> tuple[int, PreTrainedTokenizerBase | None, GPTForCausalLM | None]:
     """Return (positions, tokenizer, model), as far as they are known before any text is read.
 
-    The tokenizer is None if it is to be trained on the text, the model None if its weights are fresh, for its size may
-    depend on the tokenizer. Raises every error about --model and --tokenizer that does not depend on the text.
+    The tokenizer is None if it is to be trained on the text, the model None if its weights are fresh, because its
+    size may depend on the tokenizer. Raises every error about --model and --tokenizer that does not depend on the text.
     """
     name = options.model or DEFAULT_MODEL
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
@@ -132,7 +132,7 @@ def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
 def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausalLM) -> None:
     if len(tokenizer) <= model.config.vocab_size:
         return
-    message = f"the tokenizer has {len(tokenizer):,} entries, the model only {model.config.vocab_size:,}"
+    message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {model.config.vocab_size:,}"
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 
@@ -151,12 +151,12 @@ def _block_sizes(options: PretrainOptions, n_positions: int) -> tuple[int, int]:
     length = options.sequence_length or n_positions
     if length > n_positions:
         message = f"{length} tokens exceed the model's {n_positions} positions"
-        raise UsageError(message, where="--sequence-length", fix=f"give {n_positions} or less")
+        raise UsageError(message, where="--sequence-length", fix=f"pass {n_positions} or less")
     rows, rest = divmod(options.tokens_per_step, length)
     if rest or not rows:
         nearest = max(1, round(options.tokens_per_step / length)) * length
         message = f"{options.tokens_per_step} is not a multiple of the sequence length {length}"
-        raise UsageError(message, where="--tokens-per-step", fix=f"give {nearest}")
-    fix = f"give --tokens-per-step {options.processes * length}, or --num-processes {rows}"
+        raise UsageError(message, where="--tokens-per-step", fix=f"pass {nearest}")
+    fix = f"pass --tokens-per-step {options.processes * length}, or --num-processes {rows}"
     rules.refuse_too_many_processes(rows, options.processes, where="--num-processes", fix=fix)
     return length, rows

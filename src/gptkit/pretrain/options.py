@@ -15,7 +15,7 @@ class PretrainOptions(TrainingOptions):
 
     data: tuple[str, ...] = option(
         (),
-        "Files, folders, globs of .txt, .txt.gz, .jsonl, .parquet; or hf:NAME[:CONFIG]; none = the embedded corpus.",
+        "Files, folders, globs of .txt, .txt.gz, .jsonl, .parquet; or hf:NAME[:CONFIG] [default: the embedded corpus].",
         argument=True,
         metavar="DATA",
     )

@@ -61,7 +61,7 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "activations": "activations and 16-bit weights",
-    "logits": "loss: logits by chunks",
+    "logits": "loss (logits in chunks)",
     "gathered": "gathered parameters",
     "evaluation": "extra for an evaluation",
     "reserve": "library and allocator",
@@ -74,8 +74,8 @@ LABELS = {
     "memory.reserve": ASSUMED,
     "memory.total": f"{COMPUTED} except for the reserve",
     "here": MEASURED,
-    "devices.memory": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
-    "devices.peak_flops": f"{ASSUMED}, as remembered from NVIDIA's data sheets",
+    "devices.memory": f"{ASSUMED} (from NVIDIA's data sheets, unverified)",
+    "devices.peak_flops": f"{ASSUMED} (from NVIDIA's data sheets, unverified)",
     "devices.mfu": f"{ASSUMED}; {MEASURED} on one {MEASURED_ON} with GPT-2 124M, and eager with 774M and 1.5B",
     "devices.train_seconds": ASSUMED,
 }
@@ -118,7 +118,8 @@ def show_plan(run: PlannedRun, session: Session) -> dict[str, Any]:
     needed = plan["memory"]["ddp"]["total"]
     room = psutil.virtual_memory().available if hardware.kind == "cpu" else hardware.memory or needed
     if needed > room:
-        console.warn(f"no steps are tried: they need about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
+        sizes = f"they need about {needed / 1e9:.1f} GB, but only {room / 1e9:.1f} GB is free"
+        console.warn(f"not running trial steps: {sizes}")
     else:
         console.say(f"trying up to {STEPS} steps to measure time and memory")
         job, evaluations = run.probed_job()
@@ -309,9 +310,9 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
     rows.append((f"peak on disk, {kept}", size(disk["most"]), labels["disk"]))
     if here is not None:
         tried = f"measured over {here['steps']} steps"
-        rows.append((f"training on this {plan['device']}", duration(here["train_seconds"]), tried))
+        rows.append((f"training time on this {plan['device']}", duration(here["train_seconds"]), tried))
         rows.append((f"tokens/s on this {plan['device']}", _number(here["tokens_per_second"]), tried))
-        rows.append(("evaluations, in addition", duration(here["evaluation_seconds"]), "measured on part of one"))
+        rows.append(("plus evaluations", duration(here["evaluation_seconds"]), "measured on part of one"))
         if here["peak_memory"] is not None:
             rows.append(("peak memory of this process", size(here["peak_memory"]), tried))
     console.table("the plan", ("figure", "value", "source"), rows)

@@ -86,7 +86,7 @@ def _warnings(asked: Sequence[Sequence[Group]], examples: Sequence[Example], n_p
     """Yield a line about examples that were cut and one about texts that cannot be scored, over all protocols."""
     if cut := sum(any(map(_is_cut, groups)) for groups in zip(*asked, strict=True)):
         misfits = f"{cut:,} of {len(examples):,} examples do not fit into the model's {n_positions:,} positions"
-        yield f"{misfits}: contexts are cut at the left, longer choices are scored in windows"
+        yield f"{misfits}: contexts are truncated on the left, and overlong choices are scored in windows"
     unscored = dict.fromkeys(
         f"{request.impossible} ({example.where})"
         for groups in asked

@@ -347,7 +347,7 @@ def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[st
 def value_of(measure: Measure, columns: Columns) -> float:
     """Return the value of a measure, not finite if it is not defined; InputError without items."""
     if not len(columns[measure.statistic.columns[0]]):
-        raise InputError(f"{measure.name} of no items", fix="give data with at least one example")
+        raise InputError(f"{measure.name} of no items", fix="pass data with at least one example")
     with np.errstate(all="ignore"):  # an overflow is reported as not finite
         return measure.statistic.value(columns)
 

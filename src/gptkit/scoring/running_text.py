@@ -114,7 +114,7 @@ class TextProtocol(ScoredProtocol):
         """Return the stride; UsageError unless it scores every token once."""
         stride = self.stride(encoder.n_positions)
         if not 1 <= stride <= encoder.n_positions:
-            fix = f"give 1 to {encoder.n_positions:,}, the model's n_positions"
+            fix = f"pass a value from 1 to {encoder.n_positions:,} (the model's n_positions)"
             raise UsageError(f"a stride of {stride:,} does not score every token once", where="--stride", fix=fix)
         return stride
 

@@ -1,4 +1,4 @@
-"""Score generated texts: sentences, SQuAD's exact match and word F1 of short answers, libraries of the extra `eval`."""
+"""Score generated text: sentence splitting, SQuAD's exact match and word F1, and the libraries of the `eval` extra."""
 
 from __future__ import annotations
 

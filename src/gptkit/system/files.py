@@ -158,7 +158,7 @@ def write_report(path: Path, text: str) -> None:
 def require_free(path: Path, where: str) -> None:
     """Raise UsageError if anything but an empty directory stands at `path`."""
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError("destination already exists", where=where, fix="name a new directory")
+        raise UsageError("destination already exists", where=where, fix="choose a new directory")
 
 
 @contextmanager
@@ -204,8 +204,8 @@ def translate_os_errors(doing: str, *, fix: str, fix_when_full: str | None = Non
     except OSError as error:
         where = str(error.filename) if error.filename else None
         if error.errno in NO_SPACE:
-            cure = f"free some space; then {fix_when_full or fix}"
-            raise OutOfResources(f"no space left while {doing}", where=where, fix=cure) from error
+            fix = f"free some space; then {fix_when_full or fix}"
+            raise OutOfResources(f"no space left while {doing}", where=where, fix=fix) from error
         if error.errno in IN_THE_WAY:
             fix = f"move it away; then {fix}"
         raise InputError(f"{error.strerror or error} while {doing}", where=where, fix=fix) from error

@@ -67,11 +67,11 @@ def require_hub(what: str = "hf:", *, seconds: float = PROBE_SECONDS) -> None:
     """
     for switch in OFFLINE_SWITCHES:
         if os.environ.get(switch, "").lower() in ("1", "true", "yes", "on"):
-            fix = f"unset {switch}, or name a local directory instead of hf:"
-            raise InputError(f"{switch} forbids the network", where=what, fix=fix)
+            fix = f"unset {switch}, or pass a local directory instead of hf:"
+            raise InputError(f"{switch} forbids network access", where=what, fix=fix)
     host, port = _first_hop()
     if not _answers(host, port, seconds):
-        fix = "connect to the network, or name a local directory instead of hf:"
+        fix = "connect to the network, or pass a local directory instead of hf:"
         raise InputError(f"{host}:{port} does not answer within {seconds:g} s", where=what, fix=fix)
 
 

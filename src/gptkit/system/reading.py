@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LARGEST_JSON = 1 << 28
 LARGEST_YAML = 1_000_000
 DEEPEST_YAML = 20  # levels of nesting
-CURE_YAML = "write `key: value` lines"
+FIX_YAML = "write `key: value` lines"
 _REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
 
@@ -39,7 +39,8 @@ def translate_read_errors(path: Path, *, fix: str = _CHECK, error: type[GptkitEr
     except FileNotFoundError:
         raise error("file not found", where=where, fix=fix) from None
     except PermissionError:
-        raise error("file cannot be read: permission denied", where=where, fix="chmod +r it") from None
+        fix = "make it readable (chmod +r FILE)"
+        raise error("file cannot be read: permission denied", where=where, fix=fix) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         message = f"damaged or truncated gzip file: {problem}"
         raise error(message, where=where, fix="fetch or compress it again") from None
@@ -64,7 +65,7 @@ def translate_parquet_errors(where: str) -> Iterator[None]:
 
 def require_regular(
     path: Path,
-    fix: str = "save the text to a file and name that",
+    fix: str = "save the text to a file and pass that",
     *,
     missing: str = _CHECK,
     error: type[GptkitError] = InputError,
@@ -80,12 +81,12 @@ def require_regular(
 def read_text(
     path: Path, what: str, *, most: int, fix: str, missing: str = _CHECK, error: type[GptkitError] = InputError
 ) -> str:
-    """Return the UTF-8 text of a file that should hold `what` ("a recipe") in at most `most` bytes.
+    """Return the UTF-8 text of a file that should hold `what` ("the recipe") in at most `most` bytes.
 
     `missing` is the fix for a file that cannot be opened, `fix` for any other problem.
     """
     if require_regular(path, fix, missing=missing, error=error) > most:
-        raise error(f"{what} of over {most // 10**6:,} MB", where=str(path), fix=fix)
+        raise error(f"{what} is larger than {most // 10**6:,} MB", where=str(path), fix=fix)
     with translate_read_errors(path, fix=missing, error=error):
         raw = path.read_bytes()
     try:
@@ -141,7 +142,7 @@ def json_string(line: str, key: str, where: str) -> str:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; InputError, with the line, for anything but valid JSON in UTF-8."""
-    return _parsed(read_text(path, "a JSON file", most=LARGEST_JSON, fix=_REPAIR), str(path), _REPAIR, is_file=True)
+    return _parsed(read_text(path, "the JSON file", most=LARGEST_JSON, fix=_REPAIR), str(path), _REPAIR, is_file=True)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def _as_object(value: Any, where: str, fix: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"a JSON {json_name(value)}, where an object is needed", where=where, fix=fix)
+        raise InputError(f"this is a JSON {json_name(value)}, but an object is needed", where=where, fix=fix)
     return value
 
 
@@ -175,7 +176,7 @@ def _parsed(text: str, where: str, fix: str, *, is_file: bool = False) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -189,10 +190,10 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
 
 
-def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empty: str = "{}") -> Entry:
+def read_yaml(path: Path, what: str, *, missing: str, fix: str = FIX_YAML, empty: str = "{}") -> Entry:
     """Return the root of a YAML file, that of the text `empty` if the file has no value; UsageError with the line.
 
-    `what` is what the file should hold ("a recipe"); `missing` is the fix for a file that cannot be opened, `fix` for
+    `what` is what the file should hold ("the recipe"); `missing` is the fix for a file that cannot be opened, `fix` for
     invalid content.
     """
     import yaml
@@ -206,14 +207,14 @@ def read_yaml(path: Path, what: str, *, missing: str, fix: str = CURE_YAML, empt
             self.depth += nests
             problem = None
             if getattr(event, "anchor", None):  # aliases have one too
-                problem = "an anchor or alias"
+                problem = "must not contain anchors or aliases"
             elif getattr(event, "tag", None):
-                problem = "a tag"
+                problem = "must not contain tags"
             elif self.depth > DEEPEST_YAML:
-                problem = "a value nested too deeply"
+                problem = "nests values too deeply"
             if problem:
                 where = f"{path}:{event.start_mark.line + 1}"
-                raise UsageError(f"{problem} in {what}", where=where, fix=fix)
+                raise UsageError(f"{what} {problem}", where=where, fix=fix)
             node = super().compose_node(parent, index)
             self.depth -= nests
             return node
@@ -265,7 +266,7 @@ class Entry:
     def entries(self, what: str, known: Sequence[str]) -> dict[str, Entry]:
         """Return a mapping's entries; UsageError for a duplicate key, or one not in `known` (if not empty)."""
         if self.kind != "MappingNode":
-            raise UsageError(f"{what} has no `key: value` lines", where=self.where, fix=CURE_YAML)
+            raise UsageError(f"{what} contains no `key: value` lines", where=self.where, fix=FIX_YAML)
         found: dict[str, Entry] = {}
         for key, value in ((Entry(key, self.path), Entry(value, self.path)) for key, value in self.node.value):
             name = key.word("a key")
@@ -284,10 +285,10 @@ class Entry:
             return yaml.SafeLoader("").construct_document(self.node)
         except (ValueError, yaml.YAMLError) as error:  # 2026-13-45 looks like a date
             reason = str(error).splitlines()[0]
-            raise UsageError(f"not YAML: {reason}", where=str(self.path), fix=CURE_YAML) from None
+            raise UsageError(f"not YAML: {reason}", where=str(self.path), fix=FIX_YAML) from None
 
     def scalar(self) -> str | None:
         """Return a scalar as written, None for YAML's null; UsageError for a list or a mapping."""
         if self.kind != "ScalarNode":
-            raise UsageError("a nested value", where=self.where, fix=CURE_YAML)
+            raise UsageError("nested values are not allowed", where=self.where, fix=FIX_YAML)
         return None if self.node.tag.endswith(":null") else str(self.node.value)

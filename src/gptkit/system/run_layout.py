@@ -114,7 +114,7 @@ def defect(path: Path, *, files: str = "") -> str | None:
         if body is None:
             return f"{MANIFEST} is damaged"
         if body["schema"] != SCHEMA:
-            return f"{written_by(path)} wrote it as {body['schema']}, this version reads {SCHEMA}"
+            return f"{written_by(path)} wrote it as {body['schema']}, but this version reads {SCHEMA}"
         for record in (FileRecord(**record) for record in body["files"] if record["name"].startswith(files)):
             file = path / Path(record.name).name
             if not file.is_file():

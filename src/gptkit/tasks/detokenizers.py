@@ -6,7 +6,7 @@ is removed only where splitting restores it, so
 
     retokenize(detokenize(text)) == text    for every text that follows the conventions: retokenize leaves it unchanged
 
-and of a line that does not, as much is joined as can be restored. <unk> and N stay, since their originals are unknown.
+and a line that does not is joined only as far as it can be restored. <unk> and N stay: their originals are unknown.
 """
 
 from __future__ import annotations

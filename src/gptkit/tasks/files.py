@@ -42,7 +42,7 @@ def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, so
     tells the user where to get the files.
     """
     wanted = "; ".join(dict.fromkeys(" + ".join(names) for names in sets))
-    fix = f"give --data DIR, a folder with {wanted} ({source})"
+    fix = f"pass --data DIR, a folder with {wanted} ({source})"
     if data is None:
         raise UsageError(f"{evaluation} needs its data", where="--data", fix=fix)
     if data.startswith("hf:"):
@@ -58,10 +58,10 @@ def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, so
 
 
 def require_folder(path: Path, what: str = "the folder with the task's files") -> None:
-    """Raise InputError unless --data is a folder; the fix is to name `what`."""
+    """Raise InputError unless --data is a folder; the fix is to pass `what`."""
     if not path.is_dir():
         problem = "not a folder" if path.exists() else "no such file or folder"
-        raise InputError(problem, where=f"--data {path}", fix=f"name {what}")
+        raise InputError(problem, where=f"--data {path}", fix=f"pass {what}")
 
 
 def first_complete(folders: Iterable[Path], sets: Sequence[FileSet]) -> tuple[int, list[Path]] | None:
@@ -112,8 +112,8 @@ def entries(folder: Path) -> list[Path]:
 def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError:
     """Return an error that lists what was looked for and what is in the folder instead."""
     there = ", ".join(path.name + "/" * path.is_dir() for path in entries(folder)[:8]) or "nothing"
-    fix = f"looked for {looked_for} there and in {name}/ (any case); found {there}"
-    return InputError(what, where=f"--data {folder}", fix=fix)
+    message = f"{what}: looked for {looked_for} in the folder and in {name}/ (any case); found {there}"
+    return InputError(message, where=f"--data {folder}", fix="check the path, or add the files")
 
 
 def _plain(name: str) -> str:
@@ -163,7 +163,7 @@ def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
     """Return the value of a key of a row; InputError without the key."""
     if key not in row:
         keys = ", ".join(map(repr, list(row)[:8])) or "none"
-        raise InputError(f"no key {key!r} (keys: {keys})", where=where, fix=f"every row needs {key!r}")
+        raise InputError(f"no key {key!r} (keys: {keys})", where=where, fix=f"add {key!r} to every row")
     return row[key]
 
 
@@ -214,7 +214,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
             where = f"{path}:{number}"
             if b"\0" in raw:
                 fix = "correct the line, or convert the file from UTF-16 to UTF-8"
-                raise InputError("a NUL byte in a text file", where=where, fix=fix)
+                raise InputError("the file contains a NUL byte", where=where, fix=fix)
             text = decoded(raw.rstrip(b"\r\n"), where)
             text = text.removeprefix("\ufeff") if number == 1 else text
             if not text:

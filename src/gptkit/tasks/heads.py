@@ -150,7 +150,7 @@ def own_task(directory: Path, config: GPTConfig) -> Task:
     task = carried_task(directory) or TASKS.get(config.task or "")
     if task is None:
         message = f"the model was fine-tuned on {config.task}, which its directory does not describe"
-        raise UsageError(message, where=str(directory), fix="name the task's file: --task FILE.yaml")
+        raise UsageError(message, where=str(directory), fix="pass the task's file: --task FILE.yaml")
     difference = head_difference(task, config.format, head_labels(config))
     if task.name != config.task:
         difference = f"it describes {task.name!r}, but the model was fine-tuned on {config.task!r}"
@@ -174,11 +174,11 @@ def head_difference(
     `score_range` is the range of the head's scores, None if unknown.
     """
     if format != task.format:
-        return f"its format is {task.format}, the model's {format}"
+        return f"its format is {task.format}, but the model's is {format}"
     if tuple(labels) != output_labels(task):
-        return f"its labels are {list(output_labels(task))}, the model's {list(labels)}"
+        return f"its labels are {list(output_labels(task))}, but the model's are {list(labels)}"
     if score_range is not None and task.score_range != score_range:
-        return f"its score_range is {list(task.score_range or ())}, the model's {list(score_range)}"
+        return f"its score_range is {list(task.score_range or ())}, but the model's is {list(score_range)}"
     return None
 
 

@@ -42,11 +42,11 @@ Range = tuple[float, float]
 KEYS = ("name", "format", "labels", "score_range", "target", "metrics", "choices", "splits", "columns", "hub", "data")
 CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
-NO_FILE = "name a YAML file, or one of the built-in tasks that gptkit tasks lists"
+NO_FILE = "pass a YAML file, or one of the built-in tasks that gptkit tasks lists"
 TASK_FILE = "task.yaml"
 YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
 _HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
-_COPY_AGAIN = "copy the model again, or remove the file and give --task FILE.yaml"
+_COPY_AGAIN = "copy the model again, or remove the file and pass --task FILE.yaml"
 
 
 def is_task_file(name: str) -> bool:
@@ -59,8 +59,8 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
 
     Its name must not be in `taken`; `fix` is the fix for a file that cannot be read at all.
     """
-    root = read_yaml(path, "a task", missing=fix)
-    entries = root.entries("a task", KEYS)
+    root = read_yaml(path, "the task", missing=fix)
+    entries = root.entries("the task", KEYS)
     format = cast(Format, _choice(entries, "format", tuple(FORMAT_FIELDS), root))
     labels = entries["labels"].words("labels") if "labels" in entries else ()
     score_range = _score_range(entries)
@@ -125,7 +125,7 @@ def _target(format: Format, labels: tuple[str, ...], scores: Range | None, entri
         raise UsageError(f"a multiple-choice task has no {key}", where=entries[key].where, fix=fix)
     if target == "class" and (scores or len(labels) < 2):
         key = "score_range" if scores else "labels"
-        fix = "give two or more labels, or a score_range"
+        fix = "list two or more labels, or set a score_range"
         raise UsageError("classes need two or more labels and no score_range", where=entries[key].where, fix=fix)
     if target == "score" and scores is None:
         raise UsageError("neither labels nor a score_range", where=root.where, fix="write labels: [no, yes]")

@@ -36,14 +36,14 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     the hub; or hf:NAME[:CONFIG]. UsageError if the split or the data do not exist, InputError for bad files.
     """
     if split not in task.splits:
-        fix = f"it has {', '.join(task.splits)}"
+        fix = f"use {' or '.join(task.splits)}"
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
     if task.make is not None:
         return loaded(task.make(split))
     folder = task.folder if data is None else data
     if folder is None:
         online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
-        fix = f"give --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
+        fix = f"pass --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
         raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
     if str(folder).startswith("hf:"):
         examples, notes = hub_examples(task, split, str(folder))
@@ -61,7 +61,7 @@ def zero_shot(task: Task, split: str, *protocols: Protocol) -> Evaluation:
         unlabelled = next((example for example in found.examples if example.label is None), None)
         if unlabelled is not None:
             where = unlabelled.where
-            raise InputError(f"no labels in {task.name}'s {split}", where=where, fix="give the labelled file")
+            raise InputError(f"no labels in {task.name}'s {split}", where=where, fix="pass the labelled file")
         return found
 
     return Evaluation(task.name, load, protocols)
@@ -78,10 +78,10 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
     if path:
         hub = replace(hub or HubSource("", None, None), path=path, configuration=configuration or None)
     if hub is None:
-        fix = f"give --data DIR with its files from {task.data}"
+        fix = f"pass --data DIR with its files from {task.data}"
         raise UsageError(f"{task.name} is not on the hub", where="--data hf:", fix=fix)
     if split not in hub.splits:
-        fix = f"it has {', '.join(hub.splits)}"
+        fix = f"use {' or '.join(hub.splits)}"
         raise UsageError(f"{hub.path} has no split for {split!r}", where=f"--data {name}", fix=fix)
     rows = load_dataset(hub.name, split=hub.splits[split])
     place = f"{hub.name} {hub.splits[split]}"
@@ -302,12 +302,13 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     if near:
         fix = f"rename {near!r} to {name}"
     elif source and source.columns:
-        fix = f"it needs {', '.join(map(str, _required(source.columns)))}, or {generic}"
+        fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
 def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
-    fix = f"remove it, for the columns are {', '.join(known)}; a .yaml file of your own task may name others"
+    columns = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
+    fix = f"remove it: the columns are {columns}; a .yaml file of your own task may name others"
     return InputError(f"unknown column {name!r}", where=where, fix=fix)
 
 
@@ -362,5 +363,5 @@ def _score(value: Any, low: float, high: float, where: str) -> float:
         score = math.inf
     if not math.isfinite(score) or not low <= score <= high:
         limits = f"between {low:g} and {high:g}" if math.isfinite(low) else "a finite number"
-        raise InputError(f"the score {score:g} is out of range", where=where, fix=f"it must be {limits}")
+        raise InputError(f"the score {score:g} is out of range", where=where, fix=f"write a score {limits}")
     return score

@@ -52,7 +52,7 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if is_task_file(name):
         return read_task(Path(name).expanduser(), taken=TASKS)
-    fix = f"{suggest(name, TASKS)} (or name the .yaml file of your own task)"
+    fix = f"{suggest(name, TASKS)} (or pass the .yaml file of your own task)"
     raise UsageError(f"no task is called {name!r}", where="--task", fix=fix)
 
 

@@ -64,15 +64,16 @@ class Stream:
     measures: tuple[str, ...]
 
     def sliding(self, *published: Published) -> ScoredProtocol:
-        return self._windows("sliding", "in disjoint windows of n_positions", published)
+        about = "in windows of n_positions that slide by their whole length (disjoint)"
+        return self._windows("sliding", about, published)
 
     def sliding_half(self, *published: Published) -> ScoredProtocol:
-        about = "each token after the first window with at least half a window of context"
+        about = "after the first window, each token has at least half a window of context"
         return self._windows("sliding-half", about, published, lambda n_positions: max(1, n_positions // 2))
 
     def with_stride(self, stride: int) -> ScoredProtocol:
         """Return the protocol, whose requests and settings raise UsageError unless 1 <= stride <= n_positions."""
-        about = f"each token after the first window with at least n_positions - {stride:,} tokens of context"
+        about = f"after the first window, each token has at least n_positions - {stride:,} tokens of context"
         return self._windows(f"sliding-{stride}", about, (), lambda n_positions: stride)
 
     def _windows(

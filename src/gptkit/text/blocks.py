@@ -67,7 +67,7 @@ def prepare(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PreparedText:
         train, validation = token_stream(corpus.train, tokenizer), token_stream(corpus.validation, tokenizer)
     if len(validation) < 2:
         message = f"the validation text has {len(validation)} token(s), nothing to predict"
-        raise InputError(message, where="--validation", fix="hold out a larger fraction, or name a file")
+        raise InputError(message, where="--validation", fix="hold out a larger fraction, or pass a file")
     return PreparedText(train, validation)
 
 
@@ -131,7 +131,7 @@ class TrainingBlocks:
     def __init__(self, tokens: TokenIds, sequence_length: int, seed: int) -> None:
         if len(tokens) <= sequence_length:
             message = f"the training text has {len(tokens):,} tokens, fewer than one block of {sequence_length + 1:,}"
-            fix = f"--sequence-length {max(1, len(tokens) - 1)} or less, or more text"
+            fix = f"lower --sequence-length to {max(1, len(tokens) - 1)} or less, or add text"
             raise InputError(message, where="DATA", fix=fix)
         self._tokens, self._sequence_length, self._seed = tokens, sequence_length, seed
         # Leaves room to shift the grid by sequence_length - 1, so that every epoch has the same number of blocks.

@@ -125,7 +125,7 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
         where = absolute(validation)
         if not os.path.lexists(where):
             message = f"{validation!r} is neither a fraction nor a file"
-            raise UsageError(message, where="--validation", fix="give 0.1, or the path of a text file")
+            raise UsageError(message, where="--validation", fix="pass 0.1, or the path of a text file")
         held = _files([validation], None)
         source = _files(data, hub_characters) if data else _embedded()
         sha256 = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
@@ -133,7 +133,7 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
         trains = kept & ~np.isin(source.scan.hashes, held.scan.hashes)
         if not trains.any():
             message = "nothing to train on: every document is also in the validation text"
-            raise InputError(message, where=where, fix="name other files, or give a fraction")
+            raise InputError(message, where=where, fix="pass different files, or a fraction")
         train, held_out, both = _part(source, trains), _part(held, ~held.scan.blank), None
         notes = [*held.notes]
         if removed := int(kept.sum() - trains.sum()):
@@ -197,7 +197,7 @@ def _files(data: Sequence[str], hub_characters: int | None) -> _Source:
     found = scan(pieces())
     where = ", ".join([*paths, *names][:3])
     if found.blank.all():
-        raise InputError("all files are empty", where=where, fix="name files with text")
+        raise InputError("all files are empty", where=where, fix="pass files with text")
     if found.blank.any():
         notes.append(f"left out {int(found.blank.sum()):,} blank document(s)")
     description = f"{len(files):,} file(s): {where}" if paths else where
@@ -254,7 +254,7 @@ def _split(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divide
     notes, documents = [], int(kept.sum())
     copies = documents - len(np.unique(found.hashes[kept]))
     if 0 < copies < documents - 1:
-        what = "document(s) are copies (up to white space at the ends); all copies of a document are on the same side"
+        what = "document(s) are copies (up to white space at the ends); all copies of a document are in the same split"
         notes.append(f"{copies:,} of {documents:,} {what}")
     split = choose_split(found, fraction)
     train, validation, both = _parts(source, split)
@@ -264,7 +264,8 @@ def _split(source: _Source, fraction: float) -> tuple[TextPart, TextPart, Divide
         message = "a document of one character cannot be split into training and validation text"
         raise InputError(message, where=found.longest.source, fix="add text")
     elif validation.about_bytes < fraction * (train.about_bytes + validation.about_bytes):
-        notes.append(f"one more document would make validation more than {max_fraction(fraction):.1%} of the text")
+        exceeded = f"one more document would exceed {max_fraction(fraction):.1%} of the text"
+        notes.append(f"validation is smaller than requested: {exceeded}")
     return train, validation, both, notes
 
 

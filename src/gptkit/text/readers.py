@@ -1,4 +1,4 @@
-"""Find text files, and stream documents from .txt, .jsonl (both also .gz) and .parquet in pieces, in flat memory.
+"""Find text files, and stream documents from .txt, .jsonl (both also .gz) and .parquet in pieces, in constant memory.
 
     kind       a document is         its text
     .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
@@ -177,7 +177,7 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
         if "text" not in schema.names:
             columns = ", ".join(map(repr, schema.names[:8])) or "none"
             message = f'no column "text" (columns: {columns})'
-            raise InputError(message, where=str(path), fix="rename the column with the text to text")
+            raise InputError(message, where=str(path), fix="rename the text column to 'text'")
         kind = schema.field("text").type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
@@ -238,7 +238,7 @@ def absolute(argument: str) -> str:
 def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
     where = absolute(argument)
     if "\0" in argument or not argument.strip():
-        raise InputError(f"not a path: {argument!r}", where="DATA", fix="name a file, a directory or a glob")
+        raise InputError(f"not a path: {argument!r}", where="DATA", fix="pass a file, a directory or a glob")
     if os.path.lexists(where):
         if not os.path.isdir(where):
             return [FoundFile(Path(where), named=True)]
@@ -257,7 +257,7 @@ def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
             else:
                 skipped[path.suffix or "suffixless"] += 1
     if not files:
-        raise InputError("no text file found", where=where, fix=f"gptkit reads {KINDS}")
+        raise InputError("no text file found", where=where, fix=f"pass files that gptkit reads: {KINDS}")
     return files
 
 

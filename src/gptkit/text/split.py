@@ -120,7 +120,7 @@ def fraction_of(validation: str) -> float | None:
         return None
     if not (math.isfinite(fraction) and 0 < fraction < 1):
         message = f"a validation fraction of {validation} is not between 0 and 1"
-        raise UsageError(message, where="--validation", fix="0.1 holds out a tenth of the text; or name a file")
+        raise UsageError(message, where="--validation", fix="pass a fraction such as 0.1, or a file")
     return fraction
 
 

@@ -1,1 +1,1 @@
-"""Training: the loop, optimizers, schedules, checkpoints and run directories. It knows no task, model or screen."""
+"""Training: loop, optimizers, schedules, checkpoints, run directories; knows nothing of tasks, models or displays."""

@@ -44,7 +44,7 @@ DTYPES = {
 def begin(path: Path) -> None:
     """Create an empty directory for a checkpoint or snapshot that is not committed yet."""
     if is_committed(path):
-        raise GptkitError("a committed checkpoint is never written again", where=str(path))
+        raise GptkitError("refusing to overwrite a committed checkpoint", where=str(path))
     files.make_directories(path.parent)
     if path.exists():
         files.remove_directory(path)

@@ -55,7 +55,7 @@ OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
 DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: the save was interrupted"
-DECAYED = "its learning rate had begun to decay for fewer --steps"
+DECAYED = "its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
 
 
 @dataclass
@@ -298,7 +298,7 @@ def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mappin
         fix = "finish the run with that version, or start a new run with another --out"
         raise UsageError(message, where=str(path), fix=fix)
     changes = [
-        f"{name} was {saved.get(name, 'unset')}, is {identity.get(name, 'unset')}"
+        f"{name} was {saved.get(name, 'unset')}, now {identity.get(name, 'unset')}"
         for name in sorted(saved.keys() | identity.keys())
         if saved.get(name) != identity.get(name)
     ]
@@ -319,7 +319,7 @@ def load(path: Path, train_state: TrainState) -> RunState:
         moments = {key: saved.read(key, rows.get(key.rpartition("/")[0])) for key in saved.shapes}
         train_state.optimizer.load_state_tensors(moments)
     except KeyError as error:
-        message = f"its optimizer state does not match this model: {error}"
+        message = f"the checkpoint's optimizer state does not match this model: {error}"
         raise InputError(message, where=str(path), fix="use the run's own") from None
     return read_state(path)
 
@@ -341,7 +341,7 @@ def _load_weights(path: Path, weights: Mapping[str, Tensor], sharding: Sharding 
     shapes = {name: tuple(sharding.shapes[name] if sharding else weights[name].shape) for name in weights}
     if saved.shapes != shapes:
         different = min(name for name, _ in saved.shapes.items() ^ shapes.items())
-        message = f"its tensors do not match this model: {different}"
+        message = f"the checkpoint's tensors do not match this model: {different}"
         raise InputError(message, where=str(path), fix="use the run's own model")
     for name, tensor in weights.items():
         tensor.copy_(saved.read(name, sharding.rows[name] if sharding else None))

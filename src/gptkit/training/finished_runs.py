@@ -99,18 +99,18 @@ def newest_model(
     `can_do` decides by the result whether a run can do `what`; without them it must be a pretrain run.
     """
     newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == "pretrain"), console.warn)
-    kind, able = ("pretrain run", "") if what is None else ("run", f" that can do {what}")
+    kind, able = ("pretrain run", "") if what is None else ("run", f" can {what}")
     if newest is None:
-        fix = "run gptkit pretrain first, or name a model or a run in another place: --model DIR"
+        fix = "run gptkit pretrain first, or pass a model or a run elsewhere: --model DIR"
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
-    console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able}")
+    console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able and ' that' + able}")
     return str(newest)
 
 
 def without_start(name: str) -> InputError:
     """Return the error for an unfinished run without the config.json and tokenizer of its weights."""
     message = f"the run is unfinished and has no {START}/, which only later versions write"
-    return InputError(message, where=name, fix="finish it with the version that began it, then name its directory")
+    return InputError(message, where=name, fix="finish it with the version that started it, then pass its directory")
 
 
 def readable_model(name: str, console: Console) -> str:
@@ -120,7 +120,7 @@ def readable_model(name: str, console: Console) -> str:
     """
     path = Path(name)
     if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
-        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="name another step of the run")
+        raise InputError(f"the weights cannot be used: {reason}", where=name, fix="choose another step of the run")
     if name.startswith("hf:"):
         return name
     if is_undescribed(path):
@@ -128,18 +128,18 @@ def readable_model(name: str, console: Console) -> str:
     if not is_unfinished(path):
         seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
         if seeds and not (path / MODEL).is_dir():
-            fix = f"let it finish, or name one of its seeds: --model {seeds[0]}"
+            fix = f"let it finish, or pass one of its seeds: --model {seeds[0]}"
             raise InputError("the run has not finished all of its seeds", where=str(path), fix=fix)
         is_described = any((folder / "config.json").exists() for folder in (path, path / MODEL))
         if (path / RESULT).exists() and (path / START).is_dir() and not is_described:
-            fix = "rerun the run's command, or name one of its checkpoints or snapshots"
+            fix = "rerun the run's command, or pass one of its checkpoints or snapshots"
             raise InputError(f"the run was finished, but its {MODEL}/ is gone", where=str(path), fix=fix)
         return name
     newest, damaged = newest_weights(path)
     for line in damaged:
         console.warn(line)
     if newest is None and damaged:
-        fix = "restore a checkpoint, or name another model"
+        fix = "restore a checkpoint, or choose another model"
         raise InputError("none of the run's saved weights are intact", where=name, fix=fix)
     if newest is None:
         raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")

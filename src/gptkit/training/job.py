@@ -54,7 +54,7 @@ class MicroBatching:
 
     def shrink_notice(self, fitting: int) -> str:
         """Return the log line for a micro-batch that was reduced to `fitting` rows."""
-        dropout = "; another micro-batch changes the dropout masks" if self.has_dropout else ""
+        dropout = "; a different micro-batch changes the dropout masks" if self.has_dropout else ""
         shrunk = f"out of memory with {self.micro_batch} {self.unit} per forward pass: using {fitting}"
         return f"{shrunk}, with the same tokens per step{dropout}"
 

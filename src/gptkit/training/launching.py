@@ -121,7 +121,7 @@ def read_launch_config(path: Path) -> LaunchConfig:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    values = read_yaml(path, "an accelerate configuration", missing=FIX, fix=FIX, empty="null").plain()
+    values = read_yaml(path, "the accelerate configuration", missing=FIX, fix=FIX, empty="null").plain()
     if not isinstance(values, dict):
         raise UsageError("no `key: value` lines", where=str(path), fix=FIX)
     return values
@@ -187,7 +187,7 @@ class Launch:
         how = "sharded (FSDP2), " if self.config.sharded else ""
         variables = [f"{name}={value}" for name, value in self.environment().items()]
         by_hand = " ".join([*variables, shlex.join([*self.launcher_line(), "gptkit", *arguments])])
-        return f"launched {self.processes} processes {place}, {how}{threads}; by hand: {by_hand}"
+        return f"launched {self.processes} processes {place}, {how}{threads}; to launch them by hand: {by_hand}"
 
 
 def plan_launch(
@@ -211,15 +211,15 @@ def plan_launch(
     processes = asked or (available if device == "cuda" else None)  # all GPUs if a file is named without a number
     if not processes:
         message = "the number of processes is not given"
-        raise UsageError(message, where="--accelerate-config", fix="give --num-processes N")
+        raise UsageError(message, where="--accelerate-config", fix="pass --num-processes N")
     if device == "cuda" and processes > available:
         message = f"{processes} processes need a GPU each; available: {available}"
-        raise UsageError(message, where="--num-processes", fix=f"give --num-processes {available}, or --device cpu")
+        raise UsageError(message, where="--num-processes", fix=f"pass --num-processes {available}, or --device cpu")
     if processes == 1:
         return None
     if device == "cpu" and processes > max(8, MOST_PER_CORE * cores):
         message = f"{processes} processes are too many for {cores} core{'s' if cores > 1 else ''}"
-        raise UsageError(message, where="--num-processes", fix=f"give --num-processes {max(2, cores)}")
+        raise UsageError(message, where="--num-processes", fix=f"pass --num-processes {max(2, cores)}")
     threads = environment.get("OMP_NUM_THREADS", "")
     each = int(threads) if threads.isdecimal() and int(threads) else max(1, cores // processes)
     return Launch(processes, device, each, config)
@@ -336,8 +336,8 @@ def _cause(folder: Path, failures: Mapping[int, ProcessFailure]) -> GptkitError:
 def _silent_end(rank: int, failure: ProcessFailure) -> GptkitError:
     if failure.exitcode < 0:
         message = f"process {rank} was killed by {failure.signal_name()}"
-        cure = f"if memory ran out, lower --micro-batch or --num-processes; else {AGAIN}"
-        return OutOfResources(message, fix=cure if failure.exitcode == -signal.SIGKILL else AGAIN)
+        fix = f"if memory ran out, lower --micro-batch or --num-processes; else {AGAIN}"
+        return OutOfResources(message, fix=fix if failure.exitcode == -signal.SIGKILL else AGAIN)
     message = f"process {rank} ended with exit code {failure.exitcode} and reported no error"
     return OutOfResources(message, fix="see its output above")
 

@@ -1,7 +1,8 @@
 """The training loop: given a model, batches and a loss function, it trains, evaluates, saves and yields events.
 
-It knows no task, no model class and no display. A run's state is its weights, moments and a few numbers: batches are a
-pure function of the step and dropout is reseeded for each micro-batch, so there is no generator state to save.
+It knows nothing about tasks, model classes or displays. A run's state is its weights, moments and a few numbers:
+batches are a pure function of the step and dropout is reseeded for each micro-batch, so there is no generator state to
+save.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class _Run:
             yield from self.save_or_stop(self.state.step)
 
     def fit(self) -> Generator[Event, None, Batches]:
-        """Return the batches, in micro-batches that fit into memory; with shards, no size can be tried on its own."""
+        """Return the batches, in micro-batches that fit into memory; with sharding, no process can try a size alone."""
         micro_batching, has_steps = self.job.micro_batching, self.state.step < self.plan.steps
         is_tried = micro_batching.largest is not None and may_run_out(self.accelerator.device)
         if not (is_tried and has_steps and self.sharding is None):
@@ -187,7 +188,7 @@ class _Run:
     def _interrupted(self, signal_number: int) -> Interrupted:
         where = f"step {self.state.step}"
         if self.directory is not None:
-            where = f"step {self.saved_step} of {self.plan.steps} is committed" if self.saved_step else "before step 1"
+            where = f"step {self.saved_step} of {self.plan.steps} is saved" if self.saved_step else "before step 1"
         message = f"interrupted by {signal.Signals(signal_number).name}"
         return Interrupted(message, signal_number=signal_number, where=where, fix=AGAIN)
 

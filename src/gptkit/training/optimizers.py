@@ -4,8 +4,9 @@ Optimizers follow the protocol of torch's fused AdamW: they divide gradients by 
 they change nothing, moments and step counts included; both are tensors on the device. Any other torch.optim optimizer
 works too, but its step waits for the device to read `found_inf`.
 
-Layers may have their own learning rates and be unfrozen late. Until then their gradients are dropped right after the
-backward pass: `requires_grad` would break DDP's buckets and compiled code, and a rate of 0 would still update moments.
+Layers may have their own learning rates and may be unfrozen later. Until then their gradients are dropped right after
+the backward pass: `requires_grad` would break DDP's buckets and compiled code, and a rate of 0 would still update
+moments.
 """
 
 from __future__ import annotations

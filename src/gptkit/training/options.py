@@ -30,7 +30,7 @@ class TrainingOptions(OutputOptions):
     out: Path | None = option(
         None, "Run directory [default: runs/<command>-<name>-<time>].", resumable=True, short="-o"
     )
-    learning_rate: float = option(6e-4, "Peak learning rate (with muon: of the AdamW part).", minimum=0)
+    learning_rate: float = option(6e-4, "Peak learning rate (with muon, that of the AdamW part).", minimum=0)
     schedule: ScheduleName = option(
         "cosine",
         "Learning-rate schedule; wsd = warm-up, stable, decay; openai-* = GPT-1's own; slanted = ULMFiT's.",
@@ -58,7 +58,7 @@ class TrainingOptions(OutputOptions):
         "auto", "Precision of matrix products; auto = bf16 if the hardware has it, else fp32.", panel="Speed"
     )
     compile: CompileChoice = option(
-        "auto", "torch.compile; auto = if it saves more time than it takes.", panel="Advanced"
+        "auto", "Use torch.compile; auto = only if it saves more time than it takes.", panel="Advanced"
     )
     device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Advanced")
     micro_batch: int | None = option(
@@ -88,11 +88,16 @@ class TrainingOptions(OutputOptions):
         metavar="auto|never|DIR",
     )
     num_processes: int | None = option(
-        None, "Number of processes, one per GPU, or on the CPU [default: 1].", panel="Run", resumable=True, minimum=1
+        None,
+        "Number of processes: up to one per GPU, or several on the CPU [default: 1].",
+        panel="Run",
+        resumable=True,
+        minimum=1,
     )
     accelerate_config: str | None = option(
         None,
-        "ddp = every process holds the model, fsdp2 = they shard it; or a file written by accelerate config.",
+        "ddp = every process holds the whole model, fsdp2 = the processes shard it; or a file written by "
+        "accelerate config.",
         panel="Advanced",
         resumable=True,
         metavar="ddp|fsdp2|FILE",
@@ -103,7 +108,10 @@ class TrainingOptions(OutputOptions):
     )
 
     keep_checkpoints: int = recipe_only(
-        2, "Number of newest checkpoints to keep, besides any best one.", resumable=True, minimum=2
+        2,
+        "Number of newest checkpoints to keep, in addition to the best one, if there is one.",
+        resumable=True,
+        minimum=2,
     )
     snapshots: int | None = recipe_only(
         None,

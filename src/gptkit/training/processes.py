@@ -54,7 +54,7 @@ def make_accelerator(device: str) -> Accelerator:
         raise UsageError(f"Accelerate chose {accelerator.device}", where="--device", fix="leave --device out")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:  # each would train as if it were the only one
-        message = f"{launched} processes were launched, Accelerate sees {accelerator.num_processes}"
+        message = f"{launched} processes were launched, but Accelerate sees {accelerator.num_processes}"
         raise UsageError(message, where="WORLD_SIZE", fix="launch with torchrun or accelerate launch")
     if launched > 1:  # a thread of the group that outlives the interpreter would abort the process
         atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)

@@ -160,9 +160,9 @@ def choose_precision(asked: str, hardware: Hardware) -> str:
     if can_train_in(asked, hardware):
         return asked
     if asked == "fp16":
-        message = f"fp16 training needs a CUDA device, this is {hardware.kind}"
+        message = f"fp16 training needs a CUDA device, but this is {hardware.kind}"
         raise UsageError(message, where="--precision fp16", fix="use --precision auto")
-    raise emulated_bf16_error("use --precision auto (a run begun with --precision bf16 needs a CPU with bf16)")
+    raise emulated_bf16_error("use --precision auto (a run started with --precision bf16 needs a CPU with bf16)")
 
 
 def can_train_in(precision: str, hardware: Hardware) -> bool:
@@ -191,7 +191,7 @@ def choose_compile(
     speed = EAGER_FLOPS[hardware.kind, "fp32" if precision == "fp32" else "bf16"]
     pays = total_flops / speed * TIME_SAVED > COMPILE_SECONDS[hardware.kind]
     if pays and missing:
-        return False, "compile auto is off: no C++ compiler, or no Python headers, found"
+        return False, "not compiling (--compile auto): no C++ compiler or no Python headers found"
     return pays, None
 
 
@@ -230,11 +230,11 @@ def draws_note(micro_batch: int, rows: int, processes: int) -> str | None:
 
 
 def idle_note(micro_batches: int, processes: int, *, rows: int) -> str | None:
-    """Return a warning, with the cure, if some processes get no micro-batch."""
+    """Return a warning, with the fix, if some processes get no micro-batch."""
     if micro_batches >= processes:
         return None
     idle = f"{processes - micro_batches} of {processes} processes have no work"
-    return f"{idle}: give --micro-batch {micro_batch_rows(rows, processes)} (which changes the dropout masks)"
+    return f"{idle}: pass --micro-batch {micro_batch_rows(rows, processes)} (which changes the dropout masks)"
 
 
 def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float:
@@ -256,7 +256,7 @@ def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choice
         precision = now.precision
     kept = dataclasses.replace(now, precision=precision, compile=compiles, micro_batch=stored.get("micro_batch"))
     changed = [
-        f"{name} was {stored[name]}, is {value}"
+        f"{name} was {stored[name]}, now {value}"
         for name, value in kept.facts().items()
         if stored.get(name, value) != value
     ]

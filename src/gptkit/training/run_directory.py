@@ -57,7 +57,7 @@ class RunDirectory:
     """An open run, locked until `close`; `result` is that of a finished run, else None.
 
     Only the main process holds the `lock`; without it nothing is written. `new_config` replaces config.yaml when the
-    run continues with more steps than it was begun with.
+    run continues with more steps than it was started with.
     """
 
     def __init__(self, path: Path, command: str, *, lock: RunLock | None) -> None:
@@ -88,12 +88,12 @@ class RunDirectory:
         return read_rows(self.path / METRICS)
 
     def row_of(self, step: int, figures: Collection[str]) -> dict[str, Any]:
-        """Return the row of a step that has these figures; raises InputError if it was lost, with the cure."""
+        """Return the row of a step that has these figures; raises InputError if it was lost, with the fix."""
         found = [row for row in self.rows() if row["step"] == step and row.keys() >= set(figures)]
         if found:
             return found[-1]
-        fix = f"remove the checkpoints from {self.checkpoints / directory_name(step)} on; then {AGAIN}"
-        raise InputError(f"no row of step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
+        fix = f"remove {self.checkpoints / directory_name(step)} and all later checkpoints; then {AGAIN}"
+        raise InputError(f"no row for step {step} with {', '.join(figures)}", where=str(self.path / METRICS), fix=fix)
 
     def rewind(
         self, found: Found, *, identity: Mapping[str, str], keep: int, keep_step: int | None = None
@@ -101,11 +101,11 @@ class RunDirectory:
         """Go back to the checkpoint found: quarantine or drop what is newer; return log lines on what was damaged.
 
         A finished run becomes unfinished. More than `keep` checkpoints, left by a kill before they were pruned, are
-        removed. Raises UsageError, before anything is changed, if the checkpoint has another identity.
+        removed. Raises UsageError, before anything is changed, if the checkpoint has a different identity.
         """
         lines = found.lines()
         if found.path is None and self.result is not None:
-            fix = "start a new run with another --out; --model can name this one"
+            fix = "start a new run with another --out; --model can take this one"
             raise InputError("the finished run has no checkpoint to continue from", where=str(self.path), fix=fix)
         if lost := lost_result(self.path):
             lines.append(f"the run was finished, but {lost}: rebuilding its model and result")
@@ -228,18 +228,18 @@ def _refuse_unusable(path: Path, resume: str) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="name another directory") from None
+        raise UsageError("the name is not UTF-8", where=f"--out {path}", fix="choose another directory") from None
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         problem = "is a file" if path.exists() else "is a dangling link"
-        raise UsageError(f"--out {problem}", where=str(path), fix="name a directory")
+        raise UsageError(f"--out {problem}", where=str(path), fix="choose a directory")
     present = {entry.name for entry in path.iterdir()} - {LOCK, CONFIG + ".tmp"} if path.exists() else set()
     _refuse_in_the_way(path)
     if not present:
         return
     if resume == "never":
-        raise UsageError("--out is not empty", where=str(path), fix="name another, or leave out --resume never")
+        raise UsageError("--out is not empty", where=str(path), fix="choose another, or leave out --resume never")
     if not present & {CONFIG, CHECKPOINTS}:
-        raise UsageError("--out is not a run directory", where=str(path), fix="name another directory")
+        raise UsageError("--out is not a run directory", where=str(path), fix="choose another directory")
 
 
 def _refuse_in_the_way(run: Path) -> None:
@@ -251,4 +251,5 @@ def _refuse_in_the_way(run: Path) -> None:
         is_right_kind = path.is_dir() if name in FOLDERS else path.is_file()
         if not is_right_kind or (path.is_symlink() and name not in LINKS):
             kind = "folder" if name in FOLDERS else "file"
-            raise InputError(f"{name} is not the {kind} of a run", where=str(path), fix=f"move it away; then {AGAIN}")
+            message = f"{name} must be a {kind} in a run directory"
+            raise InputError(message, where=str(path), fix=f"move it away; then {AGAIN}")

@@ -1,6 +1,6 @@
 """Which options of a run may not change: compare config.yaml and checkpoints with the options given now.
 
-A run may be given more steps. It then ends bit for bit like one begun with the larger number, because it continues from
+A run may be given more steps. It then ends bit for bit as if started with the larger number, because it continues from
 a checkpoint up to which the learning rate does not depend on the number of steps.
 """
 
@@ -39,7 +39,7 @@ def refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool
     changed = [name for name in fixed if stored[name] != given[name]]
     if not changed:
         return False
-    reasons = [f"{name} was {_shown(stored[name])}, is {_shown(given[name])}" for name in changed]
+    reasons = [f"{name} was {_shown(stored[name])}, now {_shown(given[name])}" for name in changed]
     if changed == [STEPS] and asks_for_more_steps(options, stored[STEPS]):
         if steps_before_decay(options.schedule, stored[STEPS], options.decay_steps):
             return True
@@ -50,8 +50,8 @@ def refuse_changes(config: Path, options: TrainingOptions, command: str) -> bool
             reasons.append(f"the {options.schedule} schedule {rest}")
     if changed == ["epochs"]:
         reasons.append("a fine-tuning run cannot be given more epochs")
-    fix = "give the run's own values, or start a new run with another --out"
-    raise UsageError(f"the run was begun with other options: {'; '.join(reasons)}", where=str(config), fix=fix)
+    fix = "use the run's own values, or start a new run with another --out"
+    raise UsageError(f"the run was started with different options: {'; '.join(reasons)}", where=str(config), fix=fix)
 
 
 def asks_for_more_steps(options: TrainingOptions, was: object) -> bool:

@@ -1,6 +1,6 @@
 """Compile the C code of the native engine once for this machine, cache the library, and load it with ctypes.
 
-A C compiler is all it needs (no headers of Python or torch), for two seconds; later starts take the cached library.
+It needs only a C compiler (no Python or torch headers). Compiling takes two seconds; later starts use the cache.
 """
 
 from __future__ import annotations

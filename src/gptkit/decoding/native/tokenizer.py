@@ -1,4 +1,4 @@
-"""Read a tokenizer.json without transformers, which takes seconds to import; all that generation needs of it."""
+"""Read as much of a tokenizer.json as generation needs, without transformers, which takes seconds to import."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _shared_values(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _check_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if not _fits(value, types[key]):
-            raise ValueError(f"{key} has another type")
+            raise ValueError(f"{key} has the wrong type")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -139,7 +139,7 @@ def _tensors(directory: Path, raw: Mapping[str, Any]) -> Arrays:
             if name is None or (raw.get("format") and name.startswith(CLASSIFIER)):
                 continue
             if name in tensors:
-                raise ValueError("a tensor twice")
+                raise ValueError("a tensor appears twice")
             dtype, sizes = STORED[entry["dtype"]], entry["shape"]
             array = np.frombuffer(data, dtype, math.prod(sizes), start + entry["data_offsets"][0]).reshape(sizes)
             is_transposed = not is_own and MATRIX.search(name)

@@ -94,7 +94,7 @@ def metric_drop(
     level: float,
     floor: float,
 ) -> Detectable:
-    """Return the smallest drop of a metric of all items, which is better when higher.
+    """Return the smallest drop of a higher-is-better metric over all items.
 
     Drops are planted in resampled items: a fraction of them gets the predictions of other items. The mean loss of the
     metric is the drop; its standard deviation over the resamples is the standard error.

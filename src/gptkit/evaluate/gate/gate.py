@@ -6,8 +6,8 @@ inconclusive  the drop reaches the floor but may be chance; or the items are too
 
 "Would have been found": by the test alone, with 80% power at the level of Holm's first step. An observed improvement
 adds to the floor, because the test had to detect the whole way from there down to the floor. The null hypothesis is no
-drop at all, and the floor applies to the observed drop: McNemar's test stays exact, and a gate on an unchanged model
-fails at most at its level. With a floor of 0 every drop counts, and no number of items can rule one out.
+drop at all, and the floor applies to the observed drop: McNemar's test stays exact, and the gate fails an unchanged
+model at a rate no higher than its level. With a floor of 0 every drop counts, and no number of items can rule one out.
 
 The tests of "no drop":
 - Right or wrong: McNemar's exact conditional test ("Note on the sampling error of the difference between correlated
@@ -96,7 +96,7 @@ def _verdict(test: _Test, floor: float, *, significant: bool) -> Verdict:
 def _test(key: str, scores: Scores, *, level: float, resamples: int) -> _Test:
     baseline, present = _items(key, scores.baseline), _items(key, scores.present)
     if baseline.shape != present.shape:
-        raise ValueError(f"{key}: the baseline has {len(baseline)} items, the present run {len(present)}")
+        raise ValueError(f"{key}: the baseline has {len(baseline)} items, but the current run {len(present)}")
     n, floor = len(baseline), scores.floor
     if isinstance(scores, RightOrWrong):
         if not np.isin([baseline, present], (0, 1)).all():

@@ -1,6 +1,6 @@
 """Match a run with its baseline, item by item, and refuse to compare what is not comparable.
 
-The baseline must have every task and protocol of the present run, with the same data and settings and, where tokens
+The baseline must have every task and protocol of the current run, with the same data and settings and, where tokens
 are counted, the same tokenizer: else NothingComparable. What only the baseline has is reported.
 """
 
@@ -73,7 +73,7 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
                 continue
             for name in protocol.measures[: protocol.gated]:
                 if protocol.per_token or MEASURES[name].per_token:
-                    message = f"{key}.{name} counts tokens, and the baseline has another tokenizer"
+                    message = f"{key}.{name} counts tokens, but the baseline used a different tokenizer"
                     fix = "compare models with one tokenizer, or protocols per word or byte: --task NAME/PROTOCOL"
                     raise NothingComparable(message, where="--baseline", fix=fix)
 
@@ -109,7 +109,7 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
                     message = f"{full}: the items' {column!r} differ from the baseline's"
                     raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
             values = value_of(measure, columns), value_of(measure, after.columns)
-            for run, value in zip(("baseline", "present run"), values, strict=True):
+            for run, value in zip(("baseline", "current run"), values, strict=True):
                 if not math.isfinite(value):
                     raise InputError(f"{full} of the {run} is {value}", fix="check its model and items")
             floor = job.floor if index == 0 and job.floor is not None else measure.floor_below(values[0])
@@ -122,26 +122,26 @@ def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
     """Yield a line for each task, or protocol of a task, that only one of the runs has."""
     tasks = {key.split("/")[0] for key in present.results}
     for task in sorted({key.split("/")[0] for key in baseline.results} - tasks):
-        yield f"{task} of the baseline was not evaluated"
+        yield f"{task} is in the baseline but was not evaluated in this run"
     for key in sorted(set(baseline.results) - set(present.results)):
         if key.split("/")[0] in tasks:
-            yield f"{key} of the baseline was not evaluated"
+            yield f"{key} is in the baseline but was not evaluated in this run"
     for key in sorted(set(present.results) - set(baseline.results)):
         yield f"{key} is not in the baseline, and was not compared"
 
 
 def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult) -> None:
-    """Refuse a baseline without the protocol, or with other data or settings."""
+    """Refuse a baseline without the protocol, or with different data or settings."""
     if before is None:
         raise NothingComparable(f"the baseline has no {key}", where="--baseline", fix=_ANOTHER)
     if before.data_sha256 != after.data_sha256:
         shas = f"{before.data_sha256[:12]} and {after.data_sha256[:12]}"
-        raise NothingComparable(f"{key}: the baseline has other data ({shas})", where="--baseline", fix=_ANOTHER)
+        raise NothingComparable(f"{key}: the baseline used different data ({shas})", where="--baseline", fix=_ANOTHER)
     for name in sorted({*before.settings, *after.settings}):
         old, new = (result.settings.get(name, 1 if name == VERSION else None) for result in (before, after))
         if old != new:
-            message = f"{key}: {name} is {new!r:.60}, in the baseline {old!r:.60}"
+            message = f"{key}: {name} is {new!r:.60} here but {old!r:.60} in the baseline"
             raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
     if before.items is None:
-        message = f"{key}: the baseline has no items, and paired tests need them"
-        raise NothingComparable(message, where="--baseline", fix="name the file that --output wrote")
+        message = f"{key}: the baseline has no items, but paired tests need them"
+        raise NothingComparable(message, where="--baseline", fix="pass the file that --output wrote")

@@ -25,7 +25,7 @@ _NAMED = 3  # rows that the headline names
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 STEP_SUMMARY, IN_ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
 FIGURES = ("baseline", "value", "difference", "p_value", "floor", "minimum_detectable")  # properties of a JUnit case
-HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "could find", "verdict")
+HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "detectable drop", "verdict")
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Outcome:
         if self.verdict == "pass":
             parts = []
             if compared := len(self.comparison):
-                parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none worse by its floor")
+                parts.append(f"{compared} measure{'s' * (compared > 1)} compared, none dropped by its floor or more")
             if minimums := len(self.minimums):
-                parts.append(f"{minimums} minimum{'s' * (minimums > 1)} kept")
+                parts.append(f"{minimums} minimum{'s' * (minimums > 1)} met")
             return f"pass: {', '.join(parts) or 'nothing was compared'}"
         worst = sorted((row for row in self.rows if row.verdict == self.verdict), key=lambda row: -row.severity)
         named = "; ".join(row.message for row in worst[:_NAMED])
@@ -120,11 +120,12 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
     change, p_value, least = f"{found.difference:+.{digits}f}", f"{found.p_value:.2g}", f"{floor:.3g}"
     if found.minimum_detectable is not None:
-        could_find = f"{found.minimum_detectable:.2g}"
-        power = f"could have found {could_find}"
+        detectable = f"{found.minimum_detectable:.2g}"
+        power = f"a drop of {detectable} would have been detected"
     else:
-        could_find = "none"
-        power = "smaller ones need more items" if found.verdict == "fail" else "too few items to find any reliably"
+        detectable = "none"
+        few = "too few items to detect any drop reliably"
+        power = "smaller drops need more items" if found.verdict == "fail" else few
     drop = -found.difference if measure.higher_is_better else found.difference
     figures = asdict(found) | {"floor": floor}
     task, name = key.rsplit(".", 1)
@@ -134,7 +135,7 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
         found.verdict,
         f"{key} {before} -> {after} ({change}; p {p_value}, floor {least}, {power})",
         drop / floor if floor > 0 else math.inf,
-        (key, before, after, change, p_value, least, could_find, found.verdict),
+        (key, before, after, change, p_value, least, detectable, found.verdict),
         {name: "none" if figures[name] is None else repr(figures[name]) for name in FIGURES},
     )
 
@@ -144,7 +145,7 @@ def _bounded(key: str, found: Minimum) -> Row:
     measure, bound, value = MEASURES[name], found.minimum, found.value
     digits = _digits(measure, value - bound)
     side = "at least" if measure.higher_is_better else "at most"
-    message = f"{key} {value:.{digits}f}, asked for {side} {bound:.{digits}f}"
+    message = f"{key} {value:.{digits}f}, but {side} {bound:.{digits}f} is required"
     short = abs(value - bound) / (measure.floor_below(bound) if measure.floor else 1.0)
     cells = (key, "", f"{value:.{digits}f}", "", "", f"{side} {bound:.{digits}f}", "", found.verdict)
     return Row(task, name, found.verdict, message, short, cells, {"value": repr(value), "minimum": repr(bound)})
@@ -173,7 +174,7 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
     table = [HEADER, *(row.cells for row in outcome.rows)]
     summary = summary_markdown(outcome.headline, table, (name, *outcome.warnings))
     try:
-        with files.translate_os_errors("writing the verdicts", fix="name another file"):
+        with files.translate_os_errors("writing the verdicts", fix="choose another file"):
             if options.junit is not None:
                 files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:
@@ -193,7 +194,7 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
 def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
     """Return a JUnit test suite with a test case for each verdict.
 
-    An inconclusive verdict is no failure: its case passes, and its output says so.
+    An inconclusive verdict is not a failure: its case passes, and its output says so.
     """
     failures = sum(row.verdict == "fail" for row in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": "0"}

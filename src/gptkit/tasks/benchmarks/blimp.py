@@ -80,11 +80,11 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
     wanted = [only] if only else list(PHENOMENON_OF)
     files = f"{wanted[0]}.jsonl" + f" and {len(wanted) - 1} more" * (len(wanted) > 1)
     if data is None:
-        fix = f"give --data DIR, a folder with {files} (github.com/alexwarstadt/blimp, data/)"
+        fix = f"pass --data DIR, a folder with {files} (github.com/alexwarstadt/blimp, data/)"
         raise UsageError(f"{'blimp' if only is None else ONE_SET + only} needs its data", where="--data", fix=fix)
     folder = Path(data).expanduser()
     if folder.is_file():
-        fix = "name its folder; --task blimp-NAME evaluates only the set NAME"
+        fix = "pass its folder; --task blimp-NAME evaluates only the set NAME"
         raise InputError("not a folder", where=f"--data {data}", fix=fix)
     require_folder(folder)
     paths: dict[str, Path] = {}

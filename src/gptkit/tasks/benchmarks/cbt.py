@@ -53,7 +53,7 @@ def _example(block: list[tuple[str, str]], number: int) -> Example:
             raise InputError(f"expected line {place} of an example, found {line[:40]!r}", where=where, fix=_FIX)
         sentences.append(checked_text(found[2], "sentence", where))
     if len(block) != _SENTENCES + 1:
-        raise InputError(f"an example of {len(block)} lines, expected 21", where=where, fix=_FIX)
+        raise InputError(f"this example has {len(block)} lines instead of 21", where=where, fix=_FIX)
     cells = [cell.strip() for cell in sentences.pop().split("\t")]
     if len(cells) != 4:
         raise InputError(f"{len(cells)} column(s), expected 4", where=where, fix=_FIX)

@@ -40,7 +40,7 @@ def cnn_dailymail(data: str | None) -> Loaded:
     UsageError without data; InputError, with file and line, for bad files.
     """
     [path] = find_files("cnn-dm", data, FILES, source="cnn_dailymail 3.0.0 of the hub, or the authors' stories")
-    fix = "name a .parquet or .jsonl with article and highlights, or all_test.txt beside the stories"
+    fix = "pass a .parquet or .jsonl with article and highlights, or all_test.txt beside the stories"
     examples = list(_stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix)))
     if not examples:
         raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
@@ -79,7 +79,7 @@ def _story(path: Path) -> tuple[str, str]:
             part.append(text)
     for name, texts in (("article", article), (_HIGHLIGHT, highlights)):
         if not texts:
-            raise InputError(f"a story without {name}", where=f"{path}:1", fix="fetch it again, or drop its URL")
+            raise InputError(f"this story has no {name}", where=f"{path}:1", fix="fetch it again, or drop its URL")
     return "\n".join(article), "\n".join(highlights)
 
 

@@ -250,10 +250,11 @@ def _task(format: Format, labels: tuple[str, ...], data: str, examples: Callable
 
 
 CLOZE = _task("multiple-choice", (), "which of two endings is the real one", _paired, _endings, _anywhere, True)
+_SAME_DOCSTRING, _CONSECUTIVE = "whether two passages share a docstring", "whether two sentences are consecutive"
 BENCHMARKS = (
     _task("classification", DEMO_LABELS, "which package a docstring is from", _classification),
-    _task("similarity", ("different", "same"), "do two passages share a docstring", _paired, _passages, _same_package),
-    _task("entailment", ("elsewhere", "follows"), "are two sentences consecutive", _paired, _sentences, _same_module),
+    _task("similarity", ("different", "same"), _SAME_DOCSTRING, _paired, _passages, _same_package),
+    _task("entailment", ("elsewhere", "follows"), _CONSECUTIVE, _paired, _sentences, _same_module),
     CLOZE,
     zero_shot(CLOZE, "test", *ending_protocols()),
 )

@@ -51,7 +51,8 @@ def _last_zipped(path: Path) -> bytes:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) != 1:
                 names = ", ".join(member.filename for member in members[:4]) or "nothing"
-                raise InputError(f"an archive of {names}", where=str(path), fix="unpack it and name the file")
+                message = f"the archive must hold one file, but holds {names}"
+                raise InputError(message, where=str(path), fix="unpack it and pass the file")
             _require_size(path, members[0].file_size)
             with archive.open(members[0]) as file:
                 file.seek(HUTTER_BYTES - HUTTER_TEST_BYTES)

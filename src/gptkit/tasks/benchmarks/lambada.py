@@ -62,9 +62,9 @@ def lambada(data: str | None) -> Loaded:
     for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
         text = text_cell(row, "text", where)
         if " " not in text.strip():
-            raise InputError("no space between a context and a last word", where=where, fix="give at least two words")
+            raise InputError("no space between a context and a last word", where=where, fix="write at least two words")
         if text != text.rstrip(" "):
-            raise InputError("a space after the last word", where=where, fix="end the passage with the word to predict")
+            raise InputError("the line ends with a space", where=where, fix="end the passage with the word to predict")
         examples.append(Example((text,), None, where, str(number)))
     return loaded(examples)
 
@@ -75,7 +75,7 @@ def openai_text(text: str) -> str:
 
 
 def stop_tokens(encoder: Encoder) -> list[int]:
-    """Return the tokens that are a stop word with a space before it, in lower case or capitalised."""
+    """Return the tokens that are a stop word with a space before it, in lower case or capitalized."""
     words = [form for word in STOP_WORDS for form in (word, word.capitalize())]
     return sorted({int(ids[0]) for ids in encoder.encode([f" {word}" for word in words]) if len(ids) == 1})
 
@@ -156,8 +156,8 @@ _FIGURES = {
     "last-token": (_LAST_TOKEN, ""),
     "last-token-openai": (
         _PAPER,
-        ". Published figures are those of the paper's table; the paper mentions a stop-word filter, but others came "
-        "closest without one (46.67 for 45.99)",
+        ". Published figures are those of the paper's table; the paper mentions a stop-word filter, but reproductions "
+        "came closest without one (46.67 against the paper's 45.99)",
     ),
     "last-word": (_LAST_WORD, ""),
     "last-word-openai": (_PAPER_UNFILTERED, ". The published figure is the paper's without its stop-word filter"),

@@ -32,7 +32,7 @@ DEFAULT_FEW_SHOT: tuple[tuple[str, str], ...] = (
     ("when did the first world war begin", "1914"),
     ("what is the chemical symbol for gold", "Au"),
 )
-_FIX = 'name a .jsonl with "question" and "answer"'
+_FIX = 'pass a .jsonl with "question" and "answer"'
 
 
 def natural_questions(data: str | None) -> Loaded:

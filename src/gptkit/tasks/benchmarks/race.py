@@ -50,7 +50,7 @@ def _evaluation(task: Task, best: float) -> Evaluation:
     protocol = ChoiceProtocol(
         "gpt1",
         "the answer's mean log-probability per token after the passage and the question",
-        published=best_before_gpt1(best, "GPT-1 paper, table 3 (9 models together)"),
+        published=best_before_gpt1(best, "GPT-1 paper, table 3 (ensemble of 9 models)"),
         chance=1 / 4,
         pairs=ending_pairs,
         score=per_token,

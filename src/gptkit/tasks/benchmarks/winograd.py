@@ -42,7 +42,7 @@ def winograd(data: str | None) -> Loaded:
     examples = list(_of_xml(path) if path.suffix.lower() == ".xml" else _of_json(path))
     notes = [f"{path}: using the first {SIZE} of {len(examples)} schemas"] if len(examples) > SIZE else []
     if len(examples) < SIZE:
-        notes = [f"{path}: only {len(examples)} of the {SIZE} schemas that published figures are on"]
+        notes = [f"{path}: only {len(examples)} of the {SIZE} schemas behind the published figures"]
     return loaded(examples[:SIZE], notes)
 
 

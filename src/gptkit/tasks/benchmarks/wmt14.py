@@ -94,7 +94,7 @@ def _sentences(path: Path) -> list[_Sentence]:
         segment = _SEGMENT.fullmatch(line)
         if segment is None:
             fix = 'write one sentence per line: <seg id="1">...</seg>'
-            raise InputError("a segment that does not begin and end on its line", where=where, fix=fix)
+            raise InputError("this segment does not begin and end on its line", where=where, fix=fix)
         text = checked_text(html.unescape(segment[2]).strip(), "sentence", where)
         found.append(_Sentence(f"{document} {segment[1]}".strip(), text, where))
     if path.suffix == ".sgm" and not found:

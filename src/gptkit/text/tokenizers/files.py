@@ -41,8 +41,8 @@ def find_tokenizer(directory: Path, shown: str | None = None) -> tuple[Path, tup
         if complete:
             return folder, complete[0]
     half = [name for layout in LAYOUTS for name in layout if (directory / name).is_file()]
-    found = f", only {', '.join(half)}" if half else ""
-    fix = "it needs " + ", or ".join("+".join(layout) for layout in LAYOUTS)
+    found = f", but only {', '.join(half)}" if half else ""
+    fix = "pass one that holds " + ", or ".join("+".join(layout) for layout in LAYOUTS)
     raise InputError(f"no tokenizer in this directory{found}", where=shown or str(directory), fix=fix)
 
 
@@ -52,7 +52,7 @@ def tokenizer_files(directory: Path) -> list[Path]:
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
     for path in beside:
         if require_regular(path) > LARGEST_JSON:
-            raise InputError(f"over {LARGEST_JSON >> 20} MiB", where=str(path), fix="fetch it again")
+            raise InputError(f"the file is larger than {LARGEST_JSON >> 20} MiB", where=str(path), fix="fetch it again")
     return [*(folder / name for name in layout), *beside]
 
 
@@ -81,7 +81,7 @@ def read_merges(path: Path) -> list[Merge]:
         if (number == 1 and line.startswith("#version")) or not pair:
             continue
         if len(pair) != 2:
-            message = f"a merge is two pieces, not {len(pair)}"
+            message = f"a merge must have two pieces; this one has {len(pair)}"
             raise InputError(message, where=f"{path}:{number}", fix="fetch the file again")
         merges.append((pair[0], pair[1]))
     return merges
@@ -102,6 +102,6 @@ def checked_merges(found: Any, path: Path) -> list[Merge]:
     for merge in found if isinstance(found, list) else [None]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
-            raise InputError("a merge is two pieces", where=str(path), fix="fetch the file again")
+            raise InputError("a merge is not a pair of pieces", where=str(path), fix="fetch the file again")
         merges.append((pair[0], pair[1]))
     return merges

@@ -47,7 +47,7 @@ def _train_char(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
         occurs[code_points(text)] = True
     characters = [chr(point) for point in np.flatnonzero(occurs)]
     if not characters:
-        raise InputError("no text to train a tokenizer on", where="DATA", fix="name files with text")
+        raise InputError("no text to train a tokenizer on", where="DATA", fix="pass files with text")
     vocabulary = {token: id for id, token in enumerate([*characters, END_OF_TEXT, UNKNOWN])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = EACH_CHARACTER
@@ -168,7 +168,7 @@ def training_note(spec: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     entries = spec.partition(":")[2]
     if not entries or len(tokenizer) >= int(entries):
         return None
-    return f"{spec}: the text yields only {len(tokenizer):,} entries (no pair of pieces left that occurs twice)"
+    return f"{spec}: the text yields only {len(tokenizer):,} entries (no remaining pair of pieces occurs twice)"
 
 
 def fast_encoder(tokenizer: Any, dtype: Any) -> Encode | None:
