@@ -15,7 +15,7 @@ DEMO := runs/demo
 
 NUMERIC := $(addprefix tests/,model decoding scoring finetune pretrain tasks/test_heads.py system/test_processor.py \
 	$(addprefix training/test_,loop.py optimizers.py layer_rates.py rules.py) manage/test_env.py \
-	$(addprefix evaluate/test_,along_a_run.py comparison.py contamination.py eval.py gate.py suites.py) \
+	$(addprefix evaluate/test_,all_checkpoints.py comparison.py contamination.py eval.py gate.py suites.py) \
 	generate/test_generate.py faults/test_numbers.py)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NPY_ENABLE_CPU_FEATURES=X86_V3 CC='$(CC) -mno-avx512f'

@@ -1,8 +1,9 @@
-"""CONTRIBUTING.md's table of changes names files that exist, and names that stand in them."""
+"""The files that CONTRIBUTING.md's table of changes and the Makefile name exist, and so do the names in the table."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,11 @@ def test_the_places_of_the_ten_changes_are_there() -> None:
         code = "\n".join(file.read_text(encoding="utf-8") for file in files)
         names = [name.rpartition(".")[2] for name in quoted if re.fullmatch(r"[A-Za-z_.]+", name)]
         assert [name for name in names if not re.search(rf"\b{name}", code)] == [], change
+
+
+@pytest.mark.skipif(not (REPOSITORY / "Makefile").is_file(), reason="no Makefile beside the tests")
+def test_the_tests_that_the_makefile_names_exist() -> None:
+    command = ["make", "-s", "--eval", "print: ; @echo $(NUMERIC)", "print"]
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    assert len(names) > 10
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []

@@ -259,6 +259,8 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         ("pretrian", "did you mean 'pretrain'?"),
         ("recipes shwo x", "did you mean 'show'?"),
         ("--json toy", "gptkit COMMAND --json"),
+        ("-m x", "gptkit COMMAND -m"),
+        ("--help-all", "gptkit COMMAND --help-all"),
         ("--versoin", "did you mean '--version'?"),
         ("toy --stepz 3", "did you mean '--steps'?"),
         ("toy --bogus", "unknown flag '--bogus' (gptkit toy) - see gptkit toy --help"),
@@ -418,6 +420,12 @@ def test_help_and_mistakes_import_nothing_heavy() -> None:
         code = f"import sys; from gptkit.cli.main import main; [main(line) for line in {lines!r}]; "
         done = run_python("-W", "error", "-c", code + f"print([name for name in {heavy!r} if name in sys.modules])")
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_flags_are_whole_in_a_narrow_terminal() -> None:
+    shown = run_python("-m", "gptkit", "finetune", "--help-all", COLUMNS="40").stdout
+    assert all(flag in shown for flag in ("--transfer-layers", "--accelerate-config"))
+    assert "\u2026" not in shown
 
 
 def test_as_a_module_in_a_closed_pipe_and_on_a_full_disk() -> None:

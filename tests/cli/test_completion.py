@@ -49,7 +49,7 @@ def in_bash(home: Path, line: str) -> list[str]:
     script += '$(complete -p gptkit | sed "s/.*-F \\([^ ]*\\).*/\\1/") gptkit; printf "%s\\n" "${COMPREPLY[@]}"'
     done = run(home, "bash", "--norc", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def in_zsh(home: Path, line: str) -> str:
@@ -88,6 +88,9 @@ def test_bash_completes_what_it_was_installed_for(home: Path) -> None:
     assert "\x1b" not in done.stdout
     for line, expected in LINES:
         assert set(in_bash(home, line)) == expected, line
+    (home / "my run é").mkdir()
+    (home / "my run é" / CONFIG).touch()
+    assert "my\\ run\\ é" in in_bash(home, "gptkit generate --model my")
 
 
 def test_zsh_completes_as_its_function_asks(home: Path) -> None:

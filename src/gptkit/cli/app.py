@@ -9,6 +9,7 @@ import dataclasses
 import glob
 import inspect
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -185,7 +186,8 @@ class _FlagsAsWritten:
         from typer import rich_utils
 
         rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # rich_utils also sets it for GITHUB_ACTIONS
-        rich_utils.MAX_WIDTH = max(40, min(110, shutil.get_terminal_size((110, 24)).columns))
+        # Narrower than 80 columns, Rich would cut the names of flags.
+        rich_utils.MAX_WIDTH = max(80, min(110, shutil.get_terminal_size((80, 24)).columns))
         for param in ctx.command.get_params(ctx):
             if param.param_type_name == "argument" or param.is_flag:
                 param.display_type_rich = lambda ctx: ""  # not <bool>, <list[str]>
@@ -273,8 +275,9 @@ class _Group(_FlagsAsWritten, TyperGroup):
     """gptkit itself or a group: without a command it shows its help; a misspelt command gets a suggestion."""
 
     def unknown_flag(self, flag: str, known: Iterable[str], path: str) -> UsageError:
-        key = flag.lstrip("-").replace("-", "_")
-        if not any(key in fields_of(row.options) for row in COMMANDS):
+        fields = {name: field for row in COMMANDS for name, field in fields_of(row.options).items()}
+        flags = {"help_all", "recipe", "-r", *fields, *(field.metadata["short"] for field in fields.values())}
+        if not {flag, flag.lstrip("-").replace("-", "_")} & flags:
             return super().unknown_flag(flag, known, path)
         fix = f"write it after a command: {path} COMMAND {flag}"
         return UsageError(f"{flag!r} is a flag of individual commands", where=path, fix=fix)
@@ -312,14 +315,18 @@ def _models(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _folders_with(file: str, incomplete: str) -> list[str]:
     patterns = (f"runs/*/{file}", f"{glob.escape(incomplete)}*/{file}")
-    return sorted({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
+    names = sorted({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
+    typed = os.environ.get("COMP_WORDS", "").split("\n")[-1]
+    if os.environ.get("_GPTKIT_COMPLETE") != "complete_bash" or typed.startswith(("'", '"')):
+        return names
+    return [re.sub(r"([^\w%+,./:=@-])", r"\\\1", name) for name in names]  # bash inserts what it is given
 
 
 # Shell completion of an option's value, by the option's name.
 COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "task": _task_names,
     "recipe": lambda ctx: list(recipes_of(str(ctx.command.name))),
-    "name": lambda: [name for recipe in all_recipes() for name in (recipe.name, recipe.full_name)],
+    "name": lambda: sorted({name for recipe in all_recipes() for name in (recipe.name, recipe.full_name)}),
     "model": _models,
     "resume": lambda incomplete: ["auto", "never", *_runs(incomplete)],
     "all_checkpoints": _runs,

@@ -53,7 +53,11 @@ class Engine(Protocol):
 
 
 class NativeUnavailableError(Exception):
-    """The native engine is not available on this machine; the message says why."""
+    """The native engine is not available on this machine; the message says why, `fix` what to do about it."""
+
+    def __init__(self, message: str, fix: str = "leave it out") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 def open_engine(
@@ -77,7 +81,7 @@ def open_engine(
                 return engine
         except NativeUnavailableError as error:
             if compile == "on":
-                raise UsageError(str(error), where="--compile", fix="leave it out, or install gcc or clang") from None
+                raise UsageError(str(error), where="--compile", fix=error.fix) from None
             say(f"not compiling (--compile auto): {error}")
     from gptkit.decoding.torch_engine import TorchEngine
 

@@ -42,6 +42,8 @@ from gptkit.training.processes import main_process_first, on_main_process
 
 PICTURE, RESULTS = "zero-shot.png", "zero-shot.json"
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
+UNPUBLISHED = "(nothing published: 1 = all right)"  # part of a key in zero-shot.json, which scripts look up
+UNPUBLISHED_LEGEND = "(no published score: 1 = all correct)"
 FEW = 4  # fewer points than these make no curve
 # Okabe and Ito's palette for colour-blind readers; further curves differ by dashes and markers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -99,7 +101,7 @@ def _report(
             columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
-                between, key = Yardstick(protocol.chance, 1.0), f"{key} (no published score: 1 = all correct)"
+                between, key = Yardstick(protocol.chance, 1.0), f"{key} {UNPUBLISHED}"
             if between is not None:
                 curves[key] = [between.normalized(value) for value in values]
     rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
@@ -111,7 +113,8 @@ def _report(
     }
     if curves:
         with files.translate_os_errors("plotting the scores", fix="make the run directory writable"):
-            draw_zero_shot([*runs], curves, run / PICTURE, f"{run.name}: zero-shot scores along the run")
+            plotted = {key.replace(UNPUBLISHED, UNPUBLISHED_LEGEND): curve for key, curve in curves.items()}
+            draw_zero_shot([*runs], plotted, run / PICTURE, f"{run.name}: zero-shot scores along the run")
         console.say(f"plot: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
         result["normalised"] = curves

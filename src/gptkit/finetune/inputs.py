@@ -143,8 +143,8 @@ def _read(
     splits = {}
     for name, split in loaded.items():
         encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
-        mean = encoded.tokens.mean()
-        line = f"{name}: {len(encoded):,} examples, {mean:.0f} tokens on average, the longest {encoded.lengths.max():,}"
+        mean, longest = encoded.tokens.mean(), encoded.lengths.max()
+        line = f"{name}: {len(encoded):,} examples of {mean:.0f} tokens on average, the longest sequence {longest:,}"
         if encoded.n_truncated:
             fields = ", ".join(f"{count:,} in {field}" for field, count in encoded.truncated.items())
             line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"

@@ -106,7 +106,11 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
                 waiting[number].clear()
         for file, rest in zip(files, waiting, strict=True):
             file.write(bytes(rest))
-        return [{"utf8_bytes": count} for count in done]
+        # The dtype and the number of documents are for older versions, which share the cache.
+        return [
+            {"dtype": dtype.str, "documents": part.documents, "utf8_bytes": count}
+            for part, count in zip(parts, done, strict=True)
+        ]
 
     def need(files: list[HashedFile]) -> int:
         utf8_bytes = sum(part.about_bytes for part in parts)

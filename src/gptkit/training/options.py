@@ -27,9 +27,7 @@ class TrainingOptions(OutputOptions):
         short="-m",
         metavar="MODEL",
     )
-    out: Path | None = option(
-        None, "Run directory [default: runs/<command>-<name>-<time>].", resumable=True, short="-o"
-    )
+    out: Path | None = option(None, "Run directory [default: a new one under runs/].", resumable=True, short="-o")
     learning_rate: float = option(6e-4, "Peak learning rate (with muon, that of the AdamW part).", minimum=0)
     schedule: ScheduleName = option(
         "cosine",

@@ -91,7 +91,8 @@ def native_library() -> tuple[ctypes.CDLL, float]:
     """
     compiler = find_c_compiler()
     if compiler is None:
-        raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)")
+        fix = "leave it out, or install gcc or clang"
+        raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)", fix)
     seconds = 0.0
 
     def write(file: HashedFile) -> dict[str, Any]:

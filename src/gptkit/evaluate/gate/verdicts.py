@@ -121,7 +121,7 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     change, p_value, least = f"{found.difference:+.{digits}f}", f"{found.p_value:.2g}", f"{floor:.3g}"
     if found.minimum_detectable is not None:
         detectable = f"{found.minimum_detectable:.2g}"
-        power = f"a drop of {detectable} would have been detected"
+        power = f"a regression of {detectable} would have been detected"
     else:
         detectable = "none"
         few = "too few items to detect any drop reliably"
