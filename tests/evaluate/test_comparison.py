@@ -57,7 +57,7 @@ def test_a_drop_fails_and_the_first_line_says_which_and_by_how_much_the_worst_fi
     assert first.startswith("fail: lambada/words.word_perplexity 20.07 -> 21.10 (+1.03; p ")
     assert first.endswith(")")
     assert "floor 0.201" in first
-    assert second.startswith("/words.accuracy 0.600 -> 0.570 (-0.030; p 9.3e-10, floor 0.02, a drop of ")
+    assert second.startswith("/words.accuracy 0.600 -> 0.570 (-0.030; p 9.3e-10, floor 0.02, a regression of ")
     accuracy = found.comparison["lambada/words.accuracy"]
     assert accuracy.p_value == pytest.approx(0.5**30)
     assert [row.verdict for row in found.rows] == ["fail", "fail"]
@@ -82,7 +82,7 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
     found = compare(a_run(3), a_run(), [job(replace(WORDS, gated=1), floor=0.002)], resamples=50)
     assert found.verdict == "inconclusive"
     assert found.headline.startswith(
-        "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, a drop of "
+        "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, a regression of "
     )
 
 
