@@ -42,7 +42,7 @@ class Known(NamedTuple):
     reason: str
 
 
-KNOWN = (Known("error-eval-lm-eval", "*", "", "baselines that lm-eval wrote are no longer read (issue 17, 2)"),)
+KNOWN = (Known("error-eval-lm-eval", "*", "", "baselines that lm-eval wrote are no longer read"),)
 
 
 def _json_lines(rows: list[dict[str, object]]) -> str:
