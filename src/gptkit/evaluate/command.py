@@ -23,18 +23,14 @@ from gptkit.evaluate.jobs import (
     wanted_tasks,
     without_scores,
 )
-from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
 from gptkit.model_files import model_directory
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
-from gptkit.system.processor import refuse_emulated_bf16
-from gptkit.tasks.heads import head_fits, output_labels
+from gptkit.tasks.heads import Head, head_fits, output_labels
 from gptkit.tasks.table import TASKS, find_evaluation, find_task
 from gptkit.training.finished_runs import newest_model, readable_model
-from gptkit.training.memory import keep_freed_memory
-from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
 COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
 WRITTEN = ("output", "junit", "summary")  # options that name a file to write
@@ -42,27 +38,31 @@ SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
-    """Evaluate the model; return what `--json` prints, or raise GateFailed with it when the gate fails."""
+    """Evaluate the model; return what `--json` prints, or raise GateFailed with it when the gate fails.
+
+    Whatever can be wrong with the options, the model's directory and the data is found before torch is imported.
+    """
     _check(options)
-    keep_freed_memory()
-    accelerator = make_accelerator(options.device)
-    refuse_emulated_bf16(accelerator.device.type, options.precision)
     if options.precision == "auto":  # on every machine: scores are compared between machines
         options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
-        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, accelerator, console)
+        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, console)
     baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused early
-    asked = options.model or _newest(wanted, console)
-    name = on_main_process(accelerator, lambda: readable_model(asked, console))
-    model = EvaluatedModel(model_directory(name), options, accelerator, console)
-    jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
+    name = readable_model(options.model or _newest(wanted, console), console)
+    directory = model_directory(name)
+    jobs = prepare_jobs(wanted, Head.of(directory), options, console.say)
     _refuse_unjudgeable(jobs, options)
+    overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
+
+    from gptkit.evaluate.model import open_model
+    from gptkit.training.processes import on_main_process
+
+    model = open_model(directory, options, console)
     if baseline is not None:
         require_comparable(without_scores(jobs, model, name), baseline, jobs)
-    overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
-    return on_main_process(accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
+    return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
 
 
 def _check(options: EvalOptions) -> None:

@@ -16,7 +16,7 @@ from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inpu
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS, over_seeds, study_result
-from gptkit.model.configuration_gpt import quiet_transformers, read_config
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.recipes import CONFIG, read_recipe
@@ -24,7 +24,8 @@ from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system import files
 from gptkit.system.run_layout import METRICS, directory_name
-from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
+from gptkit.tasks.head_outputs import logits_of
+from gptkit.tasks.heads import Head, metrics_of
 from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
@@ -109,11 +110,10 @@ def _show_finished(
 
 def _task_of(options: FinetuneOptions, model: Path) -> Task:
     """Return the task that --task names or, if its YAML is gone, the one saved with the run's model."""
-    carried, config = carried_task(model), read_config(model / "config.json")
+    carried = carried_task(model)
     is_gone = options.task not in TASKS and not Path(options.task).expanduser().exists()
     task = carried if carried is not None and is_gone else find_task(options.task)
-    score_range = None if carried is None else carried.score_range
-    difference = head_difference(task, config.format, head_labels(config), score_range)
+    difference = Head.of(model).difference_from(task)
     if difference is not None:
         message = f"the task differs from the one that the model was trained on: {difference}"
         raise UsageError(message, where=f"--task {options.task}", fix="start a new run with another --out")

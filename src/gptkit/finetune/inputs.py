@@ -20,7 +20,8 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
-from gptkit.tasks.heads import marker_ids, output_labels
+from gptkit.tasks.head_outputs import marker_ids
+from gptkit.tasks.heads import output_labels
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task

@@ -16,7 +16,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
-from gptkit.text.corpora import Corpus, open_corpus
+from gptkit.text.corpora import Corpus, hub_characters, open_corpus
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.kinds import needs_training, training_note
 from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
 MAX_PLAN_BYTES = 50_000_000  # a dry run tokenizes no larger text, so that it takes seconds
-HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English: enough of an hf: data set is read
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def prepare_inputs(
     """
     n_positions, tokenizer, model = _prerequisites(options)
     sequence_length, rows_per_step = _block_sizes(options, n_positions)
-    characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
+    characters = hub_characters(options.steps * options.tokens_per_step)
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     about = f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on"
     for line in (*filter(None, [recipe_note]), about, *corpus.notes):

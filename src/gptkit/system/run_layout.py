@@ -143,6 +143,14 @@ def described_in(directory: Path) -> Path:
     return run / MODEL if (run / MODEL / "config.json").exists() else directory
 
 
+def run_of(directory: Path) -> Path | None:
+    """Return the run that a directory of weights lies in: model/, a checkpoint or a snapshot; None if it is in none."""
+    folder = Path(os.path.abspath(directory))
+    if folder.name == MODEL:
+        return folder.parent
+    return folder.parent.parent if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) else None
+
+
 def is_unfinished(path: Path) -> bool:
     """Return whether this is the directory of an unfinished run that trains one model."""
     is_run = (path / START).is_dir() or ((path / CHECKPOINTS).is_dir() and not (path / MODEL).is_dir())

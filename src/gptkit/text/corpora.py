@@ -38,6 +38,7 @@ from gptkit.text.split import (
 
 FORMAT = 2  # of TextPart.key
 HUB_FORMAT = 1
+HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English: enough of an hf: data set is read
 Pieces = Callable[[], Iterator[Piece]]
 Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
@@ -107,6 +108,11 @@ def _changed(where: str) -> InputError:
 
 def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
+
+
+def hub_characters(tokens: int) -> int:
+    """Return how much of an hf: data set is read to train on so many tokens."""
+    return tokens * HUB_CHARACTERS_PER_TOKEN
 
 
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
