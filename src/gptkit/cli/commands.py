@@ -27,8 +27,9 @@ class Command:
     """A command; the docstring of `options` is its help.
 
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; --json
-    prints the dict. `next` is the command to try next, or a function from the dict to it ("" = none), formatted with
-    the dict; `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named like the value of the option
+    prints the dict. `check`, if any, is "module:function" of what finds errors in the options without torch, and runs
+    before. `next` is the command to try next, or a function from the dict to it ("" = none), formatted with the dict;
+    `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named like the value of the option
     `recipe_by` (`laptop` if that is not given) supplies the defaults.
     """
 
@@ -38,6 +39,7 @@ class Command:
     examples: tuple[str, ...]
     next: str | Callable[[Mapping[str, Any]], str]
     recipe_by: str | None = None
+    check: str | None = None
 
 
 def _after_finetune(result: Mapping[str, Any]) -> str:
@@ -72,6 +74,7 @@ COMMANDS = (
         ),
         "gptkit generate --top-k 40 --model {model_dir}",
         recipe_by="model",
+        check="gptkit.pretrain.check:check",
     ),
     Command(
         "finetune",
@@ -85,6 +88,7 @@ COMMANDS = (
         ),
         _after_finetune,
         recipe_by="task",
+        check="gptkit.finetune.check:check",
     ),
     Command(
         "tasks",
@@ -127,6 +131,7 @@ COMMANDS = (
             "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
         ),
         _after_convert,
+        check="gptkit.convert.check:check",
     ),
     Command(
         "tokenizer train",

@@ -91,10 +91,11 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     row, options = request.command, request.options
 
     def command(options: Any, console: Console) -> Any:
-        module, name = row.function.split(":")
-        return getattr(importlib.import_module(module), name)(options, console)
+        return _imported(row.function)(options, console)
 
     _prepare_environment(vars(options).values())
+    if row.check is not None and ranks.world() is None:  # a rank's launcher has checked them
+        _imported(row.check)(options)
     if isinstance(options, TrainingOptions):
         result = run_training(command, options, arguments, console) or {}
     else:
@@ -109,6 +110,12 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     with contextlib.suppress(KeyError):  # a result without a model, such as a dry run's, suggests nothing
         if line:
             console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
+
+
+def _imported(name: str) -> Any:
+    """Return the function that "module:function" names."""
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 class _Free:

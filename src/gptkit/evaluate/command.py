@@ -25,6 +25,7 @@ from gptkit.evaluate.jobs import (
 )
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
+from gptkit.evaluate.show import show_scores
 from gptkit.model_files import model_directory
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
@@ -32,9 +33,7 @@ from gptkit.tasks.heads import Head, head_fits, output_labels
 from gptkit.tasks.table import TASKS, find_evaluation, find_task
 from gptkit.training.finished_runs import newest_model, readable_model
 
-COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
 WRITTEN = ("output", "junit", "summary")  # options that name a file to write
-SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
@@ -155,12 +154,12 @@ def _report(
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
     except GptkitError:
-        _show_scores(present, jobs, console)
+        show_scores(present, jobs, console)
         raise
     if outcome is not None:
         show_outcome(outcome, present.model, options, console)
         more = outcome.as_json()
-    _show_scores(present, jobs, console)
+    show_scores(present, jobs, console)
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
@@ -176,33 +175,3 @@ def _write(path: Path, text: str, console: Console) -> None:
     with files.translate_os_errors("writing the results", fix="choose another --output"):
         files.write_report(path, text)
     console.say(f"results and items: {path}")
-
-
-def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
-    """Print a table for each task, and how each protocol computes its numbers."""
-    for job in jobs:
-        scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
-        n, sha256 = len(job.examples.examples), job.examples.sha256
-        title = f"{job.name}: {n:,} examples, data {sha256[:12]}"
-        rows = []
-        for protocol, result in scores:
-            for name, figures in result.metrics.items():
-                shown = MEASURES[name].shown
-                published = [f"{row.model} {shown(row.value)}" for row in protocol.published if row.measure == name]
-                value, error = shown(figures["value"]), shown(figures["stderr"])
-                named = protocol.name, name.replace("_", " ")
-                rows.append((*named, value, error, f"{result.n:,}", ", ".join(published)))
-        console.table(title, COLUMNS, rows)
-        for protocol, result in scores:
-            first = protocol.measures[0]
-            shown = MEASURES[first].shown
-            for group, parts in result.groups.items():
-                by_part = []
-                for part, entry in parts.items():
-                    figures = entry["metrics"][first]
-                    by_part.append((part, shown(figures["value"]), shown(figures["stderr"]), f"{entry['n']:,}"))
-                if len(parts) <= SHOWN_PARTS:
-                    console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), by_part)
-        for protocol, _ in scores:
-            console.result(f"{protocol.name}: {protocol.about}")
-        console.result("")

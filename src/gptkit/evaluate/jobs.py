@@ -70,6 +70,12 @@ class Job:
     floor: float | None = None
     minimum: float | None = None
 
+    @property
+    def usual(self) -> Protocol:
+        """The protocol behind the figures that most papers report, which is shown first."""
+        name = self.evaluation.usual if self.evaluation else ""
+        return next((protocol for protocol in self.protocols if protocol.name == name), self.protocols[0])
+
 
 def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
     """Return the tasks of --suite or --task, empty if neither is given; their names are not checked yet."""
@@ -141,8 +147,10 @@ def is_known(name: str) -> bool:
 
 
 def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
-    """Raise UsageError for an unknown name; `own` is the task that the model was fine-tuned on."""
+    """Raise UsageError for an unknown name or file; `own` is the task that the model was fine-tuned on."""
     for spec in wanted:
+        if is_task_file(spec.task):
+            find_task(spec.task)
         if spec.task != own and not is_known(spec.task):
             near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
             fix = f"did you mean {near!r}?" if near else "see gptkit tasks"

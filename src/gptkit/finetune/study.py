@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gptkit.scoring.intervals import Interval, paired_interval
+from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
 
@@ -36,13 +38,13 @@ RESAMPLES = 10_000
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the results of runs that differ only in their seed as one result.
 
-    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap).
-    Steps, tokens and seconds are sums; `model_dir` is that of the best run on dev, the first among equals. What differs
-    between seeds is in `per_seed`.
+    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap),
+    before that the `item_interval` of the dev examples. Steps, tokens and seconds are sums; `model_dir` is that of the
+    best run on dev, the first among equals. What differs between seeds is in `per_seed`.
     """
     values = {name: [run["metrics"][name] for run in runs] for name in task.metrics}
     result = {
-        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in PER_SEED},
+        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in (*PER_SEED, "item_interval")},
         **{key: sum(run[key] for run in runs) for key in SUMMED},
         "seed": runs[0]["seed"],
         "metrics": {name: float(np.mean(each)) for name, each in values.items()},
@@ -55,10 +57,11 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Columns]) -> dict[str, Any]:
     """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
-    Steps, tokens and seconds are sums over all variants.
+    With one seed, `items` are the scored examples of dev by variant, and a gain's interval is theirs. Steps, tokens
+    and seconds are sums over all variants.
     """
     metric = task.metrics[0]
     scores = {name: [seed["metrics"][metric] for seed in result["per_seed"]] for name, result in variants.items()}
@@ -68,8 +71,16 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
         differences[variant] = {"metric": metric, "mean": float(np.mean(gains))}
         if len(gains) > 1:
             differences[variant]["interval"] = list(bootstrap_interval(gains))
+        else:
+            found = paired_interval(MEASURES[metric], items["full"], items[variant])
+            differences[variant]["item_interval"] = as_list(found)
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
+
+
+def as_list(interval: Interval | None) -> list[float] | None:
+    """Return an interval as JSON has it."""
+    return None if interval is None else list(interval)
 
 
 def bootstrap_interval(values: Sequence[float], *, resamples: int = RESAMPLES) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from typing import Any
 
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS = "metrics.jsonl"
+DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20

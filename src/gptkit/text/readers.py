@@ -36,6 +36,7 @@ from gptkit.text.pieces import Piece, cut
 
 CHUNK_BYTES = 1 << 20
 LONGEST_JSON_LINE = 1 << 28
+Reader = Callable[[Path], Iterator[Piece]]
 KINDS = ".txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -49,6 +50,19 @@ _OTHER_UNICODE = (  # in this order, because UTF-32's little-endian mark begins 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
+    reader = _required_reader(path)
+    with translate_read_errors(path):
+        require_regular(path)
+        yield from reader(path)
+
+
+def check_files(arguments: Sequence[str]) -> None:
+    """Raise the errors of paths, folders and globs that can be found without reading a file."""
+    for file in find_files(arguments)[0]:
+        _required_reader(file.path)
+
+
+def _required_reader(path: Path) -> Reader:
     reader = reader_of(path)
     if reader is None:
         raise InputError(
@@ -56,9 +70,7 @@ def read_pieces(path: Path) -> Iterator[Piece]:
             where=str(path),
             fix=f"use {KINDS}; if it is plain text, rename it to end in .txt",
         )
-    with translate_read_errors(path):
-        require_regular(path)
-        yield from reader(path)
+    return reader
 
 
 def read_plain_text(path: Path) -> Iterator[Piece]:
@@ -68,7 +80,7 @@ def read_plain_text(path: Path) -> Iterator[Piece]:
         yield from _read_text(path)
 
 
-def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
+def reader_of(path: Path) -> Reader | None:
     """Return the reader for a file of this suffix, None if there is none."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):

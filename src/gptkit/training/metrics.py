@@ -12,13 +12,15 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.system import files
 from gptkit.system.reading import json_object
 from gptkit.system.run_layout import METRICS
-from gptkit.training.job import StepEvent
+
+if TYPE_CHECKING:
+    from gptkit.training.job import StepEvent
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, OutputOptions, option, recipe_only
 
 ScheduleName = Literal[
@@ -134,3 +135,9 @@ class TrainingOptions(OutputOptions):
     @property
     def processes(self) -> int:
         return self.num_processes or 1
+
+
+def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str) -> None:
+    """Raise UsageError if a step has fewer rows than there are processes."""
+    if rows < processes:
+        raise UsageError(f"{rows} sequences per step are too few for {processes} processes", where=where, fix=fix)

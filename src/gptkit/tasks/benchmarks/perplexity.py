@@ -8,7 +8,7 @@ from itertools import groupby
 from gptkit.errors import UsageError
 from gptkit.scoring.running_text import Reading, TextProtocol, ValidationProtocol
 from gptkit.tasks.task import Evaluation, Loaded
-from gptkit.tasks.text_corpora import PER_BYTE, Stream, load_passages
+from gptkit.tasks.text_corpora import DISJOINT, PER_BYTE, Stream, load_passages
 from gptkit.text.corpora import TextPart, open_text
 
 ORDER = 0
@@ -31,15 +31,16 @@ def text_of(part: TextPart, notes: Sequence[str]) -> Loaded:
 
 def validation_protocol(block: int) -> ValidationProtocol:
     """Return the protocol of a run's val_loss; `block` is its sequence length."""
-    about = f"as the run's val_loss: documents joined by the separator, in disjoint windows of {block:,} tokens"
-    return ValidationProtocol("validation", about, PER_BYTE, reading=_READING, block=block)
+    about = f"in disjoint windows of {block:,} tokens, the text's first token unscored, as the run's val_loss"
+    return ValidationProtocol("validation", f"{_JOINED}; {about}", PER_BYTE, reading=_READING, block=block)
 
 
+_JOINED = "documents joined by the separator"
 _READING = Reading("by the separator")
-_STREAM = Stream(_READING, "documents joined by the separator", PER_BYTE)
+_STREAM = Stream(_READING, _JOINED, PER_BYTE)
 _DOCUMENTS = TextProtocol(
     "documents",
-    "each document separately after the separator, in disjoint windows of n_positions",
+    f"each document separately after the separator; {DISJOINT}",
     PER_BYTE,
     reading=Reading("not at all"),
 )
