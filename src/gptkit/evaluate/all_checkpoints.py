@@ -98,7 +98,8 @@ def _report(
             key = f"{job.name}/{protocol.name}"
             measure = MEASURES[protocol.measures[0]]
             values = [results.results[key].metrics[measure.name]["value"] for results in runs.values()]
-            columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
+            if protocol is job.usual:  # those of the others are in the JSON
+                columns[f"{key} {measure.label}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
                 between, key = Yardstick(protocol.chance, 1.0), f"{key} {UNPUBLISHED}"

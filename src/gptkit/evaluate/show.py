@@ -70,7 +70,8 @@ def _show_parts(protocol: Protocol, result: ProtocolResult, console: Console) ->
 
 def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console: Console) -> None:
     """Print the first measure of the other protocols, and once each what they do differently."""
-    usual, letters, rows = _CLAUSES.split(job.usual.about), dict[str, str](), []
+    usual, letters = _CLAUSES.split(job.usual.about), dict[str, str]()
+    rows: list[tuple[str, ...]] = []
     for protocol in others:
         own = [clause for clause in _CLAUSES.split(protocol.about) if clause not in usual]
         for clause in own:
@@ -79,7 +80,7 @@ def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console
         figures = run.results[f"{job.name}/{protocol.name}"].metrics[measure.name]
         shown = measure.shown(figures["value"]), measure.shown(figures["stderr"])
         rows.append((protocol.name, measure.label, *shown, "".join(sorted(letters[clause] for clause in own))))
-    columns = ("other protocols", "measure", "value", "std. error", "how")
+    columns: tuple[str, ...] = ("other protocols", "measure", "value", "std. error", "how")
     if len({label for _, label, *_ in rows}) == 1:  # which then is the column's name
         columns = (columns[0], rows[0][1], *columns[3:])
         rows = [(name, *rest) for name, _, *rest in rows]

@@ -185,7 +185,7 @@ class _Runs:
         trained = train_run(make_job, options, self.choices, directory, session, write_start=write_description)
         assert trained.finish.best_step is not None
         checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), run.model)
-        items = self._dev_items(run.model.eval(), trained.choices)
+        items = self._dev_items(run.model.train(False), trained.choices)
         with quiet_transformers():
             session.on_main(lambda: self._write(run, trained, items, directory))
 
