@@ -31,6 +31,7 @@ from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
 from gptkit.tasks.heads import Head, head_fits, output_labels
 from gptkit.tasks.table import TASKS, find_evaluation, find_task
+from gptkit.text.readers import check_files
 from gptkit.training.finished_runs import newest_model, readable_model
 
 WRITTEN = ("output", "junit", "summary")  # options that name a file to write
@@ -52,7 +53,8 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     directory = model_directory(name)
     jobs = prepare_jobs(wanted, Head.of(directory), options, console.say)
     _refuse_unjudgeable(jobs, options)
-    overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
+    if options.contamination is not None and not options.contamination.startswith("hf:"):
+        check_files([options.contamination])
 
     from gptkit.evaluate.model import open_model
     from gptkit.training.processes import on_main_process
@@ -60,6 +62,7 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
     model = open_model(directory, options, console)
     if baseline is not None:
         require_comparable(without_scores(jobs, model, name), baseline, jobs)
+    overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
     return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.model_files import model_directory
+from gptkit.model_files import GPTShape, model_directory
 from gptkit.recipes import CONFIG
 from gptkit.scoring.running_text import TextProtocol
 from gptkit.system.reading import read_json_object, read_yaml
@@ -32,9 +32,11 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
         raise UsageError(message, where=str(directory), fix=f"pass that run as --model, or {OTHER}")
     if "task" in options:
         return own_text(_pretrained(run, options))
+    named = options.get("data") or []
+    data = tuple(map(str, named if isinstance(named, list) else [named]))
+    steps, tokens, block = (options.get(key) for key in ("steps", "tokens_per_step", "sequence_length"))
     try:
-        characters = hub_characters(options.get("steps", 0) * options.get("tokens_per_step", 0))
-        data = tuple(map(str, options.get("data") or ()))
+        characters = hub_characters(steps * tokens) if isinstance(steps, int) and isinstance(tokens, int) else None
         corpus = open_corpus(data, str(options["validation"]), hub_characters=characters)
     except GptkitError as error:
         message = f"the text that {run} held out cannot be read: {error.message}"
@@ -46,11 +48,10 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
             message = f"the text is not what {run} was trained on: {key} is {found[:12]}, was {str(expected)[:12]}"
             fix = f"restore {'it' if data else 'the Python of that run, whose documentation it is'}, or {OTHER}"
             raise InputError(message, where=", ".join(data) or "the embedded corpus", fix=fix)
-    shape = read_json_object(described_in(directory) / "config.json")
-    notes = (f"the text that {run} held out, of its {corpus.description}",)
-    return text_of(corpus.validation, notes), validation_protocol(
-        options.get("sequence_length") or shape["n_positions"]
-    )
+    if not isinstance(block, int):
+        block = read_json_object(described_in(directory) / "config.json").get("n_positions", GPTShape.n_positions)
+    notes = (f"the text that {run} held out, from {corpus.description}",)
+    return text_of(corpus.validation, notes), validation_protocol(block)
 
 
 def _pretrained(run: Path, options: dict[str, Any]) -> Path:
