@@ -32,6 +32,7 @@ WRONG = {
     "pretrain --resume empty": "no run",
     "pretrain --steps many": "not a whole number",
     "pretrain --num-processes 64 --model tiny --tokens-per-step 256": "too few for 64 processes",
+    "pretrain --accelerate-config nofile.yaml": "no such configuration or file",
     "finetune --task nope": "no task is called 'nope'",
     "finetune --task nofile.yaml": "file not found",
     "finetune --task breaking-nli": "for evaluation only",

@@ -22,7 +22,7 @@ from gptkit.system import ranks
 from gptkit.system.limits import guard_limits, usable_processors
 from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
-from gptkit.training.options import TrainingOptions
+from gptkit.training.options import TrainingOptions, config_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,7 +159,7 @@ def run_training(
 
     config, named = launching.LaunchConfig(), options.accelerate_config
     if named is not None or launching.DEFAULT.is_file():
-        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
+        config = launching.read_launch_config(launching.DEFAULT if named is None else config_path(named))
         if options.num_processes is not None:
             config = dataclasses.replace(config, num_processes=None)  # the option overrides it
         console.say(config.summary())

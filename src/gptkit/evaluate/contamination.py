@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gptkit.console import Console
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults
+from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.protocols import Items
 from gptkit.tasks.table import find_evaluation
@@ -98,7 +99,7 @@ def overlap_result(
             "items_with_overlap": count,
             "without_overlap": clean,
         }
-    console.table("8-gram overlap with the corpus", COLUMNS, rows)
+    console.table("8-gram overlap with the corpus", *known_columns(COLUMNS, rows))
     if clean_rows:
         console.table("without overlapping items", ("task", "measure", "all items", "without", "n"), clean_rows)
     return result

@@ -17,7 +17,7 @@ from gptkit.tasks.task import Task
 from gptkit.text.tokenizers.files import find_tokenizer
 from gptkit.training.finished_runs import newest_model, read_result, unread_model
 from gptkit.training.metrics import check_tracker
-from gptkit.training.options import refuse_too_many_processes
+from gptkit.training.options import config_path, refuse_too_many_processes
 from gptkit.training.run_directory import check_run
 
 
@@ -25,6 +25,8 @@ def check(options: FinetuneOptions) -> None:
     """Raise UsageError or InputError for options that contradict each other or name what is not there."""
     refuse_contradictions(options)
     check_tracker(options.report_to)
+    if options.accelerate_config is not None:
+        config_path(options.accelerate_config)
     if options.out is not None and read_result(options.out) is not None:
         return  # a finished run needs neither its data nor the model that it began with
     task = trainable_task(options)

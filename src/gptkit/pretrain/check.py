@@ -12,7 +12,7 @@ from gptkit.text.corpora import check_corpus
 from gptkit.text.tokenizers.kinds import check_tokenizer
 from gptkit.training.finished_runs import read_result
 from gptkit.training.metrics import check_tracker
-from gptkit.training.options import refuse_too_many_processes
+from gptkit.training.options import config_path, refuse_too_many_processes
 from gptkit.training.run_directory import check_run
 
 DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
@@ -22,6 +22,8 @@ def check(options: PretrainOptions) -> None:
     """Raise UsageError or InputError for options that contradict each other or name what is not there."""
     check_run(options, command="pretrain")
     check_tracker(options.report_to)
+    if options.accelerate_config is not None:
+        config_path(options.accelerate_config)
     if options.out is not None and read_result(options.out) is not None:
         return  # a finished run needs neither its text nor the model that it began with
     name = options.model or DEFAULT_MODEL
