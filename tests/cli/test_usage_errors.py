@@ -55,7 +55,7 @@ WRONG = {
     "eval --model model --task lambada": "lambada needs its data",
     "eval --model model --task lambada --data nodir": "no such file or folder",
     "eval --model model --task lambada --data empty": "no file for lambada",
-    "eval --model model --task lambada --data text.txt": "not valid JSON",
+    "eval --model model --task lambada --data bad.jsonl": "not valid JSON",
     "eval --suite nofile.yaml": "file not found",
     "eval --baseline nofile.json": "file not found",
     "eval --baseline model/config.json": "no schema",
@@ -91,8 +91,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, li
     folder = tmp_path_factory.mktemp("wrong")
     write_model(folder / "model", "bpe:300")
     (folder / "empty").mkdir()
-    for name in ("a.pdf", "text.txt"):
-        (folder / name).write_text("Some text.\n")
+    for name, text in (("a.pdf", "Some text.\n"), ("text.txt", "Some text.\n"), ("bad.jsonl", '{"text": \n')):
+        (folder / name).write_text(text)
     lines = [[*shlex.split(line), "--json"] for line in WRONG]
     environment = {**os.environ, "GPTKIT_CACHE": str(folder / "cache")}
     run = subprocess.run(
@@ -107,7 +107,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, li
     errors, found = (
         [json.loads(line) for line in run.stdout.splitlines() if line.startswith(first)] for first in ("{", " ")
     )
-    messages = [f"{error['error']['message']} {error['error']['where']}" for error in errors]
+    messages = [f"{one['error']['message']} {one['error']['where']}" if "error" in one else "" for one in errors]
     return {line: (*ended, message) for line, ended, message in zip(WRONG, found, messages, strict=True)}
 
 

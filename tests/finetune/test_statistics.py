@@ -62,7 +62,7 @@ def test_many_values_agree_with_the_normal_interval() -> None:
 
 def study_of(**variants: list[float]) -> dict[str, Any]:
     task = find_task("rte")
-    return study_result(task, {name: over_seeds(task, seeds_of(values)) for name, values in variants.items()}, {})
+    return study_result(task, {name: over_seeds(task, seeds_of(values)) for name, values in variants.items()})
 
 
 def test_pairing_removes_what_the_seeds_share() -> None:

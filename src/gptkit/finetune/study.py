@@ -57,7 +57,9 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Columns]) -> dict[str, Any]:
+def study_result(
+    task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Columns] = {}
+) -> dict[str, Any]:
     """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
     With one seed, `items` are the scored examples of dev by variant, and a gain's interval is theirs. Steps, tokens
@@ -71,7 +73,7 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]], items: M
         differences[variant] = {"metric": metric, "mean": float(np.mean(gains))}
         if len(gains) > 1:
             differences[variant]["interval"] = list(bootstrap_interval(gains))
-        else:
+        elif items:
             found = paired_interval(MEASURES[metric], items["full"], items[variant])
             differences[variant]["item_interval"] = as_list(found)
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
