@@ -87,6 +87,8 @@ def test_a_gate_compares_the_own_text_and_refuses_another_s(capsys: pytest.Captu
     pretrain("other.txt", out="runs/other")
     error = evaluate(capsys, "--model", "runs/other", "--baseline", "baseline.json", code=4)["error"]
     assert "different data" in error["message"]
+    evaluate(capsys, "--task", "perplexity", "--data", "other.txt", "--output", "other.json")
+    assert "different data" in evaluate(capsys, "--baseline", "other.json", code=4)["error"]["message"]
     assert [*evaluate(capsys, "--stride", "16")["results"]] == ["perplexity/sliding-16"]
     assert evaluate(capsys, "--limit", "1")["results"]["perplexity/validation"]["n"] == 1
 
