@@ -12,6 +12,13 @@ from gptkit.report.text import one_line
 TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
 SMOOTHING = 0.6
 LONGEST_TITLE = 100
+LONGEST_NAME = 44
+# Okabe and Ito's palette for colour-blind readers; further curves differ by dashes and markers.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+Curves = dict[str, list[dict[str, list[tuple[float, float]]]]]  # run -> seed -> figure -> points
 
 
 def draw_loss(
@@ -56,6 +63,51 @@ def draw_loss(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     save(figure, path)
+
+
+def draw_runs(curves: Curves, path: Path, *, training: str | None, validation: str, xlabel: str, ylabel: str) -> None:
+    """Plot runs: validation as a line with a marker for each run; training, if asked for, as a thin dotted line."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
+    from matplotlib.lines import Line2D
+
+    columns = 1 if max(map(len, curves)) > LONGEST_NAME // 2 else 2
+    figure = Figure(figsize=(7.2, 4.2 + 0.21 * (-(-(len(curves) + 2) // columns))), layout="constrained")
+    axes = figure.subplots()
+    handles, names = [], []
+    for number, (name, seeds) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+        solid: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.6}
+        for seed in seeds:
+            if training is not None and seed[training]:
+                x, y = zip(*seed[training], strict=True)
+                axes.plot(x, _smoothed(y), color=colour, linewidth=1, linestyle=":")
+            if seed[validation]:
+                x, y = zip(*seed[validation], strict=True)
+                axes.plot(x, y, markevery=max(1, len(x) // 12), **solid)
+        handles.append(Line2D([], [], **solid))
+        names.append(_shortened(name))
+    if training is not None:
+        grey: dict[str, Any] = {"color": "#555555", "markersize": 4.5}
+        handles.append(Line2D([], [], marker="o", linewidth=1.6, **grey))
+        handles.append(Line2D([], [], linestyle=":", linewidth=1, **grey))
+        names += ["solid, with markers: validation", "dotted: training, moving average"]
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    legend = figure.legend(
+        handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8, handlelength=3
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    save(figure, path)
+
+
+def _shortened(name: str) -> str:
+    """Return a name on one line, without its middle if it is long."""
+    line = one_line(name)
+    half = LONGEST_NAME // 2 - 1
+    return line if len(line) <= LONGEST_NAME else f"{line[:half]}...{line[-half:]}"
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
