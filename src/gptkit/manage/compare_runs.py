@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -13,9 +14,9 @@ from typing import Any, Literal
 
 from gptkit.console import Console
 from gptkit.errors import GptkitError, UsageError
-from gptkit.manage.runs import Row, RunsListOptions, describe, find_run, parts, read_config, shown
+from gptkit.manage.runs import Row, RunsListOptions, describe, find_run, is_evaluation, parts, read_config, shown
 from gptkit.options import REQUIRED, option
-from gptkit.report.plots import Curves, draw_runs
+from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
@@ -25,8 +26,7 @@ PICTURE = Path("compare.png")
 AXES = {"steps": ("step", "steps"), "tokens": ("tokens", "tokens"), "seconds": ("elapsed_seconds", "seconds")}
 FIGURES = ("bits_per_byte", "val_loss", "val_perplexity", "masked_loss", "train_loss")
 COSTS = ("steps", "tokens", "train_seconds", "tokens_per_second")
-PER_TOKEN = ("val_loss", "val_perplexity", "train_loss")
-EVALUATION = "gptkit.eval/1"  # what gptkit eval --output and --all-checkpoints write
+OF_SEEDS = ("metrics", "interval")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 NORMAL = 1.96  # standard errors that a 95% interval reaches to each side
 WIDEST = 3  # runs that become columns
@@ -46,7 +46,7 @@ class RunsCompareOptions(RunsListOptions):
 def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     """Print what differs, draw the losses, and return what `--json` prints."""
     paths = [find_run(name, options.root) for name in options.runs]
-    if len({path.resolve() for path in paths}) < 2 or len({path.resolve() for path in paths}) < len(paths):
+    if len(paths) < 2 or len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError("comparing takes two runs or more, each once", where="RUN", fix="gptkit runs ls lists them")
     picture = _free_picture(options.out)
     rows = [describe(path) for path in paths]
@@ -82,7 +82,7 @@ def _free_picture(out: Path | None) -> Path:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Return the folders' names, or their paths where two have the same name."""
-    names = [path.resolve().name for path in paths]
+    names = [path.absolute().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
@@ -114,19 +114,21 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
     An interval is that over the seeds, or reaches 1.96 standard errors of the items to each side; None if unknown.
     """
     result = _json(path / RESULT)
-    figures: dict[str, dict[str, Any]] = {}
-    intervals = result.get("interval") or {}
+    metrics, intervals = ({**found} if isinstance(found := result.get(key), dict) else {} for key in OF_SEEDS)
     own = {name: result.get(name) for name in FIGURES + COSTS}
-    for name, value in {**(result.get("metrics") or {}), **own}.items():
-        if isinstance(value, int | float):
-            figures[name] = {"value": value, "interval": intervals.get(name)}
+    figures: dict[str, dict[str, Any]] = {
+        name: {"value": value, "interval": intervals.get(name)}
+        for name, value in (metrics | own).items()
+        if isinstance(value, int | float)
+    }
     row = describe(path)
     if not figures and row["metric"]:
         figures[row["metric"]] = {"value": row["value"], "interval": None}
         figures["steps"] = {"value": row["step"], "interval": None}
     for file in sorted(path.glob("*.json")):
-        if (stored := _json(file)).get("schema") == EVALUATION:
-            figures |= _evaluated(stored)
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # edited by hand
+            if is_evaluation(file):
+                figures |= _evaluated(_json(file))
     return figures
 
 
@@ -229,26 +231,30 @@ def _draw(
 ) -> str | None:
     """Draw the losses, or bits per byte where the tokenizers differ; return the file, None without anything to draw."""
     commands = {row["command"] for row in rows}
-    is_pretrain = commands == {"pretrain"}
-    validation = "val_loss" if is_one_tokenizer or not is_pretrain else "bits_per_byte"
-    training = "loss" if validation == "val_loss" else None
-    axis, label = AXES[by]
-    curves: Curves = {}
-    for name, seeds in lines.items():
-        curves[name] = [
-            {
-                key: [(row[axis], row[key]) for row in seed if row.get(key) is not None and row.get(axis) is not None]
-                for key in filter(None, (training, validation))
-            }
-            for seed in seeds
-        ]
+    is_pretrain, (axis, xlabel) = commands == {"pretrain"}, AXES[by]
+    if is_pretrain and not is_one_tokenizer:
+        validation, names, ylabel = "bits_per_byte", {"bits_per_byte": "validation"}, "bits per byte"
+    elif is_pretrain:
+        validation, names, ylabel = "val_loss", {"val_loss": "validation", "loss": "training"}, "loss (nats per token)"
+    elif "pretrain" in commands:
+        validation, names, ylabel = "val_loss", {"val_loss": "validation", "loss": "training"}, "loss"
+    else:
+        has_auxiliary = any(read_config(Path(row["path"]))[1].get("lm_coef") for row in rows)
+        names = {"val_loss": "dev (classifier: L2)", "loss": f"training ({'L3' if has_auxiliary else 'L2'})"}
+        validation, ylabel = "val_loss", "loss per example"
+
+    def points(row: Mapping[str, Any], figure: str) -> list[tuple[float, float]]:
+        return [] if None in (row.get(axis), row.get(figure)) else [(row[axis], row[figure])]
+
+    curves = {
+        name: [{key: [point for row in seed for point in points(row, key)] for key in names} for seed in seeds]
+        for name, seeds in lines.items()
+    }
     curves = {name: seeds for name, seeds in curves.items() if any(any(seed.values()) for seed in seeds)}
     if not curves:
         console.say("no picture: no run has losses to draw")
         return None
-    unit = " (nats per token)" if is_pretrain else " per example" if "pretrain" not in commands else ""
-    ylabel = "validation bits per byte" if training is None else f"loss{unit}"
     with translate_os_errors("drawing the picture", fix="choose another --out"):
-        draw_runs(curves, picture, training=training, validation=validation, xlabel=label, ylabel=ylabel)
+        draw_runs(curves, picture, lines=names, validation=validation, xlabel=xlabel, ylabel=ylabel)
     console.say(f"picture: {picture}")
     return str(picture)

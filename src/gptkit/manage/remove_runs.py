@@ -19,7 +19,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.manage.runs import HEADER, RunsListOptions, describe, find_run, parts, rows_under, shown_size
+from gptkit.manage.runs import HEADER, RunsListOptions, describe, find_run, is_evaluation, parts, rows_under, shown_size
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
 from gptkit.system import files
@@ -94,15 +94,15 @@ def _paths(options: RunsRemoveOptions) -> list[Path]:
     for name in options.runs:
         path = find_run(name, options.root)
         if path.is_symlink():
-            fix = f"pass {path.resolve()}, and remove the link yourself"
+            fix = f"remove the link itself, or pass what it leads to: {os.path.realpath(path)}"
             raise UsageError("this is a link, which is never followed", where=str(path), fix=fix)
-        found[path.resolve()] = path
+        found[Path(os.path.realpath(path))] = path
     return list(found.values())
 
 
 def _refuse_what_is_no_run(path: Path) -> None:
     """Raise UsageError unless everything in a directory is what gptkit writes into a run."""
-    whole = path.resolve()
+    whole = Path(os.path.realpath(path))
     problem = None
     if not path.is_dir():
         problem, fix = "a file is no run", "remove it yourself"
@@ -110,10 +110,10 @@ def _refuse_what_is_no_run(path: Path) -> None:
         problem, fix = "the current folder is in it", "go elsewhere first"
     elif outer := next((parent for parent in whole.parents[:2] if (parent / CONFIG).is_file() and parts(parent)), None):
         problem, fix = "this is a part of a run", f"remove the whole run, {outer}"
-    elif others := _others(whole):
-        problem, fix = f"it also holds {', '.join(others[:3])}", "move what is yours away first"
     elif not _is_marked(whole):
-        problem, fix = "no run of gptkit", "gptkit runs ls lists them"
+        problem, fix = "this is no run of gptkit", "gptkit runs ls lists them"
+    elif others := _others(whole):
+        problem, fix = f"the run also holds files of yours: {', '.join(others[:3])}", "move them away first"
     if problem:
         raise UsageError(problem, where=str(path), fix=fix)
 
@@ -123,8 +123,9 @@ def _others(path: Path) -> list[str]:
 
     def is_ours(entry: Path) -> bool:
         if entry.is_dir() and not entry.is_symlink():
-            is_variant = any(entry.glob(f"seed-*/{LOCK}"))
-            return is_variant or FOLDERS.fullmatch(entry.name) is not None
+            return FOLDERS.fullmatch(entry.name) is not None or any(entry.glob(f"seed-*/{LOCK}"))  # of a variant
+        if entry.suffix == ".json" and entry.is_file() and not FILES.fullmatch(entry.name):
+            return is_evaluation(entry)
         return any(pattern.fullmatch(entry.name) for pattern in (FILES, FOLDERS))
 
     with files.translate_os_errors("looking into the run", fix="make it readable"):

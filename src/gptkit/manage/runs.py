@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shlex
@@ -42,6 +43,7 @@ SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
 PICTURES = ("loss.png", "zero-shot.png")
 
 Row = dict[str, Any]
@@ -69,7 +71,7 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
         console.say(f"no runs under {options.root}")
         return {"runs": [], "next": "gptkit pretrain"}
     table = [[Path(row["path"]).name, *_cells(row)] for row in rows]
-    console.table("", ("run", "command", "data", "state", "best", "size", "age"), table)
+    console.table("", ("run", "what", "state", "best", "size", "age"), table)
     damaged = [row for row in rows if row["state"] == "damaged"]
     for row in damaged[:MOST_REASONS]:
         console.say(f"{row['path']}: {row['reason']}")
@@ -141,18 +143,19 @@ def _facts(path: Path) -> Iterator[Row]:
         kind = "a dangling link" if path.is_symlink() and not path.exists() else "a file"
         yield {"reason": f"no run, but {kind}"}
         return
-    holder = lock_holder(path)
-    if holder:
-        yield {"state": "running", "reason": holder}
+    if holder := lock_holder(path):
+        yield {"state": "running", "reason": f"in use by {holder}"}
     if not (path / CONFIG).exists():
         if not holder:
             yield {"reason": _without_config(path)}
         return
     command, config = read_config(path)
     yield {"command": command, "data": _data(command, config), "steps": config.get("steps")}
-    yield from _progress(path, config)
+    done = _progress(path, config)
     if holder:
+        yield {**done, "reason": "; ".join(filter(None, [f"in use by {holder}", done.get("reason")]))}
         return
+    yield done
     if not (path / RESULT).exists():
         yield {"state": "unfinished"}
     elif (result := read_result(path)) is None:
@@ -200,34 +203,47 @@ def _data(command: str, config: Mapping[str, Any]) -> str:
     given = [str(item) for item in _items(config.get("data", [])) if item is not None]
     if command == "finetune":
         return ", ".join([str(config.get("task")), *given])
-    return ", ".join(given) or "the embedded corpus"
+    return ", ".join(given) or "embedded corpus"
 
 
-def _progress(path: Path, config: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield the step and the newest figure of an unfinished run, from the end of metrics.jsonl; or its seeds."""
+def _progress(path: Path, config: Mapping[str, Any]) -> Row:
+    """Return the step and the newest figure of an unfinished run, from the end of metrics.jsonl; or its seeds."""
     if seeds := parts(path):
         done = sum((seed / RESULT).exists() for seed in seeds)
         planned = f" of {config.get('seeds')}" if config.get("study", "none") == "none" else ""
-        yield {"reason": f"{done}{planned} seeds finished"}
-        return
-    if not (path / METRICS).exists():
-        yield {"step": 0}
-        return
-    rows = newest_rows(path / METRICS)
+        return {"reason": f"{done}{planned} seeds finished"}
+    rows = newest_rows(path / METRICS) if (path / METRICS).exists() else iter(())
     last = next(rows, {"step": 0})
-    yield {"step": last["step"]}
+    found = {"step": last["step"], "steps": config.get("steps") or _planned_steps(path)}
     for row in itertools.chain([last], rows):
         if row.get("val_loss") is not None:
             names = list(row)[list(row).index("val_loss") :]  # what an evaluation measures stands at the end
-            yield _best({name: row[name] for name in names[1:] if name != "val_perplexity"}) or _best(row)
-            return
+            own = _best({name: row[name] for name in names if name not in ("val_loss", "val_perplexity")})
+            return found | (own or _best({"val_loss": row["val_loss"]}))
+    return found
+
+
+def _planned_steps(path: Path) -> int | None:
+    """Return the steps that a finetune run was to have, from its newest checkpoint; config.yaml has only its epochs."""
+    newest = next(filter(is_committed, all_steps(path / CHECKPOINTS)), None)
+    with contextlib.suppress(GptkitError):
+        if newest and isinstance(steps := read_json_object(newest / "state.json").get("steps"), int):
+            return steps
+    return None
 
 
 def _best(figures: Mapping[str, Any]) -> Row:
-    """Return the first figure that is a number; `val_loss` of a whole row."""
-    names = ["val_loss"] if "step" in figures else list(figures)
-    numbers = [name for name in names if isinstance(figures.get(name), int | float)]
-    return {"metric": numbers[0], "value": figures[numbers[0]]} if numbers else {}
+    """Return the first figure that is a number."""
+    numbers = ((name, value) for name, value in figures.items() if isinstance(value, int | float))
+    return next(({"metric": name, "value": value} for name, value in numbers), {})
+
+
+def is_evaluation(file: Path) -> bool:
+    """Return whether a JSON file is one that gptkit eval has written."""
+    try:
+        return read_json_object(file).get("schema") == EVALUATION
+    except GptkitError:
+        return False
 
 
 def parts(path: Path) -> list[Path]:
@@ -250,11 +266,12 @@ def _when(row: Row) -> float:
 
 
 def _cells(row: Row) -> list[str | None]:
-    """Return a row's cells of the table: command, data, state, figure, size and age."""
-    data = row["data"] and ", ".join(part.rstrip("/").rpartition("/")[2] for part in row["data"].split(", "))
+    """Return a row's cells of the table: what, state, figure, size and age."""
+    names = ", ".join(part.rstrip("/").rpartition("/")[2] for part in (row["data"] or "").split(", "))
     seconds = max(0.0, time.time() - _when(row))
     age = next((f"{seconds / length:.0f} {unit}" for unit, length in UNITS if seconds >= length), "now")
-    return [row["command"], data, state_of(row), _figure(row), shown_size(row["bytes"]), age]
+    what = row["command"] and f"{row['command']} {names}"
+    return [what, state_of(row), _figure(row), shown_size(row["bytes"]), age]
 
 
 def state_of(row: Row) -> str:
@@ -266,7 +283,8 @@ def state_of(row: Row) -> str:
 
 
 def _figure(row: Row) -> str | None:
-    return None if row["metric"] is None else f"{row['metric'].replace('_', ' ')} {shown(row['value'])}"
+    name = str(row["metric"]).replace("_per_", "/").replace("_", " ")  # as the progress of a run has it
+    return None if row["metric"] is None else f"{name} {shown(row['value'])}"
 
 
 def shown(value: Any) -> str:

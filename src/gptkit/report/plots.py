@@ -65,38 +65,41 @@ def draw_loss(
     save(figure, path)
 
 
-def draw_runs(curves: Curves, path: Path, *, training: str | None, validation: str, xlabel: str, ylabel: str) -> None:
-    """Plot runs: validation as a line with a marker for each run; training, if asked for, as a thin dotted line."""
+def draw_runs(
+    curves: Curves, path: Path, *, lines: Mapping[str, str], validation: str, xlabel: str, ylabel: str
+) -> None:
+    """Plot the figures in `lines`, which has the legend's word for each: `validation` with markers, others dotted."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
     from matplotlib.lines import Line2D
 
-    columns = 1 if max(map(len, curves)) > LONGEST_NAME // 2 else 2
-    figure = Figure(figsize=(7.2, 4.2 + 0.21 * (-(-(len(curves) + 2) // columns))), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2 + 0.105 * (len(curves) + 4)), layout="constrained")
     axes = figure.subplots()
-    handles, names = [], []
-    for number, (name, seeds) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    styles: list[dict[str, Any]] = []
+    for number, seeds in enumerate(curves.values()):
         marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
-        solid: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.6}
-        for seed in seeds:
-            if training is not None and seed[training]:
-                x, y = zip(*seed[training], strict=True)
+        colour = COLOURS[number % len(COLOURS)]
+        styles.append({"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.6})
+        for name, points in [item for seed in seeds for item in seed.items() if item[1]]:
+            x, y = zip(*points, strict=True)
+            if name == validation:
+                axes.plot(x, y, markevery=max(1, len(x) // 12), **styles[-1])
+            else:
                 axes.plot(x, _smoothed(y), color=colour, linewidth=1, linestyle=":")
-            if seed[validation]:
-                x, y = zip(*seed[validation], strict=True)
-                axes.plot(x, y, markevery=max(1, len(x) // 12), **solid)
-        handles.append(Line2D([], [], **solid))
-        names.append(_shortened(name))
-    if training is not None:
-        grey: dict[str, Any] = {"color": "#555555", "markersize": 4.5}
-        handles.append(Line2D([], [], marker="o", linewidth=1.6, **grey))
-        handles.append(Line2D([], [], linestyle=":", linewidth=1, **grey))
-        names += ["solid, with markers: validation", "dotted: training, moving average"]
+    grey = {"color": "#555555"}
+    for name in lines:
+        solid = {"marker": "o", "markersize": 4.5, "linewidth": 1.6}
+        styles.append(grey | (solid if name == validation else {"linestyle": ":", "linewidth": 1}))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     legend = figure.legend(
-        handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8, handlelength=3
+        [Line2D([], [], **style) for style in styles],
+        [*map(_shortened, curves), *lines.values()],
+        loc="outside lower left",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        handlelength=3,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)

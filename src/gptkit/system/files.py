@@ -75,8 +75,11 @@ def remove_discarded(directory: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of all files below a path, as far as it may be read; links are not followed."""
+    """Return the bytes of a file, or of all files below a directory that may be read; links are not followed."""
     total, left = 0, [path]
+    with suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
     while left:
         with suppress(OSError), os.scandir(left.pop()) as entries:  # it may vanish meanwhile
             for entry in entries:

@@ -67,6 +67,7 @@ class RunState:
     """
 
     step: int = 0
+    steps: int | None = None  # of the whole run
     tokens: int = 0
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
