@@ -109,7 +109,7 @@ def draw_runs(
 def _shortened(name: str) -> str:
     """Return a name on one line, without its middle if it is long."""
     line = one_line(name)
-    half = LONGEST_NAME // 2 - 1
+    half = (LONGEST_NAME - 3) // 2
     return line if len(line) <= LONGEST_NAME else f"{line[:half]}...{line[-half:]}"
 
 
