@@ -20,7 +20,7 @@ from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
-from gptkit.training.metrics import read_rows
+from gptkit.training.metrics import newest_rows, read_rows
 
 PICTURE = Path("compare.png")
 AXES = {"steps": ("step", "steps"), "tokens": ("tokens", "tokens"), "seconds": ("elapsed_seconds", "seconds")}
@@ -113,7 +113,7 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
 
     An interval is that over the seeds, or reaches 1.96 standard errors of the items to each side; None if unknown.
     """
-    result = _json(path / RESULT)
+    result = _json(path / RESULT) or _newest_evaluation(path)
     metrics, intervals = ({**found} if isinstance(found := result.get(key), dict) else {} for key in OF_SEEDS)
     own = {name: result.get(name) for name in FIGURES + COSTS}
     figures: dict[str, dict[str, Any]] = {
@@ -121,15 +121,20 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
         for name, value in (metrics | own).items()
         if isinstance(value, int | float)
     }
-    row = describe(path)
-    if not figures and row["metric"]:
-        figures[row["metric"]] = {"value": row["value"], "interval": None}
-        figures["steps"] = {"value": row["step"], "interval": None}
     for file in sorted(path.glob("*.json")):
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # edited by hand
             if is_evaluation(file):
                 figures |= _evaluated(_json(file))
     return figures
+
+
+def _newest_evaluation(path: Path) -> dict[str, Any]:
+    """Return the figures of an unfinished run's newest evaluation, under the names of a result."""
+    rows = newest_rows(path / METRICS) if (path / METRICS).is_file() else iter(())
+    row = next((row for row in rows if row.get("val_loss") is not None), {})
+    names = {"step": "steps", "loss": "train_loss"}
+    metrics = {name: row[name] for name in list(row)[list(row).index("val_loss") + 1 :]} if row else {}
+    return {names.get(name, name): value for name, value in row.items()} | {"metrics": metrics}
 
 
 def _evaluated(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
