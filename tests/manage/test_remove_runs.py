@@ -20,6 +20,7 @@ from gptkit.manage.runs import describe
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system import files
 from gptkit.system.files import RunLock, size_of
+from gptkit.training.finished_runs import newest_finished
 from gptkit.training.run_directory import open_run
 from run_toy import FINE_TUNED, PRETRAINED, make_run
 
@@ -163,7 +164,7 @@ def test_a_kill_at_any_moment_leaves_what_ls_calls_damaged_and_rm_finishes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = {name: getattr(files, name) for name in ("remove_file", "remove_directory", "rename")}
-    for count in range(1, 20):
+    for count in range(20):
         made = make_run(ROOT / "one", result=PRETRAINED)
         left = iter(range(count))
 
@@ -183,11 +184,13 @@ def test_a_kill_at_any_moment_leaves_what_ls_calls_damaged_and_rm_finishes(
         if not list(ROOT.iterdir()):
             break
         [rest] = ROOT.iterdir()
-        assert describe(rest)["state"] == "damaged"
+        assert describe(rest)["state"] == ("finished" if rest == made else "damaged")
         assert rest == made or "its removal was interrupted" in describe(rest)["reason"]
+        newest = newest_finished(ROOT, lambda result: True, print)
+        assert newest is None if count > 1 else newest == rest  # still whole
         run(capsys, "rm", rest.name, "--yes")
         assert not list(ROOT.iterdir())
-    assert count == 10  # two files, the name, six folders and files, the lock
+    assert count == 10  # the name, nine folders and files
 
 
 def test_a_folder_that_may_not_be_changed_is_one_line_and_exit_2(
@@ -203,6 +206,7 @@ def test_a_folder_that_may_not_be_changed_is_one_line_and_exit_2(
         assert main(["runs", *words, "--yes"]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("error: Permission denied while removing runs/one")
+        assert describe(ROOT / "one")["state"] == "finished"
 
 
 def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:

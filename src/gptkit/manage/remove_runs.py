@@ -1,7 +1,7 @@
 """`gptkit runs rm` and `prune`: remove whole runs, or only the checkpoints of finished ones.
 
-A run is removed under its lock, in an order that a kill cannot turn into something that looks whole: first config.yaml
-and result.json, then it is renamed to removed-NAME, then everything in it goes, its run.lock last.
+A run is removed under its lock. It is renamed to being-removed-NAME first, so that one that cannot be removed stays
+whole and one whose removal is interrupted looks like no run; its run.lock goes last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.manage.runs import HEADER, RunsListOptions, describe, find_run, is_evaluation, parts, rows_under, shown_size
+from gptkit.manage.runs import (
+    HEADER,
+    REMOVING,
+    RunsListOptions,
+    describe,
+    find_run,
+    is_evaluation,
+    parts,
+    rows_under,
+    shown_size,
+)
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
 from gptkit.system import files
@@ -134,11 +144,11 @@ def _others(path: Path) -> list[str]:
 
 def _is_marked(path: Path) -> bool:
     """Return whether a directory says that gptkit made it: by its config.yaml, its lock, or its name."""
-    is_rest = path.name.startswith(DISCARDED) and not any(path.iterdir())
+    is_rest = path.name.startswith(REMOVING) and not os.listdir(path)
     if is_rest or OWN_NAME.fullmatch(path.name):
         return True
     for name, starts in ((CONFIG, HEADER.match), (LOCK, re.compile("process ").match)):
-        with contextlib.suppress(OSError):
+        with files.translate_os_errors("looking into the run", fix="make it readable"):
             if (path / name).is_file() and starts((path / name).read_text(errors="replace")):
                 return True
     return False
@@ -168,19 +178,17 @@ def _agreed(what: str, sizes: Mapping[Path, int], options: RunsRemoveOptions, co
 
 
 def _remove(run: Path) -> None:
-    for name in (CONFIG, RESULT):
-        files.remove_file(run / name)
-    if not run.name.startswith(DISCARDED):
-        names = itertools.chain([f"{DISCARDED}{run.name}"], (f"{DISCARDED}{run.name}-{n}" for n in itertools.count(2)))
+    if not run.name.startswith(REMOVING):
+        names = itertools.chain([f"{REMOVING}{run.name}"], (f"{REMOVING}{run.name}-{n}" for n in itertools.count(2)))
         removed = next(path for path in map(run.with_name, names) if not os.path.lexists(path))
         files.rename(run, removed)
         run = removed
-    for entry in sorted(run.iterdir()):
+    # The result goes first: without it no command takes the run for a finished one.
+    for entry in sorted(run.iterdir(), key=lambda entry: (entry.name != RESULT, entry.name == LOCK, entry.name)):
         if entry.is_dir() or entry.is_symlink():
             files.remove_directory(entry)
-        elif entry.name != LOCK:
+        else:
             files.remove_file(entry)
-    files.remove_file(run / LOCK)
     run.rmdir()
     files.sync_directory(run.parent)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shlex
 import time
@@ -17,7 +18,7 @@ from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG, CONFIG_HEADER
-from gptkit.system.files import DISCARDED, lock_holder, size_of
+from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import read_json_object, read_text
 from gptkit.system.run_layout import (
     CHECKPOINTS,
@@ -44,6 +45,7 @@ BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
+REMOVING = "being-removed-"  # prefix of the name of a run while gptkit runs rm removes it
 PICTURES = ("loss.png", "zero-shot.png")
 
 Row = dict[str, Any]
@@ -133,8 +135,8 @@ def describe(path: Path) -> Row:
 
 
 def _changed_at(path: Path) -> str:
-    stamps = [file.stat().st_mtime for file in (path / METRICS, path) if file.exists()]
-    return datetime.fromtimestamp(stamps[0] if stamps else path.lstat().st_mtime, UTC).isoformat()
+    newest = path / METRICS if os.path.exists(path / METRICS) else path
+    return datetime.fromtimestamp(newest.lstat().st_mtime, UTC).isoformat()
 
 
 def _facts(path: Path) -> Iterator[Row]:
@@ -145,6 +147,9 @@ def _facts(path: Path) -> Iterator[Row]:
         return
     if holder := lock_holder(path):
         yield {"state": "running", "reason": f"in use by {holder}"}
+    if path.name.startswith(REMOVING) and not holder:
+        yield {"reason": f"its removal was interrupted: gptkit runs rm {shlex.quote(str(path))} finishes it"}
+        return
     if not (path / CONFIG).exists():
         if not holder:
             yield {"reason": _without_config(path)}
@@ -168,8 +173,6 @@ def _facts(path: Path) -> Iterator[Row]:
 
 
 def _without_config(path: Path) -> str:
-    if path.name.startswith(DISCARDED):
-        return f"its removal was interrupted: gptkit runs rm {shlex.quote(str(path))} finishes it"
     inside = sum((child / CONFIG).is_file() for child in path.iterdir() if child.is_dir())
     if inside:
         return f"no run, but a folder of {inside}: gptkit runs ls --root {shlex.quote(str(path))}"
@@ -248,7 +251,7 @@ def is_evaluation(file: Path) -> bool:
 
 def parts(path: Path) -> list[Path]:
     """Return the runs inside a run of several seeds or variants."""
-    if (path / METRICS).exists():
+    if os.path.exists(path / METRICS):  # False where access is denied, here and below
         return []
     return [config.parent for seeds in ("seed-*", "*/seed-*") for config in sorted(path.glob(f"{seeds}/{CONFIG}"))]
 
@@ -332,7 +335,7 @@ def show(
             changed = changed_options(path / CONFIG, row["command"])
         except GptkitError:  # of another version
             changed = config
-    if (path / RESULT).is_file():
+    if os.path.isfile(path / RESULT):
         try:
             result = read_json_object(path / RESULT)
         except InputError as error:
@@ -340,7 +343,7 @@ def show(
     samples = {"samples": list(_samples(path, row, console))} if options.samples else {}
     saved = {folder: _saved(path / folder) for folder in (CHECKPOINTS, SNAPSHOTS)}
     inside = [describe(part) for part in parts(path)]
-    pictures = [str(path / name) for name in PICTURES if (path / name).is_file()]
+    pictures = [str(path / name) for name in PICTURES if os.path.isfile(path / name)]
     _print(row, changed, result, saved, inside, pictures, console)
     if samples:
         table = [(shown(sample["step"]), sample["text"]) for sample in samples["samples"]]
@@ -402,7 +405,7 @@ def _print(
 def _losses(path: Path) -> dict[str, str]:
     """Return training and validation loss along the run as small lines."""
     try:
-        rows = read_rows(path / METRICS) if (path / METRICS).is_file() else []
+        rows = read_rows(path / METRICS) if os.path.isfile(path / METRICS) else []
     except GptkitError:
         return {}
     names = {"loss": "training loss", "val_loss": "validation loss"}
