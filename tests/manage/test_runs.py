@@ -126,7 +126,7 @@ BROKEN = (
         "not flat `key: value` lines (runs/it/config.yaml)",
     ),
     (
-        a_run_with("config.yaml", HEADER + "a: " + "[" * 5000 + "\n"),
+        a_run_with("config.yaml", HEADER + "a: " + "[" * 60_000 + "]" * 60_000 + "\n"),
         "not flat `key: value` lines (runs/it/config.yaml)",
     ),
     (a_run_with("result.json", '{"command": '), "not valid JSON: Expecting value (runs/it/result.json:1)"),

@@ -19,7 +19,7 @@ from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG, CONFIG_HEADER
 from gptkit.system.files import lock_holder, size_of
-from gptkit.system.reading import read_json_object, read_text
+from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
 from gptkit.system.run_layout import (
     CHECKPOINTS,
     METRICS,
@@ -37,7 +37,6 @@ from gptkit.training.finished_runs import RUNS, lost_result, read_result
 from gptkit.training.metrics import newest_rows, read_rows
 
 HEADER = re.compile(CONFIG_HEADER.format(command=r"(\w+)"))
-LARGEST_CONFIG = 1 << 16
 FIELDS = ("command", "data", "state", "step", "steps", "metric", "value", "bytes", "finished_at")
 MORE_FIELDS = ("changed_at", "reason")  # when it last changed; what is wrong, or who holds the lock
 SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
@@ -184,17 +183,20 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     import yaml
 
     fix = "restore it from a copy"
-    text = read_text(path / CONFIG, CONFIG, most=LARGEST_CONFIG, fix=fix)
+    text = read_text(path / CONFIG, CONFIG, most=LARGEST_YAML, fix=fix)
     header, where = HEADER.match(text), str(path / CONFIG)
     if header is None or not text.endswith("\n"):
         message = "no config.yaml of gptkit" if header is None else "truncated"
         raise InputError(message, where=where, fix=fix)
-    try:
-        values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # in C: there may be 500
+    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0  # in C, as there may be 500
+    with contextlib.suppress(yaml.YAMLError, ValueError, AttributeError):
+        for event in yaml.parse(text, Loader=loader):  # C would overflow its stack while it builds nested values
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 2 or isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError
+        values = yaml.load(text, Loader=loader)
         if all(isinstance(item, str | int | float | None) for value in values.values() for item in _items(value)):
             return header[1], {str(key): value for key, value in values.items()}
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
-        pass
     raise InputError("not flat `key: value` lines", where=where, fix=fix)
 
 
