@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.system import files
 from gptkit.system.files import RunLock, size_of
 from gptkit.training.finished_runs import newest_finished
-from gptkit.training.run_directory import open_run
+from gptkit.training.run_directory import RunDirectory, open_run
 from run_toy import FINE_TUNED, PRETRAINED, make_run
 
 ROOT = Path("runs")
@@ -215,6 +216,9 @@ def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
     failed: list[BaseException] = []
     over = threading.Event()
 
+    def opened() -> RunDirectory:
+        return open_run(PretrainOptions(out=ROOT / "one"), command="pretrain", name="")
+
     def remove() -> None:
         while not over.is_set():
             try:
@@ -223,19 +227,18 @@ def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
             except BaseException as error:  # for the main thread
                 failed.append(error)
 
-    thread = threading.Thread(target=remove)
+    thread = threading.Thread(target=remove, daemon=True)
     thread.start()
     begun = 0
-    for _ in range(60):
-        try:
-            with open_run(PretrainOptions(out=ROOT / "one"), command="pretrain", name="") as directory:
+    try:
+        for _ in range(60):
+            with contextlib.suppress(GptkitError), opened() as directory:
                 (directory.path / "metrics.jsonl").write_text("{}\n")
                 assert {path.name for path in directory.path.iterdir()} == {"config.yaml", "metrics.jsonl", "run.lock"}
                 begun += 1
-        except GptkitError:
-            continue
-    over.set()
-    thread.join()
+    finally:
+        over.set()
+        thread.join()
     assert not failed
     assert begun
 

@@ -186,6 +186,14 @@ def test_a_run_of_several_seeds_is_one_row(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_a_run_that_diverged_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(ROOT / "one", until=10)
+    for step, reason in ((14, "diverged at step 14"), (9, None)):  # which it passed when it was resumed
+        (path / "diverged.json").write_text(json.dumps({"step": step}))
+        [row] = run(capsys, "ls")["runs"]
+        assert (row["state"], row["reason"]) == ("unfinished", reason)
+
+
 def test_no_runs_and_a_wrong_root(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "ls") == {"runs": [], "next": "gptkit pretrain"}
     assert run(capsys, "ls", "--root", "nowhere", code=2)["error"]["message"] == "no such file or directory"
@@ -241,11 +249,13 @@ def test_ls_while_runs_come_and_go_disturbs_nobody() -> None:
         except Exception as error:  # for the main thread
             failed.append(error)
 
-    thread = threading.Thread(target=live)
+    thread = threading.Thread(target=live, daemon=True)
     thread.start()
-    states = {describe(ROOT / "fresh")["state"] for _ in range(150)}
-    over.set()
-    thread.join()
+    try:
+        states = {describe(ROOT / "fresh")["state"] for _ in range(150)}
+    finally:
+        over.set()
+        thread.join()
     assert not failed
     assert states <= {"damaged", "running"}
 

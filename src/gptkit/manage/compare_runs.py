@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gptkit.console import Console
-from gptkit.errors import GptkitError, UsageError
-from gptkit.manage.runs import Row, RunsListOptions, describe, find_run, is_evaluation, parts, read_config, shown
+from gptkit.errors import UsageError
+from gptkit.manage.runs import (
+    EVALUATION,
+    Row,
+    RunsListOptions,
+    describe,
+    find_run,
+    parts,
+    read_config,
+    read_json,
+    shown,
+)
 from gptkit.options import REQUIRED, option
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
-from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
 from gptkit.training.metrics import newest_rows, read_rows
 
@@ -113,7 +122,7 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
 
     An interval is that over the seeds, or reaches 1.96 standard errors of the items to each side; None if unknown.
     """
-    result = _json(path / RESULT) or _newest_evaluation(path)
+    result = read_json(path / RESULT) or _newest_evaluation(path)
     metrics, intervals = ({**found} if isinstance(found := result.get(key), dict) else {} for key in OF_SEEDS)
     own = {name: result.get(name) for name in FIGURES + COSTS}
     figures: dict[str, dict[str, Any]] = {
@@ -123,8 +132,8 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
     }
     for file in sorted(path.glob("*.json")):
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # edited by hand
-            if is_evaluation(file):
-                figures |= _evaluated(_json(file))
+            if (stored := read_json(file)).get("schema") == EVALUATION:
+                figures |= _evaluated(stored)
     return figures
 
 
@@ -148,14 +157,6 @@ def _evaluated(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             interval = None if error is None else [value - NORMAL * error, value + NORMAL * error]
             found[f"{key} {name}"] = {"value": value, "interval": interval}
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one if it has none."""
-    try:
-        return read_json_object(path)
-    except GptkitError:
-        return {}
 
 
 # --- what people see ---
@@ -202,7 +203,7 @@ def _notes(rows: Sequence[Row], paths: Sequence[Path], *, is_one_tokenizer: bool
         notes.append("losses of pretrain runs are per token, those of finetune runs per example")
     elif rows[0]["command"] == "pretrain" and not is_one_tokenizer:
         notes.append("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
-    splits = {_json(path / RESULT).get("split_sha256") for path in paths} - {None}
+    splits = {read_json(path / RESULT).get("split_sha256") for path in paths} - {None}
     if len(splits) > 1:
         notes.append("the runs were not validated on the same text")
     return notes

@@ -20,26 +20,27 @@ from typing import Any
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.manage.runs import (
+    EVALUATION,
     HEADER,
     REMOVING,
     RunsListOptions,
     describe,
     find_run,
-    is_evaluation,
     parts,
+    read_json,
     rows_under,
-    shown_size,
 )
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
+from gptkit.report.text import size
 from gptkit.system import files
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
-from gptkit.system.run_layout import CHECKPOINTS, METRICS, MODEL, RESULT, SNAPSHOTS, START
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, START
 from gptkit.training.finished_runs import RUNS
 
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(
-    rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|diverged\.json|loss\.png|zero-shot\.(?:png|json))(?:\.tmp)?"
+    rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|loss\.png|zero-shot\.(?:png|json))(?:\.tmp)?"
     r"|predictions-.*\.jsonl(?:\.tmp)?|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"  # .tsv: for GLUE's server
 )
 FOLDERS = re.compile(
@@ -92,7 +93,9 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
     folders = [run / CHECKPOINTS for path in finished for run in (path, *parts(path))]
     sizes = {folder: size_of(folder) for folder in folders if folder.is_dir() and not folder.is_symlink()}
     with _locked([folder.parent for folder in sizes]):
-        sizes = {folder: size for folder, size in sizes.items() if (folder.parent / RESULT).is_file()}  # still finished
+        sizes = {
+            folder: count for folder, count in sizes.items() if (folder.parent / RESULT).is_file()
+        }  # still finished
         if _agreed("remove", sizes, options, console):
             return _report(((folder, _prune) for folder in sizes), sizes, options, console)
     return _report((), sizes, options, console)
@@ -135,7 +138,7 @@ def _others(path: Path) -> list[str]:
         if entry.is_dir() and not entry.is_symlink():
             return FOLDERS.fullmatch(entry.name) is not None or any(entry.glob(f"seed-*/{LOCK}"))  # of a variant
         if entry.suffix == ".json" and entry.is_file() and not FILES.fullmatch(entry.name):
-            return is_evaluation(entry)
+            return read_json(entry).get("schema") == EVALUATION
         return any(pattern.fullmatch(entry.name) for pattern in (FILES, FOLDERS))
 
     with files.translate_os_errors("looking into the run", fix="make it readable"):
@@ -168,11 +171,11 @@ def _agreed(what: str, sizes: Mapping[Path, int], options: RunsRemoveOptions, co
     """Return whether the user agrees, asking on a terminal; UsageError where nobody can be asked."""
     if options.yes or not sizes:
         return bool(sizes)
-    total = shown_size(sum(sizes.values()))
+    total = size(sum(sizes.values()))
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(f"this would free {total}, and nobody can be asked", where="stdin", fix="pass --yes")
-    for path, size in sizes.items():
-        console.say(f"{path}  {shown_size(size)}")
+    for path, count in sizes.items():
+        console.say(f"{path}  {size(count)}")
     console.say(f"{what} {'all of these' if len(sizes) > 1 else 'it'}, {total}? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -211,7 +214,7 @@ def _report(
         with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
             remove(path)
         removed.append(path)
-        console.result(f"removed {path}  {shown_size(sizes[path])}")
+        console.result(f"removed {path}  {size(sizes[path])}")
     if not removed:
         console.say("nothing was removed" if sizes else "there is nothing to remove")
     root = f" --root {shlex.quote(str(options.root))}" if options.root != RUNS else ""

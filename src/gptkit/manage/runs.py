@@ -18,10 +18,12 @@ from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG, CONFIG_HEADER
+from gptkit.report.text import duration, size
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
 from gptkit.system.run_layout import (
     CHECKPOINTS,
+    DIVERGED,
     METRICS,
     MODEL,
     RESULT,
@@ -42,7 +44,6 @@ MORE_FIELDS = ("changed_at", "reason")  # when it last changed; what is wrong, o
 SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
-UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
 REMOVING = "being-removed-"  # prefix of the name of a run while gptkit runs rm removes it
 PICTURES = ("loss.png", "zero-shot.png")
@@ -73,11 +74,11 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
         return {"runs": [], "next": "gptkit pretrain"}
     table = [[Path(row["path"]).name, *_cells(row)] for row in rows]
     console.table("", ("run", "what", "state", "best", "size", "age"), table)
-    damaged = [row for row in rows if row["state"] == "damaged"]
-    for row in damaged[:MOST_REASONS]:
+    explained = [row for row in rows if row["reason"] and row["state"] != "running"]
+    for row in explained[:MOST_REASONS]:
         console.say(f"{row['path']}: {row['reason']}")
-    if len(damaged) > MOST_REASONS:
-        console.say(f"{len(damaged) - MOST_REASONS} more: gptkit runs show RUN says what is wrong")
+    if len(explained) > MOST_REASONS:
+        console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show RUN says what is wrong")
     return {"runs": rows, "next": f"gptkit runs show {shlex.quote(rows[0]['path'])}"}
 
 
@@ -155,18 +156,16 @@ def _facts(path: Path) -> Iterator[Row]:
         return
     command, config = read_config(path)
     yield {"command": command, "data": _data(command, config), "steps": config.get("steps")}
-    done = _progress(path, config)
     if holder:
-        yield {**done, "reason": "; ".join(filter(None, [f"in use by {holder}", done.get("reason")]))}
-        return
-    yield done
-    if not (path / RESULT).exists():
-        yield {"state": "unfinished"}
+        done = _progress(path, config)
+        yield {**done, "reason": "; ".join(filter(None, [f"in use by {holder}", done["reason"]]))}
+    elif not (path / RESULT).exists():
+        yield {"state": "unfinished", **_progress(path, config)}
     elif (result := read_result(path)) is None:
         yield {"reason": lost_result(path)}
     else:
         metrics = result["metrics"] if isinstance(result.get("metrics"), dict) else {}
-        yield {"state": "finished", "finished_at": str(result["finished_at"]), "reason": None}
+        yield {"state": "finished", "finished_at": str(result["finished_at"])}
         yield {"step": result.get("steps"), "steps": result.get("steps")}
         yield _best(metrics) or _best({name: result.get(name) for name in ("bits_per_byte", "val_loss")})
 
@@ -219,7 +218,9 @@ def _progress(path: Path, config: Mapping[str, Any]) -> Row:
         return {"reason": f"{done}{planned} seeds finished"}
     rows = newest_rows(path / METRICS) if (path / METRICS).exists() else iter(())
     last = next(rows, {"step": 0})
-    found = {"step": last["step"], "steps": config.get("steps") or _planned_steps(path)}
+    diverged = read_json(path / DIVERGED).get("step")
+    reason = f"diverged at step {diverged:,}" if isinstance(diverged, int) and diverged > last["step"] else None
+    found = {"step": last["step"], "steps": config.get("steps") or _planned_steps(path), "reason": reason}
     for row in itertools.chain([last], rows):
         if row.get("val_loss") is not None:
             names = list(row)[list(row).index("val_loss") :]  # what an evaluation measures stands at the end
@@ -231,10 +232,8 @@ def _progress(path: Path, config: Mapping[str, Any]) -> Row:
 def _planned_steps(path: Path) -> int | None:
     """Return the steps that a finetune run was to have, from its newest checkpoint; config.yaml has only its epochs."""
     newest = next(filter(is_committed, all_steps(path / CHECKPOINTS)), None)
-    with contextlib.suppress(GptkitError):
-        if newest and isinstance(steps := read_json_object(newest / "state.json").get("steps"), int):
-            return steps
-    return None
+    steps = read_json(newest / "state.json").get("steps") if newest else None
+    return steps if isinstance(steps, int) else None
 
 
 def _best(figures: Mapping[str, Any]) -> Row:
@@ -243,12 +242,12 @@ def _best(figures: Mapping[str, Any]) -> Row:
     return next(({"metric": name, "value": value} for name, value in numbers), {})
 
 
-def is_evaluation(file: Path) -> bool:
-    """Return whether a JSON file is one that gptkit eval has written."""
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if it has none."""
     try:
-        return read_json_object(file).get("schema") == EVALUATION
+        return read_json_object(file)
     except GptkitError:
-        return False
+        return {}
 
 
 def parts(path: Path) -> list[Path]:
@@ -273,10 +272,9 @@ def _when(row: Row) -> float:
 def _cells(row: Row) -> list[str | None]:
     """Return a row's cells of the table: what, state, figure, size and age."""
     names = ", ".join(part.rstrip("/").rpartition("/")[2] for part in (row["data"] or "").split(", "))
-    seconds = max(0.0, time.time() - _when(row))
-    age = next((f"{seconds / length:.0f} {unit}" for unit, length in UNITS if seconds >= length), "now")
+    age = duration(max(0.0, round(time.time() - _when(row))))
     what = row["command"] and f"{row['command']} {names}"
-    return [what, state_of(row), _figure(row), shown_size(row["bytes"]), age]
+    return [what, state_of(row), _figure(row), size(row["bytes"]), age]
 
 
 def state_of(row: Row) -> str:
@@ -297,15 +295,6 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def shown_size(count: float) -> str:
-    """Return bytes in B, kB, MB or GB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB"
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -330,18 +319,13 @@ def show(
     """
     path = find_run(options.run, options.root)
     row = describe(path)
-    config, changed, result = {}, {}, None
+    config, changed, result = {}, {}, read_json(path / RESULT) or None
     if row["command"]:
         config = read_config(path)[1]
         try:
             changed = changed_options(path / CONFIG, row["command"])
         except GptkitError:  # of another version
             changed = config
-    if os.path.isfile(path / RESULT):
-        try:
-            result = read_json_object(path / RESULT)
-        except InputError as error:
-            console.warn(str(error))
     samples = {"samples": list(_samples(path, row, console))} if options.samples else {}
     saved = {folder: _saved(path / folder) for folder in (CHECKPOINTS, SNAPSHOTS)}
     inside = [describe(part) for part in parts(path)]
@@ -386,10 +370,10 @@ def _print(
 ) -> None:
     path = Path(row["path"])
     facts = {name: row[name] for name in ("command", "data")} | {"state": state_of(row), "reason": row["reason"]}
-    facts |= {"size": shown_size(row["bytes"]), "finished at": row["finished_at"]}
+    facts |= {"size": size(row["bytes"]), "finished at": row["finished_at"]}
     for name, files in saved.items():
         steps = ", ".join(shown(file["step"]) + " (cut off)" * (not file["committed"]) for file in files)
-        facts[name] = f"steps {steps}: {shown_size(sum(file['bytes'] for file in files))}" if files else None
+        facts[name] = f"steps {steps}: {size(sum(file['bytes'] for file in files))}" if files else None
     facts |= {"picture": ", ".join(pictures) or None} | _losses(path)
     console.table(str(path), ("item", "value"), [(name, value) for name, value in facts.items() if value is not None])
     if changed:

@@ -27,6 +27,7 @@ from gptkit.system import files
 from gptkit.system.files import LOCK, RunLock
 from gptkit.system.run_layout import (
     CHECKPOINTS,
+    DIVERGED,
     METRICS,
     MODEL,
     RESULT,
@@ -46,7 +47,6 @@ from gptkit.training.metrics import append_row, read_rows, rewind_rows
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run_identity import config_text, refuse_changes
 
-DIVERGED = "diverged.json"
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
 FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{checkpoints.DAMAGED}", MODEL, SNAPSHOTS, START)
