@@ -276,16 +276,23 @@ def test_prune_removes_checkpoints_of_finished_runs_alone(capsys: pytest.Capture
     assert {path.name for path in (ROOT / "done").iterdir()} >= {"model", "snapshots", "start", "result.json"}
 
 
+def test_a_prune_that_was_killed_is_finished_by_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(ROOT / "one", result=PRETRAINED)
+    (path / "checkpoints").rename(path / "removed-checkpoints")
+    freed = size_of(path / "removed-checkpoints")
+    done = run(capsys, "prune", "--yes")
+    assert (done["removed"], done["bytes"]) == (["runs/one/checkpoints"], freed)
+    assert not (path / "removed-checkpoints").exists()
+    assert run(capsys, "prune", "--yes")["removed"] == []
+
+
 def test_a_pruned_run_still_serves_and_says_why_it_cannot_go_on(
     small_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(small_run, ROOT / "one")
     config = Path("more.yaml")
     config.write_text((ROOT / "one/config.yaml").read_text().replace("steps: 8", "steps: 16"))
-    (ROOT / "removed-checkpoints").mkdir()  # not the run's own
-    (ROOT / "one/removed-checkpoints").mkdir()  # of a prune that was killed
     assert run(capsys, "prune", "one", "--yes")["removed"] == ["runs/one/checkpoints"]
-    assert not (ROOT / "one/removed-checkpoints").exists()
     assert main(["generate", "--max-new-tokens", "2"]) == 0
     assert main(["pretrain", "--resume", "runs/one"]) == 0
     assert len(run(capsys, "show", "one", "--samples")["samples"]) == 4

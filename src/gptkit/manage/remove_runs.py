@@ -75,6 +75,8 @@ def run_remove(options: RunsRemoveOptions, console: Console) -> dict[str, Any]:
     sizes = {path: size_of(path) for path in paths}
     with _locked(paths):
         if _agreed("remove", sizes, options, console):
+            for path in paths:
+                _refuse_what_is_no_run(path)  # somebody may have put a file there while nobody answered
             return _report(((path, _remove) for path in paths), sizes, options, console)
     return _report((), sizes, options, console)
 
@@ -90,8 +92,11 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
     else:
         finished = [Path(row["path"]) for row in rows_under(options.root) if row["state"] == "finished"]
         finished = [path for path in finished if not path.is_symlink()]
-    folders = [run / CHECKPOINTS for path in finished for run in (path, *parts(path))]
-    sizes = {folder: size_of(folder) for folder in folders if folder.is_dir() and not folder.is_symlink()}
+    sizes = {}
+    for run in [part for path in finished for part in (path, *parts(path))]:
+        folders = (run / CHECKPOINTS, run / f"{DISCARDED}{CHECKPOINTS}")  # the latter of a prune that was interrupted
+        if found := [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]:
+            sizes[run / CHECKPOINTS] = sum(map(size_of, found))
     with _locked([folder.parent for folder in sizes]):
         sizes = {
             folder: count for folder, count in sizes.items() if (folder.parent / RESULT).is_file()
@@ -197,8 +202,9 @@ def _remove(run: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    files.remove_discarded(folder.parent)  # of a prune that was interrupted
-    files.discard(folder)
+    files.remove_discarded(folder.parent)
+    if folder.is_dir() and not folder.is_symlink():
+        files.discard(folder)
     files.sync_directory(folder.parent)
 
 
