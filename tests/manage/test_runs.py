@@ -180,6 +180,7 @@ def test_a_run_of_several_seeds_is_one_row(capsys: pytest.CaptureFixture[str]) -
     [row] = run(capsys, "ls")["runs"]
     assert (row["state"], row["reason"]) == ("unfinished", "1 of 3 seeds finished")
     shown = run(capsys, "show", "study")
+    assert run(capsys, "show", "study/seed-0")["path"] == "runs/study/seed-0"
     assert [(Path(one["path"]).name, one["state"]) for one in shown["runs"]] == [
         ("seed-0", "finished"),
         ("seed-1", "unfinished"),
@@ -275,6 +276,9 @@ def test_show_names_what_is_not_the_default_and_the_command_to_go_on_with(capsys
     assert run(capsys, "show", "runs/done $x")["next"] == "gptkit generate --model 'runs/done $x'"
     make_run(ROOT / "tuned", "finetune", result=FINE_TUNED, data="/glue/RTE")
     assert run(capsys, "show", "tuned")["next"] == "gptkit eval --model runs/tuned --data /glue/RTE"
+    make_run(Path("tuned"))
+    assert run(capsys, "show", "tuned")["path"] == "runs/tuned"  # not that of the same name beside the runs
+    assert run(capsys, "show", "./tuned")["path"] == "tuned"
     assert run(capsys, "show", "tumed", code=2)["error"]["fix"] == "did you mean 'tuned'?"
 
 

@@ -101,9 +101,9 @@ def rows_under(root: Path) -> Iterator[Row]:
 
 def find_run(name: str, root: Path) -> Path:
     """Return the path of a run given by its name under the root, or by its path; UsageError if there is neither."""
-    for path in (root / name, Path(name)):
-        is_name = path.parent == root and name not in ("", ".", "..")
-        if (is_name or path == Path(name)) and name and _is_there(path):
+    places = [root / name] * (name not in ("", ".", "..")) + [Path(name)] * bool(name)
+    for path in places[::-1] if "/" in name else places:
+        if _is_there(path):
             return path
     near = nearest(name, [path.name for path in root.iterdir()]) if root.is_dir() else None
     fix = f"did you mean {near!r}?" if near else "gptkit runs ls lists them"
