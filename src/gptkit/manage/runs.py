@@ -319,23 +319,27 @@ def show(
     """
     path = find_run(options.run, options.root)
     row = describe(path)
-    config, changed, result = {}, {}, read_json(path / RESULT) or None
+    config, changed = {}, {}
     if row["command"]:
         config = read_config(path)[1]
         try:
             changed = changed_options(path / CONFIG, row["command"])
         except GptkitError:  # of another version
             changed = config
-    samples = {"samples": list(_samples(path, row, console))} if options.samples else {}
-    saved = {folder: _saved(path / folder) for folder in (CHECKPOINTS, SNAPSHOTS)}
-    inside = [describe(part) for part in parts(path)]
-    pictures = [str(path / name) for name in PICTURES if os.path.isfile(path / name)]
-    _print(row, changed, result, saved, inside, pictures, console)
-    if samples:
-        table = [(shown(sample["step"]), sample["text"]) for sample in samples["samples"]]
-        console.table("samples: unconditional, same seed", ("step", "text"), table)
-    facts = {"config": config, "changed": changed, "result": result, **saved, "runs": inside, "pictures": pictures}
-    return row | facts | samples | {"next": _next(path, row, config)}
+    found = row | {
+        "config": config,
+        "changed": changed,
+        "result": read_json(path / RESULT) or None,
+        CHECKPOINTS: _saved(path / CHECKPOINTS),
+        SNAPSHOTS: _saved(path / SNAPSHOTS),
+        "runs": [describe(part) for part in parts(path)],
+        "pictures": [str(path / name) for name in PICTURES if os.path.isfile(path / name)],
+        "next": _next(path, row, config),
+    }
+    if options.samples:
+        found["samples"] = list(_samples(path, row, console))
+    _print(found, console)
+    return found
 
 
 def _next(path: Path, row: Row, config: Mapping[str, Any]) -> str:
@@ -359,33 +363,27 @@ def _saved(folder: Path) -> list[Row]:
     ]
 
 
-def _print(
-    row: Row,
-    changed: Mapping[str, Any],
-    result: Mapping[str, Any] | None,
-    saved: Mapping[str, Sequence[Row]],
-    inside: Sequence[Row],
-    pictures: Sequence[str],
-    console: Console,
-) -> None:
-    path = Path(row["path"])
-    facts = {name: row[name] for name in ("command", "data")} | {"state": state_of(row), "reason": row["reason"]}
-    facts |= {"size": size(row["bytes"]), "finished at": row["finished_at"]}
-    for name, files in saved.items():
-        steps = ", ".join(shown(file["step"]) + " (cut off)" * (not file["committed"]) for file in files)
-        facts[name] = f"steps {steps}: {size(sum(file['bytes'] for file in files))}" if files else None
-    facts |= {"picture": ", ".join(pictures) or None} | _losses(path)
+def _print(found: Row, console: Console) -> None:
+    path, result = Path(found["path"]), found["result"] or {}
+    facts = {name: found[name] for name in ("command", "data")} | {"state": state_of(found), "reason": found["reason"]}
+    facts |= {"size": size(found["bytes"]), "finished at": found["finished_at"]}
+    for name in (CHECKPOINTS, SNAPSHOTS):
+        steps = ", ".join(shown(saved["step"]) + " (cut off)" * (not saved["committed"]) for saved in found[name])
+        facts[name] = f"steps {steps}: {size(sum(saved['bytes'] for saved in found[name]))}" if steps else None
+    facts |= {"picture": ", ".join(found["pictures"]) or None} | _losses(path)
     console.table(str(path), ("item", "value"), [(name, value) for name, value in facts.items() if value is not None])
-    if changed:
-        console.table("options that are not the defaults", ("option", "value"), list(changed.items()))
-    figures = {name: value for name, value in (result or {}).items() if isinstance(value, int | float)}
-    metrics = (result or {}).get("metrics")
-    figures |= metrics if isinstance(metrics, dict) else {}
+    if found["changed"]:
+        console.table("options that are not the defaults", ("option", "value"), list(found["changed"].items()))
+    metrics = result["metrics"] if isinstance(result.get("metrics"), dict) else {}
+    figures = {name: value for name, value in (result | metrics).items() if isinstance(value, int | float)}
     if figures:
         console.table("result", ("figure", "value"), [(name, shown(value)) for name, value in figures.items()])
-    if inside:
-        rows = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in inside]
+    if found["runs"]:
+        rows = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in found["runs"]]
         console.table("seeds", ("run", "state", "best"), rows)
+    if "samples" in found:
+        table = [(shown(sample["step"]), sample["text"]) for sample in found["samples"]]
+        console.table("samples: no prompt, the same seed", ("step", "text"), table)
 
 
 def _losses(path: Path) -> dict[str, str]:
