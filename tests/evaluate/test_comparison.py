@@ -86,6 +86,59 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
     )
 
 
+def without_words(run: EvalResults) -> EvalResults:
+    """Return a run whose text has no words: its perplexity per word is not defined."""
+    items = run.results["lambada/words"].items
+    assert items is not None
+    none = replace(items, columns={**items.columns, "words": np.zeros(N)})
+    return replace(run, results={"lambada/words": result_of(WORDS, none, "d" * 64, {"window": 64})})
+
+
+def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
+    items = a_run().results["lambada/words"].items
+    assert items is not None
+    unseen = replace(items, undefined={"word_perplexity": "no spaces"})
+    run = replace(a_run(), results={"lambada/words": result_of(WORDS, unseen, "d" * 64, {"window": 64})})
+    for present, baseline, where in (
+        (run, a_run(), "this run"),
+        (a_run(), run, "the baseline"),
+        (run, run, "both runs"),
+    ):
+        found = compare(present, baseline, ASKED, resamples=50)
+        key, reason = "lambada/words.word_perplexity", f"it is n/a in {where}: no spaces"
+        assert (found.verdict, found.headline) == ("n/a", f"n/a: {key} cannot be gated: {reason}")
+        assert [row.verdict for row in found.rows] == ["pass", "n/a"]
+        entry = found.as_json()["comparison"][key]
+        assert (entry["difference"], entry["p_value"], entry["verdict"], entry["reason"]) == (None, None, "n/a", reason)
+        assert (entry["value"] is None, entry["baseline"] is None) == (present is run, baseline is run)
+    dropped = compare(
+        replace(run, results={**run.results, **a_run(30, tasks=("cbt",)).results}),
+        None,
+        [
+            replace(job(WORDS, minimum=0.6), name="cbt"),
+            job(replace(WORDS, measures=("word_perplexity",)), minimum=99.0),
+        ],
+    )
+    assert dropped.verdict == "fail"
+    assert dropped.warnings == ("lambada/words.word_perplexity cannot be gated: it is n/a: no spaces",)
+    assert dropped.as_json()["minimums"]["lambada/words.word_perplexity"] == {
+        "minimum": 99.0,
+        "value": None,
+        "verdict": "n/a",
+        "reason": "no spaces",
+    }
+
+
+def test_a_baseline_may_lack_a_figure_only_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    run = without_words(a_run())
+    path.write_text(eval_text(run))
+    assert read_baseline(path).results["lambada/words"].metrics == run.results["lambada/words"].metrics
+    path.write_text(eval_text(run).replace('"reason":"the text has no words",', ""))
+    with pytest.raises(InputError, match="the value None does not match its items"):
+        read_baseline(path)
+
+
 def test_minimums_need_no_baseline() -> None:
     assert compare(a_run(), None, [job(WORDS, minimum=0.6)]).headline == "pass: 1 minimum met"
     found = compare(a_run(30), None, [job(WORDS, minimum=0.6)])

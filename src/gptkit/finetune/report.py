@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
         rows = [(name, *_value_std_interval(result, name), _published(task, name)) for name in task.metrics]
         console.table(title, columns, rows)
+        if undefined := [name for name, value in result["metrics"].items() if value is None]:
+            console.result(f"n/a: {' and '.join(undefined)} of predictions, or of labels, that are all alike")
         return
     metric = task.metrics[0]
     columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full minus variant", "95% interval")
@@ -65,8 +68,13 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
 
 
+def percent(fraction: float | None) -> str:
+    """Format a metric with its unit; one that is not defined is NaN while it is computed, and None in a result."""
+    return "n/a" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.4g}%"
+
+
 def _percent(fraction: float | None) -> str:
-    return _shown(None if fraction is None else 100 * fraction)
+    return percent(fraction).removesuffix("%")
 
 
 def _interval(interval: Sequence[float] | None) -> str:
