@@ -177,6 +177,9 @@ def test_text_that_the_tokenizer_does_not_know_has_a_perplexity_per_token_alone(
     for entry in found.values():
         assert entry["value"] is None
         assert entry["reason"] == "1 of the text's 4 tokens are unknown to the tokenizer"
+    rare = measure(PER_WORD, score(sliding_protocol(2), of(["ab " * 40 + "c"]), Encoder(CHARACTERS, 4), uniform))
+    assert rare["word_perplexity"]["value"] == pytest.approx(V ** (121 / 41))
+    assert rare["bits_per_byte"]["value"] is None
 
 
 def test_a_stride_that_leaves_tokens_out_is_refused() -> None:

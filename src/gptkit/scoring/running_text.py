@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Texts = Sequence[str]
 Stride = Callable[[int], int]  # of n_positions
+UNKNOWN_WORDS = 0.01  # of the tokens: with fewer, <unk> is one of the words, as in WikiText's own vocabulary
 Joined = Literal["as they are", "by the separator", "not at all"]
 
 
@@ -106,12 +107,14 @@ class TextProtocol(ScoredProtocol):
             "characters": [len(text) for text in counted],
         }
         undefined = {}
+        if reason := unseparated(sum(words), counted):
+            undefined["word_perplexity"] = reason
+            columns["unicode_words"] = [count_words(text) for text in counted]
         if unknown := sum(int((stream.ids[1:] == encoder.unknown).sum()) for stream in streams):
             reason = f"{unknown:,} of the text's {counts.sum():,} tokens are unknown to the tokenizer"
-            undefined = {name: reason for name in self.measures if name != "token_perplexity"}
-        elif reason := unseparated(sum(words), counted):
-            undefined = {"word_perplexity": reason}
-            columns["unicode_words"] = [count_words(text) for text in counted]
+            undefined |= dict.fromkeys(("bits_per_byte", "bits_per_character"), reason)
+            if unknown > UNKNOWN_WORDS * counts.sum():
+                undefined |= dict.fromkeys(("word_perplexity", "unicode_word_perplexity"), reason)
         return Items(
             tuple(example.identifier for example in examples),
             {name: np.asarray(column, np.float64) for name, column in columns.items()},
