@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,19 +87,15 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
     )
 
 
-def without_words(run: EvalResults) -> EvalResults:
-    """Return a run whose text has no words: its perplexity per word is not defined."""
+def undefined_in(run: EvalResults) -> EvalResults:
     items = run.results["lambada/words"].items
     assert items is not None
-    none = replace(items, columns={**items.columns, "words": np.zeros(N)})
-    return replace(run, results={"lambada/words": result_of(WORDS, none, "d" * 64, {"window": 64})})
+    unseen = replace(items, undefined={"word_perplexity": "no spaces"})
+    return replace(run, results={"lambada/words": result_of(WORDS, unseen, "d" * 64, {"window": 64})})
 
 
 def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
-    items = a_run().results["lambada/words"].items
-    assert items is not None
-    unseen = replace(items, undefined={"word_perplexity": "no spaces"})
-    run = replace(a_run(), results={"lambada/words": result_of(WORDS, unseen, "d" * 64, {"window": 64})})
+    run = undefined_in(a_run())
     for present, baseline, where in (
         (run, a_run(), "this run"),
         (a_run(), run, "the baseline"),
@@ -131,12 +128,23 @@ def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
 
 def test_a_baseline_may_lack_a_figure_only_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    run = without_words(a_run())
+    run = undefined_in(a_run())
     path.write_text(eval_text(run))
     assert read_baseline(path).results["lambada/words"].metrics == run.results["lambada/words"].metrics
-    path.write_text(eval_text(run).replace('"reason":"the text has no words",', ""))
+    path.write_text(eval_text(run).replace('"reason":"no spaces",', ""))
     with pytest.raises(InputError, match="the value None does not match its items"):
         read_baseline(path)
+
+
+def test_an_older_baseline_that_calls_an_undefined_correlation_zero_is_not_comparable(tmp_path: Path) -> None:
+    scores = Protocol("head", "", ("pearson",))
+    figures = {"prediction": np.ones(4), "reference": np.arange(4.0)}
+    run = EvalResults("m", None, None, {"lambada/head": result_of(scores, Items(tuple("abcd"), figures), "d", {})})
+    path = tmp_path / "baseline.json"
+    old = re.sub(r'"reason":"[^"]*","stderr":null,"value":null', '"stderr":0,"value":0', eval_text(run))
+    path.write_text(old)
+    found = compare(run, read_baseline(path), [job(scores)])
+    assert found.headline == "n/a: lambada/head.pearson cannot be gated: it is n/a in both runs: all predictions are 1"
 
 
 def test_minimums_need_no_baseline() -> None:

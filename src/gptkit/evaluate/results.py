@@ -180,7 +180,8 @@ def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> 
             message = f"higher_is_better must be {str(measure.higher_is_better).lower()} for {name}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
         value, found = entry.get("value"), value_of(measure, items.columns)
-        if value is None and _field(entry, "reason", str, f"{place}.{name}", default=""):
+        reason = _field(entry, "reason", str, f"{place}.{name}", default="")
+        if (value is None and reason) or not math.isfinite(found):  # older versions called some of these 0
             continue
         if not (_is_number(value) and math.isclose(value, found, rel_tol=1e-6)):
             message = f"the value {value!r:.40} does not match its items, which give {found:.6g}"
