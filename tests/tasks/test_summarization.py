@@ -12,6 +12,7 @@ from gptkit.scoring.protocols import Generated, GeneratedProtocol, RuleProtocol
 from gptkit.scoring.written_answers import sentences
 from gptkit.tasks.benchmarks.cnn_dailymail import CNN_DM, rouge_columns
 from gptkit.text.examples import Example
+from gptkit.text.words import RULE
 
 ARTICLE = 'Mr. Smith of the U.S. Navy left. "He is gone!" she said. The price is 3.5 dollars... Why? Nobody\nknows'
 PROTOCOLS = {one.name: one for one in CNN_DM.protocols}
@@ -62,7 +63,8 @@ def test_rouge_of_another_script_is_not_zero_but_undefined_beside_that_of_unicod
     assert isinstance(protocol, GeneratedProtocol)
     russian = example("Кот спит.", "Кот спит дома.")
     found = measure(protocol.measures, protocol.items([russian], [Generated("Старый кот спит.", float("nan"))]))
-    reason = "ROUGE counts a to z and 0 to 9, only 0 of the references' 11 letters and digits"
+    reason = "ROUGE counts a to z and 0 to 9, only 0 of the references' 11 letters and digits; unicode rouge counts "
+    reason += RULE
     assert {name: entry.get("reason") for name, entry in found.items() if entry["value"] is None} == dict.fromkeys(
         protocol.measures, reason
     )

@@ -208,8 +208,10 @@ def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> Non
                     console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), by_part)
         for protocol, _ in scores:
             console.result(f"{protocol.name}: {protocol.about}")
-        metrics = [figures for _, result in scores for figures in result.metrics.items()]
-        undefined = ((name.replace("_", " "), entry["reason"]) for name, entry in metrics if "reason" in entry)
-        for name, reason in dict.fromkeys(undefined):
-            console.result(f"{name} is n/a: {reason}")
+        undefined: dict[str, dict[str, None]] = {}  # names by reason, each once
+        for name, entry in (figures for _, result in scores for figures in result.metrics.items()):
+            if entry["value"] is None:
+                undefined.setdefault(entry["reason"], {})[name.replace("_", " ")] = None
+        for reason, names in undefined.items():
+            console.result(f"n/a: {', '.join(names)}: {reason}")
         console.result("")

@@ -107,7 +107,7 @@ def overlap_result(
             notes.append(f"{task}: the overlap is n/a: {NO_NGRAMS}")
         elif short:
             notes.append(f"{task}: {short:,} of {len(overlap.fractions):,} items have no 8 words in a row to look for")
-        if overlap.by_unicode:
+        if overlap.by_unicode and overlap.ngrams:
             notes.append(
                 f"{task}: 8-grams of {RULE}, as the paper's rule, runs of letters and digits, finds few of them"
             )

@@ -24,7 +24,7 @@ from gptkit.scoring.written_answers import import_extra, sentences
 from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_duplicate_ids, text_cell
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
-from gptkit.text.words import words_of
+from gptkit.text.words import RULE, words_of
 
 FILES = (("test*.parquet",), ("test*.jsonl",), ("all_test.txt",), ("url_lists/all_test.txt",))
 STORY_FOLDERS = (".", "cnn/stories", "dailymail/stories", "stories", "cnn_stories", "dailymail_stories")
@@ -102,7 +102,8 @@ def uncounted(references: Sequence[Sequence[str]]) -> str:
     counted, letters = len(re.findall("[a-z0-9]", text)), sum(map(str.isalnum, text))
     if 5 * counted > 4 * letters:  # in French about one letter in twenty has an accent, in Vietnamese one in three
         return ""
-    return f"ROUGE counts a to z and 0 to 9, only {counted:,} of the references' {letters:,} letters and digits"
+    seen = f"ROUGE counts a to z and 0 to 9, only {counted:,} of the references' {letters:,} letters and digits"
+    return f"{seen}; unicode rouge counts {RULE}"
 
 
 def rouge_columns(
