@@ -480,6 +480,7 @@ def test_correlations_of_predictions_that_are_all_alike_are_null_and_fail_no_run
     assert code == 0, log
     assert "pearson and spearman: n/a where all predictions, or all labels, are alike" in printed
     assert "dev: pearson n/a" in log
+    assert "  pearson n/a  spearman n/a" in log
     result = json.loads((place.root / "far" / "result.json").read_text())
     assert result["metrics"] == result["std"] == result["interval"] == {"pearson": None, "spearman": None}
     assert [(seed["best_epoch"], seed["metrics"]) for seed in result["per_seed"]] == [(1, result["metrics"])] * 2

@@ -63,7 +63,7 @@ def test_rouge_of_another_script_is_not_zero_but_undefined_beside_that_of_unicod
     assert isinstance(protocol, GeneratedProtocol)
     russian = example("Кот спит.", "Кот спит дома.")
     found = measure(protocol.measures, protocol.items([russian], [Generated("Старый кот спит.", float("nan"))]))
-    reason = "ROUGE counts a to z and 0 to 9, only 0 of the references' 11 letters and digits; unicode rouge counts "
+    reason = "ROUGE reads only a to z and 0 to 9, 0 of the references' 11 letters and digits; unicode rouge compares "
     reason += RULE
     assert {name: entry.get("reason") for name, entry in found.items() if entry["value"] is None} == dict.fromkeys(
         protocol.measures, reason

@@ -108,9 +108,7 @@ def overlap_result(
         elif short:
             notes.append(f"{task}: {short:,} of {len(overlap.fractions):,} items have no 8 words in a row to look for")
         if overlap.by_unicode and overlap.ngrams:
-            notes.append(
-                f"{task}: 8-grams of {RULE}, as the paper's rule, runs of letters and digits, finds few of them"
-            )
+            notes.append(f"{task}: 8-grams of {RULE}; the paper's rule (runs of letters and digits) finds few of them")
         for key, entry in clean.items():
             for name, figures in entry["metrics"].items():
                 values = (run.results[key].metrics[name]["value"], figures["value"])

@@ -131,10 +131,10 @@ class Rate(Statistic):
         return error * self.value(columns) if self.perplexity else error
 
     def undefined(self, columns: Columns) -> str:
+        units = (self.units or "items").replace("_", " ")
         if self.units and not columns[self.units].any():
-            return f"the text has no {self.units.replace('_', ' ')}"
-        per = f"its {columns[self.units].sum():,.0f} {self.units.replace('_', ' ')}" if self.units else "the items"
-        return f"{self._parts(columns).mean():,.0f} nats for each of {per} are too many for a perplexity"
+            return f"the text has no {units}"
+        return f"exp({self._parts(columns).mean():,.0f} nats per {units.removesuffix('s')}) overflows"
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         if self.perplexity:
@@ -176,7 +176,7 @@ class OfPairs(Statistic):
 
     def undefined(self, columns: Columns) -> str:
         alike = [f"all {name}s are {columns[name][0]:g}" for name in self.columns if np.ptp(columns[name]) == 0]
-        return " and ".join(alike) or "its figures hardly differ"
+        return " and ".join(alike) or "the predictions or the references hardly vary"
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         prediction, reference = self.columns

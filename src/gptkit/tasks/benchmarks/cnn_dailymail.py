@@ -102,8 +102,8 @@ def uncounted(references: Sequence[Sequence[str]]) -> str:
     counted, letters = len(re.findall("[a-z0-9]", text)), sum(map(str.isalnum, text))
     if 5 * counted > 4 * letters:  # in French about one letter in twenty has an accent, in Vietnamese one in three
         return ""
-    seen = f"ROUGE counts a to z and 0 to 9, only {counted:,} of the references' {letters:,} letters and digits"
-    return f"{seen}; unicode rouge counts {RULE}"
+    seen = f"ROUGE reads only a to z and 0 to 9, {counted:,} of the references' {letters:,} letters and digits"
+    return f"{seen}; unicode rouge compares {RULE}"
 
 
 def rouge_columns(
