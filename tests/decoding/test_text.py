@@ -102,9 +102,17 @@ def test_what_may_begin_a_stop_string_waits() -> None:
         ("No end", 1, "No end"),
         ("At the end.", 1, "At the end."),
         ("A.\nB.\n", 1, "A."),
+        ("他走了。她哭了。真的？！好", 2, "他走了。她哭了。"),
+        ("他走了。她哭了。真的？！好", 3, "他走了。她哭了。真的？！"),
+        ("他说：「走！」她没走。", 1, "他说：「走！」"),
+        ("（他来了。）她说：“好。”\n", 2, "（他来了。）她说：“好。”"),
+        ("圆周率是３．１４。它很长", 1, "圆周率是３．１４。"),
+        ("वह गया। वह आई।", 1, "वह गया।"),
+        ("هل جاء؟ نعم.", 1, "هل جاء؟"),
+        ("他走了。", 1, "他走了。"),
     ],
 )
-def test_sentences_are_counted_at_white_space(text: str, sentences: int, kept: str) -> None:
+def test_sentences_are_counted_by_their_ends_in_any_script(text: str, sentences: int, kept: str) -> None:
     continuation = Continuation(BYTES, sentences=sentences)
     assert "".join(told(continuation, text)) == continuation.text == kept
     assert continuation.is_cut == (kept != text)
