@@ -69,9 +69,9 @@ class TextStream:
 class Continuation:
     """The text that follows a prompt, up to the first stop string and the given number of sentences (0 = no limit).
 
-    A sentence ends in . ! or ? before white space, or in 。 or its kin. Text that may be the beginning of a stop string is held back until
-    more is known. With `live` pieces are emitted as they come; without it all text is emitted at the end, and decoded
-    earlier only if it may have to be cut.
+    A sentence ends in . ! or ? before white space, or in 。 or its kin. Text that may be the beginning of a stop string
+    is held back until more is known. With `live` pieces are emitted as they come; without it all text is emitted at the
+    end, and decoded earlier only if it may have to be cut.
     """
 
     tokenizer: AnyTokenizer

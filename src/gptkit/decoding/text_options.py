@@ -33,7 +33,9 @@ class TextOptions(SamplingRules):
         None, "Text that the model reads, with {prompt} for the prompt; only the continuation is printed."
     )
     sentences: int = recipe_only(
-        0, "End the text after this many sentences (. ! or ? before white space, or 。！？ and their kin); 0 = no limit.", minimum=0
+        0,
+        "End the text after this many sentences (. ! ? before white space, 。！？ anywhere); 0 = no limit.",
+        minimum=0,
     )
 
 

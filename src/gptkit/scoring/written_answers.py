@@ -34,8 +34,8 @@ _TITLES = frozenset(
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text, stripped of white space.
 
-    A sentence ends after . ! ? or … before white space, after 。 and its kin, and at a line end, but not after the period of a title (Mr.) or
-    of single letters (J., U.S.), nor before a lower-case letter.
+    A sentence ends after . ! ? or … before white space, after 。 and its kin, and at a line end, but not after the period
+    of a title (Mr.) or of single letters (J., U.S.), nor before a lower-case letter.
     """
     found, begin = [], 0
     for end in _END.finditer(text):
