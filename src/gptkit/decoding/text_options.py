@@ -34,7 +34,7 @@ class TextOptions(SamplingRules):
     )
     sentences: int = recipe_only(
         0,
-        "End the text after this many sentences (. ! ? before white space, 。！？ anywhere); 0 = no limit.",
+        "End the text after this many sentences (. ! ? before white space, 。！？); 0 = no limit.",
         minimum=0,
     )
 

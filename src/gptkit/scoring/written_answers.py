@@ -34,7 +34,7 @@ _TITLES = frozenset(
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text, stripped of white space.
 
-    A sentence ends after . ! ? or … before white space, after 。 and its kin, and at a line end, but not after the period
+    A sentence ends after . ! ? or … before white space, after 。 or its kin, at a line end, but not after the period
     of a title (Mr.) or of single letters (J., U.S.), nor before a lower-case letter.
     """
     found, begin = [], 0
