@@ -37,7 +37,8 @@ def separator_id(tokenizer: AnyTokenizer) -> int:
     found = vocabulary.get(NEWLINE_TOKEN, vocabulary.get(END_OF_TEXT, tokenizer.eos_token_id))
     if found is None:
         message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to separate documents"
-        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
+        fix = 'name its end token in tokenizer_config.json, such as "eos_token": "[SEP]"'
+        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix=fix)
     return int(found)
 
 
