@@ -13,7 +13,7 @@ from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
 from gptkit.decoding.text_options import TextModelOptions, check_vocabulary, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
-from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.decoding.beams import BeamSearch
@@ -133,9 +133,10 @@ class TextModel:
         """
         if prompt is None:
             return Prompt(None, [self._separator])
-        ids: list[int] = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])[0].tolist()
+        (encoded,) = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])
+        ids: list[int] = encoded.tolist()
         check_prompt(ids, self.n_positions, self.vocab_size)
-        return Prompt(prompt, ids, sum(id == self.tokenizer.unk_token_id for id in ids))
+        return Prompt(prompt, ids, count_unknown(self.tokenizer, encoded))
 
     def generate(
         self, prompts: Sequence[Prompt], indices: Sequence[int], options: TextModelOptions, *, live: bool

@@ -56,7 +56,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     keep_freed_memory()
     weights = session.on_main(lambda: readable_model(str(options.model), console))
     reading = dataclasses.replace(options, model=weights)
-    inputs = session.main_first(lambda: prepare_inputs(reading, console.say))
+    inputs = session.main_first(lambda: prepare_inputs(reading, console))
     check_learning_rate_nonzero(options, inputs)
     if options.dry_run:
         return plan_finetune(options, inputs, choices, session)
@@ -99,7 +99,7 @@ def _show_finished(
     run, console = Path(result["run_dir"]), session.console
     if options.predict is not None:
         task = _task_of(options, run / "model")
-        splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
+        splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console))
         with session.open_run(recorded, command="finetune", name=""):
             for name, split in splits.items():
                 _predict(name, split, task, run, choices, session)

@@ -12,7 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.system.files import require_free, translate_os_errors
-from gptkit.text.tokenizers.any_tokenizer import TRAINED
+from gptkit.text.tokenizers.any_tokenizer import TRAINED, unknown_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     figures = {
         "entries": ("entries", ","),
         "tokens": ("tokens", ","),
+        "unknown tokens": ("unknown_tokens", ","),
         "tokens per byte": ("tokens_per_byte", ".4f"),
         "tokens per word": ("tokens_per_word", ".3f"),
         "MB per second": ("megabytes_per_second", ".1f"),
@@ -105,6 +106,9 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     rows = [(name, format(first[key], form), format(second[key], form)) for name, (key, form) in figures.items()]
     text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} words"
     console.table(f"on {text}", ("", *specs), rows)
+    for spec, side in zip(specs, (first, second), strict=True):
+        if side["unknown_tokens"]:
+            console.warn(unknown_note(spec, side["unknown_tokens"], side["tokens"]))
     console.result(f"shared entries: {found['shared_entries']:,}")
     if difference is None:
         console.result("ids: identical")
@@ -152,6 +156,8 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
     in UTF-8 bytes, without set-up. The difference is the index, from 0, of the first token whose ids differ, and the
     text around it as each tokenizer decodes it.
     """
+    from gptkit.text.tokenizers.encoding import count_unknown
+
     size = sum(len(piece.text.encode()) for piece in pieces)
     words = sum(len(piece.text.split()) for piece in pieces)
     encoded = _encode(first, pieces), _encode(second, pieces)
@@ -159,6 +165,7 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
         {
             "entries": len(tokenizer),
             "tokens": len(encoding.ids),
+            "unknown_tokens": count_unknown(tokenizer, encoding.ids),
             "tokens_per_byte": len(encoding.ids) / max(1, size),
             "tokens_per_word": len(encoding.ids) / max(1, words),
             "megabytes_per_second": size / 1e6 / encoding.seconds,

@@ -98,8 +98,8 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
 def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[str, Any], folder: Path) -> bool:
     """Return whether transformers would load this tokenizer unchanged and use it as the file says."""
     is_gpt1 = backend.token_to_id(NEWLINE_TOKEN) is not None
-    is_berts = isinstance(backend.decoder, decoders.WordPiece)
-    if is_gpt1 or is_berts or backend.get_vocab_size() > LARGEST:
+    is_bert = isinstance(backend.decoder, decoders.WordPiece)
+    if is_gpt1 or is_bert or backend.get_vocab_size() > LARGEST:
         return False
     if backend.padding is not None or backend.truncation is not None:
         return False

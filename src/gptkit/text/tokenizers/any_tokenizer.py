@@ -42,6 +42,12 @@ def separator_id(tokenizer: AnyTokenizer) -> int:
     return int(found)
 
 
+def unknown_note(what: str, unknown: int, tokens: int) -> str:
+    """Return the warning about a text with tokens that stand for what the tokenizer does not know."""
+    share = f"{unknown:,} of {tokens:,} tokens ({100 * unknown / tokens:.3g}%) are unknown to the tokenizer"
+    return f"{what}: {share}; train a byte-level one on it: gptkit tokenizer train"
+
+
 def id_out_of_range(tokenizer: AnyTokenizer) -> tuple[str, int] | None:
     """Return the entry (token, id) with the largest id if it is not below the number of entries, else None."""
     token, id = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))

@@ -62,6 +62,15 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
             yield piece.document, ids
 
 
+def count_unknown(tokenizer: AnyTokenizer, ids: NDArray[Any]) -> int:
+    """Return how many ids (tokens,) stand for text that the tokenizer does not know."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's unk_token is its separator
+        return 0
+    parts = (ids[start : start + _BATCH_CHARACTERS] for start in range(0, len(ids), _BATCH_CHARACTERS))
+    return sum(int(np.count_nonzero(part == unknown)) for part in parts)  # a memory map may be larger than memory
+
+
 _encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyDictionary()
 _encoders_lock = threading.Lock()
 
