@@ -135,6 +135,31 @@ class Console:
             table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
         screen.print(table)
 
+    def tokens(self, pieces: Sequence[str], notes: Sequence[str]) -> None:
+        """Write tokens to stdout, each with a note: on a terminal in alternating colours, else one per line."""
+        if self._silent or self.json:
+            return
+        pieces = [safe_text(piece) for piece in pieces]
+        if not has_colour(self._stdout, self._environment):
+            self._print("".join(f"{note} {piece}\n" for piece, note in zip(pieces, notes, strict=True)))
+            return
+        from rich.cells import cell_len, chop_cells
+        from rich.text import Text
+
+        screen = self._rich(self._stdout)
+        above, below = Text(), Text()
+        for number, (piece, note) in enumerate(zip(pieces, notes, strict=True)):
+            for part in chop_cells(piece, max(2, screen.width - 1)) or [""]:
+                width = max(cell_len(part), len(note)) + 1
+                if above and cell_len(above.plain) + width > screen.width:
+                    screen.print(above, below, sep="\n", soft_wrap=True)
+                    above, below = Text(), Text()
+                above.append(part, style=("bold cyan", "bold magenta")[number % 2])
+                above.append(" " * (width - cell_len(part)))
+                below.append(note.ljust(width), style="dim")
+                note = ""  # below the first part only
+        screen.print(above, below, sep="\n", soft_wrap=True)
+
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
         if not self._silent:

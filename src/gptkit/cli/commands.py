@@ -17,7 +17,12 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.manage.env import EnvOptions
 from gptkit.manage.tasks import TasksOptions
-from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.manage.tokenizer import (
+    TokenizerCompareOptions,
+    TokenizerDecodeOptions,
+    TokenizerEncodeOptions,
+    TokenizerTrainOptions,
+)
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
@@ -57,6 +62,11 @@ def _after_eval(result: Mapping[str, Any]) -> str:
     if result.get("output"):
         return "gptkit eval --model {model} --baseline {output}"
     return "gptkit eval --model {model} --output {free:baseline.json}"
+
+
+def _after_encode(result: Mapping[str, Any]) -> str:
+    few = " ".join(map(str, result["ids"][:8]))
+    return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
 
 
 COMMANDS = (
@@ -149,6 +159,23 @@ COMMANDS = (
         "gptkit pretrain --tokenizer {fewest_tokens}",
     ),
     Command(
+        "tokenizer encode",
+        TokenizerEncodeOptions,
+        "gptkit.manage.tokenizer:run_encode",
+        (
+            'gptkit tokenizer encode "The function returns"   # with the newest run\'s tokenizer',
+            "cat article.txt | gptkit tokenizer encode - --tokenizer gpt2-files",
+        ),
+        _after_encode,
+    ),
+    Command(
+        "tokenizer decode",
+        TokenizerDecodeOptions,
+        "gptkit.manage.tokenizer:run_decode",
+        ("gptkit tokenizer decode 464 2163 5860 --tokenizer gpt2-files",),
+        "gptkit tokenizer compare {tokenizer} bpe:4096",
+    ),
+    Command(
         "recipes ls",
         RecipesListOptions,
         "gptkit.cli.recipes:run_list",
@@ -180,5 +207,5 @@ COMMANDS = (
 GROUPS = {
     "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
     "recipes": "List, show and copy model presets and recipes.",
-    "tokenizer": "Train a tokenizer, or compare two.",
+    "tokenizer": "Train a tokenizer, compare two, encode and decode.",
 }
