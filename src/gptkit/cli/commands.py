@@ -16,7 +16,7 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.manage.env import EnvOptions
-from gptkit.manage.tasks import TasksOptions
+from gptkit.manage.tasks import TasksOptions, TasksShowOptions
 from gptkit.manage.tokenizer import (
     TokenizerCompareOptions,
     TokenizerDecodeOptions,
@@ -64,6 +64,11 @@ def _after_eval(result: Mapping[str, Any]) -> str:
     return "gptkit eval --model {model} --output {free:baseline.json}"
 
 
+def _after_show(result: Mapping[str, Any]) -> str:
+    verb = "eval" if "protocols" in result["sequences"][0] else "finetune"
+    return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
+
+
 def _after_encode(result: Mapping[str, Any]) -> str:
     few = " ".join(map(str, result["ids"][:8]))
     return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
@@ -102,6 +107,17 @@ COMMANDS = (
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
         "gptkit finetune --task demo-classification",
+    ),
+    Command(
+        "tasks show",
+        TasksShowOptions,
+        "gptkit.manage.tasks:run_show",
+        (
+            "gptkit tasks show demo-similarity                # as the newest run's model would read it",
+            "gptkit tasks show rte --data glue/RTE --split dev --index 3 --model runs/demo",
+            "gptkit tasks show demo-cloze/sum                 # what a protocol of eval scores",
+        ),
+        _after_show,
     ),
     Command(
         "generate",
