@@ -172,7 +172,7 @@ COMMANDS = (
             "gptkit tokenizer compare char bpe:4096",
             "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
         ),
-        "gptkit pretrain --tokenizer {fewest_tokens}",
+        "gptkit pretrain --tokenizer {suggested}",
     ),
     Command(
         "tokenizer encode",

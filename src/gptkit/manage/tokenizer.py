@@ -146,8 +146,10 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
         console.result(f"ids: first differ at token {difference['token']:,}, in {difference['source']}")
         for spec, side in zip(specs, ("first", "second"), strict=True):
             console.result(f"  {spec}: {' '.join(map(visible, difference[f'{side}_pieces']))}")
-    fewest = options.first if first["tokens"] <= second["tokens"] else options.second
-    return {"tokenizers": list(specs), "fewest_tokens": fewest, **found}
+    tokens, unknown = ((first[key], second[key]) for key in ("tokens", "unknown_tokens"))
+    fewest = options.first if tokens[0] <= tokens[1] else options.second
+    suggested = options.first if (unknown[0], tokens[0]) <= (unknown[1], tokens[1]) else options.second
+    return {"tokenizers": list(specs), "fewest_tokens": fewest, "suggested": suggested, **found}
 
 
 def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, Any]:
@@ -159,6 +161,8 @@ def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, A
     if options.text == "-":
         if sys.stdin is None:
             raise UsageError("stdin is closed", where="stdin", fix="pass the text as an argument")
+        if sys.stdin.isatty():
+            console.say("reading the text from stdin until Ctrl-D")
         raw, where = sys.stdin.buffer.read(), "stdin"
     text = decoded(raw, where)
     if where == "stdin":
