@@ -65,7 +65,7 @@ def _after_eval(result: Mapping[str, Any]) -> str:
 
 
 def _after_show(result: Mapping[str, Any]) -> str:
-    verb = "eval" if "protocols" in result["sequences"][0] else "finetune"
+    verb = "eval" if result["split"] is None else "finetune"
     return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
 
 

@@ -132,7 +132,9 @@ def _example(row: Task | Evaluation, options: TasksShowOptions) -> tuple[Example
     if index >= len(examples):
         raise UsageError(f"there are {len(examples):,} examples", where="--index", fix=f"pass 0 to {len(examples) - 1}")
     example = examples[index]
-    names = FORMAT_FIELDS[labelled.format] if labelled else tuple(f"field {n}" for n in range(len(example.fields)))
+    names = FORMAT_FIELDS[labelled.format] if labelled else ()
+    if len(names) != len(example.fields):
+        names = tuple(f"field {number}" for number in range(len(example.fields)))
     label: str | float | None = example.label
     if labelled is not None and labelled.target == "class" and isinstance(label, int):
         label = labelled.labels[label]
@@ -153,12 +155,13 @@ def _sequences(row: Task | Evaluation, example: Example, model: str) -> list[dic
     directory = source_directory(model)
     tokenizer = tokenizer_in(directory)
     limit = read_config(described_in(directory) / "config.json").n_positions
-    if not isinstance(row, Task):
+    names: dict[int, str] = {}  # of the tokens that the tokenizer does not have
+    if isinstance(row, Task):
+        markers = marker_ids(directory, len(tokenizer))
+        names = {id: f"<{name}>" for name, id in markers._asdict().items()}
+        found = _trained_on(row, example, tokenizer, markers, limit)
+    else:
         found = _scored(row, example, tokenizer, limit)
-        return [{"ids": ids, "pieces": pieces_of(tokenizer, ids), **more} for ids, more in found]
-    markers = marker_ids(directory, len(tokenizer))
-    names = {id: f"<{name}>" for name, id in markers._asdict().items()}
-    found = _trained_on(row, example, tokenizer, markers, limit)
     return [
         {"ids": ids, "pieces": [names.get(id) or pieces_of(tokenizer, [id])[0] for id in ids], **more}
         for ids, more in found
