@@ -119,6 +119,11 @@ def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]
     yield options.quantize != "none", "--beams, --quantize", unquantized
 
 
+def prompt_room(n_positions: int, max_new_tokens: int) -> int:
+    """Return how many of a prompt's last tokens an evaluation keeps, to leave room for the text."""
+    return max(1, n_positions // 2, n_positions - max_new_tokens)
+
+
 def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:
     """Raise UsageError for a top-k beyond the model's vocabulary."""
     if options.top_k > vocab_size:

@@ -105,7 +105,7 @@ def run_show(options: TasksShowOptions, console: Console) -> dict[str, Any]:
         rows += [(field, text)] if isinstance(text, str) else [(f"{field} {n}", each) for n, each in enumerate(text)]
     split = f" of {shown['split']}" if shown["split"] else ""
     title = f"{name}: example {options.index}{split} ({example.where})"
-    console.table(title, ("field", "text"), [*rows, ("label", shown["label"])])
+    console.table(title, ("field", "text"), rows if shown["label"] is None else [*rows, ("label", shown["label"])])
     for number, sequence in enumerate(sequences, start=1):
         _print_sequence(f"sequence {number} of {len(sequences)}", sequence, console)
     console.say("ids in parentheses: tokens that are read, not predicted")
@@ -193,6 +193,7 @@ def _trained_on(
 
 def _scored(evaluation: Evaluation, example: Example, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Sequence]:
     """Return the sequences that the protocols of eval make of an example, and which tokens they score."""
+    from gptkit.decoding.text_options import TextModelOptions, prompt_room
     from gptkit.scoring.encoder import Encoder
     from gptkit.scoring.protocols import GeneratedProtocol, Request, ScoredProtocol
 
@@ -204,10 +205,11 @@ def _scored(evaluation: Evaluation, example: Example, tokenizer: PreTrainedToken
             (requests,) = protocol.requests([example], encoder)
         elif isinstance(protocol, GeneratedProtocol):  # the model writes what follows
             (ids,) = encoder.encode([protocol.prompt(example)])
-            requests = (Request(ids, len(ids)),)
+            room = prompt_room(limit, TextModelOptions(**protocol.options).max_new_tokens)
+            requests = (Request(ids[-room:], min(len(ids), room), cut=len(ids) > room),)
         for request in requests:
             scored = [place >= request.start for place in range(len(request.ids))]
-            more = {"supervised": scored, "cut": ["context"] if request.cut else [], "protocols": []}
+            more = {"supervised": scored, "cut": ["beginning"] if request.cut else [], "protocols": []}
             key = request.ids.tobytes(), request.start
             found.setdefault(key, (request.ids.tolist(), more))[1]["protocols"].append(protocol.name)
     return [*found.values()]
@@ -218,9 +220,12 @@ def _print_sequence(title: str, sequence: dict[str, Any], console: Console) -> N
 
     ids, own = sequence["ids"], sequence["supervised"]
     scored, cut = sequence.get("protocols"), sequence["cut"]
-    by = f"scored by eval's {', '.join(scored)}" if scored else "predicted by the auxiliary LM loss"
+    what = f"{sum(own):,} of them predicted by the auxiliary LM loss"
+    if scored:
+        protocols = f"eval's {', '.join(scored)}"
+        what = f"{sum(own):,} of them scored by {protocols}" if any(own) else f"the prompt of {protocols}"
     note = f"; cut to fit the model: {', '.join(cut)}" if cut else ""
-    console.result(f"{title}: {len(ids):,} tokens, {sum(own):,} of them {by}{note}")
+    console.result(f"{title}: {len(ids):,} tokens, {what}{note}")
     notes = [str(id) if is_own else f"({id})" for id, is_own in zip(ids, own, strict=True)]
     console.tokens([visible(piece) for piece in sequence["pieces"][:SHOWN]], notes[:SHOWN])
     if len(ids) > SHOWN:
