@@ -259,9 +259,10 @@ class Progress:
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         """Show the metrics of an evaluation by name (val_loss, bits_per_byte), and a sample of text."""
-        names = [name.replace("_per_", "/").replace("_", " ") for name in metrics]
-        figures = [f"{value:.4f}" if math.isfinite(value) else "n/a" for value in metrics.values()]
-        shown = dict(zip(names, figures, strict=True))
+        shown = {
+            name.replace("_per_", "/").replace("_", " "): "n/a" if math.isnan(value) else f"{value:.4f}"
+            for name, value in metrics.items()
+        }
         self._figures |= shown | {"at step": f"{step}"}
         self._sample = sample or self._sample
         if self.live or (step < self._next_evaluation and step != self.total_steps):

@@ -8,7 +8,7 @@ import numpy as np
 
 from gptkit.scoring.protocols import Group, Request, TokenIds
 from gptkit.text.pieces import Piece
-from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id, unknown_id
 from gptkit.text.tokenizers.encoding import count_unknown, encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, Part, join_lines
 
@@ -25,6 +25,7 @@ class Encoder:
         self.separator = separator_id(tokenizer)
         encoder = getattr(tokenizer, "encoder", None)
         self.gpt1 = encoder if isinstance(encoder, GPT1Encoder) else None
+        self.unknown = unknown_id(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids (token,) of each text, with no token added; a literal `<|endoftext|>` is ordinary text."""

@@ -42,6 +42,12 @@ def separator_id(tokenizer: AnyTokenizer) -> int:
     return int(found)
 
 
+def unknown_id(tokenizer: AnyTokenizer) -> int | None:
+    """Return the id that stands for text that the tokenizer does not know, None if it knows every text."""
+    unknown: int | None = tokenizer.unk_token_id
+    return None if unknown == tokenizer.eos_token_id else unknown  # GPT-2's unk_token is its separator
+
+
 def unknown_note(what: str, unknown: int, tokens: int) -> str:
     """Return the warning about a text with tokens that stand for what the tokenizer does not know."""
     share = f"{unknown:,} of {tokens:,} tokens ({100 * unknown / tokens:.3g}%) are unknown to the tokenizer"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece, batches, encoded_ahead
-from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, unknown_id
 from gptkit.text.tokenizers.kinds import fast_encoder
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
@@ -64,8 +64,8 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
 
 def count_unknown(tokenizer: AnyTokenizer, ids: NDArray[Any]) -> int:
     """Return how many ids (tokens,) stand for text that the tokenizer does not know."""
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's unk_token is its separator
+    unknown = unknown_id(tokenizer)
+    if unknown is None:
         return 0
     parts = (ids[start : start + _BATCH_CHARACTERS] for start in range(0, len(ids), _BATCH_CHARACTERS))
     return sum(int(np.count_nonzero(part == unknown)) for part in parts)  # a memory map may be larger than memory
