@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gptkit.text.corpora import Corpus
     from gptkit.text.pieces import Piece
 
+MOSTLY_KNOWN = 0.01  # of the tokens unknown: a tokenizer with more is not suggested beside one with fewer
 _CONTEXT = 8  # tokens shown before and after the first difference
 
 
@@ -146,9 +147,9 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
         console.result(f"ids: first differ at token {difference['token']:,}, in {difference['source']}")
         for spec, side in zip(specs, ("first", "second"), strict=True):
             console.result(f"  {spec}: {' '.join(map(visible, difference[f'{side}_pieces']))}")
-    tokens, unknown = ((first[key], second[key]) for key in ("tokens", "unknown_tokens"))
-    fewest = options.first if tokens[0] <= tokens[1] else options.second
-    suggested = options.first if (unknown[0], tokens[0]) <= (unknown[1], tokens[1]) else options.second
+    fewest = options.first if first["tokens"] <= second["tokens"] else options.second
+    knows = [side["unknown_tokens"] <= MOSTLY_KNOWN * side["tokens"] for side in (first, second)]
+    suggested = fewest if knows[0] == knows[1] else specs[knows.index(True)]
     return {"tokenizers": list(specs), "fewest_tokens": fewest, "suggested": suggested, **found}
 
 
