@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -116,6 +117,15 @@ def test_sentences_are_counted_by_their_ends_in_any_script(text: str, sentences:
     continuation = Continuation(BYTES, sentences=sentences)
     assert "".join(told(continuation, text)) == continuation.text == kept
     assert continuation.is_cut == (kept != text)
+
+
+@given(st.text(alphabet="aB3 .!?\u2026\"')]\u2019\u201d\u00bb\n,;:-(", max_size=40), st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_text_with_white_space_between_sentences_is_cut_before_it(text: str, sentences: int) -> None:
+    continuation = Continuation(BYTES, sentences=sentences)
+    told(continuation, text)
+    ends = [match.end() for match in re.finditer(r"""[.!?\u2026]["'\u2019\u201d\u00bb)\]]*(?=\s)""", text)]
+    assert continuation.text == text[: ends[sentences - 1] if len(ends) >= sentences else None]
 
 
 def pieces_of(texts: list[Continuation], *steps: tuple[int, int | None, bool]) -> Iterator[TextPiece]:
