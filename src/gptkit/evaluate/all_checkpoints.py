@@ -5,7 +5,6 @@ The plot is GPT-1's figure 2 (right): scores on a scale from chance (0) to the b
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
@@ -37,6 +36,7 @@ from gptkit.system.run_layout import (
     is_undescribed,
     step_of,
 )
+from gptkit.system.writing import json_text
 from gptkit.training.finished_runs import without_start
 from gptkit.training.processes import main_process_first, on_main_process
 
@@ -121,7 +121,7 @@ def _report(
     else:
         console.say("no plot: none of these tasks has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
-        files.write_report(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
+        files.write_report(options.output or run / RESULTS, json_text(result, indent=1) + "\n")
     return result
 
 

@@ -33,6 +33,7 @@ from gptkit.system.reading import (
     translate_read_errors,
     unusable_character,
 )
+from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")
@@ -212,4 +213,4 @@ class SamplesFile:
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row, allow_nan=False).encode() + b"\n"
+    return json_text(row).encode() + b"\n"
