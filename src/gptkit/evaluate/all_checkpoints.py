@@ -191,7 +191,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
-    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 22)), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 18)), layout="constrained")
     axes = figure.subplots()
     drawn = [step > 0 for step in steps]
     for number, (name, scores) in enumerate(curves.items()):
@@ -217,7 +217,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     axes.spines[["top", "right"]].set_visible(False)
     # The legend lists the curves in the order of their right ends.
     lines = sorted(zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: -pair[0][-1])
-    figure.legend(handles=[line for _, line in lines], loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles=[line for _, line in lines], loc="outside right center", frameon=False, fontsize=8)
     save(figure, path)
 
 
