@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gptkit.report.text import one_line
 TRAIN, SMOOTHED, VALIDATION, METRIC = "#9ab8d6", "#1f5a94", "#b3261e", "#2e7d32"
 SMOOTHING = 0.6
 FEW = 30  # rows that are drawn as points, too
-TITLE, LONGEST_TITLE, TITLE_CELLS = "title", 100, 72
+TITLE, LONGEST_TITLE, TITLE_LETTERS = "title", 100, 72
 FONT = "DejaVu Sans"  # which matplotlib brings along
 NO_REAL_GLYPHS = ("last resort", "lastresort", "blank", "color")  # in the names of fonts
 
@@ -41,7 +42,7 @@ def draw_loss(
     axes.plot(tokens, _smoothed(losses), color=SMOOTHED, linewidth=1.6, label="its moving average")
     _draw_points(axes, merged, "val_loss", VALIDATION, "o", validation, beside=8)
     axes.set(xlabel="tokens", ylabel=ylabel)
-    if any(row.get(str(metric)) is not None for row in merged.values()):
+    if metric is not None and any(row.get(metric) is not None for row in merged.values()):
         right = axes.twinx()
         _draw_points(right, merged, metric, METRIC, "s", f"dev {metric} (right axis)", beside=-14)
         right.set_ylabel(f"dev {metric}", color=METRIC)
@@ -91,15 +92,20 @@ def save(figure: Any, path: Path) -> None:
     Its texts are no math, and each letter is drawn in a font that has it, or else as its escape.
     """
     from matplotlib.text import Text
-    from rich.cells import chop_cells
 
     texts = [text for text in figure.findobj(Text) if text.get_text()]  # those of ticks are set when they are drawn
     families, missing = _fonts_for("".join(text.get_text() for text in texts))
     for text in texts:
         shown = text.get_text().translate({ord(char): char.encode("unicode_escape").decode() for char in missing})
-        text.set_text("\n".join(chop_cells(shown, TITLE_CELLS)) if text.get_gid() == TITLE else shown)
+        text.set_text(_lines(shown) if text.get_gid() == TITLE else shown)
         text.set(parse_math=False, fontfamily=families)
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _lines(title: str) -> str:
+    """Return a title on lines that fit a figure; Chinese letters are twice as wide."""
+    most = TITLE_LETTERS // 2 if any(unicodedata.east_asian_width(char) in "WF" for char in title) else TITLE_LETTERS
+    return "\n".join(title[start : start + most] for start in range(0, len(title), most))
 
 
 def _fonts_for(text: str) -> tuple[list[str], set[str]]:
