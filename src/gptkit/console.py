@@ -225,7 +225,9 @@ class Progress:
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         """Show the metrics of an evaluation by name (val_loss, bits_per_byte), and a sample of text."""
-        shown = {name.replace("_per_", "/").replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
+        names = [name.replace("_per_", "/").replace("_", " ") for name in metrics]
+        figures = [f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}" for value in metrics.values()]
+        shown = dict(zip(names, figures, strict=True))
         self._figures |= shown | {"at step": f"{step}"}
         self._step = step
         self._sample = sample or self._sample

@@ -151,7 +151,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     """Return a result's figures formatted for people, by name and unit."""
     found = {name: result[key] for key, name in FIGURES.items() if result.get(key) is not None}
     return {
-        name: f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+        name: f"{value:,.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e15 else f"{value:.4g}"
         for name, value in found.items()
     }
 
