@@ -280,6 +280,14 @@ def test_wide_and_combining_letters_take_the_cells_that_they_fill() -> None:
     assert out.getvalue().splitlines() == expected
 
 
+def test_escapes_for_an_encoding_are_counted() -> None:
+    out = io.BytesIO()
+    stream = io.TextIOWrapper(out, encoding="latin-1", errors="backslashreplace")
+    Console(stdout=stream, environment={}).table("评", ["任务", "n"], [["é评", "1"], ["loss", "2"]])
+    expected = ["\\u8bc4", "\\u4efb\\u52a1  n", "------------  -", "é\\u8bc4       1", "loss          2"]
+    assert out.getvalue().decode("latin-1").splitlines() == expected
+
+
 def test_neither_a_giant_number_nor_a_long_cell_widens_a_table_in_a_pipe() -> None:
     speaker, out, _ = console()
     speaker.table("", ["name", "n"], [["perplexity", f"{10**300:,}"], ["share", f"{10**40}%"], ["x" * 300, "1"]])

@@ -110,7 +110,8 @@ class Console:
         """
         if self._silent or self.json:
             return
-        title, head, cells = safe_text(title), [*map(cell, columns)], [[*map(cell, row)] for row in rows]
+        title, encoding = safe_text(title), self._encoding
+        head, *cells = [[cell(value, encoding) for value in row] for row in (columns, *rows)]
         if not is_attended(self._stdout, self._environment):
             self._print("\n".join([*filter(None, [title]), *plain_lines(head, cells)]) + "\n")
             return
@@ -125,8 +126,12 @@ class Console:
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
         if not self._silent:
-            encoding = getattr(self._stdout, "encoding", None) or "utf-8"
-            self._print(json_line(payload, ascii_only=codecs.lookup(encoding).name != "utf-8") + "\n")
+            self._print(json_line(payload, ascii_only=self._encoding != "utf-8") + "\n")
+
+    @property
+    def _encoding(self) -> str:
+        """The encoding of stdout, by Python's name."""
+        return codecs.lookup(getattr(self._stdout, "encoding", None) or "utf-8").name
 
     def progress(self, total_steps: int, done: int = 0) -> AbstractContextManager[Progress]:
         """Return a context that displays a training run of `total_steps`, of which `done` were taken before."""

@@ -24,9 +24,10 @@ WIDEST = 60  # to which a column is padded in a pipe
 GAP = 2
 
 
-def cell(value: object) -> str:
-    """Return a cell on one line; a number too long to read is rounded."""
+def cell(value: object, encoding: str) -> str:
+    """Return a cell on one line, with escapes for what `encoding` lacks; a number too long to read is rounded."""
     text = safe_text("n/a" if value is None else str(value)).replace("\n", "\\n").replace("\t", "\\t")
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     if len(text) <= LONGEST_NUMBER or not NUMBER.fullmatch(text):
         return text
     return f"{Decimal(text.rstrip('%').replace(',', '')):.4g}" + "%" * text.endswith("%")
