@@ -316,6 +316,17 @@ def test_no_figure_is_cut_on_a_narrow_terminal(columns: int, no_colour: str) -> 
         assert ("test" in shown) == (columns == 200)
 
 
+CELLS = st.text(max_size=30) | st.integers().map(str) | st.floats().map(str) | st.none()
+
+
+@given(st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))
+def test_any_table_fits_any_terminal(rows: list[list[str | None]]) -> None:
+    for columns in (30, 60):
+        speaker, out, _ = console(live=True, COLUMNS=str(columns), NO_COLOR="1")
+        speaker.table("t", [str(cell) for cell in rows[0]], rows)
+        assert max(map(cell_len, out.getvalue().split("\n"))) <= columns
+
+
 def test_right_to_left_letters_leave_the_cells_beside_them() -> None:
     speaker, out, _ = console(live=True, NO_COLOR="1")
     speaker.table("", ["task", "%"], [["مراجعة", "91.3"]])

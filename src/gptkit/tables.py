@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,8 @@ def cell(value: object, encoding: str) -> str:
     text = text.encode(encoding, "backslashreplace").decode(encoding)
     if len(text) <= LONGEST_NUMBER or not NUMBER.fullmatch(text):
         return text
+    from decimal import Decimal
+
     return f"{Decimal(text.rstrip('%').replace(',', '')):.4g}" + "%" * text.endswith("%")
 
 
@@ -84,7 +85,7 @@ def _fitted(columns: Cells, room: int) -> list[int] | None:
 
     words = [[word for text in column for word in text.split()] for column in columns]
     least = [max((min(cell_len(word), LONGEST_NUMBER) for word in column), default=0) for column in words]
-    widths = [max(map(cell_len, column)) for column in columns]
+    widths = [min(max(map(cell_len, column)), max(room, 0)) for column in columns]
     if sum(least) > room:
         return None
     while sum(widths) > room:

@@ -205,7 +205,7 @@ def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column
     low, high = RANGES.get(name, (-LARGEST, LARGEST))
     for index, value in enumerate(values):
         if not (_is_number(value) and low <= value <= high):  # NaN fails the comparison
-            message = f"item {index}: {json_text(value)[:40]} is not a number from {low:g} to {high:g}"
+            message = f"item {index}: {json_text(value, allow_nan=True)[:40]} is not a number from {low:g} to {high:g}"
             raise InputError(message, where=where, fix=_FIX)
         if name == "correct" and value not in (0, 1):
             raise InputError(f"item {index}: {value} is not 0 or 1", where=where, fix=_FIX)
