@@ -162,12 +162,14 @@ def test_a_plain_line_says_all_there_is() -> None:
     speaker, _, err = console()
     with speaker.progress(100) as progress:
         progress.step(event.step, event.figures() | {"mfu": "31.4%"})
-        progress.evaluation(10, {"val_loss": 2.0, "bits_per_byte": 1.25, "val_perplexity": 1e300}, sample="a\x1b\nb")
+        progress.evaluation(
+            10, {"val_loss": 2.0, "bits_per_byte": 1.25, "val_perplexity": 1e300, "f1": math.nan}, sample="a\x1b\nb"
+        )
     step, evaluation, sample = err.getvalue().splitlines()
     assert re.fullmatch(
         r"step 10/100  loss 2\.3457  lr 6\.00e-04  12,346 tokens/s  mfu 31\.4%  elapsed 0:00  eta -:--", step
     )
-    assert evaluation == "eval 10/100  val loss 2.0000  bits/byte 1.2500  val perplexity 1e+300"
+    assert evaluation == "eval 10/100  val loss 2.0000  bits/byte 1.2500  val perplexity 1e+300  f1 n/a"
     assert sample == 'sample  "a\\x1b\\nb"'
 
 

@@ -231,8 +231,7 @@ class Progress:
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         """Show the metrics of an evaluation by name (val_loss, bits_per_byte), and a sample of text."""
         names = [name.replace("_per_", "/").replace("_", " ") for name in metrics]
-        figures = [f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}" for value in metrics.values()]
-        shown = dict(zip(names, figures, strict=True))
+        shown = dict(zip(names, map(_figure, metrics.values()), strict=True))
         self._figures |= shown | {"at step": f"{step}"}
         self._step = step
         self._sample = sample or self._sample
@@ -337,6 +336,10 @@ def _bar(label: str, done: int, total: int, notes: Sequence[str], is_over: bool,
     row = Table.grid(padding=(0, 2))
     row.add_row(Text(label), ProgressBar(total=total, completed=done, width=width))
     return Columns([row, Text("  ".join(notes[:-1] if is_over else notes))], padding=(0, 2))
+
+
+def _figure(value: float) -> str:
+    return "n/a" if not math.isfinite(value) else f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _one_line(text: str, limit: int) -> str:
