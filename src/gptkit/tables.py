@@ -44,10 +44,11 @@ def plain_lines(head: Sequence[str], rows: Cells) -> Iterator[str]:
     from rich.cells import cell_len
 
     columns = [*zip(head, *rows, strict=True)]
+    numeric = _numeric(columns)
     widths = [min(WIDEST, max(map(cell_len, column))) for column in columns]  # a longer cell moves only its own row
     for row in (head, ["-" * width for width in widths], *rows):
         line = []
-        for text, width, to_right in zip(row, widths, _numeric(columns), strict=True):
+        for text, width, to_right in zip(row, widths, numeric, strict=True):
             padding = " " * (width - cell_len(text))
             line.append(padding + text if to_right else text + padding)
         yield (" " * GAP).join(line).rstrip()
