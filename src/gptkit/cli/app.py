@@ -192,8 +192,13 @@ class _FlagsAsWritten:
         from typer import rich_utils
 
         rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # rich_utils also sets it for GITHUB_ACTIONS
-        # Narrower than 80 columns, Rich would cut the names of flags.
-        rich_utils.MAX_WIDTH = max(80, min(110, shutil.get_terminal_size((80, 24)).columns))
+        width = shutil.get_terminal_size((80, 24)).columns
+        rich_utils.MAX_WIDTH = min(110, width)
+        if width < 80:  # Rich would cut the names of flags; this page has no markup, and \b keeps its lines
+            ctx.command.rich_markup_mode = None
+            ctx.command.epilog = "\b\n" + "\n".join(filter(None, (ctx.command.epilog or "").splitlines()))
+            for param in ctx.command.get_params(ctx):
+                param.help = str(param.help or "").replace("\\[", "[")
         for param in ctx.command.get_params(ctx):
             if param.param_type_name == "argument" or param.is_flag:
                 param.display_type_rich = lambda ctx: ""  # not <bool>, <list[str]>

@@ -229,8 +229,9 @@ class _Runs:
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, run.model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
-            names = {"ylabel": "loss per example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
-            draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
+            title = f"{inputs.task.name}: {directory.path.name}"
+            names = {"ylabel": "loss (mean per example)", "metric": inputs.task.metrics[0]}
+            draw_loss(rows, directory.path / "loss.png", title, **names, **_losses(run.options.lm_coef))
         directory.finish(over_seeds(inputs.task, [result]))
 
     def _combine(self, directory: RunDirectory, result: dict[str, Any]) -> None:
@@ -241,6 +242,14 @@ class _Runs:
         with files.translate_os_errors("copying the best model", fix=AGAIN), files.new_directory(model) as folder:
             files.copy_files(Path(result["model_dir"]), folder)
         directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
+
+
+def _losses(lm_coef: float) -> dict[str, str]:
+    """Return what the curves of loss.png are called, in the symbols of the GPT-1 paper (3.2) where there are two."""
+    if lm_coef == 0:
+        return {"training": "training: task loss", "validation": "dev: task loss"}
+    both = f"L3 = L2 + {lm_coef:g} L1 (task + language-model loss)"
+    return {"training": f"training: {both}", "validation": "dev: L2 (task loss)"}
 
 
 def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, session: Session) -> None:

@@ -33,6 +33,7 @@ from gptkit.system.reading import (
     translate_read_errors,
     unusable_character,
 )
+from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.files import tokenizer_files
 
@@ -213,4 +214,4 @@ class SamplesFile:
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row, allow_nan=False).encode() + b"\n"
+    return json_text(row).encode() + b"\n"

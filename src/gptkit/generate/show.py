@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,10 +32,11 @@ def transcript(
     the current sample is yielded as it is generated, else each when it is complete.
     """
     total, turn = len(continuations), 0
+    width = min(80, shutil.get_terminal_size((80, 24)).columns)
     finished = [False] * total
 
     def begin() -> str:
-        return (f"{f' sample {turn + 1} ':=^80}\n" if total > 1 else "") + opening
+        return (f"{f' sample {turn + 1} ':=^{width}}\n" if total > 1 else "") + opening
 
     if live:
         yield begin()

@@ -154,7 +154,8 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for key, name in FIGURES.items():
         if (value := result.get(key)) is not None:
-            found[name] = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+            whole = isinstance(value, int) or 1000 <= abs(value) < 1e15
+            found[name] = f"{value:,.0f}" if whole else f"{value:.4g}"
         elif key == "bits_per_byte" and (unknown := result.get("unknown_tokens", {}).get("validation")):
             found[name] = f"n/a: {unknown:,} tokens are unknown to the tokenizer"
     return found
