@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = "run.lock"
 PATIENCE = 0.5  # seconds to wait for a lock that `lock_holder` may be looking at
 DISCARDED = "removed-"  # prefix of directories being removed
+LONGEST_NAME = 80  # bytes; file systems allow 255
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -186,6 +188,24 @@ def write_report(path: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     else:
         write_atomically(target, text)
+
+
+def is_plain_name(text: str) -> bool:
+    """Return whether a name consists of letters, digits and emoji of any script, dots, dashes and underscores."""
+    return text[:1] not in ("", *"._-") and all(map(_is_plain, text))
+
+
+def plain_name(text: str) -> str:
+    """Return text as a part of a file's name on any system: other characters become dashes, and it is cut to size."""
+    words = "".join(char if _is_plain(char) else " " for char in unicodedata.normalize("NFC", text)).split()
+    return "-".join(words).encode()[:LONGEST_NAME].decode(errors="ignore").strip("-.")
+
+
+def _is_plain(char: str) -> bool:
+    if char.isascii():
+        return char.isalnum() or char in "._-"
+    marks_and_emoji = unicodedata.category(char) in ("Mn", "Mc", "So", "Sk")
+    return char.isalnum() or marks_and_emoji or char in "\u200c\u200d"  # joiners, which scripts and emoji need
 
 
 def require_free(path: Path, where: str) -> None:
