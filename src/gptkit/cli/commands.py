@@ -15,9 +15,17 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
+from gptkit.manage.compare_runs import RunsCompareOptions
 from gptkit.manage.env import EnvOptions
-from gptkit.manage.tasks import TasksOptions
-from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.manage.remove_runs import RunsPruneOptions, RunsRemoveOptions
+from gptkit.manage.runs import RunsListOptions, RunsShowOptions
+from gptkit.manage.tasks import TasksOptions, TasksShowOptions
+from gptkit.manage.tokenizer import (
+    TokenizerCompareOptions,
+    TokenizerDecodeOptions,
+    TokenizerEncodeOptions,
+    TokenizerTrainOptions,
+)
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
@@ -61,6 +69,20 @@ def _after_eval(result: Mapping[str, Any]) -> str:
     return "gptkit eval --model {model} --output {free:baseline.json}"
 
 
+def _as_it_says(result: Mapping[str, Any]) -> str:
+    return str(result["next"]).replace("{", "{{").replace("}", "}}")
+
+
+def _after_show(result: Mapping[str, Any]) -> str:
+    verb = "eval" if result["split"] is None else "finetune"
+    return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
+
+
+def _after_encode(result: Mapping[str, Any]) -> str:
+    few = " ".join(map(str, result["ids"][:8]))
+    return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
+
+
 COMMANDS = (
     Command(
         "pretrain",
@@ -96,6 +118,17 @@ COMMANDS = (
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
         "gptkit finetune --task demo-classification",
+    ),
+    Command(
+        "tasks show",
+        TasksShowOptions,
+        "gptkit.manage.tasks:run_show",
+        (
+            "gptkit tasks show demo-similarity                # as the newest run's model would read it",
+            "gptkit tasks show rte --data glue/RTE --split dev --index 3 --model runs/demo",
+            "gptkit tasks show demo-cloze/sum                 # what a protocol of eval scores",
+        ),
+        _after_show,
     ),
     Command(
         "generate",
@@ -151,7 +184,59 @@ COMMANDS = (
             "gptkit tokenizer compare char bpe:4096",
             "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
         ),
-        "gptkit pretrain --tokenizer {fewest_tokens}",
+        "gptkit pretrain --tokenizer {suggested}",
+    ),
+    Command(
+        "tokenizer encode",
+        TokenizerEncodeOptions,
+        "gptkit.manage.tokenizer:run_encode",
+        (
+            'gptkit tokenizer encode "The function returns"   # with the newest run\'s tokenizer',
+            "cat article.txt | gptkit tokenizer encode - --tokenizer gpt2-files",
+        ),
+        _after_encode,
+    ),
+    Command(
+        "tokenizer decode",
+        TokenizerDecodeOptions,
+        "gptkit.manage.tokenizer:run_decode",
+        ("gptkit tokenizer decode 464 2163 5860 --tokenizer gpt2-files",),
+        "gptkit tokenizer compare {tokenizer} bpe:4096",
+    ),
+    Command(
+        "runs ls",
+        RunsListOptions,
+        "gptkit.manage.runs:run_list",
+        ("gptkit runs ls", "gptkit runs ls --root /scratch/runs --json"),
+        _as_it_says,
+    ),
+    Command(
+        "runs show",
+        RunsShowOptions,
+        "gptkit.cli.runs:run_show",
+        ("gptkit runs show demo", "gptkit runs show demo --samples        # texts along the training"),
+        _as_it_says,
+    ),
+    Command(
+        "runs compare",
+        RunsCompareOptions,
+        "gptkit.manage.compare_runs:run",
+        ("gptkit runs compare demo short", "gptkit runs compare runs/* --by tokens --out losses.png"),
+        _as_it_says,
+    ),
+    Command(
+        "runs rm",
+        RunsRemoveOptions,
+        "gptkit.manage.remove_runs:run_remove",
+        ("gptkit runs rm first-try", "gptkit runs rm runs/pretrain-laptop-* --yes"),
+        _as_it_says,
+    ),
+    Command(
+        "runs prune",
+        RunsPruneOptions,
+        "gptkit.manage.remove_runs:run_prune",
+        ("gptkit runs prune demo", "gptkit runs prune --yes                      # all finished runs"),
+        _as_it_says,
     ),
     Command(
         "recipes ls",
@@ -185,5 +270,6 @@ COMMANDS = (
 GROUPS = {
     "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
     "recipes": "List, show and copy model presets and recipes.",
-    "tokenizer": "Train a tokenizer, or compare two.",
+    "runs": "List, show, compare and remove runs.",
+    "tokenizer": "Train a tokenizer, compare two, encode and decode.",
 }

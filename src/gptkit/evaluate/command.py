@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.errors import GateFailed, GptkitError, UsageError
+from gptkit.errors import GateFailed, GptkitError, NothingComparable, UsageError
 from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
@@ -168,6 +168,9 @@ def _report(
     if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
+    if outcome is not None and outcome.verdict == "n/a":
+        fix = "gate a task or protocol whose first measure is defined for this text"
+        raise NothingComparable(outcome.headline, result=result, fix=fix)
     if outcome is not None and outcome.verdict == "fail":
         fix = "see what changed in the model, or write a new baseline with --output if the drop is intended"
         raise GateFailed(outcome.headline, result=result, fix=fix)

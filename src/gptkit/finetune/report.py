@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import model_card, model_facts
 from gptkit.report.text import known_columns
 from gptkit.system import files
+from gptkit.system.writing import json_text
 from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.own import TASK_FILE
 from gptkit.tasks.task import FORMAT_FIELDS, Task
@@ -43,6 +44,7 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         console.table(title, *known_columns(columns, rows))
         if any(_interval_of(result, name) for name in task.metrics):
             console.result(f"95% interval: {_sample(result)}")
+        _explain_undefined([result], task.metrics, console)
         return
     metric = task.metrics[0]
     columns = ("variant", "paper", f"{metric} %", "std", "95% interval")
@@ -53,11 +55,19 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     console.table(title, *known_columns(columns, rows))
     for variant, gain in result["full_minus"].items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
+    _explain_undefined([*result["variants"].values()], (metric,), console)
+
+
+def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], console: Console) -> None:
+    if undefined := [name for name in metrics if any(result["metrics"][name] is None for result in results)]:
+        console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:
     """Return a difference in points, or that none was found: its interval holds zero."""
     interval = gain.get("interval") or gain.get("item_interval")
+    if gain["mean"] is None:
+        return "n/a"
     if interval is None:
         return "not known from one seed"
     found = f"{sample}, 95% interval {_interval(interval)}"
@@ -93,8 +103,13 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
 
 
+def percent(fraction: float | None) -> str:
+    """Format a metric with its unit; one that is not defined is NaN while it is computed, and None in a result."""
+    return "n/a" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.4g}%"
+
+
 def _percent(fraction: float | None) -> str:
-    return _shown(None if fraction is None else 100 * fraction)
+    return percent(fraction).removesuffix("%")
 
 
 def _interval(interval: Sequence[float] | None) -> str:
@@ -152,7 +167,7 @@ def write_predictions(
             row["label"] = _named(task, example.label)
         if task.target != "score":
             row["probabilities"] = chances
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        lines.append(json_text(row) + "\n")
     texts = {path: "".join(lines)}
     if task.glue_file and split.startswith("test"):
         # MNLI's two test sets are two files.

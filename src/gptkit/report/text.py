@@ -1,4 +1,4 @@
-"""Sanitize and escape untrusted text for terminals, Markdown and XML; leave empty columns out of tables."""
+"""Text for people: sanitize and escape what is untrusted, format sizes and durations, leave empty columns out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,35 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x0
 _BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _UNSHOWN = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (bidirectional too), surrogate, private, unassigned
 UNKNOWN = (None, "", "n/a")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
-_NUMBERED = re.compile(r"^(\d+)(\.)(?=\s|$)")  # would start a list
-_ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
+_JOINERS = "\u200c\u200d"  # which scripts and emoji need
+_PUNCTUATION = r"[!-/:-@\[-`{-~]"
+# What Markdown would interpret in a text of one line, as GitHub writes it; all else reads as it is written.
+_MARKUP = re.compile(
+    rf"""
+      \\(?={_PUNCTUATION})                  # a backslash that would escape
+    | \|                                    # a cell of a table
+    | `                                     # code
+    | \*(?=\S.*\*)                          # emphasis, for underscores not within a word
+    | (?<![^\W_])_(?=\S.*_)
+    | ~(?=\S.*~)                            # strikethrough
+    | \$(?=.*\$)                            # math
+    | (?<=\])\(                             # a link or an image
+    | ^\[(?=.*\]:|[\ xX]\](?:\s|$))         # a definition, a box
+    | ^(?:>|[-*_](?=[-*_\s]*$)|[-+*](?=\s|$))  # a quotation, a rule, a list
+    | (?:^|(?<=\s))\#(?=\#*(?:\s|$))        # a heading, or its end
+    """,
+    re.VERBOSE,
+)
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")  # would start a list
+_TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_ADDRESS = re.compile(r"(?i)(?<![^\W_])(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
 
 
 def one_line(text: str) -> str:
     """Return text on one line, without escape sequences, bidirectional controls and invisible characters."""
     spaced = " ".join(_ESCAPE_SEQUENCE.sub("", text).split())
-    return "".join(char for char in spaced if unicodedata.category(char) not in _UNSHOWN)
+    shown = "".join(char for char in spaced if unicodedata.category(char) not in _UNSHOWN or char in _JOINERS)
+    return " ".join(shown.split())
 
 
 def strip_control_characters(text: str) -> str:
@@ -33,9 +53,9 @@ def _is_control(char: str) -> bool:
 
 
 def escape_markdown(text: str) -> str:
-    """Return text on one line with everything escaped that Markdown or HTML would interpret, links included."""
-    escaped = _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
-    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", escaped))
+    """Return text on one line that reads as written: escaped only where Markdown or HTML would interpret it."""
+    line = _TAG.sub(lambda match: html.escape(match[0]), one_line(text))
+    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", line)))
 
 
 def known_columns(
@@ -52,3 +72,19 @@ def code_block(text: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
+
+
+def size(count: float) -> str:
+    """Format bytes with a unit: 789 B, 12 kB, 3.4 MB, 56 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:,.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds with a unit: 12 s, 3.4 min, 5.6 h, 78 days."""
+    for unit, factor in (("days", 2 * 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"
+    return f"{seconds:.3g} s"

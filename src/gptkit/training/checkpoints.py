@@ -38,12 +38,11 @@ from gptkit.system.run_layout import (
     step_of,
     written_by,
 )
+from gptkit.system.writing import json_text
 from gptkit.training.checkpoint_files import (
     SavedTensors,
     begin,
     commit,
-    discard,
-    remove_discarded,
     remove_leftovers,
     rows_beside,
     safetensors_chunks,
@@ -69,6 +68,7 @@ class RunState:
     """
 
     step: int = 0
+    steps: int | None = None  # of the whole run
     tokens: int = 0
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -172,7 +172,7 @@ def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
 def _commit(path: Path, state: RunState, records: list[FileRecord]) -> None:
     numbers = dataclasses.asdict(state)
     content = {"schema": STATE_SCHEMA, **numbers.pop("parts"), **numbers}
-    state_text = json.dumps(content, indent=1, sort_keys=True)
+    state_text = json_text(content, indent=1, sort_keys=True, allow_nan=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     rows = rows_beside(path)
     commit(path, state.step, records, record_of(rows) if rows.exists() else None)
@@ -200,10 +200,10 @@ def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator:
 
 def drop_snapshots_after(directory: Path, step: int) -> None:
     """Remove the snapshots after `step`, and finish removals that were interrupted."""
-    remove_discarded(directory)
+    files.remove_discarded(directory)
     for path in all_steps(directory):
         if step_of(path) > step:
-            discard(path)
+            files.discard(path)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -250,7 +250,7 @@ def quarantine(found: Found) -> None:
     """Make room to resume: move damaged checkpoints to `damaged/` and remove the other rejected ones."""
     for path, reason in found.rejected:
         if reason in (CUT_OFF, DECAYED):
-            discard(path)
+            files.discard(path)
             continue
         shelf = path.parent / DAMAGED
         files.make_directories(shelf)
@@ -260,7 +260,7 @@ def quarantine(found: Found) -> None:
 
 def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
     """Remove all committed checkpoints except the newest `keep`, the best steps recorded in these, and `keep_step`."""
-    remove_discarded(directory)
+    files.remove_discarded(directory)
     committed = [path for path in all_steps(directory) if is_committed(path)]
     kept: set[int | None] = {keep_step}
     for path in committed[:keep]:
@@ -268,13 +268,13 @@ def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
             kept.add(read_state(path).best_step)
     for path in committed[keep:]:
         if step_of(path) not in kept:
-            discard(path)
+            files.discard(path)
 
 
 def read_state(path: Path) -> RunState:
     """Read the numbers of a verified checkpoint; raises InputError for one of another version."""
     try:
-        values = json.loads((path / STATE).read_text())
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
         schema = values.pop("schema", STATE_SCHEMA)
         if schema == STATE_SCHEMA:
             own = {field.name for field in dataclasses.fields(RunState)}

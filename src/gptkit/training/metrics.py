@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.system import files
-from gptkit.system.reading import json_object
+from gptkit.system.reading import json_object, require_regular
 from gptkit.system.run_layout import METRICS
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.training.job import StepEvent
 
 
@@ -35,6 +35,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows, without lines that are not rows; raises InputError if the file is missing."""
     with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
         return [row for _, row in _lines_of(path) if row is not None]
+
+
+def newest_rows(path: Path, most: int = 1 << 16) -> Iterator[dict[str, Any]]:
+    """Yield the rows in the last `most` bytes, the last one first."""
+    with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
+        size = require_regular(path)
+        with open(path, "rb") as handle:
+            handle.seek(max(0, size - most))
+            lines = handle.read(most).split(b"\n")
+    yield from filter(None, map(_row_of, reversed(lines)))
 
 
 def rewind_rows(path: Path, step: int) -> list[str]:
