@@ -28,7 +28,7 @@ def names(options: type) -> set[str]:
 
 
 def test_only_these_options_bear_on_no_text() -> None:
-    idle = "json prompt prompts output model interactive stream device compile batch_size"
+    idle = "json prompt prompts output model interactive stream device encoding compile batch_size"
     assert names(GenerateOptions) - names(DecodingOptions) == set(idle.split())
 
 

@@ -257,7 +257,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("long row, no header", "cola", "train.tsv", row("s", "1", "", "a") + row("s", "1", "", "a", "b"), 2, "5 column"),
     ("blank line within", "rte", "train.tsv", RTE + "\n" + row("0", "a", "b", "entailment"), 2, "1 column(s), exp"),
     ("not UTF-8", "rte", "train.tsv", RTE.encode() + b"0\tcaf\xe9\tb\tentailment\n", 2, "not valid UTF-8: 0xe9"),
-    ("UTF-16", "rte", "train.tsv", RTE.encode("utf-16"), 1, "NUL"),
+    ("UTF-16", "rte", "train.tsv", RTE.encode("utf-16-le"), 1, "a NUL byte; could be utf-16-le"),
     ("NUL", "rte", "train.tsv", RTE + row("0", "a\0", "b", "entailment"), 2, "a NUL byte"),
     ("NUL in JSON", "sst2", "train.jsonl", '{"text": "a\\u0000", "label": 1}\n', 1, "contains a NUL"),
     ("lone surrogate", "sst2", "train.jsonl", '{"text": "\\ud800", "label": 1}\n', 1, "lone surrogate"),
@@ -283,7 +283,7 @@ def test_a_fault_is_named_by_file_and_line(
     split = file.partition(".")[0] if file.startswith(("dev", "test")) else "train"
     with pytest.raises(InputError) as refusal:
         load(tmp_path, task, split, file, text)
-    assert refusal.value.where == f"{tmp_path / file}:{line}"
+    assert str(refusal.value.where).partition(", byte ")[0] == f"{tmp_path / file}:{line}"
     assert part in str(refusal.value)
     assert refusal.value.fix
     assert len(str(refusal.value)) < 500

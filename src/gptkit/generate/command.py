@@ -16,6 +16,8 @@ from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
 from gptkit.generate.show import print_samples, print_summary
 from gptkit.model_files import model_directory
+from gptkit.system.encodings import decode_text, without_mark
+from gptkit.system.reading import unusable_character
 from gptkit.training.finished_runs import newest_model, readable_model
 
 
@@ -63,14 +65,13 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     """Return the text to continue, for `-` stdin without its last line break; None for unconditional text."""
     if prompt is None:
         return None
-    try:
-        if prompt == "-":
-            if sys.stdin.isatty():
-                console.say("reading the prompt from stdin until Ctrl-D")
-            prompt = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
-        prompt.encode("utf-8")  # invalid bytes of an argument are surrogates here
-    except UnicodeError:
-        raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
+    if prompt == "-":
+        if sys.stdin.isatty():
+            console.say("reading the prompt from stdin until Ctrl-D")
+        prompt = decode_text(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
+    elif unusable_character(prompt):  # invalid bytes of an argument are surrogates here
+        raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8")
+    prompt = without_mark(prompt)
     if not prompt:
         fix = "pass some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.options import REQUIRED, OutputOptions, option
+from gptkit.options import REQUIRED, ReadingOptions, option
 from gptkit.system.files import require_free, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import TRAINED
 
@@ -26,7 +26,7 @@ _CONTEXT = 8  # tokens shown before and after the first difference
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTrainOptions(OutputOptions):
+class TokenizerTrainOptions(ReadingOptions):
     """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
@@ -42,7 +42,7 @@ class TokenizerTrainOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerCompareOptions(OutputOptions):
+class TokenizerCompareOptions(ReadingOptions):
     """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
 
     first: str = option(

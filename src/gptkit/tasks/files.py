@@ -20,8 +20,9 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
 from gptkit.system.reading import (
-    decoded,
     json_object,
+    not_text,
+    open_text,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
@@ -209,20 +210,17 @@ def refuse_duplicate_columns(names: Sequence[str], where: str) -> None:
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ("file:line", text) for every line up to the last one that is not empty."""
     empty: list[tuple[str, str]] = []
-    with opened(path) as file:
-        for number, raw in enumerate(file, 1):
-            where = f"{path}:{number}"
-            if b"\0" in raw:
-                fix = "correct the line, or convert the file from UTF-16 to UTF-8"
-                raise InputError("the file contains a NUL byte", where=where, fix=fix)
-            text = decoded(raw.rstrip(b"\r\n"), where)
-            text = text.removeprefix("\ufeff") if number == 1 else text
-            if not text:
-                empty.append((where, text))
-                continue
-            yield from empty
-            empty.clear()
-            yield where, text
+    number = 0
+    with open_text(path, newline="\n") as file:
+        for raw in file:
+            if "\0" in raw:
+                raise not_text(path)
+            for text in raw.rstrip("\r\n").split("\r"):  # a program that writes CR LF for LF makes CR CR LF of CR LF
+                number += 1
+                empty.append((f"{path}:{number}", text))
+                if text:
+                    yield from empty
+                    empty.clear()
 
 
 @contextmanager
