@@ -52,7 +52,8 @@ def text_encoding(name: str) -> Iterator[str]:
         if found in ("idna", "punycode"):
             raise LookupError
     except (LookupError, ValueError):
-        near = nearest(name.lower(), [alias for alias, codec in aliases.items() if not codec.endswith("_codec")])
+        known = {word for alias in aliases.items() if not alias[1].endswith("_codec") for word in alias}
+        near = nearest(name.lower(), known)
         fix = f"did you mean {near!r}?" if near else "write utf-8, utf-16, gb18030, big5, shift_jis, koi8_r, cp1252 ..."
         raise UsageError(f"unknown encoding {name[:60]!r}", where="--encoding", fix=fix) from None
     before, _named = _named, found

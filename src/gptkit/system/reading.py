@@ -155,7 +155,7 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
 
 def json_string(line: str, key: str, where: str) -> str:
     """Parse a JSON object and return the string under `key`; InputError at `where` (file:line) for anything else."""
-    fix = f'each line must be one JSON object such as {{"{key}": "..."}}'
+    fix = f"""each line must be one JSON object such as {{"{key}": "..."}} (of an array: jq -c '.[]' FILE)"""
     row = json_object(line, where, fix)
     if key not in row:
         keys = ", ".join(map(repr, list(row)[:8])) or "none"

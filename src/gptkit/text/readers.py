@@ -43,10 +43,12 @@ def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
     reader = reader_of(path)
     if reader is None:
+        is_json = path.name.lower().endswith(".json")
+        cure = "of an array: jq -c '.[]' FILE" if is_json else "if it is plain text, rename it to end in .txt"
         raise InputError(
             f"gptkit does not read this kind of file: {path.name}",
             where=str(path),
-            fix=f"use {KINDS}; if it is plain text, rename it to end in .txt",
+            fix=f"use {KINDS}; {cure}",
         )
     yield from reader(path)
 
