@@ -24,8 +24,8 @@ _MARKS = {  # in this order, because UTF-32's little-endian mark begins with UTF
 }
 _SIGNATURES = {
     b"%PDF": ("a PDF", "extract its text (pdftotext)"),
-    b"PK\x03\x04": ("a zip archive, as .docx, .xlsx and .epub are", "unpack it, or save its text as .txt"),
-    b"\xd0\xcf\x11\xe0": ("an old Office document (.doc, .xls)", "save its text as .txt"),
+    b"PK\x03\x04": ("a zip archive, as .docx, .xlsx and .epub are", "unpack it, or export its text"),
+    b"\xd0\xcf\x11\xe0": ("an old Office document (.doc, .xls)", "export its text"),
     b"BZh": ("compressed by bzip2", "decompress it (bunzip2)"),
     b"\xfd7zXZ": ("compressed by xz", "decompress it (unxz)"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it (unzstd)"),
@@ -33,8 +33,9 @@ _SIGNATURES = {
     b"PAR1": ("a Parquet file", "rename it to end in .parquet"),
     b"SQLite format 3": ("an SQLite database", "export its text"),
 }
-# Of the encodings that decode a sample alike, the message names one of these.
-_COMMON = frozenset({"cp1252", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874", "mac_roman"})
+# Of the encodings that decode a sample alike the message names one of these, and these before others.
+_COMMON = ("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874")
+_NOT_BY_LETTERS = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 _CHUNK_BYTES = 1 << 16
 _CONTEXT_BYTES = 1 << 12
 _SHOWN_CHARACTERS = 32
@@ -171,12 +172,12 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
 
     lines = b"\n".join(line for line in around.splitlines() if not line.isascii())
     found: dict[str, str] = {}
-    for match in charset_normalizer.from_bytes(lines):
+    for match in charset_normalizer.from_bytes(lines, cp_exclusion=_NOT_BY_LETTERS):
         alike = [match.encoding, *(other.encoding for other in match.submatch)]
-        name = next((name for name in alike if name in _COMMON), match.encoding)
-        if codecs.lookup(name) != codecs.lookup(encoding) and (text := _decoded(lines, name)):
-            found[name] = text
-    return dict(list(found.items())[:3])
+        found[next((name for name in _COMMON if name in alike), match.encoding)] = str(match)
+    if found.keys().isdisjoint(_COMMON) and (text := _decoded(lines, "cp1252")):
+        found["cp1252"] = text  # a few quotation marks are too little for the library
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in _COMMON)[:4]}
 
 
 def _decoded(raw: bytes, encoding: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gptkit.errors import GptkitError, InputError, UsageError, suggest
-from gptkit.system.encodings import UTF8, decode_text, encoding_of, undecodable
+from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable
 
 if TYPE_CHECKING:
     import yaml
@@ -123,7 +123,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         compressed = raw.peek(2).startswith(b"\x1f\x8b")
         named_gzip = path.name.lower().endswith(".gz")
         if compressed and not named_gzip:
-            fix = f"rename it to {path.name}.gz"
+            fix = f"decompress it: gzip -dc < {path.name} > plain-{path.name}"
             raise InputError("compressed by gzip, but not named .gz", where=str(path), fix=fix)
         if named_gzip and not compressed and os.fstat(raw.fileno()).st_size > 0:
             fix = f"rename it to {path.name[:-3]}"
@@ -189,7 +189,7 @@ def json_name(value: object) -> str:
 
 def _parsed(text: str, where: str, fix: str, *, is_file: bool = False) -> Any:
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text.removeprefix(MARK))  # of files that were joined, each begins with its own
     except RecursionError:
         problem = "nested too deeply"
     except json.JSONDecodeError as error:

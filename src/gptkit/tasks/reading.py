@@ -24,7 +24,7 @@ from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation,
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
-IDENTIFIERS = ("index", "idx", "id")
+IDENTIFIERS = ("index", "idx", "id", "", "Unnamed: 0", "__index_level_0__")  # the last three are pandas' own index
 Label = int | float | None
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -121,7 +121,7 @@ def _names_of(task: Task, split: str) -> str:
     """Return the names of the files that a split is looked for in."""
     official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
     generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
-    return ", ".join([*official, *[generic] * (not _is_named(task, split))])
+    return ", ".join([*official, *[generic] * (not task.is_own)])
 
 
 def _is_named(task: Task, split: str) -> bool:

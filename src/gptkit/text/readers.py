@@ -43,8 +43,9 @@ def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
     reader = reader_of(path)
     if reader is None:
-        is_json = path.name.lower().endswith(".json")
-        cure = "of an array: jq -c '.[]' FILE" if is_json else "if it is plain text, rename it to end in .txt"
+        cure = "if it is plain text, rename it to end in .txt"
+        if path.suffix.lower() in (".json", ".csv", ".tsv"):
+            cure = 'write its texts as a .jsonl, one {"text": "..."} a line'
         raise InputError(
             f"gptkit does not read this kind of file: {path.name}",
             where=str(path),
