@@ -89,6 +89,18 @@ def test_a_mark_outweighs_the_encoding_given() -> None:
             assert decode_text(mark + "中国\r\n".encode(encoding), "x") == "中国\n"
 
 
+def test_utf8_is_not_read_as_other_letters(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    for name, text in (("gbk", "春天来了,花开了。" * 4), ("cp1252", "né " * 30), ("utf-16", "plain ascii text " * 9)):
+        path.write_text(text, encoding="utf-8")
+        with text_encoding(name), pytest.raises(InputError, match=f"the text is UTF-8, not {name}") as refusal:
+            list(read_pieces(path))
+        assert "leave --encoding out" in str(refusal.value.fix)
+    with text_encoding("gbk"):
+        assert decode_text("联通".encode("gbk") * 9, "x") == "联通" * 9  # also UTF-8, if of unlikely letters
+        assert decode_text(b"plain ascii text " * 9, "x") == "plain ascii text " * 9
+
+
 @pytest.mark.parametrize(("name", "near"), [("gb1830", "gb18030"), ("gbkk", "gbk"), ("base64", "utf"), ("", "utf")])
 def test_an_unknown_encoding_is_refused_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UsageError, match="unknown encoding") as refusal, text_encoding(name):

@@ -39,6 +39,7 @@ _NOT_BY_LETTERS = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32
 _CHUNK_BYTES = 1 << 16
 _CONTEXT_BYTES = 1 << 12
 _SHOWN_CHARACTERS = 32
+_BEYOND_DOUBT = 20  # characters that are several bytes each: in other encodings at most half of them look like UTF-8
 
 _named = UTF8
 
@@ -64,9 +65,20 @@ def text_encoding(name: str) -> Iterator[str]:
         _named = before
 
 
-def encoding_of(start: bytes, default: str | None = None) -> str:
-    """Return the encoding of text with these first bytes: that of its mark, else `default`, else that of --encoding."""
-    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), default or _named)
+def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
+    """Return the encoding of text with these first bytes: that of its mark, else `default`, else that of --encoding.
+
+    InputError for text that is UTF-8 beyond doubt, where --encoding says otherwise: it would be read as other letters.
+    """
+    marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    if marked or default or _named.startswith(UTF8):
+        return marked or default or _named
+    text = _decoded(start, UTF8)
+    telling = text if _named.startswith(("utf-16", "utf-32")) else [letter for letter in text if letter > "\x7f"]
+    if len(telling) >= _BEYOND_DOUBT and "\0" not in text:
+        fix = "leave --encoding out, or convert the files that are not UTF-8"
+        raise InputError(f"the text is UTF-8, not {_named}", where=where, fix=fix)
+    return _named
 
 
 def unix_lines(text: str) -> str:
@@ -83,7 +95,7 @@ def decode_text(
     raw: bytes, where: str, *, line: int = 1, default: str | None = None, error: type[GptkitError] = InputError
 ) -> str:
     """Return the text of a file, or of its `line`, `without_mark`; see `encoding_of` and `undecodable`."""
-    encoding = encoding_of(raw[:4], default)
+    encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
     try:
         return without_mark(raw.decode(encoding))
     except UnicodeError:

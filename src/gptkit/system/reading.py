@@ -104,7 +104,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     with translate_read_errors(path):
         require_regular(path)
         with _opened(path) as file:
-            encoding = encoding_of(file.peek(4)[:4])
+            encoding = encoding_of(file.peek(4), str(path))
             try:
                 yield io.TextIOWrapper(file, encoding, newline=newline)
             except UnicodeError:
@@ -114,7 +114,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
 def not_text(path: Path) -> GptkitError:
     """Return the error for a file that does not decode, or that has a NUL; see `undecodable`."""
     with _opened(path) as file:
-        return undecodable(file, str(path), encoding_of(file.peek(4)[:4]))
+        return undecodable(file, str(path), encoding_of(file.peek(4), str(path)))
 
 
 @contextmanager
