@@ -25,6 +25,11 @@ TEXTS = {
 CASES = [(text, encoding) for text, encodings in TEXTS.items() for encoding in encodings]
 
 
+def read_bytes(folder: Path, raw: bytes) -> str:
+    (folder / "t.txt").write_bytes(raw)
+    return "".join(piece.text for piece in read_pieces(folder / "t.txt"))
+
+
 @pytest.mark.parametrize(("text", "encoding"), CASES, ids=[encoding for _, encoding in CASES])
 def test_an_unmarked_file_could_be_in_its_encoding_and_is_read_with_it(
     tmp_path: Path, text: str, encoding: str
@@ -42,7 +47,10 @@ def test_an_unmarked_file_could_be_in_its_encoding_and_is_read_with_it(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
-def test_zero_bytes_tell_unmarked_utf16(encoding: str) -> None:
+def test_zero_bytes_tell_unmarked_utf16(tmp_path: Path, encoding: str) -> None:
+    for text in ("Сегодня хорошая погода. " * 9, "plain text " * 9):
+        with pytest.raises(InputError, match=f'could be {encoding} \\("'):
+            read_bytes(tmp_path, text.encode(encoding))
     text = "春天来了, 花开了 a\n"
     with pytest.raises(InputError, match=f'could be {encoding} \\("春天来了') as refusal:
         decode_text(text.encode(encoding), "x")
@@ -58,17 +66,17 @@ def test_zero_bytes_tell_unmarked_utf16(encoding: str) -> None:
         ("春天来了\n".encode()[:-2], "unexpected end of data); the text around it is UTF-8", ":1, byte 9"),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "the file is a PDF", ":2, byte 10"),
         (b"PK\x03\x04\x14\x00", "a zip archive", ":1, byte 5"),
-        (b"one\ntwo \x00 three\n", "not text: a NUL byte", ":2, byte 8"),
+        (b"one\ntwo \x00 three\n", "not text: a NUL byte; the text around it is UTF-8", ":2, byte 8"),
+        ("春天\0来了花开".encode(), "not text: a NUL byte; the text around it is UTF-8", ":1, byte 6"),
+        ("春天来了花开".encode().replace(b"\x9d", b"\x9d\0"), "the text around it is UTF-8", ":1, byte 6"),
     ],
 )  # fmt: skip
 def test_what_is_in_no_other_encoding(tmp_path: Path, raw: bytes, message: str, place: str) -> None:
-    path = tmp_path / "t.txt"
-    path.write_bytes(raw)
     with pytest.raises(InputError) as refusal:
-        list(read_pieces(path))
+        read_bytes(tmp_path, raw)
     assert message in refusal.value.message
     assert "could be" not in refusal.value.message
-    assert refusal.value.where == f"{path}{place}"
+    assert refusal.value.where == f"{tmp_path}/t.txt{place}"
 
 
 def test_text_that_is_not_in_the_encoding_given_is_refused_in_its_place(tmp_path: Path) -> None:

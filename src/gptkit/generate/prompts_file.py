@@ -29,6 +29,7 @@ from gptkit.system.files import write_atomically
 from gptkit.system.reading import (
     json_object,
     json_string,
+    not_text,
     open_text,
     require_regular,
     translate_read_errors,
@@ -116,12 +117,14 @@ def read_prompts(path: Path) -> dict[int, str]:
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             where, text = f"{path}:{number}", line.removesuffix("\n")
+            if "\0" in text:
+                raise not_text(path)
             if not text.strip():
                 continue
             prompt = text if suffix == ".txt" else json_string(text, "prompt", where)
             if not prompt:
                 raise InputError("the prompt is empty", where=where, fix="write some text, or remove the line")
-            if character := unusable_character(prompt.replace("\0", "")):  # a prompt may hold NUL
+            if character := unusable_character(prompt.replace("\0", "")):  # the prompt of a .jsonl may hold NUL
                 raise InputError(f'"prompt" contains {character}', where=where, fix="correct or remove the line")
             prompts[number] = prompt
     if not prompts:

@@ -6,7 +6,7 @@ import codecs
 import io
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from encodings.aliases import aliases
 from typing import BinaryIO
 
@@ -96,11 +96,11 @@ def decode_text(
 ) -> str:
     """Return the text of a file, or of its `line`, `without_mark`; see `encoding_of` and `undecodable`."""
     encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
-    try:
-        return without_mark(raw.decode(encoding))
-    except UnicodeError:
-        file, has_option = io.BytesIO(raw), default is None
-        raise undecodable(file, where, encoding, line=line, error=error, has_option=has_option) from None
+    with suppress(UnicodeError):
+        text = without_mark(raw.decode(encoding))
+        if "\0" not in text:
+            return text
+    raise undecodable(io.BytesIO(raw), where, encoding, line=line, error=error, has_option=default is None)
 
 
 def undecodable(
@@ -168,18 +168,16 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
     rest = around.decode(UTF8, "ignore")
     ascii_bytes = sum(byte <= 0x7F for byte in around)
     foreign, intact = len(around) - ascii_bytes, len(rest.encode()) - ascii_bytes
+    if not encoding.startswith(UTF8) and intact == foreign:
+        return {UTF8: rest}
+    # Of text in other encodings about half at most looks like UTF-8; UTF-16 has control characters, or many zeros.
+    if intact >= 0.8 * foreign and not re.search(r"[\x01-\x08]", rest) and 5 * around.count(0) < len(around):
+        return None
     if b"\0" in around:
-        zeros = start.count(0)
-        if not zeros or (5 * zeros < len(start) and _decoded(start, UTF8)):
-            return {}
         little = start[1::2].count(0) > start[::2].count(0)
         wide = ("utf-32-le", "utf-32-be", "utf-16-le" if little else "utf-16-be")
         texts = {name: _decoded(start, name) for name in wide}
-        return {name: text for name, text in texts.items() if text and not re.search(r"[\0-\x08]", text)}
-    if not encoding.startswith(UTF8) and intact == foreign:
-        return {UTF8: rest}
-    if intact > 0.8 * foreign:  # of text in other encodings about half at most looks like UTF-8
-        return None
+        return {name: text for name, text in texts.items() if text and not re.search(r"[\x00-\x08]", text)}
     import charset_normalizer
 
     lines = b"\n".join(line for line in around.splitlines() if not line.isascii())
