@@ -66,6 +66,8 @@ def test_zero_bytes_tell_unmarked_utf16(tmp_path: Path, encoding: str) -> None:
         ("春天来了\n".encode()[:-2], "unexpected end of data); the text around it is UTF-8", ":1, byte 9"),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "the file is a PDF", ":2, byte 10"),
         (b"PK\x03\x04\x14\x00", "a zip archive", ":1, byte 5"),
+        ("春天\n".encode("utf-16")[:-1], "not valid utf-16: 0x0a (truncated data)", ":1, byte 6"),
+        (b"\xef\xbb\xbfcaf\xe9\n", "not valid UTF-8: 0xe9", ":1, byte 6"),
         (b"one\ntwo \x00 three\n", "not text: a NUL byte; the text around it is UTF-8", ":2, byte 8"),
         ("春天\0来了花开".encode(), "not text: a NUL byte; the text around it is UTF-8", ":1, byte 6"),
         ("春天来了花开".encode().replace(b"\x9d", b"\x9d\0"), "the text around it is UTF-8", ":1, byte 6"),
@@ -87,6 +89,8 @@ def test_text_that_is_not_in_the_encoding_given_is_refused_in_its_place(tmp_path
     assert name == "gbk"
     assert refusal.value.message.startswith("not valid gbk: 0xff")
     assert refusal.value.where == f"{path}:2, byte 17"
+    with text_encoding("cp1252"), pytest.raises(InputError, match=r'could be utf-16-le \("plain'):
+        decode_text("plain".encode("utf-16-le"), "x")
     with text_encoding("ascii"), pytest.raises(InputError, match=r'could be utf-8 \("café'):
         decode_text("café\n".encode(), "x")
 

@@ -152,9 +152,10 @@ def _advice(around: bytes, start: bytes, encoding: str, has_option: bool) -> tup
     for signature, (kind, fix) in _SIGNATURES.items():
         if start.startswith(signature):
             return f"; the file is {kind}", fix
-    guesses = _guesses(around, start, encoding)
+    is_marked = start.startswith(tuple(_MARKS))
+    guesses = None if is_marked else _guesses(around, start, encoding)
     if guesses is None:
-        return "; the text around it is UTF-8", "correct the bytes, or fetch the file again"
+        return "; the text around it is UTF-8" * (not is_marked), "correct the bytes, or fetch the file again"
     if not guesses:
         return "; no known encoding fits" * (b"\0" not in around), "leave the file out, or correct the bytes"
     shown = " or ".join(f'{name} ("{_excerpt(text, guesses.values())}")' for name, text in guesses.items())
@@ -168,7 +169,7 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
     rest = around.decode(UTF8, "ignore")
     ascii_bytes = sum(byte <= 0x7F for byte in around)
     foreign, intact = len(around) - ascii_bytes, len(rest.encode()) - ascii_bytes
-    if not encoding.startswith(UTF8) and intact == foreign:
+    if not encoding.startswith(UTF8) and intact == foreign and b"\0" not in around:
         return {UTF8: rest}
     # Of text in other encodings about half at most looks like UTF-8; UTF-16 has control characters, or many zeros.
     if intact >= 0.8 * foreign and not re.search(r"[\x01-\x08]", rest) and 5 * around.count(0) < len(around):
