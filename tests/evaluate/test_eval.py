@@ -216,31 +216,35 @@ def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFix
 def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoints(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("reviews.yaml").write_text(TASK)
+    Path("评论.yaml").write_text(TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
     for split in ("train", "dev"):
-        lines = [json.dumps({"text": text, "label": ("bad", "good")[label]}) for text, label in REVIEWS]
+        lines = [json.dumps({"text": text, "label": ("差评", "好评")[label]}) for text, label in REVIEWS]
         Path(f"{split}.jsonl").write_text("\n".join(lines))
     flags = "--epochs 2 --batch-size 10 --learning-rate 0.01 --optimizer adamw --precision fp32 --device cpu"
-    words = ["finetune", "--task", "reviews.yaml", "--model", str(models / "one"), "--out", "runs/reviews"]
+    words = ["finetune", "--task", "评论.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
     assert main([*words, *flags.split(), "--json"]) == 0
     tuned = json.loads(capsys.readouterr().out)
-    result = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")
+    reports = ("--output", "分数.json", "--junit", "测试.xml", "--summary", "摘要.md")
+    Path("套件.yaml").write_text("tasks: [{task: 评论.yaml, minimum: 0}]", encoding="utf-8")
+    result = evaluate(capsys, Path("runs/评论"), "--suite", "套件.yaml", *reports)
     [(key, scored)] = result["results"].items()
-    assert key == "reviews/fine-tuned"
+    assert key == "评论/fine-tuned"
+    for file in reports[1::2]:
+        assert "评论/fine-tuned" in Path(file).read_text(encoding="utf-8")
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
     assert scored["cut"] == 0
-    Path("reviews.yaml").rename("reviews.txt")
-    assert evaluate(capsys, Path("runs/reviews"))["results"] == result["results"]  # its data lie where they lay
-    assert main(["eval", "--all-checkpoints", "runs/reviews", "--json"]) == 0
+    Path("评论.yaml").rename("评论.txt")
+    assert evaluate(capsys, Path("runs/评论"))["results"] == result["results"]  # its data lie where they lay
+    assert main(["eval", "--all-checkpoints", "runs/评论", "--json"]) == 0
     assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
-    Path("reviews.txt").rename("reviews.yaml")
-    Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "bad"}) + "\n")
-    [cut] = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")["results"].values()
+    Path("评论.txt").rename("评论.yaml")
+    Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "差评"}) + "\n")
+    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "评论.yaml")["results"].values()
     assert cut["cut"] == cut["n"] == 1
-    evaluate(capsys, models / "one", "--task", "reviews.yaml", code=2)
-    assert main(["eval", "--task", "reviews.yaml", "--json"]) == 0  # the newest run that can do it
-    assert json.loads(capsys.readouterr().out)["model"].endswith("reviews")
+    evaluate(capsys, models / "one", "--task", "评论.yaml", code=2)
+    assert main(["eval", "--task", "评论.yaml", "--json"]) == 0  # the newest run that can do it
+    assert json.loads(capsys.readouterr().out)["model"].endswith("评论")
 
 
 def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,6 +281,35 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
     found = evaluate(capsys, models / "one", *LAMBADA, "--contamination", "corpus.txt")["contamination"]["lambada"]
     assert (found["ngrams"], found["found"], found["items_with_overlap"]) == (4, 2, 1)
     assert all(one["n"] == 1 for one in found["without_overlap"].values())
+
+
+def test_text_without_spaces_is_scored_searched_and_never_passes_a_gate_on_its_words(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["时成和者名世行于生。", "会成常下把想法无被什！", "短。"]
+    for name in ("wiki.test.raw", "corpus.txt"):
+        Path(name).write_text("".join(f"{line}\n" for line in lines * 9), encoding="utf-8")
+    Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    Path("suite.yaml").write_text("tasks: [{task: wikitext2, data: wiki.test.raw, minimum: 1.0e+300}]")
+    result = evaluate(
+        capsys, models / "one", "--suite", "suite.yaml", "--junit", "out.xml", "--output", "b.json", code=4
+    )
+    assert result["error"]["kind"] == "nothing_comparable"
+    assert "wikitext2/paper.word_perplexity cannot be gated: it is n/a: white space" in result["error"]["message"]
+    metrics = result["results"]["wikitext2/paper"]["metrics"]
+    assert {name for name, entry in metrics.items() if entry["value"] is None} == {"word_perplexity"}
+    assert (result["verdict"], result["minimums"]["wikitext2/paper.word_perplexity"]["verdict"]) == ("n/a", "n/a")
+    assert ElementTree.parse("out.xml").getroot().find(".//error") is not None
+    words = ("--task", "wikitext2", "--data", "wiki.test.raw", "--baseline", "b.json")
+    assert evaluate(capsys, models / "one", *words, code=4)["verdict"] == "n/a"
+    words = ("--task", "perplexity", "--data", "rows.jsonl", "--contamination")
+    found = evaluate(capsys, models / "one", *words, "corpus.txt")["contamination"]["perplexity"]
+    assert (found["share"], found["items_with_overlap"], found["items_without_ngrams"]) == (1.0, 2, 1)
+    assert found["words"] == "unicode"
+    Path("rows.jsonl").write_text('{"text": "Too short to tell."}\n')
+    found = evaluate(capsys, models / "one", *words, "text.txt")["contamination"]["perplexity"]
+    assert (found["share"], found["items_with_overlap"], found["without_overlap"]) == (None, None, {})
+    assert found["reason"] == "no text has 8 words in a row"
 
 
 def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

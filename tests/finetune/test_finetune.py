@@ -471,6 +471,21 @@ def test_scores(task: str, place: Place) -> None:
     assert [row["label"] for row in rows] == pytest.approx([i * 0.55 for i in range(5)])
 
 
+def test_correlations_of_predictions_that_are_all_alike_are_null_and_fail_no_run(place: Place) -> None:
+    folder = place.root / "far-data"
+    write_lines(folder, lambda i: {"first": text(i, "a"), "second": text(i, "b"), "label": 90 + i})
+    (folder / "far.yaml").write_text("format: similarity\nscore_range: [90, 100]\n")  # an untrained head says 90
+    words = place.words("far", task=folder / "far.yaml", data=None, epochs=2, seeds=2, predict="dev")
+    code, printed, log = call(words)
+    assert code == 0, log
+    assert "pearson and spearman: n/a where all predictions, or all labels, are alike" in printed
+    assert "dev: pearson n/a" in log
+    assert "  pearson n/a  spearman n/a" in log
+    result = json.loads((place.root / "far" / "result.json").read_text())
+    assert result["metrics"] == result["std"] == result["interval"] == {"pearson": None, "spearman": None}
+    assert [(seed["best_epoch"], seed["metrics"]) for seed in result["per_seed"]] == [(1, result["metrics"])] * 2
+
+
 def test_choices_of_a_task_of_ones_own(place: Place) -> None:
     folder = place.root / "endings"
     write_lines(
@@ -486,7 +501,7 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
     made = Place(tmp_path)
     shutil.copytree(place.root / "model", tmp_path / "model")
     folder = write_lines(tmp_path / "stars", lambda i: {"review": text(i, "r"), "stars": ("坏 1", "好 5")[i % 2]})
-    described = "name: stars\nformat: classification\nlabels: [坏 1, 好 5]\nmetrics: [f1, accuracy]\n"
+    described = "name: 评价\nformat: classification\nlabels: [坏 1, 好 5]\nmetrics: [f1, accuracy]\n"
     described += "columns: {text: review, label: stars}\nsplits: {train: train.jsonl, dev: dev.jsonl}\n"
     (folder / "mine.yaml").write_text(described, encoding="utf-8")
     facts = {"task": folder / "mine.yaml", "epochs": 1, "batch_size": 4, "seeds": 2}
@@ -496,7 +511,11 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
         assert carried is not None
         assert (carried.labels, carried.metrics) == (("坏 1", "好 5"), ("f1", "accuracy"))
     card = (tmp_path / "ft" / "model" / "README.md").read_text(encoding="utf-8")
-    for fact in ("| answers | one of 坏 1, 好 5 |", "| metrics | f1, accuracy |", "--data DIR"):
+    for file in ("config.yaml", "result.json", "model/config.json", "seed-0/result.json"):
+        assert "\\u" not in (tmp_path / "ft" / file).read_text(encoding="utf-8")
+    assert '"task": "评价"' in (tmp_path / "ft" / "result.json").read_text(encoding="utf-8")
+    assert '"1": "好 5"' in (tmp_path / "ft" / "model" / "config.json").read_text(encoding="utf-8")
+    for fact in ("| name | 评价 |", "| answers | one of 坏 1, 好 5 |", "| metrics | f1, accuracy |", "--data DIR"):
         assert fact in card
     assert str(folder) not in card.partition("## How it was made")[0]  # which is the command as it was typed
 

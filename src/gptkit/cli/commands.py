@@ -16,8 +16,13 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.manage.env import EnvOptions
-from gptkit.manage.tasks import TasksOptions
-from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.manage.tasks import TasksOptions, TasksShowOptions
+from gptkit.manage.tokenizer import (
+    TokenizerCompareOptions,
+    TokenizerDecodeOptions,
+    TokenizerEncodeOptions,
+    TokenizerTrainOptions,
+)
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
@@ -59,6 +64,16 @@ def _after_eval(result: Mapping[str, Any]) -> str:
     return "gptkit eval --model {model} --output {free:baseline.json}"
 
 
+def _after_show(result: Mapping[str, Any]) -> str:
+    verb = "eval" if result["split"] is None else "finetune"
+    return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
+
+
+def _after_encode(result: Mapping[str, Any]) -> str:
+    few = " ".join(map(str, result["ids"][:8]))
+    return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
+
+
 COMMANDS = (
     Command(
         "pretrain",
@@ -92,6 +107,17 @@ COMMANDS = (
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
         "gptkit finetune --task demo-classification",
+    ),
+    Command(
+        "tasks show",
+        TasksShowOptions,
+        "gptkit.manage.tasks:run_show",
+        (
+            "gptkit tasks show demo-similarity                # as the newest run's model would read it",
+            "gptkit tasks show rte --data glue/RTE --split dev --index 3 --model runs/demo",
+            "gptkit tasks show demo-cloze/sum                 # what a protocol of eval scores",
+        ),
+        _after_show,
     ),
     Command(
         "generate",
@@ -146,7 +172,24 @@ COMMANDS = (
             "gptkit tokenizer compare char bpe:4096",
             "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
         ),
-        "gptkit pretrain --tokenizer {fewest_tokens}",
+        "gptkit pretrain --tokenizer {suggested}",
+    ),
+    Command(
+        "tokenizer encode",
+        TokenizerEncodeOptions,
+        "gptkit.manage.tokenizer:run_encode",
+        (
+            'gptkit tokenizer encode "The function returns"   # with the newest run\'s tokenizer',
+            "cat article.txt | gptkit tokenizer encode - --tokenizer gpt2-files",
+        ),
+        _after_encode,
+    ),
+    Command(
+        "tokenizer decode",
+        TokenizerDecodeOptions,
+        "gptkit.manage.tokenizer:run_decode",
+        ("gptkit tokenizer decode 464 2163 5860 --tokenizer gpt2-files",),
+        "gptkit tokenizer compare {tokenizer} bpe:4096",
     ),
     Command(
         "recipes ls",
@@ -180,5 +223,5 @@ COMMANDS = (
 GROUPS = {
     "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
     "recipes": "List, show and copy model presets and recipes.",
-    "tokenizer": "Train a tokenizer, or compare two.",
+    "tokenizer": "Train a tokenizer, compare two, encode and decode.",
 }

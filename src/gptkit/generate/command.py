@@ -16,15 +16,15 @@ from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
 from gptkit.generate.show import print_samples, print_summary
 from gptkit.model_files import model_directory
-from gptkit.system.encodings import decode_text, without_mark
-from gptkit.system.reading import unusable_character
+from gptkit.system.reading import given_text
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.training.finished_runs import newest_model, readable_model
 
 
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print samples, write those of a prompts file, or hold a dialogue; return what `--json` prints."""
     refuse_together(_contradictions(options))
-    if sys.stdin is None and (options.prompt == "-" or options.interactive):
+    if sys.stdin is None and options.interactive:
         raise UsageError("stdin is closed", where="stdin", fix="pass the prompt as an argument")
     if options.output is not None and options.prompts is None:
         fix = "leave it out, or pass the prompts: --prompts FILE"
@@ -65,13 +65,7 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     """Return the text to continue, for `-` stdin without its last line break; None for unconditional text."""
     if prompt is None:
         return None
-    if prompt == "-":
-        if sys.stdin.isatty():
-            console.say("reading the prompt from stdin until Ctrl-D")
-        prompt = decode_text(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
-    elif unusable_character(prompt):  # invalid bytes of an argument are surrogates here
-        raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8")
-    prompt = without_mark(prompt)
+    prompt = given_text(prompt, "the prompt", "PROMPT", console.say)
     if not prompt:
         fix = "pass some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)
@@ -82,7 +76,7 @@ def _generate(prompt: str | None, directory: Path, options: GenerateOptions, con
     model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, say=console.say)
     read = model.read(prompt, options)
     if read.unknown:
-        console.warn(f"{read.unknown} of the prompt's {len(read.ids)} tokens are unknown to the tokenizer")
+        console.warn(unknown_note("the prompt", read.unknown, len(read.ids)))
     live = console.is_watched if options.stream is None else options.stream
     generation = model.generate([read] * options.num_samples, range(options.num_samples), options, live=live)
     opening = "" if prompt is None or options.template is not None else prompt

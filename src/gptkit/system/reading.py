@@ -11,15 +11,16 @@ import io
 import json
 import os
 import stat
+import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gptkit.errors import GptkitError, InputError, UsageError, suggest
-from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable
+from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable, without_mark
 
 if TYPE_CHECKING:
     import yaml
@@ -93,6 +94,19 @@ def read_text(
     with translate_read_errors(path, fix=missing, error=error):
         raw = path.read_bytes()
     return decode_text(raw, str(path), default=UTF8, error=error)
+
+
+def given_text(argument: str, what: str, where: str, say: Callable[[str], None]) -> str:
+    """Return the text of an argument, for `-` that of stdin without its last line break; see `without_mark`."""
+    if argument != "-":
+        if unusable_character(argument):  # invalid bytes of an argument are surrogates here
+            raise UsageError(f"{what} is not UTF-8", where=where, fix="convert it to UTF-8")
+        return without_mark(argument)
+    if sys.stdin is None:
+        raise UsageError("stdin is closed", where="stdin", fix=f"pass {what} as an argument")
+    if sys.stdin.isatty():
+        say(f"reading {what} from stdin until Ctrl-D")
+    return decode_text(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
 
 
 @contextmanager
