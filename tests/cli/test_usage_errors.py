@@ -74,6 +74,10 @@ WRONG = {
     "tokenizer train --tokenizer nope": "cannot be trained",
     "tokenizer compare char nope": "no such tokenizer directory",
     "tokenizer compare char bpe:300 nofile.txt": "file not found",
+    "tokenizer encode x --model nope": "no such tokenizer directory",
+    "tokenizer decode 1 --tokenizer nope": "no such tokenizer directory",
+    "tasks show nope": "no task is called",
+    "runs show nope": "no such run",
     "recipes show nope": "no recipe is called",
 }
 SCRIPT = """

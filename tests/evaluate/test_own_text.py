@@ -123,3 +123,11 @@ def test_a_python_with_other_documentation_is_not_the_run_s(
     pretrain()
     monkeypatch.setattr(embedded, "embedded_texts", lambda: [*TEXTS.items()][1:])
     assert "restore the Python of that run" in evaluate(capsys, code=2)["error"]["fix"]
+
+
+def test_the_own_text_is_read_in_the_encoding_that_the_run_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("river.txt").write_text("春江潮水连海平，海上明月共潮生。\n" * 60, encoding="gb18030")
+    ours = pretrain("river.txt", "--encoding", "gb18030")
+    metrics = evaluate(capsys)["results"]["perplexity/validation"]["metrics"]
+    assert math.log(metrics["token_perplexity"]["value"]) == pytest.approx(ours["val_loss"], abs=1e-4)
+    assert metrics["bits_per_byte"]["value"] == pytest.approx(ours["bits_per_byte"], abs=1e-4)

@@ -29,6 +29,7 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.system.encodings import UTF8, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import Head, HeadProtocol, head_protocol, task_metrics
@@ -180,7 +181,10 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
     if task is not None and head.answers(task):
         name, evaluation = Path(spec.task).stem, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        examples = load_examples(task, split, spec.data or _recorded_data(task, head, say))
+        recorded = None if spec.data else _recorded_data(task, head, say)
+        data, encoding = recorded or (spec.data, options.encoding)
+        with text_encoding(encoding):
+            examples = load_examples(task, split, data)
         if any(example.label is None for example in examples.examples):
             message = f"the {split} split of {task.name} has no labels"
             raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
@@ -268,15 +272,19 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     return {**own, **version, "precision": model.options.precision}
 
 
-def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> str | None:
-    """Return the data folder recorded in the config.yaml of the model's run; None unless `task` is the model's own."""
+def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> tuple[str, str] | None:
+    """Return the data folder recorded in the config.yaml of the model's run, and the encoding of its files.
+
+    None unless `task` is the model's own.
+    """
     directory = head.directory.absolute()
     if task.is_demo or task.folder is not None or task.name != head.task or directory.name != MODEL:
         return None
     try:
         recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")
         entries = recipe.entries("the recipe", ())
-        name, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
+        keys = ("task", "data", "encoding")
+        name, data, encoding = (entries[key].scalar() if key in entries else None for key in keys)
     except UsageError:
         return None  # a model outside a run, or a damaged config.yaml
     if name is None:
@@ -285,4 +293,4 @@ def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> str | 
     if folder is None or not Path(folder).is_dir():
         return None
     say(f"{task.name}: data from {folder}, as recorded by the model's run")
-    return folder
+    return folder, encoding or UTF8

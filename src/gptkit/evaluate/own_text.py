@@ -9,6 +9,7 @@ from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model_files import GPTShape, model_directory
 from gptkit.recipes import CONFIG
 from gptkit.scoring.running_text import TextProtocol
+from gptkit.system.encodings import UTF8, text_encoding
 from gptkit.system.reading import read_json_object, read_yaml
 from gptkit.system.run_layout import CHECKPOINTS, RESULT, all_steps, described_in, run_of
 from gptkit.tasks.benchmarks.perplexity import text_of, validation_protocol
@@ -37,7 +38,8 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
     steps, tokens, block = (options.get(key) for key in ("steps", "tokens_per_step", "sequence_length"))
     try:
         characters = hub_characters(steps * tokens) if isinstance(steps, int) and isinstance(tokens, int) else None
-        corpus = open_corpus(data, str(options["validation"]), hub_characters=characters)
+        with text_encoding(str(options.get("encoding") or UTF8)):
+            corpus = open_corpus(data, str(options["validation"]), hub_characters=characters)
     except GptkitError as error:
         message = f"the text that {run} held out cannot be read: {error.message}"
         raise InputError(message, where=error.where, fix=f"put it back, or {OTHER}") from None
@@ -51,7 +53,8 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
     if not isinstance(block, int):
         block = read_json_object(described_in(directory) / "config.json").get("n_positions", GPTShape.n_positions)
     notes = (f"the text that {run} held out, from {corpus.description}",)
-    return text_of(corpus.validation, notes), validation_protocol(block)
+    with text_encoding(str(options.get("encoding") or UTF8)):
+        return text_of(corpus.validation, notes), validation_protocol(block)
 
 
 def _pretrained(run: Path, options: dict[str, Any]) -> Path:

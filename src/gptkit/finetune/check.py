@@ -11,7 +11,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.model_files import GPTShape
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS
-from gptkit.tasks.reading import check_examples
+from gptkit.tasks.reading import check_examples, require_named_files
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task
 from gptkit.text.tokenizers.files import find_tokenizer
@@ -49,6 +49,7 @@ def trainable_task(options: FinetuneOptions) -> Task:
     if "train" not in task.splits:
         raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
     refuse_unusable(task, options)
+    require_named_files(task, options.data)
     return task
 
 

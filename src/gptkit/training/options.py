@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gptkit.errors import UsageError, suggest
-from gptkit.options import CompileChoice, DeviceName, OutputOptions, option, recipe_only
+from gptkit.options import CompileChoice, DeviceName, ReadingOptions, option, recipe_only
 from gptkit.recipes import recipes_root
 
 ScheduleName = Literal[
@@ -20,7 +20,7 @@ SpikeRule = Literal["off", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(OutputOptions):
+class TrainingOptions(ReadingOptions):
     """The options of every training run; pretrain and finetune add their own."""
 
     model: str | None = option(
