@@ -427,6 +427,15 @@ def test_a_runs_own_data_are_read_in_the_encoding_that_its_run_read(
     assert "pass --encoding" in error["fix"]
 
 
+def test_the_folder_where_a_run_found_its_data_is_named_when_it_is_gone(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(tmp_path / "run/model", models / "one", "format: classification\nlabels: [a, b]\n")
+    Path("run/config.yaml").write_text(f"task: {tmp_path}/mine.yaml\ndata: {tmp_path}/gone\n")
+    error = evaluate(capsys, tmp_path / "run", code=2)["error"]
+    assert (error["where"], error["fix"]) == (f"{tmp_path}/gone", "put it back, or pass --data DIR")
+
+
 @pytest.mark.parametrize("kind", OWN_TASKS)
 def test_a_fine_tuned_model_needs_no_yaml_wherever_it_is(
     kind: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

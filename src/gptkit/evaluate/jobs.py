@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptkit.errors import UsageError, nearest
+from gptkit.errors import InputError, UsageError, nearest
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.own_text import own_text
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
@@ -167,7 +167,11 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
     refuse_unknown(wanted, head.task)
-    return [_prepare(spec, head, options, say) for spec in wanted]
+    jobs = [_prepare(spec, head, options, say) for spec in wanted]
+    if options.split != EvalOptions.split and not any(isinstance(job.protocols[0], HeadProtocol) for job in jobs):
+        message = f"{jobs[0].name} is evaluated zero-shot, on a fixed split"
+        raise UsageError(message, where="--split", fix="leave it out, or pass that split's file as --data")
+    return jobs
 
 
 def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[str], None]) -> Job:
@@ -206,7 +210,7 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         fix = f"fine-tune one: gptkit finetune --task {spec.task}"
         if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave --task out to evaluate it on its own task, {head.task}"
+            fix = f"leave it out to evaluate the model on its own task, {head.task}"
         raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
@@ -290,7 +294,10 @@ def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> tuple[
     if name is None:
         return None
     folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
-    if folder is None or not Path(folder).is_dir():
+    if folder is None or str(folder).startswith("hf:"):
         return None
+    if not Path(folder).is_dir():
+        message = f"{task.name} cannot be read from where the model's run found it: no such folder"
+        raise InputError(message, where=folder, fix="put it back, or pass --data DIR")
     say(f"{task.name}: data from {folder}, as recorded by the model's run")
     return folder, encoding or UTF8
