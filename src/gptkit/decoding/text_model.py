@@ -11,7 +11,7 @@ from gptkit.decoding.engines import Engine, native_decoder, open_engine, torch_m
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
-from gptkit.decoding.text_options import TextModelOptions, check_vocabulary, full_prompt, stop_strings
+from gptkit.decoding.text_options import TextModelOptions, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
 
@@ -110,7 +110,6 @@ class TextModel:
         else:
             self._engine = open_engine(directory, options, tokens=tokens, say=say)
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
-        check_vocabulary(options, self.vocab_size)
         native = native_decoder()
         tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
         if tokenizer is None:
