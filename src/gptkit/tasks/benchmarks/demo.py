@@ -21,6 +21,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from gptkit.scoring.choices import ChoiceProtocol, ending_pairs
 from gptkit.tasks.benchmarks.story_cloze import ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import SPLITS, Format, Task
@@ -250,11 +251,18 @@ def _task(format: Format, labels: tuple[str, ...], data: str, examples: Callable
 
 
 CLOZE = _task("multiple-choice", (), "which of two endings is the real one", _paired, _endings, _anywhere, True)
+# Fluent endings of common words are likely after any context; what the context adds tells the two apart.
+_GAIN = ChoiceProtocol(
+    "gain",
+    "by how much the context raises the ending's log-probability above that of the ending alone (GPT-3, section 2.4)",
+    pairs=ending_pairs,
+    by_gain=True,
+)
 _SAME_DOCSTRING, _CONSECUTIVE = "whether two passages share a docstring", "whether two sentences are consecutive"
 BENCHMARKS = (
     _task("classification", DEMO_LABELS, "which package a docstring is from", _classification),
     _task("similarity", ("different", "same"), _SAME_DOCSTRING, _paired, _passages, _same_package),
     _task("entailment", ("elsewhere", "follows"), _CONSECUTIVE, _paired, _sentences, _same_module),
     CLOZE,
-    zero_shot(CLOZE, "test", *ending_protocols()),
+    zero_shot(CLOZE, "test", _GAIN, *ending_protocols()),
 )
