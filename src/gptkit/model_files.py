@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: `strict` reads the field types as 
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -62,7 +63,7 @@ def refuse_other_formats(path: Path) -> None:
     for name in names:
         if CONVERTIBLE.fullmatch(name) or (path.suffix == ".pt" and not is_directory):
             source = path if is_directory or path.suffix == ".pt" else path.parent
-            fix = f"gptkit convert {source} NEW_DIRECTORY, then --model NEW_DIRECTORY"
+            fix = f"gptkit convert {shlex.quote(str(source))} converted; then pass --model converted"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
         if name.endswith(".gguf"):
             fix = "gptkit convert cannot read GGUF either: convert the original safetensors or pytorch_model.bin"

@@ -496,7 +496,11 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
         assert carried is not None
         assert (carried.labels, carried.metrics) == (("坏 1", "好 5"), ("f1", "accuracy"))
     card = (tmp_path / "ft" / "model" / "README.md").read_text(encoding="utf-8")
-    for fact in ("| answers | one of 坏 1, 好 5 |", "| metrics | f1, accuracy |", "--data DIR"):
+    for fact in (
+        "| answers | one of 坏 1, 好 5 |",
+        "| metrics | f1, accuracy |",
+        "gptkit eval --model .  # in another place also --data",
+    ):
         assert fact in card
     assert str(folder) not in card.partition("## How it was made")[0]  # which is the command as it was typed
 

@@ -17,6 +17,7 @@ Nothing in the file is executed.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,7 +186,8 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
         problem = f"the model was fine-tuned on {trained_on}, not {spec.task}"
         if trained_on is None:
             problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-        fix = f"fine-tune one: gptkit finetune --task {spec.task}"
+        data = ("--data", spec.data) if spec.data else ()
+        fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *data])}"
         if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
             fix = f"leave --task out to evaluate it on its own task, {trained_on}"

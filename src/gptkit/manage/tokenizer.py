@@ -81,7 +81,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "sha256": fingerprint(tokenizer),
     }
     console.table("the tokenizer", ("item", "value"), list({**facts, "seconds": f"{seconds:.1f}"}.items()))
-    return facts
+    return facts | {"data": options.data}
 
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
         console.result(f"  {options.first}: {difference['first_text']!r}")
         console.result(f"  {options.second}: {difference['second_text']!r}")
     fewest = options.first if first["tokens"] <= second["tokens"] else options.second
-    return {"tokenizers": list(specs), "fewest_tokens": fewest, **found}
+    return {"tokenizers": list(specs), "data": options.data, "fewest_tokens": fewest, **found}
 
 
 def _open_corpus(data: tuple[str, ...], validation: str, console: Console) -> Corpus:

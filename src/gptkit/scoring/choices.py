@@ -52,7 +52,8 @@ class ChoiceProtocol(ScoredProtocol):
 
     `chance` defaults to that of two choices. Among equal scores the first choice is taken, or with `ties` "wrong" a
     wrong one. A choice that cannot be scored is never taken; if no choice can be scored the answer is -1, which is
-    wrong. `by_gain` subtracts the score that the continuation has without its context. The confidence is the winner's probability in a softmax over the scores.
+    wrong. `by_gain` subtracts the score that the continuation has without its context. The confidence is the winner's
+    probability in a softmax over the scores.
     """
 
     measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
