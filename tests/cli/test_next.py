@@ -148,10 +148,10 @@ def test_printed_commands_have_flags_that_exist_and_no_placeholders() -> None:
 @pytest.mark.skipif(not (REPOSITORY / "README.md").is_file(), reason="no README.md beside the tests")
 def test_the_readme_s_commands_are_accepted(folder: Path) -> None:
     page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^ {4}(?:\$ )?(gptkit .*)$", page, flags=re.MULTILINE)
-    assert len(lines) >= 10
+    lines = re.findall(r"^ {4}(?:\$ |next: )?(gptkit .*)$", page, flags=re.MULTILINE)
+    assert len(lines) >= 15
     for line in lines:
-        words = shlex.split(line.partition(";")[0].rpartition("| ")[2], comments=True)[1:]
+        words = shlex.split(line.partition(" &&")[0].partition(";")[0].rpartition("| ")[2], comments=True)[1:]
         if words and "--resume" not in words:
             try:
                 assert isinstance(app.parse(words), app.Request | int)
