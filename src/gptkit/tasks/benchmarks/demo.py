@@ -5,6 +5,10 @@
     demo-entailment       whether the second sentence follows the first, or is from elsewhere in the same module
     demo-cloze            which ending is the next sentence; the other one is from another module
 
+The laptop model learns to classify (62% on dev, 19% by chance) and which words belong to one subject: zero-shot it
+tells 65 to 70% of the endings by `gain` (counting the words shared with the context: 81%). The other two tasks, whose
+wrong parts are about the same subject, it leaves near 50%.
+
 Labels come from the text itself. Examples depend only on the embedded corpus, and no module (or topic) is in two
 splits. In the three tasks of pairs, dev and test come only from modules that pretrain's `--validation 0.1` holds out.
 These are too few for packages, so demo-classification splits the modules of each package separately: pre-training has
@@ -258,7 +262,8 @@ _GAIN = ChoiceProtocol(
     pairs=ending_pairs,
     by_gain=True,
 )
-_SAME_DOCSTRING, _CONSECUTIVE = "whether two passages share a docstring", "whether two sentences are consecutive"
+_SAME_DOCSTRING = "whether two passages share a docstring (the laptop model stays at chance, 50%)"
+_CONSECUTIVE = "whether two sentences are consecutive (the laptop model stays near chance, 50%)"
 BENCHMARKS = (
     _task("classification", DEMO_LABELS, "which package a docstring is from", _classification),
     _task("similarity", ("different", "same"), _SAME_DOCSTRING, _paired, _passages, _same_package),
