@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console as RichConsole
 
-from gptkit.console import Console, Progress
+from gptkit.console import Console, Progress, Tally
 from gptkit.system.terminal import safe_text
 from gptkit.training.job import StepEvent
 
@@ -160,12 +162,14 @@ def test_a_plain_line_says_all_there_is() -> None:
     speaker, _, err = console()
     with speaker.progress(100) as progress:
         progress.step(event.step, event.figures() | {"mfu": "31.4%"})
-        progress.evaluation(10, {"val_loss": 2.0, "bits_per_byte": 1.25}, sample="a\x1b\nb")
+        progress.evaluation(
+            10, {"val_loss": 2.0, "bits_per_byte": 1.25, "val_perplexity": 1e300, "f1": math.nan}, sample="a\x1b\nb"
+        )
     step, evaluation, sample = err.getvalue().splitlines()
     assert re.fullmatch(
         r"step 10/100  loss 2\.3457  lr 6\.00e-04  12,346 tokens/s  mfu 31\.4%  elapsed 0:00  eta -:--", step
     )
-    assert evaluation == "eval 10/100  val loss 2.0000  bits/byte 1.2500"
+    assert evaluation == "eval 10/100  val loss 2.0000  bits/byte 1.2500  val perplexity 1e+300  f1 n/a"
     assert sample == 'sample  "a\\x1b\\nb"'
 
 
@@ -201,6 +205,42 @@ def test_the_live_display_shows_figures_and_keeps_the_log() -> None:
     assert out.getvalue() == ""
 
 
+def drawn(progress: Progress | Tally, width: int = 60) -> str:
+    screen = RichConsole(file=io.StringIO(), width=width, color_system=None)
+    screen.print(progress.render())
+    return screen.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_resumed_run_starts_its_bar_where_it_is() -> None:
+    speaker, _, _ = console(live=True)
+    with speaker.progress(100, 60) as progress:
+        assert "step 60/100" in drawn(progress)
+        assert progress.eta(61) is None  # the pace is that of this process
+        progress.checkpoint(67)  # an interrupt saves between two rows
+    last = drawn(progress)
+    assert "step 67/100" in last
+    assert "elapsed" in last
+    assert "eta" not in last
+
+
+def test_all_figures_of_the_live_display_fit_60_columns() -> None:
+    speaker, _, _ = console(live=True)
+    with speaker.progress(1_000_000) as progress:
+        progress.step(123_456, FIGURES)
+        metrics = {"val_loss": 1.0, "val_perplexity": 123_456.5, "bits_per_byte": 1.5, "accuracy": 0.25, "f1": 0.125}
+        progress.evaluation(123_456, metrics, sample="天地玄黄" * 100)
+        progress.checkpoint(123_456)
+        lines = drawn(progress).splitlines()
+    with speaker.tally(1_000_000, 0, "examples") as tally:
+        tally.reach(999_999)
+        lines += drawn(tally).splitlines()
+    assert max(map(cell_len, lines)) <= 60
+    assert len(lines) < 18
+    for figure in ("123456/1000000", "123456.5000", "0.1250", "12,346", "eta", "999,999/1,000,000"):
+        assert figure in "\n".join(lines)
+    assert "…" not in "\n".join(lines)
+
+
 def test_generated_text_goes_into_a_pipe_as_it_is() -> None:
     speaker, out, _ = console()
     speaker.stream("a\x1b[1m")
@@ -217,7 +257,6 @@ def test_with_json_stdout_has_the_object_alone() -> None:
     speaker.print_json({"loss": math.nan, "path": Path("a"), "text": "\x1b\u202e\x9b", "rows": ({"x": math.inf},)})
     assert json.loads(out.getvalue()) == {"loss": None, "path": "a", "text": "\x1b\u202e\x9b", "rows": [{"x": None}]}
     assert is_harmless(out.getvalue())
-    assert out.getvalue().isascii()
     assert err.getvalue() == "log\n"
 
 
@@ -233,6 +272,70 @@ def test_a_table_in_a_pipe_is_aligned_text() -> None:
         "mfu       n/a",
         "a\\nb       5%",
     ]
+
+
+def test_wide_and_combining_letters_take_the_cells_that_they_fill() -> None:
+    speaker, out, _ = console()
+    names = ["评论", "e\u0301t\u00e9", "รีวิว", "👩🏽‍🚀"]
+    speaker.table("", ["任务", "n"], [[name, "1"] for name in names])
+    expected = ["任务  n", "----  -", "评论  1", "e\u0301t\u00e9   1", "รีวิว   1", "👩🏽‍🚀    1"]
+    assert out.getvalue().splitlines() == expected
+
+
+def test_escapes_for_an_encoding_are_counted() -> None:
+    out = io.BytesIO()
+    stream = io.TextIOWrapper(out, encoding="latin-1", errors="backslashreplace")
+    Console(stdout=stream, environment={}).table("评", ["任务", "n"], [["é评", "1"], ["loss", "2"]])
+    expected = ["\\u8bc4", "\\u4efb\\u52a1  n", "------------  -", "é\\u8bc4       1", "loss          2"]
+    assert out.getvalue().decode("latin-1").splitlines() == expected
+
+
+def test_neither_a_giant_number_nor_a_long_cell_widens_a_table_in_a_pipe() -> None:
+    speaker, out, _ = console()
+    speaker.table("", ["name", "n"], [["perplexity", f"{10**300:,}"], ["share", f"{10**40}%"], ["x" * 300, "1"]])
+    _, rule, *rows, long = out.getvalue().splitlines()
+    assert [row.split() for row in rows] == [["perplexity", "1.000e+300"], ["share", "1.000e+40%"]]
+    assert max(map(len, [rule, *rows])) < 80
+    assert long == "x" * 300 + "           1"
+
+
+ROWS = [
+    ["demo-classification", "multiple-choice", "accuracy", "549,367", "10,042", "", "91.3 to 93.4", "1.25e-05"],
+    ["评论", "分类", "matthews", "12,345", "7", "", "n/a", "0.5"],
+]
+
+
+@pytest.mark.parametrize("columns", [200, 100, 80, 60, 40, 20, 1])
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_no_figure_is_cut_on_a_narrow_terminal(columns: int, no_colour: str) -> None:
+    speaker, out, _ = console(live=True, COLUMNS=str(columns), NO_COLOR=no_colour)
+    speaker.table("a title", ["task", "format", "metric", "train", "dev", "test", "interval", "p"], ROWS)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
+    assert max(map(cell_len, shown.splitlines())) <= max(columns, 2)
+    if columns >= 20:
+        for figure in ("549,367", "10,042", "12,345", "1.25e-05", "91.3", "93.4", "0.5", "评论", "matthews"):
+            assert figure in shown
+        assert ("test" in shown) == (columns == 200)
+
+
+CELLS = st.text(max_size=30) | st.integers().map(str) | st.floats().map(str) | st.none()
+
+
+@given(st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))
+def test_any_table_fits_any_terminal(rows: list[list[str | None]]) -> None:
+    for columns in (30, 60):
+        speaker, out, _ = console(live=True, COLUMNS=str(columns), NO_COLOR="1")
+        speaker.table("t", [str(cell) for cell in rows[0]], rows)
+        assert max(map(cell_len, out.getvalue().split("\n"))) <= columns
+
+
+def test_right_to_left_letters_leave_the_cells_beside_them() -> None:
+    speaker, out, _ = console(live=True, NO_COLOR="1")
+    speaker.table("", ["task", "%"], [["مراجعة", "91.3"]])
+    assert "\u2068مراجعة\u2069" in out.getvalue()
+    speaker, out, _ = console()
+    speaker.table("", ["task", "%"], [["مراجعة", "91.3"]])
+    assert out.getvalue().splitlines()[-1] == "مراجعة  91.3"  # no marks in a pipe
 
 
 def test_other_ranks_are_silent_but_for_errors() -> None:

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "options": set(),
     "recipes": {"errors", "options", "system"},
     "system": {"errors"},
-    "console": {"system"},
+    "console": {"system", "tables"},
+    "tables": {"system"},
     "text": BASE,
     "model_files": {"errors", "recipes", "system"},
     "model": BASE | {"text", "model_files"},
@@ -55,6 +56,7 @@ THIRD_PARTY = {
     "training": {"torch", "accelerate", "safetensors", "numpy", "psutil", "yaml", "tensorboard", "wandb", "trackio"},
     "recipes": {"yaml"},
     "console": {"rich"},
+    "tables": {"rich"},
     "cli": {"typer", "torch"},
     "__main__": set(),
 } | {name: set() for name in STANDARD_LIBRARY_ALONE}

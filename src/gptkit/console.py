@@ -6,10 +6,10 @@ or file names passes through `safe_text`, and rich never reads it as markup. ric
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +17,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from gptkit.system.terminal import has_colour, is_live, json_line, safe_text
+from gptkit.system.terminal import has_colour, is_attended, is_live, safe_text, terminal_columns
+from gptkit.system.writing import json_line
+from gptkit.tables import cell, drawn, plain_lines
 
 if TYPE_CHECKING:
+    import rich.columns
     import rich.console
-    import rich.table
 
 Display = TypeVar("Display", "Progress", "Tally")
-_NUMBER = re.compile(r"n/a|[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?")
 
 _STEP_LINES = 100
 _EVALUATION_LINES = 40
@@ -109,40 +110,57 @@ class Console:
         """
         if self._silent or self.json:
             return
-        title, head = safe_text(title), [safe_text(name) for name in columns]
-        cells = [[safe_text("n/a" if cell is None else str(cell)).replace("\n", "\\n") for cell in row] for row in rows]
-        right = [bool(cells) and all(_NUMBER.fullmatch(row[index]) for row in cells) for index in range(len(head))]
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        if not has_colour(self._stdout, self._environment):
-            lines = [
-                "  ".join(
-                    cell.rjust(width) if to_right else cell.ljust(width)
-                    for cell, width, to_right in zip(row, widths, right, strict=True)
-                ).rstrip()
-                for row in (head, ["-" * width for width in widths], *cells)
-            ]
-            self._print("\n".join([title, *lines] if title else lines) + "\n")
+        title, encoding = safe_text(title), self._encoding
+        head, *cells = [[cell(value, encoding) for value in row] for row in (columns, *rows)]
+        if not is_attended(self._stdout, self._environment):
+            self._print("\n".join([*filter(None, [title]), *plain_lines(head, cells)]) + "\n")
             return
-        from rich.table import Table
         from rich.text import Text
 
-        screen, table = self._rich(self._stdout), Table(title=Text(title, style="bold"), title_justify="left")
-        if sum(widths) + 3 * len(widths) + 1 > screen.width:  # too narrow for a frame
-            table.box, table.pad_edge, table.collapse_padding = None, False, True
-        for name, to_right in zip(head, right, strict=True):
-            table.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
-        for number, row in enumerate(cells):
-            table.add_row(*(Text(cell) for cell in row), style=colours[number] if colours else None)
-        screen.print(table)
+        width = terminal_columns(self._stdout, self._environment)
+        parts = drawn(head, cells, list(colours) or [""] * len(cells), width)
+        screen = self._rich(self._stdout, width)
+        for part in (Text(title, "bold"), *parts) if title else parts:
+            screen.print(part)
+
+    def tokens(self, pieces: Sequence[str], notes: Sequence[str]) -> None:
+        """Write tokens to stdout, each with a note: on a terminal in alternating colours, else one per line."""
+        if self._silent or self.json:
+            return
+        pieces = [safe_text(piece) for piece in pieces]
+        if not is_attended(self._stdout, self._environment):
+            self._print("".join(f"{note} {piece}\n" for piece, note in zip(pieces, notes, strict=True)))
+            return
+        from rich.cells import cell_len, chop_cells
+        from rich.text import Text
+
+        screen = self._rich(self._stdout)
+        above, below = Text(), Text()
+        for number, (piece, note) in enumerate(zip(pieces, notes, strict=True)):
+            for part in chop_cells(piece, max(2, screen.width - 1)) or [""]:
+                width = max(cell_len(part), len(note)) + 1
+                if above and cell_len(above.plain) + width > screen.width:
+                    screen.print(above, below, sep="\n", soft_wrap=True)
+                    above, below = Text(), Text()
+                above.append(part, style=("bold cyan", "bold magenta")[number % 2])
+                above.append(" " * (width - cell_len(part)))
+                below.append(note.ljust(width), style="dim")
+                note = ""  # below the first part only
+        screen.print(above, below, sep="\n", soft_wrap=True)
 
     def print_json(self, payload: Mapping[str, Any]) -> None:
         """Write the one JSON object of --json to stdout."""
         if not self._silent:
-            self._print(json_line(payload) + "\n")
+            self._print(json_line(payload, ascii_only=self._encoding != "utf-8") + "\n")
 
-    def progress(self, total_steps: int) -> AbstractContextManager[Progress]:
-        """Return a context that displays a training run of `total_steps`."""
-        return self._drawn(Progress(total_steps, self.say, live=self._shows_live()))
+    @property
+    def _encoding(self) -> str:
+        """The encoding of stdout, by Python's name."""
+        return codecs.lookup(getattr(self._stdout, "encoding", None) or "utf-8").name
+
+    def progress(self, total_steps: int, done: int = 0) -> AbstractContextManager[Progress]:
+        """Return a context that displays a training run of `total_steps`, of which `done` were taken before."""
+        return self._drawn(Progress(total_steps, self.say, done=done, live=self._shows_live()))
 
     def tally(self, total: int, done: int = 0, noun: str = "samples") -> AbstractContextManager[Tally]:
         """Return a context that counts samples up to `total`, of which `done` exist already."""
@@ -168,6 +186,7 @@ class Console:
             yield display
         finally:
             self._live = None
+            display.is_over = True
             with contextlib.suppress(OSError):
                 live.stop()
 
@@ -186,12 +205,13 @@ class Console:
     def _styled(self, word: str, sgr: str) -> str:
         return f"\x1b[1;{sgr}m{word}\x1b[0m" if has_colour(self._stderr, self._environment) else word
 
-    def _rich(self, stream: TextIO) -> rich.console.Console:
+    def _rich(self, stream: TextIO, width: int | None = None) -> rich.console.Console:
         from rich.console import Console as RichConsole
 
         coloured = has_colour(stream, self._environment)
         return RichConsole(
             file=stream,
+            width=width,
             force_terminal=True,
             color_system="auto" if coloured else None,
             no_color=not coloured,
@@ -204,18 +224,19 @@ class Console:
 class Progress:
     """Progress of a training run: if `live`, a bar, the latest figures and a sample of text.
 
-    Otherwise plain lines: at most about 100 for steps and 40 for validations.
+    Otherwise plain lines: at most about 100 for steps and 40 for validations. A resumed run has taken `done` steps.
     """
 
-    def __init__(self, total_steps: int, say: Callable[[str], None], *, live: bool = False) -> None:
+    def __init__(self, total_steps: int, say: Callable[[str], None], *, done: int = 0, live: bool = False) -> None:
         self.total_steps = total_steps
         self.say = say
         self.live = live
+        self.is_over = False
         self._began = time.monotonic()
         self._origin: tuple[int, float] | None = None
         self._next_step = 0
         self._next_evaluation = 0
-        self._step = 0
+        self._step = done
         self._end: float | None = None
         self._figures: dict[str, str] = {}
         self._sample = ""
@@ -234,8 +255,10 @@ class Progress:
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, sample: str | None = None) -> None:
         """Show the metrics of an evaluation by name (val_loss, bits_per_byte), and a sample of text."""
-        shown = {name.replace("_per_", "/").replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
+        names = [name.replace("_per_", "/").replace("_", " ") for name in metrics]
+        shown = dict(zip(names, map(_figure, metrics.values()), strict=True))
         self._figures |= shown | {"at step": f"{step}"}
+        self._step = step
         self._sample = sample or self._sample
         if self.live or (step < self._next_evaluation and step != self.total_steps):
             return
@@ -247,6 +270,7 @@ class Progress:
     def checkpoint(self, step: int) -> None:
         """Show that a checkpoint is committed, in the live display only."""
         self._figures["saved"] = f"{step}"
+        self._step = step
 
     def elapsed(self) -> float:
         """Return the seconds since the display started."""
@@ -263,16 +287,15 @@ class Progress:
 
     def render(self) -> rich.console.Group:
         """Return what rich draws."""
+        from rich.columns import Columns
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
         left = None if self._end is None else max(0.0, self._end - time.monotonic())
-        times = f"elapsed {_clock(self.elapsed())}  eta {_clock(left)}"
-        bar = _bar(f"step {self._step}/{self.total_steps}", self._step, self.total_steps, times, width=32)
-        figures = Table.grid(padding=(0, 2))
-        figures.add_row(*(Text(name, style="dim") for name in self._figures))
-        figures.add_row(*(Text(value, style="bold") for value in self._figures.values()))
+        times = [f"elapsed {_clock(self.elapsed())}", f"eta {_clock(left)}"]
+        bar = _bar(f"step {self._step}/{self.total_steps}", self._step, self.total_steps, times, self.is_over, width=32)
+        pairs = [Text(f"{name}\n", "dim").append(value, "not dim bold") for name, value in self._figures.items()]
+        figures = Columns(pairs, padding=(0, 2))
         sample = Text(_one_line(self._sample, 240), style="italic")
         return Group(bar, figures, sample) if self._sample else Group(bar, figures)
 
@@ -291,6 +314,7 @@ class Tally:
         self.say = say
         self.noun = noun
         self.live = live
+        self.is_over = False
         self.tokens = 0
         self._before = done
         self._began = time.monotonic()
@@ -319,29 +343,37 @@ class Tally:
         speed = f"{self.tokens / rate:,.0f} tokens/s" if self.tokens else f"{drawn / rate:,.0f} {self.noun}/s"
         return [speed, f"elapsed {_clock(elapsed)}", f"eta {_clock(left)}"]
 
-    def render(self) -> rich.table.Table:
+    def render(self) -> rich.columns.Columns:
         """Return what rich draws."""
-        return _bar(self._count(), self.done, max(1, self.total), "  ".join(self.figures()), width=24)
+        return _bar(self._count(), self.done, max(1, self.total), self.figures(), self.is_over, width=24)
 
     def _count(self) -> str:
         return f"{self.noun} {self.done:,}/{self.total:,}"
 
 
-def _bar(label: str, done: int, total: int, note: str, *, width: int) -> rich.table.Table:
-    """Return a row of a label, a progress bar and a note."""
+def _bar(label: str, done: int, total: int, notes: Sequence[str], is_over: bool, *, width: int) -> rich.columns.Columns:
+    """Return a label, a progress bar and notes, the last of which is the time left; as many lines as they need."""
+    from rich.columns import Columns
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     row = Table.grid(padding=(0, 2))
-    row.add_row(Text(label), ProgressBar(total=total, completed=done, width=width), Text(note))
-    return row
+    row.add_row(Text(label), ProgressBar(total=total, completed=done, width=width))
+    return Columns([row, Text("  ".join(notes[:-1] if is_over else notes))], padding=(0, 2))
+
+
+def _figure(value: float) -> str:
+    return "n/a" if not math.isfinite(value) else f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _one_line(text: str, limit: int) -> str:
-    """Return `text` escaped on one line, quoted, truncated after `limit` characters."""
+    """Return `text` escaped on one line, quoted, truncated after `limit` cells of a terminal."""
+    from rich.cells import chop_cells
+
     line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{line[:limit]}..."' if len(line) > limit else f'"{line}"'
+    start = chop_cells(line, limit)[0] if line else ""
+    return f'"{start}..."' if start != line else f'"{line}"'
 
 
 def _clock(seconds: float | None) -> str:

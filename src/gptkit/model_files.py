@@ -38,7 +38,12 @@ def model_directory(model: str | Path) -> Path:
 def source_directory(model: str | Path) -> Path:
     """Return the directory that holds a model: `model` itself, model/ in a run, or the snapshot of hf:NAME."""
     if str(model).startswith("hf:"):
-        return hub.snapshot(str(model), SNAPSHOT_FILES, what="the hub model")
+        snapshot = hub.snapshot(str(model), SNAPSHOT_FILES, what="the hub model")
+        if not any(snapshot.glob("*.safetensors")):
+            name = str(model).removeprefix("hf:")
+            fix = f"hf download {name} --local-dir downloaded, then gptkit convert downloaded converted"
+            raise InputError("the hub model has no safetensors", where=str(model), fix=fix)
+        return snapshot
     path = Path(model)
     if not (path / "config.json").exists() and (path / "model" / "config.json").exists():
         return path / "model"  # a run directory

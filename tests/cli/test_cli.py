@@ -446,9 +446,13 @@ def test_help_and_mistakes_import_nothing_heavy() -> None:
 
 
 def test_flags_are_whole_in_a_narrow_terminal() -> None:
-    shown = run_python("-m", "gptkit", "finetune", "--help-all", COLUMNS="40").stdout
+    shown = run_python("-m", "gptkit", "finetune", "--help-all", COLUMNS="60").stdout
     assert all(flag in shown for flag in ("--transfer-layers", "--accelerate-config"))
     assert "\u2026" not in shown
+    prose = [line for line in shown.partition("Examples:")[0].splitlines() if not line.startswith("  -")]
+    assert max(map(len, prose)) <= 60
+    assert "\\[" not in shown
+    assert "  gptkit finetune --task demo-cloze --study ablation --seeds 5\n" in shown  # whole, to copy
 
 
 def test_as_a_module_in_a_closed_pipe_and_on_a_full_disk() -> None:

@@ -34,6 +34,8 @@ eval --task demo-cloze --limit 5 -o other.json
 eval --task demo-cloze --limit 5 --baseline other.json
 eval --task demo-cloze --limit 5 --all-checkpoints 'runs/r u'
 tasks
+tasks show demo-cloze
+tasks show demo-cloze/sum
 env
 recipes ls
 recipes show laptop
@@ -44,6 +46,8 @@ recipes cp demo-cloze
 recipes cp laptop mine.yaml
 tokenizer train 'bo ok.txt' --tokenizer char --out 'to ken{s}'
 tokenizer compare char bpe:300 'bo ok.txt'
+tokenizer encode 'ab cd' --model 'runs/r u'
+tokenizer decode 5 6 --model 'runs/r u'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out 'f t'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
 eval --model 'f t'
@@ -83,7 +87,7 @@ def test_every_line_after_next_works(folder: Path, capsys: pytest.CaptureFixture
         if not has_next:
             continue
         suggested = printed[0].removeprefix("next: ")
-        followed.add(next(row.name for row in COMMANDS if line.startswith(row.name)))
+        followed.add(max((row.name for row in COMMANDS if f"{line} ".startswith(f"{row.name} ")), key=len))
         words = shlex.split(suggested)[1:]
         if suggested in tried or words == ["pretrain"]:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -102,12 +103,29 @@ def test_what_may_begin_a_stop_string_waits() -> None:
         ("No end", 1, "No end"),
         ("At the end.", 1, "At the end."),
         ("A.\nB.\n", 1, "A."),
+        ("他走了。她哭了。真的？！好", 2, "他走了。她哭了。"),
+        ("他走了。她哭了。真的？！好", 3, "他走了。她哭了。真的？！"),
+        ("他说：「走！」她没走。", 1, "他说：「走！」"),
+        ("（他来了。）她说：“好。”\n", 2, "（他来了。）她说：“好。”"),
+        ("圆周率是３．１４。它很长", 1, "圆周率是３．１４。"),
+        ("वह गया। वह आई।", 1, "वह गया।"),
+        ("هل جاء؟ نعم.", 1, "هل جاء؟"),
+        ("他走了。", 1, "他走了。"),
     ],
 )
-def test_sentences_are_counted_at_white_space(text: str, sentences: int, kept: str) -> None:
+def test_sentences_are_counted_by_their_ends_in_any_script(text: str, sentences: int, kept: str) -> None:
     continuation = Continuation(BYTES, sentences=sentences)
     assert "".join(told(continuation, text)) == continuation.text == kept
     assert continuation.is_cut == (kept != text)
+
+
+@given(st.text(alphabet="aB3 .!?\u2026\"')]\u2019\u201d\u00bb\n,;:-(", max_size=40), st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_text_with_white_space_between_sentences_is_cut_before_it(text: str, sentences: int) -> None:
+    continuation = Continuation(BYTES, sentences=sentences)
+    told(continuation, text)
+    ends = [match.end() for match in re.finditer(r"""[.!?\u2026]["'\u2019\u201d\u00bb)\]]*(?=\s)""", text)]
+    assert continuation.text == text[: ends[sentences - 1] if len(ends) >= sentences else None]
 
 
 def pieces_of(texts: list[Continuation], *steps: tuple[int, int | None, bool]) -> Iterator[TextPiece]:

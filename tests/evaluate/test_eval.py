@@ -216,31 +216,35 @@ def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFix
 def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoints(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("reviews.yaml").write_text(TASK)
+    Path("评论.yaml").write_text(TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
     for split in ("train", "dev"):
-        lines = [json.dumps({"text": text, "label": ("bad", "good")[label]}) for text, label in REVIEWS]
+        lines = [json.dumps({"text": text, "label": ("差评", "好评")[label]}) for text, label in REVIEWS]
         Path(f"{split}.jsonl").write_text("\n".join(lines))
     flags = "--epochs 2 --batch-size 10 --learning-rate 0.01 --optimizer adamw --precision fp32 --device cpu"
-    words = ["finetune", "--task", "reviews.yaml", "--model", str(models / "one"), "--out", "runs/reviews"]
+    words = ["finetune", "--task", "评论.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
     assert main([*words, *flags.split(), "--json"]) == 0
     tuned = json.loads(capsys.readouterr().out)
-    result = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")
+    reports = ("--output", "分数.json", "--junit", "测试.xml", "--summary", "摘要.md")
+    Path("套件.yaml").write_text("tasks: [{task: 评论.yaml, minimum: 0}]", encoding="utf-8")
+    result = evaluate(capsys, Path("runs/评论"), "--suite", "套件.yaml", *reports)
     [(key, scored)] = result["results"].items()
-    assert key == "reviews/fine-tuned"
+    assert key == "评论/fine-tuned"
+    for file in reports[1::2]:
+        assert "评论/fine-tuned" in Path(file).read_text(encoding="utf-8")
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
     assert scored["cut"] == 0
-    Path("reviews.yaml").rename("reviews.txt")
-    assert evaluate(capsys, Path("runs/reviews"))["results"] == result["results"]  # its data lie where they lay
-    assert main(["eval", "--all-checkpoints", "runs/reviews", "--json"]) == 0
+    Path("评论.yaml").rename("评论.txt")
+    assert evaluate(capsys, Path("runs/评论"))["results"] == result["results"]  # its data lie where they lay
+    assert main(["eval", "--all-checkpoints", "runs/评论", "--json"]) == 0
     assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
-    Path("reviews.txt").rename("reviews.yaml")
-    Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "bad"}) + "\n")
-    [cut] = evaluate(capsys, Path("runs/reviews"), "--task", "reviews.yaml")["results"].values()
+    Path("评论.txt").rename("评论.yaml")
+    Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "差评"}) + "\n")
+    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "评论.yaml")["results"].values()
     assert cut["cut"] == cut["n"] == 1
-    evaluate(capsys, models / "one", "--task", "reviews.yaml", code=2)
-    assert main(["eval", "--task", "reviews.yaml", "--json"]) == 0  # the newest run that can do it
-    assert json.loads(capsys.readouterr().out)["model"].endswith("reviews")
+    evaluate(capsys, models / "one", "--task", "评论.yaml", code=2)
+    assert main(["eval", "--task", "评论.yaml", "--json"]) == 0  # the newest run that can do it
+    assert json.loads(capsys.readouterr().out)["model"].endswith("评论")
 
 
 def test_a_run_is_evaluated_along_its_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,8 +54,8 @@ def test_the_verdict_comes_first_in_a_summary() -> None:
     table = [("metric", "verdict"), ("lambada/last-word.accuracy", "fail")]
     assert summary_markdown("fail: lambada 0.460 -> 0.431", table, ["blimp was not evaluated"]) == (
         "## gptkit eval: fail\n\n"
-        "lambada 0.460 \\-&gt; 0.431\n\n"
-        "| metric | verdict |\n|---|---|\n| lambada/last\\-word.accuracy | fail |\n\n"
+        "lambada 0.460 -> 0.431\n\n"
+        "| metric | verdict |\n|---|---|\n| lambada/last-word.accuracy | fail |\n\n"
         "- blimp was not evaluated\n"
     )
 

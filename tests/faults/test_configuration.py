@@ -101,7 +101,7 @@ def needed(row: Command) -> list[str]:
     kinds = kinds_of(row.options)
     required = [one for one in fields_of(row.options).values() if one.default is None and not kinds[one.name].optional]
     return [
-        word for one in required for word in (("x",) if one.metadata["argument"] else (f"--{one.name}", "demo-cloze"))
+        word for one in required for word in (("1",) if one.metadata["argument"] else (f"--{one.name}", "demo-cloze"))
     ]
 
 

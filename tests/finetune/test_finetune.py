@@ -486,7 +486,7 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
     made = Place(tmp_path)
     shutil.copytree(place.root / "model", tmp_path / "model")
     folder = write_lines(tmp_path / "stars", lambda i: {"review": text(i, "r"), "stars": ("坏 1", "好 5")[i % 2]})
-    described = "name: stars\nformat: classification\nlabels: [坏 1, 好 5]\nmetrics: [f1, accuracy]\n"
+    described = "name: 评价\nformat: classification\nlabels: [坏 1, 好 5]\nmetrics: [f1, accuracy]\n"
     described += "columns: {text: review, label: stars}\nsplits: {train: train.jsonl, dev: dev.jsonl}\n"
     (folder / "mine.yaml").write_text(described, encoding="utf-8")
     facts = {"task": folder / "mine.yaml", "epochs": 1, "batch_size": 4, "seeds": 2}
@@ -496,10 +496,15 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
         assert carried is not None
         assert (carried.labels, carried.metrics) == (("坏 1", "好 5"), ("f1", "accuracy"))
     card = (tmp_path / "ft" / "model" / "README.md").read_text(encoding="utf-8")
+    for file in ("config.yaml", "result.json", "model/config.json", "seed-0/result.json"):
+        assert "\\u" not in (tmp_path / "ft" / file).read_text(encoding="utf-8")
+    assert '"task": "评价"' in (tmp_path / "ft" / "result.json").read_text(encoding="utf-8")
+    assert '"1": "好 5"' in (tmp_path / "ft" / "model" / "config.json").read_text(encoding="utf-8")
     for fact in (
+        "| name | 评价 |",
         "| answers | one of 坏 1, 好 5 |",
         "| metrics | f1, accuracy |",
-        "gptkit eval --model .  # in another place also --data",
+        "--model .  # in another place also --data",
     ):
         assert fact in card
     assert str(folder) not in card.partition("## How it was made")[0]  # which is the command as it was typed

@@ -144,7 +144,10 @@ def test_a_dash_reads_stdin(model_folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_unknown_characters_are_told(model_folder: Path) -> None:
-    assert "1 of the prompt's 3 tokens" in generated(model=model_folder, prompt="h\u03a9e", max_new_tokens=1)[2]
+    assert (
+        "the prompt: 1 of 3 tokens (33.3%) are unknown"
+        in generated(model=model_folder, prompt="h\u03a9e", max_new_tokens=1)[2]
+    )
     assert "unknown" not in generated(model=model_folder, prompt="he", max_new_tokens=1)[2]
 
 

@@ -153,6 +153,13 @@ def test_a_hub_name_is_probed_then_fetched(hub: list[Any]) -> None:
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in patterns)
 
 
+def test_a_hub_model_with_pickles_only_is_to_be_fetched_and_converted(hub: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "snapshot" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="has no safetensors") as caught:
+        load_model("hf:someone/gpt")
+    assert caught.value.fix.startswith("hf download someone/gpt --local-dir downloaded, then gptkit convert downloaded")
+
+
 def test_a_hub_name_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.system.hub.require_hub", lambda what: None)
     with pytest.raises(InputError, match="cannot be fetched") as caught:

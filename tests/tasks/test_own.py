@@ -38,6 +38,23 @@ def test_the_example_of_the_docstring(tmp_path: Path) -> None:
         load_examples(task, "train", elsewhere)
 
 
+@pytest.mark.parametrize("name", ["评论", "รีวิวหนัง", "समीक्षा", "مراجعة", "Отзывы", "cafe\u0301", "a😀", "می\u200cخواهم"])
+def test_names_columns_and_files_in_any_script(tmp_path: Path, name: str) -> None:
+    text = (
+        f"format: classification\nlabels: [{name}, other]\nsplits: {{{name}: {name}.csv}}\ncolumns: {{text: {name}}}\n"
+    )
+    task = find_task(write(tmp_path, text, f"{name}.yaml"))
+    (tmp_path / f"{name}.csv").write_text(f"{name},label\na,{name}\n", encoding="utf-8")
+    assert (task.name, list(task.splits)) == (name, [name])
+    assert [(one.fields, one.label) for one in load_examples(task, name, None).examples] == [(("a",), 0)]
+
+
+def test_an_accent_may_be_composed_in_the_task_and_not_in_the_files_name(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, "format: classification\nlabels: [a, b]\nsplits: {train: caf\u00e9.csv}\n"))
+    (tmp_path / "cafe\u0301.csv").write_text("text,label\nx,b\n")
+    assert load_examples(task, "train", None).examples[0].label == 1
+
+
 def test_scores_and_choices(tmp_path: Path) -> None:
     scores = find_task(write(tmp_path, "format: similarity\nscore_range: [-1, 1]\n"))
     assert (scores.name, scores.target, scores.metrics) == ("mine", "score", ("pearson", "spearman"))
@@ -91,6 +108,8 @@ FAULTS: list[tuple[str, int, str]] = [
     ("format: entailment\nlabels: [a, b]\nsplits: train.csv\n", 3, "no `key: value` lines"),
     ("format: entailment\nlabels: [a, b]\nname: rte\n", 3, "is a built-in task"),
     ("format: entailment\nlabels: [a, b]\nname: ../x\n", 3, "not a valid name for a task"),
+    ("format: entailment\nlabels: [a, b]\nname: 评 论\n", 3, "not a valid name for a task"),
+    ('format: entailment\nlabels: [a, b]\nname: "a\\u202eb"\n', 3, "not a valid name for a task"),
     ("format: entailment\nlabels: [a, b\n", 3, "not YAML"),
     ("- a\n", 1, "no `key: value` lines"),
     ("", 1, "no 'format' in the task"),

@@ -35,6 +35,7 @@ def test_sentences_end_at_marks_and_lines_but_not_after_titles_and_initials() ->
         "Then J. K. Rowling came.",
         "M. Dupont aussi.",
     ]
+    assert sentences("他走了。她说：“好！”真的？") == ["他走了。", "她说：“好！”", "真的？"]
     assert sentences(" \n ") == []
 
 

@@ -293,7 +293,7 @@ def test_more_processes_than_sequences_a_step_are_refused_in_one_object(
     monkeypatch.setenv("GPTKIT_CACHE", str(place / "cache"))
     options = PretrainOptions(num_processes=3, tokens_per_step=32, sequence_length=16, model="shape.json")
     with pytest.raises(UsageError, match="2 sequences per step are too few for 3 processes") as raised:
-        prepare_inputs(options, print)
+        prepare_inputs(options, Console())
     assert raised.value.fix == "pass --tokens-per-step 48, or --num-processes 2"
     assert capsys.readouterr().out == ""  # before any text is read
 

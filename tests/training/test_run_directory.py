@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,26 @@ def test_a_new_run_has_a_name_without_colons_and_is_made_exclusively(tmp_path: P
     assert all(run.path.name.startswith("pretrain-my-model-2") and ":" not in run.path.name for run in runs)
     for run in runs:
         run.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("评论", "评论"),
+        ("รีวิวหนัง", "รีวิวหนัง"),
+        ("हिन्दी समीक्षा", "हिन्दी-समीक्षा"),
+        ("مراجعة", "مراجعة"),
+        ("Отзывы_2", "Отзывы_2"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("a😀/b\\c", "a😀-b-c"),
+        ("\u202egnp\x1b[31m", "gnp-31m"),
+        ("论" * 100, "论" * 26),
+        ("...", "model"),
+    ],
+)
+def test_a_new_run_is_named_in_any_script(tmp_path: Path, name: str, shown: str) -> None:
+    with open_run(PretrainOptions(), command="finetune", name=name, root=tmp_path) as run:
+        assert re.sub(r"\d{8}-\d{6}", "TIME", run.path.name) == f"finetune-{shown}-TIME"
 
 
 def test_config_is_a_recipe_that_repeats_the_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,10 +66,16 @@ def make_app() -> Any:
         if group not in groups:
             groups[group] = typer.Typer(cls=_Group)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
-        command = type("_Command", (_Command,), {"row": row})
         paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        groups[group].command(name, cls=command, help=text, epilog=_examples(row.examples))(_signature(row))
+        about: dict[str, Any] = {"help": text, "epilog": _examples(row.examples)}
+        if any(other.name.startswith(f"{row.name} ") for other in COMMANDS):
+            command = type("_CommandGroup", (_CommandGroup,), {"row": row})
+            groups[row.name] = typer.Typer(cls=command, callback=_signature(row), invoke_without_command=True)
+            app.add_typer(groups[row.name], name=row.name, **about)
+        else:
+            command = type("_Command", (_Command,), {"row": row})
+            groups[group].command(name, cls=command, **about)(_signature(row))
     program = typer.main.get_command(app)
     for option in program.params:
         option.default = False  # with None, the completion flags would import pydantic
@@ -188,18 +194,24 @@ class _FlagsAsWritten:
         from typer import rich_utils
 
         rich_utils.FORCE_TERMINAL = has_colour(sys.stdout, os.environ)  # rich_utils also sets it for GITHUB_ACTIONS
-        # Narrower than 80 columns, Rich would cut the names of flags.
-        rich_utils.MAX_WIDTH = max(80, min(110, shutil.get_terminal_size((80, 24)).columns))
+        width = shutil.get_terminal_size((80, 24)).columns
+        rich_utils.MAX_WIDTH = min(110, width)
+        if width < 80:  # Rich would cut the names of flags; this page has no markup, and \b keeps its lines
+            ctx.command.rich_markup_mode = None
+            ctx.command.epilog = "\b\n" + "\n".join(filter(None, (ctx.command.epilog or "").splitlines()))
+            for param in ctx.command.get_params(ctx):
+                param.help = str(param.help or "").replace("\\[", "[")
         for param in ctx.command.get_params(ctx):
             if param.param_type_name == "argument" or param.is_flag:
                 param.display_type_rich = lambda ctx: ""  # not <bool>, <list[str]>
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
 
-class _Command(_FlagsAsWritten, TyperCommand):
-    """A command whose defaults come from a recipe; invoking it returns a Request."""
+class _Row(_FlagsAsWritten):
+    """A row of the table, whose defaults come from a recipe; invoking it returns a Request."""
 
     row: ClassVar[Command]
+    params: Any
     help_panel = "Run"
     shows_all = False
 
@@ -261,6 +273,10 @@ class _Command(_FlagsAsWritten, TyperCommand):
         super().format_help(ctx, formatter)
 
 
+class _Command(_Row, TyperCommand):
+    """A command of the table."""
+
+
 def _place_in_help(param: Any) -> tuple[int, bool, bool]:
     """Return a sort key: by panel; within one, required options first, then those with a short name."""
     return PANELS.index(param.rich_help_panel or "Common"), not param.required, len(param.opts) < 2
@@ -287,7 +303,7 @@ class _Group(_FlagsAsWritten, TyperGroup):
         return UsageError(f"{flag!r} is a flag of individual commands", where=path, fix=fix)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing and not self.invoke_without_command:
             print(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
@@ -299,11 +315,23 @@ class _Group(_FlagsAsWritten, TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class _CommandGroup(_Row, _Group):
+    """A command that others belong to: `gptkit tasks`, beside `gptkit tasks show`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if not ctx._protected_args:
+            return super().invoke(ctx)
+        if ctx.params["json"]:
+            fix = f"write {ctx.command_path} {ctx._protected_args[0]} ... --json"
+            raise UsageError("--json stands before the command", where=ctx.command_path, fix=fix)
+        return _Group.invoke(self, ctx)
+
+
 def _task_names(ctx: typer.Context) -> list[str]:
-    """Return the tasks of finetune; for eval also the evaluations and each of their protocols."""
+    """Return the tasks of finetune; for the others also the evaluations and each of their protocols."""
     from gptkit.tasks.table import TASKS, names_of_evaluations
 
-    return sorted({*TASKS, *(names_of_evaluations() if ctx.command.name == "eval" else ())})
+    return sorted({*TASKS, *(names_of_evaluations() if ctx.command.name != "finetune" else ())})
 
 
 def _runs(incomplete: str) -> list[str]:

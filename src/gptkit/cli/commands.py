@@ -17,8 +17,13 @@ from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
 from gptkit.manage.env import EnvOptions
-from gptkit.manage.tasks import TasksOptions
-from gptkit.manage.tokenizer import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.manage.tasks import TasksOptions, TasksShowOptions
+from gptkit.manage.tokenizer import (
+    TokenizerCompareOptions,
+    TokenizerDecodeOptions,
+    TokenizerEncodeOptions,
+    TokenizerTrainOptions,
+)
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 
@@ -82,15 +87,23 @@ def _after_copy(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_tokenizer(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    data = _quoted(*result["data"]) + " " if result["data"] else ""
-    return f"gptkit pretrain {data}--tokenizer " + (
-        "{tokenizer_dir}" if "tokenizer_dir" in result else "{fewest_tokens}"
-    )
+    tokenizer = "{tokenizer_dir}" if "tokenizer_dir" in result else "{suggested}"
+    return f"{_quoted('gptkit', 'pretrain', *result['data'])} --tokenizer {tokenizer}"
 
 
 def _quoted(*words: str) -> str:
     """Return words quoted for a shell, and for str.format."""
     return shlex.join(words).replace("{", "{{").replace("}", "}}")
+
+
+def _after_show(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    verb = "eval" if result["split"] is None else "finetune"
+    return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
+
+
+def _after_encode(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    few = " ".join(map(str, result["ids"][:8]))
+    return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
 
 
 COMMANDS = (
@@ -126,6 +139,17 @@ COMMANDS = (
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
         lambda result, words: _once_trained("gptkit finetune --task demo-classification"),
+    ),
+    Command(
+        "tasks show",
+        TasksShowOptions,
+        "gptkit.manage.tasks:run_show",
+        (
+            "gptkit tasks show demo-similarity                # as the newest run's model would read it",
+            "gptkit tasks show rte --data glue/RTE --split dev --index 3 --model runs/demo",
+            "gptkit tasks show demo-cloze/sum                 # what a protocol of eval scores",
+        ),
+        _after_show,
     ),
     Command(
         "generate",
@@ -183,6 +207,23 @@ COMMANDS = (
         _after_tokenizer,
     ),
     Command(
+        "tokenizer encode",
+        TokenizerEncodeOptions,
+        "gptkit.manage.tokenizer:run_encode",
+        (
+            'gptkit tokenizer encode "The function returns"   # with the newest run\'s tokenizer',
+            "cat article.txt | gptkit tokenizer encode - --tokenizer gpt2-files",
+        ),
+        _after_encode,
+    ),
+    Command(
+        "tokenizer decode",
+        TokenizerDecodeOptions,
+        "gptkit.manage.tokenizer:run_decode",
+        ("gptkit tokenizer decode 464 2163 5860 --tokenizer gpt2-files",),
+        "gptkit tokenizer compare {tokenizer} bpe:4096",
+    ),
+    Command(
         "recipes ls",
         RecipesListOptions,
         "gptkit.cli.recipes:run_list",
@@ -214,5 +255,5 @@ COMMANDS = (
 GROUPS = {
     "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
     "recipes": "List, show and copy model presets and recipes.",
-    "tokenizer": "Train a tokenizer, or compare two.",
+    "tokenizer": "Train a tokenizer, compare two, encode and decode.",
 }

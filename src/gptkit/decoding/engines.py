@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gptkit.decoding.sampling import Array
 from gptkit.decoding.text_options import TextModelOptions
 from gptkit.errors import UsageError
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import; the native engine does without
     from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -98,6 +99,17 @@ def native_decoder() -> ModuleType | None:
     from gptkit.decoding import native
 
     return native
+
+
+def open_tokenizer(directory: Path) -> AnyTokenizer:
+    """Return the tokenizer in a directory (of a run, a model or a tokenizer), where possible without transformers."""
+    native = native_decoder()
+    if native is not None and (light := native.read_tokenizer(directory)) is not None:
+        tokenizer: AnyTokenizer = light
+        return tokenizer
+    from gptkit.text.tokenizers.loading import tokenizer_in
+
+    return tokenizer_in(directory)
 
 
 def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:

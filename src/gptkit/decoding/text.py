@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from gptkit.text.pieces import CLOSING, UNSPACED_END
 from gptkit.text.tokenizers.any_tokenizer import NEWLINE_TOKEN, AnyTokenizer, separator_id
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# The end of a sentence, with the quotes and brackets that close it, once white space follows.
-_SENTENCE_END = re.compile(r"""[.!?\u2026]["'\u2019\u201d\u00bb)\]]*(?=\s)""")
+# The end of a sentence, with all that belongs to it: settled by the white space, or another character, that follows.
+_SENTENCE_END = re.compile(rf"[.!?\u2026]{CLOSING}*(?=\s)|(?>{UNSPACED_END})(?=[\s\S])")
 
 
 def stop_ids(tokenizer: AnyTokenizer) -> frozenset[int]:
@@ -68,9 +69,9 @@ class TextStream:
 class Continuation:
     """The text that follows a prompt, up to the first stop string and the given number of sentences (0 = no limit).
 
-    A sentence ends in . ! or ? before white space. Text that may be the beginning of a stop string is held back until
-    more is known. With `live` pieces are emitted as they come; without it all text is emitted at the end, and decoded
-    earlier only if it may have to be cut.
+    A sentence ends in . ! or ? before white space, or in 。 or its kin. Text that may be the beginning of a stop string
+    is held back until more is known. With `live` pieces are emitted as they come; without it all text is emitted at the
+    end, and decoded earlier only if it may have to be cut.
     """
 
     tokenizer: AnyTokenizer
@@ -114,7 +115,7 @@ class Continuation:
         """Return where in the held text the continuation ends, None if it goes on."""
         places = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if self.sentences:
-            # All emitted text lies before the cut: white space after a sentence settles its end.
+            # All emitted text lies before the cut: what follows a sentence settles its end.
             ends = [match.end() for match in _SENTENCE_END.finditer(self.text + self._held)]
             places += [place - len(self.text) for place in ends[self.sentences - 1 : self.sentences]]
         return min(places, default=None)

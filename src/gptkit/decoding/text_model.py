@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import Engine, native_decoder, open_engine, torch_model
+from gptkit.decoding.engines import Engine, open_engine, open_tokenizer, torch_model
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
 from gptkit.decoding.text_options import TextModelOptions, full_prompt, stop_strings
-from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
-from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
+from gptkit.text.tokenizers.shown import pieces_of
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.decoding.beams import BeamSearch
@@ -110,13 +111,7 @@ class TextModel:
         else:
             self._engine = open_engine(directory, options, tokens=tokens, say=say)
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
-        native = native_decoder()
-        tokenizer: AnyTokenizer | None = native.read_tokenizer(directory) if native else None
-        if tokenizer is None:
-            from gptkit.text.tokenizers.loading import tokenizer_in
-
-            tokenizer = tokenizer_in(directory)
-        self.tokenizer = tokenizer
+        self.tokenizer = open_tokenizer(directory)
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
         self._separator = separator_id(self.tokenizer)
 
@@ -132,9 +127,10 @@ class TextModel:
         """
         if prompt is None:
             return Prompt(None, [self._separator])
-        ids: list[int] = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])[0].tolist()
+        (encoded,) = encode_pieces(self.tokenizer, [full_prompt(options, prompt)])
+        ids: list[int] = encoded.tolist()
         check_prompt(ids, self.n_positions, self.vocab_size)
-        return Prompt(prompt, ids, sum(id == self.tokenizer.unk_token_id for id in ids))
+        return Prompt(prompt, ids, count_unknown(self.tokenizer, encoded))
 
     def generate(
         self, prompts: Sequence[Prompt], indices: Sequence[int], options: TextModelOptions, *, live: bool
@@ -188,18 +184,15 @@ class TextModel:
         if draft.reports:
             facts["tokens"] = [
                 {
-                    "token_id": token_id,
-                    "text": self._text_of(token_id),
-                    "probability": report.probability,
+                    **self._token(token_id, report.probability),
                     "rank": report.rank,
-                    "alternatives": [
-                        {"token_id": other, "text": self._text_of(other), "probability": probability}
-                        for other, probability in report.alternatives
-                    ],
+                    "alternatives": [self._token(*alternative) for alternative in report.alternatives],
                 }
                 for token_id, report in zip(draft.token_ids, draft.reports, strict=True)
             ]
         return facts
 
-    def _text_of(self, token_id: int) -> str:
-        return str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+    def _token(self, token_id: int, probability: float) -> dict[str, Any]:
+        text = str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+        (piece,) = pieces_of(self.tokenizer, [token_id])
+        return {"token_id": token_id, "text": text, "piece": piece, "probability": probability}

@@ -33,7 +33,9 @@ class TextOptions(SamplingRules):
         None, "Text that the model reads, with {prompt} for the prompt; only the continuation is printed."
     )
     sentences: int = recipe_only(
-        0, "End the text after this many sentences (. ! or ? before white space); 0 = no limit.", minimum=0
+        0,
+        "End the text after this many sentences (. ! ? before white space, 。！？); 0 = no limit.",
+        minimum=0,
     )
 
 
@@ -115,6 +117,11 @@ def _contradictions(options: DecodingOptions) -> Iterator[tuple[bool, str, str]]
     yield options.show_probs, "--beams, --show-probs", f"{beams}, but --show-probs explains sampled tokens"
     unquantized = "beam search runs in transformers, which does not use quantized weights"
     yield options.quantize != "none", "--beams, --quantize", unquantized
+
+
+def prompt_room(n_positions: int, max_new_tokens: int) -> int:
+    """Return how many of a prompt's last tokens an evaluation keeps, to leave room for the text."""
+    return max(1, n_positions // 2, n_positions - max_new_tokens)
 
 
 def full_prompt(options: DecodingOptions, prompt: str) -> str:

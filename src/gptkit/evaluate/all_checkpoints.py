@@ -5,7 +5,6 @@ The plot is GPT-1's figure 2 (right): scores on a scale from chance (0) to the b
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
@@ -37,6 +36,7 @@ from gptkit.system.run_layout import (
     is_undescribed,
     step_of,
 )
+from gptkit.system.writing import json_text
 from gptkit.training.finished_runs import without_start
 from gptkit.training.processes import main_process_first, on_main_process
 
@@ -121,7 +121,7 @@ def _report(
     else:
         console.say("no plot: none of these tasks has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
-        files.write_report(options.output or run / RESULTS, json.dumps(result, indent=1) + "\n")
+        files.write_report(options.output or run / RESULTS, json_text(result, indent=1) + "\n")
     return result
 
 
@@ -191,7 +191,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
-    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 22)), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 18)), layout="constrained")
     axes = figure.subplots()
     drawn = [step > 0 for step in steps]
     for number, (name, scores) in enumerate(curves.items()):
@@ -217,7 +217,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     axes.spines[["top", "right"]].set_visible(False)
     # The legend lists the curves in the order of their right ends.
     lines = sorted(zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: -pair[0][-1])
-    figure.legend(handles=[line for _, line in lines], loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles=[line for _, line in lines], loc="outside right center", frameon=False, fontsize=8)
     save(figure, path)
 
 

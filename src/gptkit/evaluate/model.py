@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
-from gptkit.decoding.text_options import TextModelOptions, check_settings
+from gptkit.decoding.text_options import TextModelOptions, check_settings, prompt_room
 from gptkit.evaluate.options import EvalOptions
 from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
@@ -36,7 +36,8 @@ from gptkit.tasks.own import carried_task
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
-from gptkit.text.tokenizers.encoding import encode_pieces
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
+from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 from gptkit.training.processes import on_every_process
 from gptkit.training.step import autocast
@@ -110,7 +111,7 @@ class EvaluatedModel:
         """Answer groups of requests, with a progress bar."""
         unknown, tokens = self.encoder.count_unknown(groups)
         if unknown:
-            self.warn_once(f"{unknown:,} of the {tokens:,} tokens are unknown to the model's tokenizer")
+            self.warn_once(unknown_note("the texts", unknown, tokens))
         total = sum(map(len, groups))
         with self.console.tally(total, noun="requests") as tally:
             return self._scorer.score(groups, banned, tally.reach)
@@ -134,6 +135,8 @@ class EvaluatedModel:
         encoded = encode_examples(self.tokenizer, task, examples, markers, limit)
         if encoded.n_truncated:
             self.warn_once(f"{task.name}: {encoded.n_truncated:,} examples truncated to {limit:,} tokens")
+        if encoded.n_unknown:
+            self.warn_once(unknown_note(task.name, encoded.n_unknown, len(encoded.ids)))
         with autocast(self.accelerator.device.type, self.options.precision):
             logits = logits_of(self._head, encoded)
         return replace(items_of_logits(task, examples, logits), cut=encoded.n_truncated)
@@ -170,13 +173,13 @@ def generate_texts(
     room for its text is truncated on the left, and a note says how many were.
     """
     check_settings(options)
-    room = max(1, model.n_positions // 2, model.n_positions - options.max_new_tokens)
+    room = prompt_room(model.n_positions, options.max_new_tokens)
     texts = [protocol.prompt(example) for example in examples]
     truncated, prompts = 0, []
     for text, ids in zip(texts, encode_pieces(model.tokenizer, texts), strict=True):
         kept = ids[-room:].tolist()
         truncated += len(kept) < len(ids)
-        prompts.append(Prompt(text, kept, kept.count(model.tokenizer.unk_token_id)))
+        prompts.append(Prompt(text, kept, count_unknown(model.tokenizer, ids[-room:])))
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids))  # batches pad to their longest
     generation = model.generate([prompts[index] for index in order], order, options, live=False)
     for piece in generation:
@@ -186,8 +189,8 @@ def generate_texts(
     notes = []
     if truncated:
         notes.append(f"{truncated:,} of {len(prompts):,} prompts do not fit: truncated on the left to {room:,} tokens")
-    if unknown := sum(prompt.unknown > 0 for prompt in prompts):
-        notes.append(f"{unknown:,} of {len(prompts):,} prompts contain tokens unknown to the tokenizer")
+    if unknown := sum(prompt.unknown for prompt in prompts):
+        notes.append(unknown_note("the prompts", unknown, sum(len(prompt.ids) for prompt in prompts)))
     return GeneratedTexts([generated[index] for index in range(len(prompts))], truncated, notes)
 
 

@@ -11,7 +11,6 @@ The same run gives the same bytes: keys are sorted, numbers have the fewest digi
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
 from gptkit.scoring.protocols import Column, Items, Protocol
 from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.system.reading import json_name, json_object, read_text
+from gptkit.system.writing import json_text
 
 SCHEMA = "gptkit.eval/1"
 VERSION = "protocol_version"  # a key of the settings; version 1 is not written
@@ -119,7 +119,7 @@ def result_of(
 def eval_text(run: EvalResults, more: Mapping[str, Any] | None = None) -> str:
     """Return the text of the `--output` file, one key per line; `more` are further keys, such as the comparison."""
     written = {**run.as_json(items=True), **(more or {})}
-    dumps = functools.partial(json.dumps, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    dumps = functools.partial(json_text, sort_keys=True, separators=(",", ":"))
     lines = [f"{dumps(key)}: {dumps(written[key])}" for key in sorted(written)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -205,7 +205,7 @@ def _column(columns: Mapping[str, Any], name: str, n: int, place: str) -> Column
     low, high = RANGES.get(name, (-LARGEST, LARGEST))
     for index, value in enumerate(values):
         if not (_is_number(value) and low <= value <= high):  # NaN fails the comparison
-            message = f"item {index}: {json.dumps(value)[:40]} is not a number from {low:g} to {high:g}"
+            message = f"item {index}: {json_text(value, allow_nan=True)[:40]} is not a number from {low:g} to {high:g}"
             raise InputError(message, where=where, fix=_FIX)
         if name == "correct" and value not in (0, 1):
             raise InputError(f"item {index}: {value} is not 0 or 1", where=where, fix=_FIX)

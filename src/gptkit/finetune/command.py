@@ -56,7 +56,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     keep_freed_memory()
     weights = session.on_main(lambda: readable_model(str(options.model), console))
     reading = dataclasses.replace(options, model=weights)
-    inputs = session.main_first(lambda: prepare_inputs(reading, console.say))
+    inputs = session.main_first(lambda: prepare_inputs(reading, console))
     check_learning_rate_nonzero(options, inputs)
     if options.dry_run:
         return plan_finetune(options, inputs, choices, session)
@@ -99,7 +99,7 @@ def _show_finished(
     run, console = Path(result["run_dir"]), session.console
     if options.predict is not None:
         task = _task_of(options, run / "model")
-        splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console.say))
+        splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console))
         with session.open_run(recorded, command="finetune", name=""):
             for name, split in splits.items():
                 _predict(name, split, task, run, choices, session)
@@ -229,8 +229,9 @@ class _Runs:
             with files.new_directory(directory.path / "model") as folder:
                 write_model(folder, run.model, inputs.tokenizer, card)
                 write_task(folder, inputs.task)
-            names = {"ylabel": "loss per example", "training": "training (L3)", "validation": "dev (classifier: L2)"}
-            draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
+            title = f"{inputs.task.name}: {directory.path.name}"
+            names = {"ylabel": "loss (mean per example)", "metric": inputs.task.metrics[0]}
+            draw_loss(rows, directory.path / "loss.png", title, **names, **_losses(run.options.lm_coef))
         directory.finish(over_seeds(inputs.task, [result]))
 
     def _combine(self, directory: RunDirectory, result: dict[str, Any]) -> None:
@@ -241,6 +242,14 @@ class _Runs:
         with files.translate_os_errors("copying the best model", fix=AGAIN), files.new_directory(model) as folder:
             files.copy_files(Path(result["model_dir"]), folder)
         directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
+
+
+def _losses(lm_coef: float) -> dict[str, str]:
+    """Return what the curves of loss.png are called, in the symbols of the GPT-1 paper (3.2) where there are two."""
+    if lm_coef == 0:
+        return {"training": "training: task loss", "validation": "dev: task loss"}
+    both = f"L3 = L2 + {lm_coef:g} L1 (task + language-model loss)"
+    return {"training": f"training: {both}", "validation": "dev: L2 (task loss)"}
 
 
 def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.configuration_gpt import GPTConfig, read_config
@@ -25,12 +26,12 @@ from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Say = Callable[[str], None]
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 
 
@@ -73,8 +74,8 @@ class Inputs:
         return model
 
 
-def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
-    """Read and check the model, then every split that the run needs; `say` what was read, dropped and truncated.
+def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
+    """Read and check the model, then every split that the run needs; log what was read, dropped and truncated.
 
     Raises UsageError or InputError before anything is trained or written.
     """
@@ -96,7 +97,7 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
-    splits = _read(task, needed, options.data, directory, tokenizer, say)
+    splits = _read(task, needed, options.data, directory, tokenizer, console)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -106,10 +107,10 @@ def prepare_inputs(options: FinetuneOptions, say: Say) -> Inputs:
     return Inputs(task, options.model, pretrained, tokenizer, head, splits, identity)
 
 
-def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, say: Say) -> Mapping[str, Split]:
+def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, console: Console) -> Mapping[str, Split]:
     """Read and check the splits that the fine-tuned model in `directory` will predict."""
     _refuse_unusable(task, options)
-    return _read(task, predicted_splits(task, options), options.data, directory, tokenizer_in(directory), say)
+    return _read(task, predicted_splits(task, options), options.data, directory, tokenizer_in(directory), console)
 
 
 def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
@@ -130,16 +131,21 @@ def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
 
 
 def _read(
-    task: Task, names: Sequence[str], data: str | None, directory: Path, tokenizer: PreTrainedTokenizerBase, say: Say
+    task: Task,
+    names: Sequence[str],
+    data: str | None,
+    directory: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    console: Console,
 ) -> dict[str, Split]:
-    """Return splits as tokens; `say` what was dropped, how long the examples are and what was truncated."""
+    """Return splits as tokens; log what was dropped or truncated, and how long the examples are."""
     markers = marker_ids(directory, len(tokenizer))
     limit = read_config(described_in(directory) / "config.json").n_positions
     loaded = {}
     for name in names:
         loaded[name] = load_examples(task, name, data)
         for note in loaded[name].notes:
-            say(f"{name}: {note}")
+            console.say(f"{name}: {note}")
     splits = {}
     for name, split in loaded.items():
         encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
@@ -148,7 +154,9 @@ def _read(
         if encoded.n_truncated:
             fields = ", ".join(f"{count:,} in {field}" for field, count in encoded.truncated.items())
             line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
-        say(line)
+        console.say(line)
+        if encoded.n_unknown:
+            console.warn(unknown_note(name, encoded.n_unknown, len(encoded.ids)))
         splits[name] = Split(split.examples, encoded, split.sha256)
     return splits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import model_card, model_facts
 from gptkit.system import files
+from gptkit.system.writing import json_text
 from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.own import TASK_FILE
 from gptkit.tasks.task import FORMAT_FIELDS, Task
@@ -124,7 +124,7 @@ def write_predictions(
             row["label"] = _named(task, example.label)
         if task.target != "score":
             row["probabilities"] = chances
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        lines.append(json_text(row) + "\n")
     texts = {path: "".join(lines)}
     if task.glue_file and split.startswith("test"):
         # MNLI's two test sets are two files.

@@ -16,6 +16,7 @@ from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
 from gptkit.generate.show import print_samples, print_summary
 from gptkit.model_files import model_directory
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.training.finished_runs import newest_model, readable_model
 
 
@@ -81,7 +82,7 @@ def _generate(prompt: str | None, directory: Path, options: GenerateOptions, con
     model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, say=console.say)
     read = model.read(prompt, options)
     if read.unknown:
-        console.warn(f"{read.unknown} of the prompt's {len(read.ids)} tokens are unknown to the tokenizer")
+        console.warn(unknown_note("the prompt", read.unknown, len(read.ids)))
     live = console.is_watched if options.stream is None else options.stream
     generation = model.generate([read] * options.num_samples, range(options.num_samples), options, live=live)
     opening = "" if prompt is None or options.template is not None else prompt

@@ -19,6 +19,7 @@ from gptkit.generate.show import print_samples, print_summary
 from gptkit.options import fields_of
 from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 
 MARK = "> "
 NONE = "none"
@@ -113,6 +114,8 @@ class Dialogue:
     def _reply(self, text: str) -> None:
         options, count = self.options, self.options.num_samples
         prompt = self._model.read(text, options)
+        if prompt.unknown:
+            self._console.warn(unknown_note("the prompt", prompt.unknown, len(prompt.ids)))
         live = self._console.is_watched if options.stream is None else options.stream
         indices = range(self._replies * count, (self._replies + 1) * count)
         generation = self._model.generate([prompt] * count, indices, options, live=live)

@@ -33,6 +33,8 @@ from gptkit.system.reading import (
     translate_read_errors,
     unusable_character,
 )
+from gptkit.system.writing import json_text
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")
@@ -85,8 +87,8 @@ def _write(
             read[line] = model.read(file.prompts[line], options)
         except UsageError as error:
             raise InputError(error.message, where=f"{path}:{line}", fix=error.fix) from None
-    if unknown := sum(prompt.unknown > 0 for prompt in read.values()):
-        console.warn(f"{unknown:,} prompts contain tokens unknown to the tokenizer")
+    if unknown := sum(prompt.unknown for prompt in read.values()):
+        console.warn(unknown_note("the prompts", unknown, sum(len(prompt.ids) for prompt in read.values())))
     missing.sort(key=lambda place: -len(read[place[0]].ids))
     indices = [(line - 1) * options.num_samples + sample for line, sample in missing]
     generation = model.generate([read[line] for line, _ in missing], indices, options, live=False)
@@ -212,4 +214,4 @@ class SamplesFile:
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row, allow_nan=False).encode() + b"\n"
+    return json_text(row).encode() + b"\n"

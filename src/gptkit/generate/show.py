@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gptkit.console import Console
 from gptkit.decoding.text import Continuation
 from gptkit.decoding.text_model import Generation, TextModel, TextPiece
+from gptkit.text.tokenizers.shown import visible
 
 
 def print_samples(generation: Generation, opening: str, console: Console, *, live: bool) -> None:
@@ -30,10 +32,11 @@ def transcript(
     the current sample is yielded as it is generated, else each when it is complete.
     """
     total, turn = len(continuations), 0
+    width = min(80, shutil.get_terminal_size((80, 24)).columns)
     finished = [False] * total
 
     def begin() -> str:
-        return (f"{f' sample {turn + 1} ':=^80}\n" if total > 1 else "") + opening
+        return (f"{f' sample {turn + 1} ':=^{width}}\n" if total > 1 else "") + opening
 
     if live:
         yield begin()
@@ -76,7 +79,8 @@ def _show_probabilities(title: str, tokens: list[dict[str, Any]], console: Conso
     rows, colours = [], []
     for token in tokens:
         probability = token["probability"]
-        alternatives = "  ".join(f'"{other["text"]}" {other["probability"]:.3f}' for other in token["alternatives"])
-        rows.append((f'"{token["text"]}"', f"{probability:.4f}", token["rank"], alternatives))
+        others = [(visible(other["piece"]), other["probability"]) for other in token["alternatives"]]
+        alternatives = "  ".join(f"{piece} {chance:.3f}" for piece, chance in others)
+        rows.append((visible(token["piece"]), f"{probability:.4f}", token["rank"], alternatives))
         colours.append("green" if probability >= 0.5 else "yellow" if probability >= 0.1 else "red")
     console.table(title, ("token", "probability", "rank", "most likely"), rows, colours)

@@ -1,7 +1,9 @@
-"""`gptkit tokenizer`: train a tokenizer, or compare two."""
+"""`gptkit tokenizer`: train a tokenizer, compare two, show the tokens of a text or the text of tokens."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.system.files import require_free, translate_os_errors
-from gptkit.text.tokenizers.any_tokenizer import TRAINED
+from gptkit.system.reading import decoded
+from gptkit.text.tokenizers.any_tokenizer import TRAINED, AnyTokenizer, unknown_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from gptkit.text.corpora import Corpus
     from gptkit.text.pieces import Piece
 
+MOSTLY_KNOWN = 0.01  # of the tokens unknown: a tokenizer with more is not suggested beside one with fewer
 _CONTEXT = 8  # tokens shown before and after the first difference
 
 
@@ -57,6 +61,32 @@ class TokenizerCompareOptions(OutputOptions):
     megabytes: float = option(10.0, "Use at most this much of the text, in MB.", minimum=0.001)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenizerOptions(OutputOptions):
+    """Options that choose a tokenizer; a base class of their own, as two commands have them."""
+
+    model: str | None = option(
+        None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
+    )
+    tokenizer: str | None = option(
+        None, "A tokenizer directory or hf:NAME, instead of a model's.", short="-t", metavar="TOKENIZER"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerEncodeOptions(TokenizerOptions):
+    """Show the tokens of a text, each with its id."""
+
+    text: str = option(REQUIRED, "The text to encode; - reads stdin.", argument=True, metavar="TEXT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerDecodeOptions(TokenizerOptions):
+    """Print the text of token ids."""
+
+    ids: tuple[int, ...] = option(REQUIRED, "The ids, in order.", argument=True, metavar="ID", minimum=0)
+
+
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
     """Train a tokenizer on the training text, save it, and return what --json prints."""
     from gptkit.text.tokenizers.kinds import needs_training
@@ -88,6 +118,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     """Compare two tokenizers on the same text and return what --json prints."""
     from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.text.tokenizers.loading import load_tokenizer
+    from gptkit.text.tokenizers.shown import visible
 
     specs = (options.first, options.second)
     saved = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
@@ -98,6 +129,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     figures = {
         "entries": ("entries", ","),
         "tokens": ("tokens", ","),
+        "unknown tokens": ("unknown_tokens", ","),
         "tokens per byte": ("tokens_per_byte", ".4f"),
         "tokens per word": ("tokens_per_word", ".3f"),
         "MB per second": ("megabytes_per_second", ".1f"),
@@ -105,15 +137,71 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     rows = [(name, format(first[key], form), format(second[key], form)) for name, (key, form) in figures.items()]
     text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} words"
     console.table(f"on {text}", ("", *specs), rows)
+    for spec, side in zip(specs, (first, second), strict=True):
+        if side["unknown_tokens"]:
+            console.warn(unknown_note(spec, side["unknown_tokens"], side["tokens"]))
     console.result(f"shared entries: {found['shared_entries']:,}")
     if difference is None:
         console.result("ids: identical")
     else:
         console.result(f"ids: first differ at token {difference['token']:,}, in {difference['source']}")
-        console.result(f"  {options.first}: {difference['first_text']!r}")
-        console.result(f"  {options.second}: {difference['second_text']!r}")
+        for spec, side in zip(specs, ("first", "second"), strict=True):
+            console.result(f"  {spec}: {' '.join(map(visible, difference[f'{side}_pieces']))}")
     fewest = options.first if first["tokens"] <= second["tokens"] else options.second
-    return {"tokenizers": list(specs), "data": options.data, "fewest_tokens": fewest, **found}
+    knows = [side["unknown_tokens"] <= MOSTLY_KNOWN * side["tokens"] for side in (first, second)]
+    suggested = fewest if knows[0] == knows[1] else specs[knows.index(True)]
+    return {"tokenizers": list(specs), "data": options.data, "fewest_tokens": fewest, "suggested": suggested, **found}
+
+
+def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, Any]:
+    """Print the tokens of a text and return what --json prints."""
+    from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
+    from gptkit.text.tokenizers.shown import pieces_of, visible
+
+    raw, where = os.fsencode(options.text), "TEXT"  # with the bytes that are not UTF-8, if there are any
+    if options.text == "-":
+        if sys.stdin is None:
+            raise UsageError("stdin is closed", where="stdin", fix="pass the text as an argument")
+        if sys.stdin.isatty():
+            console.say("reading the text from stdin until Ctrl-D")
+        raw, where = sys.stdin.buffer.read(), "stdin"
+    text = decoded(raw, where)
+    if where == "stdin":
+        text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    name, tokenizer = _chosen(options, console)
+    (ids,) = encode_pieces(tokenizer, [text])
+    if unknown := count_unknown(tokenizer, ids):
+        console.warn(unknown_note("the text", unknown, len(ids)))
+    pieces = pieces_of(tokenizer, ids.tolist())
+    console.tokens([visible(piece) for piece in pieces], [str(id) for id in ids])
+    console.say(f"{len(ids):,} tokens, {len(text):,} characters, {len(text.encode()):,} bytes")
+    return {"tokenizer": name, "ids": ids.tolist(), "pieces": pieces}
+
+
+def run_decode(options: TokenizerDecodeOptions, console: Console) -> dict[str, Any]:
+    """Print the text of ids and return what --json prints."""
+    name, tokenizer = _chosen(options, console)
+    known = {*tokenizer.get_vocab().values()}
+    if unknown := next((id for id in options.ids if id not in known), None):
+        raise UsageError(f"no token has id {unknown}", where="ID", fix=f"pass ids from {min(known)} to {max(known)}")
+    text = str(tokenizer.decode(list(options.ids), clean_up_tokenization_spaces=False))
+    console.stream(f"{text}\n")
+    return {"tokenizer": name, "text": text}
+
+
+def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokenizer]:
+    """Return the name of the tokenizer that the options ask for, else of the newest run, and the tokenizer."""
+    from gptkit.decoding.engines import open_tokenizer
+    from gptkit.training.finished_runs import newest_model
+
+    if options.tokenizer and options.model:
+        raise UsageError("both name a tokenizer", where="--model, --tokenizer", fix="leave one of them out")
+    name = options.tokenizer or options.model or newest_model(console)
+    if (directory := Path(name).expanduser()).is_dir():
+        return name, open_tokenizer(directory)
+    from gptkit.text.tokenizers.loading import load_tokenizer
+
+    return name, load_tokenizer(name)
 
 
 def _open_corpus(data: tuple[str, ...], validation: str, console: Console) -> Corpus:
@@ -152,6 +240,9 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
     in UTF-8 bytes, without set-up. The difference is the index, from 0, of the first token whose ids differ, and the
     text around it as each tokenizer decodes it.
     """
+    from gptkit.text.tokenizers.encoding import count_unknown
+    from gptkit.text.tokenizers.shown import pieces_of
+
     size = sum(len(piece.text.encode()) for piece in pieces)
     words = sum(len(piece.text.split()) for piece in pieces)
     encoded = _encode(first, pieces), _encode(second, pieces)
@@ -159,6 +250,7 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
         {
             "entries": len(tokenizer),
             "tokens": len(encoding.ids),
+            "unknown_tokens": count_unknown(tokenizer, encoding.ids),
             "tokens_per_byte": len(encoding.ids) / max(1, size),
             "tokens_per_word": len(encoding.ids) / max(1, words),
             "megabytes_per_second": size / 1e6 / encoding.seconds,
@@ -174,6 +266,8 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
             "source": next(piece.source for piece in pieces if piece.document == document),
             "first_text": str(first.decode(encoded[0].ids[around].tolist())),
             "second_text": str(second.decode(encoded[1].ids[around].tolist())),
+            "first_pieces": pieces_of(first, encoded[0].ids[around].tolist()),
+            "second_pieces": pieces_of(second, encoded[1].ids[around].tolist()),
         }
     return {
         "text_bytes": size,

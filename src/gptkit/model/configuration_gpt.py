@@ -4,6 +4,7 @@ It reads ours and those of transformers' gpt2 and openai-gpt.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from gptkit.model_files import (
     unfit,
 )
 from gptkit.system.reading import read_json_object
+from gptkit.system.writing import json_text
 
 LABEL_FIELDS = ("id2label", "label2id", "problem_type", "architectures")
 FOREIGN: dict[str, type[GPT2Config | OpenAIGPTConfig]] = {"gpt2": GPT2Config, "openai-gpt": OpenAIGPTConfig}
@@ -76,6 +78,10 @@ class GPTConfig(GPTShape, PreTrainedConfig):
         if self.format is None:
             values = {key: value for key, value in values.items() if key not in HEAD_FIELDS}
         return values
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the text of config.json, in which labels are readable in any script."""
+        return json_text(json.loads(super().to_json_string(use_diff)), indent=2, sort_keys=True) + "\n"
 
 
 # --- config.json ---

@@ -61,7 +61,7 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     if options.dry_run:
         return plan_pretrain(reading, session)
     # The other processes then find the tokens in the cache.
-    inputs = session.main_first(lambda: prepare_inputs(reading, console.say, console.recipe_note))
+    inputs = session.main_first(lambda: prepare_inputs(reading, console))
     with session.open_run(options, command="pretrain", name=Path(model or DEFAULT_MODEL).stem) as directory:
         console.run_directory = directory.path
         return _train(options, inputs, session, directory)
@@ -117,8 +117,9 @@ def _write(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, directory: RunDirectory, console: Console
 ) -> dict[str, Any]:
     """Write the model with its card, the loss curve and, last, the result, which is returned."""
-    rows, finish = directory.rows(), trained.finish
+    rows, finish, text = directory.rows(), trained.finish, inputs.text
     assert inputs.tokenizer is not None
+    assert text is not None
     figures = ("val_loss", "val_perplexity", "bits_per_byte")
     last = directory.row_of(finish.step, figures)
     result = {
@@ -135,6 +136,7 @@ def _write(
         "resumed_from": trained.resumed_from,
         "data_sha256": inputs.corpus.data_sha256,
         "split_sha256": inputs.corpus.split_sha256,
+        "unknown_tokens": {"train": text.train.unknown, "validation": text.validation.unknown},
         "seed": options.seed,
         "version": gptkit.__version__,
     }
@@ -165,11 +167,14 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
 
 def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     """Return a result's figures formatted for people, by name and unit."""
-    found = {name: result[key] for key, name in FIGURES.items() if result.get(key) is not None}
-    return {
-        name: f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
-        for name, value in found.items()
-    }
+    found = {}
+    for key, name in FIGURES.items():
+        if (value := result.get(key)) is not None:
+            whole = isinstance(value, int) or 1000 <= abs(value) < 1e15
+            found[name] = f"{value:,.0f}" if whole else f"{value:.4g}"
+        elif key == "bits_per_byte" and (unknown := result.get("unknown_tokens", {}).get("validation")):
+            found[name] = f"n/a: {unknown:,} tokens are unknown to the tokenizer"
+    return found
 
 
 def _card(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -17,7 +18,7 @@ from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, open_corpus
-from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.any_tokenizer import separator_id, unknown_note
 from gptkit.text.tokenizers.kinds import needs_training, training_note
 from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
 from gptkit.training import rules
@@ -49,12 +50,10 @@ class Inputs:
     rows_per_step: int
 
 
-def prepare_inputs(
-    options: PretrainOptions, say: Callable[[str], None], recipe_note: str = "", *, for_plan: bool = False
-) -> Inputs:
-    """Read the model, the tokenizer and the text that the options name; `say` what was found.
+def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool = False) -> Inputs:
+    """Read the model, the tokenizer and the text that the options name, and log what was found.
 
-    Whatever needs no text is checked first. `recipe_note`, if not empty, is said before the rest, once the options are
+    Whatever needs no text is checked first. The console's recipe note comes before the rest, once the options are
     known to be valid. Raises UsageError or InputError before anything is trained or written. A large text is not
     tokenized `for_plan`, and so not checked.
     """
@@ -63,18 +62,21 @@ def prepare_inputs(
     characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     about = f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on"
-    for line in (*filter(None, [recipe_note]), about, *corpus.notes):
-        say(line)
+    for line in (*filter(None, [console.recipe_note]), about, *corpus.notes):
+        console.say(line)
     spec, text = options.tokenizer or DEFAULT_TOKENIZER, None
     is_tokenized = not for_plan or corpus.train.about_bytes <= MAX_PLAN_BYTES
     if tokenizer is None and (is_tokenized or not spec.startswith("bpe:")):
-        tokenizer = _trained_tokenizer(spec, corpus, say)
+        tokenizer = _trained_tokenizer(spec, corpus, console.say)
     if is_tokenized:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
         if not for_plan:
             tokens = f"{len(text.train):,} training tokens and {len(text.validation):,} for validation"
-            say(f"{tokens}, in {text.train.path.parent}")
+            console.say(f"{tokens}, in {text.train.path.parent}")
+        for side, stream in (("training", text.train), ("validation", text.validation)):
+            if stream.unknown:
+                console.warn(unknown_note(f"the {side} text", stream.unknown, len(stream)))
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises if the text is too short
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     if model is None or for_plan:

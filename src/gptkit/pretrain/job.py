@@ -104,7 +104,7 @@ class PretrainRun:
                 model,
                 self.text.validation.ids,
                 sequence_length=inputs.sequence_length,
-                utf8_bytes=self.text.validation.utf8_bytes,
+                utf8_bytes=None if self.text.validation.unknown else self.text.validation.utf8_bytes,
                 should_stop=should_stop,
             ),
             flops_per_token=rules.flops_per_token(model, inputs.sequence_length),
@@ -113,7 +113,7 @@ class PretrainRun:
 
 def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
     """Show and return the plan of these options; see `report.dry_run` for its keys."""
-    inputs = prepare_inputs(options, session.console.say, session.console.recipe_note, for_plan=True)
+    inputs = prepare_inputs(options, session.console, for_plan=True)
     if inputs.text is not None:
         train_tokens, validation_tokens = len(inputs.text.train), len(inputs.text.validation)
     else:
@@ -199,13 +199,14 @@ def validate(
     tokens: TokenIds,
     *,
     sequence_length: int,
-    utf8_bytes: int,
+    utf8_bytes: int | None,
     should_stop: ShouldStop = lambda: False,
 ) -> dict[str, float]:
     """Score every token but the first exactly once, in disjoint windows, and return the validation metrics.
 
     val_loss is in nats per token, val_perplexity is its exponential, and bits_per_byte is the total negative
-    log-likelihood / ln 2 / UTF-8 bytes of the text. Each process takes whole batches of windows, so the number of
+    log-likelihood / ln 2 / UTF-8 bytes of the text; it is NaN with `utf8_bytes` None, for a text with unknown tokens:
+    predicting those does not predict what they stand for. Each process takes whole batches of windows, so the number of
     processes affects only the order of the final sum; each calls `should_stop` once per turn, so that they can agree.
     Raises StopEvaluation once it returns true.
     """
@@ -220,7 +221,7 @@ def validate(
     return {
         "val_loss": loss,
         "val_perplexity": math.exp(loss) if loss < 700 else math.inf,  # a float would overflow
-        "bits_per_byte": nll.item() / math.log(2) / utf8_bytes,
+        "bits_per_byte": math.nan if utf8_bytes is None else nll.item() / math.log(2) / utf8_bytes,
     }
 
 

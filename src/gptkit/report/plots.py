@@ -1,17 +1,21 @@
-"""Plots: the loss curve of a run, and what all plots need: titles as plain text, and reproducible files."""
+"""Plots: the loss curve of a run, and what all plots need: plain text in any script, and reproducible files."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptkit.report.text import one_line
 
-TRAIN, VALIDATION = "#9ab8d6", "#b3261e"
+TRAIN, SMOOTHED, VALIDATION, METRIC = "#9ab8d6", "#1f5a94", "#b3261e", "#2e7d32"
 SMOOTHING = 0.6
-LONGEST_TITLE = 100
+FEW = 30  # rows that are drawn as points, too
+TITLE, LONGEST_TITLE, TITLE_LETTERS = "title", 100, 72
+FONT = "DejaVu Sans"  # which matplotlib brings along
+NO_REAL_GLYPHS = ("last resort", "lastresort", "blank", "color")  # in the names of fonts
 
 
 def draw_loss(
@@ -20,42 +24,48 @@ def draw_loss(
     title: str,
     *,
     ylabel: str = "loss (nats per token)",
-    training: str = "training",
-    validation: str = "validation",
+    training: str = "training loss",
+    validation: str = "validation loss",
+    metric: str | None = None,
 ) -> None:
-    """Plot loss against tokens: training loss, its moving average and validation loss, labelled as given."""
+    """Plot training and validation loss, labelled as given, against tokens, and a metric of dev on its own axis."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
-    tokens, losses = [row["tokens"] for row in rows], [row["loss"] for row in rows]
-    axes.plot(tokens, losses, color=TRAIN, linewidth=1, label=f"{training}, each logged step")
-    axes.plot(tokens, _smoothed(losses), color="#1f5a94", linewidth=1.6, label=f"{training}, moving average")
-    validated = [row for row in rows if row.get("val_loss") is not None]
-    axes.plot(
-        [row["tokens"] for row in validated],
-        [row["val_loss"] for row in validated],
-        color=VALIDATION,
-        marker="o",
-        markersize=3.5,
-        label=validation,
-    )
-    if validated:
-        last = validated[-1]
-        axes.annotate(
-            f"{last['val_loss']:.3f}",
-            (last["tokens"], last["val_loss"]),
-            xytext=(-4, 8),
-            textcoords="offset points",
-            ha="right",
-            color=VALIDATION,
-        )
+    merged: dict[float, Mapping[str, Any]] = {}  # a step that was logged twice is drawn once
+    for row in rows:
+        merged[row["tokens"]] = {**merged.get(row["tokens"], {}), **row}
+    tokens, losses = [*merged], [row["loss"] for row in merged.values()]
+    marker = "." if len(merged) < FEW else ""
+    axes.plot(tokens, losses, color=TRAIN, linewidth=1, marker=marker, label=f"{training}, each logged step")
+    axes.plot(tokens, _smoothed(losses), color=SMOOTHED, linewidth=1.6, label="its moving average")
+    _draw_points(axes, merged, "val_loss", VALIDATION, "o", validation, beside=8)
     axes.set(xlabel="tokens", ylabel=ylabel)
+    if metric is not None and any(row.get(metric) is not None for row in merged.values()):
+        right = axes.twinx()
+        _draw_points(right, merged, metric, METRIC, "s", f"dev {metric} (right axis)", beside=-14)
+        right.set_ylabel(f"dev {metric}", color=METRIC)
+        right.tick_params(axis="y", colors=METRIC)
+        right.spines["top"].set_visible(False)
+        right.spines["right"].set_color(METRIC)
     set_title(axes, title)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     save(figure, path)
+
+
+def _draw_points(
+    axes: Any, rows: Mapping[float, Mapping[str, Any]], name: str, colour: str, marker: str, label: str, *, beside: int
+) -> None:
+    """Plot a figure of the rows that have it, with the last value `beside` points above it."""
+    points = [(tokens, row[name]) for tokens, row in rows.items() if row.get(name) is not None]
+    if not points:
+        return
+    axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, zorder=3, label=label)
+    place: dict[str, Any] = {"xytext": (-4, beside), "textcoords": "offset points", "ha": "right", "color": colour}
+    axes.annotate(f"{points[-1][1]:.3f}", points[-1], **place)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
@@ -68,15 +78,56 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     return smoothed
 
 
-def set_title(axes: Any, text: str, **settings: Any) -> None:
-    """Set a title of at most 100 characters, in which a dollar sign does not start math."""
+def set_title(axes: Any, text: str, *, loc: str = "center", fontsize: float = 12) -> None:
+    """Set a title over all of the figure: at most 100 characters, the last of a longer text."""
     title = one_line(text)
-    title = title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 3] + "..."
-    axes.set_title(title, parse_math=False, **settings)
+    title = title if len(title) <= LONGEST_TITLE else f"...{title[3 - LONGEST_TITLE :]}"
+    place = {"x": 0.01, "ha": "left"} if loc == "left" else {}
+    axes.figure.suptitle(title, fontsize=fontsize, gid=TITLE, **place)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure to a file without matplotlib's version: the same figure gives the same bytes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+    """Write a figure to a file without matplotlib's version: the same figure gives the same bytes.
+
+    Its texts are no math, and each letter is drawn in a font that has it, or else as its escape.
+    """
+    from matplotlib.text import Text
+
+    texts = [text for text in figure.findobj(Text) if text.get_text()]  # those of ticks are set when they are drawn
+    families, missing = _fonts_for("".join(text.get_text() for text in texts))
+    for text in texts:
+        shown = text.get_text().translate({ord(char): char.encode("unicode_escape").decode() for char in missing})
+        text.set_text(_lines(shown) if text.get_gid() == TITLE else shown)
+        text.set(parse_math=False, fontfamily=families)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _lines(title: str) -> str:
+    """Return a title on lines that fit a figure; Chinese letters are twice as wide."""
+    most = TITLE_LETTERS // 2 if any(unicodedata.east_asian_width(char) in "WF" for char in title) else TITLE_LETTERS
+    return "\n".join(title[start : start + most] for start in range(0, len(title), most))
+
+
+def _fonts_for(text: str) -> tuple[list[str], set[str]]:
+    """Return the families of installed fonts that hold the letters of a text, and the letters that none holds."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports weights that a family lacks
+    families, missing = [FONT], set(text) - _held(get_font(findfont(FontProperties(family=FONT))), text)
+    for entry in sorted(fontManager.ttflist, key=lambda entry: entry.name):
+        if not missing:
+            break
+        if entry.name in families or any(word in entry.name.lower() for word in NO_REAL_GLYPHS):
+            continue
+        try:
+            font = get_font(findfont(FontProperties(family=entry.name), fallback_to_default=False))
+        except (OSError, RuntimeError, ValueError):  # removed, or of a kind that matplotlib cannot read
+            continue
+        if held := _held(font, missing) if font.scalable else set():
+            families.append(entry.name)
+            missing -= held
+    return families, missing
+
+
+def _held(font: Any, letters: Iterable[str]) -> set[str]:
+    return {char for char in letters if char.isspace() or font.get_char_index(ord(char))}

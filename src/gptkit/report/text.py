@@ -9,15 +9,35 @@ import unicodedata
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_]?")
 _BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _UNSHOWN = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (bidirectional too), surrogate, private, unassigned
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
-_NUMBERED = re.compile(r"^(\d+)(\.)(?=\s|$)")  # would start a list
-_ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
+_JOINERS = "\u200c\u200d"  # which scripts and emoji need
+_PUNCTUATION = r"[!-/:-@\[-`{-~]"
+# What Markdown would interpret in a text of one line, as GitHub writes it; all else reads as it is written.
+_MARKUP = re.compile(
+    rf"""
+      \\(?={_PUNCTUATION})                  # a backslash that would escape
+    | \|                                    # a cell of a table
+    | `                                     # code
+    | \*(?=\S.*\*)                          # emphasis, for underscores not within a word
+    | (?<![^\W_])_(?=\S.*_)
+    | ~(?=\S.*~)                            # strikethrough
+    | \$(?=.*\$)                            # math
+    | (?<=\])\(                             # a link or an image
+    | ^\[(?=.*\]:|[\ xX]\](?:\s|$))         # a definition, a box
+    | ^(?:>|[-*_](?=[-*_\s]*$)|[-+*](?=\s|$))  # a quotation, a rule, a list
+    | (?:^|(?<=\s))\#(?=\#*(?:\s|$))        # a heading, or its end
+    """,
+    re.VERBOSE,
+)
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")  # would start a list
+_TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_ADDRESS = re.compile(r"(?i)(?<![^\W_])(https?|ftp|www)(:(?=//)|(?<=www)\.)")  # would become a link
 
 
 def one_line(text: str) -> str:
     """Return text on one line, without escape sequences, bidirectional controls and invisible characters."""
     spaced = " ".join(_ESCAPE_SEQUENCE.sub("", text).split())
-    return "".join(char for char in spaced if unicodedata.category(char) not in _UNSHOWN)
+    shown = "".join(char for char in spaced if unicodedata.category(char) not in _UNSHOWN or char in _JOINERS)
+    return " ".join(shown.split())
 
 
 def strip_control_characters(text: str) -> str:
@@ -31,9 +51,9 @@ def _is_control(char: str) -> bool:
 
 
 def escape_markdown(text: str) -> str:
-    """Return text on one line with everything escaped that Markdown or HTML would interpret, links included."""
-    escaped = _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
-    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", escaped))
+    """Return text on one line that reads as written: escaped only where Markdown or HTML would interpret it."""
+    line = _TAG.sub(lambda match: html.escape(match[0]), one_line(text))
+    return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", line)))
 
 
 def code_block(text: str) -> str:

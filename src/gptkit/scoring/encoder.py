@@ -8,8 +8,8 @@ import numpy as np
 
 from gptkit.scoring.protocols import Group, Request, TokenIds
 from gptkit.text.pieces import Piece
-from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
-from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id, unknown_id
+from gptkit.text.tokenizers.encoding import count_unknown, encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, Part, join_lines
 
 _OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer splits at
@@ -25,8 +25,7 @@ class Encoder:
         self.separator = separator_id(tokenizer)
         encoder = getattr(tokenizer, "encoder", None)
         self.gpt1 = encoder if isinstance(encoder, GPT1Encoder) else None
-        unknown = tokenizer.unk_token_id
-        self.unknown = None if unknown == self.separator else unknown  # GPT-2's unk_token is its separator
+        self.unknown = unknown_id(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids (token,) of each text, with no token added; a literal `<|endoftext|>` is ordinary text."""
@@ -51,8 +50,7 @@ class Encoder:
     def count_unknown(self, groups: Iterable[Group]) -> tuple[int, int]:
         """Return how many tokens of the requests are unknown tokens, and how many tokens there are."""
         ids = [request.ids for group in groups for request in group]
-        unknown = 0 if self.unknown is None else sum(int((tokens == self.unknown).sum()) for tokens in ids)
-        return unknown, sum(map(len, ids))
+        return sum(count_unknown(self.tokenizer, tokens) for tokens in ids), sum(map(len, ids))
 
     def _request(self, whole: TokenIds, context: TokenIds, continuation: str) -> Request:
         start = shared_prefix(whole, context)

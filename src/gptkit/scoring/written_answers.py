@@ -14,12 +14,13 @@ import numpy as np
 from gptkit.errors import UsageError
 from gptkit.scoring.protocols import Column, Generated
 from gptkit.text.examples import Example
+from gptkit.text.pieces import CLOSING, UNSPACED_END
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # The end of a sentence with closing quotes and brackets, or a line end.
-_END = re.compile(r"""[.!?\u2026]+["'\u2019\u201d\u00bb)\]]*(?=\s|$)|\n""")
+_END = re.compile(rf"[.!?\u2026]+{CLOSING}*(?=\s|$)|{UNSPACED_END}|\n")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J, U.S, e.g
 _TITLES = frozenset(
@@ -33,8 +34,8 @@ _TITLES = frozenset(
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text, stripped of white space.
 
-    A sentence ends after . ! ? or … before white space, and at a line end, but not after the period of a title (Mr.) or
-    of single letters (J., U.S.), nor before a lower-case letter.
+    A sentence ends after . ! ? or … before white space, after 。 or its kin, at a line end, but not after the period
+    of a title (Mr.) or of single letters (J., U.S.), nor before a lower-case letter.
     """
     found, begin = [], 0
     for end in _END.finditer(text):

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import socket
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from gptkit.system.run_layout import FileRecord
 Chunk = bytes | memoryview
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = "run.lock"
+LONGEST_NAME = 80  # bytes; file systems allow 255
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -153,6 +155,24 @@ def write_report(path: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     else:
         write_atomically(target, text)
+
+
+def is_plain_name(text: str) -> bool:
+    """Return whether a name consists of letters, digits and emoji of any script, dots, dashes and underscores."""
+    return text[:1] not in ("", *"._-") and all(map(_is_plain, text))
+
+
+def plain_name(text: str) -> str:
+    """Return text as a part of a file's name on any system: other characters become dashes, and it is cut to size."""
+    words = "".join(char if _is_plain(char) else " " for char in unicodedata.normalize("NFC", text)).split()
+    return "-".join(words).encode()[:LONGEST_NAME].decode(errors="ignore").strip("-.")
+
+
+def _is_plain(char: str) -> bool:
+    if char.isascii():
+        return char.isalnum() or char in "._-"
+    marks_and_emoji = unicodedata.category(char) in ("Mn", "Mc", "So", "Sk")
+    return char.isalnum() or marks_and_emoji or char in "\u200c\u200d"  # joiners, which scripts and emoji need
 
 
 def require_free(path: Path, where: str) -> None:

@@ -67,7 +67,7 @@ def report_run(directory: Path) -> None:
     """Report the run directory to the launcher, if gptkit launched this rank; only the first one counts."""
     folder = _folder()
     if folder is not None and not (folder / RUN).exists():
-        (folder / RUN).write_text(str(directory))
+        (folder / RUN).write_text(str(directory), encoding="utf-8")
 
 
 def report_error(error: GptkitError, *, rank: int | None = None) -> bool:

@@ -1,21 +1,19 @@
-"""Terminal output: escape unsafe characters, detect whether to redraw and colour, and print JSON for scripts."""
+"""Terminal output: escape unsafe characters, detect whether to redraw and colour."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 _CONTROLS, _SURROGATES = "\x00-\x08\x0b-\x1f\x7f-\x9f", "\ud800-\udfff"
 _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _INVISIBLE = "\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f"  # not joiners, which scripts and emoji need
-_UNSAFE = re.compile(f"[{_CONTROLS}{_BIDIRECTIONAL}{_INVISIBLE}{_SURROGATES}]")
+UNSAFE = _CONTROLS + _BIDIRECTIONAL + _INVISIBLE + _SURROGATES  # between the brackets of a pattern
+_UNSAFE = re.compile(f"[{UNSAFE}]")
 _LIVE_COLUMNS = 60
 
 
@@ -46,15 +44,16 @@ def safe_text(text: str) -> str:
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Return whether a live display fits `stream`: a terminal wide enough for its lines."""
-    return _is_attended(stream, environment) and _columns(stream, environment) >= _LIVE_COLUMNS
+    return is_attended(stream, environment) and terminal_columns(stream, environment) >= _LIVE_COLUMNS
 
 
-def _is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
+def is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether somebody may watch `stream`: a terminal, and not that of a CI job."""
     unattended = environment.get("GITHUB_ACTIONS") or environment.get("CI") or environment.get("TERM") == "dumb"
     return stream.isatty() and not unattended
 
 
-def _columns(stream: TextIO, environment: Mapping[str, str]) -> int:
+def terminal_columns(stream: TextIO, environment: Mapping[str, str]) -> int:
     """Return the width of a terminal as rich finds it: COLUMNS, else what the terminal reports, else 80."""
     if (said := environment.get("COLUMNS", "")).isdecimal():
         return int(said)
@@ -67,19 +66,4 @@ def has_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Return whether to write colours to `stream`."""
     # On Windows only Windows Terminal understands escape codes.
     understood = os.name != "nt" or bool(environment.get("WT_SESSION"))
-    return understood and _is_attended(stream, environment) and not environment.get("NO_COLOR")
-
-
-def json_line(payload: Mapping[str, Any]) -> str:
-    """Return one line of ASCII JSON; non-finite numbers become null, paths strings."""
-    return json.dumps(_finite(payload), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    return understood and is_attended(stream, environment) and not environment.get("NO_COLOR")

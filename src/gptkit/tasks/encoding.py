@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gptkit.tasks.task import FORMAT_FIELDS, Target, Task
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
-from gptkit.text.tokenizers.encoding import encode_documents
+from gptkit.text.tokenizers.encoding import count_unknown, encode_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,6 +101,7 @@ class EncodedExamples:
 
     `targets` are classes or choices (example,), scores (example,), soft scores (example, score), or None without
     labels. `truncated` counts the examples with a truncated field, by field; `n_truncated` counts those with any.
+    `n_unknown` counts the ids that stand for text that the tokenizer does not know.
     """
 
     ids: NDArray[np.int32]
@@ -109,6 +110,7 @@ class EncodedExamples:
     targets: Targets | None
     truncated: dict[str, int]
     n_truncated: int
+    n_unknown: int = 0
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.sequences_per_example
@@ -186,7 +188,8 @@ def encode_examples(
         n_truncated += bool(formatted.truncated)
     flat, offsets = np.frombuffer(ids, np.int32), np.frombuffer(ends, np.int64)
     targets = _targets(examples, task.target)
-    return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated)
+    n_unknown = count_unknown(tokenizer, flat)
+    return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated, n_unknown)
 
 
 def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Callable[[str], list[int]]:

@@ -11,6 +11,7 @@ import fnmatch
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def find(root: Path, pattern: str) -> Path | None:
         if os.path.exists(found / part):
             found = found / part
             continue
-        similar = [path for path in entries(found) if fnmatch.fnmatchcase(path.name.lower(), part.lower())]
+        similar = [path for path in entries(found) if fnmatch.fnmatchcase(_folded(path.name), _folded(part))]
         if not similar:
             return None
         if len(similar) > 1:
@@ -117,7 +118,12 @@ def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[-_. ]", "", name.lower())
+    return re.sub(r"[-_. ]", "", _folded(name))
+
+
+def _folded(name: str) -> str:
+    """Return a name without its case, and with accents composed: macOS and some archives decompose them."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,16 @@ need no file: config.json names them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
 from gptkit.errors import InputError, UsageError, suggest
-from gptkit.recipes import SAFE_NAME
+from gptkit.system.files import is_plain_name
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
+from gptkit.system.writing import yaml_text
 from gptkit.tasks.task import FORMAT_FIELDS, KINDS, SPLITS, Column, Columns, Format, HubSource, Source, Target, Task
 
 Entries = Mapping[str, Entry]
@@ -44,7 +44,6 @@ CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
 NO_FILE = "pass a YAML file, or one of the built-in tasks that gptkit tasks lists"
 TASK_FILE = "task.yaml"
-YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
 _HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
 _COPY_AGAIN = "copy the model again, or remove the file and pass --task FILE.yaml"
 
@@ -68,8 +67,8 @@ def read_task(path: Path, *, taken: Collection[str] = (), fix: str = NO_FILE) ->
     columns = _columns(format, entries.get("columns"))
     name = _word(entries, "name", path.stem)
     at = entries.get("name", root).where
-    if not SAFE_NAME.fullmatch(name):
-        fix = "use letters, digits, dots, dashes and underscores (name: ...)"
+    if not is_plain_name(name):
+        fix = "use letters and digits of any script, dots, dashes and underscores (name: ...)"
         raise UsageError(f"{name[:60]!r} is not a valid name for a task", where=at, fix=fix)
     if name in taken:
         raise UsageError(f"{name!r} is a built-in task", where=at, fix="choose another name")
@@ -175,7 +174,7 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
         if not kinds:
             fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)}"
             raise UsageError(f"unsupported file type: {file[:60]!r}", where=value.where, fix=fix)
-        if not SAFE_NAME.fullmatch(split):
+        if not is_plain_name(split):
             raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")
         splits[split] = (Source((file,), kinds[0], columns),)
     if not splits:
@@ -224,8 +223,6 @@ def carried_task(directory: Path) -> Task | None:
 
 def task_text(task: Task) -> str:
     """Return the YAML of a user's own task; of paths that lead out of its folder, only the file names are kept."""
-    import yaml
-
     named = next((source.columns for sources in task.splits.values() for source in sources), None)
     columns: dict[str, Any] = {}
     if named is not None:
@@ -248,10 +245,7 @@ def task_text(task: Task) -> str:
         "data": task.data,
     }
     given = {key: value for key, value in values.items() if value}
-    text: str = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    if YAML_BREAKS.search(text):  # PyYAML reads them as spaces unless they are escaped
-        text = yaml.safe_dump(given, sort_keys=False, default_flow_style=None)
-    return _HEADER + text
+    return _HEADER + yaml_text(given, default_flow_style=None)
 
 
 def _inside(file: str) -> str:

@@ -22,7 +22,7 @@ from gptkit.system.files import HashedFile
 from gptkit.text.corpora import Corpus, Divided, TextPart, utf8_length
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import separator_id
-from gptkit.text.tokenizers.encoding import encode_documents, ids_dtype
+from gptkit.text.tokenizers.encoding import count_unknown, encode_documents, ids_dtype
 from gptkit.text.tokenizers.loading import fingerprint
 
 if TYPE_CHECKING:
@@ -38,11 +38,15 @@ TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of a text: `ids`, shape (tokens,), memory-mapped from `path`."""
+    """The tokens of a text: `ids`, shape (tokens,), memory-mapped from `path`.
+
+    `unknown` of them stand for text that the tokenizer does not know.
+    """
 
     ids: TokenIds
     path: Path
     utf8_bytes: int
+    unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +125,7 @@ def _token_streams(parts: Sequence[TextPart], read: Divided, tokenizer: PreTrain
     streams = []
     for path, facts in zip(paths, cached_files(paths, write, need=need), strict=True):
         ids = np.memmap(path, dtype, mode="r") if facts["size"] else np.empty(0, dtype)
-        streams.append(TokenStream(ids, path, facts["utf8_bytes"]))
+        streams.append(TokenStream(ids, path, facts["utf8_bytes"], count_unknown(tokenizer, ids)))
     return streams
 
 

@@ -1,4 +1,4 @@
-"""Cut long texts into parts that encode to the same tokens as the whole text."""
+"""Cut long texts into parts that encode to the same tokens as the whole text; where sentences end, in any script."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ _LINE_END = re.compile(r"(?<=\S)[ \t\r\v\f]*\n")
 _LAST_LINE_END = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f]*\n)")
 _SPACE = re.compile(r"(?<=\S)[ \t\r\v\f\n]")
 _LAST_SPACE = re.compile(r"(?s:.*)(?<=\S)([ \t\r\v\f\n])")
+
+# A quote or bracket that closes a sentence, and a mark that ends one with no white space after it: 。！？｡‼⁇⁈⁉ and ．
+# unless a digit follows, । ॥ of Hindi, ؟ ۔ of Arabic and Urdu, the full stops of Armenian, Ethiopic, Burmese, Khmer and
+# Tibetan. With whatever marks and closing ones follow, it is one end.
+CLOSING = r"""["'\u2019\u201d\u00bb)\]\u300d\u300f\uff09\u3011\u300b\u3009\u3015\uff3d\uff63\uff02\uff07]"""
+_MARK = (
+    r"(?:[\u3002\uff01\uff1f\uff61\u203c\u2047-\u2049\u0964\u0965\u061f\u06d4"
+    r"\u0589\u1362\u1367\u104b\u17d4\u17d5\u0f0d\u0f0e]|\uff0e(?!\d))"
+)
+UNSPACED_END = rf"{_MARK}(?:{_MARK}|{CLOSING}|[.!?\u2026])*"
 
 
 class Piece(NamedTuple):

@@ -37,6 +37,7 @@ from gptkit.system.run_layout import (
     step_of,
     written_by,
 )
+from gptkit.system.writing import json_text
 from gptkit.training.checkpoint_files import (
     SavedTensors,
     begin,
@@ -172,7 +173,7 @@ def _write_part(path: Path, train_state: TrainState) -> list[FileRecord]:
 def _commit(path: Path, state: RunState, records: list[FileRecord]) -> None:
     numbers = dataclasses.asdict(state)
     content = {"schema": STATE_SCHEMA, **numbers.pop("parts"), **numbers}
-    state_text = json.dumps(content, indent=1, sort_keys=True)
+    state_text = json_text(content, indent=1, sort_keys=True, allow_nan=True)
     records = [*records, files.write_durably(path / STATE, [state_text.encode()])]
     rows = rows_beside(path)
     commit(path, state.step, records, record_of(rows) if rows.exists() else None)
@@ -274,7 +275,7 @@ def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
 def read_state(path: Path) -> RunState:
     """Read the numbers of a verified checkpoint; raises InputError for one of another version."""
     try:
-        values = json.loads((path / STATE).read_text())
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
         schema = values.pop("schema", STATE_SCHEMA)
         if schema == STATE_SCHEMA:
             own = {field.name for field in dataclasses.fields(RunState)}

@@ -255,7 +255,7 @@ def launch(
             raise OutOfResources(message, fix="try again, or use another port") from error
         finally:
             if (folder / ranks.RUN).exists():
-                note_run(Path((folder / ranks.RUN).read_text()))
+                note_run(Path((folder / ranks.RUN).read_text(encoding="utf-8")))
         result: dict[str, Any] = json.loads((folder / ranks.RESULT).read_text())
         return result
 

@@ -246,7 +246,7 @@ class _Run:
             self.state.unfinished_row = row
             return
         self.state.unfinished_row = None
-        if any(map(math.isnan, metrics.values())) or math.isinf(metrics.get("val_loss", 0.0)):
+        if not math.isfinite(metrics.get("val_loss", 0.0)):
             yield self.row
             raise _diverged("the validation loss is not finite", step)
         if (name := self.plan.best_by) is not None:

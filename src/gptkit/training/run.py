@@ -148,7 +148,7 @@ def train_run(
         peak = measured_peak(choices.precision) if is_cpu else known_peak(session.hardware, choices.precision)
         reporter = RunReporter(job, directory, session, tracker, peak, sample)
         try:
-            finish = reporter.follow(events, stack.enter_context(console.progress(job.plan.steps)))
+            finish = reporter.follow(events, stack.enter_context(console.progress(job.plan.steps, found.state.step)))
         except Diverged as error:
             directory.note_divergence(error, job.micro_batching.batches(error.step))
             raise

@@ -11,8 +11,6 @@ result.json       what the command returned, written last
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,6 +34,7 @@ from gptkit.system.run_layout import (
     directory_name,
     is_committed,
 )
+from gptkit.system.writing import json_text
 from gptkit.training import checkpoints
 from gptkit.training.batches import MicroBatch
 from gptkit.training.checkpoint_files import rows_defect
@@ -156,7 +155,7 @@ class RunDirectory:
             "newest_checkpoint": newest.name if newest else None,
         }
         with files.translate_os_errors(f"writing {DIVERGED}", fix=AGAIN):
-            files.write_atomically(self.path / DIVERGED, json.dumps(note, indent=1) + "\n")
+            files.write_atomically(self.path / DIVERGED, json_text(note, indent=1) + "\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, with the command, the process's `elapsed_seconds` and `finished_at`, and return it."""
@@ -165,7 +164,7 @@ class RunDirectory:
         self.result = {"command": self.command, **result, "elapsed_seconds": elapsed, "finished_at": finished}
         with files.translate_os_errors(f"writing {RESULT}", fix=AGAIN):
             files.sync_all(self.path)  # everything must be durable before the result
-            files.write_atomically(self.path / RESULT, json.dumps(self.result, indent=1, allow_nan=False) + "\n")
+            files.write_atomically(self.path / RESULT, json_text(self.result, indent=1) + "\n")
         return self.result
 
 
@@ -210,8 +209,7 @@ def check_run(options: TrainingOptions, *, command: str) -> None:
 
 def _make_new(root: Path, command: str, name: str) -> Path:
     files.make_directories(root)
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
-    stem = f"{command}-{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = f"{command}-{files.plain_name(name) or 'model'}-{datetime.now():%Y%m%d-%H%M%S}"
     taken = 0
     while True:
         path = root / (f"{stem}-{taken}" if taken else stem)

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gptkit.errors import UsageError
 from gptkit.options import fields_of
 from gptkit.recipes import CONFIG_HEADER, FLAGS_ONLY, read_recipe, refuse_foreign_config
 from gptkit.system.run_layout import MODEL, START, described_in
+from gptkit.system.writing import yaml_text
 from gptkit.training.checkpoints import RunState
 from gptkit.training.options import TrainingOptions
 from gptkit.training.schedules import steps_before_decay
@@ -87,7 +86,7 @@ def config_text(options: TrainingOptions, command: str) -> str:
         name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
         for name, value in _config_values(options).items()
     }
-    return f"{CONFIG_HEADER.format(command=command)}\n{yaml.safe_dump(values, sort_keys=False)}"
+    return f"{CONFIG_HEADER.format(command=command)}\n{yaml_text(values)}"
 
 
 def identity_values(options: TrainingOptions) -> dict[str, str]:

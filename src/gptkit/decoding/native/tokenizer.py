@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from gptkit.errors import InputError
 from gptkit.system.reading import LARGEST_JSON, require_regular
@@ -21,7 +21,7 @@ IDLE_SETTINGS = frozenset(
     {
         *("add_bos_token", "add_eos_token", "add_prefix_space", "backend", "clean_up_tokenization_spaces", "errors"),
         *("is_local", "local_files_only", "model_max_length", "name_or_path", "padding_side", "tokenizer_class"),
-        *("truncation_side", "chat_template"),
+        *("truncation_side", "chat_template", "do_lower_case", "max_len", "strip_accents", "tokenize_chinese_chars"),
     }
 )
 OLD_FILES = ("special_tokens_map.json", "added_tokens.json")  # read if tokenizer_config.json lists no added tokens
@@ -98,7 +98,10 @@ def read_tokenizer(directory: Path) -> LightTokenizer | None:
 def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[str, Any], folder: Path) -> bool:
     """Return whether transformers would load this tokenizer unchanged and use it as the file says."""
     is_gpt1 = backend.token_to_id(NEWLINE_TOKEN) is not None
-    if is_gpt1 or backend.get_vocab_size() > LARGEST or backend.padding is not None or backend.truncation is not None:
+    is_bert = isinstance(backend.decoder, decoders.WordPiece)
+    if is_gpt1 or is_bert or backend.get_vocab_size() > LARGEST:
+        return False
+    if backend.padding is not None or backend.truncation is not None:
         return False
     decoder = backend.get_added_tokens_decoder()
     special = {token.content for token in decoder.values() if token.special}

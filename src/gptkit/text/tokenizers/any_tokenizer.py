@@ -37,8 +37,21 @@ def separator_id(tokenizer: AnyTokenizer) -> int:
     found = vocabulary.get(NEWLINE_TOKEN, vocabulary.get(END_OF_TEXT, tokenizer.eos_token_id))
     if found is None:
         message = f"the tokenizer has neither {END_OF_TEXT} nor an eos_token to separate documents"
-        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix="use another tokenizer")
+        fix = 'name its end token in tokenizer_config.json, such as "eos_token": "[SEP]"'
+        raise InputError(message, where=tokenizer.name_or_path or "tokenizer", fix=fix)
     return int(found)
+
+
+def unknown_id(tokenizer: AnyTokenizer) -> int | None:
+    """Return the id that stands for text that the tokenizer does not know, None if it knows every text."""
+    unknown: int | None = tokenizer.unk_token_id
+    return None if unknown == tokenizer.eos_token_id else unknown  # GPT-2's unk_token is its separator
+
+
+def unknown_note(what: str, unknown: int, tokens: int) -> str:
+    """Return the warning about a text with tokens that stand for what the tokenizer does not know."""
+    share = f"{unknown:,} of {tokens:,} tokens ({100 * unknown / tokens:.3g}%) are unknown to the tokenizer"
+    return f"{what}: {share}; train a byte-level one on it: gptkit tokenizer train"
 
 
 def id_out_of_range(tokenizer: AnyTokenizer) -> tuple[str, int] | None:

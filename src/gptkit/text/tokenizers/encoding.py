@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from gptkit.system.limits import usable_processors
 from gptkit.text.pieces import Piece, batches, encoded_ahead
-from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, unknown_id
 from gptkit.text.tokenizers.kinds import fast_encoder
 
 TokenIds = NDArray[np.uint16] | NDArray[np.uint32]
@@ -60,6 +60,15 @@ def encode_documents(tokenizer: AnyTokenizer, pieces: Iterable[Piece]) -> Iterat
     with ThreadPoolExecutor(_BATCHES_IN_FLIGHT - 1) as pool:
         for piece, ids in encoded_ahead(pool, encode_batch, batches(pieces, characters), _BATCHES_IN_FLIGHT):
             yield piece.document, ids
+
+
+def count_unknown(tokenizer: AnyTokenizer, ids: NDArray[Any]) -> int:
+    """Return how many ids (tokens,) stand for text that the tokenizer does not know."""
+    unknown = unknown_id(tokenizer)
+    if unknown is None:
+        return 0
+    parts = (ids[start : start + _BATCH_CHARACTERS] for start in range(0, len(ids), _BATCH_CHARACTERS))
+    return sum(int(np.count_nonzero(part == unknown)) for part in parts)  # a memory map may be larger than memory
 
 
 _encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encode]] = weakref.WeakKeyDictionary()

@@ -18,9 +18,10 @@ from gptkit.system.run_layout import MODEL, START, described_in
 
 Merge = tuple[str, str]
 
-LAYOUTS = (  # files that make up a tokenizer; of transformers' two layouts the first wins
+LAYOUTS = (  # files that make up a tokenizer; of transformers' three layouts the first wins
     ("tokenizer.json",),
     ("vocab.json", "merges.txt"),
+    ("vocab.txt",),  # BERT's, which Chinese GPT-2 models use
     ("encoder.json", "vocab.bpe"),
     ("encoder_bpe_40000.json", "vocab_40000.bpe"),
 )
@@ -32,8 +33,7 @@ def find_tokenizer(directory: Path, shown: str | None = None) -> tuple[Path, tup
     """Return the folder and layout of a tokenizer's files; in a run, they are in model/ or else in start/."""
     for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
         complete = [layout for layout in LAYOUTS if all((folder / name).is_file() for name in layout)]
-        if set(LAYOUTS[:2]) <= set(complete):
-            complete.remove(LAYOUTS[1])
+        complete = [layout for layout in complete if layout not in LAYOUTS[1:3] or layout is complete[0]]
         if len(complete) > 1:
             found = " and ".join("+".join(layout) for layout in complete)
             fix = "keep only one of them in the directory"

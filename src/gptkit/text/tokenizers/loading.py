@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import Regex, decoders
+from transformers import BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.system import hub
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from gptkit.text.corpora import TextPart
 
 FORMAT = 1  # of cached tokenizers
+BERT_TOKENS = {
+    "eos_token": "[SEP]",
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "pad_token": "[PAD]",
+    "mask_token": "[MASK]",
+}
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\x{3000}-\x{303f}\x{ff00}-\x{ffef}\x{2014}\x{2026}]"
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
@@ -68,6 +78,8 @@ def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedToke
     tokenizer: PreTrainedTokenizerBase
     if layout == LAYOUTS[0]:
         tokenizer = _from_tokenizer_json(directory)
+    elif layout == LAYOUTS[2]:
+        tokenizer = _as_separated(_from_pretrained(BertTokenizer, directory))
     else:
         vocabulary_file, merges_file = (directory / name for name in layout)
         vocabulary = read_vocabulary(vocabulary_file)
@@ -91,7 +103,7 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
         raise InputError("not a tokenizer file: it has no model", where=str(path), fix="fetch or save it again")
     entries = model.get("vocab")
     if not isinstance(entries, dict) or NEWLINE_TOKEN not in entries:
-        tokenizer = _from_pretrained(PreTrainedTokenizerFast, directory)
+        tokenizer = _as_separated(_from_pretrained(PreTrainedTokenizerFast, directory))
         if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():  # as in GPT-2's files on the hub
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
         return tokenizer
@@ -102,6 +114,19 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
     except (TypeError, KeyError, ValueError):
         raise InputError("damaged added_tokens", where=str(path), fix="fetch or save it again") from None
     tokenizer.add_tokens([token for id, token in added if id >= len(vocabulary)], special_tokens=True)
+    return tokenizer
+
+
+def _as_separated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give BERT's tokenizer an end token if it names none, [SEP], and have it decode Chinese and Japanese unspaced."""
+    backend, vocabulary = tokenizer.backend_tokenizer, tokenizer.get_vocab()
+    if not isinstance(backend.model, tokenizers.models.WordPiece) or END_OF_TEXT in vocabulary:
+        return tokenizer
+    unnamed = {role: token for role, token in BERT_TOKENS.items() if getattr(tokenizer, role) is None}
+    tokenizer.add_special_tokens({role: token for role, token in unnamed.items() if token in vocabulary})
+    if isinstance(backend.decoder, decoders.WordPiece):
+        unspaced = decoders.Replace(Regex(f"(?<={_UNSPACED}) | (?={_UNSPACED})"), "")
+        backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), unspaced])
     return tokenizer
 
 
