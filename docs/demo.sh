@@ -41,8 +41,8 @@ loss). Always naming the commonest package gets 19%.
 END
 
 step "eval --model $run-classification --split test" <<END
-5 of 5: scoring on new docstrings, which had no part in training or in the
-choice of the best epoch. Chance is 19% again.
+5 of 5: scoring on other docstrings, whose packages had no part in training or
+in the choice of the best epoch. Chance is 19% again.
 END
 
 cat <<END

@@ -150,9 +150,12 @@ def test_printed_commands_have_flags_that_exist_and_no_placeholders() -> None:
 
 
 @pytest.mark.skipif(not (REPOSITORY / "README.md").is_file(), reason="no README.md beside the tests")
-def test_the_readme_s_commands_are_accepted(folder: Path) -> None:
+def test_the_commands_of_the_readme_and_the_demo_are_accepted(folder: Path) -> None:
     page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^ {4}(?:\$ |next: )?(gptkit .*)$", page, flags=re.MULTILINE)
+    demo = (REPOSITORY / "docs" / "demo.sh").read_text(encoding="utf-8")
+    lines = [f"gptkit {line}" for line in re.findall(r'^step "(.*)" <<', demo.replace("$run", "a"), flags=re.MULTILINE)]
+    assert len(lines) == 5
+    lines += re.findall(r"^ {4}(?:\$ |next: )?(gptkit .*)$", page, flags=re.MULTILINE)
     assert len(lines) >= 15
     for line in lines:
         words = shlex.split(line.partition(" &&")[0].partition(";")[0].rpartition("| ")[2], comments=True)[1:]
