@@ -48,13 +48,16 @@ class Command:
 
 def _once_trained(line: str) -> str:
     """Return a command that takes the newest pretrain run, or the one that makes the first."""
-    return line if any(Path("runs").glob("*/result.json")) else "gptkit pretrain"
+    from gptkit.training.finished_runs import RUNS, newest_finished  # safetensors would slow --help down
+
+    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", lambda line: None)
+    return line if newest else "gptkit pretrain"
 
 
 def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
     if "variants" in result:
         return "gptkit finetune --resume {run_dir} --predict dev"
-    from_hub = any(word.removeprefix("--data=").startswith("hf:") for word in words)
+    from_hub = "--data hf:" in " ".join(words).replace("=", " ")
     return "" if from_hub else "gptkit eval --model {run_dir}"  # which finds the run's own files
 
 
@@ -66,17 +69,15 @@ def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    if "verdict" in result or "checkpoints" in result:
-        return ""
     flags = [word.partition("=")[0] for word in words]
-    line = ["gptkit", *words]
-    if not {"--model", "-m"} & set(flags):
-        line += ["--model", result["model"]]
-    for flag in {"--output", "-o"} & set(flags):
-        at = 1 + flags.index(flag)
-        del line[at : at + (1 if "=" in line[at] else 2)]
-        line += ["--baseline", result["output"]]
-    return _quoted(*line) + (" --output {free:baseline.json}" if not result.get("output") else "")
+    output = next((place for place, flag in enumerate(flags) if flag in ("--output", "-o")), None)
+    if "verdict" in result or "checkpoints" in result or (output is None) == bool(result.get("output")):
+        return ""  # also where a recipe names the output
+    model = [] if {"--model", "-m"} & {*flags} else ["--model", result["model"]]
+    if output is None:
+        return _quoted("gptkit", *words, *model) + " --output {free:baseline.json}"
+    rest = words[output + (1 if "=" in words[output] else 2) :]
+    return _quoted("gptkit", *words[:output], *rest, *model, "--baseline", result["output"])
 
 
 def _after_copy(result: Mapping[str, Any], words: Sequence[str]) -> str:
