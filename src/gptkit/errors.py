@@ -22,16 +22,27 @@ MAX_LENGTH = 1000  # characters of a message or fix, which may quote a whole fil
 
 
 class GptkitError(Exception):
-    """What is wrong (`message`), where (`where`: file:line, flag or key) and how to fix it (`fix`)."""
+    """What is wrong (`message`), where (`where`: file:line, flag or key) and how to fix it (`fix`).
+
+    `result` is the command's result if it has one nevertheless, which --json prints beside the error.
+    """
 
     kind = "internal"
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        result: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = _shortened(message)
         self.where = where
         self.fix = None if fix is None else _shortened(fix)
+        self.result = result or {}
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
@@ -41,7 +52,7 @@ class GptkitError(Exception):
     def as_json(self) -> dict[str, object]:
         """Return the object that `--json` prints on stdout."""
         keys = ("kind", "exit_code", "message", "where", "fix")
-        return {"error": {key: getattr(self, key) for key in keys}}
+        return {**self.result, "error": {key: getattr(self, key) for key in keys}}
 
 
 def _shortened(text: str) -> str:
@@ -59,17 +70,10 @@ class InputError(GptkitError):
 
 
 class GateFailed(GptkitError):
-    """Quality regressed; `result` is the command's result, which --json prints beside the error."""
+    """Quality regressed."""
 
     kind = "gate"
     exit_code = 3
-
-    def __init__(self, message: str, *, result: Mapping[str, object], fix: str | None = None) -> None:
-        super().__init__(message, fix=fix)
-        self.result = result
-
-    def as_json(self) -> dict[str, object]:
-        return {**self.result, **super().as_json()}
 
 
 class NothingComparable(GptkitError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,66 @@ def test_what_may_be_chance_is_inconclusive_and_the_first_line_says_what_could_h
     assert found.headline.startswith(
         "inconclusive: lambada/words.accuracy 0.6000 -> 0.5970 (-0.0030; p 0.12, floor 0.002, a regression of "
     )
+
+
+def undefined_in(run: EvalResults) -> EvalResults:
+    items = run.results["lambada/words"].items
+    assert items is not None
+    unseen = replace(items, undefined={"word_perplexity": "no spaces"})
+    return replace(run, results={"lambada/words": result_of(WORDS, unseen, "d" * 64, {"window": 64})})
+
+
+def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
+    run = undefined_in(a_run())
+    for present, baseline, where in (
+        (run, a_run(), "this run"),
+        (a_run(), run, "the baseline"),
+        (run, run, "both runs"),
+    ):
+        found = compare(present, baseline, ASKED, resamples=50)
+        key, reason = "lambada/words.word_perplexity", f"it is n/a in {where}: no spaces"
+        assert (found.verdict, found.headline) == ("n/a", f"n/a: {key} cannot be gated: {reason}")
+        assert [row.verdict for row in found.rows] == ["pass", "n/a"]
+        entry = found.as_json()["comparison"][key]
+        assert (entry["difference"], entry["p_value"], entry["verdict"], entry["reason"]) == (None, None, "n/a", reason)
+        assert (entry["value"] is None, entry["baseline"] is None) == (present is run, baseline is run)
+    dropped = compare(
+        replace(run, results={**run.results, **a_run(30, tasks=("cbt",)).results}),
+        None,
+        [
+            replace(job(WORDS, minimum=0.6), name="cbt"),
+            job(replace(WORDS, measures=("word_perplexity",)), minimum=99.0),
+        ],
+    )
+    assert dropped.verdict == "fail"
+    assert dropped.warnings == ("lambada/words.word_perplexity cannot be gated: it is n/a: no spaces",)
+    assert dropped.as_json()["minimums"]["lambada/words.word_perplexity"] == {
+        "minimum": 99.0,
+        "value": None,
+        "verdict": "n/a",
+        "reason": "no spaces",
+    }
+
+
+def test_a_baseline_may_lack_a_figure_only_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    run = undefined_in(a_run())
+    path.write_text(eval_text(run))
+    assert read_baseline(path).results["lambada/words"].metrics == run.results["lambada/words"].metrics
+    path.write_text(eval_text(run).replace('"reason":"no spaces",', ""))
+    with pytest.raises(InputError, match="the value None does not match its items"):
+        read_baseline(path)
+
+
+def test_an_older_baseline_that_calls_an_undefined_correlation_zero_is_not_comparable(tmp_path: Path) -> None:
+    scores = Protocol("head", "", ("pearson",))
+    figures = {"prediction": np.ones(4), "reference": np.arange(4.0)}
+    run = EvalResults("m", None, None, {"lambada/head": result_of(scores, Items(tuple("abcd"), figures), "d", {})})
+    path = tmp_path / "baseline.json"
+    old = re.sub(r'"reason":"[^"]*","stderr":null,"value":null', '"stderr":0,"value":0', eval_text(run))
+    path.write_text(old)
+    found = compare(run, read_baseline(path), [job(scores)])
+    assert found.headline == "n/a: lambada/head.pearson cannot be gated: it is n/a in both runs: all predictions are 1"
 
 
 def test_minimums_need_no_baseline() -> None:

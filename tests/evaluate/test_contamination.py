@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +15,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptkit.evaluate import contamination
-from gptkit.evaluate.contamination import corpus_pieces, overlap, texts_of
+from gptkit.evaluate.contamination import corpus_pieces, need_unicode, overlap, texts_of
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
+from gptkit.text.words import words_of
 
 DOCUMENT = st.text(st.sampled_from("aaabB é\u0130_-'\n .\u201d\U0001f600"), max_size=120)
+FOREIGN = st.text(
+    st.sampled_from("時时。かカひ\u0e01\u0e48한글हि\u0301aB3.' \n\U0001f600\U0001f1e9\u200d"), max_size=60
+)
 
 
-def naive(documents: list[str], items: list[list[str]]) -> tuple[int, int, list[float]]:
+def naive(
+    documents: list[str],
+    items: list[list[str]],
+    words_of: Callable[[str], list[str]] = lambda text: re.findall(r"[^\W_]+", text.lower()),
+) -> tuple[int, int, list[float]]:
     """Return 8-grams, those found, and the share of each item, by sets of words."""
 
     def ngrams(text: str) -> list[tuple[str, ...]]:
-        words = re.findall(r"[^\W_]+", text.lower())
+        words = words_of(text)
         return [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
 
     corpus = {one for text in documents for one in ngrams(text)}
     shares = []
     for texts in items:
         every = [one for text in dict.fromkeys(texts) for one in ngrams(text)]
-        shares.append(sum(one in corpus for one in every) / max(1, len(every)))
+        shares.append(sum(one in corpus for one in every) / len(every) if every else math.nan)
     distinct = [one for text in dict.fromkeys(text for texts in items for text in texts) for one in ngrams(text)]
     return len(distinct), sum(one in corpus for one in distinct), shares
 
@@ -54,8 +65,43 @@ def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[st
         found = overlap(pieces, {"set": items, "other": [["a b a b a b a b"]]})["set"]
     ngrams, hits, shares = naive(documents, items)
     assert (found.ngrams, found.found) == (ngrams, hits)
-    assert found.fractions == pytest.approx(shares)
+    assert found.fractions == pytest.approx(shares, nan_ok=True)
     assert (found.fractions > 0).tolist() == [share > 0 for share in shares]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(FOREIGN, min_size=1, max_size=3), st.lists(FOREIGN, max_size=3), st.integers(1, 40))
+def test_words_by_unicode_are_the_same_however_the_corpus_is_cut(
+    documents: list[str], texts: list[str], cut: int
+) -> None:
+    items = [[text] for text in [*texts, documents[0][2:], documents[-1]]]
+    pieces = [
+        Piece(text[begin : begin + cut], number, "corpus")
+        for number, text in enumerate(documents)
+        for begin in range(0, max(1, len(text)), cut)
+    ]
+    found = overlap(pieces, {"set": items}, by_unicode=True)["set"]
+    spelled = partial(re.sub, "[.']", "")  # within a word, no punctuation tells it from another
+    ngrams, hits, shares = naive(documents, items, lambda text: [spelled(word) for word in words_of(text.casefold())])
+    assert (found.ngrams, found.found) == (ngrams, hits)
+    assert found.fractions == pytest.approx(shares, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "wanted"),
+    [
+        ("时成和者名世行于生😀。", 10, True),
+        ("私はカタカナを読むのが好き", 10, True),  # katakana stays together
+        ("हिन्दी भाषा में लिखा हुआ यह एक वाक्य है", 9, True),  # the paper's rule drops the vowel signs
+        ("Он сказал, что придёт завтра утром в девять", 8, False),
+        ("한국어 문장은 띄어쓰기로 낱말을 나누어 쓰는 글 입니다", 8, False),
+        ("The dog's well-known café doesn't open before nine", 11, False),  # dog s, well known, doesn t
+    ],
+)
+def test_texts_of_which_the_paper_sees_few_words_are_searched_by_unicode(text: str, words: int, wanted: bool) -> None:
+    assert need_unicode([[text]]) == wanted
+    found = overlap([Piece(f"x {text} y", 0, "corpus")], {"set": [[text]]}, by_unicode=wanted)["set"]
+    assert (found.ngrams, found.found) == (words - 7, words - 7)
 
 
 def words(random: np.random.Generator, count: int) -> list[str]:
@@ -76,8 +122,9 @@ def test_planted_passages_are_found_and_nothing_else() -> None:
     assert found["all"].fraction == pytest.approx(6 / 6600)
     assert np.flatnonzero(found["all"].fractions).tolist() == [7, 11]
     assert found["all"].fractions[7] == pytest.approx(5 / 33)
-    assert (found["none"].found, found["none"].fractions.sum()) == (0, 0)
-    assert overlap(pieces, {"empty": []})["empty"].fraction == 0
+    assert (found["none"].found, np.nansum(found["none"].fractions)) == (0, 0)
+    assert np.isnan(found["none"].fractions).tolist() == [False, True, True]  # too short to be called clean
+    assert overlap(pieces, {"empty": []})["empty"].fraction is None
 
 
 def test_no_8_gram_goes_across_documents_or_texts() -> None:

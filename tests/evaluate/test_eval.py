@@ -283,6 +283,35 @@ def test_contamination_tells_what_stands_in_the_corpus(models: Path, capsys: pyt
     assert all(one["n"] == 1 for one in found["without_overlap"].values())
 
 
+def test_text_without_spaces_is_scored_searched_and_never_passes_a_gate_on_its_words(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["时成和者名世行于生。", "会成常下把想法无被什！", "短。"]
+    for name in ("wiki.test.raw", "corpus.txt"):
+        Path(name).write_text("".join(f"{line}\n" for line in lines * 9), encoding="utf-8")
+    Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    Path("suite.yaml").write_text("tasks: [{task: wikitext2, data: wiki.test.raw, minimum: 1.0e+300}]")
+    result = evaluate(
+        capsys, models / "one", "--suite", "suite.yaml", "--junit", "out.xml", "--output", "b.json", code=4
+    )
+    assert result["error"]["kind"] == "nothing_comparable"
+    assert "wikitext2/paper.word_perplexity cannot be gated: it is n/a: white space" in result["error"]["message"]
+    metrics = result["results"]["wikitext2/paper"]["metrics"]
+    assert {name for name, entry in metrics.items() if entry["value"] is None} == {"word_perplexity"}
+    assert (result["verdict"], result["minimums"]["wikitext2/paper.word_perplexity"]["verdict"]) == ("n/a", "n/a")
+    assert ElementTree.parse("out.xml").getroot().find(".//error") is not None
+    words = ("--task", "wikitext2", "--data", "wiki.test.raw", "--baseline", "b.json")
+    assert evaluate(capsys, models / "one", *words, code=4)["verdict"] == "n/a"
+    words = ("--task", "perplexity", "--data", "rows.jsonl", "--contamination")
+    found = evaluate(capsys, models / "one", *words, "corpus.txt")["contamination"]["perplexity"]
+    assert (found["share"], found["items_with_overlap"], found["items_without_ngrams"]) == (1.0, 2, 1)
+    assert found["words"] == "unicode"
+    Path("rows.jsonl").write_text('{"text": "Too short to tell."}\n')
+    found = evaluate(capsys, models / "one", *words, "text.txt")["contamination"]["perplexity"]
+    assert (found["share"], found["items_with_overlap"], found["without_overlap"]) == (None, None, {})
+    assert found["reason"] == "no text has 8 words in a row"
+
+
 def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("target.json").write_text("old")
     Path("link.json").symlink_to("target.json")

@@ -25,17 +25,20 @@ def row(
 
 
 def test_a_case_for_each_verdict() -> None:
-    text = junit_xml([row(), row("fail"), row("inconclusive")])
+    text = junit_xml([row(), row("fail"), row("inconclusive"), row("n/a")])
     suite = ElementTree.fromstring(text).find("testsuite")
     assert suite is not None
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
-    passed, failed, unsure = suite.findall("testcase")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "1")
+    passed, failed, unsure, undefined = suite.findall("testcase")
     assert (failed.get("classname"), failed.get("name")) == ("lambada/last-word", "accuracy")
     assert [one.find("failure") is not None for one in (passed, failed, unsure)] == [False, True, False]
     failure = failed.find("failure")
     assert failure is not None
     assert failure.get("message") == "lambada/last-word.accuracy 0.460 -> 0.431"
     assert unsure.findtext("system-out") == "inconclusive: lambada/last-word.accuracy 0.460 -> 0.431"
+    error = undefined.find("error")
+    assert error is not None
+    assert error.get("message") == "lambada/last-word.accuracy 0.460 -> 0.431"
     properties = {one.get("name"): one.get("value") for one in passed.iter("property")}
     assert properties == {"verdict": "pass", "p_value": "0.0004", "floor": "0.01"}
 

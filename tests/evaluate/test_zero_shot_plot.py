@@ -9,7 +9,8 @@ from gptkit.evaluate.all_checkpoints import draw_zero_shot
 
 def test_the_same_scores_give_the_same_picture(tmp_path: Path) -> None:
     steps = [0, 10, 100, 1000]
-    curves = {f"task-{number}/protocol": [0.0, -0.1, 0.1 * number, 0.3] for number in range(8)}
+    curves: dict[str, list[float | None]] = {"gap": [0.0, None, 0.2, 0.3], "no end": [0.0, 0.1, 0.2, None]}
+    curves |= {f"task-{number}/protocol": [0.0, -0.1, 0.1 * number, 0.3] for number in range(8)}
     for name in ("a.png", "b.png"):
         draw_zero_shot(steps, curves, tmp_path / name, "run")
     first = (tmp_path / "a.png").read_bytes()

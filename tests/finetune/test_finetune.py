@@ -471,6 +471,21 @@ def test_scores(task: str, place: Place) -> None:
     assert [row["label"] for row in rows] == pytest.approx([i * 0.55 for i in range(5)])
 
 
+def test_correlations_of_predictions_that_are_all_alike_are_null_and_fail_no_run(place: Place) -> None:
+    folder = place.root / "far-data"
+    write_lines(folder, lambda i: {"first": text(i, "a"), "second": text(i, "b"), "label": 90 + i})
+    (folder / "far.yaml").write_text("format: similarity\nscore_range: [90, 100]\n")  # an untrained head says 90
+    words = place.words("far", task=folder / "far.yaml", data=None, epochs=2, seeds=2, predict="dev")
+    code, printed, log = call(words)
+    assert code == 0, log
+    assert "pearson and spearman: n/a where all predictions, or all labels, are alike" in printed
+    assert "dev: pearson n/a" in log
+    assert "  pearson n/a  spearman n/a" in log
+    result = json.loads((place.root / "far" / "result.json").read_text())
+    assert result["metrics"] == result["std"] == result["interval"] == {"pearson": None, "spearman": None}
+    assert [(seed["best_epoch"], seed["metrics"]) for seed in result["per_seed"]] == [(1, result["metrics"])] * 2
+
+
 def test_choices_of_a_task_of_ones_own(place: Place) -> None:
     folder = place.root / "endings"
     write_lines(

@@ -36,6 +36,19 @@ def test_mean_and_sample_standard_deviation_by_hand() -> None:
     assert not {"std", "interval"} & alone.keys()
 
 
+def test_a_metric_that_some_seed_lacks_has_no_mean_and_the_best_seed_is_among_the_others() -> None:
+    runs = seeds_of([0.2, 0.4, 0.1])
+    runs[0]["metrics"] = {"accuracy": None}
+    several = over_seeds(find_task("rte"), runs)
+    assert several["metrics"] == several["std"] == several["interval"] == {"accuracy": None}
+    assert several["model_dir"] == "1"
+    assert [seed["metrics"]["accuracy"] for seed in several["per_seed"]] == [None, 0.4, 0.1]
+    study = study_result(
+        find_task("rte"), {"full": several, "no_aux": over_seeds(find_task("rte"), seeds_of([0.1] * 3))}
+    )
+    assert study["full_minus"]["no_aux"] == {"metric": "accuracy", "mean": None, "interval": None}
+
+
 def test_thirty_seeds_cover_a_planted_effect_as_often_as_promised() -> None:
     assert 0.93 < coverage(30) < 0.97
 

@@ -17,6 +17,7 @@ from gptkit.manage.tokenizer import (
     take,
 )
 from gptkit.text.corpora import open_corpus
+from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import fingerprint, load_tokenizer
 
@@ -72,6 +73,13 @@ def test_comparing_counts_by_hand(book: str) -> None:
     assert found["difference"] is not None
     assert (found["difference"]["token"], found["difference"]["source"]) == (0, book)
     assert found["difference"]["first_text"] == "the low " == found["difference"]["second_text"]
+
+
+def test_words_are_unicode_s_and_there_may_be_none() -> None:
+    char = train_tokenizer("char", ["时成和者，"])
+    for text, words, per_word in (("时成和者，", 4, 5 / 4), ("，，，", 0, None)):
+        found = compare(char, char, [Piece(text, 0, "x")])
+        assert (found["text_words"], found["first"]["tokens_per_word"]) == (words, per_word)
 
 
 def test_equal_ids_and_the_first_difference(book: str) -> None:

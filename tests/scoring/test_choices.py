@@ -221,6 +221,17 @@ def test_a_last_word_is_right_when_all_of_its_tokens_are_the_likeliest() -> None
     ].tolist() == [0]
 
 
+def test_predicting_the_unknown_token_is_no_answer() -> None:
+    encoder = Words()
+    examples = [Example((text,), None, "", text) for text in ("He Ann", "He Жан")]
+    groups = lambada("last-word").requests(examples, encoder)
+    encoder.unknown = encoder.id(" Жан")
+    answers = [(answer(request, encoder, {}),) for (request,) in groups]  # both are the most likely
+    found = measure(("accuracy", "perplexity"), lambada("last-word").items(examples, groups, answers, encoder))
+    assert found["accuracy"]["value"] == 0.5
+    assert found["perplexity"]["reason"] == "1 of the 2 targets have tokens unknown to the tokenizer"
+
+
 def test_a_last_token_is_asked_alone_and_long_texts_are_cut_at_the_left() -> None:
     examples = [Example((text,), None, "", text) for text in ("a b c d e", "e")]
     encoder = Words(n_positions=3)

@@ -99,7 +99,7 @@ def test_metrics_of_many_rows_are_those_of_each(name: str, rows: Callable[..., A
         [metrics.compute(name, x, y) for x, y in zip(*sides, strict=True)]
         for sides in zip(predictions, references, strict=True)
     ]
-    assert rows(predictions, references) == pytest.approx(np.array(expected), abs=1e-12)
+    assert rows(predictions, references) == pytest.approx(np.array(expected), abs=1e-12, nan_ok=True)
 
 
 def test_area_under_the_curve_by_hand_and_by_scikit_learn() -> None:
@@ -167,16 +167,28 @@ def test_a_gate_of_bleu_finds_texts_without_a_match_and_passes_the_same_ones() -
     assert found[0].drop == pytest.approx(value_of(MEASURES["bleu"], before) - value_of(MEASURES["bleu"], after))
 
 
-def test_what_is_not_defined_is_an_error_with_its_name() -> None:
+def test_what_is_not_defined_has_a_reason_and_leaves_the_other_figures_alone() -> None:
+    found = measure(["perplexity", "word_perplexity"], items(nll=[1e4, 2e4], words=[0, 0]))
+    reasons = ["exp(15,000 nats per item) overflows", "the text has no words"]
+    assert [entry.pop("reason") for entry in found.values()] == reasons
+    assert [*found.values()] == [{"value": None, "stderr": None, "higher_is_better": False}] * 2
+    found = measure(
+        ["auc", "pearson", "accuracy"], items(score=[1, 2], prediction=[2, 2], reference=[1, 1], correct=[1, 0])
+    )
+    assert [entry.get("reason") for entry in found.values()] == [
+        "all references are 1",
+        "all predictions are 2 and all references are 1",
+        None,
+    ]
+    assert found["accuracy"]["value"] == 0.5
+    assert measure(["accuracy"], items(correct=[1]))["accuracy"]["stderr"] is None
+
+
+def test_only_a_model_whose_own_figures_are_not_finite_is_blamed() -> None:
     with pytest.raises(InputError, match="accuracy of no items"):
         measure(["accuracy"], items(correct=[]))
-    with pytest.raises(InputError, match="perplexity is inf"):
-        measure(["perplexity"], items(nll=[1e4, 1e4]))
-    with pytest.raises(InputError, match="word_perplexity is nan"):
-        measure(["word_perplexity"], items(nll=[0.0], words=[0]))
-    with pytest.raises(InputError, match="auc is nan"):
-        measure(["auc"], items(score=[0.1, 0.2], reference=[1, 1]))
-    assert measure(["accuracy"], items(correct=[1]))["accuracy"]["stderr"] is None
+    with pytest.raises(InputError, match=r"the model's own figures are not finite - check its weights"):
+        measure(["perplexity"], items(nll=[1.0, math.inf]))
 
 
 def test_the_breakdown_is_of_every_part() -> None:
@@ -198,6 +210,12 @@ def test_every_measure_that_is_gated_has_a_positive_floor_and_scores_of_identica
     columns |= {name: random.integers(1, 9, n) * 1.0 for name in ("tokens", "words", "bytes", "characters")}
     columns |= {name: random.integers(0, 2, n) * 1.0 for name in ("correct", "prediction", "reference")}
     columns |= {name: 20 - np.arange(10.0)[[place]].repeat(n) for place, name in enumerate(BLEU_COLUMNS)}
+    columns |= {
+        name: random.random(n) + 1
+        for measure in MEASURES.values()
+        for name in measure.statistic.columns
+        if name.startswith("unicode_")
+    }
     for name, one in MEASURES.items():
         assert math.isfinite(value_of(one, columns))
         if one.floor is not None:

@@ -18,7 +18,7 @@ from gptkit.scoring.running_text import Reading, TextProtocol
 from gptkit.tasks.benchmarks.perplexity import any_text
 from gptkit.tasks.benchmarks.wikitext import articles, joined_lines, lm_eval_text, lm_eval_words
 from gptkit.tasks.table import EVALUATIONS, kind_of, with_stride
-from gptkit.tasks.text_corpora import lm_eval_page
+from gptkit.tasks.text_corpora import PER_WORD, lm_eval_page
 from gptkit.text import pieces
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.kinds import train_tokenizer
@@ -145,6 +145,41 @@ def test_characters_and_bytes_are_counted_in_the_original_text() -> None:
         "words": [7, 7],
         "tokens": [1, 1],
     }
+
+
+def test_text_without_spaces_has_every_figure_but_that_of_white_space_words() -> None:
+    """16 ideographs and 4 marks, of 3 bytes each, after 2 spaces: 20 nats for each of 22 tokens."""
+    documents = ["时成和者，名世行于。 家此方日！ 国情为亲？"]
+    encoder = Encoder(train_tokenizer("char", documents), 8)
+    names = ("word_perplexity", "token_perplexity", "bits_per_byte", "bits_per_character")
+    items = score(
+        sliding_protocol(4), of(documents), encoder, lambda request: [-20.0] * (len(request.ids) - request.start)
+    )
+    found = measure(names, items)
+    assert found.pop("word_perplexity") == {
+        "value": None,
+        "stderr": None,
+        "higher_is_better": False,
+        "reason": "white space separates only 3 of the 16 Unicode words (UAX #29; each CJK character is one)",
+    }
+    assert {name: entry["value"] for name, entry in found.items()} == {
+        "unicode_word_perplexity": pytest.approx(math.exp(20 * 22 / 16)),
+        "token_perplexity": pytest.approx(math.exp(20)),
+        "bits_per_byte": pytest.approx(20 * 22 / math.log(2) / 62),
+        "bits_per_character": pytest.approx(20 / math.log(2)),
+    }
+
+
+def test_text_that_the_tokenizer_does_not_know_has_a_perplexity_per_token_alone() -> None:
+    found = measure(PER_WORD, score(sliding_protocol(2), of(["ab c"]), Encoder(CHARACTERS, 4), uniform))
+    assert found.pop("token_perplexity")["value"] == pytest.approx(V)
+    assert {*found} == {"word_perplexity", "bits_per_byte", "bits_per_character"}
+    for entry in found.values():
+        assert entry["value"] is None
+        assert entry["reason"] == "1 of the text's 4 tokens are unknown to the tokenizer"
+    rare = measure(PER_WORD, score(sliding_protocol(2), of(["ab " * 40 + "c"]), Encoder(CHARACTERS, 4), uniform))
+    assert rare["word_perplexity"]["value"] == pytest.approx(V ** (121 / 41))
+    assert rare["bits_per_byte"]["value"] is None
 
 
 def test_a_stride_that_leaves_tokens_out_is_refused() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gptkit.errors import InputError
+from gptkit.scoring.measures import measure
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
 from gptkit.scoring.written_answers import exact_match, token_f1
 from gptkit.tasks.benchmarks.coqa import COQA, coqa, leave_one_out
@@ -92,6 +93,23 @@ def test_a_turn_sees_the_story_and_the_answers_that_people_gave() -> None:
     assert items.columns["answer_f1"].tolist() == [pytest.approx((1 + 2 / 3 + 1) / 3)]
     assert items.columns["exact_match"].tolist() == [pytest.approx(2 / 3)]
     assert items.groups == {"domain": ("cnn",)}
+
+
+def test_answers_without_spaces_are_compared_by_unicode_s_words() -> None:
+    [protocol] = COQA.protocols
+    assert isinstance(protocol, GeneratedProtocol)
+    turn = Example(("cnn", "猫在谷仓里。", (), (), "在哪里？", ("在谷仓里", "谷仓里")), None, "x:1", "s 1")
+    items = protocol.items([turn], [Generated("在谷仓\n", math.nan)])
+    found = measure(protocol.measures, items)
+    reason = "white space separates only 2 of the 7 Unicode words (UAX #29; each CJK character is one)"
+    assert found["answer_f1"]["reason"] == reason
+    # 3 of 3 and 4 characters, 2 of 3 and 3; without either person the other's
+    assert found["unicode_answer_f1"]["value"] == pytest.approx((6 / 7 + 4 / 6) / 2)
+    assert found["exact_match"]["value"] == 0
+    russian = Example(("cnn", "Кот в сарае.", (), (), "Где?", ("в старом сарае",)), None, "x:2", "s 2")
+    assert measure(protocol.measures, protocol.items([russian], [Generated("в сарае", math.nan)]))["answer_f1"][
+        "value"
+    ] == pytest.approx(4 / 5)
 
 
 def test_coqa_leaves_out_each_person_in_turn() -> None:

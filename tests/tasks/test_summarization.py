@@ -7,10 +7,12 @@ import sys
 import pytest
 
 from gptkit.errors import UsageError
+from gptkit.scoring.measures import measure
 from gptkit.scoring.protocols import Generated, GeneratedProtocol, RuleProtocol
 from gptkit.scoring.written_answers import sentences
 from gptkit.tasks.benchmarks.cnn_dailymail import CNN_DM, rouge_columns
 from gptkit.text.examples import Example
+from gptkit.text.words import RULE
 
 ARTICLE = 'Mr. Smith of the U.S. Navy left. "He is gone!" she said. The price is 3.5 dollars... Why? Nobody\nknows'
 PROTOCOLS = {one.name: one for one in CNN_DM.protocols}
@@ -55,6 +57,27 @@ def test_rouge_stems_words_and_joins_sentences_in_any_order() -> None:
     assert swapped["rougeL"][0] == 1  # of summaries; of the texts as one sequence it is 1/2
     assert swapped["rouge2"][0] == pytest.approx(6 / 7)
     assert rouge_columns([[]], [lines])["rouge"][0] == 0
+
+
+def test_rouge_of_another_script_is_not_zero_but_undefined_beside_that_of_unicode_s_words() -> None:
+    protocol = PROTOCOLS["tldr"]
+    assert isinstance(protocol, GeneratedProtocol)
+    russian = example("Кот спит.", "Кот спит дома.")
+    found = measure(protocol.measures, protocol.items([russian], [Generated("Старый кот спит.", float("nan"))]))
+    reason = "ROUGE reads only a to z and 0 to 9, 0 of the references' 11 letters and digits; unicode rouge compares "
+    reason += RULE
+    assert {name: entry.get("reason") for name, entry in found.items() if entry["value"] is None} == dict.fromkeys(
+        protocol.measures, reason
+    )
+    # of three words each, two are the same, one pair of them side by side
+    expected = {"rouge1": 2 / 3, "rouge2": 1 / 2, "rougeL": 2 / 3, "rouge": (2 / 3 + 1 / 2 + 2 / 3) / 3}
+    values = {name: entry["value"] for name, entry in found.items() if entry["value"] is not None}
+    assert values == {f"unicode_{name}": pytest.approx(value) for name, value in expected.items()}
+    chinese = example("猫在睡。", "猫在家睡")
+    found = measure(protocol.measures, protocol.items([chinese], [Generated("猫在睡", float("nan"))]))
+    assert found["unicode_rouge1"]["value"] == pytest.approx(6 / 7)
+    french = example("", "Le chat était déjà là, près de la fenêtre où il dort toujours l'après-midi")
+    assert measure(["rouge1"], protocol.items([french], [Generated("Le chat", float("nan"))]))["rouge1"]["value"] > 0
 
 
 def test_three_sentences_of_a_text_are_scored() -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from gptkit.scoring.measures import measure
 from gptkit.scoring.protocols import Generated, GeneratedProtocol
 from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.tasks.benchmarks.wmt14 import bleu_columns
@@ -39,6 +40,14 @@ def test_their_sums_are_the_corpus_score() -> None:
     brevity = min(0.0, 1 - sums["bleu_reference_length"] / sums["bleu_length"])
     expected = BLEU(tokenize="13a").corpus_score(translations, [references]).score
     assert 100 * math.exp(sum(precisions) / 4 + brevity) == pytest.approx(expected)
+
+
+def test_bleu_needs_white_space_between_words() -> None:
+    [protocol] = EVALUATIONS["wmt14-en-fr"].protocols
+    assert isinstance(protocol, GeneratedProtocol)
+    one = Example(("How are you?", "你今天好吗？", ("Yes.",), ("是。",)), None, "x:1", "d 1")
+    found = measure(protocol.measures, protocol.items([one], [Generated("你今天好吗？", math.nan)]))["bleu"]
+    assert (found["value"], found["reason"][:45]) == (None, "white space separates only 1 of the 5 Unicode")
 
 
 def test_example_pairs_go_before_the_sentence_and_one_sentence_is_scored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -64,6 +65,20 @@ def test_the_best_is_kept_through_pruning_and_its_weights_come_back(tmp_path: Pa
     assert not bits_equal(at_4.state_dict(), model.state_dict())
     state = read_state(tmp_path / "step-000012")
     assert (state.best_step, state.best_value) == (4, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [([math.nan, 0.0, math.nan], 4), ([math.nan] * 3, 2), ([0.1, math.nan, 0.0], 2)]
+)
+def test_a_metric_that_is_not_defined_is_never_the_best_of_others(
+    values: list[float], best: int, tmp_path: Path
+) -> None:
+    told = iter(values)
+    events = toy_train(
+        plan(steps=6), evaluate=lambda _: {"val_loss": 1.0, "accuracy": next(told)}, checkpoint_directory=tmp_path
+    )[2]
+    assert best_of(events) == best
+    assert read_state(newest_committed(tmp_path).path).best_step == best
 
 
 def test_a_new_best_is_saved_when_no_checkpoint_is_due(tmp_path: Path) -> None:

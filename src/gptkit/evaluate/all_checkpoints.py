@@ -11,6 +11,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from accelerate import Accelerator
 
 from gptkit.console import Console
@@ -93,19 +94,24 @@ def _report(
 ) -> dict[str, Any]:
     """Print, plot and write the results by step."""
     columns, curves = {}, {}
+    notes: dict[str, None] = {}  # each once
     for job in jobs:
         for protocol in job.protocols:
             key = f"{job.name}/{protocol.name}"
             measure = MEASURES[protocol.measures[0]]
-            values = [results.results[key].metrics[measure.name]["value"] for results in runs.values()]
+            entries = [results.results[key].metrics[measure.name] for results in runs.values()]
+            values = [entry["value"] for entry in entries]
+            notes |= {f"n/a: {key}: {entry['reason']}": None for entry in entries if entry["value"] is None}
             columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
                 between, key = Yardstick(protocol.chance, 1.0), f"{key} {UNPUBLISHED}"
-            if between is not None:
-                curves[key] = [between.normalized(value) for value in values]
+            if between is not None and values != [None] * len(values):
+                curves[key] = [None if value is None else between.normalized(value) for value in values]
     rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
     console.table(str(run), ("step", *columns), rows)
+    for note in notes:
+        console.result(note)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": str(run / "model"),
@@ -119,7 +125,7 @@ def _report(
         result["picture"] = str(run / PICTURE)
         result["normalised"] = curves
     else:
-        console.say("no plot: none of these tasks has a chance level")
+        console.say("no plot: none of these figures has a chance level")
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
         files.write_report(options.output or run / RESULTS, json_text(result, indent=1) + "\n")
     return result
@@ -184,10 +190,11 @@ def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstic
     return None
 
 
-def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
+def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], path: Path, title: str) -> None:
     """Plot scores (step,) on a scale from chance (0) to the best published (1) by updates, as GPT-1's figure 2 (right).
 
-    Step 0 has no place on the logarithmic axis and is skipped. The same curves give the same bytes.
+    Step 0 has no place on the logarithmic axis and is skipped; None leaves a gap. The same curves give the
+    same bytes.
     """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
@@ -197,7 +204,7 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     for number, (name, scores) in enumerate(curves.items()):
         axes.plot(
             [*compress(steps, drawn)],
-            [*compress(scores, drawn)],
+            np.array(scores, np.float64)[drawn],
             color=COLOURS[number % len(COLOURS)],
             linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
@@ -216,7 +223,9 @@ def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float]], 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     # The legend lists the curves in the order of their right ends.
-    lines = sorted(zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: -pair[0][-1])
+    lines = sorted(
+        zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: pair[0][-1] or 0.0, reverse=True
+    )
     figure.legend(handles=[line for _, line in lines], loc="outside right center", frameon=False, fontsize=8)
     save(figure, path)
 

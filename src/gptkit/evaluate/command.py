@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.errors import GateFailed, GptkitError, UsageError
+from gptkit.errors import GateFailed, GptkitError, NothingComparable, UsageError
 from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
@@ -166,6 +166,9 @@ def _report(
     if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
+    if outcome is not None and outcome.verdict == "n/a":
+        fix = "gate a task or protocol whose first measure is defined for this text"
+        raise NothingComparable(outcome.headline, result=result, fix=fix)
     if outcome is not None and outcome.verdict == "fail":
         fix = "see what changed in the model, or write a new baseline with --output if the drop is intended"
         raise GateFailed(outcome.headline, result=result, fix=fix)
@@ -205,4 +208,10 @@ def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> Non
                     console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), by_part)
         for protocol, _ in scores:
             console.result(f"{protocol.name}: {protocol.about}")
+        undefined: dict[str, dict[str, None]] = {}  # names by reason, each once
+        for name, entry in (figures for _, result in scores for figures in result.metrics.items()):
+            if entry["value"] is None:
+                undefined.setdefault(entry["reason"], {})[name.replace("_", " ")] = None
+        for reason, names in undefined.items():
+            console.result(f"n/a: {', '.join(names)}: {reason}")
         console.result("")

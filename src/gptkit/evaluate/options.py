@@ -14,7 +14,7 @@ class EvalOptions(OutputOptions):
     """Score a model, zero-shot or fine-tuned, by the papers' protocols, and gate it against a baseline.
 
     gptkit tasks lists the names of tasks and protocols. Exit codes: 0 passed or inconclusive; 3 worse than the
-    baseline, or below a minimum; 4 not comparable with the baseline.
+    baseline, or below a minimum; 4 not comparable with the baseline, or not defined (n/a).
     """
 
     task: tuple[str, ...] = option(

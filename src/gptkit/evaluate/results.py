@@ -2,10 +2,11 @@
 
     {"schema": "gptkit.eval/1", "model": ..., "model_sha256": ..., "tokenizer_sha256": ...,
      "results": {"TASK/PROTOCOL": {"n", "data_sha256", "settings", "per_token", "groups", "cut", "impossible",
-                                   "metrics": {NAME: {"value", "stderr", "higher_is_better"}}}},
+                                   "metrics": {NAME: {"value", "stderr", "higher_is_better", "reason"}}}},
      "items": {"TASK/PROTOCOL": {"ids": [...], "columns": {NAME: [...]}}}}
 
 The same run gives the same bytes: keys are sorted, numbers have the fewest digits that read back exactly, none is NaN.
+A measure that is not defined for its items has null for value and stderr, and only it has a "reason".
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from gptkit.errors import InputError
-from gptkit.scoring.measures import MEASURES, breakdown, measure, value_of
+from gptkit.scoring.measures import MEASURES, ROUGE, breakdown, measure, value_of
 from gptkit.scoring.protocols import Column, Items, Protocol
 from gptkit.scoring.resampling import BLEU_COLUMNS
 from gptkit.system.reading import json_name, json_object, read_text
@@ -33,8 +34,8 @@ MAX_BYTES = 1 << 30
 LARGEST = 1e15  # its squares, and sums of them, are still finite
 RANGES = {
     **dict.fromkeys(("correct", "confidence", "exact_match", "answer_f1"), (0.0, 1.0)),
-    **dict.fromkeys(("rouge1", "rouge2", "rougeL", "rouge"), (0.0, 1.0)),
-    **dict.fromkeys(("tokens", "words", "bytes", "characters", *BLEU_COLUMNS), (0.0, LARGEST)),
+    **dict.fromkeys((*ROUGE, "unicode_answer_f1", *(f"unicode_{name}" for name in ROUGE)), (0.0, 1.0)),
+    **dict.fromkeys(("tokens", "words", "unicode_words", "bytes", "characters", *BLEU_COLUMNS), (0.0, LARGEST)),
     "nll": (-1e-3, LARGEST),  # negative only by rounding
 }
 _EXACT = 2.0**53  # floats represent every integer up to this
@@ -101,7 +102,7 @@ def result_of(
 ) -> ProtocolResult:
     """Return the measures of a protocol's items; `values` are those already known.
 
-    InputError, with the measure's name, if one is not finite.
+    InputError, with the measure's name, if the model's own figures are not finite.
     """
     return ProtocolResult(
         len(items.ids),
@@ -179,6 +180,9 @@ def _require_agreement(metrics: Mapping[str, Any], items: Items, place: str) -> 
             message = f"higher_is_better must be {str(measure.higher_is_better).lower()} for {name}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)
         value, found = entry.get("value"), value_of(measure, items.columns)
+        reason = _field(entry, "reason", str, f"{place}.{name}", default="")
+        if (value is None and reason) or not math.isfinite(found):  # older versions called some of these 0
+            continue
         if not (_is_number(value) and math.isclose(value, found, rel_tol=1e-6)):
             message = f"the value {value!r:.40} does not match its items, which give {found:.6g}"
             raise InputError(message, where=f"{place}.{name}", fix=_FIX)

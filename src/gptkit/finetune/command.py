@@ -162,7 +162,7 @@ class _Runs:
                 if directory.result is None:
                     self._train(seed_options, directory)
                 result = self.session.on_main(partial(_without_checkpoints, directory))
-            metrics = ", ".join(f"{name} {100 * value:.4g}%" for name, value in result["metrics"].items())
+            metrics = ", ".join(f"{name} {report.percent(value)}" for name, value in result["metrics"].items())
             say(f"seed {result['seed']}: {metrics}")
             results.append(result)
         elapsed = results[-1]["elapsed_seconds"]
@@ -262,7 +262,7 @@ def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, s
     for path in session.on_main(lambda: report.write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():
-        console.say(f"{name}: {metric} {100 * value:.4g}%")
+        console.say(f"{name}: {metric} {report.percent(value)}")
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

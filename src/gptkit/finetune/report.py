@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
         rows = [(name, *_value_std_interval(result, name), _published(task, name)) for name in task.metrics]
         console.table(title, columns, rows)
+        _explain_undefined([result], task.metrics, console)
         return
     metric = task.metrics[0]
     columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full minus variant", "95% interval")
@@ -46,6 +48,12 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         found = (*_value_std_interval(ours, metric), _percent(gain.get("mean")), _interval(gain.get("interval")))
         rows.append((VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *found))
     console.table(title, columns, rows)
+    _explain_undefined([*result["variants"].values()], (metric,), console)
+
+
+def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], console: Console) -> None:
+    if undefined := [name for name in metrics if any(result["metrics"][name] is None for result in results)]:
+        console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
 
 
 def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
@@ -65,8 +73,13 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
 
 
+def percent(fraction: float | None) -> str:
+    """Format a metric with its unit; one that is not defined is NaN while it is computed, and None in a result."""
+    return "n/a" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.4g}%"
+
+
 def _percent(fraction: float | None) -> str:
-    return _shown(None if fraction is None else 100 * fraction)
+    return percent(fraction).removesuffix("%")
 
 
 def _interval(interval: Sequence[float] | None) -> str:

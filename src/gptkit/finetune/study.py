@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
@@ -38,21 +39,27 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap).
     Steps, tokens and seconds are sums; `model_dir` is that of the best run on dev, the first among equals. What differs
-    between seeds is in `per_seed`.
+    between seeds is in `per_seed`. A metric that is None for some seed, as it is not defined, has None for all three.
     """
-    values = {name: [run["metrics"][name] for run in runs] for name in task.metrics}
+    values = {name: np.array([run["metrics"][name] for run in runs], np.float64) for name in task.metrics}
+    best = int(np.nan_to_num(values[task.metrics[0]], nan=-np.inf).argmax())
     result = {
         **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in PER_SEED},
         **{key: sum(run[key] for run in runs) for key in SUMMED},
         "seed": runs[0]["seed"],
-        "metrics": {name: float(np.mean(each)) for name, each in values.items()},
+        "metrics": {name: _defined(each.mean()) for name, each in values.items()},
         "per_seed": [{key: run[key] for key in (*PER_SEED, "model_dir")} for run in runs],
-        "model_dir": max(runs, key=lambda run: run["metrics"][task.metrics[0]])["model_dir"],
+        "model_dir": runs[best]["model_dir"],
     }
     if len(runs) > 1:
-        result["std"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
-        result["interval"] = {name: list(bootstrap_interval(each)) for name, each in values.items()}
+        result["std"] = {name: _defined(each.std(ddof=1)) for name, each in values.items()}
+        result["interval"] = {name: _defined(bootstrap_interval(each)) for name, each in values.items()}
     return result
+
+
+def _defined(figures: ArrayLike) -> Any:
+    """Return a number or a list of them, None if NaN is among them."""
+    return None if np.isnan(figures).any() else np.asarray(figures).tolist()
 
 
 def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,18 +68,21 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
     Steps, tokens and seconds are sums over all variants.
     """
     metric = task.metrics[0]
-    scores = {name: [seed["metrics"][metric] for seed in result["per_seed"]] for name, result in variants.items()}
+    scores = {
+        name: np.array([seed["metrics"][metric] for seed in result["per_seed"]], np.float64)
+        for name, result in variants.items()
+    }
     differences = {}
     for variant in [name for name in variants if name != "full"]:
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]
-        differences[variant] = {"metric": metric, "mean": float(np.mean(gains))}
+        differences[variant] = {"metric": metric, "mean": _defined(np.mean(gains))}
         if len(gains) > 1:
-            differences[variant]["interval"] = list(bootstrap_interval(gains))
+            differences[variant]["interval"] = _defined(bootstrap_interval(gains))
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
 
 
-def bootstrap_interval(values: Sequence[float], *, resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Return the 95% confidence interval of the mean, a pure function; ValueError for fewer than two values.
 
     Resampling n values underestimates the spread of their mean by sqrt((n - 1) / n), and a normal quantile is too

@@ -47,7 +47,10 @@ class TokenizerTrainOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerCompareOptions(OutputOptions):
-    """Compare two tokenizers on a text: tokens per byte and word, shared entries, first differing id, speed."""
+    """Compare two tokenizers on a text: tokens per byte and Unicode word, shared entries, first differing id, speed.
+
+    Each CJK character is a word (UAX #29).
+    """
 
     first: str = option(
         REQUIRED, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
@@ -119,6 +122,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.text.tokenizers.loading import load_tokenizer
     from gptkit.text.tokenizers.shown import visible
+    from gptkit.text.words import RULE
 
     specs = (options.first, options.second)
     saved = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
@@ -134,8 +138,11 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
         "tokens per word": ("tokens_per_word", ".3f"),
         "MB per second": ("megabytes_per_second", ".1f"),
     }
-    rows = [(name, format(first[key], form), format(second[key], form)) for name, (key, form) in figures.items()]
-    text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} words"
+    rows = [
+        (name, *("n/a" if each[key] is None else format(each[key], form) for each in (first, second)))
+        for name, (key, form) in figures.items()
+    ]
+    text = f"{found['text_bytes']:,} bytes, {found['text_words']:,} {RULE}"
     console.table(f"on {text}", ("", *specs), rows)
     for spec, side in zip(specs, (first, second), strict=True):
         if side["unknown_tokens"]:
@@ -236,15 +243,16 @@ def take(pieces: Iterable[Piece], size: int) -> list[Piece]:
 def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> dict[str, Any]:
     """Encode `pieces` with both tokenizers and compare the results.
 
-    Words are separated by white space. Entries are shared if they decode to the same text, up to outer spaces. Speed is
+    Words are those of text/words.py. Entries are shared if they decode to the same text, up to outer spaces. Speed is
     in UTF-8 bytes, without set-up. The difference is the index, from 0, of the first token whose ids differ, and the
     text around it as each tokenizer decodes it.
     """
     from gptkit.text.tokenizers.encoding import count_unknown
     from gptkit.text.tokenizers.shown import pieces_of
+    from gptkit.text.words import count_words
 
     size = sum(len(piece.text.encode()) for piece in pieces)
-    words = sum(len(piece.text.split()) for piece in pieces)
+    words = sum(count_words(piece.text) for piece in pieces)
     encoded = _encode(first, pieces), _encode(second, pieces)
     measured = [
         {
@@ -252,7 +260,7 @@ def compare(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, pie
             "tokens": len(encoding.ids),
             "unknown_tokens": count_unknown(tokenizer, encoding.ids),
             "tokens_per_byte": len(encoding.ids) / max(1, size),
-            "tokens_per_word": len(encoding.ids) / max(1, words),
+            "tokens_per_word": len(encoding.ids) / words if words else None,
             "megabytes_per_second": size / 1e6 / encoding.seconds,
         }
         for tokenizer, encoding in zip((first, second), encoded, strict=True)

@@ -19,6 +19,8 @@ SHOWN = 40  # how many characters of a text a message quotes
 class Encoder:
     """A model's tokenizer and n_positions, which are all that making requests needs."""
 
+    unknown: int | None = None  # the id of what the tokenizer does not know, None if it knows everything
+
     def __init__(self, tokenizer: AnyTokenizer, n_positions: int) -> None:
         self.tokenizer = tokenizer
         self.n_positions = n_positions

@@ -9,6 +9,7 @@ Columns of items, each (item,):
     confidence                              probability of the prediction, along with `correct`
     impossible                              number of choices that could not be scored, if an item has any
     exact_match, answer_f1, rouge1, ...     0 to 1, to be averaged
+    unicode_words, unicode_rouge1, ...      by the words of text/words.py, where the published rule finds none
     bleu_matches_1, ...                     counts to be summed, see resampling.corpus_bleu
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +76,10 @@ class Statistic(ABC):
     def stderr(self, columns: Columns) -> float:
         """Return the standard error of the value over at least two items."""
 
+    def undefined(self, columns: Columns) -> str:
+        """Return why the value of finite columns is not finite."""
+        raise NotImplementedError(f"{type(self).__name__} is always defined")
+
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         """Return what the gate compares; `floor` is in the unit of the value."""
         raise NotImplementedError(f"{type(self).__name__} is reported, not gated")
@@ -125,6 +130,12 @@ class Rate(Statistic):
         error = _error_of_mean(parts - parts.mean() * weights)
         return error * self.value(columns) if self.perplexity else error
 
+    def undefined(self, columns: Columns) -> str:
+        units = (self.units or "items").replace("_", " ")
+        if self.units and not columns[self.units].any():
+            return f"the text has no {units}"
+        return f"exp({self._parts(columns).mean():,.0f} nats per {units.removesuffix('s')}) overflows"
+
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         if self.perplexity:
             floor = math.log1p(floor / self.value(baseline))
@@ -162,6 +173,10 @@ class OfPairs(Statistic):
 
     def stderr(self, columns: Columns) -> float:
         return _bootstrap(self.rows, *(columns[name] for name in self.columns))
+
+    def undefined(self, columns: Columns) -> str:
+        alike = [f"all {name}s are {columns[name][0]:g}" for name in self.columns if np.ptp(columns[name]) == 0]
+        return " and ".join(alike) or "the predictions or the references hardly vary"
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         prediction, reference = self.columns
@@ -269,6 +284,8 @@ class Measure:
             return "n/a"
         if self.unit == "percent":
             return f"{100 * value:.2f}%"
+        if abs(value) >= 1e9:
+            return f"{value:.3e}"
         if abs(value) >= 1000:
             return f"{value:,.1f}"
         return f"{value:.4g}" if self.unit == "perplexity" else f"{value:.4f}"
@@ -287,6 +304,7 @@ def _perplexity(name: str, units: str | None, *, per_token: bool = False) -> Mea
     return Measure(name, statistic, "perplexity", _PERPLEXITY, False, relative=True, per_token=per_token)
 
 
+ROUGE = ("rouge", "rouge1", "rouge2", "rougeL")
 _CALIBRATION_ERROR = OfPairs(resampling.calibration_error, columns=("confidence", "correct"))
 MEASURES = {
     measure.name: measure
@@ -294,6 +312,7 @@ MEASURES = {
         Measure("accuracy", Mean("correct", binary=True), "percent", _FRACTION),
         _perplexity("token_perplexity", "tokens", per_token=True),
         _perplexity("word_perplexity", "words"),
+        Measure("unicode_word_perplexity", Rate("unicode_words", perplexity=True), "perplexity", None, False),
         _perplexity("perplexity", None),
         Measure("bits_per_byte", Rate("bytes", perplexity=False), "bits", _BITS, higher_is_better=False),
         Measure("bits_per_character", Rate("characters", perplexity=False), "bits", _BITS, higher_is_better=False),
@@ -307,7 +326,9 @@ MEASURES = {
         Measure("accuracy_top_10_percent", MostConfident(0.1), "percent", None),
         Measure("exact_match", Mean("exact_match"), "percent", _FRACTION),
         Measure("answer_f1", Mean("answer_f1"), "percent", _FRACTION),
-        *(Measure(name, Mean(name), "percent", _ROUGE) for name in ("rouge1", "rouge2", "rougeL", "rouge")),
+        Measure("unicode_answer_f1", Mean("unicode_answer_f1"), "percent", None),
+        *(Measure(name, Mean(name), "percent", _ROUGE) for name in ROUGE),
+        *(Measure(f"unicode_{name}", Mean(f"unicode_{name}"), "percent", None) for name in ROUGE),
         Measure("bleu", Bleu(), "points", _BLEU),
     )
 }
@@ -316,22 +337,24 @@ MEASURES = {
 def measure(names: Sequence[str], items: Items, values: Mapping[str, float] = {}) -> dict[str, dict[str, Any]]:
     """Return value, stderr (None for a single item) and higher_is_better of each measure by name.
 
-    `values` holds values computed before. InputError, with the measure's name, without items or if one is not finite.
+    A measure that is not defined has no value, but a `reason`; where the items have its columns by Unicode's words,
+    the measure of these follows it. `values` holds values computed before. InputError, with the measure's name,
+    without items or if the model's own figures are not finite.
     """
     found = {}
-    for name in names:
-        value = values[name] if name in values else value_of(MEASURES[name], items.columns)
-        if not math.isfinite(value):
-            fix = "check the model's weights, and that the data contain what the measure needs"
-            raise InputError(f"{name} is {value} over {len(items.ids)} items", fix=fix)
-        found[name] = _entry(MEASURES[name], value, items.columns)
+    for published in names:
+        for name in (published, f"unicode_{published}"):
+            kind = MEASURES.get(name)
+            if kind and (name == published or items.columns.keys() >= {*kind.statistic.columns}):
+                value = values[name] if name in values else value_of(kind, items.columns)
+                found[name] = _entry(kind, value, items.columns, items.undefined)
     return found
 
 
 def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[str, Any]]]:
     """Return n and metrics of every part of `items.groups`: group -> part -> {"n", "metrics"}.
 
-    The value is None where a measure is not defined, such as an area under the curve for a part with only one class.
+    A measure that is not defined, such as an area under the curve for a part with only one class, is as in `measure`.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, parts in items.groups.items():
@@ -339,8 +362,8 @@ def breakdown(names: Sequence[str], items: Items) -> dict[str, dict[str, dict[st
         found[group] = {}
         for part in sorted(set(parts)):
             columns = {name: column[members == part] for name, column in items.columns.items()}
-            metrics = {name: _entry(MEASURES[name], value_of(MEASURES[name], columns), columns) for name in names}
-            found[group][part] = {"n": parts.count(part), "metrics": metrics}
+            of_part = replace(items, ids=(part,) * parts.count(part), columns=columns)
+            found[group][part] = {"n": parts.count(part), "metrics": measure(names, of_part)}
     return found
 
 
@@ -352,12 +375,17 @@ def value_of(measure: Measure, columns: Columns) -> float:
         return measure.statistic.value(columns)
 
 
-def _entry(measure: Measure, value: float, columns: Columns) -> dict[str, Any]:
-    defined = math.isfinite(value) and len(columns[measure.statistic.columns[0]]) > 1
+def _entry(measure: Measure, value: float, columns: Columns, undefined: Mapping[str, str]) -> dict[str, Any]:
+    own = {name: columns[name] for name in measure.statistic.columns}
+    if not all(np.isfinite(column).all() for column in own.values()):
+        raise InputError(f"{measure.name} is {value}: the model's own figures are not finite", fix="check its weights")
     with np.errstate(all="ignore"):
-        stderr = measure.statistic.stderr(columns) if defined else math.nan
+        reason = undefined.get(measure.name, "" if math.isfinite(value) else measure.statistic.undefined(columns))
+        if reason:
+            return {"value": None, "stderr": None, "higher_is_better": measure.higher_is_better, "reason": reason}
+        stderr = measure.statistic.stderr(columns) if len(next(iter(own.values()))) > 1 else math.nan
     return {
-        "value": value if math.isfinite(value) else None,
+        "value": value,
         "stderr": stderr if math.isfinite(stderr) else None,
         "higher_is_better": measure.higher_is_better,
     }

@@ -3,8 +3,7 @@
 Fine-tuning and `gptkit eval` compute them here. Importing this module takes seconds, because of `evaluate` and
 `datasets`: import it where the first metric is computed. No metric is loaded by name or over the network.
 
-An undefined metric (one side is constant, or a class never occurs) is 0.0; a correlation of values that are not finite
-is NaN.
+An undefined metric is NaN: a correlation where one side is constant, F1 where class 1 occurs on neither.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class F1(PairMetric):
     def value(self, predicted: Floats, true: Floats) -> float:
         from sklearn.metrics import f1_score
 
-        return float(f1_score(true == 1, predicted == 1, zero_division=0.0))
+        return float(f1_score(true == 1, predicted == 1, zero_division=np.nan))
 
 
 class Matthews(PairMetric):
@@ -77,7 +76,7 @@ class Matthews(PairMetric):
         from sklearn.metrics import matthews_corrcoef
 
         if _is_constant(predicted) or _is_constant(true):
-            return 0.0
+            return np.nan
         return float(matthews_corrcoef(true, predicted))
 
 
@@ -127,7 +126,7 @@ def _is_constant(values: Floats) -> bool:
 
 def _correlation(function: Callable[..., Any], predicted: Floats, true: Floats) -> float:
     if _is_constant(predicted) or _is_constant(true):
-        return 0.0
+        return np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, for inputs that are constant up to rounding
         return float(function(predicted, true).statistic)

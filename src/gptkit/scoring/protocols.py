@@ -77,7 +77,8 @@ class Items:
 
     `ids` are unique names of the items (item,); `columns` are arrays (item,), see measures.py; `groups` assign the
     items to named parts ("phenomenon" -> (item,)), which are also measured separately. `cut` counts the items that the
-    model did not see completely, `impossible` the texts that could not be scored.
+    model did not see completely, `impossible` the texts that could not be scored. `undefined` says why measures, by
+    name, are not defined for these texts.
     """
 
     ids: tuple[str, ...]
@@ -85,6 +86,7 @@ class Items:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cut: int = 0
     impossible: int = 0
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Bootstrap resampling, and metrics along the last axis, (..., item) -> (...), for thousands of resamples at once.
 
 The draws are pure functions of their arguments: the same data gives the same intervals and p-values. F1, Matthews and
-the correlations equal those of metrics.py, including their 0.0 where undefined; the area under the curve is NaN if a
-class is missing.
+the correlations equal those of metrics.py, NaN where undefined, as is the area under the curve if a class is missing.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def auc_rows(scores: Floats, references: Floats) -> Floats:
     ones = np.count_nonzero(positive, axis=-1).astype(np.float64)
     zeros = references.shape[-1] - ones
     above = np.where(positive, _ranks(scores), 0.0).sum(axis=-1) - ones * (ones + 1) / 2
-    return _ratio(above, ones * zeros, undefined=np.nan)
+    return _ratio(above, ones * zeros)
 
 
 def calibration_error(confidence: Floats, correct: Floats) -> Floats:
@@ -156,6 +155,6 @@ def _centred(values: Floats) -> Floats:
     return np.asarray(np.divide(deviations, largest, out=np.zeros_like(deviations), where=largest > 0))
 
 
-def _ratio(above: Floats, below: Floats, *, undefined: float = 0.0) -> Floats:
+def _ratio(above: Floats, below: Floats) -> Floats:
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.asarray(np.divide(above, below, out=np.full(above.shape, undefined), where=below > 0))
+    return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))

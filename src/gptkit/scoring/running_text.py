@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from gptkit.errors import UsageError
 from gptkit.scoring.protocols import Answers, Group, Items, Request, ScoredProtocol, TokenIds, windows
 from gptkit.text.examples import Example
+from gptkit.text.words import count_words, unseparated
 
 if TYPE_CHECKING:
     from gptkit.scoring.encoder import Encoder
 
 Texts = Sequence[str]
 Stride = Callable[[int], int]  # of n_positions
+UNKNOWN_WORDS = 0.01  # of the tokens: with fewer, <unk> is one of the words, as in WikiText's own vocabulary
 Joined = Literal["as they are", "by the separator", "not at all"]
 
 
@@ -37,7 +39,7 @@ def unchanged(texts: Texts) -> Texts:
     return texts
 
 
-def count_words(texts: Texts) -> list[int]:
+def count_spaced_words(texts: Texts) -> list[int]:
     """Return the number of white-space separated words of each passage."""
     return [len(text.split()) for text in texts]
 
@@ -58,7 +60,7 @@ class Reading:
     joined: Joined
     counted: Callable[[Texts], Texts] = unchanged
     render: Callable[[Texts], Texts] = unchanged
-    words: Callable[[Texts], Sequence[int]] = count_words
+    words: Callable[[Texts], Sequence[int]] = count_spaced_words
 
 
 class Stream(NamedTuple):
@@ -90,21 +92,33 @@ class TextProtocol(ScoredProtocol):
         self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
     ) -> Items:
         """Return the passages' scores."""
-        counts = np.concatenate([stream.counts for stream in _streams(self.reading, tuple(examples), encoder)])
+        streams = _streams(self.reading, tuple(examples), encoder)
+        counts = np.concatenate([stream.counts for stream in streams])
         scored = [answer.log_probs for group in answers for answer in group]  # in the order of the passages' tokens
         passage = np.repeat(np.arange(len(counts)), counts)
         documents = [self.reading.counted(document) for document in _documents(examples)]
         counted = [text for document in documents for text in document]
+        words = [count for document in documents for count in self.reading.words(document)]
         columns = {
             "nll": np.bincount(passage, weights=-np.concatenate([np.zeros(0), *scored]), minlength=len(counts)),
             "tokens": counts,
-            "words": [count for document in documents for count in self.reading.words(document)],
+            "words": words,
             "bytes": [len(text.encode()) for text in counted],
             "characters": [len(text) for text in counted],
         }
+        undefined = {}
+        if reason := unseparated(sum(words), counted):
+            undefined["word_perplexity"] = reason
+            columns["unicode_words"] = [count_words(text) for text in counted]
+        if unknown := sum(int((stream.ids[1:] == encoder.unknown).sum()) for stream in streams):
+            reason = f"{unknown:,} of the text's {counts.sum():,} tokens are unknown to the tokenizer"
+            undefined |= dict.fromkeys(("bits_per_byte", "bits_per_character"), reason)
+            if unknown > UNKNOWN_WORDS * counts.sum():
+                undefined |= dict.fromkeys(("word_perplexity", "unicode_word_perplexity"), reason)
         return Items(
             tuple(example.identifier for example in examples),
             {name: np.asarray(column, np.float64) for name, column in columns.items()},
+            undefined=undefined,
         )
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:

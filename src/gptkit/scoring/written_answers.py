@@ -70,9 +70,9 @@ def exact_match(answer: str, accepted: str) -> float:
     return float(normalized(answer) == normalized(accepted))
 
 
-def token_f1(answer: str, accepted: str) -> float:
+def token_f1(answer: str, accepted: str, split: Callable[[str], list[str]] = str.split) -> float:
     """Return the harmonic mean of precision and recall of the normalized words; two empty answers get 1."""
-    given, wanted = normalized(answer).split(), normalized(accepted).split()
+    given, wanted = split(normalized(answer)), split(normalized(accepted))
     if not given or not wanted:
         return float(given == wanted)
     same = sum((Counter(given) & Counter(wanted)).values())

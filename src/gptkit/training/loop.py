@@ -246,13 +246,14 @@ class _Run:
             self.state.unfinished_row = row
             return
         self.state.unfinished_row = None
-        if not math.isfinite(metrics.get("val_loss", 0.0)):
+        if not math.isfinite(metrics.get("val_loss", 0.0)):  # another metric may be undefined
             yield self.row
             raise _diverged("the validation loss is not finite", step)
         if (name := self.plan.best_by) is not None:
+            value = None if math.isnan(metrics[name]) else metrics[name]  # undefined, which any figure beats
             best = self.state.best_value
-            if best is None or metrics[name] > best:
-                self.state.best_step, self.state.best_value = step, metrics[name]
+            if self.state.best_step is None or (value is not None and (best is None or value > best)):
+                self.state.best_step, self.state.best_value = step, value
         yield EvalEvent(step, metrics, time.perf_counter() - start)
         yield dataclasses.replace(self.row, evaluation=metrics)
 

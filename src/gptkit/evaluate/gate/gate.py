@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,7 @@ from gptkit.evaluate.gate.detectable import Detectable
 from gptkit.scoring.measures import MeanOfItems, RightOrWrong, Scores
 from gptkit.scoring.resampling import Floats, bootstrap_error
 
-Verdict = Literal["pass", "fail", "inconclusive"]
+Verdict = Literal["pass", "inconclusive", "n/a", "fail"]  # n/a: a figure is not defined
 _ROUNDING = 1e-9  # of the floor: a drop of 2 in 100 items meets a floor of 0.02
 # Half and four fifths of the promised levels (1% a metric, 5% a suite), as the bootstrap is approximate.
 GATE_LEVEL = 0.005
@@ -79,8 +79,8 @@ def gate(suite: Mapping[str, Scores], *, resamples: int = RESAMPLES) -> dict[str
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict on a suite: fail if any fails, else inconclusive if any is, else pass."""
-    order: tuple[Verdict, ...] = ("pass", "inconclusive", "fail")
+    """Return the verdict on a suite: fail if any fails, else n/a if any is, else inconclusive if any is, else pass."""
+    order: tuple[Verdict, ...] = get_args(Verdict)
     return max(verdicts, key=order.index, default="pass")
 
 

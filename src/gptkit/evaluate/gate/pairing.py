@@ -33,6 +33,19 @@ class Comparison:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Undefined:
+    """A Comparison of a measure that has no value in one run or both, for a `reason`."""
+
+    baseline: float | None
+    value: float | None
+    reason: str
+    difference: None = None
+    p_value: None = None
+    minimum_detectable: None = None
+    verdict: Verdict = "n/a"
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A measure of both runs over the same items in the same order.
@@ -78,14 +91,14 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
                     raise NothingComparable(message, where="--baseline", fix=fix)
 
 
-def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> dict[str, Pair]:
+def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> dict[str, Pair | Undefined]:
     """Return every gated measure of the jobs, by "task/protocol.measure".
 
     NothingComparable, naming the culprit, if the baseline cannot be compared; InputError if its items contradict what
-    it says of them, or a value is not finite.
+    it says of them.
     """
     require_comparable(present, baseline, jobs)
-    pairs = {}
+    pairs: dict[str, Pair | Undefined] = {}
     asked = [(job, protocol) for job in jobs for protocol in job.protocols]
     for job, protocol in asked:
         key = f"{job.name}/{protocol.name}"
@@ -109,9 +122,17 @@ def paired(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> 
                     message = f"{full}: the items' {column!r} differ from the baseline's"
                     raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
             values = value_of(measure, columns), value_of(measure, after.columns)
-            for run, value in zip(("baseline", "current run"), values, strict=True):
-                if not math.isfinite(value):
-                    raise InputError(f"{full} of the {run} is {value}", fix="check its model and items")
+            reasons = [
+                run.results[key].metrics.get(name, {}).get("reason")
+                or ("" if math.isfinite(value) else measure.statistic.undefined(own))
+                for run, value, own in zip((baseline, present), values, (columns, after.columns), strict=True)
+            ]
+            if any(reasons):
+                known = [None if reason else value for reason, value in zip(reasons, values, strict=True)]
+                runs = "both runs" if all(reasons) else "the baseline" if reasons[0] else "this run"
+                reason = f"it is n/a in {runs}: {reasons[1] or reasons[0]}"
+                pairs[full] = Undefined(known[0], known[1], reason)
+                continue
             floor = job.floor if index == 0 and job.floor is not None else measure.floor_below(values[0])
             scores = measure.statistic.scores(columns, after.columns, floor)
             pairs[full] = Pair(measure, scores, columns, *values, floor)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from gptkit.console import Console
 from gptkit.errors import GptkitError
 from gptkit.evaluate.gate.gate import RESAMPLES, Verdict, gate, worst
-from gptkit.evaluate.gate.pairing import Comparison, Pair, left_out, paired
+from gptkit.evaluate.gate.pairing import Comparison, Pair, Undefined, left_out, paired
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults
@@ -22,7 +22,7 @@ from gptkit.scoring.measures import MEASURES, Measure
 from gptkit.system import files
 
 _NAMED = 3  # rows that the headline names
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "n/a": "red"}
 STEP_SUMMARY, IN_ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
 FIGURES = ("baseline", "value", "difference", "p_value", "floor", "minimum_detectable")  # properties of a JUnit case
 HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "detectable drop", "verdict")
@@ -47,11 +47,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Minimum:
-    """An absolute bound on a measure: from below if higher is better, else from above."""
+    """An absolute bound on a measure: from below if higher is better, else from above; without a value, the reason."""
 
     minimum: float
-    value: float
+    value: float | None
     verdict: Verdict
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Outcome:
     """The verdict on a run; `rows` are in the order of the jobs, `warnings` are for the user."""
 
     verdict: Verdict
-    comparison: Mapping[str, Comparison]
+    comparison: Mapping[str, Comparison | Undefined]
     minimums: Mapping[str, Minimum]
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
@@ -83,7 +84,10 @@ class Outcome:
         """Return the keys that the gate adds to the JSON of a run."""
         return {
             "comparison": {key: asdict(entry) for key, entry in self.comparison.items()},
-            "minimums": {key: asdict(entry) for key, entry in self.minimums.items()},
+            "minimums": {
+                key: {name: value for name, value in asdict(entry).items() if name != "reason" or value}
+                for key, entry in self.minimums.items()
+            },
             "warnings": list(self.warnings),
             "verdict": self.verdict,
         }
@@ -93,25 +97,45 @@ def compare(
     present: EvalResults, baseline: EvalResults | None, jobs: Sequence[Job], *, resamples: int = RESAMPLES
 ) -> Outcome:
     """Return the verdict against the baseline, if any, and on the minimums; raises as `paired` does."""
-    comparison: dict[str, Comparison] = {}
-    rows, warnings = [], []
+    comparison: dict[str, Comparison | Undefined] = {}
+    rows: list[Row] = []
+    warnings: list[str] = []
     if baseline is not None:
         pairs = paired(present, baseline, jobs)
-        findings = gate({key: pair.scores for key, pair in pairs.items()}, resamples=resamples)
-        comparison = {key: pair.comparison(findings[key]) for key, pair in pairs.items()}
-        rows = [_compared(key, pair, comparison[key]) for key, pair in pairs.items()]
+        suite = {key: pair.scores for key, pair in pairs.items() if isinstance(pair, Pair)}
+        findings = gate(suite, resamples=resamples) if suite or not pairs else {}
+        for key, pair in pairs.items():
+            if isinstance(pair, Undefined):
+                comparison[key] = pair
+                rows.append(_undefined(key, pair.reason, (pair.baseline, pair.value)))
+            else:
+                comparison[key] = found = pair.comparison(findings[key])
+                rows.append(_compared(key, pair, found))
         warnings = list(left_out(present, baseline))
     minimums: dict[str, Minimum] = {}
     for job in jobs:
         if job.minimum is not None:
             protocol, name = job.protocols[0], job.protocols[0].measures[0]
-            value = float(present.results[f"{job.name}/{protocol.name}"].metrics[name]["value"])
+            key, figures = f"{job.name}/{protocol.name}.{name}", present.results[f"{job.name}/{protocol.name}"].metrics
+            value = figures[name]["value"]
+            if value is None:
+                minimums[key] = Minimum(job.minimum, None, "n/a", reason := figures[name]["reason"])
+                rows.append(_undefined(key, f"it is n/a: {reason}", (None, None)))
+                continue
             met = value >= job.minimum if MEASURES[name].higher_is_better else value <= job.minimum
             met = met or math.isclose(value, job.minimum, rel_tol=1e-9)
-            key = f"{job.name}/{protocol.name}.{name}"
             minimums[key] = Minimum(job.minimum, value, "pass" if met else "fail")
-    rows += [_bounded(key, minimum) for key, minimum in minimums.items()]
-    return Outcome(worst(row.verdict for row in rows), comparison, minimums, tuple(rows), tuple(warnings))
+            rows.append(_bounded(key, job.minimum, value, minimums[key].verdict))
+    verdict = worst(row.verdict for row in rows)
+    warnings += [row.message for row in rows if row.verdict == "n/a" and verdict == "fail"]  # else the headline has it
+    return Outcome(verdict, comparison, minimums, tuple(rows), tuple(warnings))
+
+
+def _undefined(key: str, reason: str, values: Sequence[float | None]) -> Row:
+    """Return the row of a measure that has no value in the baseline or in this run."""
+    task, name = key.rsplit(".", 1)
+    cells = (key, *map(MEASURES[name].shown, values), *["n/a"] * 4, "n/a")
+    return Row(task, name, "n/a", f"{key} cannot be gated: {reason}", 0.0, cells, {"reason": reason})
 
 
 def _compared(key: str, pair: Pair, found: Comparison) -> Row:
@@ -140,15 +164,15 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     )
 
 
-def _bounded(key: str, found: Minimum) -> Row:
+def _bounded(key: str, bound: float, value: float, verdict: Verdict) -> Row:
     task, name = key.rsplit(".", 1)
-    measure, bound, value = MEASURES[name], found.minimum, found.value
+    measure = MEASURES[name]
     digits = _digits(measure, value - bound)
     side = "at least" if measure.higher_is_better else "at most"
     message = f"{key} {value:.{digits}f}, but {side} {bound:.{digits}f} is required"
     short = abs(value - bound) / (measure.floor_below(bound) if measure.floor else 1.0)
-    cells = (key, "", f"{value:.{digits}f}", "", "", f"{side} {bound:.{digits}f}", "", found.verdict)
-    return Row(task, name, found.verdict, message, short, cells, {"value": repr(value), "minimum": repr(bound)})
+    cells = (key, "", f"{value:.{digits}f}", "", "", f"{side} {bound:.{digits}f}", "", verdict)
+    return Row(task, name, verdict, message, short, cells, {"value": repr(value), "minimum": repr(bound)})
 
 
 def _digits(measure: Measure, difference: float) -> int:
@@ -183,11 +207,11 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
                 with Path(step_summary).open("a", encoding="utf-8") as file:
                     file.write(summary)
     except GptkitError as error:
-        if outcome.verdict != "fail":
+        if outcome.verdict not in ("fail", "n/a"):
             raise
         console.warn(str(error))
     if os.environ.get(IN_ACTIONS) and outcome.verdict != "pass":
-        level: Literal["error", "warning"] = "error" if outcome.verdict == "fail" else "warning"
+        level: Literal["error", "warning"] = "warning" if outcome.verdict == "inconclusive" else "error"
         console.say(annotation(level, "gptkit eval", outcome.headline))
 
 
@@ -196,8 +220,8 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
 
     An inconclusive verdict is not a failure: its case passes, and its output says so.
     """
-    failures = sum(row.verdict == "fail" for row in verdicts)
-    counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": "0"}
+    failures, errors = (str(sum(row.verdict == verdict for row in verdicts)) for verdict in ("fail", "n/a"))
+    counts = {"tests": str(len(verdicts)), "failures": failures, "errors": errors, "skipped": "0"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": one_line(name), **counts})
     for row in verdicts:
@@ -210,6 +234,8 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
         message = one_line(row.message)
         if row.verdict == "fail":
             ElementTree.SubElement(case, "failure", {"message": message, "type": "regression"}).text = message
+        elif row.verdict == "n/a":
+            ElementTree.SubElement(case, "error", {"message": message, "type": "undefined"}).text = message
         elif row.verdict == "inconclusive":
             ElementTree.SubElement(case, "system-out").text = f"inconclusive: {message}"
     ElementTree.indent(root)

@@ -7,15 +7,17 @@ them by exact match and by F1 over words, after SQuAD's normalization.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
-from gptkit.scoring.written_answers import answer_column, exact_match, question_prompt, token_f1
+from gptkit.scoring.written_answers import answer_column, exact_match, normalized, question_prompt, token_f1
 from gptkit.system.reading import json_name, json_object
 from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_duplicate_ids, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
+from gptkit.text.words import unseparated, words_of
 
 FILES = (("coqa-dev-v1.0.json",), ("coqa-dev*.json",), ("dev*.json",))
 _FIX = 'CoQA\'s file is one JSON object {"version": "1.0", "data": [...]}; fetch it again'
@@ -100,9 +102,14 @@ def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
     def official(score: Callable[[str, str], float]) -> Column:
         return answer_column(lambda answer, people: leave_one_out(score, answer, people), examples, texts, field=5)
 
-    columns = {"answer_f1": official(token_f1), "exact_match": official(exact_match)}
+    columns, undefined = {"answer_f1": official(token_f1), "exact_match": official(exact_match)}, {}
+    accepted = [normalized(answer) for example in examples for answer in example.fields[5]]
+    if reason := unseparated(sum(len(answer.split()) for answer in accepted), accepted):
+        undefined["answer_f1"] = reason
+        columns["unicode_answer_f1"] = official(partial(token_f1, split=words_of))
     domains = tuple(str(example.fields[0]) for example in examples)
-    return Items(tuple(example.identifier for example in examples), columns, {"domain": domains})
+    identifiers = tuple(example.identifier for example in examples)
+    return Items(identifiers, columns, {"domain": domains}, undefined=undefined)
 
 
 _CONVERSATION = GeneratedProtocol(

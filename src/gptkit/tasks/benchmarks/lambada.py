@@ -100,15 +100,18 @@ class LastWord(ScoredProtocol):
         self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
     ) -> Items:
         pairs = [(request, answer) for (request,), (answer,) in zip(groups, answers, strict=True)]
-        found = []
+        found, unknown = [], 0
         for request, answer in pairs:
-            first = answer.top_allowed if self.filtered else answer.top
-            found.append(np.array_equal([*first[:1], *answer.top[1:]], request.ids[request.start :]))
+            target, first = request.ids[request.start :], answer.top_allowed if self.filtered else answer.top
+            is_unknown = bool((target == encoder.unknown).any())  # predicting that is no answer
+            found.append(not is_unknown and np.array_equal([*first[:1], *answer.top[1:]], target))
+            unknown += is_unknown
         columns = {
             "correct": np.array(found, dtype=np.float64),
             "nll": np.array([-answer.log_probs.sum() for _, answer in pairs], dtype=np.float64),
         }
-        return Items(item_ids(examples), columns)
+        reason = f"{unknown:,} of the {len(pairs):,} targets have tokens unknown to the tokenizer"
+        return Items(item_ids(examples), columns, undefined={"perplexity": reason} if unknown else {})
 
 
 # Protocols with and without the stop-word filter make the same requests.

@@ -26,6 +26,7 @@ from gptkit.scoring.written_answers import import_extra, sentences
 from gptkit.tasks.files import FileSet, checked_text, find_files, first_complete, lines
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
+from gptkit.text.words import unseparated
 
 FEW_SHOT = 5
 
@@ -121,8 +122,11 @@ def _prompt(example: Example) -> str:
 
 def _items(examples: Sequence[Example], texts: Sequence[Generated]) -> Items:
     translations = ["".join(sentences(text.text)[:1]) for text in texts]
-    columns = bleu_columns(translations, [str(example.fields[1]) for example in examples])
-    return Items(tuple(example.identifier for example in examples), columns)
+    references = [str(example.fields[1]) for example in examples]
+    reason = unseparated(sum(len(reference.split()) for reference in references), references)
+    undefined = {"bleu": reason} if reason else {}
+    identifiers = tuple(example.identifier for example in examples)
+    return Items(identifiers, bleu_columns(translations, references), undefined=undefined)
 
 
 def _evaluation(source: str, target: str, bleu: float) -> Evaluation:
