@@ -49,6 +49,7 @@ THIRD_PARTY = {
         "torch",
         "pyarrow",
         "filelock",
+        "charset_normalizer",
         "datasets",
         "huggingface_hub",
     },  # inside the functions that need them

@@ -72,3 +72,15 @@ class OutputOptions:
     """The options of every command."""
 
     json: bool = option(False, "Print one JSON object on stdout.", panel="Run", resumable=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(OutputOptions):
+    """The options of every command that reads the user's text."""
+
+    encoding: str = option(
+        "utf-8",
+        "Encoding of text files and stdin without a byte order mark, such as gb18030 or cp1252.",
+        panel="Advanced",
+        metavar="NAME",
+    )

@@ -78,6 +78,7 @@ LINES = [
     ("gptkit pretrain --resume ", {"auto", "never", "runs/first"}),
     ("gptkit pretrain --resume elsewhere/", {"elsewhere/second"}),
     ("gptkit eval --all-checkpoints ru", {"runs/first"}),
+    ("gptkit runs rm first elsewhere/", {"elsewhere/second"}),
 ]
 
 

@@ -48,6 +48,7 @@ tokenizer train 'bo ok.txt' --tokenizer char --out 'to ken{s}'
 tokenizer compare char bpe:300 'bo ok.txt'
 tokenizer encode 'ab cd' --model 'runs/r u'
 tokenizer decode 5 6 --model 'runs/r u'
+pretrain 'bo ok.txt' --model tiny --tokenizer char --steps 2 --seed 1 --out 'runs/r u 2'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out 'f t'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
 eval --model 'f t'
@@ -56,6 +57,11 @@ convert 'f t' 'f c'
 convert 'f t' 'f h' --to hf
 convert 'runs/r u' copy
 generate a --max-new-tokens 4 --model copy
+runs ls
+runs show 'r u'
+runs compare 'runs/r u' 'runs/r u 2'
+runs prune 'r u' --yes
+runs rm 'r u 2' --yes
 """
 QUIET = {"eval --task demo-cloze --limit 5 --baseline", "eval --task demo-cloze --limit 5 --all", "convert 'f t' 'f c'"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from gptkit.decoding import text_options
 from gptkit.decoding.sampling import SamplingRules
-from gptkit.decoding.text_options import DecodingOptions, check_settings, what_texts_depend_on
+from gptkit.decoding.text_options import DecodingOptions, check_settings, stop_strings, what_texts_depend_on
 from gptkit.errors import UsageError
 from gptkit.generate.options import GenerateOptions
 
@@ -28,7 +28,7 @@ def names(options: type) -> set[str]:
 
 
 def test_only_these_options_bear_on_no_text() -> None:
-    idle = "json prompt prompts output model interactive stream device compile batch_size"
+    idle = "json prompt prompts output model interactive stream device encoding compile batch_size"
     assert names(GenerateOptions) - names(DecodingOptions) == set(idle.split())
 
 
@@ -58,3 +58,8 @@ def test_beams_take_no_rule_of_sampling(field: dataclasses.Field[Any]) -> None:
         check_settings(options)
     assert caught.value.where == f"--beams, --{field.name.replace('_', '-')}"
     check_settings(DecodingOptions(beams=2, temperature=0.0))
+
+
+def test_stop_strings_end_lines_as_text_does() -> None:
+    options = DecodingOptions(stop=(r"a\r\n", "b\r\n", r"\r", r"c\\r", r"\t"))
+    assert stop_strings(options) == ["a\n", "b\n", "\n", r"c\r", "\t"]

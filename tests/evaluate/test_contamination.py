@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptkit.evaluate import contamination
@@ -69,6 +69,7 @@ def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[st
     assert (found.fractions > 0).tolist() == [share > 0 for share in shares]
 
 
+@example([""], ["3ก3 3か3🇩 \u0301"], 1)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(FOREIGN, min_size=1, max_size=3), st.lists(FOREIGN, max_size=3), st.integers(1, 40))
 def test_words_by_unicode_are_the_same_however_the_corpus_is_cut(

@@ -411,6 +411,21 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text("".join(joint.join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
 
 
+def test_a_runs_own_data_are_read_in_the_encoding_that_its_run_read(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(tmp_path / "run/model", models / "one", "format: classification\nlabels: [坏, 好]\n")
+    Path("data").mkdir()
+    rows = "".join(f"hear {word},{label}\r\n" for word in WORDS for label in ("坏", "好"))
+    Path("data/dev.csv").write_bytes(f"text,label\r\n{rows}".encode("gb18030"))
+    Path("run/config.yaml").write_text(f"task: {tmp_path}/mine.yaml\ndata: {tmp_path}/data\nencoding: gb18030\n")
+    recorded = evaluate(capsys, tmp_path / "run")["results"]
+    assert evaluate(capsys, tmp_path / "run", "--data", "data", "--encoding", "GBK")["results"] == recorded
+    error = evaluate(capsys, tmp_path / "run", "--data", "data", code=2)["error"]
+    assert 'gb18030 ("citizen,坏' in error["message"]
+    assert "pass --encoding" in error["fix"]
+
+
 @pytest.mark.parametrize("kind", OWN_TASKS)
 def test_a_fine_tuned_model_needs_no_yaml_wherever_it_is(
     kind: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -273,8 +273,9 @@ def bad_utf8(random_: random.Random) -> Table:
 
 def other_unicode(random_: random.Random) -> Table:
     table = good(random_, random_.choice(["csv", "tsv", "jsonl"]))
-    table.content = written(table.rows, table.kind).decode().encode(random_.choice(["utf-16", "utf-16-be", "utf-32"]))
-    table.says, table.line = "NUL", 1
+    encoding = random_.choice(["utf-16-le", "utf-16-be", "utf-32-le"])
+    table.content = written(table.rows, table.kind).decode().encode(encoding)
+    table.says, table.line = "a NUL byte; could be utf-", 1
     return table
 
 

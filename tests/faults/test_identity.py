@@ -37,6 +37,7 @@ OTHERS: Mapping[str, Any] = {
     "tokens_per_step": 128,
     "batch_size": 8,
     "device": "auto",
+    "encoding": "cp1252",
 }
 FINETUNE_OTHERS = {"data": "{folder}/moved", "model": "{folder}/other-model"}
 CONDUCT = {"micro_batch": 4, "log_every": 3, "eval_every": 7, "save_every": 5, "keep_checkpoints": 3}

@@ -25,6 +25,7 @@ from gptkit.generate.command import run
 from gptkit.generate.options import GenerateOptions
 from gptkit.model.loading import load_model
 from gptkit.recipes import find_recipe, read_recipe
+from gptkit.system.encodings import text_encoding
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.loading import load_tokenizer
 from gptkit.training.finished_runs import NEEDED
@@ -134,13 +135,35 @@ def test_control_bytes_reach_a_pipe_but_no_terminal(model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "prompt"), [(b"hear me\n", "hear me"), (b"hear me\r\n", "hear me"), (b"a\n\n", "a\n")]
+    ("typed", "prompt"),
+    [
+        (b"hear me\n", "hear me"),
+        (b"hear me\r\n", "hear me"),
+        (b"a\n\n", "a\n"),
+        (b"\xef\xbb\xbfhear\r\nme\r\n", "hear\nme"),
+        (b"hear\rme", "hear\nme"),
+        ("hear me\r\n".encode("utf-16"), "hear me"),
+    ],
 )
 def test_a_dash_reads_stdin(model_folder: Path, monkeypatch: pytest.MonkeyPatch, typed: bytes, prompt: str) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
     result, out, _ = generated(model=model_folder, prompt="-", max_new_tokens=2)
     assert result["samples"][0]["prompt"] == prompt
     assert out.startswith(prompt)
+
+
+def test_a_prompt_is_read_without_mark_and_cr_and_in_the_encoding_given(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _, _ = generated(model=model_folder, prompt="\ufeffhear\r\nme\r", max_new_tokens=1)
+    assert result["samples"][0]["prompt"] == "hear\nme\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("caf\u00e9\n".encode("cp1252"))))
+    with text_encoding("cp1252"):
+        assert generated(model=model_folder, prompt="-", max_new_tokens=1)[0]["samples"][0]["prompt"] == "caf\u00e9"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("one\ncaf\u00e9\n".encode("cp1252"))))
+    with pytest.raises(InputError, match="could be") as refusal:
+        generated(model=model_folder, prompt="-")
+    assert refusal.value.where == "stdin:2, byte 7"
 
 
 def test_unknown_characters_are_told(model_folder: Path) -> None:

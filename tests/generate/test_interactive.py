@@ -37,6 +37,12 @@ def reply(model: Path, prompt: str, **options: Any) -> str:
     return str(run(asked, console)["samples"][0]["text"])
 
 
+def test_marks_and_line_ends_do_not_reach_the_model(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies, _ = held(model_folder, monkeypatch, "\ufeffhear\r", "me\rhe\r")
+    assert replies == held(model_folder, monkeypatch, "hear", "me", "he")[0]
+    assert replies[0] == reply(model_folder, "hear")
+
+
 def test_a_dialogue_gives_the_texts_of_the_command(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (
         "hear",

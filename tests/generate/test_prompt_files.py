@@ -41,7 +41,8 @@ def test_prompts_keep_the_numbers_of_their_lines(
 @pytest.mark.parametrize(
     ("name", "content", "place", "message"),
     [
-        ("p.txt", b"a\nb\xff\n", ":2, byte 1", "not valid UTF-8"),
+        ("p.txt", b"a\nb\xff\n", ":2, byte 3", "not valid UTF-8"),
+        ("p.txt", "one\n".encode("utf-16-le"), ":1, byte 1", "could be utf-16-le"),
         ("p.txt", b"\n \n", "p.txt", "no prompt"),
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', ":2", 'no "prompt"'),
         ("p.jsonl", b'{"prompt": 3}\n', ":1", "number"),

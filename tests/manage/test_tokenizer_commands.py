@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.manage.tokenizer import (
@@ -42,6 +43,18 @@ def test_a_trained_tokenizer_is_the_one_that_pretrain_trains(book: str, tmp_path
     assert (facts["entries"], facts["training_bytes"]) == (265, corpus.train.count_bytes())
     with pytest.raises(UsageError, match="already exists"):
         run_train(options, console)
+
+
+def test_text_in_any_encoding_makes_the_same_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, found = "春天来了,\r\n花开了。\r\n" * 40, []
+    for encoding in ("utf-8", "GBK", "utf-16", "utf-8-sig"):
+        (tmp_path / "book.txt").write_bytes(text.encode(encoding))
+        words = [str(tmp_path / "book.txt"), "-t", "char", "-o", str(tmp_path / encoding), "--json"]
+        assert main(["tokenizer", "train", *words, *(["--encoding", encoding] if encoding == "GBK" else [])]) == 0
+        found.append(json.loads(capsys.readouterr().out)["sha256"])
+    assert len(set(found)) == 1
+    assert main(["tokenizer", "train", "--encoding", "gbkk", "-o", str(tmp_path / "no"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["fix"] == "did you mean 'gbk'?"
 
 
 def test_training_warns_when_the_text_is_too_little(book: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import gptkit
 from gptkit.system.cache import cached_file
-from gptkit.system.files import LOCK, RunLock, open_lock_file
+from gptkit.system.files import LOCK, RunLock, lock_holder, open_lock_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither modes nor a umask")
 
@@ -25,7 +25,7 @@ import os, sys
 from pathlib import Path
 from gptkit.system.cache import cached_file
 from gptkit.errors import GptkitError
-from gptkit.system.files import RunLock
+from gptkit.system.files import RunLock, lock_holder
 import encodings.idna, filelock
 if os.getuid() == 0:
     os.setgroups([])
@@ -84,6 +84,19 @@ def test_another_users_lock_file_can_be_locked_and_is_respected(folder: Path) ->
     assert as_another(lock, folder).startswith("InputError: the run is in use by process ")
     held.release()
     assert as_another(lock, folder) == "held"
+
+
+def test_asking_who_holds_a_lock_changes_nothing(folder: Path) -> None:
+    assert lock_holder(folder) is None
+    assert not list(folder.iterdir())
+    make_anothers(folder / LOCK)
+    assert as_another("print(lock_holder(Path(sys.argv[1])))", folder) == "None"
+    assert (folder / LOCK).read_text() == "process 1 on elsewhere\n"
+    held = RunLock(folder)
+    assert as_another("print(lock_holder(Path(sys.argv[1])))", folder).startswith(f"process {os.getpid()} on ")
+    assert lock_holder(folder) == (folder / LOCK).read_text().strip()
+    held.release()
+    assert lock_holder(folder) is None
 
 
 def test_what_another_user_left_in_a_shared_cache_stops_nobody(folder: Path) -> None:

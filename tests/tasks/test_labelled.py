@@ -177,7 +177,7 @@ def test_story_cloze_is_split_as_gpt1_split_it(tmp_path: Path) -> None:
 def test_mrpc_of_microsoft_is_split_by_glues_ids(tmp_path: Path) -> None:
     rows = "".join(row("1", str(i), str(i + 100), f"a{i}", "b") for i in range(5))
     write(tmp_path, "msr_paraphrase_train.txt", MRPC_HEADER + rows)
-    with pytest.raises(InputError, match=r"file not found .*dev_ids\.tsv"):
+    with pytest.raises(InputError, match=r"no dev_ids\.tsv: GLUE"):
         load_examples(TASKS["mrpc"], "dev", tmp_path)
     write(tmp_path, "dev_ids.tsv", row("#1 ID", "#2 ID") + row("1", "101") + row("4", "104"))
     ids = {split: [one.identifier for one in load_examples(TASKS["mrpc"], split, tmp_path).examples]
@@ -237,7 +237,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("unknown label", "rte", "train.tsv", RTE + row("0", "a", "b", "maybe"), 2, "unknown label 'maybe'"),
     ("index past the labels", "rte", "train.csv", "premise,hypothesis,label\na,b,2\n", 2, "unknown label '2'"),
     ("boolean label", "sst2", "train.jsonl", '{"text": "a", "label": true}\n', 1, "unknown label True"),
-    ("fraction as label", "sst2", "train.jsonl", '{"text": "a", "label": 1.0}\n', 1, "unknown label 1.0"),
+    ("fraction as label", "sst2", "train.jsonl", '{"text": "a", "label": 1.5}\n', 1, "unknown label 1.5"),
     ("list as label", "sst2", "train.jsonl", '{"text": "a", "label": [1]}\n', 1, "unknown label"),
     ("missing label", "rte", "train.tsv", RTE + row("0", "a", "b", ""), 2, "no label"),
     ("null label", "sst2", "train.jsonl", '{"text": "a", "label": null}\n', 1, "no label"),
@@ -257,7 +257,7 @@ FAULTS: list[tuple[str, str, str, str | bytes, int, str]] = [
     ("long row, no header", "cola", "train.tsv", row("s", "1", "", "a") + row("s", "1", "", "a", "b"), 2, "5 column"),
     ("blank line within", "rte", "train.tsv", RTE + "\n" + row("0", "a", "b", "entailment"), 2, "1 column(s), exp"),
     ("not UTF-8", "rte", "train.tsv", RTE.encode() + b"0\tcaf\xe9\tb\tentailment\n", 2, "not valid UTF-8: 0xe9"),
-    ("UTF-16", "rte", "train.tsv", RTE.encode("utf-16"), 1, "NUL"),
+    ("UTF-16", "rte", "train.tsv", RTE.encode("utf-16-le"), 1, "a NUL byte; could be utf-16-le"),
     ("NUL", "rte", "train.tsv", RTE + row("0", "a\0", "b", "entailment"), 2, "a NUL byte"),
     ("NUL in JSON", "sst2", "train.jsonl", '{"text": "a\\u0000", "label": 1}\n', 1, "contains a NUL"),
     ("lone surrogate", "sst2", "train.jsonl", '{"text": "\\ud800", "label": 1}\n', 1, "lone surrogate"),
@@ -283,7 +283,7 @@ def test_a_fault_is_named_by_file_and_line(
     split = file.partition(".")[0] if file.startswith(("dev", "test")) else "train"
     with pytest.raises(InputError) as refusal:
         load(tmp_path, task, split, file, text)
-    assert refusal.value.where == f"{tmp_path / file}:{line}"
+    assert str(refusal.value.where).partition(", byte ")[0] == f"{tmp_path / file}:{line}"
     assert part in str(refusal.value)
     assert refusal.value.fix
     assert len(str(refusal.value)) < 500

@@ -91,7 +91,7 @@ BAD = {
     "a NUL byte": (articles, b" = A = \n \n b\0c \n", r":3, byte 12"),
     "empty": (articles, b"", r":1\)"),
     "blank": (sentences, b" \n\n", r":1\)"),
-    "UTF-16": (one_document, "one".encode("utf-16"), r":1, byte 0"),
+    "UTF-16": (one_document, "one".encode("utf-16-le"), r":1, byte 1"),
     "too short": (last_twentieth, b"x" * 199, r"199 bytes, but the corpus has 200"),
     "Latin-1 at the end": (last_twentieth, b"x" * 195 + b"\xe9 abc", r"byte 195"),
     "no UTF-8 at all": (last_twentieth, b"\x80" * 200, r"byte 190"),

@@ -62,7 +62,7 @@ def test_a_bad_file_is_told_with_its_line(tmp_path: Path) -> None:
             r"12-bbc 4 has no counterpart in .*-ref\.fr\.sgm \(.*-src\.en\.sgm:7\)",
         ),
         ("<seg", "<sag", r"no <seg> in this file \(.*-ref\.fr\.sgm:1\)"),
-        ("Phrase 5", "Phrase\0", r"a NUL byte.* \(.*-ref\.fr\.sgm:9\)"),
+        ("Phrase 5", "Phrase\0", r"a NUL byte.* \(.*-ref\.fr\.sgm:9, byte 308\)"),
     ):
         broken(old, new)
         with pytest.raises(InputError, match=message):

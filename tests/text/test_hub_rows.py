@@ -44,7 +44,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def texts(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8-sig").splitlines()]
 
 
 def test_only_as_much_is_read_as_is_needed_and_only_once(

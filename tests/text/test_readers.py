@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -36,7 +37,12 @@ ACCEPTED = {
     "mark.txt": (b"\xef\xbb\xbfone", ["one"]),
     "crlf.txt": (b"one\r\ntwo\rthree\n", ["one\ntwo\nthree\n"]),
     "empty.txt": (b"", [""]),
+    "wide.txt": ("one\r\n\u4e2d".encode("utf-16"), ["one\n\u4e2d"]),
+    "wide.jsonl": ('{"text": "\u4e2d"}\r\n{"text": "b"}'.encode("utf-16"), ["\u4e2d", "b"]),
+    "big.txt": (codecs.BOM_UTF16_BE + "\u4e2d".encode("utf-16-be"), ["\u4e2d"]),
+    "wider.txt": ("word".encode("utf-32"), ["word"]),
     "packed.txt.gz": (gzip.compress(b"one\r\n"), ["one\n"]),
+    "wide.txt.gz": (gzip.compress("one\r\n".encode("utf-16")), ["one\n"]),
     "rows.jsonl": (b'{"text": "a\\r\\nb", "n": 1}\r\n\n{"text": ""}\n{"text": "c"}', ["a\r\nb", "", "c"]),
     "mark.jsonl": (b'\xef\xbb\xbf{"text": "\\ud83d\\ude00"}', ["\U0001f600"]),
     "rows.jsonl.gz": (gzip.compress(b'{"text": "a"}\n'), ["a"]),
@@ -53,9 +59,7 @@ REFUSED = {
     "surrogate.txt": (b"a\n\n\xed\xa0\x80", "not valid UTF-8", ":3, byte 3"),
     "late.txt": (b"x" * 70_000 + b"\n" * 2_000_000 + b"\xff", "not valid UTF-8: 0xff", ":2000001, byte 2070000"),
     "nul.txt": (b"a\nb\0c", "NUL", ":2, byte 3"),
-    "wide.txt": ("word".encode("utf-16"), "UTF-16 text", ":1, byte 0"),
-    "wider.txt": ("word".encode("utf-32"), "UTF-32 text", ":1, byte 0"),
-    "unmarked.txt": ("word".encode("utf-16-le"), "NUL", ":1, byte 1"),
+    "unmarked.txt": ("word".encode("utf-16-le"), 'a NUL byte; could be utf-16-le ("word")', ":1, byte 1"),
     "packed.txt": (gzip.compress(b"a"), "not named .gz", ""),
     "plain.txt.gz": (b"text", "not compressed", ""),
     "truncated.txt.gz": (gzip.compress(b"text" * 9_999)[:-9], "truncated", ""),

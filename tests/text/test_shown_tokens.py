@@ -105,7 +105,7 @@ def test_a_terminal_of_any_width_gets_ids_below_their_pieces(width: int, monkeyp
     [
         (["decode", "3", "999"], "no token has id 999 (ID) - pass ids from 0 to 2"),
         (["decode", "x"], "'x' is not a whole number"),
-        (["encode", "a\udcff"], "not valid UTF-8: 0xff"),
+        (["encode", "a\udcff"], "the text is not UTF-8"),
         (["encode", "a", "--model", "m"], "both name a tokenizer (--model, --tokenizer)"),
     ],
 )

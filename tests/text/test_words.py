@@ -22,6 +22,7 @@ from gptkit.text.words import count_words, unseparated, words_of
         ("cafe\u0301 naïve", ["cafe\u0301", "naïve"]),
         ("中文English混排2024年", ["中", "文", "English", "混", "排", "2024", "年"]),
         ("ok 👍🏽 👨‍👩‍👧🇩🇪🇫🇷", ["ok", "👍🏽", "👨‍👩‍👧", "🇩🇪", "🇫🇷"]),
+        ("3🇩 \u0301x", ["3", "🇩", "x"]),  # half a flag before a space
         ("... — «»! __ 。、\n\t", []),
         ("", []),
     ],

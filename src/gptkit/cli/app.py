@@ -362,4 +362,6 @@ COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "model": _models,
     "resume": lambda incomplete: ["auto", "never", *_runs(incomplete)],
     "all_checkpoints": _runs,
+    "run": _runs,
+    "runs": _runs,
 }

@@ -16,7 +16,10 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
+from gptkit.manage.compare_runs import RunsCompareOptions
 from gptkit.manage.env import EnvOptions
+from gptkit.manage.remove_runs import RunsPruneOptions, RunsRemoveOptions
+from gptkit.manage.runs import RunsListOptions, RunsShowOptions
 from gptkit.manage.tasks import TasksOptions, TasksShowOptions
 from gptkit.manage.tokenizer import (
     TokenizerCompareOptions,
@@ -95,6 +98,10 @@ def _after_tokenizer(result: Mapping[str, Any], words: Sequence[str]) -> str:
 def _quoted(*words: str) -> str:
     """Return words quoted for a shell, and for str.format."""
     return shlex.join(words).replace("{", "{{").replace("}", "}}")
+
+
+def _as_it_says(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    return str(result["next"]).replace("{", "{{").replace("}", "}}")
 
 
 def _after_show(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -225,6 +232,41 @@ COMMANDS = (
         "gptkit tokenizer compare {tokenizer} bpe:4096",
     ),
     Command(
+        "runs ls",
+        RunsListOptions,
+        "gptkit.manage.runs:run_list",
+        ("gptkit runs ls", "gptkit runs ls --root /scratch/runs --json"),
+        _as_it_says,
+    ),
+    Command(
+        "runs show",
+        RunsShowOptions,
+        "gptkit.cli.runs:run_show",
+        ("gptkit runs show demo", "gptkit runs show demo --samples        # texts along the training"),
+        _as_it_says,
+    ),
+    Command(
+        "runs compare",
+        RunsCompareOptions,
+        "gptkit.manage.compare_runs:run",
+        ("gptkit runs compare demo short", "gptkit runs compare runs/* --by tokens --out losses.png"),
+        _as_it_says,
+    ),
+    Command(
+        "runs rm",
+        RunsRemoveOptions,
+        "gptkit.manage.remove_runs:run_remove",
+        ("gptkit runs rm first-try", "gptkit runs rm runs/pretrain-laptop-* --yes"),
+        _as_it_says,
+    ),
+    Command(
+        "runs prune",
+        RunsPruneOptions,
+        "gptkit.manage.remove_runs:run_prune",
+        ("gptkit runs prune demo", "gptkit runs prune --yes                      # all finished runs"),
+        _as_it_says,
+    ),
+    Command(
         "recipes ls",
         RecipesListOptions,
         "gptkit.cli.recipes:run_list",
@@ -256,5 +298,6 @@ COMMANDS = (
 GROUPS = {
     "": "Pre-train, fine-tune, sample from and evaluate GPT-1 and GPT-2.",
     "recipes": "List, show and copy model presets and recipes.",
+    "runs": "List, show, compare and remove runs.",
     "tokenizer": "Train a tokenizer, compare two, encode and decode.",
 }

@@ -18,7 +18,9 @@ from gptkit.cli import app
 from gptkit.cli.failures import as_gptkit_error
 from gptkit.console import Console
 from gptkit.errors import AGAIN, Interrupted, UsageError
+from gptkit.options import ReadingOptions
 from gptkit.system import ranks
+from gptkit.system.encodings import text_encoding
 from gptkit.system.limits import guard_limits, usable_processors
 from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
@@ -95,10 +97,14 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
         return getattr(importlib.import_module(module), name)(options, console)
 
     _prepare_environment(vars(options).values())
-    if isinstance(options, TrainingOptions):
-        result = run_training(command, options, arguments, console) or {}
-    else:
-        result = command(options, console) or {}
+    with contextlib.ExitStack() as stack:
+        if isinstance(options, ReadingOptions):
+            encoding = stack.enter_context(text_encoding(options.encoding))
+            options = dataclasses.replace(options, encoding=encoding)
+        if isinstance(options, TrainingOptions):
+            result = run_training(command, options, arguments, console) or {}
+        else:
+            result = command(options, console) or {}
     if ranks.report_result(result):
         return
     if options.json:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, option, recipe_only
+from gptkit.system.encodings import unix_lines
 
 Quantize = Literal["none", "int8", "int4"]
 PLACEHOLDER = "{prompt}"
-_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+_ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,5 +131,5 @@ def full_prompt(options: DecodingOptions, prompt: str) -> str:
 
 
 def stop_strings(options: DecodingOptions) -> list[str]:
-    r"""Return the strings that end a text, with the escapes \n, \t and \\ resolved."""
-    return [re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], stop) for stop in options.stop]
+    r"""Return the strings that end a text, with the escapes \n, \r, \t and \\ resolved, and CR as in text files."""
+    return [unix_lines(re.sub(r"\\[nrt\\]", lambda match: _ESCAPES[match[0]], stop)) for stop in options.stop]

@@ -20,7 +20,7 @@ from gptkit.evaluate.jobs import Job, TaskSpec, evaluate_jobs, prepare_jobs
 from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import SCHEMA, EvalResults
-from gptkit.report.plots import save, set_title
+from gptkit.report.plots import COLOURS, DASHES, MARKERS, save, set_title
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol
 from gptkit.system import files
@@ -46,10 +46,6 @@ BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
 UNPUBLISHED = "(nothing published: 1 = all right)"  # part of a key in zero-shot.json, which scripts look up
 UNPUBLISHED_LEGEND = "(no published score: 1 = all correct)"
 FEW = 4  # fewer points than these make no curve
-# Okabe and Ito's palette for colour-blind readers; further curves differ by dashes and markers.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES = ("-", "--", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Yardstick(NamedTuple):

@@ -29,6 +29,7 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.system.encodings import UTF8, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import HeadProtocol, head_protocol, own_task, task_metrics
@@ -172,7 +173,10 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
     if task is not None and model.has_head_for(task):
         name, evaluation = Path(spec.task).stem, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        examples = load_examples(task, split, spec.data or _recorded_data(task, model, say))
+        recorded = None if spec.data else _recorded_data(task, model, say)
+        data, encoding = recorded or (spec.data, options.encoding)
+        with text_encoding(encoding):
+            examples = load_examples(task, split, data)
         if any(example.label is None for example in examples.examples):
             message = f"the {split} split of {task.name} has no labels"
             raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
@@ -186,8 +190,8 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
         problem = f"the model was fine-tuned on {trained_on}, not {spec.task}"
         if trained_on is None:
             problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-        data = ("--data", spec.data) if spec.data else ()
-        fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *data])}"
+        files = ("--data", spec.data) if spec.data else ()
+        fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
         if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
             fix = f"leave --task out to evaluate it on its own task, {trained_on}"
@@ -256,15 +260,19 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     return {**own, **version, "precision": model.options.precision}
 
 
-def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> str | None:
-    """Return the data folder recorded in the config.yaml of the model's run; None unless `task` is the model's own."""
+def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> tuple[str, str] | None:
+    """Return the data folder recorded in the config.yaml of the model's run, and the encoding of its files.
+
+    None unless `task` is the model's own.
+    """
     directory = model.directory.absolute()
     if task.is_demo or task.folder is not None or task.name != model.config.task or directory.name != MODEL:
         return None
     try:
         recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")
         entries = recipe.entries("the recipe", ())
-        name, data = (entries[key].scalar() if key in entries else None for key in ("task", "data"))
+        keys = ("task", "data", "encoding")
+        name, data, encoding = (entries[key].scalar() if key in entries else None for key in keys)
     except UsageError:
         return None  # a model outside a run, or a damaged config.yaml
     if name is None:
@@ -273,4 +281,4 @@ def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]
     if folder is None or not Path(folder).is_dir():
         return None
     say(f"{task.name}: data from {folder}, as recorded by the model's run")
-    return folder
+    return folder, encoding or UTF8

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gptkit.options import DeviceName, OutputOptions, option
+from gptkit.options import DeviceName, ReadingOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(OutputOptions):
+class EvalOptions(ReadingOptions):
     """Score a model, zero-shot or fine-tuned, by the papers' protocols, and gate it against a baseline.
 
     gptkit tasks lists the names of tasks and protocols. Exit codes: 0 passed or inconclusive; 3 worse than the

@@ -22,7 +22,7 @@ from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.heads import marker_ids, output_labels
-from gptkit.tasks.reading import load_examples
+from gptkit.tasks.reading import load_examples, require_named_files
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
@@ -84,6 +84,7 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
     if "train" not in task.splits:
         raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
     _refuse_unusable(task, options)
+    require_named_files(task, options.data)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
     head = head_config(

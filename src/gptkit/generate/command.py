@@ -16,6 +16,7 @@ from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import generate_file
 from gptkit.generate.show import print_samples, print_summary
 from gptkit.model_files import model_directory
+from gptkit.system.reading import given_text
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.training.finished_runs import newest_model, readable_model
 
@@ -23,7 +24,7 @@ from gptkit.training.finished_runs import newest_model, readable_model
 def run(options: GenerateOptions, console: Console) -> dict[str, Any]:
     """Print samples, write those of a prompts file, or hold a dialogue; return what `--json` prints."""
     refuse_together(_contradictions(options))
-    if sys.stdin is None and (options.prompt == "-" or options.interactive):
+    if sys.stdin is None and options.interactive:
         raise UsageError("stdin is closed", where="stdin", fix="pass the prompt as an argument")
     if options.output is not None and options.prompts is None:
         fix = "leave it out, or pass the prompts: --prompts FILE"
@@ -64,14 +65,7 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
     """Return the text to continue, for `-` stdin without its last line break; None for unconditional text."""
     if prompt is None:
         return None
-    try:
-        if prompt == "-":
-            if sys.stdin.isatty():
-                console.say("reading the prompt from stdin until Ctrl-D")
-            prompt = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
-        prompt.encode("utf-8")  # invalid bytes of an argument are surrogates here
-    except UnicodeError:
-        raise UsageError("the prompt is not UTF-8", where="PROMPT", fix="convert it to UTF-8") from None
+    prompt = given_text(prompt, "the prompt", "PROMPT", console.say)
     if not prompt:
         fix = "pass some text, or omit it for unconditional text"
         raise UsageError("the prompt is empty", where="PROMPT", fix=fix)

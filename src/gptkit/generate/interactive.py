@@ -19,6 +19,7 @@ from gptkit.generate.show import print_samples, print_summary
 from gptkit.options import fields_of
 from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
+from gptkit.system.encodings import decode_text, without_mark
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 
 MARK = "> "
@@ -62,7 +63,7 @@ def _typed_lines(console: Console) -> Iterator[str]:
                 print(MARK, end="", file=sys.stderr, flush=True)
             line = input(MARK if console.is_watched else "")
             line.encode("utf-8")  # invalid bytes are surrogates here
-            yield line
+            yield without_mark(line)
         except EOFError:
             console.say("")
             return
@@ -74,10 +75,7 @@ def _typed_lines(console: Console) -> Iterator[str]:
 
 def _piped_lines() -> Iterator[str]:
     for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise InputError("the line is not UTF-8", where=f"stdin:{number}", fix="convert it to UTF-8") from None
+        yield from decode_text(line, "stdin", line=number).removesuffix("\n").split("\n")
 
 
 class Dialogue:

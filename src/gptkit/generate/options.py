@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptkit.decoding.text_options import TextModelOptions
-from gptkit.options import OutputOptions, option
+from gptkit.options import ReadingOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions(OutputOptions):
+class SourceOptions(ReadingOptions):
     """Options for prompts, model and samples; a base class of their own puts them first in the help."""
 
     prompt: str | None = option(

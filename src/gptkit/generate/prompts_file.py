@@ -24,11 +24,13 @@ from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import warn_of_slides
 from gptkit.model_files import model_files
+from gptkit.system.encodings import UTF8, decode_text
 from gptkit.system.files import write_atomically
 from gptkit.system.reading import (
-    decoded,
     json_object,
     json_string,
+    not_text,
+    open_text,
     require_regular,
     translate_read_errors,
     unusable_character,
@@ -109,21 +111,22 @@ def _write(
 
 def read_prompts(path: Path) -> dict[int, str]:
     """Return the prompts of a .txt or .jsonl by line number; InputError, with the line, for a bad one."""
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         fix = 'pass a .txt with one prompt per line, or a .jsonl of {"prompt": ...}'
         raise InputError("neither .txt nor .jsonl", where=str(path), fix=fix)
-    with translate_read_errors(path):
-        require_regular(path)
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     prompts = {}
-    for number, raw in enumerate(content.split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        line = decoded(raw.removesuffix(b"\r"), where, first_byte=0)
-        if line.strip():
-            prompt = line if path.suffix == ".txt" else json_string(line, "prompt", where)
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            where, text = f"{path}:{number}", line.removesuffix("\n")
+            if "\0" in text:
+                raise not_text(path)
+            if not text.strip():
+                continue
+            prompt = text if suffix == ".txt" else json_string(text, "prompt", where)
             if not prompt:
                 raise InputError("the prompt is empty", where=where, fix="write some text, or remove the line")
-            if character := unusable_character(prompt.replace("\0", "")):  # a prompt may hold NUL
+            if character := unusable_character(prompt.replace("\0", "")):  # the prompt of a .jsonl may hold NUL
                 raise InputError(f'"prompt" contains {character}', where=where, fix="correct or remove the line")
             prompts[number] = prompt
     if not prompts:
@@ -200,7 +203,7 @@ class SamplesFile:
         whole = content.rfind(b"\n") + 1
         for number, raw in enumerate(content[:whole].split(b"\n")[:-1], start=1):
             where = f"{self.path}:{number}"
-            row = json_object(decoded(raw, where, first_byte=0), where, _ANOTHER)
+            row = json_object(decode_text(raw, str(self.path), line=number, default=UTF8), where, _ANOTHER)
             if any(not isinstance(row.get(key), kind) for key, kind in _KINDS.items()):
                 raise InputError("not a sample of gptkit generate", where=where, fix=_ANOTHER)
             if row["settings"] != self._settings:

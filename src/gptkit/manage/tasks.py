@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError, nearest
-from gptkit.options import REQUIRED, OutputOptions, option
+from gptkit.options import REQUIRED, OutputOptions, ReadingOptions, option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +27,7 @@ class TasksOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TasksShowOptions(OutputOptions):
+class TasksShowOptions(ReadingOptions):
     """Show an example of a task as the token sequences that a model reads, and which tokens are predicted.
 
     NAME/PROTOCOL shows what a protocol of eval scores.

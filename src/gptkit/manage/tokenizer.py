@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.options import REQUIRED, OutputOptions, option
+from gptkit.options import REQUIRED, OutputOptions, ReadingOptions, option
 from gptkit.system.files import require_free, translate_os_errors
-from gptkit.system.reading import decoded
+from gptkit.system.reading import given_text
 from gptkit.text.tokenizers.any_tokenizer import TRAINED, AnyTokenizer, unknown_note
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ _CONTEXT = 8  # tokens shown before and after the first difference
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTrainOptions(OutputOptions):
+class TokenizerTrainOptions(ReadingOptions):
     """Train a tokenizer on the text that pretrain would train on."""
 
     data: tuple[str, ...] = option(
@@ -46,7 +44,7 @@ class TokenizerTrainOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerCompareOptions(OutputOptions):
+class TokenizerCompareOptions(ReadingOptions):
     """Compare two tokenizers on a text: tokens per byte and Unicode word, shared entries, first differing id, speed.
 
     Each CJK character is a word (UAX #29).
@@ -77,7 +75,7 @@ class TokenizerOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerEncodeOptions(TokenizerOptions):
+class TokenizerEncodeOptions(TokenizerOptions, ReadingOptions):
     """Show the tokens of a text, each with its id."""
 
     text: str = option(REQUIRED, "The text to encode; - reads stdin.", argument=True, metavar="TEXT")
@@ -165,16 +163,7 @@ def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, A
     from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
     from gptkit.text.tokenizers.shown import pieces_of, visible
 
-    raw, where = os.fsencode(options.text), "TEXT"  # with the bytes that are not UTF-8, if there are any
-    if options.text == "-":
-        if sys.stdin is None:
-            raise UsageError("stdin is closed", where="stdin", fix="pass the text as an argument")
-        if sys.stdin.isatty():
-            console.say("reading the text from stdin until Ctrl-D")
-        raw, where = sys.stdin.buffer.read(), "stdin"
-    text = decoded(raw, where)
-    if where == "stdin":
-        text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    text = given_text(options.text, "the text", "TEXT", console.say)
     name, tokenizer = _chosen(options, console)
     (ids,) = encode_pieces(tokenizer, [text])
     if unknown := count_unknown(tokenizer, ids):

@@ -35,6 +35,7 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.report.memory_plan import Workload, bytes_of, file_bytes, memory, state_on_meta, train_seconds
+from gptkit.report.text import duration, size
 from gptkit.training import rules
 from gptkit.training.checkpoints import model_tensors
 from gptkit.training.job import EvalEvent, Event, MicroBatching, StepEvent, TrainingJob
@@ -338,22 +339,6 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
         ("GPU", "memory", "DDP", "FSDP2", "fits", "micro-batch", "idle", "MFU %", "training"),
         gpus,
     )
-
-
-def size(count: float) -> str:
-    """Format bytes with a unit: 12 kB, 3.4 MB, 56 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:,.3g} {unit}"
-    return f"{count / 1e3:,.3g} kB"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds with a unit: 12 s, 3.4 min, 5.6 h, 78 days."""
-    for unit, factor in (("days", 2 * 86400), ("h", 3600), ("min", 60)):
-        if seconds >= factor:
-            return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 def _number(value: float) -> str:

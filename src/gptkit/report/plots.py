@@ -16,6 +16,13 @@ FEW = 30  # rows that are drawn as points, too
 TITLE, LONGEST_TITLE, TITLE_LETTERS = "title", 100, 72
 FONT = "DejaVu Sans"  # which matplotlib brings along
 NO_REAL_GLYPHS = ("last resort", "lastresort", "blank", "color")  # in the names of fonts
+LONGEST_NAME = 44
+# Okabe and Ito's palette for colour-blind readers; further curves differ by dashes and markers.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+Curves = dict[str, list[dict[str, list[tuple[float, float]]]]]  # run -> seed -> figure -> points
 
 
 def draw_loss(
@@ -66,6 +73,53 @@ def _draw_points(
     axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, zorder=3, label=label)
     place: dict[str, Any] = {"xytext": (-4, beside), "textcoords": "offset points", "ha": "right", "color": colour}
     axes.annotate(f"{points[-1][1]:.3f}", points[-1], **place)
+
+
+def draw_runs(
+    curves: Curves, path: Path, *, lines: Mapping[str, str], validation: str, xlabel: str, ylabel: str
+) -> None:
+    """Plot the figures in `lines`, which has the legend's word for each: `validation` with markers, others dotted."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(7.2, 4.2 + 0.105 * (len(curves) + 4)), layout="constrained")
+    axes = figure.subplots()
+    styles: list[dict[str, Any]] = []
+    for number, seeds in enumerate(curves.values()):
+        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+        colour = COLOURS[number % len(COLOURS)]
+        styles.append({"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.6})
+        for name, points in [item for seed in seeds for item in seed.items() if item[1]]:
+            x, y = zip(*points, strict=True)
+            if name == validation:
+                axes.plot(x, y, markevery=max(1, len(x) // 12), **styles[-1])
+            else:
+                axes.plot(x, _smoothed(y), color=colour, linewidth=1, linestyle=":")
+    grey = {"color": "#555555"}
+    for name in lines:
+        solid = {"marker": "o", "markersize": 4.5, "linewidth": 1.6}
+        styles.append(grey | (solid if name == validation else {"linestyle": ":", "linewidth": 1}))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        [Line2D([], [], **style) for style in styles],
+        [*map(_shortened, curves), *lines.values()],
+        loc="outside lower left",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        handlelength=3,
+    )
+    save(figure, path)
+
+
+def _shortened(name: str) -> str:
+    """Return a name on one line, without its middle if it is long; Chinese letters are twice as wide."""
+    line = one_line(name)
+    most = LONGEST_NAME // 2 if any(unicodedata.east_asian_width(char) in "WF" for char in line) else LONGEST_NAME
+    half = (most - 3) // 2
+    return line if len(line) <= most else f"{line[:half]}...{line[-half:]}"
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Sanitize and escape untrusted text for terminals, Markdown and XML."""
+"""Text for people: sanitize and escape what is untrusted, format sizes and durations."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def code_block(text: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
+
+
+def size(count: float) -> str:
+    """Format bytes with a unit: 789 B, 12 kB, 3.4 MB, 56 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:,.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds with a unit: 12 s, 3.4 min, 5.6 h, 78 days."""
+    for unit, factor in (("days", 2 * 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"
+    return f"{seconds:.3g} s"

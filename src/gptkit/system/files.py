@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from gptkit.system.run_layout import FileRecord
 Chunk = bytes | memoryview
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LOCK = "run.lock"
+PATIENCE = 0.5  # seconds to wait for a lock that `lock_holder` may be looking at
+DISCARDED = "removed-"  # prefix of directories being removed
 LONGEST_NAME = 80  # bytes; file systems allow 255
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
@@ -58,6 +61,36 @@ def remove_directory(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a directory of a run; an interrupted removal leaves nothing that looks like one."""
+    removed = path.with_name(DISCARDED + path.name)
+    rename(path, removed)
+    remove_directory(removed)
+
+
+def remove_discarded(directory: Path) -> None:
+    """Finish removals that were interrupted."""
+    for leftover in directory.glob(f"{DISCARDED}*"):
+        remove_directory(leftover)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a directory that may be read; links are not followed."""
+    total, left = 0, [path]
+    with suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:  # it may vanish meanwhile
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(Path(entry.path))
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def sync_directory(path: Path) -> None:
@@ -244,30 +277,56 @@ def open_lock_file(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
 
 
+def lock_holder(directory: Path) -> str | None:
+    """Return who holds the lock of a run directory, None if nobody does; nothing is written."""
+    from filelock import lock_descriptor
+
+    descriptor = -1
+    for mode in (os.O_RDWR, os.O_RDONLY):  # see `open_lock_file`
+        with suppress(OSError):
+            descriptor = os.open(directory / LOCK, mode | getattr(os, "O_NONBLOCK", 0))
+            break
+    if descriptor < 0:
+        return None
+    try:
+        return None if lock_descriptor(descriptor, blocking=False) else _noted_holder(directory)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _noted_holder(directory: Path) -> str:
+    holder = ""
+    with suppress(OSError):  # Windows locks the note against reading too
+        holder = (directory / LOCK).read_text(errors="replace").strip()
+    return holder or "another process"
+
+
 class RunLock:
     """The lock of a run directory, held from construction until `release` or the end of the process.
 
-    Raises InputError naming the holder if another process has it.
+    Raises InputError naming the holder if another process has it, with this fix.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, fix: str = "wait for it, or choose another --out") -> None:
         from filelock import lock_descriptor
 
         path = directory / LOCK
         self.descriptor = open_lock_file(path)
+        deadline = time.monotonic() + PATIENCE
         try:
-            is_held = lock_descriptor(self.descriptor, blocking=False)
+            while not (is_held := lock_descriptor(self.descriptor, blocking=False)) and time.monotonic() < deadline:
+                time.sleep(PATIENCE / 20)
+            is_removed = not os.path.samestat(os.fstat(self.descriptor), os.stat(path))  # and made anew
         except OSError as error:
             self.release()
             error.filename = str(path)
             raise
-        if not is_held:
+        if not is_held or is_removed:
             self.release()
-            holder = ""
-            with suppress(OSError):  # Windows locks the note against reading too
-                holder = path.read_text().strip()
-            message = f"the run is in use by {holder or 'another process'}"
-            raise InputError(message, where=str(directory), fix="wait for it, or choose another --out")
+            message = f"the run is in use by {_noted_holder(directory)}"
+            raise InputError(message, where=str(directory), fix=fix)
         with suppress(OSError):  # a read-only file is locked all the same, but names an earlier holder
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)

@@ -7,17 +7,20 @@ anchors, aliases, tags or second documents, and no huge files.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import stat
+import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gptkit.errors import GptkitError, InputError, UsageError, suggest
+from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable, without_mark
 
 if TYPE_CHECKING:
     import yaml
@@ -28,6 +31,7 @@ DEEPEST_YAML = 20  # levels of nesting
 FIX_YAML = "write `key: value` lines"
 _REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
+_BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
@@ -81,7 +85,7 @@ def require_regular(
 def read_text(
     path: Path, what: str, *, most: int, fix: str, missing: str = _CHECK, error: type[GptkitError] = InputError
 ) -> str:
-    """Return the UTF-8 text of a file that should hold `what` ("the recipe") in at most `most` bytes.
+    """Return the text of a file that should hold `what` ("the recipe") in at most `most` bytes, by default UTF-8.
 
     `missing` is the fix for a file that cannot be opened, `fix` for any other problem.
     """
@@ -89,27 +93,62 @@ def read_text(
         raise error(f"{what} is larger than {most // 10**6:,} MB", where=str(path), fix=fix)
     with translate_read_errors(path, fix=missing, error=error):
         raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = raw.count(b"\n", 0, problem.start) + 1
-        raise invalid_utf8(f"{path}:{line}, byte {problem.start}", problem, error) from None
+    return decode_text(raw, str(path), default=UTF8, error=error)
 
 
-def decoded(raw: bytes, where: str, *, first_byte: int | None = None) -> str:
-    """Decode UTF-8. With `first_byte`, the offset of `raw`, the InputError gives the offset of invalid bytes."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        place = where if first_byte is None else f"{where}, byte {first_byte + error.start}"
-        raise invalid_utf8(place, error) from None
+def given_text(argument: str, what: str, where: str, say: Callable[[str], None]) -> str:
+    """Return the text of an argument, for `-` that of stdin without its last line break; see `without_mark`."""
+    if argument != "-":
+        if unusable_character(argument):  # invalid bytes of an argument are surrogates here
+            raise UsageError(f"{what} is not UTF-8", where=where, fix="convert it to UTF-8")
+        return without_mark(argument)
+    if sys.stdin is None:
+        raise UsageError("stdin is closed", where="stdin", fix=f"pass {what} as an argument")
+    if sys.stdin.isatty():
+        say(f"reading {what} from stdin until Ctrl-D")
+    return decode_text(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
 
 
-def invalid_utf8(where: str, error: UnicodeDecodeError, kind: type[GptkitError] = InputError) -> GptkitError:
-    """Return the error for bytes that are not UTF-8, quoting them."""
+@contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a text file, plain or gzip: without a byte order mark, and with every line end as LF if `newline` is None.
+
+    Whatever is wrong with it is an InputError, also while it is being read.
+    """
+    with translate_read_errors(path):
+        require_regular(path)
+        with _opened(path) as file:
+            encoding = encoding_of(file.peek(4), str(path))
+            try:
+                yield io.TextIOWrapper(file, encoding, newline=newline)
+            except UnicodeError:
+                raise not_text(path) from None
+
+
+def not_text(path: Path) -> GptkitError:
+    """Return the error for a file that does not decode, or that has a NUL; see `undecodable`."""
+    with _opened(path) as file:
+        return undecodable(file, str(path), encoding_of(file.peek(4), str(path)))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    with open(path, "rb") as raw:
+        compressed = raw.peek(2).startswith(b"\x1f\x8b")
+        named_gzip = path.name.lower().endswith(".gz")
+        if compressed and not named_gzip:
+            fix = f"decompress it: gzip -dc < {path.name} > plain-{path.name}"
+            raise InputError("compressed by gzip, but not named .gz", where=str(path), fix=fix)
+        if named_gzip and not compressed and os.fstat(raw.fileno()).st_size > 0:
+            fix = f"rename it to {path.name[:-3]}"
+            raise InputError("named .gz, but not compressed by gzip", where=str(path), fix=fix)
+        yield io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES) if compressed else raw
+
+
+def invalid_utf8(where: str, error: UnicodeDecodeError) -> InputError:
+    """Return the error for bytes that are not UTF-8 where no other encoding can be meant, quoting them."""
     found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.end])
-    fix = "convert it to UTF-8 (for instance iconv -f CP1252 -t UTF-8 FILE), or correct the bytes"
-    return kind(f"not valid UTF-8: {found} ({error.reason})", where=where, fix=fix)
+    return InputError(f"not valid UTF-8: {found} ({error.reason})", where=where, fix="correct the bytes")
 
 
 def unusable_character(text: str) -> str | None:
@@ -130,7 +169,7 @@ def json_object(text: str, where: str, fix: str) -> dict[str, Any]:
 
 def json_string(line: str, key: str, where: str) -> str:
     """Parse a JSON object and return the string under `key`; InputError at `where` (file:line) for anything else."""
-    fix = f'each line must be one JSON object such as {{"{key}": "..."}}'
+    fix = f"""each line must be one JSON object such as {{"{key}": "..."}} (of an array: jq -c '.[]' FILE)"""
     row = json_object(line, where, fix)
     if key not in row:
         keys = ", ".join(map(repr, list(row)[:8])) or "none"
@@ -164,7 +203,7 @@ def json_name(value: object) -> str:
 
 def _parsed(text: str, where: str, fix: str, *, is_file: bool = False) -> Any:
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text.removeprefix(MARK))  # of files that were joined, each begins with its own
     except RecursionError:
         problem = "nested too deeply"
     except json.JSONDecodeError as error:

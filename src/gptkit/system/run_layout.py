@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
-METRICS = "metrics.jsonl"
+METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20

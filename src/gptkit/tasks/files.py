@@ -21,8 +21,9 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
 from gptkit.system.reading import (
-    decoded,
     json_object,
+    not_text,
+    open_text,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
@@ -33,7 +34,11 @@ from gptkit.text.examples import Example
 
 FileSet = tuple[str, ...]  # paths that belong together; * is a wildcard, a slash at the end marks a folder
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the default limit of the csv module is 131,072 characters
-JSON_FIX = 'write one JSON object, such as {"text": "...", "label": "..."}'
+JSON_FIX = """write one JSON object a line, such as {"text": "...", "label": "..."} (of an array: jq -c '.[]' FILE)"""
+# Tab-separated cells in which quotes stand only around a cell, and doubled within it: as spreadsheets and pandas write.
+_CELL = r'(?:"(?:[^"]|"")*+"|[^"\t\n]*+)'
+_QUOTED = re.compile(rf"{_CELL}(?:[\t\n]{_CELL})*+")
+_QUOTES_WITHIN = re.compile(r'\A"|[^\t\n]""|""[^\t\n]')
 
 
 def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, source: str) -> list[Path]:
@@ -140,11 +145,12 @@ class Table:
     keyed: bool
 
 
-def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
-    """Open a file, or a folder that `kind` reads."""
+def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows], *, may_be_quoted: bool = False) -> Table:
+    """Open a file, or a folder that `kind` reads. In a .tsv that may not be quoted, quotes are text."""
     if kind in ("tsv", "csv"):
         tabbed = ((where, text.split("\t")) for where, text in lines(path))
-        rows = tabbed if kind == "tsv" else _comma_separated(path)
+        is_plain = kind == "tsv" and not (may_be_quoted and _is_quoted(path))
+        rows = tabbed if is_plain else _separated(path, ",\t;" if kind == "csv" else "\t")
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
             raise _empty(where)
@@ -160,9 +166,10 @@ def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows]) -> Table:
 
 def open_rows(path: Path, *, fix: str) -> KeyedRows:
     """Return the rows of a .jsonl or .parquet; `fix` is the fix for any other file."""
-    if path.suffix not in (".jsonl", ".parquet"):
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".parquet"):
         raise InputError("neither .jsonl nor .parquet", where=str(path), fix=fix)
-    return open_table(path, "parquet" if path.suffix == ".parquet" else "jsonl").rows
+    return open_table(path, "parquet" if suffix == ".parquet" else "jsonl").rows
 
 
 def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
@@ -215,20 +222,17 @@ def refuse_duplicate_columns(names: Sequence[str], where: str) -> None:
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ("file:line", text) for every line up to the last one that is not empty."""
     empty: list[tuple[str, str]] = []
-    with opened(path) as file:
-        for number, raw in enumerate(file, 1):
-            where = f"{path}:{number}"
-            if b"\0" in raw:
-                fix = "correct the line, or convert the file from UTF-16 to UTF-8"
-                raise InputError("the file contains a NUL byte", where=where, fix=fix)
-            text = decoded(raw.rstrip(b"\r\n"), where)
-            text = text.removeprefix("\ufeff") if number == 1 else text
-            if not text:
-                empty.append((where, text))
-                continue
-            yield from empty
-            empty.clear()
-            yield where, text
+    number = 0
+    with open_text(path, newline="\n") as file:
+        for raw in file:
+            if "\0" in raw:
+                raise not_text(path)
+            for text in raw.rstrip("\r\n").split("\r"):  # a program that writes CR LF for LF makes CR CR LF of CR LF
+                number += 1
+                empty.append((f"{path}:{number}", text))
+                if text:
+                    yield from empty
+                    empty.clear()
 
 
 @contextmanager
@@ -244,9 +248,18 @@ def _empty(where: str) -> InputError:
     return InputError("the file is empty", where=where, fix="fetch or write it again")
 
 
-def _comma_separated(path: Path) -> Iterator[tuple[str, list[str]]]:
+def _is_quoted(path: Path) -> bool:
+    """Return whether a .tsv has quoted cells, some of them with quotes within, and no other quotes."""
+    text = "\n".join(line for _, line in lines(path))
+    return _QUOTES_WITHIN.search(text) is not None and _QUOTED.fullmatch(text) is not None
+
+
+def _separated(path: Path, separators: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows of cells, some of them quoted, by the first of the separators that the first line has."""
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader((text + "\n" for _, text in lines(path)), strict=True)
+    _, header = next(lines(path), ("", ""))
+    separator = next((letter for letter in separators if letter in header), separators[0])
+    reader = csv.reader((text + "\n" for _, text in lines(path)), delimiter=separator, strict=True)
     while True:
         where = f"{path}:{reader.line_num + 1}"
         try:

@@ -172,7 +172,7 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
         file = value.word("a split's file")
         kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
         if not kinds:
-            fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)}"
+            fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)} (of a JSON array: jq -c '.[]' FILE)"
             raise UsageError(f"unsupported file type: {file[:60]!r}", where=value.where, fix=fix)
         if not is_plain_name(split):
             raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")

@@ -24,7 +24,7 @@ from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation,
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
-IDENTIFIERS = ("index", "idx", "id")
+IDENTIFIERS = ("index", "idx", "id", "", "Unnamed: 0", "__index_level_0__")  # the last three are pandas' own index
 Label = int | float | None
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -96,7 +96,8 @@ def _file_examples(task: Task, split: str, folder: Path) -> tuple[list[Example],
     examples: list[Example] = []
     notes: list[str] = []
     for path in paths:
-        more, dropped = _table_examples(task, split, source, files.open_table(path, source.kind), first=len(examples))
+        table = files.open_table(path, source.kind, may_be_quoted=task.is_own or source.columns is None)
+        more, dropped = _table_examples(task, split, source, table, first=len(examples))
         examples += more
         notes += [f"{path}: {note}" for note in dropped]
     return source.select(paths[0], examples) if source.select else examples, notes
@@ -108,7 +109,7 @@ def _find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Pat
     base, _, side = split.partition("-")
     joints = ("-", "_") if side else ("",)
     stems = [stem + joint + side for stem in (base, *OTHER_STEMS.get(base, ())) for joint in joints]
-    generic = [Source((f"{stem}.{kind}",), kind) for stem in stems for kind in KINDS]
+    generic = [Source((f"{stem}.{kind}",), kind) for stem in stems for kind in KINDS if not _is_named(task, split)]
     sources = [*task.splits[split], *generic]
     found = files.first_complete(files.roots(folder, (task.name, *task.folders)), [source.paths for source in sources])
     if found is None:
@@ -120,7 +121,21 @@ def _names_of(task: Task, split: str) -> str:
     """Return the names of the files that a split is looked for in."""
     official = dict.fromkeys(" + ".join(source.paths) for source in task.splits[split])
     generic = f"{split}{'|'.join(f'.{kind}' for kind in KINDS)}"
-    return ", ".join([*official, generic])
+    return ", ".join([*official, *[generic] * (not task.is_own)])
+
+
+def _is_named(task: Task, split: str) -> bool:
+    """Return whether the YAML of a user's own task names the file of a split; a split without a name has several."""
+    return task.is_own and len(task.splits[split]) == 1
+
+
+def require_named_files(task: Task, data: str | None) -> None:
+    """Raise InputError if any file that the YAML of a user's own task names is missing."""
+    folder = task.folder if data is None else data
+    if folder is not None and not str(folder).startswith("hf:"):
+        for split in task.splits:
+            if _is_named(task, split):
+                _find_source(task, split, Path(folder).expanduser())
 
 
 def _table_examples(
@@ -189,7 +204,7 @@ def _listed_rows(
             yield where, cells
         else:
             quote = "remove tabs and commas from the texts, or quote the cells in a .csv"
-            fix = quote if len(row) > width else "fill in the cells"
+            fix = quote if len(row) > width else "fill in the cells, or quote texts with line breaks in a .csv"
             raise InputError(f"{len(row)} column(s), expected {width}", where=where, fix=fix)
 
 
@@ -318,23 +333,24 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
     low, high = task.score_range or (-math.inf, math.inf)
     scores = task.target in ("score", "soft-score")
     table = {} if scores else _spellings(task, columns)
+    keys = {_key(name): label for name, label in table.items()}
     names = columns.labels or task.labels
     count = len(names) or task.choices
 
     def label(value: Any, where: str) -> Label:
-        if type(value) is bool:  # from JSON and parquet
-            value = next((name for name in names if name.lower() == str(value).lower()), value)
         if type(value) in (str, int) and value in table:
             return table[value]
-        absent = value is None or value == ""
+        absent = value is None or value == "" or (value != value and not scores)  # NaN is a null of pandas
         if may_lack and (absent or (value in (-1, "-1") and (not scores or low > -1))):
             return None
         if absent:
             raise InputError("no label", where=where, fix="fill it in, or drop the row")
         if scores:
             return _score(value, low, high, where)
-        if count is None and re.fullmatch(r"\d{1,3}", str(value), re.ASCII) and type(value) in (str, int):
-            return int(value)  # checked once the number of choices is known
+        if type(value) in (str, int, float, bool) and (key := _key(value)) in keys:
+            return keys[key]
+        if count is None and re.fullmatch(r"\d{1,3}(\.0)?", str(value), re.ASCII):
+            return int(float(value))  # checked once the number of choices is known
         known = ", ".join(names or [str(i) for i in range(count or 2)])
         raise InputError(f"unknown label {quoted(value)}", where=where, fix=f"write one of {known}")
 
@@ -353,10 +369,19 @@ def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
     return table | {str(i): i for i in indices} | {i: i for i in indices}
 
 
+def _key(value: str | float) -> str | float:
+    """Return what is equal for two spellings of a number (1, 1.0, "1.0") or of a boolean (false, "False")."""
+    word = str(value)
+    if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
+        return float(value)
+    return word.lower() if word.lower() in ("true", "false") else word
+
+
 def _score(value: Any, low: float, high: float, where: str) -> float:
     is_number = type(value) in (int, float) or (type(value) is str and _NUMBER.fullmatch(value.strip()))
     if not is_number:
-        raise InputError(f"the score is {quoted(value)}, not a number", where=where, fix="write a number")
+        fix = "write a number" + ", with a decimal point" * (type(value) is str and "," in value)
+        raise InputError(f"the score is {quoted(value)}, not a number", where=where, fix=fix)
     try:
         score = float(value)
     except OverflowError:  # an integer of hundreds of digits

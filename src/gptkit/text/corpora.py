@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ from gptkit.text.split import (
 )
 
 FORMAT = 2  # of TextPart.key
-HUB_FORMAT = 1
+HUB_FORMAT = 2
 Pieces = Callable[[], Iterator[Piece]]
 Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
@@ -225,6 +226,7 @@ def download_text(name: str, *, characters: int | None) -> HubText:
         if columns is not None and "text" not in columns:
             message = f'no column "text" (columns: {", ".join(columns)})'
             raise InputError(message, where=name, fix="choose a data set or :CONFIG with a text column")
+        file.write(codecs.BOM_UTF8)  # it is read as UTF-8 whatever --encoding says of the user's own files
         written = left_out = 0
         with translate_dataset_errors(name):
             for row in rows:

@@ -1,32 +1,31 @@
 """Find text files, and stream documents from .txt, .jsonl (both also .gz) and .parquet in pieces, in constant memory.
 
     kind       a document is         its text
-    .txt       the file              UTF-8; a byte order mark is dropped, CR LF and CR become LF (as in open())
+    .txt       the file              a byte order mark is dropped, CR LF and CR become LF (as in open())
     .jsonl     a line                the string "text", unchanged; blank lines are skipped
     .parquet   a row                 the string column "text", unchanged
 
-Nothing is guessed: whatever cannot be read is an InputError with file, line and byte.
+Text files are UTF-8 unless their byte order mark, or else --encoding, says otherwise. Nothing is guessed: whatever
+cannot be read is an InputError with file, line and byte.
 """
 
 from __future__ import annotations
 
-import codecs
 import glob
-import gzip
-import io
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 from gptkit.errors import InputError
 from gptkit.system.reading import (
-    decoded,
     invalid_utf8,
     json_string,
+    not_text,
+    open_text,
     require_regular,
     translate_parquet_errors,
     translate_read_errors,
@@ -34,133 +33,69 @@ from gptkit.system.reading import (
 )
 from gptkit.text.pieces import Piece, cut
 
+CHUNK_CHARACTERS = 1 << 19
 CHUNK_BYTES = 1 << 20
 LONGEST_JSON_LINE = 1 << 28
 KINDS = ".txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
-
-_GZIP_MAGIC = b"\x1f\x8b"
-_OTHER_UNICODE = (  # in this order, because UTF-32's little-endian mark begins with UTF-16's
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
     reader = reader_of(path)
     if reader is None:
+        cure = "if it is plain text, rename it to end in .txt"
+        if path.suffix.lower() in (".json", ".csv", ".tsv"):
+            cure = 'write its texts as a .jsonl, one {"text": "..."} a line'
         raise InputError(
             f"gptkit does not read this kind of file: {path.name}",
             where=str(path),
-            fix=f"use {KINDS}; if it is plain text, rename it to end in .txt",
+            fix=f"use {KINDS}; {cure}",
         )
-    with translate_read_errors(path):
-        require_regular(path)
-        yield from reader(path)
-
-
-def read_plain_text(path: Path) -> Iterator[Piece]:
-    """Yield the pieces of a text file, whatever its suffix."""
-    with translate_read_errors(path):
-        require_regular(path)
-        yield from _read_text(path)
+    yield from reader(path)
 
 
 def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
     """Return the reader for a file of this suffix, None if there is none."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):
-        return _read_text
+        return read_plain_text
     if name.endswith(".jsonl"):
         return _read_json_lines
     return _read_parquet if path.name.lower().endswith(".parquet") else None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file for reading bytes, past a UTF-8 byte order mark."""
-    with open(path, "rb") as raw:
-        compressed = raw.read(2) == _GZIP_MAGIC
-        raw.seek(0)
-        named_gzip = path.name.lower().endswith(".gz")
-        if compressed and not named_gzip:
-            fix = f"rename it to {path.name}.gz"
-            raise InputError("compressed by gzip, but not named .gz", where=str(path), fix=fix)
-        if named_gzip and not compressed and os.fstat(raw.fileno()).st_size > 0:
-            fix = f"rename it to {path.name[:-3]}"
-            raise InputError("named .gz, but not compressed by gzip", where=str(path), fix=fix)
-        file = io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK_BYTES) if compressed else raw
-        start = file.peek(4)
-        for mark, encoding in _OTHER_UNICODE:
-            if start.startswith(mark):
-                fix = f"convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
-                raise InputError(f"{encoding} text, where UTF-8 is needed", where=f"{path}:1, byte 0", fix=fix)
-        if start.startswith(codecs.BOM_UTF8):
-            file.read(len(codecs.BOM_UTF8))
-        yield file
-
-
-def _read_text(path: Path) -> Iterator[Piece]:
-    with _opened(path) as file:
-        for text in cut(_decoded(path, file)):
+def read_plain_text(path: Path) -> Iterator[Piece]:
+    """Yield the pieces of a text file, whatever its suffix."""
+    with open_text(path) as file:
+        for text in cut(_chunks(path, file)):
             yield Piece(text, 0, str(path))
 
 
-def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
-    """Yield a file's text with every line end as LF."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    while True:
-        pending = len(decoder.getstate()[0])
-        position = file.tell() - pending
-        chunk = file.read(CHUNK_BYTES)
-        nul = chunk.find(b"\0")
-        if nul >= 0:
-            raise _binary(_place(path, position + pending + nul))
-        try:
-            yield decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            raise invalid_utf8(_place(path, position + error.start), error) from None
-        if not chunk:
-            return
-
-
-def _place(path: Path, offset: int) -> str:
-    """Return "file:line, byte N" for an offset into the (decompressed) file."""
-    with open(path, "rb") as raw:
-        file: BinaryIO = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw  # type: ignore[assignment]
-        line, left = 1, offset
-        while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
-            line += chunk.count(b"\n")
-            left -= len(chunk)
-    return f"{path}:{line}, byte {offset}"
-
-
-def _binary(where: str) -> InputError:
-    fix = "leave the file out; if it is UTF-16, convert it to UTF-8"
-    return InputError("binary data (a NUL byte), where UTF-8 text is needed", where=where, fix=fix)
+def _chunks(path: Path, file: TextIO) -> Iterator[str]:
+    while chunk := file.read(CHUNK_CHARACTERS):
+        if "\0" in chunk:
+            raise not_text(path)
+        yield chunk
 
 
 def _read_json_lines(path: Path) -> Iterator[Piece]:
-    line = document = 0
-    with _opened(path) as file:
-        while True:
-            offset, line = file.tell(), line + 1
-            raw = file.readline(LONGEST_JSON_LINE + 1)
-            if not raw:
+    document = 0
+    with open_text(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_JSON_LINE + 1)
+            if not line:
                 return
-            if raw.isspace():
+            if line.isspace():
                 continue
-            source = f"{path}:{line}"
-            if len(raw) > LONGEST_JSON_LINE:
-                message = f"a line of more than {LONGEST_JSON_LINE >> 20} MiB"
+            source = f"{path}:{number}"
+            if len(line) > LONGEST_JSON_LINE:
+                message = f"a line of more than {LONGEST_JSON_LINE >> 20} million characters"
                 fix = "write one JSON object per line, and a huge text as a .txt file"
                 raise InputError(message, where=source, fix=fix)
-            if b"\0" in raw:
-                raise _binary(f"{source}, byte {offset + raw.index(0)}")
-            text = json_string(decoded(raw, source, first_byte=offset), "text", source)
-            del raw  # one line may be the whole file
+            if "\0" in line:
+                raise not_text(path)
+            text = json_string(line, "text", source)
+            del line  # one line may be the whole file
             for part in cut([_checked(text, source)]):
                 yield Piece(part, document, source)
             document += 1
@@ -171,7 +106,8 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
     import pyarrow.parquet as pq
 
     row = 0
-    with translate_parquet_errors(str(path)):
+    with translate_read_errors(path), translate_parquet_errors(str(path)):
+        require_regular(path)
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
         schema = file.schema_arrow
         if "text" not in schema.names:

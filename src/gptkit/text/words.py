@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import regex
 
 RULE = "Unicode words (UAX #29; each CJK character is one)"
-_WORD = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Regional_Indicator}].*?\b", regex.DOTALL | regex.WORD)
+# White space always ends a word; regex finds no boundary between half a flag and a space.
+_WORD = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Regional_Indicator}]\S*?(?:\b|(?=\s))", regex.WORD)
 
 
 def words_of(text: str) -> list[str]:

@@ -26,7 +26,6 @@ from gptkit.system import files
 from gptkit.system.files import Chunk
 from gptkit.system.run_layout import MANIFEST, METRICS, SCHEMA, FileRecord, is_committed, record_of, with_digest
 
-DISCARDED = "removed-"  # prefix of directories being removed
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -66,19 +65,6 @@ def remove_leftovers(path: Path) -> None:
     if path.exists() and not is_committed(path):
         with contextlib.suppress(OSError):
             files.remove_directory(path)
-
-
-def discard(path: Path) -> None:
-    """Remove a committed directory; an interrupted removal leaves nothing that looks like one."""
-    removed = path.with_name(DISCARDED + path.name)
-    files.rename(path, removed)
-    files.remove_directory(removed)
-
-
-def remove_discarded(directory: Path) -> None:
-    """Finish removals that were interrupted."""
-    for leftover in directory.glob(f"{DISCARDED}*"):
-        files.remove_directory(leftover)
 
 
 def render_manifest(step: int, records: list[FileRecord], rows: FileRecord | None = None) -> str:

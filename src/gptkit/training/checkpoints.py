@@ -42,8 +42,6 @@ from gptkit.training.checkpoint_files import (
     SavedTensors,
     begin,
     commit,
-    discard,
-    remove_discarded,
     remove_leftovers,
     rows_beside,
     safetensors_chunks,
@@ -70,6 +68,7 @@ class RunState:
     """
 
     step: int = 0
+    steps: int | None = None  # of the whole run
     tokens: int = 0
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -201,10 +200,10 @@ def write_snapshot(directory: Path, model: nn.Module, step: int, *, accelerator:
 
 def drop_snapshots_after(directory: Path, step: int) -> None:
     """Remove the snapshots after `step`, and finish removals that were interrupted."""
-    remove_discarded(directory)
+    files.remove_discarded(directory)
     for path in all_steps(directory):
         if step_of(path) > step:
-            discard(path)
+            files.discard(path)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -251,7 +250,7 @@ def quarantine(found: Found) -> None:
     """Make room to resume: move damaged checkpoints to `damaged/` and remove the other rejected ones."""
     for path, reason in found.rejected:
         if reason in (CUT_OFF, DECAYED):
-            discard(path)
+            files.discard(path)
             continue
         shelf = path.parent / DAMAGED
         files.make_directories(shelf)
@@ -261,7 +260,7 @@ def quarantine(found: Found) -> None:
 
 def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
     """Remove all committed checkpoints except the newest `keep`, the best steps recorded in these, and `keep_step`."""
-    remove_discarded(directory)
+    files.remove_discarded(directory)
     committed = [path for path in all_steps(directory) if is_committed(path)]
     kept: set[int | None] = {keep_step}
     for path in committed[:keep]:
@@ -269,7 +268,7 @@ def prune(directory: Path, keep: int, keep_step: int | None = None) -> None:
             kept.add(read_state(path).best_step)
     for path in committed[keep:]:
         if step_of(path) not in kept:
-            discard(path)
+            files.discard(path)
 
 
 def read_state(path: Path) -> RunState:
@@ -294,6 +293,8 @@ def _other_version(path: Path, schema: str) -> InputError:
 
 def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:
     """Raise UsageError if the identity `saved` in a checkpoint differs from this run's, with old and new values."""
+    if "encoding" in identity:
+        saved = {"encoding": "utf-8", **saved}  # older versions read nothing else
     if unrecorded := sorted(identity.keys() - saved.keys()):
         message = f"the checkpoint is from an earlier version, which did not record {', '.join(unrecorded)}"
         fix = "finish the run with that version, or start a new run with another --out"

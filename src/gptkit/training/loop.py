@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -82,17 +83,21 @@ class _Run:
         self.model, self.sharding = trainer.job.model, trainer.sharding
         self.stop = AgreedStop(stop, self.accelerator)
         self.started = time.perf_counter()
-        self.state = RunState(identity=dict(self.plan.identity), choices=dict(self.plan.choices))
+        self.state = RunState(**self._of_plan())
         self.row: StepEvent | None = None  # of the last step, if one is due
         self.saved_step = 0
         self.earlier_seconds = 0.0
         self.row_tokens = self.row_seconds = 0.0  # at the last row
         self.data_seconds = 0.0  # since the last row
 
+    def _of_plan(self) -> dict[str, Any]:
+        """Return what a state has of the plan."""
+        return {"steps": self.plan.steps, "identity": dict(self.plan.identity), "choices": dict(self.plan.choices)}
+
     def resume(self, checkpoint: Path) -> None:
         """Restore a checkpoint."""
         saved = checkpoints.load(checkpoint, self.trainer.tensors)
-        self.state = dataclasses.replace(saved, identity=dict(self.plan.identity), choices=dict(self.plan.choices))
+        self.state = dataclasses.replace(saved, **self._of_plan())
         self.saved_step, self.earlier_seconds = saved.step, saved.elapsed_seconds
         self.row_tokens, self.row_seconds = saved.tokens, saved.train_seconds
         for name, part in self.trainer.parts.items():

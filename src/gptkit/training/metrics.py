@@ -12,13 +12,15 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import AGAIN, InputError, UsageError
 from gptkit.system import files
-from gptkit.system.reading import json_object
+from gptkit.system.reading import json_object, require_regular
 from gptkit.system.run_layout import METRICS
-from gptkit.training.job import StepEvent
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import
+    from gptkit.training.job import StepEvent
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -33,6 +35,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows, without lines that are not rows; raises InputError if the file is missing."""
     with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
         return [row for _, row in _lines_of(path) if row is not None]
+
+
+def newest_rows(path: Path, most: int = 1 << 16) -> Iterator[dict[str, Any]]:
+    """Yield the rows in the last `most` bytes, the last one first."""
+    with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
+        size = require_regular(path)
+        with open(path, "rb") as handle:
+            handle.seek(max(0, size - most))
+            lines = handle.read(most).split(b"\n")
+    yield from filter(None, map(_row_of, reversed(lines)))
 
 
 def rewind_rows(path: Path, step: int) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gptkit.options import CompileChoice, DeviceName, OutputOptions, option, recipe_only
+from gptkit.options import CompileChoice, DeviceName, ReadingOptions, option, recipe_only
 
 ScheduleName = Literal[
     "cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant", "slanted"
@@ -18,7 +18,7 @@ SpikeRule = Literal["off", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(OutputOptions):
+class TrainingOptions(ReadingOptions):
     """The options of every training run; pretrain and finetune add their own."""
 
     model: str | None = option(

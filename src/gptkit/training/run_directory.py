@@ -25,6 +25,7 @@ from gptkit.system import files
 from gptkit.system.files import LOCK, RunLock
 from gptkit.system.run_layout import (
     CHECKPOINTS,
+    DIVERGED,
     METRICS,
     MODEL,
     RESULT,
@@ -45,7 +46,6 @@ from gptkit.training.metrics import append_row, read_rows, rewind_rows
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run_identity import config_text, refuse_changes
 
-DIVERGED = "diverged.json"
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
 FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{checkpoints.DAMAGED}", MODEL, SNAPSHOTS, START)

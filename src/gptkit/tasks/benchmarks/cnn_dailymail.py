@@ -42,7 +42,7 @@ def cnn_dailymail(data: str | None) -> Loaded:
     """
     [path] = find_files("cnn-dm", data, FILES, source="cnn_dailymail 3.0.0 of the hub, or the authors' stories")
     fix = "pass a .parquet or .jsonl with article and highlights, or all_test.txt beside the stories"
-    examples = list(_stories(path) if path.suffix == ".txt" else _rows(open_rows(path, fix=fix)))
+    examples = list(_stories(path) if path.suffix.lower() == ".txt" else _rows(open_rows(path, fix=fix)))
     if not examples:
         raise InputError("no article in this file", where=f"{path}:1", fix="fetch it again")
     refuse_duplicate_ids(examples)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.tasks.benchmarks.snli import NLI, nli_files
-from gptkit.tasks.files import lines
+from gptkit.tasks.files import find, lines
 from gptkit.tasks.task import BINARY, SPLITS, Columns, HubSource, Source, Task, ablation, counts, gpt1
 from gptkit.text.examples import Example
 
@@ -63,7 +63,12 @@ def _mrpc(split: str) -> tuple[Source, ...]:
     """Return GLUE's file and Microsoft's, whose training file contains train and dev."""
 
     def of_split(path: Path, examples: list[Example]) -> list[Example]:
-        ids = path.parent / "dev_ids.tsv"
+        ids = find(path.parent, "dev_ids.tsv") or find(path.parent, "mrpc_dev_ids.tsv")
+        if ids is None:
+            what = "GLUE's list of the 408 dev pairs, a line of #1 ID, a tab and #2 ID each, without a header"
+            message = f"no dev_ids.tsv: {what}; Microsoft's archive lacks it"
+            fix = f"put it beside {path.name}; GLUE's download script fetches it as mrpc_dev_ids.tsv"
+            raise InputError(message, where=str(path.parent), fix=fix)
         dev_ids = {text.replace("\t", " ") for _, text in lines(ids)}
         kept = [example for example in examples if (example.identifier in dev_ids) == (split == "dev")]
         if not kept:

@@ -1,4 +1,7 @@
-"""enwik8 and text8: the last twentieth of the first 100,000,000 bytes of Wikipedia, as XML and as bare letters."""
+"""enwik8 and text8: the last twentieth of the first 100,000,000 bytes of Wikipedia, as XML and as bare letters.
+
+The bytes are what is measured, so neither marks nor CR are dropped, and --encoding does not apply.
+"""
 
 from __future__ import annotations
 

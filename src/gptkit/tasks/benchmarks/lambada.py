@@ -1,7 +1,8 @@
 """LAMBADA (Paperno et al. 2016): predict the last token or word of a passage.
 
-Reads OpenAI's distribution, lambada_test.jsonl: one passage per line, with punctuation and case. Protocols score the
-passage unchanged or as OpenAI prepared it, with and without a stop-word filter.
+Reads OpenAI's distribution, lambada_test.jsonl: one passage per line, with punctuation and case; or the authors' own
+lambada_test_plain_text.txt. Protocols score the passage unchanged or as OpenAI prepared it, with and without a
+stop-word filter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.choices import item_ids, requests_of
 from gptkit.scoring.protocols import Answers, Group, Items, Published, Request, ScoredProtocol
-from gptkit.tasks.files import find_files, open_table, text_cell
+from gptkit.tasks.files import find_files, lines, open_table, text_cell
 from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.examples import Example
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Prepare = Callable[[str], str]
 
+_FILES = [(name,) for name in ("lambada_test.jsonl", "lambada_test_plain_text.txt", "lambada*.jsonl", "lambada*.txt")]
+_PLAIN = "the authors' plain text, tokenized and in lower case: not the text that GPT-2's published figures are of"
 _SOURCE = "openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"
 _ACCURACIES = gpt2("accuracy", 0.4599, 0.5548, 0.6012, 0.6324, 0.5923)
 _PERPLEXITIES = gpt2("perplexity", 35.13, 15.60, 10.87, 8.63, 99.8)
@@ -57,16 +60,18 @@ STOP_WORDS = tuple(_WORDS.split())
 
 def lambada(data: str | None) -> Loaded:
     """Return the passages: fields = (text,), without label, numbered as in the file."""
-    [path] = find_files("lambada", data, [("lambada_test.jsonl",), ("lambada*.jsonl",)], source=_SOURCE)
+    [path] = find_files("lambada", data, _FILES, source=_SOURCE)
+    is_plain = path.suffix.lower() == ".txt"
+    plain = ((where, {"text": text.rstrip()}) for where, text in lines(path))
     examples = []
-    for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
+    for number, (where, row) in enumerate(plain if is_plain else open_table(path, "jsonl").rows):
         text = text_cell(row, "text", where)
         if " " not in text.strip():
             raise InputError("no space between a context and a last word", where=where, fix="write at least two words")
         if text != text.rstrip(" "):
             raise InputError("the line ends with a space", where=where, fix="end the passage with the word to predict")
         examples.append(Example((text,), None, where, str(number)))
-    return loaded(examples)
+    return loaded(examples, [_PLAIN] * is_plain)
 
 
 def openai_text(text: str) -> str:

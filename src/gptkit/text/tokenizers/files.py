@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import InputError
+from gptkit.system.encodings import UTF8, decode_text
 from gptkit.system.reading import (
     LARGEST_JSON,
-    decoded,
     read_json,
     read_json_object,
     require_regular,
@@ -74,9 +74,9 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 def read_merges(path: Path) -> list[Merge]:
     """Read a file of merges, one per line in order of rank; it may start with a #version line."""
     with translate_read_errors(path):
-        lines = decoded(path.read_bytes(), str(path)).split("\n")  # pieces may contain other line separators
+        text = decode_text(path.read_bytes(), str(path), default=UTF8)
     merges = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # pieces may contain other line separators
         pair = line.split()
         if (number == 1 and line.startswith("#version")) or not pair:
             continue

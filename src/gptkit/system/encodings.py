@@ -1,0 +1,207 @@
+"""Encodings of text: named by --encoding or by a byte order mark, and only guessed for the message of an error."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from encodings.aliases import aliases
+from typing import BinaryIO
+
+from gptkit.errors import GptkitError, InputError, UsageError, nearest
+from gptkit.system.terminal import safe_text
+
+UTF8 = "utf-8"
+MARK = "\ufeff"
+_MARKS = {  # in this order, because UTF-32's little-endian mark begins with UTF-16's
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_SIGNATURES = {
+    b"%PDF": ("a PDF", "extract its text (pdftotext)"),
+    b"PK\x03\x04": ("a zip archive, as .docx, .xlsx and .epub are", "unpack it, or export its text"),
+    b"\xd0\xcf\x11\xe0": ("an old Office document (.doc, .xls)", "export its text"),
+    b"BZh": ("compressed by bzip2", "decompress it (bunzip2)"),
+    b"\xfd7zXZ": ("compressed by xz", "decompress it (unxz)"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it (unzstd)"),
+    b"\x1f\x8b": ("compressed by gzip", "decompress it (gunzip)"),
+    b"PAR1": ("a Parquet file", "rename it to end in .parquet"),
+    b"SQLite format 3": ("an SQLite database", "export its text"),
+}
+# Of the encodings that decode a sample alike the message names one of these, and these before others.
+_COMMON = ("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874")
+_NOT_BY_LETTERS = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
+_CHUNK_BYTES = 1 << 16
+_CONTEXT_BYTES = 1 << 12
+_SHOWN_CHARACTERS = 32
+_BEYOND_DOUBT = 20  # characters that are several bytes each: in other encodings at most half of them look like UTF-8
+
+_named = UTF8
+
+
+@contextmanager
+def text_encoding(name: str) -> Iterator[str]:
+    """Read text without a byte order mark in an encoding, and yield its usual name; UsageError for an unknown one."""
+    global _named
+    try:
+        "a".encode(name)  # a LookupError also for codecs that do not encode text
+        found = codecs.lookup(name).name
+        if found in ("idna", "punycode"):
+            raise LookupError
+    except (LookupError, ValueError):
+        known = {word for alias in aliases.items() if not alias[1].endswith("_codec") for word in alias}
+        near = nearest(name.lower(), known)
+        fix = f"did you mean {near!r}?" if near else "write utf-8, utf-16, gb18030, big5, shift_jis, koi8_r, cp1252 ..."
+        raise UsageError(f"unknown encoding {name[:60]!r}", where="--encoding", fix=fix) from None
+    before, _named = _named, found
+    try:
+        yield found
+    finally:
+        _named = before
+
+
+def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
+    """Return the encoding of text with these first bytes: that of its mark, else `default`, else that of --encoding.
+
+    InputError for text that is UTF-8 beyond doubt, where --encoding says otherwise: it would be read as other letters.
+    """
+    marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    if marked or default or _named.startswith(UTF8):
+        return marked or default or _named
+    text = _decoded(start, UTF8)
+    telling = text if _named.startswith(("utf-16", "utf-32")) else [letter for letter in text if letter > "\x7f"]
+    if len(telling) >= _BEYOND_DOUBT and "\0" not in text:
+        fix = "leave --encoding out, or convert the files that are not UTF-8"
+        raise InputError(f"the text is UTF-8, not {_named}", where=where, fix=fix)
+    return _named
+
+
+def unix_lines(text: str) -> str:
+    """Return a text with every line end (CR LF or CR) as LF."""
+    return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True) if "\r" in text else text
+
+
+def without_mark(text: str) -> str:
+    """Return a text without a byte order mark, and with every line end as LF."""
+    return unix_lines(text.removeprefix(MARK))
+
+
+def decode_text(
+    raw: bytes, where: str, *, line: int = 1, default: str | None = None, error: type[GptkitError] = InputError
+) -> str:
+    """Return the text of a file, or of its `line`, `without_mark`; see `encoding_of` and `undecodable`."""
+    encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
+    with suppress(UnicodeError):
+        text = without_mark(raw.decode(encoding))
+        if "\0" not in text:
+            return text
+    raise undecodable(io.BytesIO(raw), where, encoding, line=line, error=error, has_option=default is None)
+
+
+def undecodable(
+    file: BinaryIO,
+    where: str,
+    encoding: str,
+    *,
+    line: int = 1,
+    error: type[GptkitError] = InputError,
+    has_option: bool = True,
+) -> GptkitError:
+    """Return the error for a file that is not text in `encoding`, or has a NUL: where, and what it could be instead."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
+    start = before = b""
+    offset = 0
+    while True:
+        state, chunk = decoder.getstate(), file.read(_CHUNK_BYTES)
+        start = start or chunk
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError:
+            break
+        if "\0" in text or not chunk:
+            break
+        before, offset, line = chunk, offset + len(chunk), line + text.count("\n")
+    decoder.setstate(state)
+    name = "UTF-8" if encoding.startswith(UTF8) else encoding
+    place, problem = 0, "not text: a NUL byte"
+    for place in range(max(1, len(chunk))):  # byte by byte, to find the place
+        try:
+            text = decoder.decode(chunk[place : place + 1], final=not chunk)
+        except UnicodeDecodeError as found:
+            bad = found.object[found.start : found.end]
+            problem = f"not valid {name}: {' '.join(f'0x{byte:02x}' for byte in bad)} ({found.reason})"
+            place += found.start - len(found.object) + bool(chunk)
+            break
+        line += text.count("\n")
+        if "\0" in text:
+            break
+    read = before + chunk + file.read(_CHUNK_BYTES)
+    at = len(before) + place
+    around = read[max(0, at - _CONTEXT_BYTES) : at + _CHUNK_BYTES]
+    about, fix = _advice(around, start, encoding, has_option)
+    return error(f"{problem}{about}", where=f"{where}:{line}, byte {offset + place}", fix=fix)
+
+
+def _advice(around: bytes, start: bytes, encoding: str, has_option: bool) -> tuple[str, str]:
+    """Return what bytes that are not text in `encoding` could be, and the fix."""
+    for signature, (kind, fix) in _SIGNATURES.items():
+        if start.startswith(signature):
+            return f"; the file is {kind}", fix
+    is_marked = start.startswith(tuple(_MARKS))
+    guesses = None if is_marked else _guesses(around, start, encoding)
+    if guesses is None:
+        return "; the text around it is UTF-8" * (not is_marked), "correct the bytes, or fetch the file again"
+    if not guesses:
+        return "; no known encoding fits" * (b"\0" not in around), "leave the file out, or correct the bytes"
+    shown = " or ".join(f'{name} ("{_excerpt(text, guesses.values())}")' for name, text in guesses.items())
+    choice = next(iter(guesses)) if len(guesses) == 1 else "NAME"
+    fix = f"pass --encoding {choice}, if its sample reads right" if has_option else "save it as UTF-8"
+    return f"; could be {shown}", f"{fix}, or correct the bytes"
+
+
+def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | None:
+    """Return the encodings that text could be in, best first, with its letters; None if it is damaged UTF-8."""
+    rest = around.decode(UTF8, "ignore")
+    ascii_bytes = sum(byte <= 0x7F for byte in around)
+    foreign, intact = len(around) - ascii_bytes, len(rest.encode()) - ascii_bytes
+    if not encoding.startswith(UTF8) and intact == foreign and b"\0" not in around:
+        return {UTF8: rest}
+    # Of text in other encodings about half at most looks like UTF-8; UTF-16 has control characters, or many zeros.
+    if intact >= 0.8 * foreign and not re.search(r"[\x01-\x08]", rest) and 5 * around.count(0) < len(around):
+        return None
+    if b"\0" in around:
+        little = start[1::2].count(0) > start[::2].count(0)
+        wide = ("utf-32-le", "utf-32-be", "utf-16-le" if little else "utf-16-be")
+        texts = {name: _decoded(start, name) for name in wide}
+        return {name: text for name, text in texts.items() if text and not re.search(r"[\x00-\x08]", text)}
+    import charset_normalizer
+
+    lines = b"\n".join(line for line in around.splitlines() if not line.isascii())
+    found: dict[str, str] = {}
+    for match in charset_normalizer.from_bytes(lines, cp_exclusion=_NOT_BY_LETTERS):
+        alike = [match.encoding, *(other.encoding for other in match.submatch)]
+        found[next((name for name in _COMMON if name in alike), match.encoding)] = str(match)
+    if found.keys().isdisjoint(_COMMON) and (text := _decoded(lines, "cp1252")):
+        found["cp1252"] = text  # a few quotation marks are too little for the library
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in _COMMON)[:4]}
+
+
+def _decoded(raw: bytes, encoding: str) -> str:
+    """Return text that may end within a character, empty if it is not in this encoding."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(raw)
+    except UnicodeError:
+        return ""
+
+
+def _excerpt(text: str, texts: Collection[str]) -> str:
+    """Return the part of a text where the candidates begin to differ, or its first letters beyond ASCII."""
+    differing = (place for place, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1)
+    foreign = (place for place, letter in enumerate(text) if letter > "\x7f")
+    place = max(0, next(differing if len(texts) > 1 else foreign, 0) - 8)
+    return " ".join(safe_text(text[place : place + _SHOWN_CHARACTERS]).split())

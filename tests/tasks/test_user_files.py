@@ -1,0 +1,164 @@
+"""A user's own files as programs write them: other separators, quotes, numbers, booleans; what is missing is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gptkit.errors import InputError
+from gptkit.system.encodings import text_encoding
+from gptkit.tasks.own import read_task
+from gptkit.tasks.reading import load_examples, require_named_files
+from gptkit.tasks.table import TASKS, find_evaluation
+
+QUOTED = '"like ""this"", he said"'
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def read(folder: Path, labels: str, file: str, content: bytes, more: str = "") -> list[tuple[str, Any]]:
+    """Return (text, label) of the examples of a user's task whose only file is this one."""
+    folder.joinpath("mine.yaml").write_text(f"format: classification\n{labels}\nsplits: {{train: {file}}}\n{more}")
+    folder.joinpath(file).write_bytes(content)
+    examples = load_examples(read_task(folder / "mine.yaml"), "train", None).examples
+    return [(str(example.fields[0]), example.label) for example in examples]
+
+
+def rows(*labels: object) -> bytes:
+    return "".join(json.dumps({"text": "a", "label": label}) + "\n" for label in labels).encode()
+
+
+def cells(*labels: object) -> bytes:
+    return "".join(["text,label\n", *(f"a,{label}\n" for label in labels)]).encode()
+
+
+LABELS = {
+    "booleans of JSON": ("labels: [false, true]", "t.jsonl", rows(False, True), [0, 1]),
+    "booleans of JSON beside quoted names": ('labels: ["false", "true"]', "t.jsonl", rows(True, False), [1, 0]),
+    "booleans of JSON beside Python's names": ("labels: [True, False]", "t.jsonl", rows(True, False), [0, 1]),
+    "booleans of parquet": ("labels: [false, true]", "t.parquet", parquet(text=["a"], label=[True]), [1]),
+    "booleans as pandas writes them": ("labels: [false, true]", "t.csv", cells("True", "False"), [1, 0]),
+    "numbers of JSON": ("labels: [0, 1]", "t.jsonl", rows(1, 0, 1.0, "1", "1.0"), [1, 0, 1, 1, 1]),
+    "stars": ("labels: [1, 2, 3]", "t.csv", cells(3, "1.0", 2), [2, 0, 1]),
+    "floats of parquet": ("labels: [1, 2]", "t.parquet", parquet(text=["a", "a"], label=[2.0, 1.0]), [1, 0]),
+    "fractions": ("labels: [0.5, 1.0]", "t.jsonl", rows(0.5, 1, "0.50"), [0, 1, 0]),
+    "signs": ("labels: [-1, 1]", "t.csv", cells(-1, 1, "-1.0"), [0, 1, 0]),
+    "indices": ("labels: [no, yes]", "t.jsonl", rows("yes", 0, 1.0), [1, 0, 1]),
+    "words that look alike": ("labels: [1, one, 1.5]", "t.csv", cells("one", "1.5", "1"), [1, 2, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LABELS)
+def test_labels_are_read_as_other_programs_write_them(tmp_path: Path, what: str) -> None:
+    labels, file, content, expected = LABELS[what]
+    assert [label for _, label in read(tmp_path, labels, file, content)] == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "message"),
+    [
+        ("labels: [no, yes]", True, "unknown label True .* write one of no, yes"),
+        ("labels: [0, 1]", True, "unknown label True .* write one of 0, 1"),
+        ("labels: [0, 1]", 0.5, "unknown label 0.5"),
+        ("labels: [a, b]", 2.0, "unknown label 2.0"),
+        ("labels: [a, b]", None, "no label"),
+        ("score_range: [0, 5]", "3,5", "'3,5', not a number .* write a number, with a decimal point"),
+        ("score_range: [0, 5]", True, "True, not a number"),
+    ],
+)
+def test_a_label_of_another_kind_is_refused_with_what_to_write(
+    tmp_path: Path, labels: str, label: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, labels, "t.jsonl", rows(label))
+
+
+def test_a_null_of_pandas_is_no_label(tmp_path: Path) -> None:
+    content = parquet(text=["a", "b"], label=pa.array([1.0, float("nan")]))
+    with pytest.raises(InputError, match="no label"):
+        read(tmp_path, "labels: [0, 1]", "t.parquet", content)
+
+
+TABLES = {
+    "semicolons": ("t.csv", "text;label\none, two;a\n\"three; four\";b\n", ["one, two", "three; four"]),
+    "tabs in a .csv": ("t.csv", "text\tlabel\none; two\ta\nthree\tb\n", ["one; two", "three"]),
+    "commas": ("t.csv", 'text,label\n"one;\ntwo",a\nthree;,b\n', ["one;\ntwo", "three;"]),
+    "lone CR": ("t.csv", "text,label\rone,a\rtwo,b\r", ["one", "two"]),
+    "CR CR LF": ("t.csv", "text,label\r\r\none,a\r\r\ntwo,b\r\r\n", ["one", "two"]),
+    "a quoted .tsv": ("t.tsv", f'text\tlabel\n{QUOTED}\ta\n"two\nlines"\tb\n', ['like "this", he said', "two\nlines"]),
+    "a .tsv with every cell quoted": ("t.tsv", '"text"\t"label"\n"one"\t"a"\n"two"\t"b"\n', ["one", "two"]),
+    "quotes that are text": ("t.tsv", 'text\tlabel\n"one"\ta\nsay ""two"" now\tb\n', ['"one"', 'say ""two"" now']),
+    "one cell with other quotes": ("t.tsv", f'text\tlabel\n{QUOTED}\ta\n5" long\tb\n', [QUOTED, '5" long']),
+    "upper case": ("T.CSV", "text,label\none,a\ntwo,b\n", ["one", "two"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_tables_are_read_as_other_programs_write_them(tmp_path: Path, what: str) -> None:
+    file, content, texts = TABLES[what]
+    assert read(tmp_path, "labels: [a, b]", file, content.encode()) == list(zip(texts, [0, 1], strict=True))
+
+
+def test_quotes_of_the_authors_files_are_text(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text(f'index\tsentence1\tsentence2\tlabel\n0\t{QUOTED}\t"b"\tentailment\n')
+    [example] = load_examples(TASKS["rte"], "train", tmp_path).examples
+    assert example.fields == (QUOTED, '"b"')
+
+
+@pytest.mark.parametrize(("file", "encoding"), [("t.csv", "gb18030"), ("t.tsv", "utf-16"), ("t.jsonl", "shift_jis")])
+def test_every_table_is_read_in_the_encoding_given(tmp_path: Path, file: str, encoding: str) -> None:
+    text = "日本語、です"
+    row = {"t.csv": f"text,label\r\n{text},a\r\n", "t.tsv": f"text\tlabel\r\n{text}\ta\r\n"}
+    content = row.get(file, json.dumps({"text": text, "label": "a"}, ensure_ascii=False))
+    with text_encoding(encoding):
+        assert read(tmp_path, "labels: [a, b]", file, content.encode(encoding)) == [(text, 0)]
+
+
+def test_a_file_that_the_task_names_is_never_replaced_by_another(tmp_path: Path) -> None:
+    task = tmp_path / "mine.yaml"
+    task.write_text("format: classification\nlabels: [a, b]\nsplits: {train: train.csv, dev: dev2.csv, test: no.csv}\n")
+    for name in ("train.csv", "dev.csv", "dev.jsonl"):
+        (tmp_path / name).write_text("text,label\none,a\n")
+    for data in (None, str(tmp_path)):
+        with pytest.raises(InputError, match=r"looked for dev2\.csv in"):
+            load_examples(read_task(task), "dev", data)
+        with pytest.raises(InputError, match=r"'dev' of mine: looked for dev2\.csv in"):
+            require_named_files(read_task(task), data)
+    (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
+    with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in"):
+        require_named_files(read_task(task), None)
+
+
+def test_lambada_reads_the_authors_plain_text(tmp_path: Path) -> None:
+    path = tmp_path / "lambada_test_plain_text.txt"
+    path.write_bytes(b"`` hand me the twine , '' he said\r\nshe looked at the river \r\n")
+    evaluation = find_evaluation("lambada")
+    assert evaluation is not None
+    for data in (tmp_path, path):
+        found = evaluation.load(str(data))
+        assert [example.fields[0] for example in found.examples] == [
+            "`` hand me the twine , '' he said",
+            "she looked at the river",
+        ]
+        assert "not the text that GPT-2's published figures are of" in found.notes[0]
+
+
+def test_microsofts_mrpc_needs_glues_list_of_dev_pairs(tmp_path: Path) -> None:
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    (tmp_path / "msr_paraphrase_train.txt").write_text(header + "1\t11\t12\ta\tb\n0\t21\t22\tc\td\n")
+    with pytest.raises(InputError, match=r"no dev_ids\.tsv: GLUE's list of the 408 dev pairs") as refusal:
+        load_examples(TASKS["mrpc"], "dev", tmp_path)
+    assert "mrpc_dev_ids.tsv" in str(refusal.value.fix)
+    (tmp_path / "mrpc_dev_ids.tsv").write_text("21\t22\n")
+    for split, label in (("train", 1), ("dev", 0)):
+        assert [example.label for example in load_examples(TASKS["mrpc"], split, tmp_path).examples] == [label]
