@@ -32,7 +32,7 @@ from gptkit.finetune import command as finetune_command
 from gptkit.finetune import job as finetuning_job
 from gptkit.pretrain import command as pretrain_command
 from gptkit.pretrain import job as pretraining_job
-from gptkit.tasks import heads
+from gptkit.tasks import head_outputs
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.training.batches import Batch, GlobalBatch, MicroBatch
 from gptkit.training.step import Trainer
@@ -107,7 +107,7 @@ def watch_evaluation() -> None:
         )
 
     pretraining_job._validation_batches = noted_windows
-    finetuning_job.evaluate_head = heads.evaluate_head = noted_evaluation
+    finetuning_job.evaluate_head = head_outputs.evaluate_head = noted_evaluation
 
 
 class Noted(EncodedExamples):

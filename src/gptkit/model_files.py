@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import recipes_of
 from gptkit.system import hub
 from gptkit.system.reading import read_json_object, require_regular
@@ -26,6 +26,17 @@ SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # n
 def model_presets() -> dict[str, Path]:
     """Return the presets by name: the config.json files in recipes/models."""
     return recipes_of("models")
+
+
+def shape_file(model: str) -> Path:
+    """Return the config.json of a preset, or that `model` itself is; UsageError if it is neither."""
+    presets = model_presets()
+    path = presets.get(model, Path(model))
+    if not path.is_file():
+        message = f"{model!r} is neither a preset nor a config.json"
+        raise UsageError(message, where="--model", fix=suggest(model, presets))
+    refuse_other_formats(path)
+    return path
 
 
 def model_directory(model: str | Path) -> Path:

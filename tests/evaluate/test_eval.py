@@ -22,7 +22,8 @@ from gptkit.cli.main import main
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.system.processor import cpu_has_bf16
-from gptkit.tasks.heads import marker_ids, output_labels
+from gptkit.tasks.head_outputs import marker_ids
+from gptkit.tasks.heads import output_labels
 from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Task

@@ -110,9 +110,9 @@ def faults_of(one: Shooting, run: Path) -> list[str]:
 
 def _many_evaluation_batches() -> None:
     from gptkit.pretrain import job
-    from gptkit.tasks import heads
+    from gptkit.tasks import head_outputs
 
-    job.VALIDATION_TOKENS = heads.PREDICTION_TOKENS = 16
+    job.VALIDATION_TOKENS = head_outputs.PREDICTION_TOKENS = 16
 
 
 def _aim(shot: Shot, note: Path) -> None:

@@ -638,8 +638,11 @@ def test_what_needs_no_data_is_refused_before_any_is_read(
 ) -> None:
     monkeypatch.chdir(place.root)
     Path("typo.yaml").write_text("format: classification\nlabls: [a, b]\n")
-    Path("bare").mkdir(exist_ok=True)
-    assert words in place.refused(**{"data": "no/such/folder", **options})  # type: ignore[arg-type]
+    for name in ("bare", "unreadable"):
+        Path(name).mkdir(exist_ok=True)
+    for split in ("train", "dev", "test"):
+        Path("unreadable", f"{split}.tsv").write_text("a header of another file\n")
+    assert words in place.refused(**{"data": "unreadable", **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

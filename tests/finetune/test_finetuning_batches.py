@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptkit.finetune.job import finetuning_batches, steps_per_epoch
-from gptkit.tasks import heads
+from gptkit.tasks import head_outputs
 from gptkit.tasks.encoding import EncodedExamples
-from gptkit.tasks.heads import evaluation_pieces
+from gptkit.tasks.head_outputs import evaluation_pieces
 from gptkit.training.batches import MicroBatch
 
 START, EXTRACT = 7, 9
@@ -105,7 +105,7 @@ def test_micro_batches_keep_both_limits_and_count_what_they_hold(
 @given(MANY, st.integers(1, 300), st.integers(1, 3))
 def test_evaluation_covers_each_example_once(n: int, padded_tokens: int, sequences: int) -> None:
     examples = examples_of(n, sequences)
-    with patch.object(heads, "PREDICTION_TOKENS", padded_tokens):
+    with patch.object(head_outputs, "PREDICTION_TOKENS", padded_tokens):
         pieces = evaluation_pieces(examples)
     for indices in pieces:
         batch = examples.select(indices)

@@ -17,7 +17,7 @@ from gptkit.finetune.job import double_heads_loss
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import EncodedExamples
-from gptkit.tasks.heads import evaluate_head, logits_of
+from gptkit.tasks.head_outputs import evaluate_head, logits_of
 from gptkit.training.batches import Batch, StopEvaluation
 
 VOCABULARY, LONGEST, EXAMPLES = 23, 12, 6

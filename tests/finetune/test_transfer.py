@@ -18,7 +18,7 @@ from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.tasks.heads import marker_ids
+from gptkit.tasks.head_outputs import marker_ids
 
 families = pytest.mark.parametrize("pre_norm", FAMILIES)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.pretrain.options import PretrainOptions
 from gptkit.scoring.running_text import Reading
 from gptkit.tasks.benchmarks import hutter
 from gptkit.tasks.benchmarks.hutter import last_twentieth
@@ -16,8 +15,6 @@ from gptkit.tasks.benchmarks.ptb import one_document
 from gptkit.tasks.benchmarks.wikitext import articles
 from gptkit.tasks.task import Loaded
 from gptkit.tasks.text_corpora import PER_BYTE, Stream, corpus_row
-from gptkit.text import embedded
-from gptkit.text.corpora import open_corpus
 
 STREAM = Stream(Reading("as they are"), "as it is", PER_BYTE)
 WIKITEXT = " \n = First = \n \n one two \n = = Part = = \n \n = not a title \n \n = Second = \n \n three \n"
@@ -118,22 +115,6 @@ def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
     write_zip(tmp_path / "enwik8.zip", "enwik8", "readme")
     with pytest.raises(InputError, match="the archive must hold one file, but holds enwik8, readme"):
         texts("enwik8", last_twentieth, tmp_path / "enwik8.zip")
-
-
-def test_without_data_any_text_is_what_pretrain_holds_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [(f"module:{number}", f"Entry {number}.\n\n" + "word " * 40 * number) for number in range(60)]
-    monkeypatch.setattr(embedded, "embedded_texts", lambda: entries)
-    options = PretrainOptions()
-    held_out = open_corpus(options.data, options.validation)
-    by_document: dict[int, str] = {}
-    for piece in held_out.validation.pieces():
-        by_document[piece.document] = by_document.get(piece.document, "") + piece.text
-    found: dict[str, str] = {}
-    for one in any_text(None).examples:
-        document = one.identifier.partition(":")[0]
-        found[document] = found.get(document, "") + str(one.fields[0])
-    assert 1 < len(by_document) < 30
-    assert list(found.values()) == list(by_document.values())
 
 
 def test_any_text_takes_files_folders_and_globs_as_pretrain_does(tmp_path: Path) -> None:

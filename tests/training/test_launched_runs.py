@@ -14,7 +14,7 @@ import pytest
 import yaml
 from launch_place import SIZES, TINY, ended, start, wait_for, wait_until_nothing_is_left, watched
 
-from gptkit.training.launching import config_path
+from gptkit.training.options import config_path
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -25,8 +25,8 @@ from gptkit.pretrain.inputs import prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.recipes import recipes_root
 from gptkit.system import ranks
-from gptkit.training.launching import Launch, LaunchConfig, config_path, launch, plan_launch, read_launch_config
-from gptkit.training.options import TrainingOptions
+from gptkit.training.launching import Launch, LaunchConfig, launch, plan_launch, read_launch_config
+from gptkit.training.options import TrainingOptions, config_path
 
 README = Path(__file__).parents[2] / "README.md"
 LAUNCHER = """

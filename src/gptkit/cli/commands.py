@@ -36,9 +36,10 @@ class Command:
     """A command; the docstring of `options` is its help.
 
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; --json
-    prints the dict. `next` is the command to try next, or a function from the dict and the words that the user typed
-    to it ("" = none), formatted with the dict; `{free:NAME}` becomes an unused file name. Without --recipe, the recipe
-    named like the value of the option `recipe_by` (`laptop` if that is not given) supplies the defaults.
+    prints the dict. `check`, if any, is "module:function" of what finds errors in the options without torch, and runs
+    before. `next` is the command to try next, or a function from the dict and the words that the user typed to it
+    ("" = none), formatted with the dict; `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named
+    like the value of the option `recipe_by` (`laptop` if that is not given) supplies the defaults.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Command:
     examples: tuple[str, ...]
     next: str | Callable[[Mapping[str, Any], Sequence[str]], str]
     recipe_by: str | None = None
+    check: str | None = None
 
 
 def _once_trained(line: str) -> str:
@@ -127,6 +129,7 @@ COMMANDS = (
         ),
         "gptkit generate --top-k 40 --model {model_dir}",
         recipe_by="model",
+        check="gptkit.pretrain.check:check",
     ),
     Command(
         "finetune",
@@ -140,6 +143,7 @@ COMMANDS = (
         ),
         _after_finetune,
         recipe_by="task",
+        check="gptkit.finetune.check:check",
     ),
     Command(
         "tasks",
@@ -193,6 +197,7 @@ COMMANDS = (
             "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
         ),
         _after_convert,
+        check="gptkit.convert.check:check",
     ),
     Command(
         "tokenizer train",

@@ -24,7 +24,7 @@ from gptkit.system.encodings import text_encoding
 from gptkit.system.limits import guard_limits, usable_processors
 from gptkit.system.signals import SignalWatch
 from gptkit.system.terminal import is_live, open_standard_streams
-from gptkit.training.options import TrainingOptions
+from gptkit.training.options import TrainingOptions, config_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,14 +93,15 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     row, options = request.command, request.options
 
     def command(options: Any, console: Console) -> Any:
-        module, name = row.function.split(":")
-        return getattr(importlib.import_module(module), name)(options, console)
+        return _imported(row.function)(options, console)
 
     _prepare_environment(vars(options).values())
     with contextlib.ExitStack() as stack:
         if isinstance(options, ReadingOptions):
             encoding = stack.enter_context(text_encoding(options.encoding))
             options = dataclasses.replace(options, encoding=encoding)
+        if row.check is not None and ranks.world() is None:  # a rank's launcher has checked them
+            _imported(row.check)(options)
         if isinstance(options, TrainingOptions):
             result = run_training(command, options, arguments, console) or {}
         else:
@@ -115,6 +116,12 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     with contextlib.suppress(KeyError):  # a result without a model, such as a dry run's, suggests nothing
         if line:
             console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
+
+
+def _imported(name: str) -> Any:
+    """Return the function that "module:function" names."""
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 class _Free:
@@ -159,7 +166,7 @@ def run_training(
 
     config, named = launching.LaunchConfig(), options.accelerate_config
     if named is not None or launching.DEFAULT.is_file():
-        config = launching.read_launch_config(launching.DEFAULT if named is None else launching.config_path(named))
+        config = launching.read_launch_config(launching.DEFAULT if named is None else config_path(named))
         if options.num_processes is not None:
             config = dataclasses.replace(config, num_processes=None)  # the option overrides it
         console.say(config.summary())

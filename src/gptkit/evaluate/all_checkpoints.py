@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.evaluate.jobs import Job, TaskSpec, evaluate_jobs, prepare_jobs
-from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import SCHEMA, EvalResults
 from gptkit.report.plots import COLOURS, DASHES, MARKERS, save, set_title
@@ -38,8 +36,8 @@ from gptkit.system.run_layout import (
     step_of,
 )
 from gptkit.system.writing import json_text
+from gptkit.tasks.heads import Head
 from gptkit.training.finished_runs import without_start
-from gptkit.training.processes import main_process_first, on_main_process
 
 PICTURE, RESULTS = "zero-shot.png", "zero-shot.json"
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
@@ -60,17 +58,16 @@ class Yardstick(NamedTuple):
 
 
 def evaluate_all_checkpoints(
-    run: Path, wanted: Sequence[TaskSpec], options: EvalOptions, accelerator: Accelerator, console: Console
+    run: Path, wanted: Sequence[TaskSpec], options: EvalOptions, console: Console
 ) -> dict[str, Any]:
     """Evaluate the weights that a run saved, in order of steps; return what `--json` prints."""
-    saved, notes = on_main_process(accelerator, lambda: saved_weights(run))
+    saved, notes = saved_weights(run)
     for note in notes:
         console.warn(note)
     last = saved[max(saved)]
     if is_undescribed(last):
         raise without_start(str(run))
-    model = EvaluatedModel(last, options, accelerator, console)
-    jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
+    jobs = prepare_jobs(wanted, Head.of(last), options, console.say)
     for job in jobs:
         if any(isinstance(protocol, GeneratedProtocol | RuleProtocol) for protocol in job.protocols):
             message = f"{job.name} is scored on generated text, which --all-checkpoints does not support"
@@ -78,11 +75,15 @@ def evaluate_all_checkpoints(
     if any(job.minimum is not None for job in jobs):
         fix = "leave the minimum out, or evaluate one model"
         raise UsageError("--all-checkpoints does not support minimums", where="--all-checkpoints", fix=fix)
-    runs = {}
+
+    from gptkit.evaluate.model import open_model  # imports torch
+    from gptkit.training.processes import on_main_process
+
+    model, runs = open_model(last, options, console), {}
     for step, directory in saved.items():
         console.say(f"step {step:,}")
         runs[step] = evaluate_jobs(jobs, model.with_weights(directory), str(directory))
-    return on_main_process(accelerator, lambda: _report(run, runs, jobs, options, console))
+    return on_main_process(model.accelerator, lambda: _report(run, runs, jobs, options, console))
 
 
 def _report(
@@ -98,7 +99,8 @@ def _report(
             entries = [results.results[key].metrics[measure.name] for results in runs.values()]
             values = [entry["value"] for entry in entries]
             notes |= {f"n/a: {key}: {entry['reason']}": None for entry in entries if entry["value"] is None}
-            columns[f"{key} {measure.name.replace('_', ' ')}"] = [measure.shown(value) for value in values]
+            if protocol is job.usual:  # those of the others are in the JSON
+                columns[f"{key} {measure.label}"] = [measure.shown(value) for value in values]
             between = yardstick(protocol, job.protocols)
             if between is None and protocol.chance is not None and measure.unit == "percent":
                 between, key = Yardstick(protocol.chance, 1.0), f"{key} {UNPUBLISHED}"

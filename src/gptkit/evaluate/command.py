@@ -23,46 +23,48 @@ from gptkit.evaluate.jobs import (
     wanted_tasks,
     without_scores,
 )
-from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults, eval_text, read_baseline
+from gptkit.evaluate.show import show_scores
 from gptkit.model_files import model_directory
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
-from gptkit.system.processor import refuse_emulated_bf16
-from gptkit.tasks.heads import head_fits, output_labels
+from gptkit.tasks.heads import Head, head_fits, output_labels
 from gptkit.tasks.table import TASKS, find_evaluation, find_task
+from gptkit.text.readers import check_files
 from gptkit.training.finished_runs import newest_model, readable_model
-from gptkit.training.memory import keep_freed_memory
-from gptkit.training.processes import main_process_first, make_accelerator, on_main_process
 
-COLUMNS = ("protocol", "measure", "value", "std. error", "n", "published")
 WRITTEN = ("output", "junit", "summary")  # options that name a file to write
-SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
-    """Evaluate the model; return what `--json` prints, or raise GateFailed with it when the gate fails."""
+    """Evaluate the model; return what `--json` prints, or raise GateFailed with it when the gate fails.
+
+    Whatever can be wrong with the options, the model's directory and the data is found before torch is imported.
+    """
     _check(options)
-    keep_freed_memory()
-    accelerator = make_accelerator(options.device)
-    refuse_emulated_bf16(accelerator.device.type, options.precision)
     if options.precision == "auto":  # on every machine: scores are compared between machines
         options = dataclasses.replace(options, precision="fp32")
     wanted = wanted_tasks(options)
     if options.all_checkpoints is not None:
-        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, accelerator, console)
+        return evaluate_all_checkpoints(options.all_checkpoints, wanted, options, console)
     baseline = None if options.baseline is None else read_baseline(options.baseline)  # refused early
-    asked = options.model or _newest(wanted, console)
-    name = on_main_process(accelerator, lambda: readable_model(asked, console))
-    model = EvaluatedModel(model_directory(name), options, accelerator, console)
-    jobs = main_process_first(accelerator, lambda: prepare_jobs(wanted, model, options, console.say))
+    name = readable_model(options.model or _newest(wanted, console), console)
+    directory = model_directory(name)
+    jobs = prepare_jobs(wanted, Head.of(directory), options, console.say)
     _refuse_unjudgeable(jobs, options)
+    if options.contamination is not None and not options.contamination.startswith("hf:"):
+        check_files([options.contamination])
+
+    from gptkit.evaluate.model import open_model
+    from gptkit.training.processes import on_main_process
+
+    model = open_model(directory, options, console)
     if baseline is not None:
         require_comparable(without_scores(jobs, model, name), baseline, jobs)
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
-    return on_main_process(accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
+    return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
 
 
 def _check(options: EvalOptions) -> None:
@@ -155,12 +157,12 @@ def _report(
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
     except GptkitError:
-        _show_scores(present, jobs, console)
+        show_scores(present, jobs, console)
         raise
     if outcome is not None:
         show_outcome(outcome, present.model, options, console)
         more = outcome.as_json()
-    _show_scores(present, jobs, console)
+    show_scores(present, jobs, console)
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
@@ -179,39 +181,3 @@ def _write(path: Path, text: str, console: Console) -> None:
     with files.translate_os_errors("writing the results", fix="choose another --output"):
         files.write_report(path, text)
     console.say(f"results and items: {path}")
-
-
-def _show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
-    """Print a table for each task, and how each protocol computes its numbers."""
-    for job in jobs:
-        scores = [(protocol, run.results[f"{job.name}/{protocol.name}"]) for protocol in job.protocols]
-        n, sha256 = len(job.examples.examples), job.examples.sha256
-        title = f"{job.name}: {n:,} examples, data {sha256[:12]}"
-        rows = []
-        for protocol, result in scores:
-            for name, figures in result.metrics.items():
-                shown = MEASURES[name].shown
-                published = [f"{row.model} {shown(row.value)}" for row in protocol.published if row.measure == name]
-                value, error = shown(figures["value"]), shown(figures["stderr"])
-                named = protocol.name, name.replace("_", " ")
-                rows.append((*named, value, error, f"{result.n:,}", ", ".join(published)))
-        console.table(title, COLUMNS, rows)
-        for protocol, result in scores:
-            first = protocol.measures[0]
-            shown = MEASURES[first].shown
-            for group, parts in result.groups.items():
-                by_part = []
-                for part, entry in parts.items():
-                    figures = entry["metrics"][first]
-                    by_part.append((part, shown(figures["value"]), shown(figures["stderr"]), f"{entry['n']:,}"))
-                if len(parts) <= SHOWN_PARTS:
-                    console.table("", (f"{protocol.name} by {group}", *COLUMNS[2:5]), by_part)
-        for protocol, _ in scores:
-            console.result(f"{protocol.name}: {protocol.about}")
-        undefined: dict[str, dict[str, None]] = {}  # names by reason, each once
-        for name, entry in (figures for _, result in scores for figures in result.metrics.items()):
-            if entry["value"] is None:
-                undefined.setdefault(entry["reason"], {})[name.replace("_", " ")] = None
-        for reason, names in undefined.items():
-            console.result(f"n/a: {', '.join(names)}: {reason}")
-        console.result("")

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from gptkit.console import Console
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults
+from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.protocols import Items
 from gptkit.tasks.table import find_evaluation
@@ -122,7 +123,7 @@ def overlap_result(
             "words": "unicode" if overlap.by_unicode else "letters and digits",
             "without_overlap": clean,
         } | ({"reason": NO_NGRAMS} if overlap.fraction is None else {})
-    console.table("8-gram overlap with the corpus", COLUMNS, rows)
+    console.table("8-gram overlap with the corpus", *known_columns(COLUMNS, rows))
     for note in notes:
         console.result(note)
     if clean_rows:

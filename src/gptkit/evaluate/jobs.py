@@ -21,10 +21,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptkit.errors import UsageError, nearest
-from gptkit.evaluate.model import EvaluatedModel
 from gptkit.evaluate.options import EvalOptions
+from gptkit.evaluate.own_text import own_text
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
@@ -32,11 +33,14 @@ from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, 
 from gptkit.system.encodings import UTF8, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
-from gptkit.tasks.heads import HeadProtocol, head_protocol, own_task, task_metrics
+from gptkit.tasks.heads import Head, HeadProtocol, head_protocol, task_metrics
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
 from gptkit.tasks.task import Evaluation, Loaded, Task, loaded
+
+if TYPE_CHECKING:
+    from gptkit.evaluate.model import EvaluatedModel
 
 DEFAULT = "perplexity"  # the task of a language model when none is named
 
@@ -67,6 +71,12 @@ class Job:
     evaluation: Evaluation | None = None
     floor: float | None = None
     minimum: float | None = None
+
+    @property
+    def usual(self) -> Protocol:
+        """The protocol behind the figures that most papers report, which is shown first."""
+        name = self.evaluation.usual if self.evaluation else ""
+        return next((protocol for protocol in self.protocols if protocol.name == name), self.protocols[0])
 
 
 def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
@@ -139,41 +149,40 @@ def is_known(name: str) -> bool:
 
 
 def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
-    """Raise UsageError for an unknown name; `own` is the task that the model was fine-tuned on."""
+    """Raise UsageError for an unknown name or file; `own` is the task that the model was fine-tuned on."""
     for spec in wanted:
+        if is_task_file(spec.task):
+            find_task(spec.task)
         if spec.task != own and not is_known(spec.task):
             near = nearest(spec.task[:60], [*names_of_evaluations(), *TASKS, *filter(None, [own])])
             fix = f"did you mean {near!r}?" if near else "see gptkit tasks"
             raise UsageError(f"unknown task {spec.task[:60]!r}", where=spec.where, fix=fix)
 
 
-def prepare_jobs(
-    wanted: Sequence[TaskSpec], model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]
-) -> list[Job]:
-    """Load the examples and protocols of the wanted tasks.
+def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, say: Callable[[str], None]) -> list[Job]:
+    """Load the examples and protocols of the wanted tasks; torch is not imported.
 
-    By default these are the model's own task or, for a language model, the perplexity. UsageError for a task that
-    neither the model's head nor a zero-shot protocol answers.
+    By default these are a fine-tuned model's own task, or the perplexity of the text that the model's run held out.
+    UsageError for a task that neither the model's head nor a zero-shot protocol answers.
     """
     if not wanted:
-        name = own_task(model.directory, model.config).name if model.is_fine_tuned else DEFAULT
-        wanted = [TaskSpec(name, options.data)]
-    refuse_unknown(wanted, model.config.task)
-    return [_prepare(spec, model, options, say) for spec in wanted]
+        wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
+    refuse_unknown(wanted, head.task)
+    return [_prepare(spec, head, options, say) for spec in wanted]
 
 
-def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: Callable[[str], None]) -> Job:
+def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[str], None]) -> Job:
     task, evaluation = None, find_evaluation(spec.task)
-    if model.is_fine_tuned and spec.task == model.config.task:
-        task = own_task(model.directory, model.config)
+    if head.format is not None and spec.task == head.task:
+        task = head.own_task()
         if task.is_own:
-            say(f"{spec.task}: described by {model.directory / TASK_FILE}")
+            say(f"{spec.task}: described by {head.directory / TASK_FILE}")
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
-    if task is not None and model.has_head_for(task):
+    if task is not None and head.answers(task):
         name, evaluation = Path(spec.task).stem, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        recorded = None if spec.data else _recorded_data(task, model, say)
+        recorded = None if spec.data else _recorded_data(task, head, say)
         data, encoding = recorded or (spec.data, options.encoding)
         with text_encoding(encoding):
             examples = load_examples(task, split, data)
@@ -184,17 +193,22 @@ def _prepare(spec: TaskSpec, model: EvaluatedModel, options: EvalOptions, say: C
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
         evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
-        examples, protocols = evaluation.load(spec.data), evaluation.protocols
+        protocols = evaluation.protocols
+        if name == DEFAULT and spec.data is None:
+            examples, validation = own_text(head.directory)
+            if name == spec.task and options.stride is None:
+                protocols = (validation, *protocols)
+        else:
+            examples = evaluation.load(spec.data)
     else:
-        trained_on = model.config.task
-        problem = f"the model was fine-tuned on {trained_on}, not {spec.task}"
-        if trained_on is None:
+        problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
+        if head.format is None:
             problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
         files = ("--data", spec.data) if spec.data else ()
         fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
-        if task is not None and model.is_fine_tuned and task.is_own and (difference := model.difference_from(task)):
+        if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave --task out to evaluate it on its own task, {trained_on}"
+            fix = f"leave --task out to evaluate it on its own task, {head.task}"
         raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
@@ -260,13 +274,13 @@ def _settings(protocol: Protocol, model: EvaluatedModel) -> dict[str, object]:
     return {**own, **version, "precision": model.options.precision}
 
 
-def _recorded_data(task: Task, model: EvaluatedModel, say: Callable[[str], None]) -> tuple[str, str] | None:
+def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> tuple[str, str] | None:
     """Return the data folder recorded in the config.yaml of the model's run, and the encoding of its files.
 
     None unless `task` is the model's own.
     """
-    directory = model.directory.absolute()
-    if task.is_demo or task.folder is not None or task.name != model.config.task or directory.name != MODEL:
+    directory = head.directory.absolute()
+    if task.is_demo or task.folder is not None or task.name != head.task or directory.name != MODEL:
         return None
     try:
         recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")

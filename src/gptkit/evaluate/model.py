@@ -22,24 +22,18 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import Answer, Generated, GeneratedProtocol, Group, Items
 from gptkit.scoring.scorer import Scorer
+from gptkit.system.processor import refuse_emulated_bf16
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import encode_examples
-from gptkit.tasks.heads import (
-    head_difference,
-    head_fits,
-    head_labels,
-    items_of_logits,
-    logits_of,
-    marker_ids,
-)
-from gptkit.tasks.own import carried_task
-from gptkit.tasks.table import TASKS
+from gptkit.tasks.head_outputs import logits_of, marker_ids
+from gptkit.tasks.heads import items_of_logits
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
-from gptkit.training.processes import on_every_process
+from gptkit.training.memory import keep_freed_memory
+from gptkit.training.processes import make_accelerator, on_every_process
 from gptkit.training.step import autocast
 
 
@@ -85,27 +79,6 @@ class EvaluatedModel:
     @functools.cached_property
     def tokenizer_sha256(self) -> str:
         return fingerprint(self.tokenizer)
-
-    @property
-    def is_fine_tuned(self) -> bool:
-        return self.config.format is not None
-
-    def has_head_for(self, task: Task) -> bool:
-        """Return whether the model was fine-tuned on this task, or on a related one with the same outputs.
-
-        Related: from the same data folder (RACE's three tasks), or `task` is for evaluation only.
-        """
-        config = self.config
-        fits = head_fits(task, config.task, config.format, head_labels(config))
-        return fits and self.difference_from(task) is None
-
-    def difference_from(self, task: Task) -> str | None:
-        """Describe how a task differs from the one the model's head answers; None if it does not."""
-        trained_on = None
-        if task.target == "score":
-            trained_on = carried_task(self.directory) or TASKS.get(self.config.task or "")
-        score_range = None if trained_on is None else trained_on.score_range
-        return head_difference(task, self.config.format, head_labels(self.config), score_range)
 
     def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
         """Answer groups of requests, with a progress bar."""
@@ -157,6 +130,14 @@ class EvaluatedModel:
         for note in generated.notes:
             self.console.warn(note)
         return generated
+
+
+def open_model(directory: Path, options: EvalOptions, console: Console) -> EvaluatedModel:
+    """Return the model on the device that the options name, in the process group of the environment."""
+    keep_freed_memory()
+    accelerator = make_accelerator(options.device)
+    refuse_emulated_bf16(accelerator.device.type, options.precision)
+    return EvaluatedModel(directory, options, accelerator, console)
 
 
 def generate_texts(

@@ -19,7 +19,8 @@ class EvalOptions(ReadingOptions):
 
     task: tuple[str, ...] = option(
         (),
-        "NAME, NAME/PROTOCOL or a task's YAML file; repeatable [default: the model's own task, else perplexity].",
+        "NAME, NAME/PROTOCOL or a task's YAML file; repeatable [default: a fine-tuned model's own task, else the "
+        "text that the model's run held out].",
         metavar="NAME|FILE",
     )
     suite: Path | None = option(None, "A YAML list of tasks with data and bounds, instead of --task.", metavar="FILE")

@@ -12,23 +12,27 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN, UsageError
 from gptkit.finetune import report
-from gptkit.finetune.inputs import Inputs, Split, predicted_splits, prepare_inputs, prepare_predicted
+from gptkit.finetune.check import predicted_splits, refuse_contradictions
+from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predicted
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import VARIANTS, over_seeds, study_result
-from gptkit.model.configuration_gpt import quiet_transformers, read_config
+from gptkit.finetune.study import VARIANTS, as_list, over_seeds, study_result
+from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.model_card import write_model, write_start
 from gptkit.report.plots import draw_loss
+from gptkit.scoring.intervals import item_interval
+from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.system import files
-from gptkit.system.run_layout import METRICS, directory_name
-from gptkit.tasks.heads import head_difference, head_labels, logits_of, metrics_of
+from gptkit.system.run_layout import directory_name
+from gptkit.tasks.head_outputs import evaluate_head, logits_of
+from gptkit.tasks.heads import Head, items_of_logits, metrics_of
 from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
-from gptkit.training import checkpoints, rules
+from gptkit.training import checkpoints
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.job import TrainingJob
 from gptkit.training.memory import keep_freed_memory
@@ -47,7 +51,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     recorded = _as_recorded(options) if finished is not None else options
     # `auto` never compiles here: nearly every batch has a length of its own.
     choices = session.check(recorded, command="finetune")
-    session.on_main(lambda: _check(options))
+    session.on_main(lambda: refuse_contradictions(options))
     if console.recipe_note:
         console.say(console.recipe_note)
     if finished is not None and len(finished["per_seed"]) == options.seeds:
@@ -65,19 +69,6 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
         result = _Runs(inputs, choices, session).result(options, directory)
     report.print_result(result, inputs.task, console)
     return result
-
-
-def _check(options: FinetuneOptions) -> None:
-    """Refuse options that contradict each other or the run in --out."""
-    fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
-    rules.refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
-    for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
-        if options.study == "ablation" and is_taken:
-            raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
-    several = options.seeds > 1 or options.study != "none"
-    if several and options.out is not None and (options.out / METRICS).exists():
-        message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
-        raise UsageError(message, where=str(options.out), fix="choose another --out")
 
 
 def _as_recorded(options: FinetuneOptions) -> FinetuneOptions:
@@ -109,11 +100,10 @@ def _show_finished(
 
 def _task_of(options: FinetuneOptions, model: Path) -> Task:
     """Return the task that --task names or, if its YAML is gone, the one saved with the run's model."""
-    carried, config = carried_task(model), read_config(model / "config.json")
+    carried = carried_task(model)
     is_gone = options.task not in TASKS and not Path(options.task).expanduser().exists()
     task = carried if carried is not None and is_gone else find_task(options.task)
-    score_range = None if carried is None else carried.score_range
-    difference = head_difference(task, config.format, head_labels(config), score_range)
+    difference = Head.of(model).difference_from(task)
     if difference is not None:
         message = f"the task differs from the one that the model was trained on: {difference}"
         raise UsageError(message, where=f"--task {options.task}", fix="start a new run with another --out")
@@ -138,7 +128,12 @@ class _Runs:
                 session.console.say(f"variant {name}")
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
-            session.on_main(lambda: self._combine(directory, study_result(inputs.task, variants)))
+            items = {}
+            if options.seeds == 1:
+                for name, variant in variants.items():
+                    model = load_model(Path(variant["model_dir"]), head=GPTDoubleHeadsModel)
+                    items[name] = self._dev_items(model.to(session.accelerator.device), self.choices)
+            session.on_main(lambda: self._combine(directory, study_result(inputs.task, variants, items)))
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             seeds = self._seeds(options, directory.path)
             session.on_main(lambda: self._combine(directory, seeds))
@@ -190,10 +185,18 @@ class _Runs:
         trained = train_run(make_job, options, self.choices, directory, session, write_start=write_description)
         assert trained.finish.best_step is not None
         checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), run.model)
+        items = self._dev_items(run.model.train(False), trained.choices)
         with quiet_transformers():
-            session.on_main(lambda: self._write(run, trained, directory))
+            session.on_main(lambda: self._write(run, trained, items, directory))
 
-    def _write(self, run: FinetuneRun, trained: TrainResult, directory: RunDirectory) -> None:
+    def _dev_items(self, model: GPTDoubleHeadsModel, choices: Choices) -> Columns:
+        """Return the scored examples of dev."""
+        dev = self.inputs.splits["dev"]
+        with autocast(self.session.accelerator.device.type, choices.precision):
+            logits = evaluate_head(model, dev.encoded).logits
+        return items_of_logits(self.inputs.task, dev.examples, logits).columns
+
+    def _write(self, run: FinetuneRun, trained: TrainResult, items: Columns, directory: RunDirectory) -> None:
         """Write the model with its card, the loss curve and, last, the result with the best step's figures."""
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
@@ -205,6 +208,7 @@ class _Runs:
             "task": inputs.task.name,
             "model": inputs.model_name,
             "metrics": {name: best[name] for name in inputs.task.metrics},
+            "item_interval": {name: as_list(item_interval(MEASURES[name], items)) for name in inputs.task.metrics},
             "val_loss": best["val_loss"],
             "best_step": finish.best_step,
             "best_epoch": -(-finish.best_step // run.steps_per_epoch),

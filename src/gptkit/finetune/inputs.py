@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.console import Console
-from gptkit.errors import UsageError
+from gptkit.finetune.check import predicted_splits, refuse_unusable, trainable_task, transferred_layers
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.configuration_gpt import GPTConfig, read_config
 from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
@@ -21,9 +21,9 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
-from gptkit.tasks.heads import marker_ids, output_labels
-from gptkit.tasks.reading import load_examples, require_named_files
-from gptkit.tasks.table import find_task
+from gptkit.tasks.head_outputs import marker_ids
+from gptkit.tasks.heads import output_labels
+from gptkit.tasks.reading import load_examples
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
@@ -80,11 +80,7 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
     Raises UsageError or InputError before anything is trained or written.
     """
     assert options.model is not None
-    task = find_task(options.task)
-    if "train" not in task.splits:
-        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
-    _refuse_unusable(task, options)
-    require_named_files(task, options.data)
+    task = trainable_task(options)
     directory = model_directory(options.model)
     tokenizer = tokenizer_in(directory)
     head = head_config(
@@ -110,25 +106,8 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
 
 def prepare_predicted(task: Task, directory: Path, options: FinetuneOptions, console: Console) -> Mapping[str, Split]:
     """Read and check the splits that the fine-tuned model in `directory` will predict."""
-    _refuse_unusable(task, options)
+    refuse_unusable(task, options)
     return _read(task, predicted_splits(task, options), options.data, directory, tokenizer_in(directory), console)
-
-
-def _refuse_unusable(task: Task, options: FinetuneOptions) -> None:
-    if task.is_demo and options.data is not None:
-        raise UsageError(f"{task.name} generates its own data", where="--data", fix="leave --data out")
-    wanted = options.predict
-    if wanted is not None and wanted not in task.splits:
-        known = ", ".join(task.splits)
-        raise UsageError(f"{task.name} has no split {wanted!r}", where="--predict", fix=f"choose one of {known}")
-
-
-def predicted_splits(task: Task, options: FinetuneOptions) -> list[str]:
-    """Return the splits to predict; for MNLI's matched split, the mismatched one as well."""
-    wanted = options.predict
-    if wanted is None:
-        return []
-    return [split for split in (wanted, f"{wanted}-mismatched") if split in task.splits]
 
 
 def _read(
@@ -209,19 +188,6 @@ def add_task_head(
             rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
             table[markers] = rows.to(table.dtype)
     return tuned
-
-
-def transferred_layers(transfer_layers: str | int | None, n_layer: int) -> int | None:
-    """Return how many blocks are kept with the embeddings; None if not even the embeddings are."""
-    if transfer_layers is None:
-        return n_layer
-    if transfer_layers == "none":
-        return None
-    asked = str(transfer_layers)
-    if not (asked.isascii() and asked.isdigit() and int(asked) <= n_layer):
-        message = f"{asked!r} is not a valid number of layers for this model"
-        raise UsageError(message, where="--transfer-layers", fix=f"pass a number from 0 to {n_layer}, or none")
-    return int(asked)
 
 
 def depth_of(name: str, n_layer: int) -> int:

@@ -20,7 +20,8 @@ from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.tasks.encoding import EncodedExamples, Indices
-from gptkit.tasks.heads import PREDICTION_TOKENS, evaluate_head, evaluation_pieces, metrics_of
+from gptkit.tasks.head_outputs import PREDICTION_TOKENS, evaluate_head, evaluation_pieces
+from gptkit.tasks.heads import metrics_of
 from gptkit.text.blocks import block_order
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop

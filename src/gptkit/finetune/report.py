@@ -14,6 +14,7 @@ from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import model_card, model_facts
+from gptkit.report.text import known_columns
 from gptkit.system import files
 from gptkit.system.writing import json_text
 from gptkit.tasks.heads import predictions_of, probabilities_of
@@ -32,22 +33,28 @@ VARIANT_TITLES = {
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Print a result as a table, in percent; of a study, each variant, the paper's figure and what `full` gains."""
+    """Print a result as a table, in percent; of a study, each variant, the paper's figure and what `full` gains.
+
+    Intervals are over the seeds or, with one seed, over the examples of dev.
+    """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     if "variants" not in result:
         columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
         rows = [(name, *_value_std_interval(result, name), _published(task, name)) for name in task.metrics]
-        console.table(title, columns, rows)
+        console.table(title, *known_columns(columns, rows))
+        if any(_interval_of(result, name) for name in task.metrics):
+            console.result(f"95% interval: {_sample(result)}")
         _explain_undefined([result], task.metrics, console)
         return
     metric = task.metrics[0]
-    columns = ("variant", "paper", f"{metric} %", "std", "95% interval", "full minus variant", "95% interval")
-    rows = []
-    for variant, ours in result["variants"].items():
-        gain = result["full_minus"].get(variant, {})
-        found = (*_value_std_interval(ours, metric), _percent(gain.get("mean")), _interval(gain.get("interval")))
-        rows.append((VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *found))
-    console.table(title, columns, rows)
+    columns = ("variant", "paper", f"{metric} %", "std", "95% interval")
+    rows = [
+        (VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *_value_std_interval(ours, metric))
+        for variant, ours in result["variants"].items()
+    ]
+    console.table(title, *known_columns(columns, rows))
+    for variant, gain in result["full_minus"].items():
+        console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
     _explain_undefined([*result["variants"].values()], (metric,), console)
 
 
@@ -56,9 +63,32 @@ def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[s
         console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
 
 
+def _gain(gain: Mapping[str, Any], sample: str) -> str:
+    """Return a difference in points, or that none was found: its interval holds zero."""
+    interval = gain.get("interval") or gain.get("item_interval")
+    if gain["mean"] is None:
+        return "n/a"
+    if interval is None:
+        return "not known from one seed"
+    found = f"{sample}, 95% interval {_interval(interval)}"
+    if interval[0] <= 0 <= interval[1]:
+        return f"no difference found ({found})"
+    return f"{100 * gain['mean']:+.4g} points ({found})"
+
+
+def _sample(result: Mapping[str, Any]) -> str:
+    seeds = len(result["per_seed"])
+    return f"{seeds} seeds" if seeds > 1 else f"{result['n_eval']:,} items of dev, one seed"
+
+
+def _interval_of(result: Mapping[str, Any], metric: str) -> Sequence[float] | None:
+    intervals: Mapping[str, Any] = result.get("interval") or result.get("item_interval") or {}
+    return intervals.get(metric)
+
+
 def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
-    std, interval = (result.get(name, {}).get(metric) for name in ("std", "interval"))
-    return _percent(result["metrics"][metric]), _percent(std), _interval(interval)
+    std = result.get("std", {}).get(metric)
+    return _percent(result["metrics"][metric]), _percent(std), _interval(_interval_of(result, metric))
 
 
 def _published(task: Task, metric: str) -> str:

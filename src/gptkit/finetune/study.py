@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gptkit.scoring.intervals import Interval, paired_interval
+from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
 
@@ -37,14 +39,15 @@ RESAMPLES = 10_000
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the results of runs that differ only in their seed as one result.
 
-    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap).
-    Steps, tokens and seconds are sums; `model_dir` is that of the best run on dev, the first among equals. What differs
-    between seeds is in `per_seed`. A metric that is None for some seed, as it is not defined, has None for all three.
+    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, bootstrap),
+    before that the `item_interval` of the dev examples. Steps, tokens and seconds are sums; `model_dir` is that of the
+    best run on dev, the first among equals. What differs between seeds is in `per_seed`. A metric that is None for some
+    seed, as it is not defined, has None for all three.
     """
     values = {name: np.array([run["metrics"][name] for run in runs], np.float64) for name in task.metrics}
     best = int(np.nan_to_num(values[task.metrics[0]], nan=-np.inf).argmax())
     result = {
-        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in PER_SEED},
+        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in (*PER_SEED, "item_interval")},
         **{key: sum(run[key] for run in runs) for key in SUMMED},
         "seed": runs[0]["seed"],
         "metrics": {name: _defined(each.mean()) for name, each in values.items()},
@@ -62,10 +65,13 @@ def _defined(figures: ArrayLike) -> Any:
     return None if np.isnan(figures).any() else np.asarray(figures).tolist()
 
 
-def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def study_result(
+    task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Columns] = {}
+) -> dict[str, Any]:
     """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
-    Steps, tokens and seconds are sums over all variants.
+    With one seed, `items` are the scored examples of dev by variant, and a gain's interval is theirs. Steps, tokens
+    and seconds are sums over all variants.
     """
     metric = task.metrics[0]
     scores = {
@@ -78,8 +84,16 @@ def study_result(task: Task, variants: Mapping[str, Mapping[str, Any]]) -> dict[
         differences[variant] = {"metric": metric, "mean": _defined(np.mean(gains))}
         if len(gains) > 1:
             differences[variant]["interval"] = _defined(bootstrap_interval(gains))
+        elif items:
+            found = paired_interval(MEASURES[metric], items["full"], items[variant])
+            differences[variant]["item_interval"] = as_list(found)
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
+
+
+def as_list(interval: Interval | None) -> list[float] | None:
+    """Return an interval as JSON has it."""
+    return None if interval is None else list(interval)
 
 
 def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tuple[float, float]:

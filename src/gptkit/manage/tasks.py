@@ -147,7 +147,7 @@ def _sequences(row: Task | Evaluation, example: Example, model: str) -> list[dic
     from gptkit.model.configuration_gpt import read_config
     from gptkit.model_files import source_directory
     from gptkit.system.run_layout import described_in
-    from gptkit.tasks.heads import marker_ids
+    from gptkit.tasks.head_outputs import marker_ids
     from gptkit.tasks.task import Task
     from gptkit.text.tokenizers.loading import tokenizer_in
     from gptkit.text.tokenizers.shown import pieces_of

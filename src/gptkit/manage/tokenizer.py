@@ -90,13 +90,17 @@ class TokenizerDecodeOptions(TokenizerOptions):
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:
     """Train a tokenizer on the training text, save it, and return what --json prints."""
+    from gptkit.text.corpora import check_corpus
     from gptkit.text.tokenizers.kinds import needs_training
-    from gptkit.text.tokenizers.loading import fingerprint
 
     if not needs_training(options.tokenizer):
         message = f"{options.tokenizer!r} cannot be trained"
         raise UsageError(message, where="--tokenizer", fix=f"write {TRAINED}")
     require_free(options.out, f"--out {options.out}")
+    check_corpus(options.data, options.validation)
+
+    from gptkit.text.tokenizers.loading import fingerprint  # imports transformers
+
     corpus = _open_corpus(options.data, options.validation, console)
     start = time.perf_counter()
     tokenizer = _train(options.tokenizer, corpus, console)
@@ -117,12 +121,18 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
     """Compare two tokenizers on the same text and return what --json prints."""
-    from gptkit.text.tokenizers.kinds import needs_training
-    from gptkit.text.tokenizers.loading import load_tokenizer
+    from gptkit.text.corpora import check_corpus
+    from gptkit.text.tokenizers.kinds import check_tokenizer, needs_training
     from gptkit.text.tokenizers.shown import visible
     from gptkit.text.words import RULE
 
     specs = (options.first, options.second)
+    for spec in specs:
+        check_tokenizer(spec)
+    check_corpus(options.data, "0.1")
+
+    from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
+
     saved = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
     corpus = _open_corpus(options.data, "0.1", console)
     left, right = (saved[spec] if spec in saved else _train(spec, corpus, console) for spec in specs)
@@ -188,6 +198,7 @@ def run_decode(options: TokenizerDecodeOptions, console: Console) -> dict[str, A
 def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokenizer]:
     """Return the name of the tokenizer that the options ask for, else of the newest run, and the tokenizer."""
     from gptkit.decoding.engines import open_tokenizer
+    from gptkit.text.tokenizers.kinds import check_tokenizer
     from gptkit.training.finished_runs import newest_model
 
     if options.tokenizer and options.model:
@@ -195,7 +206,9 @@ def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokeni
     name = options.tokenizer or options.model or newest_model(console)
     if (directory := Path(name).expanduser()).is_dir():
         return name, open_tokenizer(directory)
-    from gptkit.text.tokenizers.loading import load_tokenizer
+    check_tokenizer(name)
+
+    from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
 
     return name, load_tokenizer(name)
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gptkit.errors import InputError, UsageError, suggest
+from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
@@ -31,8 +31,8 @@ from gptkit.model_files import (
     model_type,
     not_finite,
     own_name,
-    refuse_other_formats,
     row_parts,
+    shape_file,
     tensor_shapes,
     weight_files,
 )
@@ -51,14 +51,9 @@ def config_from(model: str, *, vocab_size: int) -> GPTConfig:
     A preset, or a file without vocab_size, takes the tokenizer's size. A file's own vocab_size is kept. Raises
     InputError if it is smaller than the tokenizer's or a key is unknown, UsageError if `model` is neither.
     """
-    presets = model_presets()
-    path = presets.get(model, Path(model))
-    if not path.is_file():
-        message = f"{model!r} is neither a preset nor a config.json"
-        raise UsageError(message, where="--model", fix=suggest(model, presets))
-    refuse_other_formats(path)
+    path = shape_file(model)
     raw = read_json_object(path)
-    if model in presets or "vocab_size" not in raw:
+    if model in model_presets() or "vocab_size" not in raw:
         raw["vocab_size"] = vocab_size
     config = parse_config(raw, str(path))
     if config.vocab_size < vocab_size:

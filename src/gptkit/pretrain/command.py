@@ -15,7 +15,8 @@ from gptkit.decoding.torch_engine import generate
 from gptkit.errors import AGAIN
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model_files import model_presets
-from gptkit.pretrain.inputs import DEFAULT_MODEL, DEFAULT_TOKENIZER, Inputs, prepare_inputs
+from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER
+from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import model_card, model_facts, write_model, write_start

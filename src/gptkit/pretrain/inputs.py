@@ -15,22 +15,20 @@ from gptkit.errors import UsageError
 from gptkit.model.loading import config_from, load_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
+from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
-from gptkit.text.corpora import Corpus, open_corpus
+from gptkit.text.corpora import Corpus, hub_characters, open_corpus
 from gptkit.text.tokenizers.any_tokenizer import separator_id, unknown_note
 from gptkit.text.tokenizers.kinds import needs_training, training_note
 from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
-from gptkit.training import rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transformers import PreTrainedTokenizerBase
 
-DEFAULT_MODEL, DEFAULT_TOKENIZER = "laptop", "bpe:4096"
 MAX_PLAN_BYTES = 50_000_000  # a dry run tokenizes no larger text, so that it takes seconds
-HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English: enough of an hf: data set is read
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
     tokenized `for_plan`, and so not checked.
     """
     n_positions, tokenizer, model = _prerequisites(options)
-    sequence_length, rows_per_step = _block_sizes(options, n_positions)
-    characters = options.steps * options.tokens_per_step * HUB_CHARACTERS_PER_TOKEN
+    sequence_length, rows_per_step = block_sizes(options, n_positions)
+    characters = hub_characters(options.steps * options.tokens_per_step)
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     about = f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on"
     for line in (*filter(None, [console.recipe_note]), about, *corpus.notes):
@@ -146,19 +144,3 @@ def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) ->
     if note := training_note(spec, tokenizer):
         say(note)
     return tokenizer
-
-
-def _block_sizes(options: PretrainOptions, n_positions: int) -> tuple[int, int]:
-    """Return (tokens per block, blocks per step); UsageError if they do not fit the model or the processes."""
-    length = options.sequence_length or n_positions
-    if length > n_positions:
-        message = f"{length} tokens exceed the model's {n_positions} positions"
-        raise UsageError(message, where="--sequence-length", fix=f"pass {n_positions} or less")
-    rows, rest = divmod(options.tokens_per_step, length)
-    if rest or not rows:
-        nearest = max(1, round(options.tokens_per_step / length)) * length
-        message = f"{options.tokens_per_step} is not a multiple of the sequence length {length}"
-        raise UsageError(message, where="--tokens-per-step", fix=f"pass {nearest}")
-    fix = f"pass --tokens-per-step {options.processes * length}, or --num-processes {rows}"
-    rules.refuse_too_many_processes(rows, options.processes, where="--num-processes", fix=fix)
-    return length, rows

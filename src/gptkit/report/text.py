@@ -1,14 +1,16 @@
-"""Text for people: sanitize and escape what is untrusted, format sizes and durations."""
+"""Text for people: sanitize and escape what is untrusted, format sizes and durations, leave empty columns out."""
 
 from __future__ import annotations
 
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_]?")
 _BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _UNSHOWN = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (bidirectional too), surrogate, private, unassigned
+UNKNOWN = (None, "", "n/a")
 _JOINERS = "\u200c\u200d"  # which scripts and emoji need
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 # What Markdown would interpret in a text of one line, as GitHub writes it; all else reads as it is written.
@@ -54,6 +56,14 @@ def escape_markdown(text: str) -> str:
     """Return text on one line that reads as written: escaped only where Markdown or HTML would interpret it."""
     line = _TAG.sub(lambda match: html.escape(match[0]), one_line(text))
     return _ADDRESS.sub(r"\1\\\2", _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", line)))
+
+
+def known_columns(
+    columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Return a table without the columns that are empty or n/a in every row; the first is always kept."""
+    kept = [index for index in range(len(columns)) if not index or any(row[index] not in UNKNOWN for row in rows)]
+    return [columns[index] for index in kept], [tuple(row[index] for index in kept) for row in rows]
 
 
 def code_block(text: str) -> str:

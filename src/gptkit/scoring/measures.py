@@ -16,6 +16,7 @@ Columns of items, each (item,):
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -271,6 +272,11 @@ class Measure:
     higher_is_better: bool = True
     relative: bool = False
     per_token: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name as tables show it."""
+        return re.sub(r"(.*) (top \d+) percent", r"\2% \1", self.name.replace("_", " "))
 
     def floor_below(self, baseline: float) -> float:
         """Return the floor in the measure's unit for a baseline value."""

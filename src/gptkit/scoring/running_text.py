@@ -7,11 +7,11 @@ authors distribute it, whatever the model reads of it or its tokenizer drops (GP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,14 +77,14 @@ class TextProtocol(ScoredProtocol):
 
     reading: Reading = field(kw_only=True)
     stride: Stride = field(kw_only=True, default=whole_window)
+    unscored: ClassVar[int] = 0  # tokens at the start of a stream that no window scores
 
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
         """Return for each passage the windows that begin to score in it, often none."""
-        step = self._checked_stride(encoder)
         groups: list[list[Request]] = [[] for _ in examples]
         for stream in _streams(self.reading, tuple(examples), encoder):
             ends = 1 + np.cumsum(stream.counts)
-            for position, request in windows(stream.ids, window=encoder.n_positions, stride=step):
+            for position, request in self.windows(stream.ids, encoder):
                 groups[stream.first + int(np.searchsorted(ends, position, side="right"))].append(request)
         return [tuple(group) for group in groups]
 
@@ -94,6 +94,7 @@ class TextProtocol(ScoredProtocol):
         """Return the passages' scores."""
         streams = _streams(self.reading, tuple(examples), encoder)
         counts = np.concatenate([stream.counts for stream in streams])
+        counts[np.flatnonzero(counts)[:1]] -= self.unscored
         scored = [answer.log_probs for group in answers for answer in group]  # in the order of the passages' tokens
         passage = np.repeat(np.arange(len(counts)), counts)
         documents = [self.reading.counted(document) for document in _documents(examples)]
@@ -121,6 +122,10 @@ class TextProtocol(ScoredProtocol):
             undefined=undefined,
         )
 
+    def windows(self, ids: TokenIds, encoder: Encoder) -> Iterator[tuple[int, Request]]:
+        """Yield the windows over a stream (1 + tokens,), as (where scoring begins, request)."""
+        return windows(ids, window=encoder.n_positions, stride=self._checked_stride(encoder))
+
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
         return {"window": encoder.n_positions, "stride": self._checked_stride(encoder)}
 
@@ -131,6 +136,21 @@ class TextProtocol(ScoredProtocol):
             fix = f"pass a value from 1 to {encoder.n_positions:,} (the model's n_positions)"
             raise UsageError(f"a stride of {stride:,} does not score every token once", where="--stride", fix=fix)
         return stride
+
+
+@dataclass(frozen=True)
+class ValidationProtocol(TextProtocol):
+    """The protocol of pretrain's val_loss: disjoint windows of `block` tokens that begin with the stream's first."""
+
+    block: int = field(kw_only=True)
+    unscored = 1
+
+    def windows(self, ids: TokenIds, encoder: Encoder) -> Iterator[tuple[int, Request]]:
+        for start in range(1, len(ids) - 1, self.block):
+            yield start + 1, Request(ids[start : start + self.block + 1], 1)
+
+    def settings(self, encoder: Encoder) -> Mapping[str, Any]:
+        return {"window": self.block, "stride": self.block}
 
 
 def _documents(examples: Sequence[Example]) -> list[list[str]]:

@@ -21,6 +21,7 @@ from typing import Any
 
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
+DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
@@ -141,6 +142,14 @@ def described_in(directory: Path) -> Path:
     if (run / START).is_dir():
         return run / START
     return run / MODEL if (run / MODEL / "config.json").exists() else directory
+
+
+def run_of(directory: Path) -> Path | None:
+    """Return the run that a directory of weights lies in: model/, a checkpoint or a snapshot; None if it is in none."""
+    folder = Path(os.path.abspath(directory))
+    if folder.name == MODEL:
+        return folder.parent
+    return folder.parent.parent if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) else None
 
 
 def is_unfinished(path: Path) -> bool:

@@ -1,33 +1,27 @@
-"""The head of a fine-tuned model: which tasks it fits, its logits, predictions and metrics."""
+"""The head of a fine-tuned model: which tasks it fits, its predictions and metrics; head_outputs.py runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, UsageError
-from gptkit.model.configuration_gpt import GPTConfig, read_config
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
-from gptkit.model_files import MARKER_FIELDS, not_finite
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.protocols import Items, Protocol
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.encoding import HIGHEST_SCORE, EncodedExamples, Indices, Markers
+from gptkit.tasks.encoding import HIGHEST_SCORE
 from gptkit.tasks.own import TASK_FILE, carried_task
 from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
-from gptkit.training.batches import ShouldStop, own_batches
 
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
-PREDICTION_TOKENS = 4096  # per forward pass without gradients, padding included
 
 
 def output_labels(task: Task) -> tuple[str, ...]:
@@ -37,67 +31,6 @@ def output_labels(task: Task) -> tuple[str, ...]:
     if task.target == "soft-score":
         return tuple(str(score) for score in range(HIGHEST_SCORE + 1))
     return ("score",)
-
-
-def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
-    """Return the marker ids: a fine-tuned model's own, else the first ids beyond the tokenizer's."""
-    config = read_config(described_in(directory) / "config.json")
-    if config.format is None:
-        return Markers(tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
-    return Markers(*(getattr(config, name) for name in MARKER_FIELDS))
-
-
-class HeadOutput(NamedTuple):
-    """Logits (example, output) in the order of the examples, and the mean classifier loss if they are labelled."""
-
-    logits: NDArray[np.float32]
-    loss: float | None
-
-
-def evaluation_pieces(examples: EncodedExamples) -> list[Indices]:
-    """Return the example indices of each batch of an evaluation, longest examples first."""
-    everything = np.arange(len(examples))
-    return [indices for _, indices in examples.cut_by_length(everything, len(examples), PREDICTION_TOKENS)]
-
-
-@torch.no_grad()
-def evaluate_head(
-    model: GPTDoubleHeadsModel,
-    examples: EncodedExamples,
-    pieces: Sequence[Indices] | None = None,
-    *,
-    should_stop: ShouldStop = lambda: False,
-) -> HeadOutput:
-    """Return the outputs of the model, in eval mode, for the examples: one per class, score or choice.
-
-    `pieces` (by default `evaluation_pieces`) are the batches; examples in none of them get logits of 0. Processes take
-    batches in turn, so their number affects only the order of the loss's last sum. Raises StopEvaluation once
-    `should_stop()` is true.
-    """
-    pieces = evaluation_pieces(examples) if pieces is None else pieces
-    device = next(model.parameters()).device
-    is_choice = model.config.format == "multiple-choice"
-    outputs = examples.sequences_per_example if is_choice else model.score.out_features
-    table = torch.zeros(len(examples), outputs, device=device)  # zero where another process computes
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    for indices in own_batches(pieces, should_stop):
-        batch = {name: torch.from_numpy(array).to(device) for name, array in examples.select(indices).items()}
-        output = model(**batch, num_items_in_batch=1)
-        table[torch.as_tensor(indices, device=device)] = output.logits.view(len(indices), -1)
-        if output.loss is not None:
-            loss += output.loss.double()
-    if dist.is_initialized():
-        dist.all_reduce(table)
-        dist.all_reduce(loss)
-    return HeadOutput(table.cpu().numpy(), None if examples.targets is None else loss.item() / len(examples))
-
-
-def logits_of(model: GPTDoubleHeadsModel, examples: EncodedExamples) -> NDArray[np.float32]:
-    """Return the logits of every example (example, output); InputError where they are not finite."""
-    logits = evaluate_head(model, examples).logits
-    if not np.isfinite(logits).all():
-        raise not_finite("the model's logits are")
-    return logits
 
 
 def predictions_of(task: Task, logits: NDArray[Any]) -> NDArray[Any]:
@@ -142,28 +75,54 @@ def _mean_scores(distributions: NDArray[Any]) -> NDArray[np.float64]:
     return scores
 
 
-def own_task(directory: Path, config: GPTConfig) -> Task:
-    """Return the task that a model was fine-tuned on: described in its directory, or built in.
+@dataclass(frozen=True)
+class Head:
+    """What config.json in a model's directory says of its fine-tuned head; `format` is None for a language model."""
 
-    UsageError if it is neither, InputError if the description contradicts config.json.
-    """
-    task = carried_task(directory) or TASKS.get(config.task or "")
-    if task is None:
-        message = f"the model was fine-tuned on {config.task}, which its directory does not describe"
-        raise UsageError(message, where=str(directory), fix="pass the task's file: --task FILE.yaml")
-    difference = head_difference(task, config.format, head_labels(config))
-    if task.name != config.task:
-        difference = f"it describes {task.name!r}, but the model was fine-tuned on {config.task!r}"
-    if difference is not None:
-        where = directory / (TASK_FILE if task.is_own else "config.json")
-        fix = f"copy the model again, or correct or remove its {TASK_FILE}"
-        raise InputError(f"the task does not fit the model's head: {difference}", where=str(where), fix=fix)
-    return task
+    directory: Path
+    task: str | None
+    format: str | None
+    labels: tuple[str, ...]  # of its outputs
 
+    @classmethod
+    def of(cls, directory: Path) -> Head:
+        raw = read_json_object(described_in(directory) / "config.json")
+        task, format = (raw[key] if isinstance(raw.get(key), str) else None for key in ("task", "format"))
+        labels = raw["id2label"].values() if isinstance(raw.get("id2label"), dict) else ()
+        return cls(directory, task, format, tuple(map(str, labels)))
 
-def head_labels(config: GPTConfig) -> tuple[str, ...]:
-    """Return the names of a fine-tuned model's outputs."""
-    return tuple((config.id2label or {}).values())
+    def difference_from(self, task: Task) -> str | None:
+        """Describe how a task differs from the one that the head answers; None if it does not."""
+        trained_on = None
+        if task.target == "score":
+            trained_on = carried_task(self.directory) or TASKS.get(self.task or "")
+        score_range = None if trained_on is None else trained_on.score_range
+        return head_difference(task, self.format, self.labels, score_range)
+
+    def answers(self, task: Task) -> bool:
+        """Return whether the model was fine-tuned on this task, or on a related one with the same outputs.
+
+        Related: from the same data folder (RACE's three tasks), or `task` is for evaluation only.
+        """
+        return head_fits(task, self.task, self.format, self.labels) and self.difference_from(task) is None
+
+    def own_task(self) -> Task:
+        """Return the task that the model was fine-tuned on: described in its directory, or built in.
+
+        UsageError if it is neither, InputError if the description contradicts config.json.
+        """
+        task = carried_task(self.directory) or TASKS.get(self.task or "")
+        if task is None:
+            message = f"the model was fine-tuned on {self.task}, which its directory does not describe"
+            raise UsageError(message, where=str(self.directory), fix="pass the task's file: --task FILE.yaml")
+        difference = head_difference(task, self.format, self.labels)
+        if task.name != self.task:
+            difference = f"it describes {task.name!r}, but the model was fine-tuned on {self.task!r}"
+        if difference is not None:
+            where = self.directory / (TASK_FILE if task.is_own else "config.json")
+            fix = f"copy the model again, or correct or remove its {TASK_FILE}"
+            raise InputError(f"the task does not fit the model's head: {difference}", where=str(where), fix=fix)
+        return task
 
 
 def head_difference(

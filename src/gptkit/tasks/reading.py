@@ -35,22 +35,35 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     `data` is a folder with the files, or with a folder <task> of them, in any case; hf: for the task's own data set on
     the hub; or hf:NAME[:CONFIG]. UsageError if the split or the data do not exist, InputError for bad files.
     """
-    if split not in task.splits:
-        fix = f"use {' or '.join(task.splits)}"
-        raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
+    folder = _place_of(task, split, data)
     if task.make is not None:
         return loaded(task.make(split))
-    folder = task.folder if data is None else data
-    if folder is None:
-        online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
-        fix = f"pass --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
-        raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
     if str(folder).startswith("hf:"):
         examples, notes = hub_examples(task, split, str(folder))
     else:
         examples, notes = _file_examples(task, split, Path(folder).expanduser())
     _check_labels_and_choices(task, examples)
     return loaded(examples, notes)
+
+
+def check_examples(task: Task, split: str, data: str | None) -> None:
+    """Raise the errors of `load_examples` that can be found without reading a file or the network."""
+    folder = _place_of(task, split, data)
+    if task.make is None and not str(folder).startswith("hf:"):
+        _find_source(task, split, Path(folder).expanduser())
+
+
+def _place_of(task: Task, split: str, data: str | Path | None) -> str | Path:
+    """Return where the examples of a split are read from, "" for those that are generated."""
+    if split not in task.splits:
+        fix = f"use {' or '.join(task.splits)}"
+        raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
+    folder = "" if task.make is not None else task.folder if data is None else data
+    if folder is None:
+        online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
+        fix = f"pass --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
+        raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
+    return folder
 
 
 def zero_shot(task: Task, split: str, *protocols: Protocol) -> Evaluation:

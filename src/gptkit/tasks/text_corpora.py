@@ -27,6 +27,7 @@ from gptkit.text.readers import read_plain_text
 Documents = Iterable[tuple[str, str]]  # (text, place)
 PER_WORD = ("word_perplexity", "token_perplexity", "bits_per_byte", "bits_per_character")
 PER_BYTE = ("bits_per_byte", "token_perplexity", "word_perplexity", "bits_per_character")
+DISJOINT = "in disjoint windows of n_positions"
 _LEADING_BLANK_LINES = re.compile(r"^\s*\n")
 
 
@@ -64,23 +65,27 @@ class Stream:
     measures: tuple[str, ...]
 
     def sliding(self, *published: Published) -> ScoredProtocol:
-        about = "in windows of n_positions that slide by their whole length (disjoint)"
-        return self._windows("sliding", about, published)
+        return self._windows("sliding", DISJOINT, published)
 
     def sliding_half(self, *published: Published) -> ScoredProtocol:
-        about = "after the first window, each token has at least half a window of context"
+        about = _overlapping("half a window")
         return self._windows("sliding-half", about, published, lambda n_positions: max(1, n_positions // 2))
 
     def with_stride(self, stride: int) -> ScoredProtocol:
         """Return the protocol, whose requests and settings raise UsageError unless 1 <= stride <= n_positions."""
-        about = f"after the first window, each token has at least n_positions - {stride:,} tokens of context"
+        about = _overlapping(f"n_positions - {stride:,} tokens")
         return self._windows(f"sliding-{stride}", about, (), lambda n_positions: stride)
 
     def _windows(
         self, name: str, about: str, published: tuple[Published, ...], stride: Stride = whole_window
     ) -> ScoredProtocol:
-        about = f"{self.joined}, {about}; every token is scored once"
-        return TextProtocol(name, about, self.measures, published=published, reading=self.reading, stride=stride)
+        return TextProtocol(
+            name, f"{self.joined}; {about}", self.measures, published=published, reading=self.reading, stride=stride
+        )
+
+
+def _overlapping(context: str) -> str:
+    return f"in windows of n_positions that overlap: after the first, each token has at least {context} of context"
 
 
 BY_WORDS = Stream(Reading("as they are", words=count_words_and_line_ends), "the unchanged file", PER_WORD)

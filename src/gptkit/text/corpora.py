@@ -22,7 +22,7 @@ from gptkit.system.hub import load_dataset, translate_dataset_errors
 from gptkit.system.reading import unusable_character
 from gptkit.text import embedded
 from gptkit.text.pieces import Piece, cut, is_blank
-from gptkit.text.readers import FoundFile, absolute, find_files, read_pieces
+from gptkit.text.readers import FoundFile, absolute, check_files, find_files, read_pieces
 from gptkit.text.split import (
     TRAIN,
     VALIDATION,
@@ -39,6 +39,7 @@ from gptkit.text.split import (
 
 FORMAT = 2  # of TextPart.key
 HUB_FORMAT = 2
+HUB_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English: enough of an hf: data set is read
 Pieces = Callable[[], Iterator[Piece]]
 Divided = Callable[[], Iterator[tuple[int, Piece]]]
 
@@ -110,6 +111,11 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+def hub_characters(tokens: int) -> int:
+    """Return how much of an hf: data set is read to train on so many tokens."""
+    return tokens * HUB_CHARACTERS_PER_TOKEN
+
+
 def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | None = None) -> Corpus:
     """Find, scan and split the text of DATA, by default the embedded corpus, by --validation FILE|FRACTION.
 
@@ -123,10 +129,7 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
         train, held_out, both, notes = _split(source, fraction)
         sha256 = source.scan.sha256
     else:
-        where = absolute(validation)
-        if not os.path.lexists(where):
-            message = f"{validation!r} is neither a fraction nor a file"
-            raise UsageError(message, where="--validation", fix="pass 0.1, or the path of a text file")
+        where = _absolute_validation(validation)
         held = _files([validation], None)
         source = _files(data, hub_characters) if data else _embedded()
         sha256 = hashlib.sha256(f"{source.scan.sha256} {held.scan.sha256}".encode()).hexdigest()
@@ -146,6 +149,21 @@ def open_corpus(data: Sequence[str], validation: str, *, hub_characters: int | N
     )
     notes = (*source.notes, *notes, sizes)
     return Corpus(source.description, source.licence, sha256, train, held_out, both, notes)
+
+
+def check_corpus(data: Sequence[str], validation: str) -> None:
+    """Raise the errors of `open_corpus` that can be found without reading a file or the network."""
+    if fraction_of(validation) is None:
+        check_files([_absolute_validation(validation)])
+    check_files([name for name in data if not name.startswith("hf:")])
+
+
+def _absolute_validation(validation: str) -> str:
+    where = absolute(validation)
+    if not os.path.lexists(where):
+        message = f"{validation!r} is neither a fraction nor a file"
+        raise UsageError(message, where="--validation", fix="pass 0.1, or the path of a text file")
+    return where
 
 
 def open_text(data: str) -> tuple[TextPart, tuple[str, ...]]:

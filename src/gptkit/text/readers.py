@@ -36,11 +36,22 @@ from gptkit.text.pieces import Piece, cut
 CHUNK_CHARACTERS = 1 << 19
 CHUNK_BYTES = 1 << 20
 LONGEST_JSON_LINE = 1 << 28
+Reader = Callable[[Path], Iterator[Piece]]
 KINDS = ".txt, .txt.gz, .jsonl, .jsonl.gz, .parquet"
 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield the pieces of all documents in a file, numbered from 0; an empty document is one empty piece."""
+    yield from _required_reader(path)(path)
+
+
+def check_files(arguments: Sequence[str]) -> None:
+    """Raise the errors of paths, folders and globs that can be found without reading a file."""
+    for file in find_files(arguments)[0]:
+        _required_reader(file.path)
+
+
+def _required_reader(path: Path) -> Reader:
     reader = reader_of(path)
     if reader is None:
         cure = "if it is plain text, rename it to end in .txt"
@@ -51,10 +62,10 @@ def read_pieces(path: Path) -> Iterator[Piece]:
             where=str(path),
             fix=f"use {KINDS}; {cure}",
         )
-    yield from reader(path)
+    return reader
 
 
-def reader_of(path: Path) -> Callable[[Path], Iterator[Piece]] | None:
+def reader_of(path: Path) -> Reader | None:
     """Return the reader for a file of this suffix, None if there is none."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".txt"):

@@ -24,6 +24,7 @@ import gptkit
 from gptkit.errors import AGAIN, GptkitError, InputError, UsageError
 from gptkit.system import files
 from gptkit.system.run_layout import (
+    DAMAGED,
     MANIFEST,
     WEIGHTS,
     FileRecord,
@@ -52,7 +53,6 @@ from gptkit.training.sharding import Sharding
 
 OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
-DAMAGED = "damaged"
 CUT_OFF = f"no {MANIFEST}: the save was interrupted"
 DECAYED = "its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.model_files import model_files
+from gptkit.model_files import model_directory, model_files
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,
@@ -105,6 +105,14 @@ def newest_model(
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able and ' that' + able}")
     return str(newest)
+
+
+def unread_model(name: str) -> Path | None:
+    """Return the directory that a model's name stands for; None for hf: and for unfinished runs, which take reading.
+
+    Raises what `model_directory` raises.
+    """
+    return None if name.startswith("hf:") or is_unfinished(Path(name)) else model_directory(name)
 
 
 def without_start(name: str) -> InputError:

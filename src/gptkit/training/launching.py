@@ -29,10 +29,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from gptkit.errors import AGAIN, GptkitError, Interrupted, OutOfResources, UsageError, suggest
-from gptkit.recipes import recipes_root
 from gptkit.system import ranks, signals
 from gptkit.system.reading import read_yaml
-from gptkit.training.options import TrainingOptions
+from gptkit.training.options import TrainingOptions, config_path
 
 GRACE_SECONDS = 600  # between a signal and SIGKILL, to commit a checkpoint
 MOST_PER_CORE = 4  # processes: each takes seconds and hundreds of MB to load its libraries
@@ -76,16 +75,6 @@ class LaunchConfig:
         facts = [f"{key} {value}" for key, value in taken.items() if value is not None]
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         return f"from {self.path}: {', '.join(facts)}{unused}"
-
-
-def config_path(name: str) -> Path:
-    """Return the file for a shipped name or a path; raises UsageError with the nearest name."""
-    shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
-    path = shipped.get(name, Path(name).expanduser())
-    if path.is_file():
-        return path
-    where = "--accelerate-config"
-    raise UsageError(f"no such configuration or file: {name!r}", where=where, fix=suggest(name, shipped))
 
 
 def read_launch_config(path: Path) -> LaunchConfig:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gptkit.errors import UsageError, suggest
 from gptkit.options import CompileChoice, DeviceName, ReadingOptions, option, recipe_only
+from gptkit.recipes import recipes_root
 
 ScheduleName = Literal[
     "cosine", "linear", "constant", "wsd", "openai-cosine", "openai-linear", "openai-constant", "slanted"
@@ -134,3 +136,19 @@ class TrainingOptions(ReadingOptions):
     @property
     def processes(self) -> int:
         return self.num_processes or 1
+
+
+def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str) -> None:
+    """Raise UsageError if a step has fewer rows than there are processes."""
+    if rows < processes:
+        raise UsageError(f"{rows} sequences per step are too few for {processes} processes", where=where, fix=fix)
+
+
+def config_path(name: str) -> Path:
+    """Return the file for a shipped name or a path; raises UsageError with the nearest name."""
+    shipped = {path.stem: path for path in (recipes_root() / "accelerate").glob("*.yaml")}
+    path = shipped.get(name, Path(name).expanduser())
+    if path.is_file():
+        return path
+    where = "--accelerate-config"
+    raise UsageError(f"no such configuration or file: {name!r}", where=where, fix=suggest(name, shipped))

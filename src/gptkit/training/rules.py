@@ -210,12 +210,6 @@ def choose_micro_batch(hardware: Hardware, model: Any, *, rows: int, sequence_le
     return max(1, min(rows, tokens // sequence_length))
 
 
-def refuse_too_many_processes(rows: int, processes: int, *, where: str, fix: str) -> None:
-    """Raise UsageError if a step has fewer rows than there are processes."""
-    if rows < processes:
-        raise UsageError(f"{rows} sequences per step are too few for {processes} processes", where=where, fix=fix)
-
-
 def micro_batch_rows(rows: int, processes: int) -> int:
     """Return the largest micro-batch that gives every process work."""
     return -(-rows // processes)

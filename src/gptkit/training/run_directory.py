@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
@@ -25,6 +25,7 @@ from gptkit.system import files
 from gptkit.system.files import LOCK, RunLock
 from gptkit.system.run_layout import (
     CHECKPOINTS,
+    DAMAGED,
     DIVERGED,
     METRICS,
     MODEL,
@@ -36,19 +37,19 @@ from gptkit.system.run_layout import (
     is_committed,
 )
 from gptkit.system.writing import json_text
-from gptkit.training import checkpoints
-from gptkit.training.batches import MicroBatch
-from gptkit.training.checkpoint_files import rows_defect
-from gptkit.training.checkpoints import Found
 from gptkit.training.finished_runs import lost_result, read_result
-from gptkit.training.job import StepEvent
 from gptkit.training.metrics import append_row, read_rows, rewind_rows
 from gptkit.training.options import TrainingOptions
 from gptkit.training.run_identity import config_text, refuse_changes
 
+if TYPE_CHECKING:
+    from gptkit.training.batches import MicroBatch
+    from gptkit.training.checkpoints import Found
+    from gptkit.training.job import StepEvent
+
 OTHER_OUT = "choose another --out"
 FILES = (LOCK, CONFIG, METRICS, DIVERGED, RESULT)
-FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{checkpoints.DAMAGED}", MODEL, SNAPSHOTS, START)
+FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{DAMAGED}", MODEL, SNAPSHOTS, START)
 LINKS = (CHECKPOINTS, MODEL, SNAPSHOTS)  # which may be symbolic links to folders elsewhere
 
 
@@ -102,6 +103,9 @@ class RunDirectory:
         A finished run becomes unfinished. More than `keep` checkpoints, left by a kill before they were pruned, are
         removed. Raises UsageError, before anything is changed, if the checkpoint has a different identity.
         """
+        from gptkit.training import checkpoints  # imports torch
+        from gptkit.training.checkpoint_files import rows_defect
+
         lines = found.lines()
         if found.path is None and self.result is not None:
             fix = "start a new run with another --out; --model can take this one"

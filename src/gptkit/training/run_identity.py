@@ -10,16 +10,18 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import UsageError
 from gptkit.options import fields_of
 from gptkit.recipes import CONFIG_HEADER, FLAGS_ONLY, read_recipe, refuse_foreign_config
 from gptkit.system.run_layout import MODEL, START, described_in
 from gptkit.system.writing import yaml_text
-from gptkit.training.checkpoints import RunState
 from gptkit.training.options import TrainingOptions
 from gptkit.training.schedules import steps_before_decay
+
+if TYPE_CHECKING:
+    from gptkit.training.checkpoints import RunState
 
 STEPS = "steps"
 DESCRIBED = ("model", "task")  # whose file is hashed

@@ -79,7 +79,7 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
     for job in jobs:
         if not any(key.startswith(f"{job.name}/") for key in baseline.results):
             raise NothingComparable(f"the baseline has no {job.name}", where="--baseline", fix=_ANOTHER)
-        for protocol in job.protocols:
+        for protocol in sorted(job.protocols, key=lambda each: f"{job.name}/{each.name}" not in baseline.results):
             key = f"{job.name}/{protocol.name}"
             _require_same(key, baseline.results.get(key), present.results[key])
             if present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256:

@@ -61,6 +61,7 @@ def _clean(text: str) -> str:
 
 
 _CLEANED = "the ending's log-probability after activity and context without bracketed markup (lm-eval's hellaswag)"
+_TIES = "ties go to the first ending"
 _PROTOCOLS = (
     ChoiceProtocol(
         "completion",
@@ -71,11 +72,11 @@ _PROTOCOLS = (
         score=per_token,
     ),
     ChoiceProtocol(
-        "harness", f"{_CLEANED}; ties go to the first ending (acc)", chance=1 / 4, pairs=harness_pairs, ties="first"
+        "harness", f"{_CLEANED}; not divided (acc); {_TIES}", chance=1 / 4, pairs=harness_pairs, ties="first"
     ),
     ChoiceProtocol(
         "harness-norm",
-        f"{_CLEANED}, divided by its length in characters; ties go to the first ending (acc_norm)",
+        f"{_CLEANED}; divided by its length in characters (acc_norm); {_TIES}",
         published=_HARNESS,
         chance=1 / 4,
         pairs=harness_pairs,
@@ -84,7 +85,11 @@ _PROTOCOLS = (
     ),
 )
 HELLASWAG = Evaluation(
-    "hellaswag", hellaswag, _PROTOCOLS, texts=lambda example: (str(example.fields[3]), *example.fields[4])
+    "hellaswag",
+    hellaswag,
+    _PROTOCOLS,
+    texts=lambda example: (str(example.fields[3]), *example.fields[4]),
+    usual="harness-norm",
 )
 
 BENCHMARKS = (HELLASWAG,)

@@ -155,6 +155,7 @@ def _unscored(reason: str, example: Example) -> InputError:
 _TOKEN = "greedy prediction of the passage's last token, which may be only the end of a word"
 _WORD = "greedy prediction of all tokens after the last space, as in lm-eval's lambada_openai"
 _PREPARED = "; the passage as OpenAI prepared it: plain double quotes, stripped, after a newline"
+_UNCHANGED = "; the passage unchanged"
 _STOP = (
     "; the first predicted token may not be a stop word on gptkit's list, since OpenAI's was never published "
     "(the perplexity is not filtered)"
@@ -164,19 +165,19 @@ _FIGURES = {
     "last-token": (_LAST_TOKEN, ""),
     "last-token-openai": (
         _PAPER,
-        ". Published figures are those of the paper's table; the paper mentions a stop-word filter, but reproductions "
-        "came closest without one (46.67 against the paper's 45.99)",
+        "; the published figures are the paper's, which mentions a stop-word filter, but reproductions came closest "
+        "without one (46.67 against 45.99)",
     ),
     "last-word": (_LAST_WORD, ""),
-    "last-word-openai": (_PAPER_UNFILTERED, ". The published figure is the paper's without its stop-word filter"),
+    "last-word-openai": (_PAPER_UNFILTERED, "; the published figure is the paper's without its stop-word filter"),
 }
 
 
 def _protocols() -> Iterator[LastWord]:
     for target, asked in (("last-token", _TOKEN), ("last-word", _WORD)):
         for filtered in (False, True):
-            for prepare, prepared in ((str, ""), (openai_text, _PREPARED)):
-                name = target + "-openai" * bool(prepared) + "-no-stop-words" * filtered
+            for prepare, prepared in ((str, _UNCHANGED), (openai_text, _PREPARED)):
+                name = target + "-openai" * (prepare is openai_text) + "-no-stop-words" * filtered
                 published, remark = _FIGURES.get(name, ((), ""))
                 yield LastWord(
                     name,
@@ -188,6 +189,6 @@ def _protocols() -> Iterator[LastWord]:
                 )
 
 
-LAMBADA = Evaluation("lambada", lambada, tuple(_protocols()), banned=stop_tokens)
+LAMBADA = Evaluation("lambada", lambada, tuple(_protocols()), banned=stop_tokens, usual="last-token-openai")
 
 BENCHMARKS = (LAMBADA,)

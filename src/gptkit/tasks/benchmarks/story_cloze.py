@@ -56,7 +56,7 @@ def ending_protocols(published: tuple[Published, ...] = ()) -> tuple[ChoiceProto
     """Return the protocols that compare two endings of a story."""
 
     def protocol(name: str, score: Score) -> ChoiceProtocol:
-        about = f"the ending's log-probability after the story, {name} over its tokens"
+        about = f"the ending's log-probability after the story; its {name} over the tokens"
         return ChoiceProtocol(name, about, published=published, pairs=ending_pairs, score=score)
 
     return protocol("sum", total), protocol("mean", per_token)

@@ -156,7 +156,7 @@ def full_pairs(example: Example) -> list[Pair]:
     return [(str(before), f"{referent}{after}") for referent in substituted(example)]
 
 
-_ROW = "with the referent in place of the pronoun, the log-probability of "
+_ROW = "with the referent in place of the pronoun; the log-probability of "
 _PARTIAL = ChoiceProtocol(
     "partial", f"{_ROW}the text after it (Trinh and Le; GPT-2)", published=_GPT2, pairs=partial_pairs
 )

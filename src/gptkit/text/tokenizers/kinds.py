@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from gptkit.errors import InputError, UsageError
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
-from gptkit.text.tokenizers.files import Merge
+from gptkit.text.tokenizers.files import Merge, find_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -155,6 +155,23 @@ KINDS = (
 def needs_training(spec: str) -> bool:
     """Return whether `spec` is one of KINDS, to be trained on the training text; UsageError for an invalid N."""
     return any(kind.accepts(spec) for kind in KINDS)
+
+
+def named_directory(spec: str) -> Path:
+    """Return the directory that a spec names; InputError if it is none."""
+    directory = Path(spec).expanduser()
+    if not directory.is_dir():
+        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
+        named = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
+        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {named} for the hub"
+        raise InputError(what, where=spec, fix=fix)
+    return directory
+
+
+def check_tokenizer(spec: str) -> None:
+    """Raise the errors of a spec that can be found without transformers."""
+    if not needs_training(spec) and not spec.startswith("hf:"):
+        find_tokenizer(named_directory(spec), spec)
 
 
 def train_tokenizer(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:

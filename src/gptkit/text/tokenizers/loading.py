@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from gptkit.text.tokenizers.files import (
 )
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.gpt1_encoding import library_versions
-from gptkit.text.tokenizers.kinds import KINDS, byte_level, needs_training, train_tokenizer
+from gptkit.text.tokenizers.kinds import byte_level, named_directory, needs_training, train_tokenizer
 
 if TYPE_CHECKING:
     from gptkit.text.corpora import TextPart
@@ -58,13 +57,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     if spec.startswith("hf:"):
         names = [name for names in (*LAYOUTS, BESIDE) for name in names]
         return tokenizer_in(hub.snapshot(spec, names, what="the tokenizer"), shown=spec)
-    directory = Path(spec).expanduser()
-    if not directory.is_dir():
-        what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
-        named = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
-        fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {named} for the hub"
-        raise InputError(what, where=spec, fix=fix)
-    return tokenizer_in(directory, shown=spec)
+    return tokenizer_in(named_directory(spec), shown=spec)
 
 
 def tokenizer_in(directory: Path, *, shown: str | None = None) -> PreTrainedTokenizerBase:

@@ -1,0 +1,125 @@
+"""The scores of an evaluation for people: the usual protocol in full, the others by their first measure."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import string
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from gptkit.console import Console
+from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.results import EvalResults, ProtocolResult
+from gptkit.report.text import known_columns
+from gptkit.scoring.measures import MEASURES
+from gptkit.scoring.protocols import Protocol
+from gptkit.tasks.heads import HeadProtocol
+
+SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
+_CLAUSES = re.compile(r"; (?![^(]*\))")  # of a protocol's description
+UNINFORMED = {"matthews": 0.0, "pearson": 0.0, "spearman": 0.0}  # what a head scores that knows nothing
+
+
+def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
+    """Print the tables of each task, and how each protocol computes its numbers."""
+    for job in jobs:
+        usual, others = job.usual, [protocol for protocol in job.protocols if protocol is not job.usual]
+        result = run.results[f"{job.name}/{usual.name}"]
+        n = len(job.examples.examples)
+        items = "" if result.n == n else f", {result.n:,} items"
+        console.result(f"{job.name}: {n:,} examples{items}, data {job.examples.sha256[:12]}")
+        _write(f"{usual.name}{', the usual protocol' if others else ''}: {usual.about}", console)
+        _show_measures(usual, result, job, console)
+        _show_parts(usual, result, console)
+        if others:
+            console.result("")
+            _show_others(others, run, job, console)
+        console.result("")
+
+
+def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console: Console) -> None:
+    """Print all measures of a protocol, then why some are undefined, and what is published."""
+    chance, note = _chance(protocol, result, job)
+    rows, lines = [], [note] if note else []
+    for name, figures in result.metrics.items():
+        measure = MEASURES[name]
+        better = "higher" if measure.higher_is_better else "lower"
+        cells = [measure.label, measure.shown(figures["value"]), measure.shown(figures["stderr"]), better]
+        rows.append((*cells, measure.shown(chance[name]) if name in chance else ""))
+        if reason := figures.get("reason"):
+            lines.append(f"{measure.label} is n/a: {reason}")
+    console.table("", *known_columns(("measure", "value", "std. error", "better", "chance"), rows))
+    for line in [*dict.fromkeys(lines), *_published(protocol, protocol.measures)]:
+        _write(line, console)
+
+
+def _show_parts(protocol: Protocol, result: ProtocolResult, console: Console) -> None:
+    """Print the first measure of each part of the items."""
+    measure = MEASURES[protocol.measures[0]]
+    for group, parts in result.groups.items():
+        rows = []
+        for part, entry in parts.items():
+            figures = entry["metrics"][measure.name]
+            rows.append((part, measure.shown(figures["value"]), measure.shown(figures["stderr"]), f"{entry['n']:,}"))
+        if len(parts) <= SHOWN_PARTS:
+            console.table("", *known_columns((group, measure.label, "std. error", "n"), rows))
+
+
+def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console: Console) -> None:
+    """Print the first measure of the other protocols, and once each what they do differently."""
+    usual, letters = _CLAUSES.split(job.usual.about), dict[str, str]()
+    rows: list[tuple[str, ...]] = []
+    for protocol in others:
+        own = [clause for clause in _CLAUSES.split(protocol.about) if clause not in usual]
+        for clause in own:
+            letters.setdefault(clause, string.ascii_letters[len(letters)])
+        measure = MEASURES[protocol.measures[0]]
+        figures = run.results[f"{job.name}/{protocol.name}"].metrics[measure.name]
+        shown = measure.shown(figures["value"]), measure.shown(figures["stderr"])
+        rows.append((protocol.name, measure.label, *shown, "".join(sorted(letters[clause] for clause in own))))
+    columns: tuple[str, ...] = ("other protocols", "measure", "value", "std. error", "how")
+    if len({label for _, label, *_ in rows}) == 1:  # which then is the column's name
+        columns = (columns[0], rows[0][1], *columns[3:])
+        rows = [(name, *rest) for name, _, *rest in rows]
+    console.table("", *known_columns(columns, rows))
+    for clause, letter in letters.items():
+        _write(f"{letter}: {clause}", console)
+    for protocol in others:
+        for line in _published(protocol, protocol.measures[:1]):
+            _write(f"{protocol.name}, {line}", console)
+    if any(len(protocol.measures) > 1 for protocol in others):
+        _write("their other measures: --json or --output FILE", console)
+
+
+def _chance(protocol: Protocol, result: ProtocolResult, job: Job) -> tuple[dict[str, float], str]:
+    """Return what a model that knows nothing scores, by measure, and a remark on it."""
+    if protocol.chance is not None:
+        return {protocol.measures[0]: protocol.chance}, ""
+    if not isinstance(protocol, HeadProtocol) or result.items is None:
+        return {}, ""
+    if protocol.task.target == "choice":
+        return {"accuracy": 1 / len(job.examples.examples[0].fields[-1])}, ""
+    if protocol.task.target != "class":
+        return UNINFORMED, ""
+    _, counts = np.unique(result.items.columns["reference"], return_counts=True)
+    return {**UNINFORMED, "accuracy": counts.max() / counts.sum()}, "chance: always the most frequent class"
+
+
+def _published(protocol: Protocol, measures: Sequence[str]) -> list[str]:
+    """Return a line on each of the measures that has published figures."""
+    lines = []
+    for name in measures:
+        rows = [row for row in protocol.published if row.measure == name]
+        shown = ", ".join(f"{row.model} {MEASURES[name].shown(row.value)}" for row in rows)
+        if rows:
+            sources = "; ".join(dict.fromkeys(row.source for row in rows))
+            lines.append(f"published {MEASURES[name].label}: {shown} ({sources})")
+    return lines
+
+
+def _write(text: str, console: Console) -> None:
+    width = shutil.get_terminal_size((100, 24)).columns
+    console.result(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))

@@ -1,0 +1,133 @@
+"""`gptkit eval` without --task: the text that the model's own run held out, or why it is unknown."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generation_toy import write_model
+from gptkit.cli.main import main
+from gptkit.text import embedded
+
+TEXTS = {f"{i}.txt": "".join(f"{i * j} green bottles, hanging on wall {j};\n" for j in range(40)) for i in range(8)}
+CURE = "--task perplexity --data FILE"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    Path("texts").mkdir()
+    for name, text in TEXTS.items():
+        Path("texts", name).write_text(text)
+
+
+def pretrain(*words: str, out: str = "runs/own") -> dict[str, Any]:
+    sizes = ("--model", "tiny", "--tokenizer", "bpe:300", "--steps", "4", "--tokens-per-step", "128")
+    run = ("--sequence-length", "32", "--precision", "fp32", "--compile", "off", "--eval-every", "2", "--out", out)
+    assert main(["pretrain", *words, *sizes, *run, "--json"]) == 0
+    result: dict[str, Any] = json.loads(Path(out, "result.json").read_text())
+    return result
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    found = main(["eval", *words, "--json"])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    result: dict[str, Any] = json.loads(captured.out)
+    return result
+
+
+@pytest.mark.parametrize("words", [("texts",), ("texts/1.txt",), ("texts", "--validation", "texts/3.txt"), ()])
+def test_a_run_s_own_text_gives_the_run_s_own_figures(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "embedded_texts", lambda: [*TEXTS.items()])
+    ours = pretrain(*words)
+    results = evaluate(capsys)["results"]
+    found = {name: figures["value"] for name, figures in results["perplexity/validation"]["metrics"].items()}
+    assert math.log(found["token_perplexity"]) == pytest.approx(ours["val_loss"], abs=1e-4)
+    assert found["bits_per_byte"] == pytest.approx(ours["bits_per_byte"], abs=1e-4)
+    assert results.keys() == {f"perplexity/{name}" for name in ("validation", "sliding", "sliding-half", "documents")}
+    assert evaluate(capsys, "--task", "perplexity")["results"] == results
+    # The second protocol's windows are longer, so its figure is another, and the first token counts.
+    longer = results["perplexity/sliding"]["metrics"]["token_perplexity"]["value"]
+    assert longer == pytest.approx(found["token_perplexity"], rel=0.05)
+    assert longer != found["token_perplexity"]
+
+
+def test_every_step_of_a_run_is_scored_on_its_text_as_when_it_was_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("texts")
+    rows = [json.loads(line) for line in Path("runs/own/metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
+    found = evaluate(capsys, "--all-checkpoints", "runs/own")["checkpoints"]
+    own = {
+        one["step"]: one["results"]["perplexity/validation"]["metrics"]["token_perplexity"]["value"] for one in found
+    }
+    assert own.keys() >= {2, 4}
+    assert {step: math.log(own[step]) for step in losses} == pytest.approx(losses, abs=1e-4)
+    Path("runs/own/result.json").unlink()  # an unfinished run: its checkpoints hold the text's hashes
+    shutil.rmtree("runs/own/model")
+    assert evaluate(capsys, "--model", "runs/own")["results"].keys() == found[-1]["results"].keys()
+    Path("texts/2.txt").write_text("other")
+    assert "data_sha256" in evaluate(capsys, "--model", "runs/own", code=2)["error"]["message"]
+
+
+def test_a_gate_compares_the_own_text_and_refuses_another_s(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("texts")
+    evaluate(capsys, "--output", "baseline.json")
+    assert evaluate(capsys, "--baseline", "baseline.json")["verdict"] == "pass"
+    Path("other.txt").write_text("Some other text.\n" * 40)
+    pretrain("other.txt", out="runs/other")
+    error = evaluate(capsys, "--model", "runs/other", "--baseline", "baseline.json", code=4)["error"]
+    assert "different data" in error["message"]
+    evaluate(capsys, "--task", "perplexity", "--data", "other.txt", "--output", "other.json")
+    assert "different data" in evaluate(capsys, "--baseline", "other.json", code=4)["error"]["message"]
+    assert [*evaluate(capsys, "--stride", "16")["results"]] == ["perplexity/sliding-16"]
+    assert evaluate(capsys, "--limit", "1")["results"]["perplexity/validation"]["n"] == 1
+
+
+def test_a_model_whose_text_is_unknown_is_scored_on_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(model: str) -> str:
+        error = evaluate(capsys, "--model", model, code=2)["error"]
+        assert CURE in error["fix"]
+        assert evaluate(capsys, "--model", model, "--task", "perplexity", code=2)["error"] == error
+        return str(error["message"])
+
+    pretrain("texts")
+    shutil.copytree("runs/own/model", "copied")
+    write_model(Path("elsewhere/model"), "bpe:300")
+    assert main(["convert", "runs/own/model", "exported", "--to", "hf"]) == 0
+    for model in ("copied", "elsewhere/model", "exported"):
+        assert "its directory is not in the run that trained it" in refused(model)
+    shutil.copytree("runs/own", "moved")  # its config.yaml names the text by its absolute path
+    assert evaluate(capsys, "--model", "moved/model")["results"]
+    Path("texts/2.txt").write_text(TEXTS["2.txt"].upper())
+    assert "is not what" in refused("moved")
+    shutil.rmtree("texts")
+    assert "cannot be read: file not found" in refused("runs/own")
+    Path("runs/own/config.yaml").write_text("model: tiny\n")
+    assert "its directory is not in the run" in refused("runs/own")
+
+
+def test_a_python_with_other_documentation_is_not_the_run_s(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "embedded_texts", lambda: [*TEXTS.items()])
+    pretrain()
+    monkeypatch.setattr(embedded, "embedded_texts", lambda: [*TEXTS.items()][1:])
+    assert "restore the Python of that run" in evaluate(capsys, code=2)["error"]["fix"]
+
+
+def test_the_own_text_is_read_in_the_encoding_that_the_run_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("river.txt").write_text("春江潮水连海平，海上明月共潮生。\n" * 60, encoding="gb18030")
+    ours = pretrain("river.txt", "--encoding", "gb18030")
+    metrics = evaluate(capsys)["results"]["perplexity/validation"]["metrics"]
+    assert math.log(metrics["token_perplexity"]["value"]) == pytest.approx(ours["val_loss"], abs=1e-4)
+    assert metrics["bits_per_byte"]["value"] == pytest.approx(ours["bits_per_byte"], abs=1e-4)

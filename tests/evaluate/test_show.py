@@ -1,0 +1,111 @@
+"""The scores as people read them: the usual protocol in full, each explanation once, chance beside each accuracy."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from generation_toy import write_model
+from gptkit.cli.main import main
+from gptkit.console import Console
+from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.results import EvalResults, result_of
+from gptkit.evaluate.show import show_scores
+from gptkit.scoring.protocols import Items
+from gptkit.tasks.heads import head_protocol
+from gptkit.tasks.table import EVALUATIONS, find_task
+from gptkit.tasks.task import Loaded
+from gptkit.text.examples import Example
+
+ROWS = [{"text": f"First {word} before we speak"} for word in ("citizen", "hear", "me", "any") * 5]
+
+
+@pytest.fixture(scope="module")
+def lambada(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What eval prints on LAMBADA, which has eight protocols, in 60 columns."""
+    folder = tmp_path_factory.mktemp("show")
+    write_model(folder / "model", "bpe:300")
+    (folder / "lambada_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with pytest.MonkeyPatch.context() as patch:
+        stream = io.StringIO()
+        patch.setenv("COLUMNS", "60")
+        patch.setattr("sys.stdout", stream)
+        assert main(["eval", "--model", str(folder / "model"), "--task", "lambada", "--data", str(folder)]) == 0
+    return stream.getvalue()
+
+
+def test_the_usual_protocol_comes_first_and_the_others_by_one_measure(lambada: str) -> None:
+    first, second = lambada.split("\n\n")[:2]
+    assert first.splitlines()[1].startswith("last-token-openai, the usual protocol: ")
+    assert "accuracy" in first
+    assert "perplexity" in first
+    assert "GPT-2 117M 45.99%" in first
+    others = [protocol.name for protocol in EVALUATIONS["lambada"].protocols if protocol.name != "last-token-openai"]
+    assert [line.split()[0] for line in second.splitlines()[2 : 2 + len(others)]] == others
+    assert "perplexity" not in second.replace("perplexity is not filtered", "").replace("(the\n  perplexity", "")
+    assert "--json or --output" in second
+
+
+def test_each_explanation_stands_there_once_within_60_columns(lambada: str) -> None:
+    assert max(map(len, lambada.splitlines())) <= 60
+    text = " ".join(lambada.split())
+    for words in ("may not be a stop word", "as OpenAI prepared it", "all tokens after the last space", "unchanged"):
+        assert text.count(words) == 1, words
+    assert len(lambada.splitlines()) < 50
+
+
+def test_every_difference_from_the_usual_protocol_has_a_letter_that_is_explained() -> None:
+    for row in EVALUATIONS.values():
+        job = Job(row.name, row.protocols, Loaded((), (), ""), row)
+        same = [protocol.name for protocol in row.protocols if protocol.about == job.usual.about]
+        assert same == [job.usual.name], row.name
+        assert row.usual in ("", job.usual.name)
+
+
+def head_shown(task_name: str, columns: dict[str, list[float]], fields: tuple[object, ...]) -> str:
+    task = find_task(task_name)
+    protocol = head_protocol(task, "dev")
+    n = len(columns["reference"])
+    arrays = {name: np.array(column, np.float64) for name, column in columns.items()}
+    items = Items(tuple(map(str, range(n))), arrays)
+    result = result_of(protocol, items, "d" * 64, {}, {name: 0.5 for name in task.metrics})
+    examples = tuple(Example(fields, 0, "f:1", str(number)) for number in range(n))
+    job = Job(task_name, (protocol,), Loaded(examples, (), "d" * 64))
+    stream = io.StringIO()
+    show_scores(EvalResults("m", None, None, {f"{task_name}/fine-tuned": result}), [job], Console(stdout=stream))
+    return stream.getvalue()
+
+
+def test_an_accuracy_stands_beside_what_knowing_nothing_scores() -> None:
+    answers = {"prediction": [0.0, 1, 0, 0], "reference": [0.0, 0, 0, 1], "correct": [1.0, 0, 1, 0]}
+    by_class = head_shown("rte", {**answers, "confidence": [0.5] * 4}, ("a", "b"))
+    assert "chance: always the most frequent class" in by_class
+    [line] = [line for line in by_class.splitlines() if line.startswith("accuracy")]
+    assert line.split()[-1] == "75.00%"
+    by_choice = head_shown("race", {**answers, "confidence": [0.5] * 4}, ("a", "b", ("c", "d", "e", "f")))
+    [line] = [line for line in by_choice.splitlines() if line.startswith("accuracy")]
+    assert line.split()[-1] == "25.00%"
+    assert "(GPT-1 paper, table 3, on test)" in " ".join(by_choice.split())
+    score = head_shown("stsb", {name: answers[name] for name in ("prediction", "reference")}, ("a", "b"))
+    lines = [line for line in score.splitlines() if line.startswith(("pearson", "spearman"))]
+    assert [line.split()[-1] for line in lines] == ["0.0000", "0.0000"]
+
+
+def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
+    row = EVALUATIONS["perplexity"]
+    protocol = row.protocols[0]
+    columns = {name: np.ones(3) for name in ("nll", "tokens", "words", "bytes", "characters")}
+    result = result_of(protocol, Items(("a", "b", "c"), columns), "d" * 64, {})
+    unknown = {"value": None, "stderr": None, "higher_is_better": False, "reason": "the text has no words"}
+    result = replace(result, metrics={**result.metrics, "word_perplexity": unknown})
+    job = Job("perplexity", (protocol,), Loaded((), (), "d" * 64), row)
+    stream = io.StringIO()
+    show_scores(EvalResults("m", None, None, {"perplexity/sliding": result}), [job], Console(stdout=stream))
+    text = stream.getvalue()
+    assert text.count("word perplexity is n/a: the text has no words") == 1
+    assert text.count("lower") == 4
+    assert "chance" not in text
