@@ -124,6 +124,25 @@ def test_the_cure_for_another_column_makes_the_file_readable(tmp_path: Path) -> 
     assert read(tmp_path, "labels: [a, b]", "t.csv", content, "columns: {text: text}") == [("one", 0)]
 
 
+@pytest.mark.parametrize(
+    ("header", "cure"),
+    [
+        ("a nice film,a", "name them text, label in the first line"),
+        ("text|label", "name them text, label in the first line, separated by commas, semicolons or tabs"),
+    ],
+)
+def test_a_table_without_a_header_is_told_to_name_its_columns_there(tmp_path: Path, header: str, cure: str) -> None:
+    with pytest.raises(InputError, match="no column 'text'") as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", f"{header}\n".encode())
+    assert refusal.value.fix == cure
+
+
+def test_a_misspelled_column_of_the_task_may_be_corrected_in_either_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'reveiw'") as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", b"review,label\none,a\n", "columns: {text: reveiw}\n")
+    assert refusal.value.fix == "rename 'review' to reveiw, or correct the task's columns"
+
+
 def test_quotes_of_the_authors_files_are_text(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text(f'index\tsentence1\tsentence2\tlabel\n0\t{QUOTED}\t"b"\tentailment\n')
     [example] = load_examples(TASKS["rte"], "train", tmp_path).examples

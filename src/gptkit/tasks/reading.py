@@ -328,10 +328,14 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     found = ", ".join(map(repr, table.names[:12]))
     generic = ", ".join([*_generic_names(task, table), "label"])
     fix = f"name them {generic}"
+    if not table.keyed:
+        fix += " in the first line"
     if near:
-        fix = f"rename {near!r} to {name}"
+        fix = f"rename {near!r} to {name}" + ", or correct the task's columns" * (task.is_own and source is not None)
     elif source and source.columns:
         fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
+    elif len(table.names) == 1 and not table.keyed:
+        fix += ", separated by commas, semicolons or tabs"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
