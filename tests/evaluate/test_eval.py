@@ -147,8 +147,9 @@ def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baselin
     evaluate(capsys, models / "one", *few, "--output", "few.json")
     assert evaluate(capsys, models / "two", *few, "--baseline", "few.json")["verdict"] == "inconclusive"
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
-    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=3)
+    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", "--summary", "summary.md", code=3)
     assert "is required" in result["error"]["message"]
+    assert "| metric | value | floor | verdict |" in Path("summary.md").read_text()  # nothing of a baseline
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 45}\n")
     error = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=2)["error"]
     assert error["fix"] == "write 0.45 for 45%"
@@ -292,9 +293,9 @@ def test_text_without_spaces_is_scored_searched_and_never_passes_a_gate_on_its_w
         Path(name).write_text("".join(f"{line}\n" for line in lines * 9), encoding="utf-8")
     Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     Path("suite.yaml").write_text("tasks: [{task: wikitext2, data: wiki.test.raw, minimum: 1.0e+300}]")
-    result = evaluate(
-        capsys, models / "one", "--suite", "suite.yaml", "--junit", "out.xml", "--output", "b.json", code=4
-    )
+    reports = ("--junit", "out.xml", "--output", "b.json", "--summary", "summary.md")
+    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", *reports, code=4)
+    assert "| metric | verdict |" in Path("summary.md").read_text()
     assert result["error"]["kind"] == "nothing_comparable"
     assert "wikitext2/paper.word_perplexity cannot be gated: it is n/a: white space" in result["error"]["message"]
     metrics = result["results"]["wikitext2/paper"]["metrics"]
