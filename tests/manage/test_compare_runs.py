@@ -112,9 +112,9 @@ def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], drawn: dict
     (ROOT / "empty").mkdir()
     Path("taken.png").write_text("mine")
     for words, message in (
-        (("one",), "comparing takes two runs or more, each once"),
-        (("one", "runs/one"), "comparing takes two runs or more, each once"),
-        (("one", "empty"), "this run cannot be compared: no run, or one without its config.yaml"),
+        (("one",), "compare takes two or more different runs"),
+        (("one", "runs/one"), "compare takes two or more different runs"),
+        (("one", "empty"), "this run cannot be compared: not a run, or its config.yaml is missing"),
         (("one", "two", "--out", "taken.png"), "the file already exists"),
         (("one", "two", "--out", "picture.svg"), "the picture is a PNG file"),
         (("one", "two", "--out", "nowhere/picture.png"), "no such folder"),

@@ -69,7 +69,7 @@ def test_rm_asks_and_without_an_answer_removes_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_run(ROOT / "one")
-    assert refusal(capsys, "rm", "one").endswith(" B, and nobody can be asked")
+    assert refusal(capsys, "rm", "one").endswith(" B needs confirmation, but stdin is not a terminal")
     for answer, is_removed in (("\n", False), ("", False), ("no\n", False), ("yes\n", True)):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
         assert path.exists()
@@ -121,17 +121,17 @@ def a_part(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (own_files, "it", "the run also holds files of yours: thesis.tex"),
-        (a_link, "it", "this is a link, which is never followed"),
-        (a_project, "it", "this is no run of gptkit"),
+        (own_files, "it", "the run also holds files that gptkit did not write: thesis.tex"),
+        (a_link, "it", "this is a link, and links are never followed"),
+        (a_project, "it", "this is not a gptkit run"),
         (a_part, "runs/it/seed-0", "this is a part of a run"),
-        (own_files, "runs", "this is no run of gptkit"),
-        (own_files, "runs/it/thesis.tex", "a file is no run"),
-        (own_files, ".", "the current folder is in it"),
-        (own_files, "..", "the current folder is in it"),
-        (own_files, "/", "the current folder is in it"),
-        (own_files, "runs/it/..", "this is no run of gptkit"),
-        (own_files, str(Path.home()), "this is no run of gptkit"),
+        (own_files, "runs", "this is not a gptkit run"),
+        (own_files, "runs/it/thesis.tex", "this is a file, not a run"),
+        (own_files, ".", "the current directory is inside it"),
+        (own_files, "..", "the current directory is inside it"),
+        (own_files, "/", "the current directory is inside it"),
+        (own_files, "runs/it/..", "this is not a gptkit run"),
+        (own_files, str(Path.home()), "this is not a gptkit run"),
         (own_files, "runs/nowhere", "no such run"),
         (own_files, "", "no such run"),
     ],
@@ -223,7 +223,7 @@ def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
         while not over.is_set():
             try:
                 if main(["runs", "rm", "one", "--yes"]) not in (0, 2):
-                    failed.append(AssertionError("no answer of rm's"))
+                    failed.append(AssertionError("neither removed nor refused"))
             except BaseException as error:  # for the main thread
                 failed.append(error)
 
@@ -267,7 +267,7 @@ def test_prune_removes_checkpoints_of_finished_runs_alone(capsys: pytest.Capture
     make_run(ROOT / "cut")
     (ROOT / "notes.txt").write_text("")
     freed = size_of(ROOT / "done/checkpoints") + size_of(ROOT / "tuned/checkpoints")
-    assert refusal(capsys, "prune").endswith("and nobody can be asked")
+    assert refusal(capsys, "prune").endswith("needs confirmation, but stdin is not a terminal")
     done = run(capsys, "prune", "--yes")
     assert (sorted(done["removed"]), done["bytes"]) == (["runs/done/checkpoints", "runs/tuned/checkpoints"], freed)
     assert (ROOT / "cut/checkpoints").is_dir()

@@ -110,15 +110,15 @@ def a_run_with_a_pipe(path: Path) -> None:
 NOT_FLAT = "not flat `key: value` lines (runs/it/config.yaml)"
 HEADER = "# gptkit pretrain --recipe config.yaml repeats this run\n"
 BROKEN = (
-    (a_file, "no run, but a file"),
-    (a_link, "no run, but a dangling link"),
-    (a_loop, "no run, but a dangling link"),
-    (lambda path: path.mkdir(parents=True), "no run, or one without its config.yaml"),
-    (lambda path: (path / "src").mkdir(parents=True), "no run, or one without its config.yaml"),
-    (lambda path: make_run(path / "inside"), "no run, but a folder of 1: gptkit runs ls --root runs/it"),
-    (a_run_with("config.yaml", None), "no run, or one without its config.yaml"),
-    (a_run_with("config.yaml", ""), "no config.yaml of gptkit (runs/it/config.yaml)"),
-    (a_run_with("config.yaml", "steps: 3\n"), "no config.yaml of gptkit (runs/it/config.yaml)"),
+    (a_file, "not a run: a file"),
+    (a_link, "not a run: a dangling link"),
+    (a_loop, "not a run: a dangling link"),
+    (lambda path: path.mkdir(parents=True), "not a run, or its config.yaml is missing"),
+    (lambda path: (path / "src").mkdir(parents=True), "not a run, or its config.yaml is missing"),
+    (lambda path: make_run(path / "inside"), "not a run, but a folder of runs: gptkit runs ls --root runs/it"),
+    (a_run_with("config.yaml", None), "not a run, or its config.yaml is missing"),
+    (a_run_with("config.yaml", ""), "not written by gptkit (runs/it/config.yaml)"),
+    (a_run_with("config.yaml", "steps: 3\n"), "not written by gptkit (runs/it/config.yaml)"),
     (a_run_with("config.yaml", HEADER + "steps: 3"), "truncated (runs/it/config.yaml)"),
     (a_run_with("config.yaml", HEADER), NOT_FLAT),
     (
@@ -314,7 +314,7 @@ def test_samples_say_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None
         (ROOT / f"bare/{folder}/step-000000/MANIFEST.json").unlink()
     for name, message in (
         ("tuned", "samples are for language models, but this is a run of gptkit finetune"),
-        ("bare", "the run has kept no weights to sample from"),
+        ("bare", "the run has no saved weights to sample from"),
     ):
         assert run(capsys, "show", name, "--samples", code=2)["error"]["message"] == message
 
