@@ -64,7 +64,8 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
     for row in explained[:MOST_REASONS]:
         console.say(f"{on_one_line(row['path'])}: {on_one_line(row['reason'])}")
     if len(explained) > MOST_REASONS:
-        console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show RUN says what is wrong")
+        first = shlex.quote(explained[MOST_REASONS]["path"])
+        console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show {first} says what is wrong with the first")
     newest = next((row for row in rows if row["command"]), rows[0])
     return {"runs": rows, "next": f"gptkit runs show {shlex.quote(newest['path'])}"}
 
