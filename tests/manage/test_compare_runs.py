@@ -57,6 +57,15 @@ def test_only_options_that_differ_are_shown(capsys: pytest.CaptureFixture[str], 
     assert "seed" not in out
 
 
+def test_options_that_differ_also_look_different(capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]) -> None:
+    make_run(ROOT / "one", learning_rate=0.00012345, data=["a.txt"])
+    make_run(ROOT / "two", learning_rate=0.00012346, data=["a.txt", "b.txt"])
+    assert main(["runs", "compare", "one", "two"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["learning_rate", "0.00012345", "0.00012346"] in rows
+    assert ["data", "a.txt", "a.txt,", "b.txt"] in rows
+
+
 @pytest.mark.parametrize(("by", "at"), [("steps", [10, 20]), ("tokens", [100, 200]), ("seconds", [5.0, 10.0])])
 def test_losses_stand_over_steps_tokens_or_seconds(
     by: str, at: list[float], capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]

@@ -210,6 +210,30 @@ def test_a_folder_that_may_not_be_changed_is_one_line_and_exit_2(
         assert describe(ROOT / "one")["state"] == "finished"
 
 
+def a_folder_of_another_user(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make os.access say what it says to users who are not root."""
+    monkeypatch.setattr(os, "access", lambda folder, mode: not Path(folder).is_relative_to(path))
+
+
+def test_rm_leaves_another_users_run_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(ROOT / "theirs", result=PRETRAINED)
+    before = sorted(ROOT.rglob("*"))
+    a_folder_of_another_user(monkeypatch, path / "checkpoints")
+    assert refusal(capsys, "rm", "theirs", "--yes") == "Permission denied while removing runs/theirs"
+    assert sorted(ROOT.rglob("*")) == before
+
+
+def test_prune_skips_the_runs_of_other_users(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        make_run(ROOT / name, result=PRETRAINED)
+    a_folder_of_another_user(monkeypatch, ROOT / "b")
+    assert main(["runs", "prune", "--yes"]) == 0
+    assert "warning: runs/b is skipped: you do not have permission to change it" in capsys.readouterr().err
+    assert [path.parent.name for path in sorted(ROOT.glob("*/checkpoints"))] == ["b"]
+
+
 def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
     """Of two that race for a directory one is refused; a run that has begun keeps its files."""
     ROOT.mkdir()

@@ -161,6 +161,18 @@ def test_a_folder_that_may_not_be_read_is_a_row(
     assert (row["state"], row["reason"]) == ("damaged", "permission denied")
 
 
+def test_a_name_with_a_line_break_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    a_file(ROOT / "two\nlines")
+    assert main(["runs", "ls"]) == 0
+    assert "runs/two\\nlines: not a run: a file\n" in capsys.readouterr().err
+
+
+def test_ls_names_the_newest_run_next_and_not_what_is_newer_but_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "mine", result=PRETRAINED)
+    (ROOT / "notes.txt").write_text("newer")
+    assert run(capsys, "ls")["next"] == "gptkit runs show runs/mine"
+
+
 def test_a_link_to_a_run_is_shown_as_that_run_and_hidden_files_are_not_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -280,6 +292,15 @@ def test_show_names_what_is_not_the_default_and_the_command_to_go_on_with(capsys
     assert run(capsys, "show", "tuned")["path"] == "runs/tuned"  # not that of the same name beside the runs
     assert run(capsys, "show", "./tuned")["path"] == "tuned"
     assert run(capsys, "show", "tumed", code=2)["error"]["fix"] == "did you mean 'tuned'?"
+
+
+def test_show_prints_options_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "mine", data=["/a.txt", "/b.txt"], seed=1234567, learning_rate=0.00123456)
+    assert main(["runs", "show", "mine"]) == 0
+    out = capsys.readouterr().out
+    options = out.partition("options that are not the defaults")[2]
+    for line in (r"data +/a.txt, /b.txt", r"seed +1234567", r"learning_rate +0.00123456"):
+        assert re.search(f"^{line}$", options, re.MULTILINE)
 
 
 def test_show_prints_losses_as_a_line_of_blocks(capsys: pytest.CaptureFixture[str]) -> None:

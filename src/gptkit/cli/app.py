@@ -118,7 +118,7 @@ def _signature(row: Command) -> type:
 
 def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
     facts, flag = field.metadata, "--" + name.replace("_", "-")
-    where = name.upper() if facts["argument"] else flag
+    where = (facts["metavar"] or name.upper()) if facts["argument"] else flag
 
     def parse(value: Any) -> Any:
         # Values from recipes and defaults from the dataclass are already converted.
