@@ -303,6 +303,12 @@ def test_show_prints_options_as_they_are_written(capsys: pytest.CaptureFixture[s
         assert re.search(f"^{line}$", options, re.MULTILINE)
 
 
+def test_show_calls_no_option_changed_where_the_defaults_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "newer", dropout=0.0, of_a_later_version=1)
+    assert main(["runs", "show", "newer"]) == 0
+    assert "\noptions\n" in capsys.readouterr().out
+
+
 def test_show_prints_losses_as_a_line_of_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert sparkline([8.0, 1.0, 4.5]) == "8 █▁▅ 4.5"
     assert sparkline([3.0, 3.0]) == "3 ▁▁ 3"

@@ -67,7 +67,7 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     if figures:
         texts = {name: [*map(_with_interval, each)] for name, each in figures.items()}
         _print("figures, with 95% intervals where known", "figure", texts, names, console)
-    image = _draw(dict(zip(names, paths, strict=True)), configs, AXES[options.by], options.by, picture, console)
+    image = _draw(dict(zip(names, paths, strict=True)), configs, options.by, picture, console)
     best = f"gptkit runs show {shlex.quote(str(paths[0]))}"
     return {"runs": rows, "options": differing, "metrics": figures, "image": image, "next": best}
 
@@ -153,18 +153,13 @@ def _print(title: str, head: str, texts: Mapping[str, Sequence[str]], names: Seq
 
 
 def _draw(
-    paths: Mapping[str, Path],
-    configs: Sequence[Mapping[str, Any]],
-    axis: str,
-    xlabel: str,
-    picture: Path,
-    console: Console,
+    paths: Mapping[str, Path], configs: Sequence[Mapping[str, Any]], by: str, picture: Path, console: Console
 ) -> str | None:
     """Draw the losses, or bits per byte where the tokenizers differ; return the file, None without anything to draw.
 
     Warns of what makes the runs incomparable.
     """
-    commands = {config["command"] for config in configs}
+    commands, axis = {config["command"] for config in configs}, AXES[by]
     lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss"
     if len(commands) > 1:
         console.warn("losses of pretrain runs are per token, those of finetune runs per example")
@@ -182,13 +177,7 @@ def _draw(
     curves = {}
     for name, path in paths.items():
         files = [part / METRICS for part in (path, *runs.parts(path)) if (part / METRICS).is_file()]
-        seeds = [
-            {
-                figure: [(row[axis], row[figure]) for row in rows if None not in (row.get(axis), row.get(figure))]
-                for figure in lines
-            }
-            for rows in map(read_rows, files)
-        ]
+        seeds = [{figure: _points(rows, axis, figure) for figure in lines} for rows in map(read_rows, files)]
         if any(any(seed.values()) for seed in seeds):
             curves[name] = seeds
         else:
@@ -197,9 +186,13 @@ def _draw(
         console.say("no picture: no run has losses to draw")
         return None
     with translate_os_errors("drawing the picture", fix="choose another --out"):
-        draw_runs(curves, picture, lines=lines, validation=next(iter(lines)), xlabel=xlabel, ylabel=ylabel)
+        draw_runs(curves, picture, lines=lines, validation=next(iter(lines)), xlabel=by, ylabel=ylabel)
     console.say(f"picture: {picture}")
     return str(picture)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:
+    return [(row[axis], row[figure]) for row in rows if None not in (row.get(axis), row.get(figure))]
 
 
 def _tokenizer_of(path: Path) -> str | None:

@@ -21,20 +21,10 @@ from typing import Any
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.manage.compare_runs import EVALUATION
-from gptkit.manage.runs import (
-    HEADER,
-    REMOVING,
-    RunsListOptions,
-    describe,
-    find_run,
-    on_one_line,
-    parts,
-    read_json,
-    rows_under,
-)
+from gptkit.manage.runs import HEADER, REMOVING, RunsListOptions, describe, find_run, parts, read_json, rows_under
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
-from gptkit.report.text import size
+from gptkit.report.text import on_one_line, size
 from gptkit.system import files
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
 from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, START
@@ -71,8 +61,8 @@ class RunsPruneOptions(RunsRemoveOptions):
 
 def run_remove(options: RunsRemoveOptions, console: Console) -> dict[str, Any]:
     """Remove the runs, once all are known to be runs that nobody uses; return what `--json` prints."""
-    paths = [path for path in _paths(options) if _is_removable(path)]
-    return _confirm_and_remove({path: size_of(path) for path in paths}, paths, _is_removable, _remove, options, console)
+    sizes = {path: size_of(path) for path in _paths(options) if _is_removable(path)}
+    return _confirm_and_remove(sizes, sizes, _is_removable, _remove, options, console)
 
 
 def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
@@ -93,17 +83,13 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
             else:
                 console.warn(f"{run} is skipped: you do not have permission to change it")
     runs = [folder.parent for folder in sizes]
-    return _confirm_and_remove(sizes, runs, _is_still_finished, _prune, options, console)
-
-
-def _is_still_finished(folder: Path) -> bool:
-    return (folder.parent / RESULT).is_file()
+    return _confirm_and_remove(sizes, runs, lambda folder: (folder.parent / RESULT).is_file(), _prune, options, console)
 
 
 def _confirm_and_remove(
     sizes: Mapping[Path, int],
     runs: Iterable[Path],
-    may_go: Callable[[Path], bool],
+    is_removable: Callable[[Path], bool],
     remove: Callable[[Path], None],
     options: RunsRemoveOptions,
     console: Console,
@@ -112,7 +98,7 @@ def _confirm_and_remove(
     removed = []
     with _locked(runs):
         if _agreed(sizes, options, console):
-            for path in [path for path in sizes if may_go(path)]:  # much may have happened before the answer
+            for path in [path for path in sizes if is_removable(path)]:  # it may have changed before the answer
                 with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
                     remove(path)
                 removed.append(path)

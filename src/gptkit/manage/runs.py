@@ -18,7 +18,7 @@ from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG, CONFIG_HEADER
-from gptkit.report.text import duration, size
+from gptkit.report.text import duration, on_one_line, size
 from gptkit.system import run_layout
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
@@ -285,10 +285,6 @@ def written(value: Any) -> str:
     return "unset" if value in (None, [], ()) else ", ".join(map(str, _items(value)))
 
 
-def on_one_line(text: str) -> str:
-    return text.replace("\n", "\\n")
-
-
 def sparkline(values: Sequence[float]) -> str:
     """Return the first value, a line of blocks, and the last value."""
     count = min(len(values), MOST_BARS)
@@ -370,7 +366,8 @@ def _print(found: Row, console: Console) -> None:
 
     table(on_one_line(str(path)), ("item", "value"), [item for item in facts.items() if item[1] is not None])
     changed = [(name, written(value)) for name, value in found["changed"].items()]
-    table("options that are not the defaults", ("option", "value"), changed)
+    title = "options" if found["changed"] == found["config"] else "options that are not the defaults"
+    table(title, ("option", "value"), changed)
     table("result", ("figure", "value"), [(name, shown(value)) for name, value in figures.items()])
     seeds = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in found["runs"]]
     table("seeds", ("run", "state", "figure"), seeds)
