@@ -114,6 +114,18 @@ def test_intervals_are_those_over_seeds_and_of_stored_evaluations(
     assert drawn["lines"] == {"val_loss": "dev (classifier: L2)", "loss": "training (L3)"}
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "label"), [((0.5, 0.2), "L3"), ((0.0, 0.0), "L2"), ((0.5, 0.0), "L3; L2 where lm_coef is 0")]
+)
+def test_a_training_loss_without_the_auxiliary_loss_is_not_called_l3(
+    coefficients: tuple[float, float], label: str, capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    for name, coefficient in zip(("one", "two"), coefficients, strict=True):
+        make_run(ROOT / name, "finetune", lm_coef=coefficient)
+    compare(capsys, "one", "two")
+    assert drawn["lines"]["loss"] == f"training ({label})"
+
+
 def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]) -> None:
     for name in ("one", "two"):
         make_run(ROOT / name)

@@ -164,7 +164,11 @@ def _draw(
     if len(commands) > 1:
         console.warn("losses of pretrain runs are per token, those of finetune runs per example")
     elif commands == {"finetune"}:
-        training = "L3" if any(config.get("lm_coef") for config in configs) else "L2"
+        coefficients = [config.get("lm_coef") for config in configs]
+        is_mixed = any(coefficients) and (
+            0 in coefficients or any(config.get("study", "none") != "none" for config in configs)
+        )
+        training = "L3; L2 where lm_coef is 0" if is_mixed else "L3" if any(coefficients) else "L2"
         lines = {"val_loss": "dev (classifier: L2)", "loss": f"training ({training})"}
         ylabel = "loss per example"
     elif len({*map(_tokenizer_of, paths.values())} - {None}) < 2:

@@ -44,7 +44,7 @@ WRITABLE = "make it and its folder writable; then rerun the same command"
 
 @dataclass(frozen=True, kw_only=True)
 class RunsRemoveOptions(RunsListOptions):
-    """Remove runs and everything in them; a running one is refused, and so is whatever is not a run."""
+    """Remove runs and everything in them; refuses runs that are running and whatever is not a run."""
 
     runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
     yes: bool = option(False, "Do not ask for confirmation; required where stdin is not a terminal.", short="-y")
@@ -52,7 +52,7 @@ class RunsRemoveOptions(RunsListOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RunsPruneOptions(RunsRemoveOptions):
-    """Remove the checkpoints of finished runs; their models and snapshots stay, but no run can be extended then."""
+    """Remove the checkpoints of finished runs; models and snapshots stay, but these runs cannot train any further."""
 
     runs: tuple[str, ...] = option(
         (), "Names under --root, or paths [default: all finished runs].", argument=True, metavar="RUN"
