@@ -165,9 +165,8 @@ def _draw(
         console.warn("losses of pretrain runs are per token, those of finetune runs per example")
     elif commands == {"finetune"}:
         coefficients = [config.get("lm_coef") for config in configs]
-        is_mixed = any(coefficients) and (
-            0 in coefficients or any(config.get("study", "none") != "none" for config in configs)
-        )
+        has_ablation = any(config.get("study", "none") != "none" for config in configs)
+        is_mixed = any(coefficients) and (has_ablation or 0 in coefficients)
         training = "L3; L2 where lm_coef is 0" if is_mixed else "L3" if any(coefficients) else "L2"
         lines = {"val_loss": "dev (classifier: L2)", "loss": f"training ({training})"}
         ylabel = "loss per example"

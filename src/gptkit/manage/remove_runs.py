@@ -1,7 +1,7 @@
 """`gptkit runs rm` and `prune`: remove whole runs, or only the checkpoints of finished ones.
 
 A run is removed under its lock. It is renamed to being-removed-NAME first, so that one that cannot be removed stays
-whole and one whose removal is interrupted looks like no run; its run.lock goes last.
+whole and one whose removal is interrupted does not look like a run; its run.lock goes last.
 """
 
 from __future__ import annotations
