@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -326,7 +327,7 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     near = nearest(name, table.names)
     found = ", ".join(map(repr, table.names[:12]))
     generic = ", ".join([*_generic_names(task, table), "label"])
-    fix = f"name them {generic}"
+    fix = f"name them {generic}" + ", or name yours under columns: in the task's file" * task.is_own
     if near:
         fix = f"rename {near!r} to {name}"
     elif source and source.columns:
@@ -383,8 +384,8 @@ def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
 
 
 def _key(value: str | float) -> str | float:
-    """Return what is equal for two spellings of a number (1, 1.0, "1.0") or of a boolean (false, "False")."""
-    word = str(value)
+    """Return what is equal for two spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or an accent."""
+    word = unicodedata.normalize("NFC", str(value))
     if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
         return float(value)
     return word.lower() if word.lower() in ("true", "false") else word
