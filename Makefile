@@ -33,11 +33,7 @@ install: $(VENV)/installed
 dev: $(VENV)/installed-dev
 
 demo: $(VENV)/installed
-	$(BIN)/gptkit pretrain --out $(DEMO)
-	$(BIN)/gptkit generate --model $(DEMO)/model --top-k 40
-	$(BIN)/gptkit finetune --task demo-classification --model $(DEMO)/model --out $(DEMO)-classification
-	$(BIN)/gptkit eval --model $(DEMO) --task demo-cloze
-	$(BIN)/gptkit eval --model $(DEMO)-classification
+	@PATH="$(abspath $(BIN)):$$PATH" sh docs/demo.sh $(DEMO)
 
 test: $(VENV)/installed-dev
 	$(PYTEST)

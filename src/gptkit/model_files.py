@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: `strict` reads the field types as 
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -51,7 +52,7 @@ def source_directory(model: str | Path) -> Path:
         snapshot = hub.snapshot(str(model), SNAPSHOT_FILES, what="the hub model")
         if not any(snapshot.glob("*.safetensors")):
             name = str(model).removeprefix("hf:")
-            fix = f"hf download {name} --local-dir DIRECTORY, then gptkit convert DIRECTORY NEW_DIRECTORY"
+            fix = f"hf download {name} --local-dir downloaded, then gptkit convert downloaded converted"
             raise InputError("the hub model has no safetensors", where=str(model), fix=fix)
         return snapshot
     path = Path(model)
@@ -78,7 +79,7 @@ def refuse_other_formats(path: Path) -> None:
     for name in names:
         if CONVERTIBLE.fullmatch(name) or (path.suffix == ".pt" and not is_directory):
             source = path if is_directory or path.suffix == ".pt" else path.parent
-            fix = f"gptkit convert {source} NEW_DIRECTORY, then --model NEW_DIRECTORY"
+            fix = f"gptkit convert {shlex.quote(str(source))} converted; then pass --model converted"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
         if name.endswith(".gguf"):
             fix = "gptkit convert cannot read GGUF either: convert the original safetensors or pytorch_model.bin"

@@ -249,8 +249,31 @@ def test_the_first_words_explain_themselves(capsys: pytest.CaptureFixture[str]) 
         assert all(row.name.split()[0] in out for row in COMMANDS)
     assert main(["recipes"]) == 0
     assert "show" in capsys.readouterr().out
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gptkit {gptkit.__version__}\n"
+    for flag in ("--version", "-V"):
+        assert main([flag]) == 0
+        assert capsys.readouterr().out == f"gptkit {gptkit.__version__}\n"
+
+
+@pytest.mark.parametrize("words", ["", "help", "pretrain", "tokenizer", "tokenizer train"])
+def test_help_is_a_command_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", *words.split()]) == 0
+    shown = capsys.readouterr().out
+    assert main([*words.replace("help", "").split(), "--help"]) == 0
+    assert shown == capsys.readouterr().out
+
+
+def test_gpt2_is_gpt2_small_unless_a_directory_has_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def parsed(*words: str) -> Any:
+        request = app.parse(words)
+        assert isinstance(request, app.Request)
+        return request.options
+
+    assert parsed("pretrain", "--model", "gpt2") == parsed("pretrain", "--model", "gpt2-small")
+    assert parsed("generate", "--model", "gpt2").model == "gpt2"
+    Path("gpt2").mkdir()
+    assert parsed("pretrain", "--model", "gpt2").model == "gpt2"
 
 
 @pytest.mark.parametrize(

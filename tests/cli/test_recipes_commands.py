@@ -44,7 +44,7 @@ def test_a_preset_is_shown_as_it_stands(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["recipes", "show", "models/gpt2-small"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["n_layer"] == 12
-    assert err == "next: gptkit recipes cp models/gpt2-small\n"
+    assert err == "next: gptkit recipes cp models/gpt2-small gpt2-small.json\n"
 
 
 def test_cp_copies_and_never_overwrites(
@@ -55,7 +55,7 @@ def test_cp_copies_and_never_overwrites(
     assert capsys.readouterr().out == "gpt1.json\n"
     assert json.loads(Path("gpt1.json").read_text())["n_embd"] == 768
     assert main(["recipes", "cp", "pretrain/gpt1", "mine.yaml"]) == 0
-    assert capsys.readouterr().err == "next: gptkit pretrain --recipe mine.yaml\n"
+    assert capsys.readouterr().err == "next: gptkit pretrain --dry-run --recipe mine.yaml\n"
     for line, part in (
         (["models/gpt1"], "already exists"),
         (["models/gpt1", "mine.yaml"], "already exists"),

@@ -227,3 +227,25 @@ def test_temperature_divides_the_logits() -> None:
     chosen = choose(np.broadcast_to(TOY, (len(rows), 4)), rules, seed=1, indices=rows, positions=rows)
     roots = np.sqrt(PROBABILITIES)
     assert follows(chosen, roots / roots.sum())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_largest_temperature_draws_evenly_from_what_is_allowed(library: Any) -> None:
+    rules, rows = SamplingRules(temperature=1e38), np.arange(3000)
+    forbidden = library(np.array([False, True, False, False]))
+    logits = library(np.repeat(1e4 * TOY, len(rows), axis=0))
+    drawn = choose(logits, rules, seed=0, indices=library(rows), positions=library(0 * rows), forbidden=forbidden)
+    assert follows(np.searchsorted([0, 2, 3], np.asarray(drawn)), np.full(3, 1 / 3))
+    assert set(np.asarray(drawn).tolist()) == {0, 2, 3}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("penalty", [0.01, 1e38])
+def test_no_penalty_makes_a_forbidden_token_possible(library: Any, penalty: float) -> None:
+    rules, rows = SamplingRules(repetition_penalty=penalty, top_p=0.9), library(np.arange(5))
+    logits = library(np.repeat(np.float32([[3e38, 3e38, 1e10, -3e38]]), 5, axis=0))
+    forbidden = library(np.array([False, True, False, False]))
+    seen = library(np.ones((5, 4), np.bool_))
+    with np.errstate(over="ignore"):
+        drawn = choose(logits, rules, seed=0, indices=rows, positions=rows, forbidden=forbidden, seen=seen)
+    assert 1 not in drawn.tolist()

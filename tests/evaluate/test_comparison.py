@@ -283,7 +283,7 @@ def of_items(change: Callable[[dict[str, Any]], object]) -> str:
         ('{"a": NaN}', "NaN is not a JSON number"),
         ('{"schema": "x", "schema": "y"}', "duplicate key"),
         ("{}", "no schema, expected gptkit.eval/1"),
-        (LM_EVAL, "no schema, .* - write the baseline with `gptkit eval --output FILE`"),
+        (LM_EVAL, "no schema, .* - write the baseline with `gptkit eval --output baseline.json`"),
         (LM_EVAL.replace("0.01", "NaN"), "NaN is not a JSON number .* - write the baseline with"),
         ('{"schema": "gptkit.eval/2"}', "schema 'gptkit.eval/2'"),
         ('{"schema": "gptkit.eval/1"}', "no 'results'"),
@@ -318,7 +318,7 @@ def test_a_file_that_is_no_baseline_is_an_error_with_its_place(tmp_path: Path, t
 
 def test_a_path_that_is_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff{}")
-    folder = "not a regular file .* - write the baseline with `gptkit eval --output FILE`"
+    folder = "not a regular file .* - write the baseline with `gptkit eval --output baseline.json`"
     for name, message in (("missing", "not found"), ("", folder), ("bytes", "not valid UTF-8: 0xff")):
         with pytest.raises(InputError, match=message):
             read_baseline(tmp_path / name)

@@ -201,7 +201,7 @@ def test_an_older_protocol_s_baseline_is_never_compared(models: Path, capsys: py
         del one["settings"]["protocol_version"]
     Path("old.json").write_text(json.dumps(older))
     error = evaluate(capsys, models / "one", *words, "--baseline", "old.json", code=4)["error"]
-    assert error["message"] == "demo-cloze/sum: protocol_version is 2 here but 1 in the baseline"
+    assert error["message"] == "demo-cloze/gain: protocol_version is 2 here but 1 in the baseline"
 
 
 def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

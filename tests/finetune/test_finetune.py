@@ -515,7 +515,12 @@ def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_
         assert "\\u" not in (tmp_path / "ft" / file).read_text(encoding="utf-8")
     assert '"task": "评价"' in (tmp_path / "ft" / "result.json").read_text(encoding="utf-8")
     assert '"1": "好 5"' in (tmp_path / "ft" / "model" / "config.json").read_text(encoding="utf-8")
-    for fact in ("| name | 评价 |", "| answers | one of 坏 1, 好 5 |", "| metrics | f1, accuracy |", "--data DIR"):
+    for fact in (
+        "| name | 评价 |",
+        "| answers | one of 坏 1, 好 5 |",
+        "| metrics | f1, accuracy |",
+        "--model .  # in another place also --data",
+    ):
         assert fact in card
     assert str(folder) not in card.partition("## How it was made")[0]  # which is the command as it was typed
 

@@ -195,6 +195,17 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
     assert named["model"] == os.path.join("runs", "old", "model")
 
 
+def test_a_top_k_beyond_the_vocabulary_keeps_all(model_folder: Path) -> None:
+    every, beyond = (generated(model=model_folder, max_new_tokens=20, seed=2, top_k=k)[0] for k in (0, 10**30))
+    assert every["samples"] == beyond["samples"]
+
+
+def test_the_smallest_temperatures_are_greedy_and_warn_of_nothing(model_folder: Path) -> None:
+    shared = {"model": model_folder, "max_new_tokens": 20, "repetition_penalty": 1e38}
+    greedy, *sampled = (generated(**shared, temperature=t)[0] for t in (0.0, 5e-324, 1e-45, 1e-38))
+    assert all(result["samples"] == greedy["samples"] for result in sampled)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -205,7 +216,9 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
         (["h", "--greedy", "--temperature", "0.5"], "--greedy, --temperature"),
         (["h", "--top-p", "1.5"], "--top-p"),
         (["h", "--top-k", "-1"], "--top-k"),
-        (["h", "--top-k", "9999"], "larger than the model's vocabulary"),
+        (["h", "--temperature", "1e39"], "between 0 and 1e+38"),
+        (["h", "--temperature", "inf"], "between 0 and 1e+38"),
+        (["h", "--repetition-penalty", "1e39"], "between 0.01 and 1e+38"),
         (["h", "--beams", "2", "--top-k", "3"], "--beams, --top-k"),
         (["h", "--beams", "2", "--num-samples", "2"], "--beams, --num-samples"),
         (["h", "--beams", "2", "--quantize", "int8"], "--beams, --quantize"),

@@ -67,7 +67,7 @@ def test_a_dialogue_gives_the_texts_of_the_command(model_folder: Path, monkeypat
 def test_settings_are_checked_like_the_flags(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line, message in (
         ("!set top_k -1", "out of range"),
-        ("!set top_k 9999", "vocabulary"),
+        ("!set temperature 1e39", "between 0 and 1e+38"),
         ("!set top_p 0", "out of range"),
         ("!set greedy on", "--greedy, --temperature"),
         ("!set topk 3", "did you mean 'top_k'"),

@@ -18,7 +18,10 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.tasks.table import EVALUATIONS, TASKS
 
 
-def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_task_is_listed_with_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["tasks"]) == 0
     out, err = capsys.readouterr()
     assert all(len(line) <= 80 for line in out.partition("\ntask  ")[0].splitlines())
@@ -28,7 +31,7 @@ def test_every_task_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]
         assert re.search(rf"^{row.name} +{', '.join(protocol.name for protocol in row.protocols)}$", out, re.MULTILINE)
     for part in ("similarity", "pearson", "5,749", "1,500", "1,379", "82.0", "gluebenchmark.com"):
         assert part in " ".join(lines["stsb"])
-    assert err == "next: gptkit finetune --task demo-classification\n"
+    assert err == "next: gptkit pretrain\n"  # which finetune needs first
 
 
 def test_json_has_every_row(capsys: pytest.CaptureFixture[str]) -> None:

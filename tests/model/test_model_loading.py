@@ -157,7 +157,7 @@ def test_a_hub_model_with_pickles_only_is_to_be_fetched_and_converted(hub: list[
     (tmp_path / "snapshot" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="has no safetensors") as caught:
         load_model("hf:someone/gpt")
-    assert caught.value.fix.startswith("hf download someone/gpt --local-dir DIRECTORY, then gptkit convert DIRECTORY")
+    assert caught.value.fix.startswith("hf download someone/gpt --local-dir downloaded, then gptkit convert downloaded")
 
 
 def test_a_hub_name_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

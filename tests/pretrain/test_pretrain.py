@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from gptkit.cli.main import main
 from gptkit.model.loading import load_model
+from gptkit.pretrain.command import _overfitting
 from gptkit.recipes import CONFIG_HEADER
 from gptkit.text.corpora import open_corpus
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -115,6 +117,27 @@ def test_all_files_of_a_run_have_the_mode_that_the_umask_gives(capsys: pytest.Ca
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in Path("run").rglob("*") if path.is_file()}
     assert modes == {0o640}
+
+
+def test_a_run_says_at_once_how_often_it_reads_the_text_and_what_an_untrained_model_writes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments("run", schedule="constant")) == 0
+    log = capsys.readouterr().err
+    training = int(re.findall(r"([\d,]+) training tokens", log)[0].replace(",", ""))
+    assert f"6 steps, {6 * 128} tokens: {6 * 128 / training:.3g} times the training text" in log
+    assert log.index("sample before training") < log.index("step 2/6")
+    assert main(arguments("run", steps=8, schedule="constant")) == 0  # resumed
+    assert "before training" not in capsys.readouterr().err
+
+
+def test_overfitting_is_said_in_plain_words() -> None:
+    rows = [{"step": step, "val_loss": loss} for step, loss in ((60, 3.0), (90, None), (120, 2.5), (180, 2.52))]
+    assert _overfitting(rows) is None  # 0.8% is noise
+    said = _overfitting([*rows, {"step": 240, "val_loss": 2.9}])
+    assert said is not None
+    assert "lowest at step 120, 2.5, and rose to 2.9" in said
+    assert "--steps 120" in said
 
 
 def test_the_tokenizer_is_trained_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,10 +45,6 @@ def test_a_card_gives_data_hash_command_figures_and_licence() -> None:
     assert "More information needed" not in text
 
 
-def test_a_card_asks_for_text_without_a_prompt_that_the_tokenizer_may_not_know() -> None:
-    assert "gptkit generate --model . --top-k 40" in card()
-
-
 def test_the_same_curve_gives_the_same_picture(tmp_path: Path) -> None:
     rows = [{"tokens": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i if i % 2 else None} for i in range(1, 9)]
     for name in ("a.png", "b.png"):

@@ -80,6 +80,23 @@ def test_the_largest_score_wins_and_its_share_is_the_confidence(score, scores) -
     assert columns["confidence"] == pytest.approx([confidence] * 3, rel=1e-12)
 
 
+def test_the_gain_is_what_the_context_adds() -> None:
+    """A common ending is likely anywhere; the rare one gains 2 nats from its context. An empty ending never wins."""
+    encoder, protocol = Words(), ChoiceProtocol("gain", "about", pairs=endings, by_gain=True)
+    examples = [choice(1, "common", "rare", ""), choice(0, "", "rare", identifier="1")]
+    groups = protocol.requests(examples, encoder)
+    known = {("Once", "common"): -2.0, ("Once", "rare"): -3.0, ("", "common"): -1.5, ("", "rare"): -5.0}
+
+    def answered(request: Request) -> Answer:
+        context = "" if request.ids[0] == encoder.separator else "Once"
+        return answer(request, encoder, {word: value for (before, word), value in known.items() if before == context})
+
+    items = protocol.items(examples, groups, [tuple(map(answered, group)) for group in groups], encoder)
+    assert items.columns["prediction"].tolist() == [1, 1]
+    assert items.columns["confidence"] == pytest.approx([1 / (1 + math.exp(-0.5 - 2.0)), 1.0])
+    assert [sum(bool(request.impossible) for request in group) for group in groups] == [1, 1]
+
+
 def test_a_right_choice_that_is_no_likelier_than_another_is_wrong() -> None:
     protocol = ChoiceProtocol("name", "about", pairs=endings, score=total)
     columns = scored(protocol, [choice(0, "a", "b"), choice(1, "a", "b", identifier="1")], {"a": -1, "b": -1}).columns

@@ -40,6 +40,8 @@ class Request(NamedTuple):
 
 def parse(arguments: Sequence[str]) -> Request | int:
     """Return a Request, or the exit code where Typer itself has answered: help, version, completion."""
+    if arguments[:1] == ["help"]:
+        arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         return make_app()(arguments, prog_name="gptkit", standalone_mode=False) or 0
     except SystemExit as ended:  # raised by completion, and by rich when the reader of stdout has gone
@@ -88,7 +90,7 @@ def _show_version(value: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+        bool, typer.Option("--version", "-V", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
     """Declare the options of `gptkit` itself: Typer reads this signature."""
@@ -230,6 +232,8 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
+            if self.row.recipe_by == "model" and given.get("model") == "gpt2" and not Path("gpt2").exists():
+                given["model"] = "gpt2-small"  # its name on the Hugging Face hub is gpt2
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
             if "help_all" in given:

@@ -5,7 +5,8 @@ To add a command, write a file with its options and `run(options, console) -> di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,49 +37,81 @@ class Command:
 
     `function` is "module:function" of `run(options, console) -> dict | None`, imported when the command runs; --json
     prints the dict. `check`, if any, is "module:function" of what finds errors in the options without torch, and runs
-    before. `next` is the command to try next, or a function from the dict to it ("" = none), formatted with the dict;
-    `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named like the value of the option
-    `recipe_by` (`laptop` if that is not given) supplies the defaults.
+    before. `next` is the command to try next, or a function from the dict and the words that the user typed to it
+    ("" = none), formatted with the dict; `{free:NAME}` becomes an unused file name. Without --recipe, the recipe named
+    like the value of the option `recipe_by` (`laptop` if that is not given) supplies the defaults.
     """
 
     name: str
     options: type[OutputOptions]
     function: str
     examples: tuple[str, ...]
-    next: str | Callable[[Mapping[str, Any]], str]
+    next: str | Callable[[Mapping[str, Any], Sequence[str]], str]
     recipe_by: str | None = None
     check: str | None = None
 
 
-def _after_finetune(result: Mapping[str, Any]) -> str:
+def _once_trained(line: str) -> str:
+    """Return a command that takes the newest pretrain run, or the one that makes the first."""
+    from gptkit.training.finished_runs import RUNS, newest_finished  # safetensors would slow --help down
+
+    newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", lambda line: None)
+    return line if newest else "gptkit pretrain"
+
+
+def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
     if "variants" in result:
         return "gptkit finetune --resume {run_dir} --predict dev"
-    return "gptkit finetune --recipe {run_dir}/config.yaml --study ablation --seeds 5"
+    from_hub = "--data hf:" in " ".join(words).replace("=", " ")
+    return "" if from_hub else "gptkit eval --model {run_dir}"  # which finds the run's own files
 
 
-def _after_convert(result: Mapping[str, Any]) -> str:
-    is_loadable = result["tokenizer"] and Path(result["destination"], "config.json").is_file()
-    return "gptkit generate --model {destination}" if is_loadable else ""
+def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    config = Path(result["destination"], "config.json")
+    if not result["tokenizer"] or not config.is_file() or '"task": ' in config.read_text(encoding="utf-8"):
+        return ""  # a classifier does not write
+    return "gptkit generate --model {destination}"
 
 
-def _after_eval(result: Mapping[str, Any]) -> str:
-    if "verdict" in result or "checkpoints" in result:
-        return ""
-    if result.get("output"):
-        return "gptkit eval --model {model} --baseline {output}"
-    return "gptkit eval --model {model} --output {free:baseline.json}"
+def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    flags = [word.partition("=")[0] for word in words]
+    output = next((place for place, flag in enumerate(flags) if flag in ("--output", "-o")), None)
+    if "verdict" in result or "checkpoints" in result or (output is None) == bool(result.get("output")):
+        return ""  # also where a recipe names the output
+    model = [] if {"--model", "-m"} & {*flags} else ["--model", result["model"]]
+    if output is None:
+        return _quoted("gptkit", *words, *model) + " --output {free:baseline.json}"
+    rest = words[output + (1 if "=" in words[output] else 2) :]
+    return _quoted("gptkit", *words[:output], *rest, *model, "--baseline", result["output"])
 
 
-def _as_it_says(result: Mapping[str, Any]) -> str:
+def _after_copy(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    if result["command"] == "pretrain":
+        return "gptkit pretrain --dry-run {flag} {path}"
+    prompt = " 'The function returns'" if result["command"] == "generate" else ""
+    return _once_trained("gptkit {command}" + prompt + " {flag} {path}")
+
+
+def _after_tokenizer(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    tokenizer = "{tokenizer_dir}" if "tokenizer_dir" in result else "{suggested}"
+    return f"{_quoted('gptkit', 'pretrain', *result['data'])} --tokenizer {tokenizer}"
+
+
+def _quoted(*words: str) -> str:
+    """Return words quoted for a shell, and for str.format."""
+    return shlex.join(words).replace("{", "{{").replace("}", "}}")
+
+
+def _as_it_says(result: Mapping[str, Any], words: Sequence[str]) -> str:
     return str(result["next"]).replace("{", "{{").replace("}", "}}")
 
 
-def _after_show(result: Mapping[str, Any]) -> str:
+def _after_show(result: Mapping[str, Any], words: Sequence[str]) -> str:
     verb = "eval" if result["split"] is None else "finetune"
     return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
 
 
-def _after_encode(result: Mapping[str, Any]) -> str:
+def _after_encode(result: Mapping[str, Any], words: Sequence[str]) -> str:
     few = " ".join(map(str, result["ids"][:8]))
     return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
 
@@ -117,7 +150,7 @@ COMMANDS = (
         TasksOptions,
         "gptkit.manage.tasks:run",
         ("gptkit tasks", "gptkit tasks --json"),
-        "gptkit finetune --task demo-classification",
+        lambda result, words: _once_trained("gptkit finetune --task demo-classification"),
     ),
     Command(
         "tasks show",
@@ -174,7 +207,7 @@ COMMANDS = (
             "gptkit tokenizer train --tokenizer bpe:8192 --out bpe-8192",
             "gptkit tokenizer train book.txt --tokenizer char --out book-characters",
         ),
-        "gptkit pretrain --tokenizer {tokenizer_dir}",
+        _after_tokenizer,
     ),
     Command(
         "tokenizer compare",
@@ -184,7 +217,7 @@ COMMANDS = (
             "gptkit tokenizer compare char bpe:4096",
             "gptkit tokenizer compare gpt2-files bpe-8192 book.txt",
         ),
-        "gptkit pretrain --tokenizer {suggested}",
+        _after_tokenizer,
     ),
     Command(
         "tokenizer encode",
@@ -250,14 +283,14 @@ COMMANDS = (
         RecipesShowOptions,
         "gptkit.cli.recipes:run_show",
         ("gptkit recipes show laptop", "gptkit recipes show models/gpt2-small"),
-        "gptkit recipes cp {kind}/{name}",
+        lambda result, words: f"gptkit recipes cp {{kind}}/{{name}} {{free:{Path(result['path']).name}}}",
     ),
     Command(
         "recipes cp",
         RecipesCopyOptions,
         "gptkit.cli.recipes:run_copy",
         ("gptkit recipes cp laptop mine.yaml",),
-        "gptkit {command} {flag} {path}",
+        _after_copy,
     ),
     Command(
         "env",

@@ -111,7 +111,7 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     if options.json:
         console.print_json(result)
         return
-    line = row.next if isinstance(row.next, str) else row.next(result)
+    line = row.next if isinstance(row.next, str) else row.next(result, arguments)
     words = {key: shlex.quote(str(value)) for key, value in result.items()}
     with contextlib.suppress(KeyError):  # a result without a model, such as a dry run's, suggests nothing
         if line:
@@ -125,10 +125,11 @@ def _imported(name: str) -> Any:
 
 
 class _Free:
-    """Formats as an unused file name: `{free:exported}` as exported, or exported-2 if that exists."""
+    """Formats as an unused file name: `{free:baseline.json}` as baseline.json, or baseline-2.json if that exists."""
 
     def __format__(self, name: str) -> str:
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        stem, suffix = os.path.splitext(name)
+        names = itertools.chain([name], (f"{stem}-{number}{suffix}" for number in itertools.count(2)))
         return next(name for name in names if not os.path.lexists(name))
 
 

@@ -182,15 +182,16 @@ class Decoder:
         if self._forbidden is not None:
             self._forbidden = xp.asarray(self._forbidden, device=logits.device)
         penalized = self.rules.repetition_penalty != 1
-        tokens = choose(
-            logits,
-            self.rules,
-            seed=self.seed,
-            indices=on_device([row.index for row in rows]),
-            positions=on_device([len(row.tokens) for row in rows]),
-            forbidden=self._forbidden,
-            seen=on_device([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalized else None,
-        )
+        with np.errstate(over="ignore"):  # a temperature near 0 sends logits to -inf
+            tokens = choose(
+                logits,
+                self.rules,
+                seed=self.seed,
+                indices=on_device([row.index for row in rows]),
+                positions=on_device([len(row.tokens) for row in rows]),
+                forbidden=self._forbidden,
+                seen=on_device([_marked(row.tokens, logits.shape[-1]) for row in rows]) if penalized else None,
+            )
         chosen = [int(token) for token in tokens.tolist()]
         reports: Sequence[TokenReport | None] = [None] * len(rows)
         if self.explain:

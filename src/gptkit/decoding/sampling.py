@@ -19,6 +19,7 @@ TopPRule = Literal["hf", "openai"]
 GROUP = 64  # logits per group; a selection starts from the groups' maxima
 BISECTIONS = 8  # leave candidates up to 40 / 2**8 logits below what top-p keeps
 LOWEST = -3.4e38  # nearly the lowest finite float32
+HIGHEST_DIVISOR = 1e38  # a float32 too: beyond, 0 / inf and -inf / inf would be NaN
 
 # SplitMix64 (Steele, Lea, Flood 2014): increment and multipliers, as int64 because torch cannot multiply uint64.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -30,17 +31,20 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 class SamplingRules:
     """How the next token is chosen; the repetition penalty applies to greedy decoding too."""
 
-    top_k: int = option(0, "Sample from the k most likely tokens; 0 = all tokens.", minimum=0)
+    top_k: int = option(0, "Sample from the k most likely tokens; 0, or more than there are, = all.", minimum=0)
     top_p: float = option(1.0, "Sample from the most likely tokens, up to a total probability of p.", maximum=1)
     top_p_rule: TopPRule = option(
         "hf",
         "The token that crosses p: hf keeps it (Holtzman et al.), openai drops it (GPT-2's sample.py).",
         panel="Advanced",
     )
-    temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0)
+    temperature: float = option(1.0, "Divide the logits by this; 0 = greedy.", minimum=0, maximum=HIGHEST_DIVISOR)
     greedy: bool = option(False, "Always take the most likely token.")
     repetition_penalty: float = option(
-        1.0, "Above 1, make tokens that already occurred less likely (CTRL paper, section 4.1).", minimum=0.01
+        1.0,
+        "Above 1, make tokens that already occurred less likely (CTRL paper, section 4.1).",
+        minimum=0.01,
+        maximum=HIGHEST_DIVISOR,
     )
 
     @property
@@ -86,7 +90,8 @@ def penalize(logits: Array, seen: Array, penalty: float) -> Array:
     Positive logits are divided by `penalty`, negative ones multiplied by it (CTRL, Keskar et al. 2019, section 4.1).
     """
     xp = array_namespace(logits)
-    return xp.where(seen, xp.where(logits > 0, logits / penalty, logits * penalty), logits)
+    penalized = xp.clip(xp.where(logits > 0, logits / penalty, logits * penalty), LOWEST, -LOWEST)
+    return xp.where(seen, penalized, logits)
 
 
 def apply_temperature(logits: Array, temperature: float) -> Array:
@@ -231,10 +236,10 @@ def choose(
     """
     xp = array_namespace(logits)
     logits = xp.astype(logits, xp.float32, copy=False)
-    if forbidden is not None:
-        logits = forbid(logits, forbidden)
     if seen is not None and rules.repetition_penalty != 1:
         logits = penalize(logits, seen, rules.repetition_penalty)
+    if forbidden is not None:  # after the penalty, which keeps every logit finite
+        logits = forbid(logits, forbidden)
     if rules.is_greedy:
         return xp.argmax(logits, axis=-1)
     # Top-k first: temperature does not change the order, and fewer logits are left to divide.

@@ -11,7 +11,7 @@ from gptkit.decoding.engines import Engine, open_engine, open_tokenizer, torch_m
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
-from gptkit.decoding.text_options import TextModelOptions, check_vocabulary, full_prompt, stop_strings
+from gptkit.decoding.text_options import TextModelOptions, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 from gptkit.text.tokenizers.shown import pieces_of
@@ -111,7 +111,6 @@ class TextModel:
         else:
             self._engine = open_engine(directory, options, tokens=tokens, say=say)
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
-        check_vocabulary(options, self.vocab_size)
         self.tokenizer = open_tokenizer(directory)
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)
         self._separator = separator_id(self.tokenizer)

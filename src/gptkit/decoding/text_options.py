@@ -125,13 +125,6 @@ def prompt_room(n_positions: int, max_new_tokens: int) -> int:
     return max(1, n_positions // 2, n_positions - max_new_tokens)
 
 
-def check_vocabulary(options: DecodingOptions, vocab_size: int) -> None:
-    """Raise UsageError for a top-k beyond the model's vocabulary."""
-    if options.top_k > vocab_size:
-        message = f"{options.top_k} is larger than the model's vocabulary of {vocab_size:,}"
-        raise UsageError(message, where="--top-k", fix=f"pass at most {vocab_size}, or 0 to keep all")
-
-
 def full_prompt(options: DecodingOptions, prompt: str) -> str:
     """Return the text that the model reads for `prompt`: the template with the prompt in it, if there is one."""
     return prompt if options.template is None else options.template.replace(PLACEHOLDER, prompt)

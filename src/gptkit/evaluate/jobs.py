@@ -17,6 +17,7 @@ Nothing in the file is executed.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,7 +210,8 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
         if head.format is None:
             problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-        fix = f"fine-tune one: gptkit finetune --task {spec.task}"
+        files = ("--data", spec.data) if spec.data else ()
+        fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
         if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
             fix = f"leave --task out to evaluate it on its own task, {head.task}"

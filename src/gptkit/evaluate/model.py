@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
-from gptkit.decoding.text_options import TextModelOptions, check_settings, check_vocabulary, prompt_room
+from gptkit.decoding.text_options import TextModelOptions, check_settings, prompt_room
 from gptkit.evaluate.options import EvalOptions
 from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
@@ -154,7 +154,6 @@ def generate_texts(
     room for its text is truncated on the left, and a note says how many were.
     """
     check_settings(options)
-    check_vocabulary(options, model.vocab_size)
     room = prompt_room(model.n_positions, options.max_new_tokens)
     texts = [protocol.prompt(example) for example in examples]
     truncated, prompts = 0, []

@@ -39,7 +39,7 @@ RANGES = {
     "nll": (-1e-3, LARGEST),  # negative only by rounding
 }
 _EXACT = 2.0**53  # floats represent every integer up to this
-_FIX = "write the baseline with `gptkit eval --output FILE`"
+_FIX = "write the baseline with `gptkit eval --output baseline.json`"
 _MISSING: Any = object()
 _Kind = TypeVar("_Kind")
 

@@ -132,7 +132,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, from {inputs.model_name}",
         command=command,
-        use="gptkit eval --model ." + " --data DIR" * (not task.is_demo),
+        use="gptkit eval --model ." + "  # in another place also --data, its files' folder" * (not task.is_demo),
         task={
             "name": task.name,
             "format": task.format,

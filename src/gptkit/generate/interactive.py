@@ -12,7 +12,7 @@ from typing import Any
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import TextModel
-from gptkit.decoding.text_options import TextOptions, check_settings, check_vocabulary
+from gptkit.decoding.text_options import TextOptions, check_settings
 from gptkit.errors import InputError, UsageError, suggest
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import print_samples, print_summary
@@ -155,7 +155,6 @@ class Dialogue:
             value = values if kind.many else values[0]
         options = dataclasses.replace(self.options, **{name: value})
         check_settings(options)
-        check_vocabulary(options, self._model.vocab_size)
         self.options = options
         self.transcript.append(f"{MARK}!set {name} {text}")
         if name in ("seed", "num_samples"):

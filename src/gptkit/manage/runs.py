@@ -78,7 +78,8 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
     for row in explained[:MOST_REASONS]:
         console.say(f"{row['path']}: {row['reason']}")
     if len(explained) > MOST_REASONS:
-        console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show RUN says what is wrong")
+        first = shlex.quote(explained[MOST_REASONS]["path"])
+        console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show {first} says what is wrong with the first")
     return {"runs": rows, "next": f"gptkit runs show {shlex.quote(rows[0]['path'])}"}
 
 

@@ -116,7 +116,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "sha256": fingerprint(tokenizer),
     }
     console.table("the tokenizer", ("item", "value"), list({**facts, "seconds": f"{seconds:.1f}"}.items()))
-    return facts
+    return facts | {"data": options.data}
 
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     fewest = options.first if first["tokens"] <= second["tokens"] else options.second
     knows = [side["unknown_tokens"] <= MOSTLY_KNOWN * side["tokens"] for side in (first, second)]
     suggested = fewest if knows[0] == knows[1] else specs[knows.index(True)]
-    return {"tokenizers": list(specs), "fewest_tokens": fewest, "suggested": suggested, **found}
+    return {"tokenizers": list(specs), "data": options.data, "fewest_tokens": fewest, "suggested": suggested, **found}
 
 
 def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, Any]:

@@ -7,6 +7,7 @@ openai-gpt as (in, out), like Conv1D. Names are mapped here: `from_pretrained(ke
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +105,7 @@ def read_directory(
     raw = read_json_object(description)
     config = parse_config(raw, str(description))
     if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
-        fix = f"fine-tune it first: gptkit finetune --model {directory} --task ..."
+        fix = f"fine-tune it first: gptkit finetune --task demo-classification --model {shlex.quote(str(directory))}"
         raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
     state = (read or read_safetensors)(directory)
     if model_type(raw) != "gptkit":

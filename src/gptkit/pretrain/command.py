@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
     if draws_note and micro_batching.has_dropout and options.micro_batch is None:
         console.say(draws_note)
 
+    tokens = options.steps * inputs.rows_per_step * inputs.sequence_length
+    console.say(f"{options.steps:,} steps, {tokens:,} tokens: {tokens / len(text.train):.3g} times the training text")
+
     def sample() -> str:
         """Return unconditional text, sampled with the same random numbers every time."""
         (drawn,) = generate(
@@ -139,11 +142,24 @@ def _write(
         "version": gptkit.__version__,
     }
     card = _card(options, inputs, trained, result, command=console.command_line)
+    if note := _overfitting(rows):
+        console.warn(note)
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
         draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
     return directory.finish(result)
+
+
+def _overfitting(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return what to do about a validation loss that rises by more than 1% after its lowest point."""
+    losses = [(row["val_loss"], row["step"]) for row in rows if row.get("val_loss") is not None]
+    (lowest, step), (last, _) = min(losses), losses[-1]
+    if last <= 1.01 * lowest:
+        return None
+    risen = f"the validation loss was lowest at step {step:,}, {lowest:.4g}, and rose to {last:.4g}"
+    cure = f"train on more text, for fewer steps (--steps {step}), or with --dropout 0.1"
+    return f"overfitting: {risen}: the model learns its training text by heart; {cure}"
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:

@@ -37,7 +37,7 @@ def model_card(
     task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
     sample: str | None = None,
     kind: str = "text-generation",  # the hub's name for what the model does
-    use: str = "gptkit generate --model . --top-k 40",
+    use: str = "gptkit generate --top-k 40 --model .",
     limits: str = "A small language model repeats what its training text says and makes up the rest.",
 ) -> str:
     """Return a model card in Markdown, with every fact filled in.

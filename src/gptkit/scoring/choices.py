@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +52,8 @@ class ChoiceProtocol(ScoredProtocol):
 
     `chance` defaults to that of two choices. Among equal scores the first choice is taken, or with `ties` "wrong" a
     wrong one. A choice that cannot be scored is never taken; if no choice can be scored the answer is -1, which is
-    wrong. The confidence is the winner's probability in a softmax over the scores.
+    wrong. `by_gain` subtracts the score that the continuation has without its context. The confidence is the winner's
+    probability in a softmax over the scores.
     """
 
     measures: tuple[str, ...] = ("accuracy", "calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
@@ -62,14 +63,26 @@ class ChoiceProtocol(ScoredProtocol):
     score: Score = total
     ties: Ties = "wrong"
     groups: Groups | None = None
+    by_gain: bool = False
 
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
-        return requests_of([self.pairs(example) for example in examples], encoder)
+        groups = requests_of([self.pairs(example) for example in examples], encoder)
+        if not self.by_gain:
+            return groups
+        alone = requests_of([[("", text) for _, text in self.pairs(example)] for example in examples], encoder)
+        # A text that cannot be scored counts once.
+        return [
+            (*group, *(replace(request, impossible="") for request in bare))
+            for group, bare in zip(groups, alone, strict=True)
+        ]
 
     def items(
         self, examples: Sequence[Example], groups: Sequence[Group], answers: Sequence[Answers], encoder: Encoder
     ) -> Items:
         scores = [scores_of(self.score, *pair) for pair in zip(groups, answers, strict=True)]
+        if self.by_gain:
+            halves = (np.split(row, 2) for row in scores)
+            scores = [after - np.where(np.isinf(alone), 0, alone) for after, alone in halves]
         references = np.array([label_of(example) for example in examples])
         predictions = np.array([_best(row, right, self.ties) for row, right in zip(scores, references, strict=True)])
         columns = {

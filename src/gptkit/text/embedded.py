@@ -62,7 +62,7 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
         found = _distinct()
     if not found:
         message = "this Python comes without the sources of its standard library"
-        raise InputError(message, where=str(_library()), fix="pass a text file: gptkit pretrain FILE")
+        raise InputError(message, where=str(_library()), fix="pass a text file: gptkit pretrain book.txt")
     return tuple(found)
 
 

@@ -128,6 +128,8 @@ def train_run(
         console.warn(line)
     if found.path is not None:
         console.say(f"resuming from step {found.state.step} of {job.plan.steps} ({found.path})")
+    elif sample is not None and accelerator.is_main_process:
+        console.say(f'sample before training  "{" ".join((sample() or "").split())[:160]}"')
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:

@@ -18,7 +18,7 @@ from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
 from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
 
-_ANOTHER = "evaluate the baseline again the same way (gptkit eval --output FILE)"
+_ANOTHER = "evaluate the baseline again the same way (gptkit eval --output baseline.json)"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@
     demo-entailment       whether the second sentence follows the first, or is from elsewhere in the same module
     demo-cloze            which ending is the next sentence; the other one is from another module
 
+The laptop model learns to classify (62% on dev, 19% by chance) and which words belong to one subject: zero-shot it
+tells 65 to 70% of the endings by `gain` (counting the words shared with the context: 81%). The other two tasks, whose
+wrong parts are about the same subject, it leaves near 50%.
+
 Labels come from the text itself. Examples depend only on the embedded corpus, and no module (or topic) is in two
 splits. In the three tasks of pairs, dev and test come only from modules that pretrain's `--validation 0.1` holds out.
 These are too few for packages, so demo-classification splits the modules of each package separately: pre-training has
@@ -21,6 +25,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from gptkit.scoring.choices import ChoiceProtocol, ending_pairs
 from gptkit.tasks.benchmarks.story_cloze import ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import SPLITS, Format, Task
@@ -250,11 +255,19 @@ def _task(format: Format, labels: tuple[str, ...], data: str, examples: Callable
 
 
 CLOZE = _task("multiple-choice", (), "which of two endings is the real one", _paired, _endings, _anywhere, True)
-_SAME_DOCSTRING, _CONSECUTIVE = "whether two passages share a docstring", "whether two sentences are consecutive"
+# Fluent endings of common words are likely after any context; what the context adds tells the two apart.
+_GAIN = ChoiceProtocol(
+    "gain",
+    "by how much the context raises the ending's log-probability above that of the ending alone (GPT-3, section 2.4)",
+    pairs=ending_pairs,
+    by_gain=True,
+)
+_SAME_DOCSTRING = "whether two passages share a docstring (the laptop model stays at chance, 50%)"
+_CONSECUTIVE = "whether two sentences are consecutive (the laptop model stays near chance, 50%)"
 BENCHMARKS = (
     _task("classification", DEMO_LABELS, "which package a docstring is from", _classification),
     _task("similarity", ("different", "same"), _SAME_DOCSTRING, _paired, _passages, _same_package),
     _task("entailment", ("elsewhere", "follows"), _CONSECUTIVE, _paired, _sentences, _same_module),
     CLOZE,
-    zero_shot(CLOZE, "test", *ending_protocols()),
+    zero_shot(CLOZE, "test", _GAIN, *ending_protocols()),
 )

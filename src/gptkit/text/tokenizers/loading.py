@@ -49,7 +49,7 @@ _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\x{3000}-\x{303f}\x{ff00}-\x{ffef}
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer that `spec` names: a directory (of a run, a model or a tokenizer) or hf:NAME."""
     if needs_training(spec):
-        fix = "pass a directory with tokenizer files, or train one: gptkit tokenizer train"
+        fix = f"pass a directory with tokenizer files, or train one: gptkit tokenizer train --tokenizer {spec}"
         raise UsageError(f"{spec!r} must be trained on text first", where="--tokenizer", fix=fix)
     if spec == "hf:":
         fix = "write hf:openai-community/gpt2, for instance"
