@@ -79,6 +79,10 @@ LINES = [
     ("gptkit pretrain --resume elsewhere/", {"elsewhere/second"}),
     ("gptkit eval --all-checkpoints ru", {"runs/first"}),
     ("gptkit runs rm first elsewhere/", {"elsewhere/second"}),
+    ("gptkit runs show ", {"first"}),
+    ("gptkit runs compare first fi", {"first"}),
+    ("gptkit runs prune runs/", {"runs/first"}),
+    ("gptkit runs show --root elsewhere s", {"second"}),
 ]
 
 

@@ -57,6 +57,15 @@ def test_only_options_that_differ_are_shown(capsys: pytest.CaptureFixture[str], 
     assert "seed" not in out
 
 
+def test_options_that_differ_also_look_different(capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]) -> None:
+    make_run(ROOT / "one", learning_rate=0.00012345, data=["a.txt"])
+    make_run(ROOT / "two", learning_rate=0.00012346, data=["a.txt", "b.txt"])
+    assert main(["runs", "compare", "one", "two"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["learning_rate", "0.00012345", "0.00012346"] in rows
+    assert ["data", "a.txt", "a.txt,", "b.txt"] in rows
+
+
 @pytest.mark.parametrize(("by", "at"), [("steps", [10, 20]), ("tokens", [100, 200]), ("seconds", [5.0, 10.0])])
 def test_losses_stand_over_steps_tokens_or_seconds(
     by: str, at: list[float], capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
@@ -105,6 +114,18 @@ def test_intervals_are_those_over_seeds_and_of_stored_evaluations(
     assert drawn["lines"] == {"val_loss": "dev (classifier: L2)", "loss": "training (L3)"}
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "label"), [((0.5, 0.2), "L3"), ((0.0, 0.0), "L2"), ((0.5, 0.0), "L3; L2 where lm_coef is 0")]
+)
+def test_a_training_loss_without_the_auxiliary_loss_is_not_called_l3(
+    coefficients: tuple[float, float], label: str, capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    for name, coefficient in zip(("one", "two"), coefficients, strict=True):
+        make_run(ROOT / name, "finetune", lm_coef=coefficient)
+    compare(capsys, "one", "two")
+    assert drawn["lines"]["loss"] == f"training ({label})"
+
+
 def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]) -> None:
     for name in ("one", "two"):
         make_run(ROOT / name)
@@ -112,9 +133,9 @@ def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], drawn: dict
     (ROOT / "empty").mkdir()
     Path("taken.png").write_text("mine")
     for words, message in (
-        (("one",), "comparing takes two runs or more, each once"),
-        (("one", "runs/one"), "comparing takes two runs or more, each once"),
-        (("one", "empty"), "this run cannot be compared: no run, or one without its config.yaml"),
+        (("one",), "compare takes two or more different runs"),
+        (("one", "runs/one"), "compare takes two or more different runs"),
+        (("one", "empty"), "this run cannot be compared: not a run, or its config.yaml is missing"),
         (("one", "two", "--out", "taken.png"), "the file already exists"),
         (("one", "two", "--out", "picture.svg"), "the picture is a PNG file"),
         (("one", "two", "--out", "nowhere/picture.png"), "no such folder"),

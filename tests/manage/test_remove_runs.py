@@ -69,7 +69,7 @@ def test_rm_asks_and_without_an_answer_removes_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_run(ROOT / "one")
-    assert refusal(capsys, "rm", "one").endswith(" B, and nobody can be asked")
+    assert refusal(capsys, "rm", "one").endswith(" B needs confirmation, but stdin is not a terminal")
     for answer, is_removed in (("\n", False), ("", False), ("no\n", False), ("yes\n", True)):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
         assert path.exists()
@@ -121,17 +121,17 @@ def a_part(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (own_files, "it", "the run also holds files of yours: thesis.tex"),
-        (a_link, "it", "this is a link, which is never followed"),
-        (a_project, "it", "this is no run of gptkit"),
+        (own_files, "it", "the run also holds files that gptkit did not write: thesis.tex"),
+        (a_link, "it", "this is a link, and links are never followed"),
+        (a_project, "it", "this is not a gptkit run"),
         (a_part, "runs/it/seed-0", "this is a part of a run"),
-        (own_files, "runs", "this is no run of gptkit"),
-        (own_files, "runs/it/thesis.tex", "a file is no run"),
-        (own_files, ".", "the current folder is in it"),
-        (own_files, "..", "the current folder is in it"),
-        (own_files, "/", "the current folder is in it"),
-        (own_files, "runs/it/..", "this is no run of gptkit"),
-        (own_files, str(Path.home()), "this is no run of gptkit"),
+        (own_files, "runs", "this is not a gptkit run"),
+        (own_files, "runs/it/thesis.tex", "this is a file, not a run"),
+        (own_files, ".", "the current directory is inside it"),
+        (own_files, "..", "the current directory is inside it"),
+        (own_files, "/", "the current directory is inside it"),
+        (own_files, "runs/it/..", "this is not a gptkit run"),
+        (own_files, str(Path.home()), "this is not a gptkit run"),
         (own_files, "runs/nowhere", "no such run"),
         (own_files, "", "no such run"),
     ],
@@ -210,6 +210,30 @@ def test_a_folder_that_may_not_be_changed_is_one_line_and_exit_2(
         assert describe(ROOT / "one")["state"] == "finished"
 
 
+def a_folder_of_another_user(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make os.access say what it says to users who are not root."""
+    monkeypatch.setattr(os, "access", lambda folder, mode: not Path(folder).is_relative_to(path))
+
+
+def test_rm_leaves_another_users_run_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(ROOT / "theirs", result=PRETRAINED)
+    before = sorted(ROOT.rglob("*"))
+    a_folder_of_another_user(monkeypatch, path / "checkpoints")
+    assert refusal(capsys, "rm", "theirs", "--yes") == "Permission denied while removing runs/theirs"
+    assert sorted(ROOT.rglob("*")) == before
+
+
+def test_prune_skips_the_runs_of_other_users(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        make_run(ROOT / name, result=PRETRAINED)
+    a_folder_of_another_user(monkeypatch, ROOT / "b")
+    assert main(["runs", "prune", "--yes"]) == 0
+    assert "warning: runs/b is skipped: you do not have permission to change it" in capsys.readouterr().err
+    assert [path.parent.name for path in sorted(ROOT.glob("*/checkpoints"))] == ["b"]
+
+
 def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
     """Of two that race for a directory one is refused; a run that has begun keeps its files."""
     ROOT.mkdir()
@@ -223,7 +247,7 @@ def test_rm_while_a_run_starts_leaves_it_whole_or_gone() -> None:
         while not over.is_set():
             try:
                 if main(["runs", "rm", "one", "--yes"]) not in (0, 2):
-                    failed.append(AssertionError("no answer of rm's"))
+                    failed.append(AssertionError("neither removed nor refused"))
             except BaseException as error:  # for the main thread
                 failed.append(error)
 
@@ -267,7 +291,7 @@ def test_prune_removes_checkpoints_of_finished_runs_alone(capsys: pytest.Capture
     make_run(ROOT / "cut")
     (ROOT / "notes.txt").write_text("")
     freed = size_of(ROOT / "done/checkpoints") + size_of(ROOT / "tuned/checkpoints")
-    assert refusal(capsys, "prune").endswith("and nobody can be asked")
+    assert refusal(capsys, "prune").endswith("needs confirmation, but stdin is not a terminal")
     done = run(capsys, "prune", "--yes")
     assert (sorted(done["removed"]), done["bytes"]) == (["runs/done/checkpoints", "runs/tuned/checkpoints"], freed)
     assert (ROOT / "cut/checkpoints").is_dir()

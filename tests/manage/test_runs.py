@@ -110,15 +110,15 @@ def a_run_with_a_pipe(path: Path) -> None:
 NOT_FLAT = "not flat `key: value` lines (runs/it/config.yaml)"
 HEADER = "# gptkit pretrain --recipe config.yaml repeats this run\n"
 BROKEN = (
-    (a_file, "no run, but a file"),
-    (a_link, "no run, but a dangling link"),
-    (a_loop, "no run, but a dangling link"),
-    (lambda path: path.mkdir(parents=True), "no run, or one without its config.yaml"),
-    (lambda path: (path / "src").mkdir(parents=True), "no run, or one without its config.yaml"),
-    (lambda path: make_run(path / "inside"), "no run, but a folder of 1: gptkit runs ls --root runs/it"),
-    (a_run_with("config.yaml", None), "no run, or one without its config.yaml"),
-    (a_run_with("config.yaml", ""), "no config.yaml of gptkit (runs/it/config.yaml)"),
-    (a_run_with("config.yaml", "steps: 3\n"), "no config.yaml of gptkit (runs/it/config.yaml)"),
+    (a_file, "not a run: a file"),
+    (a_link, "not a run: a dangling link"),
+    (a_loop, "not a run: a dangling link"),
+    (lambda path: path.mkdir(parents=True), "not a run, or its config.yaml is missing"),
+    (lambda path: (path / "src").mkdir(parents=True), "not a run, or its config.yaml is missing"),
+    (lambda path: make_run(path / "inside"), "not a run, but a folder of runs: gptkit runs ls --root runs/it"),
+    (a_run_with("config.yaml", None), "not a run, or its config.yaml is missing"),
+    (a_run_with("config.yaml", ""), "not written by gptkit (runs/it/config.yaml)"),
+    (a_run_with("config.yaml", "steps: 3\n"), "not written by gptkit (runs/it/config.yaml)"),
     (a_run_with("config.yaml", HEADER + "steps: 3"), "truncated (runs/it/config.yaml)"),
     (a_run_with("config.yaml", HEADER), NOT_FLAT),
     (
@@ -159,6 +159,18 @@ def test_a_folder_that_may_not_be_read_is_a_row(
     monkeypatch.setattr("gptkit.manage.runs.read_text", refuse)  # chmod stops nobody who is root
     [row] = run(capsys, "ls")["runs"]
     assert (row["state"], row["reason"]) == ("damaged", "permission denied")
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    a_file(ROOT / "two\nlines")
+    assert main(["runs", "ls"]) == 0
+    assert "runs/two\\nlines: not a run: a file\n" in capsys.readouterr().err
+
+
+def test_ls_names_the_newest_run_next_and_not_what_is_newer_but_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "mine", result=PRETRAINED)
+    (ROOT / "notes.txt").write_text("newer")
+    assert run(capsys, "ls")["next"] == "gptkit runs show runs/mine"
 
 
 def test_a_link_to_a_run_is_shown_as_that_run_and_hidden_files_are_not_shown(
@@ -282,6 +294,21 @@ def test_show_names_what_is_not_the_default_and_the_command_to_go_on_with(capsys
     assert run(capsys, "show", "tumed", code=2)["error"]["fix"] == "did you mean 'tuned'?"
 
 
+def test_show_prints_options_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "mine", data=["/a.txt", "/b.txt"], seed=1234567, learning_rate=0.00123456)
+    assert main(["runs", "show", "mine"]) == 0
+    out = capsys.readouterr().out
+    options = out.partition("options that are not the defaults")[2]
+    for line in (r"data +/a.txt, /b.txt", r"seed +1234567", r"learning_rate +0.00123456"):
+        assert re.search(f"^{line}$", options, re.MULTILINE)
+
+
+def test_show_calls_no_option_changed_where_the_defaults_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "newer", dropout=0.0, of_a_later_version=1)
+    assert main(["runs", "show", "newer"]) == 0
+    assert "\noptions\n" in capsys.readouterr().out
+
+
 def test_show_prints_losses_as_a_line_of_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert sparkline([8.0, 1.0, 4.5]) == "8 █▁▅ 4.5"
     assert sparkline([3.0, 3.0]) == "3 ▁▁ 3"
@@ -314,7 +341,7 @@ def test_samples_say_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None
         (ROOT / f"bare/{folder}/step-000000/MANIFEST.json").unlink()
     for name, message in (
         ("tuned", "samples are for language models, but this is a run of gptkit finetune"),
-        ("bare", "the run has kept no weights to sample from"),
+        ("bare", "the run has no saved weights to sample from"),
     ):
         assert run(capsys, "show", name, "--samples", code=2)["error"]["message"] == message
 

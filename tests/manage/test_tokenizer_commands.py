@@ -114,3 +114,16 @@ def test_the_report(book: str, console: Console) -> None:
     json.dumps(result)
     with pytest.raises(InputError, match="no such tokenizer directory"):
         run_compare(TokenizerCompareOptions(first="nowhere", second="char", data=(book,)), console)
+
+
+@pytest.mark.parametrize("flag", ["--model", "--tokenizer"])
+def test_encode_and_decode_suggest_only_what_they_can_read(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenizer", "encode", "hi", flag, "gpt2"]) == 2
+    error = capsys.readouterr().err
+    assert f"no such directory ({flag} gpt2) - check the path, or write hf:gpt2 for the hub" in error
+    assert "bpe:N" not in error
+
+
+def test_decode_calls_its_argument_what_the_help_calls_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenizer", "decode", "x"]) == 2
+    assert "'x' is not a whole number (ID)" in capsys.readouterr().err

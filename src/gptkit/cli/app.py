@@ -118,7 +118,7 @@ def _signature(row: Command) -> type:
 
 def _parameter(name: str, kind: Kind, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
     facts, flag = field.metadata, "--" + name.replace("_", "-")
-    where = name.upper() if facts["argument"] else flag
+    where = (facts["metavar"] or name.upper()) if facts["argument"] else flag
 
     def parse(value: Any) -> Any:
         # Values from recipes and defaults from the dataclass are already converted.
@@ -339,6 +339,13 @@ def _runs(incomplete: str) -> list[str]:
     return _folders_with(CONFIG, incomplete)
 
 
+def _runs_by_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the runs under --root and, once something is typed, the paths that begin with it."""
+    root = glob.escape(str(ctx.params.get("root") or "runs"))
+    names = {Path(found).parent.name for found in glob.glob(f"{root}/*/{CONFIG}")}
+    return _escaped(names) + (_runs(incomplete) if incomplete else [])
+
+
 def _models(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return presets for pretrain, run directories for the other commands, and model directories for all."""
     first = list(recipes_of("models")) if ctx.command.name == "pretrain" else _runs(incomplete)
@@ -347,11 +354,15 @@ def _models(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _folders_with(file: str, incomplete: str) -> list[str]:
     patterns = (f"runs/*/{file}", f"{glob.escape(incomplete)}*/{file}")
-    names = sorted({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
+    return _escaped({str(Path(found).parent) for pattern in patterns for found in glob.glob(pattern)})
+
+
+def _escaped(names: set[str]) -> list[str]:
+    """Return names in order, as the shell takes them."""
     typed = os.environ.get("COMP_WORDS", "").split("\n")[-1]
     if os.environ.get("_GPTKIT_COMPLETE") != "complete_bash" or typed.startswith(("'", '"')):
-        return names
-    return [re.sub(r"([^\w%+,./:=@-])", r"\\\1", name) for name in names]  # bash inserts what it is given
+        return sorted(names)
+    return [re.sub(r"([^\w%+,./:=@-])", r"\\\1", name) for name in sorted(names)]  # bash inserts what it is given
 
 
 # Shell completion of an option's value, by the option's name.
@@ -362,6 +373,6 @@ COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "model": _models,
     "resume": lambda incomplete: ["auto", "never", *_runs(incomplete)],
     "all_checkpoints": _runs,
-    "run": _runs,
-    "runs": _runs,
+    "run": _runs_by_name,
+    "runs": _runs_by_name,
 }

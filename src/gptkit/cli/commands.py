@@ -112,7 +112,7 @@ def _after_show(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_encode(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    few = " ".join(map(str, result["ids"][:8]))
+    few = " ".join(map(str, result["ids"][:32]))
     return f"gptkit tokenizer decode {few} --tokenizer {{tokenizer}}" if few else ""
 
 

@@ -14,35 +14,27 @@ from typing import Any, Literal
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.manage.runs import (
-    EVALUATION,
-    Row,
-    RunsListOptions,
-    describe,
-    find_run,
-    parts,
-    read_config,
-    read_json,
-    shown,
-)
+from gptkit.manage import runs
+from gptkit.manage.runs import metrics_of, read_config, read_json, shown
 from gptkit.options import REQUIRED, option
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
 from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
 from gptkit.training.metrics import newest_rows, read_rows
 
-PICTURE = Path("compare.png")
-AXES = {"steps": ("step", "steps"), "tokens": ("tokens", "tokens"), "seconds": ("elapsed_seconds", "seconds")}
+AXES = {"steps": "step", "tokens": "tokens", "seconds": "elapsed_seconds"}
 FIGURES = ("bits_per_byte", "val_loss", "val_perplexity", "masked_loss", "train_loss")
 COSTS = ("steps", "tokens", "train_seconds", "tokens_per_second")
-OF_SEEDS = ("metrics", "interval")
+EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 NORMAL = 1.96  # standard errors that a 95% interval reaches to each side
 WIDEST = 3  # runs that become columns
 
+Figures = dict[str, dict[str, Any]]  # name -> value and interval
+
 
 @dataclass(frozen=True, kw_only=True)
-class RunsCompareOptions(RunsListOptions):
+class RunsCompareOptions(runs.RunsListOptions):
     """Compare runs: the options in which they differ, their figures, and all losses in one picture."""
 
     runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
@@ -54,23 +46,28 @@ class RunsCompareOptions(RunsListOptions):
 
 def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     """Print what differs, draw the losses, and return what `--json` prints."""
-    paths = [find_run(name, options.root) for name in options.runs]
+    paths = [runs.find_run(name, options.root) for name in options.runs]
     if len(paths) < 2 or len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise UsageError("comparing takes two runs or more, each once", where="RUN", fix="gptkit runs ls lists them")
+        raise UsageError("compare takes two or more different runs", where="RUN", fix="gptkit runs ls lists them")
     picture = _free_picture(options.out)
-    rows = [describe(path) for path in paths]
-    for row in rows:
-        if row["command"] is None:
-            raise UsageError(f"this run cannot be compared: {row['reason']}", where=row["path"], fix="leave it out")
-    names = _names(paths)
-    differing = _differing([_options_of(path) for path in paths])
-    figures = _figures_of(paths)
-    is_one_tokenizer = len({_tokenizer_of(path) for path in paths} - {None}) < 2
-    _print(names, differing, figures, console)
-    for note in _notes(rows, paths, is_one_tokenizer=is_one_tokenizer):
-        console.warn(note)
-    lines = {name: _rows_of(path, console) for name, path in zip(names, paths, strict=True)}
-    image = _draw(lines, rows, options.by, picture, is_one_tokenizer=is_one_tokenizer, console=console)
+    rows = [runs.describe(path) for path in paths]
+    if unknown := next((row for row in rows if row["command"] is None), None):
+        raise UsageError(f"this run cannot be compared: {unknown['reason']}", where=unknown["path"], fix="leave it out")
+    names = [path.absolute().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    configs = [{"command": command, **config} for command, config in map(read_config, paths)]
+    differing = {name: each for name, each in _by_name(configs).items() if any(value != each[0] for value in each)}
+    figures = _by_name([_figures(path) for path in paths])
+    if differing:
+        texts = {name: [*map(runs.written, each)] for name, each in differing.items()}
+        _print("options that differ", "option", texts, names, console)
+    else:
+        console.say("the runs have the same options")
+    if figures:
+        texts = {name: [*map(_with_interval, each)] for name, each in figures.items()}
+        _print("figures, with 95% intervals where known", "figure", texts, names, console)
+    image = _draw(dict(zip(names, paths, strict=True)), configs, options.by, picture, console)
     best = f"gptkit runs show {shlex.quote(str(paths[0]))}"
     return {"runs": rows, "options": differing, "metrics": figures, "image": image, "next": best}
 
@@ -78,56 +75,37 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
 def _free_picture(out: Path | None) -> Path:
     """Return the file to write; UsageError for one that exists, which is never overwritten."""
     if out is None:
-        names = itertools.chain([PICTURE], (Path(f"{PICTURE.stem}-{n}.png") for n in itertools.count(2)))
-        return next(path for path in names if not os.path.lexists(path))
+        names = itertools.chain(["compare.png"], (f"compare-{n}.png" for n in itertools.count(2)))
+        return next(path for path in map(Path, names) if not os.path.lexists(path))
+    where = f"--out {out}"
     if out.suffix.lower() != ".png":
-        raise UsageError("the picture is a PNG file", where=f"--out {out}", fix="write FILE.png")
+        raise UsageError("the picture is a PNG file", where=where, fix="write FILE.png")
     if os.path.lexists(out):
-        raise UsageError("the file already exists", where=f"--out {out}", fix="choose another name, or remove it")
+        raise UsageError("the file already exists", where=where, fix="choose another name, or remove it")
     if not out.absolute().parent.is_dir():
-        raise UsageError("no such folder", where=f"--out {out}", fix="create it, or choose another")
+        raise UsageError("no such folder", where=where, fix="create it, or choose another")
     return out
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the folders' names, or their paths where two have the same name."""
-    names = [path.absolute().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _options_of(path: Path) -> dict[str, Any]:
-    command, config = read_config(path)
-    return {"command": command, **config}
-
-
-def _differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the options that are not the same in all runs, each with its value in every run, None where unset."""
-    names = dict.fromkeys(name for config in configs for name in config)
-    values = {name: [config.get(name) for config in configs] for name in names}
-    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+def _by_name(of_runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return what the runs have by name, each with its value in every run, None where a run does not have it."""
+    return {name: [of_run.get(name) for of_run in of_runs] for name in dict.fromkeys(itertools.chain(*of_runs))}
 
 
 # --- figures ---
 
 
-def _figures_of(paths: Sequence[Path]) -> dict[str, list[dict[str, Any] | None]]:
-    """Return each figure with its value and 95% interval in every run, None where a run does not have it."""
-    found = [_figures(path) for path in paths]
-    names = dict.fromkeys(name for figures in found for name in figures)
-    return {name: [figures.get(name) for figures in found] for name in names}
-
-
-def _figures(path: Path) -> dict[str, dict[str, Any]]:
+def _figures(path: Path) -> Figures:
     """Return a run's figures: those of its result, else the newest of an unfinished run; then its stored evaluations.
 
     An interval is that over the seeds, or reaches 1.96 standard errors of the items to each side; None if unknown.
     """
     result = read_json(path / RESULT) or _newest_evaluation(path)
-    metrics, intervals = ({**found} if isinstance(found := result.get(key), dict) else {} for key in OF_SEEDS)
-    own = {name: result.get(name) for name in FIGURES + COSTS}
-    figures: dict[str, dict[str, Any]] = {
+    own = metrics_of(result) | {name: result.get(name) for name in FIGURES + COSTS}
+    intervals = metrics_of(result, "interval")
+    figures: Figures = {
         name: {"value": value, "interval": intervals.get(name)}
-        for name, value in (metrics | own).items()
+        for name, value in own.items()
         if isinstance(value, int | float)
     }
     for file in sorted(path.glob("*.json")):
@@ -140,18 +118,15 @@ def _figures(path: Path) -> dict[str, dict[str, Any]]:
 def _newest_evaluation(path: Path) -> dict[str, Any]:
     """Return the figures of an unfinished run's newest evaluation, under the names of a result."""
     rows = newest_rows(path / METRICS) if (path / METRICS).is_file() else iter(())
-    row = next((row for row in rows if row.get("val_loss") is not None), {})
-    names = {"step": "steps", "loss": "train_loss"}
-    metrics = {name: row[name] for name in list(row)[list(row).index("val_loss") + 1 :]} if row else {}
-    return {names.get(name, name): value for name, value in row.items()} | {"metrics": metrics}
+    row = next((row for row in rows if row.get("val_loss") is not None), None)
+    return row | {"steps": row["step"], "train_loss": row["loss"], "metrics": runs.evaluation_in(row)} if row else {}
 
 
-def _evaluated(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _evaluated(stored: Mapping[str, Any]) -> Figures:
     """Return the metrics in an evaluation's file, the last step's in one along a run."""
     checkpoints = stored.get("checkpoints")
-    results = (checkpoints[-1] if checkpoints else stored).get("results", {})
     found = {}
-    for key, result in results.items():
+    for key, result in (checkpoints[-1] if checkpoints else stored).get("results", {}).items():
         for name, metric in result["metrics"].items():
             value, error = metric["value"], metric.get("stderr")
             interval = None if error is None else [value - NORMAL * error, value + NORMAL * error]
@@ -162,105 +137,70 @@ def _evaluated(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 # --- what people see ---
 
 
-def _print(
-    names: Sequence[str],
-    differing: Mapping[str, Sequence[Any]],
-    figures: Mapping[str, Sequence[Mapping[str, Any] | None]],
-    console: Console,
-) -> None:
-    if differing:
-        texts = {
-            name: ["unset" if value is None else shown(value) for value in each] for name, each in differing.items()
-        }
-        _table("options that differ", "option", texts, names, console)
-    else:
-        console.say("the runs have the same options")
-    if figures:
-        texts = {name: [_shown(value) for value in each] for name, each in figures.items()}
-        _table("figures, with 95% intervals where known", "figure", texts, names, console)
-
-
-def _shown(figure: Mapping[str, Any] | None) -> str:
+def _with_interval(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "n/a"
     interval = figure["interval"]
     return shown(figure["value"]) + (f" ({shown(interval[0])} to {shown(interval[1])})" if interval else "")
 
 
-def _table(title: str, head: str, texts: Mapping[str, Sequence[str]], names: Sequence[str], console: Console) -> None:
+def _print(title: str, head: str, texts: Mapping[str, Sequence[str]], names: Sequence[str], console: Console) -> None:
     """Print a table whose columns are a few runs, or the items if there are many."""
     if len(names) <= WIDEST:
         console.table(title, (head, *names), [(item, *each) for item, each in texts.items()])
     else:
-        rows = [(name, *each) for name, *each in zip(names, *texts.values(), strict=True)]
-        console.table(title, ("run", *texts), rows)
+        console.table(title, ("run", *texts), [*zip(names, *texts.values(), strict=True)])
 
 
-def _notes(rows: Sequence[Row], paths: Sequence[Path], *, is_one_tokenizer: bool) -> list[str]:
-    """Return what stands against comparing the runs."""
-    notes = []
-    if len({row["command"] for row in rows}) > 1:
-        notes.append("losses of pretrain runs are per token, those of finetune runs per example")
-    elif rows[0]["command"] == "pretrain" and not is_one_tokenizer:
-        notes.append("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
-    splits = {read_json(path / RESULT).get("split_sha256") for path in paths} - {None}
-    if len(splits) > 1:
-        notes.append("the runs were not validated on the same text")
-    return notes
+def _draw(
+    paths: Mapping[str, Path], configs: Sequence[Mapping[str, Any]], by: str, picture: Path, console: Console
+) -> str | None:
+    """Draw the losses, or bits per byte where the tokenizers differ; return the file, None without anything to draw.
+
+    Warns of what makes the runs incomparable.
+    """
+    commands, axis = {config["command"] for config in configs}, AXES[by]
+    lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss"
+    if len(commands) > 1:
+        console.warn("losses of pretrain runs are per token, those of finetune runs per example")
+    elif commands == {"finetune"}:
+        coefficients = [config.get("lm_coef") for config in configs]
+        has_ablation = any(config.get("study", "none") != "none" for config in configs)
+        is_mixed = any(coefficients) and (has_ablation or 0 in coefficients)
+        training = "L3; L2 where lm_coef is 0" if is_mixed else "L3" if any(coefficients) else "L2"
+        lines = {"val_loss": "dev (classifier: L2)", "loss": f"training ({training})"}
+        ylabel = "loss per example"
+    elif len({*map(_tokenizer_of, paths.values())} - {None}) < 2:
+        ylabel = "loss (nats per token)"
+    else:
+        console.warn("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
+        lines, ylabel = {"bits_per_byte": "validation"}, "bits per byte"
+    if len({read_json(path / RESULT).get("split_sha256") for path in paths.values()} - {None}) > 1:
+        console.warn("the runs were not validated on the same text")
+    curves = {}
+    for name, path in paths.items():
+        files = [part / METRICS for part in (path, *runs.parts(path)) if (part / METRICS).is_file()]
+        seeds = [{figure: _points(rows, axis, figure) for figure in lines} for rows in map(read_rows, files)]
+        if any(any(seed.values()) for seed in seeds):
+            curves[name] = seeds
+        else:
+            console.warn(f"{path} is not in the picture: it has no losses yet")
+    if not curves:
+        console.say("no picture: no run has losses to draw")
+        return None
+    with translate_os_errors("drawing the picture", fix="choose another --out"):
+        draw_runs(curves, picture, lines=lines, validation=next(iter(lines)), xlabel=by, ylabel=ylabel)
+    console.say(f"picture: {picture}")
+    return str(picture)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:
+    return [(row[axis], row[figure]) for row in rows if None not in (row.get(axis), row.get(figure))]
 
 
 def _tokenizer_of(path: Path) -> str | None:
     """Return a hash of a run's tokenizer, None without one."""
     for folder in (path / START, path / MODEL):
-        files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-        if files:
+        if files := [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]:
             return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return None
-
-
-def _rows_of(path: Path, console: Console) -> list[list[dict[str, Any]]]:
-    """Return the rows of a run, of each of its seeds."""
-    found = [read_rows(run / METRICS) for run in (path, *parts(path)) if (run / METRICS).is_file()]
-    if not any(found):
-        console.warn(f"{path} is not in the picture: it has no losses yet")
-    return [rows for rows in found if rows]
-
-
-def _draw(
-    lines: Mapping[str, list[list[dict[str, Any]]]],
-    rows: Sequence[Row],
-    by: str,
-    picture: Path,
-    *,
-    is_one_tokenizer: bool,
-    console: Console,
-) -> str | None:
-    """Draw the losses, or bits per byte where the tokenizers differ; return the file, None without anything to draw."""
-    commands = {row["command"] for row in rows}
-    is_pretrain, (axis, xlabel) = commands == {"pretrain"}, AXES[by]
-    if is_pretrain and not is_one_tokenizer:
-        validation, names, ylabel = "bits_per_byte", {"bits_per_byte": "validation"}, "bits per byte"
-    elif is_pretrain:
-        validation, names, ylabel = "val_loss", {"val_loss": "validation", "loss": "training"}, "loss (nats per token)"
-    elif "pretrain" in commands:
-        validation, names, ylabel = "val_loss", {"val_loss": "validation", "loss": "training"}, "loss"
-    else:
-        has_auxiliary = any(read_config(Path(row["path"]))[1].get("lm_coef") for row in rows)
-        names = {"val_loss": "dev (classifier: L2)", "loss": f"training ({'L3' if has_auxiliary else 'L2'})"}
-        validation, ylabel = "val_loss", "loss per example"
-
-    def points(row: Mapping[str, Any], figure: str) -> list[tuple[float, float]]:
-        return [] if None in (row.get(axis), row.get(figure)) else [(row[axis], row[figure])]
-
-    curves = {
-        name: [{key: [point for row in seed for point in points(row, key)] for key in names} for seed in seeds]
-        for name, seeds in lines.items()
-    }
-    curves = {name: seeds for name, seeds in curves.items() if any(any(seed.values()) for seed in seeds)}
-    if not curves:
-        console.say("no picture: no run has losses to draw")
-        return None
-    with translate_os_errors("drawing the picture", fix="choose another --out"):
-        draw_runs(curves, picture, lines=names, validation=validation, xlabel=xlabel, ylabel=ylabel)
-    console.say(f"picture: {picture}")
-    return str(picture)

@@ -1,38 +1,30 @@
 """`gptkit runs rm` and `prune`: remove whole runs, or only the checkpoints of finished ones.
 
 A run is removed under its lock. It is renamed to being-removed-NAME first, so that one that cannot be removed stays
-whole and one whose removal is interrupted looks like no run; its run.lock goes last.
+whole and one whose removal is interrupted does not look like a run; its run.lock goes last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.manage.runs import (
-    EVALUATION,
-    HEADER,
-    REMOVING,
-    RunsListOptions,
-    describe,
-    find_run,
-    parts,
-    read_json,
-    rows_under,
-)
+from gptkit.manage.compare_runs import EVALUATION
+from gptkit.manage.runs import HEADER, REMOVING, RunsListOptions, describe, find_run, parts, read_json, rows_under
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
-from gptkit.report.text import size
+from gptkit.report.text import on_one_line, size
 from gptkit.system import files
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
 from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, START
@@ -52,15 +44,15 @@ WRITABLE = "make it and its folder writable; then rerun the same command"
 
 @dataclass(frozen=True, kw_only=True)
 class RunsRemoveOptions(RunsListOptions):
-    """Remove runs with all that is in them; a running one is refused, and so is what is no run."""
+    """Remove runs and everything in them; refuses runs that are running and whatever is not a run."""
 
     runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
-    yes: bool = option(False, "Do not ask; needed where nobody can answer.", short="-y")
+    yes: bool = option(False, "Do not ask for confirmation; required where stdin is not a terminal.", short="-y")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsPruneOptions(RunsRemoveOptions):
-    """Remove the checkpoints of finished runs; models and snapshots stay, but no run can be given more steps then."""
+    """Remove the checkpoints of finished runs; models and snapshots stay, but these runs cannot train any further."""
 
     runs: tuple[str, ...] = option(
         (), "Names under --root, or paths [default: all finished runs].", argument=True, metavar="RUN"
@@ -69,41 +61,57 @@ class RunsPruneOptions(RunsRemoveOptions):
 
 def run_remove(options: RunsRemoveOptions, console: Console) -> dict[str, Any]:
     """Remove the runs, once all are known to be runs that nobody uses; return what `--json` prints."""
-    paths = _paths(options)
-    for path in paths:
-        _refuse_what_is_no_run(path)
-    sizes = {path: size_of(path) for path in paths}
-    with _locked(paths):
-        if _agreed("remove", sizes, options, console):
-            for path in paths:
-                _refuse_what_is_no_run(path)  # somebody may have put a file there while nobody answered
-            return _report(((path, _remove) for path in paths), sizes, options, console)
-    return _report((), sizes, options, console)
+    sizes = {path: size_of(path) for path in _paths(options) if _is_removable(path)}
+    return _confirm_and_remove(sizes, sizes, _is_removable, _remove, options, console)
 
 
 def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
     """Remove the checkpoints of finished runs; return what `--json` prints."""
-    if options.runs:
-        finished = _paths(options)
-        for path in finished:
-            if (row := describe(path))["state"] != "finished":
-                message = f"the run is {row['state']}" + (f": {row['reason']}" if row["reason"] else "")
-                raise UsageError(message, where=str(path), fix="only finished runs can do without their checkpoints")
-    else:
+    finished = _paths(options)
+    for row in map(describe, finished):
+        if row["state"] != "finished":
+            message = f"the run is {row['state']}" + (f": {row['reason']}" if row["reason"] else "")
+            raise UsageError(message, where=row["path"], fix="only checkpoints of finished runs can be removed")
+    if not options.runs:
         finished = [Path(row["path"]) for row in rows_under(options.root) if row["state"] == "finished"]
-        finished = [path for path in finished if not path.is_symlink()]
     sizes = {}
-    for run in [part for path in finished for part in (path, *parts(path))]:
+    for run in [part for path in finished if not path.is_symlink() for part in (path, *parts(path))]:
         folders = (run / CHECKPOINTS, run / f"{DISCARDED}{CHECKPOINTS}")  # the latter of a prune that was interrupted
         if found := [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]:
-            sizes[run / CHECKPOINTS] = sum(map(size_of, found))
-    with _locked([folder.parent for folder in sizes]):
-        sizes = {
-            folder: count for folder, count in sizes.items() if (folder.parent / RESULT).is_file()
-        }  # still finished
-        if _agreed("remove", sizes, options, console):
-            return _report(((folder, _prune) for folder in sizes), sizes, options, console)
-    return _report((), sizes, options, console)
+            if options.runs or os.access(run, os.W_OK):
+                sizes[run / CHECKPOINTS] = sum(map(size_of, found))
+            else:
+                console.warn(f"{run} is skipped: you do not have permission to change it")
+    runs = [folder.parent for folder in sizes]
+    return _confirm_and_remove(sizes, runs, lambda folder: (folder.parent / RESULT).is_file(), _prune, options, console)
+
+
+def _confirm_and_remove(
+    sizes: Mapping[Path, int],
+    runs: Iterable[Path],
+    is_removable: Callable[[Path], bool],
+    remove: Callable[[Path], None],
+    options: RunsRemoveOptions,
+    console: Console,
+) -> dict[str, Any]:
+    """Remove paths under the locks of their runs if the user agrees; return what `--json` prints."""
+    removed = []
+    with _locked(runs):
+        if _agreed(sizes, options, console):
+            for path in [path for path in sizes if is_removable(path)]:  # it may have changed before the answer
+                with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
+                    remove(path)
+                removed.append(path)
+                console.result(f"removed {_with_size(path, sizes[path])}")
+    if not removed:
+        console.say("nothing was removed" if sizes else "there is nothing to remove")
+    root = f" --root {shlex.quote(str(options.root))}" if options.root != RUNS else ""
+    total = sum(sizes[path] for path in removed)
+    return {"removed": [str(path) for path in removed], "bytes": total, "next": f"gptkit runs ls{root}"}
+
+
+def _with_size(path: Path, count: int) -> str:
+    return f"{on_one_line(str(path))}  {size(count)}"
 
 
 def _paths(options: RunsRemoveOptions) -> list[Path]:
@@ -112,28 +120,29 @@ def _paths(options: RunsRemoveOptions) -> list[Path]:
     for name in options.runs:
         path = find_run(name, options.root)
         if path.is_symlink():
-            fix = f"remove the link itself, or pass what it leads to: {os.path.realpath(path)}"
-            raise UsageError("this is a link, which is never followed", where=str(path), fix=fix)
+            fix = f"remove the link itself, or pass its target: {os.path.realpath(path)}"
+            raise UsageError("this is a link, and links are never followed", where=str(path), fix=fix)
         found[Path(os.path.realpath(path))] = path
     return list(found.values())
 
 
-def _refuse_what_is_no_run(path: Path) -> None:
-    """Raise UsageError unless everything in a directory is what gptkit writes into a run."""
+def _is_removable(path: Path) -> bool:
+    """Return True, or raise UsageError unless everything in a directory is what gptkit writes into a run."""
     whole = Path(os.path.realpath(path))
-    problem = None
     if not path.is_dir():
-        problem, fix = "a file is no run", "remove it yourself"
+        problem, fix = "this is a file, not a run", "remove it yourself"
     elif Path.cwd().is_relative_to(whole):
-        problem, fix = "the current folder is in it", "go elsewhere first"
+        problem, fix = "the current directory is inside it", "change to another directory first"
     elif outer := next((parent for parent in whole.parents[:2] if (parent / CONFIG).is_file() and parts(parent)), None):
         problem, fix = "this is a part of a run", f"remove the whole run, {outer}"
     elif not _is_marked(whole):
-        problem, fix = "this is no run of gptkit", "gptkit runs ls lists them"
+        problem, fix = "this is not a gptkit run", "gptkit runs ls lists them"
     elif others := _others(whole):
-        problem, fix = f"the run also holds files of yours: {', '.join(others[:3])}", "move them away first"
-    if problem:
-        raise UsageError(problem, where=str(path), fix=fix)
+        problem = f"the run also holds files that gptkit did not write: {', '.join(others[:3])}"
+        fix = "move them away first"
+    else:
+        return True
+    raise UsageError(problem, where=str(path), fix=fix)
 
 
 def _others(path: Path) -> list[str]:
@@ -152,40 +161,41 @@ def _others(path: Path) -> list[str]:
 
 def _is_marked(path: Path) -> bool:
     """Return whether a directory says that gptkit made it: by its config.yaml, its lock, or its name."""
-    is_rest = path.name.startswith(REMOVING) and not os.listdir(path)
-    if is_rest or OWN_NAME.fullmatch(path.name):
-        return True
-    for name, starts in ((CONFIG, HEADER.match), (LOCK, re.compile("process ").match)):
-        with files.translate_os_errors("looking into the run", fix="make it readable"):
-            if (path / name).is_file() and starts((path / name).read_text(errors="replace")):
-                return True
-    return False
+    with files.translate_os_errors("looking into the run", fix="make it readable"):
+        if OWN_NAME.fullmatch(path.name) or (path.name.startswith(REMOVING) and not os.listdir(path)):
+            return True
+        starts = ((path / CONFIG, HEADER), (path / LOCK, re.compile("process ")))
+        return any(file.is_file() and start.match(file.read_text(errors="replace")) for file, start in starts)
 
 
 @contextlib.contextmanager
-def _locked(runs: Sequence[Path]) -> Iterator[None]:
+def _locked(runs: Iterable[Path]) -> Iterator[None]:
     """Hold the locks of runs, and of the seeds in them."""
     with contextlib.ExitStack() as stack:
-        for locked in [part for run in runs for part in (run, *parts(run))]:
+        for locked in dict.fromkeys(part for run in runs for part in (run, *parts(run))):
             with files.translate_os_errors("taking the lock of the run", fix=WRITABLE):
                 stack.callback(RunLock(locked, fix="wait for it, or stop it first").release)
         yield
 
 
-def _agreed(what: str, sizes: Mapping[Path, int], options: RunsRemoveOptions, console: Console) -> bool:
-    """Return whether the user agrees, asking on a terminal; UsageError where nobody can be asked."""
+def _agreed(sizes: Mapping[Path, int], options: RunsRemoveOptions, console: Console) -> bool:
+    """Return whether the user agrees, asking on a terminal; UsageError where there is none."""
     if options.yes or not sizes:
         return bool(sizes)
     total = size(sum(sizes.values()))
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(f"this would free {total}, and nobody can be asked", where="stdin", fix="pass --yes")
+        message = f"removing {total} needs confirmation, but stdin is not a terminal"
+        raise UsageError(message, where="stdin", fix="pass --yes")
     for path, count in sizes.items():
-        console.say(f"{path}  {size(count)}")
-    console.say(f"{what} {'all of these' if len(sizes) > 1 else 'it'}, {total}? [y/N]")
+        console.say(_with_size(path, count))
+    console.say(f"remove {'all of these' if len(sizes) > 1 else 'it'}, {total}? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _remove(run: Path) -> None:
+    for folder, _, _ in os.walk(run):  # another user's run in a folder of one's own could be renamed, but not removed
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
     if not run.name.startswith(REMOVING):
         names = itertools.chain([f"{REMOVING}{run.name}"], (f"{REMOVING}{run.name}-{n}" for n in itertools.count(2)))
         removed = next(path for path in map(run.with_name, names) if not os.path.lexists(path))
@@ -193,10 +203,7 @@ def _remove(run: Path) -> None:
         run = removed
     # The result goes first: without it no command takes the run for a finished one.
     for entry in sorted(run.iterdir(), key=lambda entry: (entry.name != RESULT, entry.name == LOCK, entry.name)):
-        if entry.is_dir() or entry.is_symlink():
-            files.remove_directory(entry)
-        else:
-            files.remove_file(entry)
+        (files.remove_directory if entry.is_dir() else files.remove_file)(entry)
     run.rmdir()
     files.sync_directory(run.parent)
 
@@ -206,23 +213,3 @@ def _prune(folder: Path) -> None:
     if folder.is_dir() and not folder.is_symlink():
         files.discard(folder)
     files.sync_directory(folder.parent)
-
-
-def _report(
-    work: Iterable[tuple[Path, Callable[[Path], None]]],
-    sizes: Mapping[Path, int],
-    options: RunsRemoveOptions,
-    console: Console,
-) -> dict[str, Any]:
-    """Do the work on each path, say what it frees, and return what `--json` prints."""
-    removed = []
-    for path, remove in work:
-        with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
-            remove(path)
-        removed.append(path)
-        console.result(f"removed {path}  {size(sizes[path])}")
-    if not removed:
-        console.say("nothing was removed" if sizes else "there is nothing to remove")
-    root = f" --root {shlex.quote(str(options.root))}" if options.root != RUNS else ""
-    total = sum(sizes[path] for path in removed)
-    return {"removed": [str(path) for path in removed], "bytes": total, "next": f"gptkit runs ls{root}"}

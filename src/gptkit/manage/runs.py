@@ -1,4 +1,4 @@
-"""`gptkit runs`: list runs and show one. What a run directory tells in any condition, read without torch."""
+"""`gptkit runs`: list runs and show one. Reads a run directory in any condition, without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,42 +18,28 @@ from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG, CONFIG_HEADER
-from gptkit.report.text import duration, size
+from gptkit.report.text import duration, on_one_line, size
+from gptkit.system import run_layout
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
-from gptkit.system.run_layout import (
-    CHECKPOINTS,
-    DIVERGED,
-    METRICS,
-    MODEL,
-    RESULT,
-    SNAPSHOTS,
-    WEIGHTS,
-    all_steps,
-    defect,
-    described_in,
-    is_committed,
-    step_of,
-)
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, all_steps, step_of
 from gptkit.training.finished_runs import RUNS, lost_result, read_result
 from gptkit.training.metrics import newest_rows, read_rows
 
 HEADER = re.compile(CONFIG_HEADER.format(command=r"(\w+)"))
 FIELDS = ("command", "data", "state", "step", "steps", "metric", "value", "bytes", "finished_at")
-MORE_FIELDS = ("changed_at", "reason")  # when it last changed; what is wrong, or who holds the lock
 SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
-EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
 REMOVING = "being-removed-"  # prefix of the name of a run while gptkit runs rm removes it
 PICTURES = ("loss.png", "zero-shot.png")
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # path, FIELDS, changed_at, and the reason: what is wrong, or who holds the lock
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsListOptions(OutputOptions):
-    """List the runs, newest first: what they train on, how far they are, best figure, size and age."""
+    """List the runs, newest first: what they train on, how far they got, main figure, size and age."""
 
     root: Path = option(RUNS, "Folder of the runs.", metavar="DIR")
 
@@ -63,7 +49,7 @@ class RunsShowOptions(RunsListOptions):
     """Show one run: its options, figures, losses, saved weights, and the command that resumes or uses it."""
 
     run: str = option(REQUIRED, "A run: its name under --root, or its path.", argument=True, metavar="RUN")
-    samples: bool = option(False, "Also generate a text with the weights of each step that the run kept.")
+    samples: bool = option(False, "Also generate a text with the weights of each saved step.")
 
 
 def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
@@ -73,22 +59,24 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
         console.say(f"no runs under {options.root}")
         return {"runs": [], "next": "gptkit pretrain"}
     table = [[Path(row["path"]).name, *_cells(row)] for row in rows]
-    console.table("", ("run", "what", "state", "best", "size", "age"), table)
+    console.table("", ("run", "what", "state", "figure", "size", "age"), table)
     explained = [row for row in rows if row["reason"] and row["state"] != "running"]
     for row in explained[:MOST_REASONS]:
-        console.say(f"{row['path']}: {row['reason']}")
+        console.say(f"{on_one_line(row['path'])}: {on_one_line(row['reason'])}")
     if len(explained) > MOST_REASONS:
         first = shlex.quote(explained[MOST_REASONS]["path"])
         console.say(f"{len(explained) - MOST_REASONS} more: gptkit runs show {first} says what is wrong with the first")
-    return {"runs": rows, "next": f"gptkit runs show {shlex.quote(rows[0]['path'])}"}
+    newest = next((row for row in rows if row["command"]), rows[0])
+    return {"runs": rows, "next": f"gptkit runs show {shlex.quote(newest['path'])}"}
 
 
 def rows_under(root: Path) -> Iterator[Row]:
-    """Yield a row for everything in a folder of runs but hidden files; nothing if ./runs is not there."""
+    """Yield a row for everything in a folder of runs but hidden files; nothing if ./runs does not exist."""
     if root == RUNS and not root.exists():
         return
     if (root / CONFIG).is_file():
-        raise UsageError("this is a run, not a folder of runs", where=f"--root {root}", fix=f"gptkit runs show {root}")
+        fix = f"gptkit runs show {shlex.quote(str(root))}"
+        raise UsageError("this is a run, not a folder of runs", where=f"--root {root}", fix=fix)
     try:
         paths = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -96,86 +84,75 @@ def rows_under(root: Path) -> Iterator[Row]:
         raise UsageError(f"{error.strerror}".lower(), where=f"--root {root}", fix=fix) from None
     for path in paths:
         row = describe(path)
-        if _is_there(path):  # it may have been removed meanwhile
+        if _exists(path):  # it may have been removed meanwhile
             yield row
 
 
 def find_run(name: str, root: Path) -> Path:
     """Return the path of a run given by its name under the root, or by its path; UsageError if there is neither."""
     places = [root / name] * (name not in ("", ".", "..")) + [Path(name)] * bool(name)
-    for path in places[::-1] if "/" in name else places:
-        if _is_there(path):
-            return path
+    if found := next(filter(_exists, places[::-1] if "/" in name else places), None):
+        return found
     near = nearest(name, [path.name for path in root.iterdir()]) if root.is_dir() else None
     fix = f"did you mean {near!r}?" if near else "gptkit runs ls lists them"
     raise UsageError("no such run", where=name or "RUN", fix=fix)
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.is_symlink() or path.exists()
     except (OSError, ValueError):  # no permission to look; a NUL character
         return False
 
 
-# --- what a run directory tells ---
+# --- what a run directory says ---
 
 
 def describe(path: Path) -> Row:
     """Return the row of a run, or of whatever else lies among the runs; nothing about it is an error."""
-    row = {"path": str(path), **dict.fromkeys(FIELDS + MORE_FIELDS), "state": "damaged", "bytes": size_of(path)}
+    row = {"path": str(path), **dict.fromkeys((*FIELDS, "changed_at", "reason"))}
+    row |= {"state": "damaged", "bytes": size_of(path)}
     try:
-        row["changed_at"] = _changed_at(path)
+        newest = path / METRICS if os.path.exists(path / METRICS) else path
+        row["changed_at"] = datetime.fromtimestamp(newest.lstat().st_mtime, UTC).isoformat()
         for facts in _facts(path):
             row.update(facts)
     except GptkitError as error:
-        row["reason"] = f"{error.message} ({error.where})"
+        row["reason"] = f"{error.message} ({error.where})" if error.where else error.message
     except OSError as error:
         row["reason"] = f"{error.strerror or error}".lower()
     return row
 
 
-def _changed_at(path: Path) -> str:
-    newest = path / METRICS if os.path.exists(path / METRICS) else path
-    return datetime.fromtimestamp(newest.lstat().st_mtime, UTC).isoformat()
-
-
 def _facts(path: Path) -> Iterator[Row]:
-    """Yield what is found, in the order in which it is found."""
+    """Yield what is found, in the order in which it is found; InputError says why nothing more is."""
     if not path.is_dir():
         kind = "a dangling link" if path.is_symlink() and not path.exists() else "a file"
-        yield {"reason": f"no run, but {kind}"}
-        return
-    if holder := lock_holder(path):
+        raise InputError(f"not a run: {kind}")
+    holder, has_config = lock_holder(path), (path / CONFIG).exists()
+    if holder:
         yield {"state": "running", "reason": f"in use by {holder}"}
-    if path.name.startswith(REMOVING) and not holder:
-        yield {"reason": f"its removal was interrupted: gptkit runs rm {shlex.quote(str(path))} finishes it"}
-        return
-    if not (path / CONFIG).exists():
-        if not holder:
-            yield {"reason": _without_config(path)}
+    elif path.name.startswith(REMOVING):
+        raise InputError(f"its removal was interrupted: gptkit runs rm {shlex.quote(str(path))} finishes it")
+    elif not has_config:
+        if any((child / CONFIG).is_file() for child in path.iterdir()):
+            raise InputError(f"not a run, but a folder of runs: gptkit runs ls --root {shlex.quote(str(path))}")
+        raise InputError(f"not a run, or its {CONFIG} is missing")
+    if not has_config:
         return
     command, config = read_config(path)
     yield {"command": command, "data": _data(command, config), "steps": config.get("steps")}
     if holder:
         done = _progress(path, config)
-        yield {**done, "reason": "; ".join(filter(None, [f"in use by {holder}", done["reason"]]))}
+        yield done | {"reason": "; ".join(filter(None, [f"in use by {holder}", done["reason"]]))}
     elif not (path / RESULT).exists():
         yield {"state": "unfinished", **_progress(path, config)}
     elif (result := read_result(path)) is None:
         yield {"reason": lost_result(path)}
     else:
-        metrics = result["metrics"] if isinstance(result.get("metrics"), dict) else {}
         yield {"state": "finished", "finished_at": str(result["finished_at"])}
         yield {"step": result.get("steps"), "steps": result.get("steps")}
-        yield _best(metrics) or _best({name: result.get(name) for name in ("bits_per_byte", "val_loss")})
-
-
-def _without_config(path: Path) -> str:
-    inside = sum((child / CONFIG).is_file() for child in path.iterdir() if child.is_dir())
-    if inside:
-        return f"no run, but a folder of {inside}: gptkit runs ls --root {shlex.quote(str(path))}"
-    return f"no run, or one without its {CONFIG}"
+        yield _main_figure(metrics_of(result) | {name: result.get(name) for name in ("bits_per_byte", "val_loss")})
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -186,8 +163,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     text = read_text(path / CONFIG, CONFIG, most=LARGEST_YAML, fix=fix)
     header, where = HEADER.match(text), str(path / CONFIG)
     if header is None or not text.endswith("\n"):
-        message = "no config.yaml of gptkit" if header is None else "truncated"
-        raise InputError(message, where=where, fix=fix)
+        raise InputError("truncated" if header else "not written by gptkit", where=where, fix=fix)
     loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0  # in C, as there may be 500
     with contextlib.suppress(yaml.YAMLError, ValueError, AttributeError):
         for event in yaml.parse(text, Loader=loader):  # C would overflow its stack while it builds nested values
@@ -201,7 +177,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _items(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _data(command: str, config: Mapping[str, Any]) -> str:
@@ -222,25 +198,32 @@ def _progress(path: Path, config: Mapping[str, Any]) -> Row:
     diverged = read_json(path / DIVERGED).get("step")
     reason = f"diverged at step {diverged:,}" if isinstance(diverged, int) and diverged > last["step"] else None
     found = {"step": last["step"], "steps": config.get("steps") or _planned_steps(path), "reason": reason}
-    for row in itertools.chain([last], rows):
-        if row.get("val_loss") is not None:
-            names = list(row)[list(row).index("val_loss") :]  # what an evaluation measures stands at the end
-            own = _best({name: row[name] for name in names if name not in ("val_loss", "val_perplexity")})
-            return found | (own or _best({"val_loss": row["val_loss"]}))
-    return found
+    evaluated = (row for row in itertools.chain([last], rows) if row.get("val_loss") is not None)
+    return found | _main_figure(evaluation_in(next(evaluated, {})))
+
+
+def evaluation_in(row: Mapping[str, Any]) -> Row:
+    """Return what an evaluation measured in a row of metrics.jsonl, which ends with it: val_loss comes last here."""
+    measured = dict(itertools.dropwhile(lambda item: item[0] != "val_loss", row.items()))
+    return {name: measured[name] for name in [*[*measured][1:], *[*measured][:1]] if name != "val_perplexity"}
 
 
 def _planned_steps(path: Path) -> int | None:
     """Return the steps that a finetune run was to have, from its newest checkpoint; config.yaml has only its epochs."""
-    newest = next(filter(is_committed, all_steps(path / CHECKPOINTS)), None)
+    newest = next(filter(run_layout.is_committed, all_steps(path / CHECKPOINTS)), None)
     steps = read_json(newest / "state.json").get("steps") if newest else None
     return steps if isinstance(steps, int) else None
 
 
-def _best(figures: Mapping[str, Any]) -> Row:
+def _main_figure(figures: Mapping[str, Any]) -> Row:
     """Return the first figure that is a number."""
     numbers = ((name, value) for name, value in figures.items() if isinstance(value, int | float))
     return next(({"metric": name, "value": value} for name, value in numbers), {})
+
+
+def metrics_of(result: Mapping[str, Any], name: str = "metrics") -> dict[str, Any]:
+    """Return the figures of a result by name, none if it was edited."""
+    return dict(found) if isinstance(found := result.get(name), dict) else {}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -263,10 +246,8 @@ def parts(path: Path) -> list[Path]:
 
 def _when(row: Row) -> float:
     for name in ("finished_at", "changed_at"):
-        try:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             return datetime.fromisoformat(row[name]).timestamp()
-        except (TypeError, ValueError, OverflowError):
-            continue
     return 0.0
 
 
@@ -274,8 +255,7 @@ def _cells(row: Row) -> list[str | None]:
     """Return a row's cells of the table: what, state, figure, size and age."""
     names = ", ".join(part.rstrip("/").rpartition("/")[2] for part in (row["data"] or "").split(", "))
     age = duration(max(0.0, round(time.time() - _when(row))))
-    what = row["command"] and f"{row['command']} {names}"
-    return [what, state_of(row), _figure(row), size(row["bytes"]), age]
+    return [row["command"] and f"{row['command']} {names}", state_of(row), _figure(row), size(row["bytes"]), age]
 
 
 def state_of(row: Row) -> str:
@@ -283,7 +263,7 @@ def state_of(row: Row) -> str:
     step, steps = (f"{row[name]:,}" if isinstance(row[name], int) else "" for name in ("step", "steps"))
     if row["state"] == "damaged" or not step:
         return str(row["state"])
-    return f"{row['state']} {step}" if row["state"] == "finished" or not steps else f"{row['state']} {step}/{steps}"
+    return f"{row['state']} {step}" + (f"/{steps}" if steps and row["state"] != "finished" else "")
 
 
 def _figure(row: Row) -> str | None:
@@ -298,11 +278,18 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def written(value: Any) -> str:
+    """Return an option's value as a command line or recipe has it: all its digits, the items of a list."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "unset" if value in (None, [], ()) else ", ".join(map(str, _items(value)))
+
+
 def sparkline(values: Sequence[float]) -> str:
     """Return the first value, a line of blocks, and the last value."""
-    wide = len(values) / min(len(values), MOST_BARS)
-    bins = [values[int(start * wide) : int((start + 1) * wide)] for start in range(min(len(values), MOST_BARS))]
-    means = [sum(each) / len(each) for each in bins]
+    count = min(len(values), MOST_BARS)
+    edges = [number * len(values) // count for number in range(count + 1)]
+    means = [sum(values[start:end]) / (end - start) for start, end in itertools.pairwise(edges)]
     low, span = min(means), (max(means) - min(means)) or 1.0
     line = "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
     return f"{shown(float(values[0]))} {line} {shown(float(values[-1]))}"
@@ -314,7 +301,7 @@ def sparkline(values: Sequence[float]) -> str:
 def show(
     options: RunsShowOptions, console: Console, changed_options: Callable[[Path, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Print what a run directory tells, and return what `--json` prints.
+    """Print what a run directory says, and return what `--json` prints.
 
     `changed_options` returns the options in a config.yaml of a command that are not its defaults.
     """
@@ -322,11 +309,9 @@ def show(
     row = describe(path)
     config, changed = {}, {}
     if row["command"]:
-        config = read_config(path)[1]
-        try:
+        config = changed = read_config(path)[1]
+        with contextlib.suppress(GptkitError):  # of another version
             changed = changed_options(path / CONFIG, row["command"])
-        except GptkitError:  # of another version
-            changed = config
     found = row | {
         "config": config,
         "changed": changed,
@@ -347,21 +332,22 @@ def _next(path: Path, row: Row, config: Mapping[str, Any]) -> str:
     name = shlex.quote(str(path))
     if row["state"] == "unfinished":
         return f"gptkit {row['command']} --resume {name}"
-    if row["state"] == "finished" and row["command"] == "finetune":
-        data = config.get("data")
-        return f"gptkit eval --model {name}" + (f" --data {shlex.quote(str(data))}" if data else "")
-    return f"gptkit generate --model {name}" if row["state"] == "finished" else "gptkit runs ls"
+    if row["state"] != "finished":
+        return "gptkit runs ls"
+    if row["command"] != "finetune":
+        return f"gptkit generate --model {name}"
+    data = config.get("data")
+    return f"gptkit eval --model {name}" + (f" --data {shlex.quote(str(data))}" if data else "")
 
 
 def _saved(folder: Path) -> list[Row]:
-    try:
-        steps = all_steps(folder)[::-1]
-    except OSError:
-        return []
-    return [
-        {"step": step_of(path), "path": str(path), "bytes": size_of(path), "committed": is_committed(path)}
-        for path in steps
-    ]
+    def row(path: Path) -> Row:
+        is_whole = run_layout.is_committed(path)
+        return {"step": step_of(path), "path": str(path), "bytes": size_of(path), "committed": is_whole}
+
+    with contextlib.suppress(OSError):
+        return [*map(row, reversed(all_steps(folder)))]
+    return []
 
 
 def _print(found: Row, console: Console) -> None:
@@ -369,30 +355,31 @@ def _print(found: Row, console: Console) -> None:
     facts = {name: found[name] for name in ("command", "data")} | {"state": state_of(found), "reason": found["reason"]}
     facts |= {"size": size(found["bytes"]), "finished at": found["finished_at"]}
     for name in (CHECKPOINTS, SNAPSHOTS):
-        steps = ", ".join(shown(saved["step"]) + " (cut off)" * (not saved["committed"]) for saved in found[name])
+        steps = ", ".join(shown(saved["step"]) + " (incomplete)" * (not saved["committed"]) for saved in found[name])
         facts[name] = f"steps {steps}: {size(sum(saved['bytes'] for saved in found[name]))}" if steps else None
     facts |= {"picture": ", ".join(found["pictures"]) or None} | _losses(path)
-    console.table(str(path), ("item", "value"), [(name, value) for name, value in facts.items() if value is not None])
-    if found["changed"]:
-        console.table("options that are not the defaults", ("option", "value"), list(found["changed"].items()))
-    metrics = result["metrics"] if isinstance(result.get("metrics"), dict) else {}
-    figures = {name: value for name, value in (result | metrics).items() if isinstance(value, int | float)}
-    if figures:
-        console.table("result", ("figure", "value"), [(name, shown(value)) for name, value in figures.items()])
-    if found["runs"]:
-        rows = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in found["runs"]]
-        console.table("seeds", ("run", "state", "best"), rows)
-    if "samples" in found:
-        table = [(shown(sample["step"]), sample["text"]) for sample in found["samples"]]
-        console.table("samples: no prompt, the same seed", ("step", "text"), table)
+    figures = {name: value for name, value in (result | metrics_of(result)).items() if isinstance(value, int | float)}
+
+    def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        if listed := [*rows]:
+            console.table(title, columns, listed)
+
+    table(on_one_line(str(path)), ("item", "value"), [item for item in facts.items() if item[1] is not None])
+    changed = [(name, written(value)) for name, value in found["changed"].items()]
+    title = "options" if found["changed"] == found["config"] else "options that are not the defaults"
+    table(title, ("option", "value"), changed)
+    table("result", ("figure", "value"), [(name, shown(value)) for name, value in figures.items()])
+    seeds = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in found["runs"]]
+    table("seeds", ("run", "state", "figure"), seeds)
+    samples = [(shown(sample["step"]), sample["text"]) for sample in found.get("samples", ())]
+    table("samples: no prompt, the same seed", ("step", "text"), samples)
 
 
 def _losses(path: Path) -> dict[str, str]:
     """Return training and validation loss along the run as small lines."""
-    try:
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(GptkitError):
         rows = read_rows(path / METRICS) if os.path.isfile(path / METRICS) else []
-    except GptkitError:
-        return {}
     names = {"loss": "training loss", "val_loss": "validation loss"}
     found = {name: [row[key] for row in rows if row.get(key) is not None] for key, name in names.items()}
     return {name: sparkline(values) for name, values in found.items() if values}
@@ -404,7 +391,7 @@ def _samples(path: Path, row: Row, console: Console) -> Iterator[Row]:
     from gptkit.decoding.text_options import TextModelOptions
 
     for step, folder in _weights(path, row, console).items():
-        vocab_size = read_json_object(described_in(folder) / "config.json").get("vocab_size", SAMPLE_TOP_K)
+        vocab_size = read_json_object(run_layout.described_in(folder) / "config.json").get("vocab_size", SAMPLE_TOP_K)
         options = TextModelOptions(max_new_tokens=SAMPLE_TOKENS, top_k=min(SAMPLE_TOP_K, vocab_size))
         model = TextModel(folder, options, tokens=SAMPLE_TOKENS, say=console.say)
         generation = model.generate([model.read(None, options)], [0], options, live=False)
@@ -416,12 +403,12 @@ def _samples(path: Path, row: Row, console: Console) -> Iterator[Row]:
 def _weights(path: Path, row: Row, console: Console) -> dict[int, Path]:
     """Return the intact weights of a pretrain run by step; an error says why there are none."""
     if row["command"] != "pretrain":
-        what = f"a run of gptkit {row['command']}" if row["command"] else "no run of gptkit pretrain"
+        what = "a run of gptkit finetune" if row["command"] == "finetune" else "not a pretrain run"
         fix = "gptkit eval scores a classifier" if row["command"] == "finetune" else "choose another run"
         raise UsageError(f"samples are for language models, but this is {what}", where=str(path), fix=fix)
     saved: dict[int, Path] = {}
-    for folder in filter(is_committed, [*all_steps(path / CHECKPOINTS), *all_steps(path / SNAPSHOTS)]):
-        if reason := defect(folder, files=WEIGHTS):
+    for folder in filter(run_layout.is_committed, [*all_steps(path / CHECKPOINTS), *all_steps(path / SNAPSHOTS)]):
+        if reason := run_layout.defect(folder, files=run_layout.WEIGHTS):
             console.warn(f"{folder} is skipped: {reason}")
         else:
             saved[step_of(folder)] = folder
@@ -429,7 +416,7 @@ def _weights(path: Path, row: Row, console: Console) -> dict[int, Path]:
         saved[row["step"]] = path / MODEL
     if not saved:
         fix = "wait for its first checkpoint, or set the recipe key `snapshots` for the next run"
-        raise InputError("the run has kept no weights to sample from", where=str(path), fix=fix)
+        raise InputError("the run has no saved weights to sample from", where=str(path), fix=fix)
     if len(saved) == 1:
         console.say(f"only the weights of step {min(saved):,} were kept; the recipe key `snapshots` keeps more")
     return dict(sorted(saved.items()))

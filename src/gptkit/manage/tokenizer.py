@@ -198,7 +198,7 @@ def run_decode(options: TokenizerDecodeOptions, console: Console) -> dict[str, A
 def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokenizer]:
     """Return the name of the tokenizer that the options ask for, else of the newest run, and the tokenizer."""
     from gptkit.decoding.engines import open_tokenizer
-    from gptkit.text.tokenizers.kinds import check_tokenizer
+    from gptkit.text.tokenizers.kinds import needs_training
     from gptkit.training.finished_runs import newest_model
 
     if options.tokenizer and options.model:
@@ -206,7 +206,9 @@ def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokeni
     name = options.tokenizer or options.model or newest_model(console)
     if (directory := Path(name).expanduser()).is_dir():
         return name, open_tokenizer(directory)
-    check_tokenizer(name)
+    if not name.startswith("hf:") and not needs_training(name):
+        where = f"--tokenizer {name}" if options.tokenizer else f"--model {name}"
+        raise UsageError("no such directory", where=where, fix=f"check the path, or write hf:{name} for the hub")
 
     from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
 

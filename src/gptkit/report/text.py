@@ -42,6 +42,11 @@ def one_line(text: str) -> str:
     return " ".join(shown.split())
 
 
+def on_one_line(text: str) -> str:
+    """Return text with its line breaks as escapes, as tables show it."""
+    return text.replace("\n", "\\n")
+
+
 def strip_control_characters(text: str) -> str:
     """Return text with its lines, without escape sequences, control characters and bidirectional controls."""
     lines = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
