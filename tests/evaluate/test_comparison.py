@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gptkit.errors import GptkitError, InputError, NothingComparable
-from gptkit.evaluate.gate.verdicts import HEADER, compare
+from gptkit.evaluate.gate.verdicts import HEADER, compare, not_comparable
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults, ProtocolResult, eval_text, read_baseline, result_of
 from gptkit.scoring.measures import MEASURES
@@ -117,7 +117,7 @@ def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
         ],
     )
     assert dropped.verdict == "fail"
-    assert dropped.warnings == ("lambada/words.word_perplexity cannot be gated: it is n/a: no spaces",)
+    assert dropped.warnings == ("n/a: lambada/words.word_perplexity cannot be gated: it is n/a: no spaces",)
     assert dropped.as_json()["minimums"]["lambada/words.word_perplexity"] == {
         "minimum": 99.0,
         "value": None,
@@ -126,12 +126,46 @@ def test_a_figure_that_is_not_defined_is_named_and_never_passes() -> None:
     }
 
 
+def test_a_warning_says_what_is_inconclusive_beside_a_failure() -> None:
+    found = compare(a_run(3), a_run(), [job(WORDS, floor=0.002, minimum=0.9)], resamples=50)
+    unsure = [row.message for row in found.rows if row.verdict == "inconclusive"]
+    assert found.verdict == "fail"
+    assert unsure
+    assert found.warnings == tuple(f"inconclusive: {message}" for message in unsure)
+
+
+def test_a_p_value_beyond_what_the_tests_can_tell_is_shown_as_a_bound() -> None:
+    found = compare(a_run(100), a_run(), [job(WORDS)], resamples=50)
+    accuracy = found.rows[0]
+    assert found.comparison["lambada/words.accuracy"].p_value == pytest.approx(0.5**100)
+    assert "; p < 1e-12, floor" in accuracy.message
+    assert accuracy.cells[4] == "< 1e-12"
+
+
+def test_the_floor_is_in_the_json_of_a_comparison() -> None:
+    entries = compare(undefined_in(a_run()), a_run(), [job(WORDS, floor=0.05)], resamples=50).as_json()["comparison"]
+    assert [entry["floor"] for entry in entries.values()] == [0.05, None]
+
+
+def test_a_refused_comparison_has_a_row_for_each_task_with_its_own_reason() -> None:
+    both = a_run(tasks=("lambada", "cbt"))
+    baseline = replace(both, results={**both.results, **OTHER_DATA.results})
+    jobs = [job(WORDS), replace(job(WORDS), name="cbt")]
+    with pytest.raises(NothingComparable) as refused:
+        compare(both, baseline, jobs)
+    outcome = not_comparable(both, baseline, jobs, refused.value)
+    assert [(row.task, row.verdict) for row in outcome.rows] == [("lambada", "n/a"), ("cbt", "n/a")]
+    assert outcome.rows[0].message == refused.value.message
+    assert outcome.rows[1].message.startswith("not compared, because of another task: lambada/words: different data")
+    assert outcome.as_json()["verdict"] == "n/a"
+
+
 def test_a_baseline_may_lack_a_figure_only_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     run = undefined_in(a_run())
     path.write_text(eval_text(run))
     assert read_baseline(path).results["lambada/words"].metrics == run.results["lambada/words"].metrics
-    path.write_text(eval_text(run).replace('"reason":"no spaces",', ""))
+    path.write_text(eval_text(run).replace(',"reason":"no spaces"', ""))
     with pytest.raises(InputError, match="the value None does not match its items"):
         read_baseline(path)
 
@@ -141,7 +175,7 @@ def test_an_older_baseline_that_calls_an_undefined_correlation_zero_is_not_compa
     figures = {"prediction": np.ones(4), "reference": np.arange(4.0)}
     run = EvalResults("m", None, None, {"lambada/head": result_of(scores, Items(tuple("abcd"), figures), "d", {})})
     path = tmp_path / "baseline.json"
-    old = re.sub(r'"reason":"[^"]*","stderr":null,"value":null', '"stderr":0,"value":0', eval_text(run))
+    old = re.sub(r'"value":null,"stderr":null,(.*?),"reason":"[^"]*"', r'"value":0,"stderr":0,\1', eval_text(run))
     path.write_text(old)
     found = compare(run, read_baseline(path), [job(scores)])
     assert found.headline == "n/a: lambada/head.pearson cannot be gated: it is n/a in both runs: all predictions are 1"
@@ -157,7 +191,7 @@ def test_minimums_need_no_baseline() -> None:
     assert compare(a_run(), None, below).headline == missed
     both = compare(a_run(30), a_run(30), [job(WORDS, minimum=0.6)], resamples=50)
     assert both.verdict == "fail"
-    assert len(both.rows) == 3
+    assert [row.measure for row in both.rows] == ["accuracy", "word_perplexity", "accuracy.minimum"]
 
 
 def without(run: EvalResults, **changes: Any) -> EvalResults:
@@ -178,6 +212,7 @@ UNCOUNTED = other_items(a_run(), lambda items: Items(items.ids, {"correct": item
 
 
 V2 = {"window": 64, "protocol_version": 2}
+OTHER_DATA = without(a_run(), data_sha256="e" * 64)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +220,22 @@ V2 = {"window": 64, "protocol_version": 2}
     [
         (replace(a_run(), results={}), NothingComparable, "the baseline has no lambada"),
         (a_run(tasks=("blimp",)), NothingComparable, "the baseline has no lambada"),
-        (a_run(0, 0.0, TOKENS), NothingComparable, "the baseline has no lambada/words"),
-        (without(a_run(), data_sha256="e" * 64), NothingComparable, r"lambada/words: .* different data \(eeeeeeeeeeee"),
-        (without(a_run(), settings={"window": 32}), NothingComparable, "window is 64 here but 32 in the baseline"),
+        (a_run(0, 0.0, TOKENS), NothingComparable, "the baseline has no lambada/words, only lambada/tokens"),
+        (
+            OTHER_DATA,
+            NothingComparable,
+            "lambada/words: different data: sha256 d{12} here, sha256 e{12} in the baseline",
+        ),
+        (
+            without(OTHER_DATA, n=2000),
+            NothingComparable,
+            r"1,000 examples here \(sha256 d{12}\), 2,000 in the baseline \(sha256 e{12}\)",
+        ),
+        (
+            without(a_run(), settings={"window": 32}),
+            NothingComparable,
+            "window is 64 here but 32 .* one context length",
+        ),
         (without(a_run(), settings={}), NothingComparable, "window is 64 here but None in the baseline"),
         (without(a_run(), settings=V2), NothingComparable, "protocol_version is 1 here but 2 in the baseline"),
         (without(a_run(), items=None), NothingComparable, "no items.* - pass the file that --output wrote"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -149,6 +150,7 @@ def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baselin
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
     result = evaluate(capsys, models / "one", "--suite", "suite.yaml", "--summary", "summary.md", code=3)
     assert "is required" in result["error"]["message"]
+    assert result["error"]["fix"] == "see what changed in the model, or change `minimum` in suite.yaml"
     assert "| metric | value | floor | verdict |" in Path("summary.md").read_text()  # nothing of a baseline
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 45}\n")
     error = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=2)["error"]
@@ -170,6 +172,45 @@ def test_what_cannot_be_compared_is_never_green(models: Path, capsys: pytest.Cap
     evaluate(capsys, models / "one", *LAMBADA, "--baseline", "bare.json", code=4)
     Path("torn.json").write_text(Path("baseline.json").read_text()[:-40])
     evaluate(capsys, models / "one", *LAMBADA, "--baseline", "torn.json", code=2)
+
+
+def test_other_data_have_reports_and_keep_the_scores_that_output_asks_for(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(capsys, models / "one", *LAMBADA, "--output", "baseline.json")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "steps.md")
+    words = (*LAMBADA, "--limit", "7", "--baseline", "baseline.json", "--junit", "out.xml")
+    unscored = evaluate(capsys, models / "one", *words, code=4)
+    assert (unscored["verdict"], "results" in unscored) == ("n/a", False)
+    [error] = ElementTree.parse("out.xml").getroot().iter("error")
+    assert "different data: 7 examples here" in error.get("message", "")
+    assert "7 examples here" in Path("steps.md").read_text()
+    result = evaluate(capsys, models / "one", *words, "--output", "scores.json", code=4)
+    assert result["error"]["message"] == unscored["error"]["message"]
+    assert json.loads(Path("scores.json").read_text())["results"] == result["results"]
+
+
+def test_a_step_summary_that_cannot_be_written_is_a_warning_with_the_variable(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "no/such/folder.md")
+    Path("suite.yaml").write_text("tasks: [{task: perplexity/documents, data: text.txt, minimum: 1000}]")
+    assert main(["eval", "--model", str(models / "one"), "--suite", "suite.yaml"]) == 0
+    assert "not appended to $GITHUB_STEP_SUMMARY (no/such/folder.md): No such file" in capsys.readouterr().err
+
+
+def test_unknown_tokens_are_counted_alike_in_the_warning_and_in_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "char", "char")
+    Path("text.txt").write_text("你好吗 one two\n\n" * 40, encoding="utf-8")
+    words = ["eval", "--model", str(tmp_path / "char"), "--task", "perplexity/documents", "--data", "text.txt"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    [warned] = re.findall(r"([\d,]+ of [\d,]+) tokens \(", shown.err)
+    told = re.search(r"([\d,]+) of the text's ([\d,]+) tokens", " ".join(shown.out.split()))
+    assert told
+    assert warned == f"{told[1]} of {told[2]}"
 
 
 def test_what_does_not_fit_is_counted_said_and_never_wins(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,6 +386,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         ([*TEXT, "--output", "a", "--junit", "./a", "--baseline", "b"], "overwrite --junit"),
         (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
         (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
+        (["--task", "perplexity/documents", *TEXT[2:], "--stride", "8"], "sliding-8, not perplexity/documents"),
     ],
 )
 def test_bad_command_lines_say_in_a_line_what_to_do(

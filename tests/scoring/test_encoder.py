@@ -98,6 +98,7 @@ def test_what_gpt1_drops_is_impossible(gpt1: Encoder, dropped: str) -> None:
 def test_unknown_tokens_are_counted(char: Encoder) -> None:
     groups = [tuple(char.requests([("ab", "xy"), ("", "b?")])), (Request(np.array([0]), 1),)]
     assert char.count_unknown(groups) == (3, 8)
+    assert char.count_unknown(groups, scored=True) == (3, 4)
 
 
 def test_gpt2_knows_every_token_and_gpt1_does_not(gpt2: Encoder, gpt1: Encoder) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from gptkit.tasks.heads import head_fits, output_labels
+from gptkit.scoring.measures import measure
+from gptkit.tasks.heads import head_fits, items_of_logits, output_labels
 from gptkit.tasks.table import find_task
+from gptkit.text.examples import Example
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,15 @@ from gptkit.tasks.table import find_task
 def test_a_head_answers_its_own_task_and_what_has_its_outputs(trained_on: str, asked: str, fits: bool) -> None:
     trained, task = find_task(trained_on), find_task(asked)
     assert head_fits(task, trained.name, trained.format, output_labels(trained)) is fits
+
+
+def test_a_correlation_of_equal_predictions_is_undefined_by_their_label_not_their_index() -> None:
+    task = find_task("cola")
+    examples = [Example((word,), number % 2, "", word) for number, word in enumerate("abcd")]
+    items = items_of_logits(task, examples, np.array([[1.0, 0.0]] * 4))
+    reason = f"all predictions are {task.labels[0]!r}"
+    assert measure(("matthews",), items)["matthews"]["reason"] == reason
+    assert not items_of_logits(task, examples, np.eye(2)[[0, 1, 1, 0]]).undefined
 
 
 def test_a_language_model_has_no_head() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gptkit.console import Console
 from gptkit.errors import GateFailed, GptkitError, NothingComparable, UsageError
 from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
 from gptkit.evaluate.gate.pairing import require_comparable
-from gptkit.evaluate.gate.verdicts import compare, show_outcome
+from gptkit.evaluate.gate.verdicts import Outcome, compare, not_comparable, show_outcome
 from gptkit.evaluate.jobs import (
     Job,
     TaskSpec,
@@ -61,7 +62,15 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
 
     model = open_model(directory, options, console)
     if baseline is not None:
-        require_comparable(without_scores(jobs, model, name), baseline, jobs)
+        planned = without_scores(jobs, model, name)
+        try:
+            require_comparable(planned, baseline, jobs)
+        except NothingComparable as error:
+            if options.output is None:  # which asks for the scores all the same
+                on_main_process(
+                    model.accelerator, functools.partial(_refuse, error, planned, baseline, jobs, options, console)
+                )
+            console.say(f"not comparable with the baseline; scoring anyway, for --output {options.output}")
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
     return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
@@ -156,6 +165,9 @@ def _report(
     try:
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
+    except NothingComparable as error:
+        assert baseline is not None
+        _refuse(error, present, baseline, jobs, options, console)
     except GptkitError:
         show_scores(present, jobs, console)
         raise
@@ -172,9 +184,39 @@ def _report(
         fix = "gate a task or protocol whose first measure is defined for this text"
         raise NothingComparable(outcome.headline, result=result, fix=fix)
     if outcome is not None and outcome.verdict == "fail":
-        fix = "see what changed in the model, or write a new baseline with --output if the drop is intended"
-        raise GateFailed(outcome.headline, result=result, fix=fix)
+        raise GateFailed(outcome.headline, result=result, fix=_cure(outcome, options))
     return result
+
+
+def _refuse(
+    error: NothingComparable,
+    present: EvalResults,
+    baseline: EvalResults,
+    jobs: Sequence[Job],
+    options: EvalOptions,
+    console: Console,
+) -> NoReturn:
+    """Report that the runs cannot be compared, and raise the error with the JSON."""
+    outcome = not_comparable(present, baseline, jobs, error)
+    show_outcome(outcome, present.model, options, console)
+    scores: dict[str, Any] = {}
+    if present.model_sha256 is not None:  # else the comparison was refused before scoring
+        show_scores(present, jobs, console)
+        scores = present.as_json()
+    output = {} if options.output is None else {"output": str(options.output)}
+    raise NothingComparable(
+        error.message, where=error.where, fix=error.fix, result={**scores, **outcome.as_json(), **output}
+    )
+
+
+def _cure(outcome: Outcome, options: EvalOptions) -> str:
+    """Return what to do about a failed gate."""
+    cures = ["see what changed in the model"]
+    if any(found.verdict == "fail" for found in outcome.comparison.values()):
+        cures.append("write a new baseline with --output if the drop is intended")
+    if any(found.verdict == "fail" for found in outcome.minimums.values()):
+        cures.append(f"change `minimum` in {options.suite}")
+    return f"{', '.join(cures[:-1])}, or {cures[-1]}"
 
 
 def _write(path: Path, text: str, console: Console) -> None:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from gptkit.evaluate.model import EvaluatedModel
 
 DEFAULT = "perplexity"  # the task of a language model when none is named
+_EXAMPLE = "write tasks: [{task: lambada}]"
+_TWICE = "keep one of them, or use two suites for two texts: results are named after their task"
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,14 @@ def wanted_tasks(options: EvalOptions) -> tuple[TaskSpec, ...]:
 def read_suite(path: Path) -> tuple[TaskSpec, ...]:
     """Return the tasks of a suite; UsageError with file:line for anything wrong in it, but names are not checked."""
     root = read_yaml(path, "the suite", missing="pass a YAML file with a list of tasks")
+    if root.kind != "MappingNode":
+        fix = "begin it with `tasks:` and write the list under it"
+        raise UsageError("the suite does not begin with `tasks:`", where=root.where, fix=fix)
     top = root.entries("the suite", ("tasks",))
     if "tasks" not in top:
-        raise UsageError("no 'tasks' in the suite", where=root.where, fix="write tasks: [{task: lambada}]")
+        raise UsageError("no 'tasks' in the suite", where=root.where, fix=_EXAMPLE)
     tasks: dict[str, TaskSpec] = {}
-    for entry in top["tasks"].items("tasks"):
+    for entry in top["tasks"].items("tasks", fix=_EXAMPLE):
         entries = entry.entries("this task of the suite", ("task", "data", "limit", "floor", "minimum"))
         if "task" not in entries:
             raise UsageError("no 'task' in a task of the suite", where=entry.where, fix="write task: NAME")
@@ -112,8 +117,7 @@ def read_suite(path: Path) -> tuple[TaskSpec, ...]:
             entry.where,
         )
         if tasks.setdefault(name, spec) is not spec:
-            fix = "keep one of them: results are named after their task"
-            raise UsageError(f"the task {name[:60]!r} appears twice", where=entry.where, fix=fix)
+            raise UsageError(f"the task {name[:60]!r} appears twice", where=entry.where, fix=_TWICE)
     return tuple(tasks.values())
 
 
@@ -172,8 +176,7 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     for spec in wanted:
         job = _prepare(spec, head, options, say)
         if jobs.setdefault(job.name, job) is not job:
-            fix = "keep one of them: results are named after their task"
-            raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=fix)
+            raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=_TWICE)
     scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
     if options.split != EvalOptions.split and not scores_own_task:
         message = f"{next(iter(jobs))} is evaluated zero-shot, on a fixed split"
@@ -202,7 +205,11 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         protocols: tuple[Protocol, ...] = (head_protocol(task, split),)
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
-        evaluation = evaluation if options.stride is None else with_stride(evaluation, options.stride)
+        if options.stride is not None:
+            if evaluation.sliding is not None and spec.task != name:
+                message = f"--stride chooses the protocol sliding-{options.stride}, not {spec.task}"
+                raise UsageError(message, where="--stride", fix=f"pass --task {name}, or leave --stride out")
+            evaluation = with_stride(evaluation, options.stride)
         protocols = evaluation.protocols
         if name == DEFAULT and spec.data is None:
             examples, validation = own_text(head.directory)
@@ -231,13 +238,13 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
 
 def without_scores(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:
     """Return a model's results as far as they are known before scoring: what decides whether they are comparable."""
-    results = {
-        f"{job.name}/{protocol.name}": ProtocolResult(
-            len(job.examples.examples), job.examples.sha256, _settings(protocol, model), protocol.per_token, {}, None
-        )
-        for job in jobs
-        for protocol in job.protocols
-    }
+    results = {}
+    for job in jobs:
+        for protocol in job.protocols:
+            n = 0 if isinstance(protocol, GeneratedProtocol) else len(job.examples.examples)  # 0: only known afterwards
+            settings = _settings(protocol, model)
+            result = ProtocolResult(n, job.examples.sha256, settings, protocol.per_token, {}, None)
+            results[f"{job.name}/{protocol.name}"] = result
     return EvalResults(name, None, model.tokenizer_sha256, results)
 
 

@@ -82,9 +82,6 @@ class EvaluatedModel:
 
     def score(self, groups: Sequence[Group], banned: Sequence[int] = ()) -> list[tuple[Answer, ...]]:
         """Answer groups of requests, with a progress bar."""
-        unknown, tokens = self.encoder.count_unknown(groups)
-        if unknown:
-            self.warn_once(unknown_note("the texts", unknown, tokens))
         total = sum(map(len, groups))
         with self.console.tally(total, noun="requests") as tally:
             return self._scorer.score(groups, banned, tally.reach)

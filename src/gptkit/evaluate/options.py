@@ -14,7 +14,7 @@ class EvalOptions(ReadingOptions):
     """Score a model, zero-shot or fine-tuned, by the papers' protocols, and gate it against a baseline.
 
     gptkit tasks lists the names of tasks and protocols. Exit codes: 0 passed or inconclusive; 3 worse than the
-    baseline, or below a minimum; 4 not comparable with the baseline, or not defined (n/a).
+    baseline, or short of a minimum; 4 not comparable with the baseline, or not defined (n/a).
     """
 
     task: tuple[str, ...] = option(
@@ -23,7 +23,12 @@ class EvalOptions(ReadingOptions):
         "text that the model's run held out].",
         metavar="NAME|FILE",
     )
-    suite: Path | None = option(None, "A YAML list of tasks with data and bounds, instead of --task.", metavar="FILE")
+    suite: Path | None = option(
+        None,
+        "A YAML file instead of --task: `tasks:`, and under it a list of tasks with data, limit, floor and minimum "
+        "(an upper bound where lower is better).",
+        metavar="FILE",
+    )
     data: str | None = option(
         None,
         "The task's data as its authors distribute it: a folder or file, or a folder with a subfolder per task "

@@ -5,7 +5,8 @@
                                    "metrics": {NAME: {"value", "stderr", "higher_is_better", "reason"}}}},
      "items": {"TASK/PROTOCOL": {"ids": [...], "columns": {NAME: [...]}}}}
 
-The same run gives the same bytes: keys are sorted, numbers have the fewest digits that read back exactly, none is NaN.
+The same run gives the same bytes: keys are in the order of --json, numbers have the fewest digits that read back
+exactly, none is NaN.
 A measure that is not defined for its items has null for value and stderr, and only it has a "reason".
 """
 
@@ -120,8 +121,8 @@ def result_of(
 def eval_text(run: EvalResults, more: Mapping[str, Any] | None = None) -> str:
     """Return the text of the `--output` file, one key per line; `more` are further keys, such as the comparison."""
     written = {**run.as_json(items=True), **(more or {})}
-    dumps = functools.partial(json_text, sort_keys=True, separators=(",", ":"))
-    lines = [f"{dumps(key)}: {dumps(written[key])}" for key in sorted(written)]
+    dumps = functools.partial(json_text, separators=(",", ":"))
+    lines = [f"{dumps(key)}: {dumps(value)}" for key, value in written.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

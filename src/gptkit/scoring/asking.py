@@ -11,6 +11,7 @@ import numpy as np
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import Answer, Group, Items, Request, ScoredProtocol, windows
 from gptkit.text.examples import Example
+from gptkit.text.tokenizers.any_tokenizer import unknown_note
 
 NAMED = 3  # how many unscored texts a warning names
 Score = Callable[[Sequence[Group], Sequence[int]], list[tuple[Answer, ...]]]
@@ -30,11 +31,14 @@ def score_protocols(
     The items count the examples that were cut and the texts that could not be scored; if there are any of the latter,
     the column "impossible" has their number. Requests of one example with the same tokens are asked once, from the
     first token that any of them scores; requests longer than the context are split into disjoint windows. `warn` gets a
-    line about what the model could not see completely.
+    line about what the model could not see completely, and one about what the tokenizer does not know.
     """
     asked = [protocol.requests(examples, encoder) for protocol in protocols]  # (protocol, example)
     for line in _warnings(asked, examples, encoder.n_positions):
         warn(line)
+    unknown, tokens = encoder.count_unknown(asked[0], scored=protocols[0].scores_contexts)
+    if unknown:
+        warn(unknown_note("the texts", unknown, tokens))
     pooled = [_pooled(groups) for groups in zip(*asked, strict=True)]  # (example,)
     answers = _in_windows([tuple(pool.values()) for pool in pooled], encoder.n_positions, score, banned)
     known = [

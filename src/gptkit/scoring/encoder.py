@@ -9,7 +9,7 @@ import numpy as np
 from gptkit.scoring.protocols import Group, Request, TokenIds
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id, unknown_id
-from gptkit.text.tokenizers.encoding import count_unknown, encode_documents, encode_pieces
+from gptkit.text.tokenizers.encoding import encode_documents, encode_pieces
 from gptkit.text.tokenizers.gpt1_encoding import GPT1Encoder, Part, join_lines
 
 _OPENING = tuple(" \t\r\v\f\n")  # white space that every pre-tokenizer splits at
@@ -49,10 +49,10 @@ class Encoder:
         asked = zip(wholes, contexts, pairs, strict=True)
         return [self._request(whole, ids_of[context], pair[1]) for whole, context, pair in asked]
 
-    def count_unknown(self, groups: Iterable[Group]) -> tuple[int, int]:
-        """Return how many tokens of the requests are unknown tokens, and how many tokens there are."""
-        ids = [request.ids for group in groups for request in group]
-        return sum(count_unknown(self.tokenizer, tokens) for tokens in ids), sum(map(len, ids))
+    def count_unknown(self, groups: Iterable[Group], *, scored: bool = False) -> tuple[int, int]:
+        """Return how many tokens of the requests, or of what they score, are unknown, and how many there are."""
+        ids = [request.ids[request.start if scored else 0 :] for group in groups for request in group]
+        return sum(int((tokens == self.unknown).sum()) for tokens in ids), sum(map(len, ids))
 
     def _request(self, whole: TokenIds, context: TokenIds, continuation: str) -> Request:
         start = shared_prefix(whole, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,12 @@ class Protocol:
 
 @dataclass(frozen=True)
 class ScoredProtocol(Protocol, ABC):
-    """A protocol on log-probabilities: makes requests from examples, and items from the answers."""
+    """A protocol on log-probabilities: makes requests from examples, and items from the answers.
+
+    `scores_contexts`: the contexts of requests are scored by other requests.
+    """
+
+    scores_contexts: ClassVar[bool] = False
 
     @abstractmethod
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:

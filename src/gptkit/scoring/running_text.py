@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Texts = Sequence[str]
 Stride = Callable[[int], int]  # of n_positions
+WINDOW = "window"  # a key of the settings: how many tokens the model reads at once
 UNKNOWN_WORDS = 0.01  # of the tokens: with fewer, <unk> is one of the words, as in WikiText's own vocabulary
 Joined = Literal["as they are", "by the separator", "not at all"]
 
@@ -77,6 +78,7 @@ class TextProtocol(ScoredProtocol):
 
     reading: Reading = field(kw_only=True)
     stride: Stride = field(kw_only=True, default=whole_window)
+    scores_contexts = True
     unscored: ClassVar[int] = 0  # tokens at the start of a stream that no window scores
 
     def requests(self, examples: Sequence[Example], encoder: Encoder) -> list[Group]:
@@ -111,7 +113,7 @@ class TextProtocol(ScoredProtocol):
         if reason := unseparated(sum(words), counted):
             undefined["word_perplexity"] = reason
             columns["unicode_words"] = [count_words(text) for text in counted]
-        if unknown := sum(int((stream.ids[1:] == encoder.unknown).sum()) for stream in streams):
+        if unknown := sum(int((stream.ids[1 + self.unscored :] == encoder.unknown).sum()) for stream in streams):
             reason = f"{unknown:,} of the text's {counts.sum():,} tokens are unknown to the tokenizer"
             undefined |= dict.fromkeys(("bits_per_byte", "bits_per_character"), reason)
             if unknown > UNKNOWN_WORDS * counts.sum():
@@ -127,7 +129,7 @@ class TextProtocol(ScoredProtocol):
         return windows(ids, window=encoder.n_positions, stride=self._checked_stride(encoder))
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
-        return {"window": encoder.n_positions, "stride": self._checked_stride(encoder)}
+        return {WINDOW: encoder.n_positions, "stride": self._checked_stride(encoder)}
 
     def _checked_stride(self, encoder: Encoder) -> int:
         """Return the stride; UsageError unless it scores every token once."""
@@ -150,7 +152,7 @@ class ValidationProtocol(TextProtocol):
             yield start + 1, Request(ids[start : start + self.block + 1], 1)
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
-        return {"window": self.block, "stride": self.block}
+        return {WINDOW: self.block, "stride": self.block}
 
 
 def _documents(examples: Sequence[Example]) -> list[list[str]]:

@@ -288,9 +288,9 @@ class Entry:
             raise UsageError(f"{what} contains a NUL character", where=self.where, fix="leave it out")
         return str(self.node.value)
 
-    def items(self, what: str) -> tuple[Entry, ...]:
+    def items(self, what: str, *, fix: str | None = None) -> tuple[Entry, ...]:
         if self.kind != "SequenceNode" or not self.node.value:
-            raise UsageError(f"{what} is not a list", where=self.where, fix=f"write {what}: [one, another]")
+            raise UsageError(f"{what} is not a list", where=self.where, fix=fix or f"write {what}: [one, another]")
         return tuple(Entry(node, self.path) for node in self.node.value)
 
     def words(self, what: str) -> tuple[str, ...]:

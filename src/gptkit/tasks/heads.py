@@ -178,13 +178,17 @@ def items_of_logits(task: Task, examples: Sequence[Example], logits: NDArray[Any
     """Return the scored items of labelled examples, given their logits (example, output)."""
     predictions = predictions_of(task, logits).astype(np.float64)
     references = np.array([example.label for example in examples], np.float64)
-    columns = {"prediction": predictions, "reference": references}
+    columns, undefined = {"prediction": predictions, "reference": references}, {}
+    if task.target == "class":
+        indices = {name: {*map(int, column)} for name, column in columns.items()}
+        alike = [f"all {name}s are {task.labels[min(own)]!r}" for name, own in indices.items() if len(own) == 1]
+        undefined = {"matthews": " and ".join(alike)} if alike else {}
     if _has_classes(task):
         columns |= {
             "correct": (predictions == references).astype(np.float64),
             "confidence": probabilities_of(logits).max(axis=1),
         }
-    return Items(item_ids(examples), columns)
+    return Items(item_ids(examples), columns, undefined=undefined)
 
 
 def _has_classes(task: Task) -> bool:

@@ -17,18 +17,24 @@ from gptkit.evaluate.gate.gate import Finding, Verdict
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
 from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
+from gptkit.scoring.running_text import WINDOW
 
 _ANOTHER = "evaluate the baseline again the same way (gptkit eval --output baseline.json)"
+_LISTED = 5  # results of a baseline that an error names
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure of both runs, in its unit; difference = value - baseline. The other fields are gate.Finding's."""
+    """One measure of both runs, in its unit; difference = value - baseline, floor is the smallest drop that counts.
+
+    The other fields are gate.Finding's.
+    """
 
     baseline: float
     value: float
     difference: float
     p_value: float
+    floor: float
     minimum_detectable: float | None
     verdict: Verdict
 
@@ -42,6 +48,7 @@ class Undefined:
     reason: str
     difference: None = None
     p_value: None = None
+    floor: None = None
     minimum_detectable: None = None
     verdict: Verdict = "n/a"
 
@@ -68,7 +75,8 @@ class Pair:
             with np.errstate(over="ignore"):
                 least = self.measure.statistic.in_unit(least, self.baseline)
             least = least if math.isfinite(least) else None
-        return Comparison(self.before, self.after, self.after - self.before, found.p_value, least, found.verdict)
+        change = self.after - self.before
+        return Comparison(self.before, self.after, change, found.p_value, self.floor, least, found.verdict)
 
 
 def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequence[Job]) -> None:
@@ -78,10 +86,12 @@ def require_comparable(present: EvalResults, baseline: EvalResults, jobs: Sequen
     """
     for job in jobs:
         if not any(key.startswith(f"{job.name}/") for key in baseline.results):
-            raise NothingComparable(f"the baseline has no {job.name}", where="--baseline", fix=_ANOTHER)
+            raise _missing(job.name, baseline)
         for protocol in sorted(job.protocols, key=lambda each: f"{job.name}/{each.name}" not in baseline.results):
             key = f"{job.name}/{protocol.name}"
-            _require_same(key, baseline.results.get(key), present.results[key])
+            if key not in baseline.results:
+                raise _missing(key, baseline)
+            _require_same(key, baseline.results[key], present.results[key])
             if present.tokenizer_sha256 is not None and present.tokenizer_sha256 == baseline.tokenizer_sha256:
                 continue
             for name in protocol.measures[: protocol.gated]:
@@ -151,18 +161,29 @@ def left_out(present: EvalResults, baseline: EvalResults) -> Iterator[str]:
         yield f"{key} is not in the baseline, and was not compared"
 
 
-def _require_same(key: str, before: ProtocolResult | None, after: ProtocolResult) -> None:
-    """Refuse a baseline without the protocol, or with different data or settings."""
-    if before is None:
-        raise NothingComparable(f"the baseline has no {key}", where="--baseline", fix=_ANOTHER)
+def _missing(name: str, baseline: EvalResults) -> NothingComparable:
+    has = sorted(baseline.results)
+    more = f" and {len(has) - _LISTED} more" if len(has) > _LISTED else ""
+    only = f", only {', '.join(has[:_LISTED])}{more}" if has else ""
+    fix = f"evaluate only what it has (--task NAME/PROTOCOL), or {_ANOTHER}" if has else _ANOTHER
+    return NothingComparable(f"the baseline has no {name}{only}", where="--baseline", fix=fix)
+
+
+def _require_same(key: str, before: ProtocolResult, after: ProtocolResult) -> None:
+    """Refuse a baseline with different data or settings."""
     if before.data_sha256 != after.data_sha256:
-        shas = f"{before.data_sha256[:12]} and {after.data_sha256[:12]}"
-        raise NothingComparable(f"{key}: the baseline used different data ({shas})", where="--baseline", fix=_ANOTHER)
-    for name in sorted({*before.settings, *after.settings}):
+        here, there = f"sha256 {after.data_sha256[:12]}", f"sha256 {before.data_sha256[:12]}"
+        found = f"{here} here, {there} in the baseline"
+        if after.n and after.n != before.n:
+            examples = f"{after.n:,} example{'s' * (after.n > 1)}"
+            found = f"{examples} here ({here}), {before.n:,} in the baseline ({there})"
+        raise NothingComparable(f"{key}: different data: {found}", where="--baseline", fix=_ANOTHER)
+    for name in sorted({*before.settings, *after.settings}, key=lambda name: (name != WINDOW, name)):
         old, new = (result.settings.get(name, 1 if name == VERSION else None) for result in (before, after))
         if old != new:
             message = f"{key}: {name} is {new!r:.60} here but {old!r:.60} in the baseline"
-            raise NothingComparable(message, where="--baseline", fix=_ANOTHER)
+            fix = "compare perplexity only between models of one context length" if name == WINDOW else _ANOTHER
+            raise NothingComparable(message, where="--baseline", fix=fix)
     if before.items is None:
         message = f"{key}: the baseline has no items, but paired tests need them"
         raise NothingComparable(message, where="--baseline", fix="pass the file that --output wrote")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
 
 from gptkit.console import Console
-from gptkit.errors import GptkitError
+from gptkit.errors import GptkitError, NothingComparable
 from gptkit.evaluate.gate.gate import RESAMPLES, Verdict, gate, worst
-from gptkit.evaluate.gate.pairing import Comparison, Pair, Undefined, left_out, paired
+from gptkit.evaluate.gate.pairing import Comparison, Pair, Undefined, left_out, paired, require_comparable
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults
@@ -23,6 +23,8 @@ from gptkit.system import files
 
 _NAMED = 3  # rows that the headline names
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "n/a": "red"}
+MINIMUM = "minimum"
+SMALLEST_P = 1e-12  # shown: what is smaller is a bound, or beyond what resampling can tell
 STEP_SUMMARY, IN_ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
 FIGURES = ("baseline", "value", "difference", "p_value", "floor", "minimum_detectable")  # properties of a JUnit case
 HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "detectable drop", "verdict")
@@ -30,7 +32,7 @@ HEADER = ("metric", "baseline", "value", "difference", "p", "floor", "detectable
 
 @dataclass(frozen=True)
 class Row:
-    """One verdict on "task/protocol.measure": against the baseline, or on its minimum.
+    """One verdict on "task/protocol.measure" against the baseline, or as "task/protocol.measure.minimum" on its bound.
 
     `message` is one line, `severity` sorts the worst first, `cells` are a table's under HEADER, `properties` the
     figures by name.
@@ -120,15 +122,32 @@ def compare(
             value = figures[name]["value"]
             if value is None:
                 minimums[key] = Minimum(job.minimum, None, "n/a", reason := figures[name]["reason"])
-                rows.append(_undefined(key, f"it is n/a: {reason}", (None, None)))
+                undefined = _undefined(key, f"it is n/a: {reason}", (None, None))
+                rows.append(replace(undefined, measure=f"{name}.{MINIMUM}"))
                 continue
             met = value >= job.minimum if MEASURES[name].higher_is_better else value <= job.minimum
             met = met or math.isclose(value, job.minimum, rel_tol=1e-9)
             minimums[key] = Minimum(job.minimum, value, "pass" if met else "fail")
             rows.append(_bounded(key, job.minimum, value, minimums[key].verdict))
     verdict = worst(row.verdict for row in rows)
-    warnings += [row.message for row in rows if row.verdict == "n/a" and verdict == "fail"]  # else the headline has it
+    unsure = [row for row in rows if row.verdict in ("n/a", "inconclusive") and row.verdict != verdict]
+    warnings += [f"{row.verdict}: {row.message}" for row in unsure]  # the others are in the headline
     return Outcome(verdict, comparison, minimums, tuple(rows), tuple(warnings))
+
+
+def not_comparable(
+    present: EvalResults, baseline: EvalResults, jobs: Sequence[Job], refusal: NothingComparable
+) -> Outcome:
+    """Return the outcome of a comparison that was refused: a row for each task, with its own reason if it has one."""
+    rows = []
+    for job in jobs:
+        reason = f"not compared, because of another task: {refusal.message}"
+        try:
+            require_comparable(present, baseline, [job])
+        except NothingComparable as error:
+            reason = error.message
+        rows.append(Row(job.name, "comparison", "n/a", reason, 0.0, (job.name, *[""] * 6, "n/a"), {"reason": reason}))
+    return Outcome("n/a", {}, {}, tuple(rows), ())
 
 
 def _undefined(key: str, reason: str, values: Sequence[float | None]) -> Row:
@@ -142,7 +161,8 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     measure, floor = pair.measure, pair.floor
     digits = _digits(measure, found.difference)
     before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
-    change, p_value, least = f"{found.difference:+.{digits}f}", f"{found.p_value:.2g}", f"{floor:.3g}"
+    change, least = f"{found.difference:+.{digits}f}", f"{floor:.3g}"
+    p_value = f"{found.p_value:.2g}" if found.p_value >= SMALLEST_P else f"< {SMALLEST_P:g}"
     if found.minimum_detectable is not None:
         detectable = f"{found.minimum_detectable:.2g}"
         power = f"a regression of {detectable} would have been detected"
@@ -151,7 +171,7 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
         few = "too few items to detect any drop reliably"
         power = "smaller drops need more items" if found.verdict == "fail" else few
     drop = -found.difference if measure.higher_is_better else found.difference
-    figures = asdict(found) | {"floor": floor}
+    figures = asdict(found)
     task, name = key.rsplit(".", 1)
     return Row(
         task,
@@ -172,7 +192,8 @@ def _bounded(key: str, bound: float, value: float, verdict: Verdict) -> Row:
     message = f"{key} {value:.{digits}f}, but {side} {bound:.{digits}f} is required"
     short = abs(value - bound) / (measure.floor_below(bound) if measure.floor else 1.0)
     cells = (key, "", f"{value:.{digits}f}", "", "", f"{side} {bound:.{digits}f}", "", verdict)
-    return Row(task, name, verdict, message, short, cells, {"value": repr(value), "minimum": repr(bound)})
+    figures = {"value": repr(value), MINIMUM: repr(bound)}
+    return Row(task, f"{name}.{MINIMUM}", verdict, message, short, cells, figures)
 
 
 def _digits(measure: Measure, difference: float) -> int:
@@ -188,9 +209,7 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
 
     A report that cannot be written is an error, unless the verdict is one already.
     """
-    if outcome.verdict == "inconclusive":
-        console.warn(outcome.headline)
-    console.result(outcome.headline)
+    (console.warn if outcome.verdict == "inconclusive" else console.result)(outcome.headline)
     for line in outcome.warnings:
         console.warn(line)
     columns, figures = known_columns(HEADER[:-1], [row.cells[:-1] for row in outcome.rows])
@@ -205,13 +224,16 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
                 files.write_report(options.junit, junit_xml(outcome.rows, name=f"gptkit eval: {name}"))
             if options.summary is not None:
                 files.write_report(options.summary, summary)
-            if step_summary := os.environ.get(STEP_SUMMARY):
-                with Path(step_summary).open("a", encoding="utf-8") as file:
-                    file.write(summary)
     except GptkitError as error:
         if outcome.verdict not in ("fail", "n/a"):
             raise
         console.warn(str(error))
+    if step_summary := os.environ.get(STEP_SUMMARY):
+        try:
+            with Path(step_summary).open("a", encoding="utf-8") as file:
+                file.write(summary)
+        except OSError as error:
+            console.warn(f"the summary was not appended to ${STEP_SUMMARY} ({step_summary}): {error.strerror}")
     if os.environ.get(IN_ACTIONS) and outcome.verdict != "pass":
         level: Literal["error", "warning"] = "warning" if outcome.verdict == "inconclusive" else "error"
         console.say(annotation(level, "gptkit eval", outcome.headline))
