@@ -161,13 +161,13 @@ def _report(
     if options.output is not None:
         _write(options.output, eval_text(present), console)
     more: dict[str, Any] = {}
-    outcome = None
+    outcome, refusal = None, None
     try:
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
     except NothingComparable as error:
         assert baseline is not None
-        _refuse(error, present, baseline, jobs, options, console)
+        refusal, outcome = error, not_comparable(present, baseline, jobs, error)
     except GptkitError:
         show_scores(present, jobs, console)
         raise
@@ -180,6 +180,9 @@ def _report(
     if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
+    if refusal is not None:
+        refusal.result = result
+        raise refusal
     if outcome is not None and outcome.verdict == "n/a":
         fix = "gate a task or protocol whose first measure is defined for this text"
         raise NothingComparable(outcome.headline, result=result, fix=fix)
@@ -196,17 +199,11 @@ def _refuse(
     options: EvalOptions,
     console: Console,
 ) -> NoReturn:
-    """Report that the runs cannot be compared, and raise the error with the JSON."""
+    """Report that the runs cannot be compared, before anything is scored, and raise the error with the JSON."""
     outcome = not_comparable(present, baseline, jobs, error)
     show_outcome(outcome, present.model, options, console)
-    scores: dict[str, Any] = {}
-    if present.model_sha256 is not None:  # else the comparison was refused before scoring
-        show_scores(present, jobs, console)
-        scores = present.as_json()
-    output = {} if options.output is None else {"output": str(options.output)}
-    raise NothingComparable(
-        error.message, where=error.where, fix=error.fix, result={**scores, **outcome.as_json(), **output}
-    )
+    error.result = outcome.as_json()
+    raise error
 
 
 def _cure(outcome: Outcome, options: EvalOptions) -> str:
