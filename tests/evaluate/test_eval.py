@@ -218,16 +218,16 @@ def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFix
 def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoints(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("评论.yaml").write_text(TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
+    Path("任务.yaml").write_text("name: 评论\n" + TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
     for split in ("train", "dev"):
         lines = [json.dumps({"text": text, "label": ("差评", "好评")[label]}) for text, label in REVIEWS]
         Path(f"{split}.jsonl").write_text("\n".join(lines))
     flags = "--epochs 2 --batch-size 10 --learning-rate 0.01 --optimizer adamw --precision fp32 --device cpu"
-    words = ["finetune", "--task", "评论.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
+    words = ["finetune", "--task", "任务.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
     assert main([*words, *flags.split(), "--json"]) == 0
     tuned = json.loads(capsys.readouterr().out)
     reports = ("--output", "分数.json", "--junit", "测试.xml", "--summary", "摘要.md")
-    Path("套件.yaml").write_text("tasks: [{task: 评论.yaml, minimum: 0}]", encoding="utf-8")
+    Path("套件.yaml").write_text("tasks: [{task: 任务.yaml, minimum: 0}]", encoding="utf-8")
     result = evaluate(capsys, Path("runs/评论"), "--suite", "套件.yaml", *reports)
     [(key, scored)] = result["results"].items()
     assert key == "评论/fine-tuned"
@@ -236,16 +236,16 @@ def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoint
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
     assert scored["cut"] == 0
-    Path("评论.yaml").rename("评论.txt")
+    Path("任务.yaml").rename("任务.txt")
     assert evaluate(capsys, Path("runs/评论"))["results"] == result["results"]  # its data lie where they lay
     assert main(["eval", "--all-checkpoints", "runs/评论", "--json"]) == 0
     assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
-    Path("评论.txt").rename("评论.yaml")
+    Path("任务.txt").rename("任务.yaml")
     Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "差评"}) + "\n")
-    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "评论.yaml")["results"].values()
+    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "任务.yaml")["results"].values()
     assert cut["cut"] == cut["n"] == 1
-    evaluate(capsys, models / "one", "--task", "评论.yaml", code=2)
-    assert main(["eval", "--task", "评论.yaml", "--json"]) == 0  # the newest run that can do it
+    evaluate(capsys, models / "one", "--task", "任务.yaml", code=2)
+    assert main(["eval", "--task", "任务.yaml", "--json"]) == 0  # the newest run that can do it
     assert json.loads(capsys.readouterr().out)["model"].endswith("评论")
 
 
@@ -487,6 +487,16 @@ def test_a_file_that_does_not_fit_the_head_is_refused_with_the_difference(
     assert error["where"] == "model/task.yaml"
 
 
+def test_two_files_that_describe_a_task_of_one_name_are_refused(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    Path("copy.yaml").write_text(NUMBERS)
+    write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
+    error = evaluate(capsys, Path("model"), "--task", "mine.yaml", "--task", "copy.yaml", code=2)["error"]
+    assert "the task 'stars' appears twice" in error["message"]
+
+
 def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "name: likeness\nformat: similarity\nscore_range: [0, 5]\n"
     tuned(Path("model"), models / "one", text)
@@ -505,7 +515,7 @@ def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
         assert "fine-tuned on stars, which its directory does not describe" in error["message"]
         assert error["fix"] == "pass the task's file: --task FILE.yaml"
     write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
-    assert "mine/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
+    assert "stars/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
     assert "perplexity/documents" in evaluate(capsys, Path("model"), *TEXT)["results"]  # where it is asked for
     error = evaluate(capsys, Path("model"), "--task", "star", code=2)["error"]
     assert error["fix"] == "did you mean 'stars'?"

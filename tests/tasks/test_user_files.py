@@ -147,7 +147,7 @@ def test_the_cure_for_another_column_makes_the_file_readable(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("header", "cure"),
     [
-        ("a nice film,a", "name them text, label in the first line"),
+        ("a nice film,a", "name them text, label in the first line, or name yours under columns: in the task's file"),
         ("text|label", "name them text, label in the first line, separated by commas, semicolons or tabs"),
     ],
 )

@@ -168,11 +168,17 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
     refuse_unknown(wanted, head.task)
-    jobs = [_prepare(spec, head, options, say) for spec in wanted]
-    if options.split != EvalOptions.split and not any(isinstance(job.protocols[0], HeadProtocol) for job in jobs):
-        message = f"{jobs[0].name} is evaluated zero-shot, on a fixed split"
+    jobs: dict[str, Job] = {}
+    for spec in wanted:
+        job = _prepare(spec, head, options, say)
+        if jobs.setdefault(job.name, job) is not job:
+            fix = "keep one of them: results are named after their task"
+            raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=fix)
+    scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
+    if options.split != EvalOptions.split and not scores_own_task:
+        message = f"{next(iter(jobs))} is evaluated zero-shot, on a fixed split"
         raise UsageError(message, where="--split", fix="leave it out, or pass that split's file as --data")
-    return jobs
+    return [*jobs.values()]
 
 
 def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[str], None]) -> Job:
@@ -184,7 +190,7 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
     if task is not None and head.answers(task):
-        name, evaluation = Path(spec.task).stem, None
+        name, evaluation = task.name, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
         recorded = None if spec.data else _recorded_data(task, head, say)
         data, encoding = recorded or (spec.data, options.encoding)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -345,12 +346,14 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     fix = f"name them {generic}"
     if not table.keyed:
         fix += " in the first line"
+    if len(table.names) == 1 and not table.keyed:
+        fix += ", separated by commas, semicolons or tabs"
+    elif task.is_own:
+        fix += ", or name yours under columns: in the task's file"
     if near:
         fix = f"rename {near!r} to {name}" + ", or correct the task's columns" * (task.is_own and source is not None)
     elif source and source.columns:
         fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
-    elif len(table.names) == 1 and not table.keyed:
-        fix += ", separated by commas, semicolons or tabs"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
@@ -405,8 +408,8 @@ def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
 
 
 def _key(value: str | float) -> str | float:
-    """Return what is equal for two spellings of a number (1, 1.0, "1.0") or of a boolean (false, "False")."""
-    word = str(value)
+    """Return what is equal for two spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or an accent."""
+    word = unicodedata.normalize("NFC", str(value))
     if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
         return float(value)
     return word.lower() if word.lower() in ("true", "false") else word
