@@ -94,6 +94,8 @@ def test_text_that_is_not_in_the_encoding_given_is_refused_in_its_place(tmp_path
     assert refusal.value.where == f"{path}:2, byte 17"
     with text_encoding("cp1252"), pytest.raises(InputError, match=r'could be utf-16-le \("plain'):
         decode_text("plain".encode("utf-16-le"), "x")
+    with text_encoding("gbk"), pytest.raises(InputError, match=r'could be utf-8 \("'):
+        decode_text(b"plain " * 20000 + ("春天来了花。" * 99).encode(), "x")
     with text_encoding("ascii"), pytest.raises(InputError, match=r'could be utf-8 \("café'):
         decode_text("café\n".encode(), "x")
 
@@ -115,6 +117,31 @@ def test_a_damaged_byte_under_the_right_name_is_dropped_by_the_advice(tmp_path: 
     assert message.endswith('一本小說。」 春天來了"; the text around it is big5')
     subprocess.run(fix.partition(": ")[2], shell=True, cwd=tmp_path)
     assert (tmp_path / "NEW").read_text(encoding="utf-8") == CHINESE + "春天來了"
+
+
+def test_a_damaged_byte_is_shown_after_the_letters_before_it_wherever_they_begin() -> None:
+    for start in ("a", "ab"):  # what is shown is read from the start, not from within a character
+        raw = (start + "我们去北京看长城。" * 9000).encode("gbk")
+        message, _ = advice(raw + b"\xff" + "春天".encode("gbk") * 9, "gbk")
+        assert 'after "去北京看长城。我们去北京看长城。"' in message
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "flaw"),
+    [
+        (JAPANESE, "cp932", b"\xff"),
+        ("วันนี้อากาศดีมาก เราไปกรุงเทพฯ กัน\n" * 40, "cp874", b"\xff"),
+        ("Il a été très ému.\n" * 99, "cp1252", b"\x81"),
+    ],
+)
+def test_damage_under_other_right_names(text: str, encoding: str, flaw: bytes) -> None:
+    raw = text.encode(encoding) + flaw + b" " + text.encode(encoding)
+    if encoding != "cp1252":  # which others decode as well
+        assert f'{encoding} ("' in advice(raw, "utf-8")[0]
+    if flaw != b"\xff" or encoding != "cp932":
+        message, fix = advice(raw, encoding)
+        assert message.endswith(f"; the text around it is {encoding}")
+        assert "iconv -c -f " in fix
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from gptkit.system.terminal import safe_text
 
 UTF8 = "utf-8"
 MARK = "\ufeff"
-_REPLACED = "\ufffd"  # what a decoder writes for bytes that it cannot decode
+_UNUSABLE = re.compile("[\ufffd\uf8f0-\uf8f3]")  # bytes that are not decoded, and bytes of cp932 without a letter
+_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes within a character of UTF-8
 _MARKS = {  # in this order, because UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -143,7 +144,7 @@ def undecodable(
     """Return the error for a file that is not text in `encoding`, or has a NUL: where, and what it could be instead."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     start = before = b""
-    offset = 0
+    seen, offset = "", 0
     while True:
         state, chunk = decoder.getstate(), file.read(_CHUNK_BYTES)
         start = start or chunk
@@ -153,7 +154,7 @@ def undecodable(
             break
         if "\0" in text or not chunk:
             break
-        before, offset, line = chunk, offset + len(chunk), line + text.count("\n")
+        seen, before, offset, line = text, chunk, offset + len(chunk), line + text.count("\n")
     decoder.setstate(state)
     name = "UTF-8" if encoding.startswith(UTF8) else encoding
     place, problem = 0, "not text: a NUL byte"
@@ -165,32 +166,32 @@ def undecodable(
             problem = f"not valid {name}: {' '.join(f'0x{byte:02x}' for byte in bad)} ({found.reason})"
             place += found.start - len(found.object) + bool(chunk)
             break
-        line += text.count("\n")
+        seen, line = seen + text, line + text.count("\n")
         if "\0" in text:
             break
     read = before + chunk + file.read(_CHUNK_BYTES)
     at = len(before) + place
-    good, rest = read[max(0, at - _CONTEXT_BYTES) : at], read[at : at + _CHUNK_BYTES]
-    about, fix = _damage(good, rest, encoding) or _advice(good + rest, start, encoding, has_option)
+    around, rest = read[max(0, at - _CONTEXT_BYTES) : at + _CHUNK_BYTES], read[at : at + _CHUNK_BYTES]
+    about, fix = _damage(seen, rest, encoding) or _advice(around, start, encoding, has_option)
     return error(f"{problem}{about}", where=f"{where}:{line}, byte {offset + place}", fix=fix)
 
 
-def _damage(good: bytes, rest: bytes, encoding: str) -> tuple[str, str] | None:
-    """Return what to do about a text that a named encoding decodes up to `rest`, and but for few bytes from there.
+def _damage(before: str, rest: bytes, encoding: str) -> tuple[str, str] | None:
+    """Return what to do about a text that a named encoding decodes but for few bytes, of which `rest` begins with one.
 
-    None for encodings of one byte a character, which decode almost anything.
+    None if it decodes too little: a wrong one decodes up to 98% of a text, or 99% if its characters are single bytes.
     """
-    if encoding.startswith("iso2022") and rest.isascii():
-        return f"; the text around it is {encoding}", f"correct the bytes, or drop them: {_drop(encoding)}"
-    family = next((names for names in _FAMILIES if encoding in names), ())
-    texts = {name: rest.decode(name, "replace") for name in family[family.index(encoding) :]} if family else {}
-    texts = {name: text for name, text in texts.items() if not re.search(r"[\0\uf8f0-\uf8f3]", text)}
-    if not texts:
+    is_utf8 = not _decoded(rest.lstrip(_CONTINUATION), UTF8).isascii()
+    if encoding.startswith("utf") or is_utf8 or b"\0" in rest:
         return None
-    before = good.decode(encoding, "ignore")
-    best = min(texts, key=lambda name: texts[name].count(_REPLACED))
-    damaged, letters = texts[best].count(_REPLACED), sum(letter > "\x7f" for letter in before + texts[best])
-    if damaged > max(letters // 50, letters >= _BEYOND_DOUBT):
+    if encoding.startswith("iso2022") and rest.isascii():  # the rest alone looks like ASCII
+        return f"; the text around it is {encoding}", f"correct the bytes, or drop them: {_drop(encoding)}"
+    family = next((names for names in _FAMILIES if encoding in names), None)
+    wider = family[family.index(encoding) + 1 :] if family else ()
+    texts = {name: rest.decode(name, "replace") for name in (encoding, *wider)}
+    best = min(texts, key=lambda name: len(_UNUSABLE.findall(texts[name])))
+    damaged, letters = len(_UNUSABLE.findall(texts[best])), sum(letter > "\x7f" for letter in before + texts[best])
+    if damaged > (max(letters // 50, letters >= _BEYOND_DOUBT) if family else letters // 200):
         return None
     if not damaged:
         sample = _excerpt(before[-8:] + texts[best], ())
@@ -250,7 +251,7 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
     if 3 * sum(byte > 0x7F for byte in lines) > len(lines) > _BEYOND_DOUBT:  # too dense for accents
         found = {name: text for name, text in found.items() if not _is_accented(text)}
         if found.keys().isdisjoint(itertools.chain(*_FAMILIES)):
-            found |= _damaged_guesses(lines)
+            found |= _damaged_guesses(lines, [*itertools.chain(*_FAMILIES)] if found else _COMMON)
     return {name: found[name] for name in sorted(found, key=lambda name: name not in _COMMON)[:4]}
 
 
@@ -260,16 +261,16 @@ def _is_accented(text: str) -> bool:
     return 2 * sum(letter < "\u0250" or "\u2010" <= letter < "\u2200" for letter in foreign) > len(foreign)
 
 
-def _damaged_guesses(lines: bytes) -> dict[str, str]:
-    """Return the encodings of several bytes a character that decode almost all of a text, with the text."""
+def _damaged_guesses(lines: bytes, names: Collection[str]) -> dict[str, str]:
+    """Return those of the common encodings that decode almost all of a text, with the text."""
     import charset_normalizer
 
     found: dict[str, str] = {}
-    for name in (name for name in _COMMON if name in itertools.chain(*_FAMILIES)):
+    for name in (name for name in _COMMON if name in names):
         intact = lines.decode(name, "ignore").encode(name)
         if len(intact) > 0.98 * len(lines):
             match = charset_normalizer.from_bytes(intact, cp_isolation=[name]).best()
-            if match is not None and str(match) not in found.values():
+            if match is not None and str(match) not in found.values() and not _is_accented(str(match)):
                 found[name] = str(match)
     return found
 
