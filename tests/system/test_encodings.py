@@ -200,7 +200,7 @@ def test_line_ends_and_marks() -> None:
     assert without_marks("\ufeffa\r\n\ufeffb") == "a\nb"
 
 
-def test_marks_of_joined_files_are_no_text_but_may_be_a_word_of_a_vocabulary(tmp_path: Path) -> None:
+def test_marks_of_joined_files_are_dropped_from_text_but_kept_in_a_vocabulary(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, "\ufeff\ufeffa\n\ufeffb".encode()) == "a\nb"
     assert decode_text("\ufeff\ufeffa\n\ufeffb".encode(), "x") == "a\nb"
     assert decode_text("\ufeffa\n\ufeff\n".encode(), "x", default="utf-8") == "a\n\ufeff\n"

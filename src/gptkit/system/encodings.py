@@ -121,7 +121,7 @@ def decode_text(
 ) -> str:
     """Return the text of a file, or of its `line`, `without_marks`; see `encoding_of` and `undecodable`.
 
-    With a `default` it is no running text but a vocabulary, say, and only a mark at its start is dropped.
+    A file with a `default` is a vocabulary or a recipe rather than running text: only a mark at its start is dropped.
     """
     encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
     with suppress(UnicodeError):
