@@ -466,6 +466,8 @@ def test_a_runs_own_data_are_read_in_the_encoding_that_its_run_read(
     Path("run/config.yaml").write_text(f"task: {tmp_path}/mine.yaml\ndata: {tmp_path}/data\nencoding: gb18030\n")
     recorded = evaluate(capsys, tmp_path / "run")["results"]
     assert evaluate(capsys, tmp_path / "run", "--data", "data", "--encoding", "GBK")["results"] == recorded
+    assert evaluate(capsys, tmp_path / "run", "--data", "data")["results"] == recorded
+    Path("run/config.yaml").write_text(f"task: {tmp_path}/mine.yaml\ndata: {tmp_path}/data\n")
     error = evaluate(capsys, tmp_path / "run", "--data", "data", code=2)["error"]
     assert 'gb18030 ("citizen,坏' in error["message"]
     assert "pass --encoding" in error["fix"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from generation_toy import write_model
 from gptkit.cli.main import main
 from gptkit.console import Console
-from gptkit.evaluate.jobs import Job
+from gptkit.evaluate.jobs import Job, TaskSpec, prepare_jobs
+from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults, result_of
 from gptkit.evaluate.show import show_scores
 from gptkit.scoring.protocols import Items
-from gptkit.tasks.heads import head_protocol
+from gptkit.tasks.heads import Head, head_protocol
 from gptkit.tasks.table import EVALUATIONS, find_task
 from gptkit.tasks.task import Loaded
 from gptkit.text.examples import Example
@@ -36,6 +38,13 @@ def lambada(tmp_path_factory: pytest.TempPathFactory) -> str:
         patch.setattr("sys.stdout", stream)
         assert main(["eval", "--model", str(folder / "model"), "--task", "lambada", "--data", str(folder)]) == 0
     return stream.getvalue()
+
+
+def test_figures_published_for_another_text_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "lambada_test.txt").write_text("she looked at the river\n")
+    wanted = (TaskSpec("lambada", str(tmp_path)),)
+    [job] = prepare_jobs(wanted, Head(tmp_path, None, None, ()), EvalOptions(), print)
+    assert not any(protocol.published for protocol in job.protocols)
 
 
 def test_the_usual_protocol_comes_first_and_the_others_by_one_measure(lambada: str) -> None:

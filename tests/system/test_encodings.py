@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from gptkit.errors import InputError, UsageError
-from gptkit.system.encodings import decode_text, text_encoding, unix_lines, without_mark
+from gptkit.system.encodings import decode_text, text_encoding, unix_lines, without_marks
 from gptkit.system.reading import open_text
 from gptkit.text.readers import read_pieces
 
@@ -93,8 +94,79 @@ def test_text_that_is_not_in_the_encoding_given_is_refused_in_its_place(tmp_path
     assert refusal.value.where == f"{path}:2, byte 17"
     with text_encoding("cp1252"), pytest.raises(InputError, match=r'could be utf-16-le \("plain'):
         decode_text("plain".encode("utf-16-le"), "x")
+    with text_encoding("gbk"), pytest.raises(InputError, match=r'could be utf-8 \("'):
+        decode_text(b"plain " * 20000 + ("春天来了花。" * 99).encode(), "x")
     with text_encoding("ascii"), pytest.raises(InputError, match=r'could be utf-8 \("café'):
         decode_text("café\n".encode(), "x")
+
+
+CHINESE = "台灣的天氣很好，我們去台北看電影。學習語言模型是一件有趣的事情，老師說：「今天我們要讀一本小說。」\n" * 40
+JAPANESE = "今日は天気がいいです。東京へ行きました。先生は本を読んでいます。\n" * 40
+
+
+def advice(raw: bytes, encoding: str) -> tuple[str, str]:
+    with text_encoding(encoding), pytest.raises(InputError) as refusal:
+        decode_text(raw, "x")
+    return refusal.value.message, str(refusal.value.fix)
+
+
+@pytest.mark.parametrize("flaw", [b"\xff", b"\xa5"], ids=["stray byte", "cut character"])
+def test_a_damaged_byte_under_the_right_name_is_dropped_by_the_advice(tmp_path: Path, flaw: bytes) -> None:
+    (tmp_path / "FILE").write_bytes(CHINESE.encode("big5") + "春天來了".encode("big5") + flaw)
+    message, fix = advice((tmp_path / "FILE").read_bytes(), "big5")
+    assert message.endswith('一本小說。」 春天來了"; the text around it is big5')
+    subprocess.run(fix.partition(": ")[2], shell=True, cwd=tmp_path)
+    assert (tmp_path / "NEW").read_text(encoding="utf-8") == CHINESE + "春天來了"
+
+
+def test_a_damaged_byte_is_shown_after_the_letters_before_it_wherever_they_begin() -> None:
+    for start in ("a", "ab"):  # what is shown is read from the start, not from within a character
+        raw = (start + "我们去北京看长城。" * 9000).encode("gbk")
+        message, _ = advice(raw + b"\xff" + "春天".encode("gbk") * 9, "gbk")
+        assert 'after "去北京看长城。我们去北京看长城。"' in message
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "flaw"),
+    [
+        (JAPANESE, "cp932", b"\xff"),
+        ("วันนี้อากาศดีมาก เราไปกรุงเทพฯ กัน\n" * 40, "cp874", b"\xff"),
+        ("Il a été très ému.\n" * 99, "cp1252", b"\x81"),
+    ],
+)
+def test_damage_under_other_right_names(text: str, encoding: str, flaw: bytes) -> None:
+    raw = text.encode(encoding) + flaw + b" " + text.encode(encoding)
+    if encoding != "cp1252":  # which others decode as well
+        assert f'{encoding} ("' in advice(raw, "utf-8")[0]
+    if flaw != b"\xff" or encoding != "cp932":
+        message, fix = advice(raw, encoding)
+        assert message.endswith(f"; the text around it is {encoding}")
+        assert "iconv -c -f " in fix
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        (CHINESE + "屋子裏很冷", "cp950", "big5"),
+        (CHINESE + "我喺度食緊嘢", "big5hkscs", "big5"),
+        ("我们去北京看长城。" * 40 + "朱镕基", "gbk", "gb2312"),
+        (JAPANESE + "①番目の髙島屋", "cp932", "shift_jis"),
+    ],
+)
+def test_a_name_that_is_too_narrow_is_widened(text: str, encoding: str, named: str) -> None:
+    message, fix = advice(text.encode(encoding), named)
+    assert f'; could be {encoding} ("' in message
+    assert fix == f"pass --encoding {encoding}, if its sample reads right"
+    with text_encoding(encoding):
+        assert decode_text(text.encode(encoding), "x") == text
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(CHINESE, "big5"), (JAPANESE, "cp932"), (JAPANESE, "euc_jp")])
+def test_damaged_cjk_could_not_be_accented_latin(text: str, encoding: str) -> None:
+    for flaw in (b"", b"\xff"):
+        message, _ = advice(flaw.join([text.encode(encoding)] * 2), "utf-8")
+        assert f'{encoding} ("' in message
+        assert "cp1252" not in message
 
 
 def test_a_mark_outweighs_the_encoding_given() -> None:
@@ -125,4 +197,24 @@ def test_an_unknown_encoding_is_refused_with_the_nearest(name: str, near: str) -
 
 def test_line_ends_and_marks() -> None:
     assert unix_lines("a\r\nb\rc\n\r") == "a\nb\nc\n\n"
-    assert without_mark("\ufeffa\r\n") == "a\n"
+    assert without_marks("\ufeffa\r\n\ufeffb") == "a\nb"
+
+
+def test_marks_of_joined_files_are_dropped_from_text_but_kept_in_a_vocabulary(tmp_path: Path) -> None:
+    assert read_bytes(tmp_path, "\ufeff\ufeffa\n\ufeffb".encode()) == "a\nb"
+    assert decode_text("\ufeff\ufeffa\n\ufeffb".encode(), "x") == "a\nb"
+    assert decode_text("\ufeffa\n\ufeff\n".encode(), "x", default="utf-8") == "a\n\ufeff\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("iso2022_jp", "今日は天気がいいです。\n"), ("iso2022_kr", "오늘은 날씨가 좋습니다.\n")]
+)
+def test_escape_sequences_for_letters_are_not_ascii_text(tmp_path: Path, encoding: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"the text is {encoding}, not UTF-8") as refusal:
+        read_bytes(tmp_path, text.encode(encoding) * 9)
+    assert refusal.value.fix == f"pass --encoding {encoding}"
+    assert text[:6] in refusal.value.message
+    with text_encoding(encoding):
+        assert read_bytes(tmp_path, text.encode(encoding) * 9) == text * 9
+    colours = "\x1b[1mplain\x1b[0m \x1b$x\n"
+    assert read_bytes(tmp_path, colours.encode()) == colours

@@ -18,6 +18,7 @@ from gptkit.tasks.own import read_task
 from gptkit.tasks.reading import load_examples, require_named_files
 from gptkit.tasks.table import TASKS, find_evaluation
 
+COMMAS = ['one, "two", three', "four, five, six"]
 QUOTED = '"like ""this"", he said"'
 
 
@@ -101,6 +102,8 @@ TABLES = {
     "quotes that are text": ("t.tsv", 'text\tlabel\n"one"\ta\nsay ""two"" now\tb\n', ['"one"', 'say ""two"" now']),
     "one cell with other quotes": ("t.tsv", f'text\tlabel\n{QUOTED}\ta\n5" long\tb\n', [QUOTED, '5" long']),
     "upper case": ("T.CSV", "text,label\none,a\ntwo,b\n", ["one", "two"]),
+    "Excel's first line": ("t.csv", 'sep=;\r\ntext;label\r\n"one, ""two"", three";a\r\nfour, five, six;b\r\n', COMMAS),
+    "two files joined": ("t.csv", "\ufeff\ufefftext,label\none,a\n\ufefftwo,b\n", ["one", "two"]),
 }  # fmt: skip
 
 
@@ -108,6 +111,23 @@ TABLES = {
 def test_tables_are_read_as_other_programs_write_them(tmp_path: Path, what: str) -> None:
     file, content, texts = TABLES[what]
     assert read(tmp_path, "labels: [a, b]", file, content.encode()) == list(zip(texts, [0, 1], strict=True))
+
+
+def test_blank_rows_at_the_end_of_a_table_are_skipped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("format: classification\nlabels: [a, b]\n")
+    (tmp_path / "dev.csv").write_text("text;label\none;a\ntwo;b\n;\n ;\n;\n")
+    found = load_examples(read_task(tmp_path / "mine.yaml"), "dev", tmp_path)
+    assert [example.fields[0] for example in found.examples] == ["one", "two"]
+    assert found.notes == (f"{tmp_path}/dev.csv: skipped 3 blank row(s) at the end",)
+    (tmp_path / "dev.csv").write_text("text;label\none;a\n;\ntwo;b\n")
+    with pytest.raises(InputError, match=r"'text' is empty \(.*dev.csv:3\)|no label"):
+        load_examples(read_task(tmp_path / "mine.yaml"), "dev", tmp_path)
+
+
+def test_lines_are_counted_from_excels_first_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", b"sep=;\ntext;label\none;c\n")
+    assert refusal.value.where == f"{tmp_path}/t.csv:3"
 
 
 def test_a_comma_in_a_column_s_name_separates_nothing_where_there_are_more_semicolons(tmp_path: Path) -> None:
@@ -220,6 +240,7 @@ def test_lambada_reads_the_authors_plain_text(tmp_path: Path) -> None:
             "she looked at the river",
         ]
         assert "not the text that GPT-2's published figures are of" in found.notes[0]
+        assert found.is_variant
 
 
 def test_microsofts_mrpc_needs_glues_list_of_dev_pairs(tmp_path: Path) -> None:

@@ -197,8 +197,16 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
         recorded = None if spec.data else _recorded_data(task, head, say)
         data, encoding = recorded or (spec.data, options.encoding)
-        with text_encoding(encoding):
-            examples = load_examples(task, split, data)
+        try:
+            with text_encoding(encoding):
+                examples = load_examples(task, split, data)
+        except InputError as error:
+            encoding = _recorded_options(task, head).get("encoding") or UTF8
+            if recorded or encoding == UTF8 or not error.message.startswith("not valid UTF-8"):
+                raise
+            say(f"{task.name}: not UTF-8, so read as {encoding}, as recorded by the model's run")
+            with text_encoding(encoding):
+                examples = load_examples(task, split, data)
         if any(example.label is None for example in examples.examples):
             message = f"the {split} split of {task.name} has no labels"
             raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
@@ -217,6 +225,8 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
                 protocols = (validation, *protocols)
         else:
             examples = evaluation.load(spec.data)
+        if examples.is_variant:
+            protocols = tuple(replace(protocol, published=()) for protocol in protocols)
     else:
         problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
         if head.format is None:
@@ -296,23 +306,28 @@ def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> tuple[
 
     None unless `task` is the model's own.
     """
-    directory = head.directory.absolute()
-    if task.is_demo or task.folder is not None or task.name != head.task or directory.name != MODEL:
-        return None
-    try:
-        recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")
-        entries = recipe.entries("the recipe", ())
-        keys = ("task", "data", "encoding")
-        name, data, encoding = (entries[key].scalar() if key in entries else None for key in keys)
-    except UsageError:
-        return None  # a model outside a run, or a damaged config.yaml
+    recipe = _recorded_options(task, head)
+    name = recipe.get("task")
     if name is None:
         return None
-    folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
+    folder = recipe.get("data") or (str(Path(name).parent) if Path(name).is_absolute() else None)
     if folder is None or str(folder).startswith("hf:"):
         return None
     if not Path(folder).is_dir():
         message = f"{task.name} cannot be read from where the model's run found it: no such folder"
         raise InputError(message, where=folder, fix="put it back, or pass --data DIR")
     say(f"{task.name}: data from {folder}, as recorded by the model's run")
-    return folder, encoding or UTF8
+    return folder, recipe.get("encoding") or UTF8
+
+
+def _recorded_options(task: Task, head: Head) -> dict[str, str | None]:
+    """Return what the model's run recorded of its task and data; empty unless `task` is the model's own."""
+    directory = head.directory.absolute()
+    if task.is_demo or task.folder is not None or task.name != head.task or directory.name != MODEL:
+        return {}
+    try:
+        recipe = read_yaml(directory.parent / CONFIG, "the recipe", missing="pass --data DIR")
+        entries = recipe.entries("the recipe", ())
+        return {key: entries[key].scalar() for key in ("task", "data", "encoding") if key in entries}
+    except UsageError:
+        return {}  # a model outside a run, or a damaged config.yaml

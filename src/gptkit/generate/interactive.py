@@ -19,7 +19,7 @@ from gptkit.generate.show import print_samples, print_summary
 from gptkit.options import fields_of
 from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
-from gptkit.system.encodings import decode_text, without_mark
+from gptkit.system.encodings import decode_text, without_marks
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 
 MARK = "> "
@@ -63,7 +63,7 @@ def _typed_lines(console: Console) -> Iterator[str]:
                 print(MARK, end="", file=sys.stderr, flush=True)
             line = input(MARK if console.is_watched else "")
             line.encode("utf-8")  # invalid bytes are surrogates here
-            yield without_mark(line)
+            yield without_marks(line)
         except EOFError:
             console.say("")
             return

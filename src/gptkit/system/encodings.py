@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import itertools
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from gptkit.system.terminal import safe_text
 
 UTF8 = "utf-8"
 MARK = "\ufeff"
+_UNUSABLE = re.compile("[\ufffd\uf8f0-\uf8f3]")  # bytes that are not decoded, and bytes of cp932 without a letter
+_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes within a character of UTF-8
 _MARKS = {  # in this order, because UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -35,8 +38,13 @@ _SIGNATURES = {
 }
 # Of the encodings that decode a sample alike the message names one of these, and these before others.
 _COMMON = (
-    *("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874"),
-    *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "mac_roman"),
+    *("cp1252", "cp1251", "gb18030", "big5", "cp950", "big5hkscs", "cp932", "euc_jp", "cp949", "koi8_r", "cp866"),
+    *("cp874", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "mac_roman"),
+)
+# Encodings of several bytes a character, each with those that have more characters: files are often named too narrowly.
+_FAMILIES = (
+    *(("gb2312", "gbk", "gb18030"), ("big5", "cp950", "big5hkscs")),
+    *(("shift_jis", "cp932"), ("euc_jp",), ("euc_kr", "cp949"), ("johab",)),
 )
 _NOT_BY_LETTERS = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 _CHUNK_BYTES = 1 << 16
@@ -74,8 +82,11 @@ def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
     InputError for text that is UTF-8 beyond doubt, where --encoding says otherwise: it would be read as other letters.
     """
     marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
-    if marked or default or _named.startswith(UTF8):
+    if marked or default:
         return marked or default or _named
+    if _named.startswith(UTF8):
+        _refuse_escapes(start, where)
+        return _named
     text = _decoded(start, UTF8)
     telling = text if _named.startswith(("utf-16", "utf-32")) else [letter for letter in text if letter > "\x7f"]
     if len(telling) >= _BEYOND_DOUBT and "\0" not in text:
@@ -84,23 +95,38 @@ def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
     return _named
 
 
+def _refuse_escapes(start: bytes, where: str) -> None:
+    """Raise InputError for text of escape sequences and ASCII letters that stand for Japanese, Chinese or Korean."""
+    if not re.search(rb"\x1b\$(?:[@AB]|[()][A-D])", start):
+        return
+    for name in ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr"):
+        text = _decoded(start, name)
+        if not text.isascii():
+            message = f'the text is {name}, not UTF-8: its escape sequences stand for "{_excerpt(text, ())}"'
+            raise InputError(message, where=where, fix=f"pass --encoding {name}")
+
+
 def unix_lines(text: str) -> str:
     """Return a text with every line end (CR LF or CR) as LF."""
     return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True) if "\r" in text else text
 
 
-def without_mark(text: str) -> str:
-    """Return a text without a byte order mark, and with every line end as LF."""
-    return unix_lines(text.removeprefix(MARK))
+def without_marks(text: str) -> str:
+    """Return a text without byte order marks, of which joined files have several, and with every line end as LF."""
+    return unix_lines(text.replace(MARK, ""))
 
 
 def decode_text(
     raw: bytes, where: str, *, line: int = 1, default: str | None = None, error: type[GptkitError] = InputError
 ) -> str:
-    """Return the text of a file, or of its `line`, `without_mark`; see `encoding_of` and `undecodable`."""
+    """Return the text of a file, or of its `line`, `without_marks`; see `encoding_of` and `undecodable`.
+
+    A file with a `default` is a vocabulary or a recipe rather than running text: only a mark at its start is dropped.
+    """
     encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
     with suppress(UnicodeError):
-        text = without_mark(raw.decode(encoding))
+        text = raw.decode(encoding)
+        text = unix_lines(text.removeprefix(MARK)) if default else without_marks(text)
         if "\0" not in text:
             return text
     raise undecodable(io.BytesIO(raw), where, encoding, line=line, error=error, has_option=default is None)
@@ -118,7 +144,7 @@ def undecodable(
     """Return the error for a file that is not text in `encoding`, or has a NUL: where, and what it could be instead."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     start = before = b""
-    offset = 0
+    seen, offset = "", 0
     while True:
         state, chunk = decoder.getstate(), file.read(_CHUNK_BYTES)
         start = start or chunk
@@ -128,7 +154,7 @@ def undecodable(
             break
         if "\0" in text or not chunk:
             break
-        before, offset, line = chunk, offset + len(chunk), line + text.count("\n")
+        seen, before, offset, line = text, chunk, offset + len(chunk), line + text.count("\n")
     decoder.setstate(state)
     name = "UTF-8" if encoding.startswith(UTF8) else encoding
     place, problem = 0, "not text: a NUL byte"
@@ -140,14 +166,44 @@ def undecodable(
             problem = f"not valid {name}: {' '.join(f'0x{byte:02x}' for byte in bad)} ({found.reason})"
             place += found.start - len(found.object) + bool(chunk)
             break
-        line += text.count("\n")
+        seen, line = seen + text, line + text.count("\n")
         if "\0" in text:
             break
     read = before + chunk + file.read(_CHUNK_BYTES)
     at = len(before) + place
-    around = read[max(0, at - _CONTEXT_BYTES) : at + _CHUNK_BYTES]
-    about, fix = _advice(around, start, encoding, has_option)
+    around, rest = read[max(0, at - _CONTEXT_BYTES) : at + _CHUNK_BYTES], read[at : at + _CHUNK_BYTES]
+    about, fix = _damage(seen, rest, encoding) or _advice(around, start, encoding, has_option)
     return error(f"{problem}{about}", where=f"{where}:{line}, byte {offset + place}", fix=fix)
+
+
+def _damage(before: str, rest: bytes, encoding: str) -> tuple[str, str] | None:
+    """Return what to do about a text that a named encoding decodes but for few bytes, of which `rest` begins with one.
+
+    None if it decodes too little: a wrong one decodes up to 98% of a text, or 99% if its characters are single bytes.
+    """
+    is_utf8 = not _decoded(rest.lstrip(_CONTINUATION), UTF8).isascii()
+    if encoding.startswith("utf") or is_utf8 or b"\0" in rest:
+        return None
+    if encoding.startswith("iso2022") and rest.isascii():  # the rest alone looks like ASCII
+        return f"; the text around it is {encoding}", f"correct the bytes, or drop them: {_drop(encoding)}"
+    family = next((names for names in _FAMILIES if encoding in names), None)
+    wider = family[family.index(encoding) + 1 :] if family else ()
+    texts = {name: rest.decode(name, "replace") for name in (encoding, *wider)}
+    best = min(texts, key=lambda name: len(_UNUSABLE.findall(texts[name])))
+    damaged, letters = len(_UNUSABLE.findall(texts[best])), sum(letter > "\x7f" for letter in before + texts[best])
+    if damaged > (max(letters // 50, letters >= _BEYOND_DOUBT) if family else letters // 200):
+        return None
+    if not damaged:
+        sample = _excerpt(before[-8:] + texts[best], ())
+        return f'; could be {best} ("{sample}")', f"pass --encoding {best}, if its sample reads right"
+    after = " ".join(safe_text(before[-_SHOWN_CHARACTERS // 2 :]).split())
+    return f' after "{after}"; the text around it is {best}', f"correct the bytes, or drop them: {_drop(best)}"
+
+
+def _drop(encoding: str) -> str:
+    """Return the command that drops what is not in an encoding."""
+    name = encoding.replace("_", "-").replace("iso2022", "iso-2022")
+    return f"iconv -c -f {name} -t utf-8 FILE > NEW"
 
 
 def _advice(around: bytes, start: bytes, encoding: str, has_option: bool) -> tuple[str, str]:
@@ -158,7 +214,8 @@ def _advice(around: bytes, start: bytes, encoding: str, has_option: bool) -> tup
     is_marked = start.startswith(tuple(_MARKS))
     guesses = None if is_marked else _guesses(around, start, encoding)
     if guesses is None:
-        return "; the text around it is UTF-8" * (not is_marked), "correct the bytes, or fetch the file again"
+        drop = f"drop them: {_drop(UTF8)}" if has_option and b"\0" not in around else "fetch the file again"
+        return "; the text around it is UTF-8" * (not is_marked), f"correct the bytes, or {drop}"
     if not guesses:
         return "; no known encoding fits" * (b"\0" not in around), "leave the file out, or correct the bytes"
     shown = " or ".join(f'{name} ("{_excerpt(text, guesses.values())}")' for name, text in guesses.items())
@@ -191,7 +248,31 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
         found[next((name for name in _COMMON if name in alike), match.encoding)] = str(match)
     if found.keys().isdisjoint(_COMMON) and (text := _decoded(lines, "cp1252")):
         found["cp1252"] = text  # a few quotation marks are too little for the library
+    if 3 * sum(byte > 0x7F for byte in lines) > len(lines) > _BEYOND_DOUBT:  # too dense for accents
+        found = {name: text for name, text in found.items() if not _is_accented(text)}
+        if found.keys().isdisjoint(itertools.chain(*_FAMILIES)):
+            found |= _damaged_guesses(lines, [*itertools.chain(*_FAMILIES)] if found else _COMMON)
     return {name: found[name] for name in sorted(found, key=lambda name: name not in _COMMON)[:4]}
+
+
+def _is_accented(text: str) -> bool:
+    """Return whether most characters beyond ASCII are Latin letters and signs."""
+    foreign = [letter for letter in text if letter > "\x7f"]
+    return 2 * sum(letter < "\u0250" or "\u2010" <= letter < "\u2200" for letter in foreign) > len(foreign)
+
+
+def _damaged_guesses(lines: bytes, names: Collection[str]) -> dict[str, str]:
+    """Return those of the common encodings that decode almost all of a text, with the text."""
+    import charset_normalizer
+
+    found: dict[str, str] = {}
+    for name in (name for name in _COMMON if name in names):
+        intact = lines.decode(name, "ignore").encode(name)
+        if len(intact) > 0.98 * len(lines):
+            match = charset_normalizer.from_bytes(intact, cp_isolation=[name]).best()
+            if match is not None and str(match) not in found.values() and not _is_accented(str(match)):
+                found[name] = str(match)
+    return found
 
 
 def _decoded(raw: bytes, encoding: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gptkit.errors import GptkitError, InputError, UsageError, suggest
-from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable, without_mark
+from gptkit.system.encodings import MARK, UTF8, decode_text, encoding_of, undecodable, without_marks
 
 if TYPE_CHECKING:
     import yaml
@@ -97,11 +97,11 @@ def read_text(
 
 
 def given_text(argument: str, what: str, where: str, say: Callable[[str], None]) -> str:
-    """Return the text of an argument, for `-` that of stdin without its last line break; see `without_mark`."""
+    """Return the text of an argument, for `-` that of stdin without its last line break; see `without_marks`."""
     if argument != "-":
         if unusable_character(argument):  # invalid bytes of an argument are surrogates here
             raise UsageError(f"{what} is not UTF-8", where=where, fix="convert it to UTF-8")
-        return without_mark(argument)
+        return without_marks(argument)
     if sys.stdin is None:
         raise UsageError("stdin is closed", where="stdin", fix=f"pass {what} as an argument")
     if sys.stdin.isatty():
@@ -290,7 +290,12 @@ class Entry:
 
     def items(self, what: str, *, fix: str | None = None) -> tuple[Entry, ...]:
         if self.kind != "SequenceNode" or not self.node.value:
+<<<<<<< HEAD
             raise UsageError(f"{what} is not a list", where=self.where, fix=fix or f"write {what}: [one, another]")
+=======
+            problem = "empty" if self.kind == "SequenceNode" else "not a list"
+            raise UsageError(f"{what} is {problem}", where=self.where, fix=f"write {what}: [one, another]")
+>>>>>>> m18-enc
         return tuple(Entry(node, self.path) for node in self.node.value)
 
     def words(self, what: str) -> tuple[str, ...]:

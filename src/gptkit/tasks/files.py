@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
+from gptkit.system.encodings import MARK
 from gptkit.system.reading import (
     json_object,
     not_text,
@@ -239,7 +240,8 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
         for raw in file:
             if "\0" in raw:
                 raise not_text(path)
-            for text in raw.rstrip("\r\n").split("\r"):  # a program that writes CR LF for LF makes CR CR LF of CR LF
+            # A program that writes CR LF for LF makes CR CR LF of CR LF; each of joined files begins with its own mark.
+            for text in raw.lstrip(MARK).rstrip("\r\n").split("\r"):
                 number += 1
                 empty.append((f"{path}:{number}", text))
                 if text:
@@ -267,13 +269,19 @@ def _is_quoted(path: Path) -> bool:
 
 
 def _separated(path: Path, separators: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of cells, some of them quoted, by the separator that the first line has most of."""
+    """Yield the rows of cells, some of them quoted.
+
+    The separator is that of a first line `sep=;`, as Excel writes it, else the one that the first line has most of.
+    """
     csv.field_size_limit(LONGEST_CELL)
     _, header = next(lines(path), ("", ""))
-    separator = max(separators, key=header.count)
-    reader = csv.reader((text + "\n" for _, text in lines(path)), delimiter=separator, strict=True)
+    named = re.fullmatch(r'"?sep=([^"\w ])"?', header, re.IGNORECASE)
+    separator = named[1] if named else max(separators, key=header.count)
+    skipped = 1 if named else 0
+    texts = (text + "\n" for _, text in itertools.islice(lines(path), skipped, None))
+    reader = csv.reader(texts, delimiter=separator, strict=True)
     while True:
-        where = f"{path}:{reader.line_num + 1}"
+        where = f"{path}:{reader.line_num + skipped + 1}"
         try:
             cells = next(reader)
         except StopIteration:

@@ -161,6 +161,9 @@ def _table_examples(
     wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
     identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
     needed = [*_required(columns), *identifiers]
+    blank: list[str] = []
+    if not table.keyed:
+        table = replace(table, rows=_without_blank_end(table.rows, blank))
     rows = _keyed_rows(table, needed, is_generic) if table.keyed else _listed_rows(source, table, needed, is_generic)
     fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
@@ -182,7 +185,19 @@ def _table_examples(
     if not examples:
         raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
+    notes += [f"skipped {len(blank):,} blank row(s) at the end" for _ in blank[:1]]
     return examples, notes + [f"dropped {len(broken):,} broken row(s) (first: {where})" for where in broken[:1]]
+
+
+def _without_blank_end(rows: Iterator[tuple[str, list[str]]], blank: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield rows up to the last one with text; add the places of the others to `blank`."""
+    held: list[tuple[str, list[str]]] = []
+    for where, row in rows:
+        held.append((where, row))
+        if any(map(str.strip, row)):
+            yield from held
+            held.clear()
+    blank += [where for where, _ in held]
 
 
 def _keyed_rows(table: Table, needed: Sequence[Column], is_generic: bool) -> Iterator[tuple[str, Mapping[Column, Any]]]:

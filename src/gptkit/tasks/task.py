@@ -141,11 +141,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A split, complete and checked. `notes` report dropped rows; `sha256` covers the texts and labels."""
+    """A split, complete and checked. `notes` report dropped rows; `sha256` covers the texts and labels.
+
+    `is_variant`: the texts are not those that published figures are of.
+    """
 
     examples: tuple[Example, ...]
     notes: tuple[str, ...]
     sha256: str
+    is_variant: bool = False
 
 
 def loaded(examples: Sequence[Example], notes: Sequence[str] = ()) -> Loaded:

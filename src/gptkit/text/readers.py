@@ -1,7 +1,7 @@
 """Find text files, and stream documents from .txt, .jsonl (both also .gz) and .parquet in pieces, in constant memory.
 
     kind       a document is         its text
-    .txt       the file              a byte order mark is dropped, CR LF and CR become LF (as in open())
+    .txt       the file              byte order marks are dropped, CR LF and CR become LF (as in open())
     .jsonl     a line                the string "text", unchanged; blank lines are skipped
     .parquet   a row                 the string column "text", unchanged
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gptkit.errors import InputError
+from gptkit.system.encodings import MARK
 from gptkit.system.reading import (
     invalid_utf8,
     json_string,
@@ -86,7 +87,7 @@ def _chunks(path: Path, file: TextIO) -> Iterator[str]:
     while chunk := file.read(CHUNK_CHARACTERS):
         if "\0" in chunk:
             raise not_text(path)
-        yield chunk
+        yield chunk.replace(MARK, "")
 
 
 def _read_json_lines(path: Path) -> Iterator[Piece]:
