@@ -65,6 +65,8 @@ def test_fewer_seeds_cover_it_as_often_as_promised(n: int) -> None:
 def test_an_interval_leaves_out_what_no_accuracy_can_be() -> None:
     several = over_seeds(find_task("rte"), seeds_of([0.2, 0.9]))
     assert several["interval"] == {"accuracy": [0.0, 1.0]}
+    study = study_of(full=[0.9, 0.1], no_aux=[0.1, 0.9])
+    assert study["full_minus"]["no_aux"]["interval"] == [-1.0, 1.0]
 
 
 def test_the_interval_is_a_pure_function_that_moves_and_scales_with_the_values() -> None:

@@ -61,10 +61,12 @@ def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _within(metric: str, interval: Interval) -> Interval:
-    """Return an interval without the values that the metric cannot have."""
-    lowest = -1.0 if MEASURES[metric].unit == "correlation" else 0.0
-    low, high = np.clip(interval, lowest, 1.0)
+def _within(metric: str, interval: Interval, *, difference: bool = False) -> Interval:
+    """Return an interval without the values that the metric, or a difference of two of its values, cannot have."""
+    lowest, highest = -1.0 if MEASURES[metric].unit == "correlation" else 0.0, 1.0
+    if difference:
+        lowest, highest = lowest - highest, highest - lowest
+    low, high = np.clip(interval, lowest, highest)
     return float(low), float(high)
 
 
@@ -91,7 +93,7 @@ def study_result(
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]
         differences[variant] = {"metric": metric, "mean": _defined(np.mean(gains))}
         if len(gains) > 1:
-            differences[variant]["interval"] = _defined(bootstrap_interval(gains))
+            differences[variant]["interval"] = _defined(_within(metric, bootstrap_interval(gains), difference=True))
         elif items:
             found = paired_interval(MEASURES[metric], items["full"], items[variant])
             differences[variant]["item_interval"] = as_list(found)
