@@ -82,7 +82,7 @@ def head_shown(task_name: str, columns: dict[str, list[float]], fields: tuple[ob
     arrays = {name: np.array(column, np.float64) for name, column in columns.items()}
     items = Items(tuple(map(str, range(n))), arrays)
     result = result_of(protocol, items, "d" * 64, {}, {name: 0.5 for name in task.metrics})
-    examples = tuple(Example(fields, 0, "f:1", str(number)) for number in range(n))
+    examples = tuple(Example(fields, label, "f:1", str(number)) for number, label in enumerate(columns["reference"]))
     job = Job(task_name, (protocol,), Loaded(examples, (), "d" * 64))
     stream = io.StringIO()
     show_scores(EvalResults("m", None, None, {f"{task_name}/fine-tuned": result}), [job], Console(stdout=stream))

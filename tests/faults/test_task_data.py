@@ -28,8 +28,7 @@ def outcome(table: Table, folder: Path, model: Path) -> tuple[str, list[str]]:
     path = table.write(folder)
     if table.says is None:
         return "read", [] if read_whole(table, folder) else ["other examples"]
-    if table.split != "train":
-        write_good_train(table, folder)
+    write_good_others(table, folder)
     words = ("finetune", "--task", table.task, "--data", folder, "--model", model, "--out", folder / "run", "--json")
     ended = gptkit(*words, *(("--predict", table.split) if table.split != "train" else ()))
     wrong = complaints(ended)
@@ -45,8 +44,8 @@ def misplaced(ended: Ended, table: Table, path: Path) -> list[str]:
     return wrong if right else [*wrong, f"at {where!r}, not {table.place!r}"]
 
 
-def write_good_train(table: Table, folder: Path) -> None:
-    for split in ("train", "dev"):
+def write_good_others(table: Table, folder: Path) -> None:
+    for split in {"train", "dev"} - {table.split}:
         (folder / f"{split}.jsonl").write_bytes(written([{**row, "label": "1"} for row in table.rows], "jsonl"))
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -494,6 +495,20 @@ def test_choices_of_a_task_of_ones_own(place: Place) -> None:
     (folder / "mine.yaml").write_text("name: endings\nformat: multiple-choice\n")
     result = place.run("choices", task=folder / "mine.yaml", data=None, epochs=1, batch_size=4)
     assert (result["task"], result["n_train"], list(result["metrics"])) == ("endings", 9, ["accuracy"])
+    assert result["chance"] == {"accuracy": 1 / 3}
+    card = (Path(result["model_dir"]) / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\| dev accuracy \| \S+% \(95% interval .*, chance 33\.33%\) \|", card)
+
+
+def test_before_training_an_own_task_is_told_of_shared_rows_and_of_a_rate_for_large_models(place: Place) -> None:
+    folder = write_lines(place.root / "shared", lambda i: {"text": text(i // 2, "r"), "label": "ab"[i % 2]})
+    (folder / "mine.yaml").write_text("format: classification\nlabels: [a, b]\n")
+    words = ["finetune", "--task", folder / "mine.yaml", "--model", place.root / "model", "--dry-run"]
+    code, _, log = call(words)
+    assert code == 0, log
+    assert "warning: 5 of 5 dev examples have the same texts as training examples" in log
+    assert "for a model of a few million parameters add --recipe demo-classification" in log
+    assert "--recipe" not in call([*words, "--learning-rate", "1e-3"])[2]
 
 
 def test_a_model_of_ones_own_task_predicts_on_another_machine(place: Place, tmp_path: Path) -> None:

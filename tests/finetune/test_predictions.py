@@ -15,7 +15,9 @@ LOG3 = float(np.log(3))
 
 
 def examples(n: int, label: int | float | None = None, identifier: str = "{}") -> list[Example]:
-    return [Example(("text",), label, f"test.tsv:{number + 2}", identifier.format(number)) for number in range(n)]
+    return [
+        Example(("text", "other"), label, f"test.tsv:{number + 2}", identifier.format(number)) for number in range(n)
+    ]
 
 
 def glue_lines(folder: Path, task: str, logits: list[list[float]], split: str = "test") -> list[str]:
@@ -71,6 +73,10 @@ def test_lines_name_classes_and_their_probabilities(tmp_path: Path) -> None:
         "prediction": "not_entailment",
         "label": "not_entailment",
         "probabilities": 0,
+        "labels": ["entailment", "not_entailment"],
+        "premise": "text",
+        "hypothesis": "other",
+        "where": "test.tsv:2",
     }
     assert second["prediction"] == "entailment"
 
@@ -81,7 +87,14 @@ def test_an_unlabelled_choice_and_a_score(tmp_path: Path) -> None:
     assert (row["prediction"], "label" in row) == (1, False)
     write_predictions(tmp_path, TASKS["stsb"], "dev", examples(1, label=2.5), np.array([[6.0]], np.float32))
     row = json.loads((tmp_path / "predictions-dev.jsonl").read_text(encoding="utf-8"))
-    assert row == {"id": "0", "prediction": 5.0, "label": 2.5}
+    assert row == {
+        "id": "0",
+        "prediction": 5.0,
+        "label": 2.5,
+        "first": "text",
+        "second": "other",
+        "where": "test.tsv:2",
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions-dev.jsonl", "predictions-test.jsonl"]
 
 

@@ -12,8 +12,9 @@ from gptkit.console import Console
 from gptkit.finetune.report import print_result
 from gptkit.finetune.study import PER_SEED, over_seeds, study_result
 from gptkit.tasks.table import find_task
+from gptkit.tasks.task import Task
 
-RTE = find_task("rte")
+RTE, STSB = find_task("rte"), find_task("stsb")
 N = 180
 
 
@@ -26,9 +27,9 @@ def columns_of(*right: range) -> dict[str, Any]:
     return {"correct": np.isin(np.arange(N), [item for some in right for item in some]).astype(np.float64)}
 
 
-def shown(result: dict[str, Any]) -> str:
+def shown(result: dict[str, Any], task: Task = RTE) -> str:
     stream = io.StringIO()
-    print_result({"run_dir": "runs/study", **result}, RTE, Console(stdout=stream, environment={}))
+    print_result({"run_dir": "runs/study", **result}, task, Console(stdout=stream, environment={}))
     return stream.getvalue()
 
 
@@ -44,9 +45,9 @@ def test_three_of_180_items_are_no_difference_and_thirty_are() -> None:
     low, high = result["full_minus"]["no_aux"]["item_interval"]
     assert low < 0 <= high
     text = shown(result)
-    line = "full minus no aux LM: no difference found (180 items of dev, one seed, 95% interval -4.044 to 0.7477)"
+    line = "full minus no aux LM: no difference found (95% interval over 180 items of dev, one seed: -4.044 to 0.7477)"
     assert line in text
-    assert "full minus no pre-training: +16.67 points (180 items of dev, one seed, 95% interval " in text
+    assert "full minus no pre-training: +16.67 points (95% interval over 180 items of dev, one seed: " in text
     assert "-1.667 points" not in text
     assert "n/a" not in text
 
@@ -55,8 +56,8 @@ def test_seeds_are_compared_by_their_own_spread() -> None:
     variants = {"full": (100, 110), "no_aux": (108, 103), "no_pretraining": (60, 69)}
     runs = {name: over_seeds(RTE, [run_of(*pair[::-1]) for pair in enumerate(each)]) for name, each in variants.items()}
     text = shown(study_result(RTE, runs, {}))
-    assert "full minus no aux LM: no difference found (2 seeds, 95% interval -4.444 to 3.889)" in text
-    assert "full minus no pre-training: +22.5 points (2 seeds, 95% interval 22.22 to 22.78)" in text
+    assert "full minus no aux LM: no difference found (95% interval over 2 seeds: -53.22 to 52.66)" in text
+    assert "full minus no pre-training: +22.5 points (95% interval over 2 seeds: 18.97 to 26.03)" in text
     assert " std " in text
 
 
@@ -64,10 +65,33 @@ def test_columns_that_are_unknown_throughout_are_left_out() -> None:
     alone = over_seeds(RTE, [run_of(90) | {"item_interval": {"accuracy": [0.43, 0.57]}}])
     text = shown(alone)
     assert " std " not in text
-    assert "95% interval: 180 items of dev, one seed" in text
+    assert "95% interval: over 180 items of dev, one seed" in text
     older = over_seeds(RTE, [run_of(90)])  # a run of an earlier version
     assert "interval" not in shown(older)
     variants = {name: over_seeds(RTE, [run_of(90)]) for name in ("full", "no_aux")}
     kept = study_result(RTE, variants, {name: columns_of(range(90)) for name in variants})
     del kept["full_minus"]["no_aux"]["item_interval"]
     assert "full minus no aux LM: not known from one seed" in shown(kept)
+
+
+@pytest.mark.parametrize(("low", "is_told"), [(0.49, True), (0.51, False)])
+def test_a_result_stands_beside_chance_and_one_that_holds_it_is_told_what_to_try(low: float, is_told: bool) -> None:
+    found = {"item_interval": {"accuracy": [low, 0.7]}, "chance": {"accuracy": 0.5}}
+    text = shown(over_seeds(RTE, [run_of(108) | found]))
+    assert "50.00%" in text
+    assert "chance: always the most frequent class" in text
+    line = "accuracy is not shown to be better than chance: raise --epochs; for a model of a few million parameters add"
+    assert (line in text) == is_told
+
+
+def test_correlations_are_not_percentages() -> None:
+    run = {**run_of(0), "metrics": {"pearson": 0.0752, "spearman": 0.1}}
+    text = shown(over_seeds(STSB, [run]), STSB)
+    assert "0.0752" in text
+    assert "7.52" not in text
+
+
+def test_a_loss_through_pre_training_is_told_what_to_look_at() -> None:
+    line = "pre-training shows no gain here: pre-train longer, and fine-tune the weights of the last step"
+    assert line in shown(study(columns_of(range(100)), columns_of(range(150))))
+    assert line not in shown(study(columns_of(range(100)), columns_of(range(50))))

@@ -57,6 +57,18 @@ def test_five_seeds_cover_it_nearly_as_often() -> None:
     assert 0.89 < coverage(5) < 0.95
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_fewer_seeds_cover_it_as_often_as_promised(n: int) -> None:
+    assert 0.92 < coverage(n) < 0.98
+
+
+def test_an_interval_leaves_out_what_no_accuracy_can_be() -> None:
+    several = over_seeds(find_task("rte"), seeds_of([0.2, 0.9]))
+    assert several["interval"] == {"accuracy": [0.0, 1.0]}
+    study = study_of(full=[0.9, 0.1], no_aux=[0.1, 0.9])
+    assert study["full_minus"]["no_aux"]["interval"] == [-1.0, 1.0]
+
+
 def test_the_interval_is_a_pure_function_that_moves_and_scales_with_the_values() -> None:
     values = [0.61, 0.64, 0.6, 0.66, 0.63]
     low, high = bootstrap_interval(values)

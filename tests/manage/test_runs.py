@@ -62,6 +62,11 @@ def test_ls_says_what_each_run_is_newest_first(capsys: pytest.CaptureFixture[str
     assert [row["bytes"] for row in rows[:2]] == sizes[:2]
 
 
+def test_an_own_task_is_shown_by_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "tuned", "finetune", result=FINE_TUNED, task="tasks/mails.yaml")
+    assert run(capsys, "ls")["runs"][0]["data"] == "mails"
+
+
 def test_ls_on_a_terminal_of_60_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(ROOT / "pretrain-laptop-20260102-030405", result=PRETRAINED)
     for name in ("CI", "GITHUB_ACTIONS", "NO_COLOR"):

@@ -140,14 +140,18 @@ def test_the_cure_for_another_column_makes_the_file_readable(tmp_path: Path) -> 
     content = b"date,text,label\n1,one,a\n"
     with pytest.raises(InputError, match="unknown column 'date'") as refusal:
         read(tmp_path, "labels: [a, b]", "t.csv", content)
-    assert "name them in the YAML of your own task (columns: {text: text, ...})" in str(refusal.value.fix)
-    assert read(tmp_path, "labels: [a, b]", "t.csv", content, "columns: {text: text}") == [("one", 0)]
+    assert "name them in the YAML of your own task: columns: {text: text, label: label}" in str(refusal.value.fix)
+    assert read(tmp_path, "labels: [a, b]", "t.csv", content, "columns: {text: text, label: label}") == [("one", 0)]
 
 
 @pytest.mark.parametrize(
     ("header", "cure"),
     [
-        ("a nice film,a", "name them text, label in the first line, or name yours under columns: in the task's file"),
+        (
+            "a nice film,a",
+            "write into the task's file: columns: {text: a nice film, label: a}; or name them text, label in the first "
+            "line",
+        ),
         ("text|label", "name them text, label in the first line, separated by commas, semicolons or tabs"),
     ],
 )
@@ -160,7 +164,10 @@ def test_a_table_without_a_header_is_told_to_name_its_columns_there(tmp_path: Pa
 def test_a_misspelled_column_of_the_task_may_be_corrected_in_either_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'reveiw'") as refusal:
         read(tmp_path, "labels: [a, b]", "t.csv", b"review,label\none,a\n", "columns: {text: reveiw}\n")
-    assert refusal.value.fix == "rename 'review' to reveiw, or correct the task's columns"
+    assert (
+        refusal.value.fix
+        == "write into the task's file: columns: {text: review, label: label}; or rename 'review' to reveiw"
+    )
 
 
 def test_quotes_of_the_authors_files_are_text(tmp_path: Path) -> None:
@@ -218,7 +225,65 @@ def test_a_task_s_yaml_without_a_split_is_told_how_to_add_it(tmp_path: Path) -> 
     read(tmp_path, "labels: [a, b]", "t.csv", cells("a"))
     with pytest.raises(UsageError, match="no split 'dev'") as refusal:
         load_examples(read_task(tmp_path / "mine.yaml"), "dev", None)
-    assert refusal.value.fix == "use train, or add dev: FILE to the splits of its YAML"
+    assert refusal.value.fix == "add dev: FILE to the splits of its YAML, with rows that are not in train"
+
+
+@pytest.mark.parametrize(
+    ("format", "header", "row", "line"),
+    [
+        ("classification", "Betreff;Text;Kategorie", "Hi;a long text;a", "columns: {text: Text, label: Kategorie}"),
+        ("classification", "Nr;Art;Inhalt", "1;b;a long text", "columns: {text: Inhalt, label: Art}"),
+        ("entailment", "id;A;B;Urteil", "7;one;two;b", "columns: {premise: A, hypothesis: B, label: Urteil}"),
+    ],
+)
+def test_the_line_for_the_yaml_is_made_of_the_file_s_columns_and_reads_it(
+    tmp_path: Path, format: str, header: str, row: str, line: str
+) -> None:
+    task = tmp_path / "mine.yaml"
+    text = f"format: {format}\nlabels: [a, b]\nsplits: {{train: t.csv}}\n"
+    task.write_text(text)
+    (tmp_path / "t.csv").write_text(f"{header}\n{row}\n")
+    with pytest.raises(InputError) as refusal:
+        load_examples(read_task(task), "train", None)
+    assert f"write into the task's file: {line}; or" in str(refusal.value.fix)
+    task.write_text(text + line)
+    assert len(load_examples(read_task(task), "train", None).examples) == 1
+
+
+def test_the_line_for_choices_lists_the_columns_that_are_left(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("format: multiple-choice\nsplits: {train: t.csv}\n")
+    (tmp_path / "t.csv").write_text("Lage,A,B,Antwort\na long story,one,two,1\n")
+    with pytest.raises(InputError, match=r"columns: \{context: Lage, choices: \[A, B\], label: Antwort\}"):
+        load_examples(read_task(tmp_path / "mine.yaml"), "train", None)
+
+
+EMPTY = {
+    "t.csv": b"text,label\n,a\none,b\n,b\ntwo,c\n",
+    "t.jsonl": "".join(
+        json.dumps({"text": text, "label": label}) + "\n"
+        for text, label in zip(["x", "", "x", "", "x"], "aabbc", strict=True)
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("file", EMPTY)
+def test_all_faulty_rows_of_a_file_are_told_at_once(tmp_path: Path, file: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, "labels: [a, b]", file, EMPTY[file])
+    told = "'text' is empty in 2 rows: lines 2, 4; 1 other faulty row(s), the first in line 5: unknown label 'c'"
+    assert refusal.value.message == told
+    assert str(refusal.value.where).endswith(f"{file}:2")
+
+
+def test_data_may_be_the_file_of_a_split_of_an_own_task(tmp_path: Path) -> None:
+    columns = "columns: {text: Text, label: Art}"
+    read(tmp_path, "labels: [a, b]", "t.csv", b"Text,Art\none,a\n", columns)
+    (tmp_path / "other.csv").write_text("Text;Art\ntwo;b\n")
+    task = read_task(tmp_path / "mine.yaml")
+    [example] = load_examples(task, "train", tmp_path / "other.csv").examples
+    assert (example.fields, example.label) == (("two",), 1)
+    with pytest.raises(InputError, match="not a folder"):  # fine-tuning reads two splits, which one file cannot be
+        require_named_files(task, str(tmp_path / "other.csv"))
 
 
 def test_a_task_s_yaml_is_not_named_as_the_source_of_its_data(tmp_path: Path) -> None:

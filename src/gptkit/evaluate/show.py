@@ -6,9 +6,7 @@ import re
 import shutil
 import string
 import textwrap
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from gptkit.console import Console
 from gptkit.evaluate.jobs import Job
@@ -16,11 +14,10 @@ from gptkit.evaluate.results import EvalResults, ProtocolResult
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import Protocol
-from gptkit.tasks.heads import HeadProtocol
+from gptkit.tasks.heads import MOST_FREQUENT, HeadProtocol, chance_of
 
 SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 _CLAUSES = re.compile(r"; (?![^(]*\))")  # of a protocol's description
-UNINFORMED = {"matthews": 0.0, "pearson": 0.0, "spearman": 0.0}  # what a head scores that knows nothing
 
 
 def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
@@ -97,18 +94,14 @@ def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console
         _write("their other measures: --json or --output FILE", console)
 
 
-def _chance(protocol: Protocol, result: ProtocolResult, job: Job) -> tuple[dict[str, float], str]:
+def _chance(protocol: Protocol, result: ProtocolResult, job: Job) -> tuple[Mapping[str, float], str]:
     """Return what a model that knows nothing scores, by measure, and a remark on it."""
     if protocol.chance is not None:
         return {protocol.measures[0]: protocol.chance}, ""
     if not isinstance(protocol, HeadProtocol) or result.items is None:
         return {}, ""
-    if protocol.task.target == "choice":
-        return {"accuracy": 1 / len(job.examples.examples[0].fields[-1])}, ""
-    if protocol.task.target != "class":
-        return UNINFORMED, ""
-    _, counts = np.unique(result.items.columns["reference"], return_counts=True)
-    return {**UNINFORMED, "accuracy": counts.max() / counts.sum()}, "chance: always the most frequent class"
+    note = MOST_FREQUENT if protocol.task.target == "class" else ""
+    return chance_of(protocol.task, job.examples.examples), note
 
 
 def _published(protocol: Protocol, measures: Sequence[str]) -> list[str]:

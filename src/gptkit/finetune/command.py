@@ -28,7 +28,7 @@ from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.system import files
 from gptkit.system.run_layout import directory_name
 from gptkit.tasks.head_outputs import evaluate_head, logits_of
-from gptkit.tasks.heads import Head, items_of_logits, metrics_of
+from gptkit.tasks.heads import Head, chance_of, items_of_logits, metrics_of
 from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
@@ -40,6 +40,8 @@ from gptkit.training.rules import Choices
 from gptkit.training.run import Session, TrainResult, train_run
 from gptkit.training.run_directory import RunDirectory
 from gptkit.training.step import autocast
+
+SMALL = 30e6  # parameters; GPT-1's rate learns little in its 3 epochs
 
 
 def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
@@ -62,6 +64,10 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     reading = dataclasses.replace(options, model=weights)
     inputs = session.main_first(lambda: prepare_inputs(reading, console))
     check_learning_rate_nonzero(options, inputs)
+    size = inputs.pretrained.num_parameters()
+    if size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
+        rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
+        console.say(f"{rate} {size / 1e6:.3g}M: {report.SMALL_MODEL}")
     if options.dry_run:
         return plan_finetune(options, inputs, choices, session)
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
@@ -157,7 +163,7 @@ class _Runs:
                 if directory.result is None:
                     self._train(seed_options, directory)
                 result = self.session.on_main(partial(_without_checkpoints, directory))
-            metrics = ", ".join(f"{name} {report.percent(value)}" for name, value in result["metrics"].items())
+            metrics = ", ".join(f"{name} {report.shown(name, value)}" for name, value in result["metrics"].items())
             say(f"seed {result['seed']}: {metrics}")
             results.append(result)
         elapsed = results[-1]["elapsed_seconds"]
@@ -201,6 +207,7 @@ class _Runs:
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
+        chance = chance_of(inputs.task, inputs.splits["dev"].examples)
         best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
         result = {
             "run_dir": str(directory.path),
@@ -209,6 +216,7 @@ class _Runs:
             "model": inputs.model_name,
             "metrics": {name: best[name] for name in inputs.task.metrics},
             "item_interval": {name: as_list(item_interval(MEASURES[name], items)) for name in inputs.task.metrics},
+            "chance": {name: chance[name] for name in inputs.task.metrics if name in chance},
             "val_loss": best["val_loss"],
             "best_step": finish.best_step,
             "best_epoch": -(-finish.best_step // run.steps_per_epoch),
@@ -266,7 +274,7 @@ def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, s
     for path in session.on_main(lambda: report.write_predictions(run, task, name, split.examples, logits)):
         console.say(f"predictions of {name}: {path}")
     for metric, value in metrics_of(task, logits, split.encoded.targets).items():
-        console.say(f"{name}: {metric} {report.percent(value)}")
+        console.say(f"{name}: {metric} {report.shown(metric, value)}")
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

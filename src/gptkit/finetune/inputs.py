@@ -95,6 +95,8 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
     splits = _read(task, needed, options.data, directory, tokenizer, console)
+    if task.is_own:
+        warn_of_shared_rows(splits["train"].examples, splits["dev"].examples, console)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -129,8 +131,10 @@ def _read(
     splits = {}
     for name, split in loaded.items():
         encoded = encode_examples(tokenizer, task, split.examples, markers, limit)
-        mean, longest = encoded.tokens.mean(), encoded.lengths.max()
-        line = f"{name}: {len(encoded):,} examples of {mean:.0f} tokens on average, the longest sequence {longest:,}"
+        each, longest = encoded.sequences_per_example, encoded.lengths.max()
+        mean = encoded.tokens.mean() / each
+        several = f"{each} sequences each, " if each > 1 else ""
+        line = f"{name}: {len(encoded):,} examples, {several}{mean:.0f} tokens on average, {longest:,} in the longest"
         if encoded.n_truncated:
             fields = ", ".join(f"{count:,} in {field}" for field, count in encoded.truncated.items())
             line += f"; {encoded.n_truncated:,} cut to the model's {limit:,} positions ({fields})"
@@ -139,6 +143,14 @@ def _read(
             console.warn(unknown_note(name, encoded.n_unknown, len(encoded.ids)))
         splits[name] = Split(split.examples, encoded, split.sha256)
     return splits
+
+
+def warn_of_shared_rows(train: Sequence[Example], dev: Sequence[Example], console: Console) -> None:
+    """Warn if examples of dev are also trained on: dev then measures memory."""
+    trained = {example.fields for example in train}
+    if shared := sum(example.fields in trained for example in dev):
+        seen = f"{shared:,} of {len(dev):,} dev examples have the same texts as training examples"
+        console.warn(f"{seen}: dev will look better than new data; remove them from one of the two files")
 
 
 def head_config(

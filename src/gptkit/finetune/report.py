@@ -15,15 +15,18 @@ from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
 from gptkit.report.model_card import model_card, model_facts
 from gptkit.report.text import known_columns
+from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
 from gptkit.system.writing import json_text
-from gptkit.tasks.heads import predictions_of, probabilities_of
+from gptkit.tasks.heads import MOST_FREQUENT, output_labels, predictions_of, probabilities_of
 from gptkit.tasks.own import TASK_FILE
 from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.embedded import LICENCE
 from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
+SMALL_MODEL = "for a model of a few million parameters add --recipe demo-classification, which has settings for one"
+MORE_PRETRAINING = "pre-train longer, and fine-tune the weights of the last step rather than an early snapshot"
 # rows of table 5 (GPT-1 paper)
 VARIANT_TITLES = {
     "full": "full (aux LM)",
@@ -33,21 +36,28 @@ VARIANT_TITLES = {
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Print a result as a table, in percent; of a study, each variant, the paper's figure and what `full` gains.
+    """Print a result as a table; of a study, each variant, the paper's figure and what `full` gains.
 
     Intervals are over the seeds or, with one seed, over the examples of dev.
     """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     if "variants" not in result:
-        columns: tuple[str, ...] = ("metric", "dev %", "std", "95% interval", "GPT-1 on test, %")
-        rows = [(name, *_value_std_interval(result, name), _published(task, name)) for name in task.metrics]
+        columns: tuple[str, ...] = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
+        chance = result.get("chance", {})  # which runs of earlier versions lack
+        rows = [
+            (name, *_value_std_interval(result, name), shown(name, chance.get(name)), _published(task, name))
+            for name in task.metrics
+        ]
         console.table(title, *known_columns(columns, rows))
         if any(_interval_of(result, name) for name in task.metrics):
-            console.result(f"95% interval: {_sample(result)}")
+            console.result(f"95% interval: over {_sample(result)}")
+        if "accuracy" in chance and task.target == "class":
+            console.result(MOST_FREQUENT)
+        _explain_chance(result, task, console)
         _explain_undefined([result], task.metrics, console)
         return
     metric = task.metrics[0]
-    columns = ("variant", "paper", f"{metric} %", "std", "95% interval")
+    columns = ("variant", "paper", metric, "std", "95% interval")
     rows = [
         (VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *_value_std_interval(ours, metric))
         for variant, ours in result["variants"].items()
@@ -55,7 +65,18 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     console.table(title, *known_columns(columns, rows))
     for variant, gain in result["full_minus"].items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
+    lost = result["full_minus"].get("no_pretraining", {}).get("mean")
+    if lost is not None and lost < 0:
+        console.result(f"pre-training shows no gain here: {MORE_PRETRAINING}")
     _explain_undefined([*result["variants"].values()], (metric,), console)
+
+
+def _explain_chance(result: Mapping[str, Any], task: Task, console: Console) -> None:
+    """Say what to try where the interval of the first metric does not lie above chance."""
+    chance, interval = result.get("chance", {}).get(task.metrics[0]), _interval_of(result, task.metrics[0])
+    if chance is not None and interval is not None and interval[0] <= chance:
+        cure = "raise --epochs" + f"; {SMALL_MODEL}" * (not task.is_demo)
+        console.result(f"{task.metrics[0]} is not shown to be better than chance: {cure}")
 
 
 def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], console: Console) -> None:
@@ -70,10 +91,11 @@ def _gain(gain: Mapping[str, Any], sample: str) -> str:
         return "n/a"
     if interval is None:
         return "not known from one seed"
-    found = f"{sample}, 95% interval {_interval(interval)}"
+    found = f"95% interval over {sample}: {' to '.join(_difference(gain, end) for end in interval)}"
     if interval[0] <= 0 <= interval[1]:
         return f"no difference found ({found})"
-    return f"{100 * gain['mean']:+.4g} points ({found})"
+    unit = "" if MEASURES[gain["metric"]].unit == "correlation" else " points"
+    return f"{_difference(gain, gain['mean'], sign='+')}{unit} ({found})"
 
 
 def _sample(result: Mapping[str, Any]) -> str:
@@ -88,7 +110,8 @@ def _interval_of(result: Mapping[str, Any], metric: str) -> Sequence[float] | No
 
 def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
     std = result.get("std", {}).get(metric)
-    return _percent(result["metrics"][metric]), _percent(std), _interval(_interval_of(result, metric))
+    interval = " to ".join(shown(metric, end) for end in _interval_of(result, metric) or (None,))
+    return shown(metric, result["metrics"][metric]), shown(metric, std), interval
 
 
 def _published(task: Task, metric: str) -> str:
@@ -96,24 +119,22 @@ def _published(task: Task, metric: str) -> str:
     if task.published is None or task.published.measure != metric:
         return "n/a"
     facts = [task.published.source, *filter(None, [task.note])]
-    return f"{round(100 * task.published.value, 1):g} ({'; '.join(facts)})"
+    return f"{shown(metric, task.published.value)} ({'; '.join(facts)})"
 
 
 def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
 
 
-def percent(fraction: float | None) -> str:
-    """Format a metric with its unit; one that is not defined is NaN while it is computed, and None in a result."""
-    return "n/a" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.4g}%"
+def shown(metric: str, value: float | None) -> str:
+    """Format a metric as eval does; one that is not defined is NaN while it is computed, and None in a result."""
+    return MEASURES[metric].shown(None if value is None or math.isnan(value) else value)
 
 
-def _percent(fraction: float | None) -> str:
-    return percent(fraction).removesuffix("%")
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return "n/a" if interval is None else " to ".join(map(_percent, interval))
+def _difference(gain: Mapping[str, Any], value: float, *, sign: str = "") -> str:
+    """Format a difference of a metric: in points, or of correlations as they are."""
+    scale = 1 if MEASURES[gain["metric"]].unit == "correlation" else 100
+    return f"{scale * value:{sign}.4g}"
 
 
 def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
@@ -143,11 +164,20 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         },
         limits="It knows only what its training examples show: measure it on your own data before you trust it.",
         measured={
-            **{f"dev {name}": _shown(value) for name, value in result["metrics"].items()},
+            **{f"dev {name}": _measured(result, name) for name in result["metrics"]},
             "best epoch": f"{result['best_epoch']} of {options.epochs}",
             "seconds of training": _shown(result["train_seconds"]),
         },
     )
+
+
+def _measured(result: Mapping[str, Any], metric: str) -> str:
+    """Return a metric with its interval and what chance scores, where they are known."""
+    value, _, interval = _value_std_interval(result, metric)
+    chance = result["chance"].get(metric)
+    facts = [f"95% interval {interval}"] * (interval != "n/a")
+    facts += [f"chance {shown(metric, chance)}"] * (chance is not None)
+    return value + f" ({', '.join(facts)})" * bool(facts)
 
 
 def write_predictions(
@@ -155,8 +185,8 @@ def write_predictions(
 ) -> tuple[Path, ...]:
     """Write predictions-SPLIT.jsonl and, for a GLUE test split, the file its server takes; return their paths.
 
-    A line has the id, the prediction (a class by name), the label if known, and unless the task is a score the
-    probability of each class, choice or whole score.
+    A line has the id, the prediction (a class by name), the label if known, unless the task is a score the probability
+    of each class, choice or whole score, with the names of classes and scores, then the texts and where they were read.
     """
     predictions = predictions_of(task, logits).tolist()
     path = directory / f"predictions-{split}.jsonl"
@@ -167,6 +197,11 @@ def write_predictions(
             row["label"] = _named(task, example.label)
         if task.target != "score":
             row["probabilities"] = chances
+            if task.target != "choice":
+                row["labels"] = output_labels(task)
+        row |= zip(FORMAT_FIELDS[task.format], example.fields, strict=False)
+        if example.where:
+            row["where"] = example.where
         lines.append(json_text(row) + "\n")
     texts = {path: "".join(lines)}
     if task.glue_file and split.startswith("test"):

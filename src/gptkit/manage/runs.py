@@ -183,7 +183,9 @@ def _items(value: Any) -> Sequence[Any]:
 def _data(command: str, config: Mapping[str, Any]) -> str:
     given = [str(item) for item in _items(config.get("data", [])) if item is not None]
     if command == "finetune":
-        return ", ".join([str(config.get("task")), *given])
+        task = str(config.get("task"))
+        own = task.lower().endswith((".yaml", ".yml"))  # a user's task is known by its file's name
+        return ", ".join([Path(task).stem if own else task, *given])
     return ", ".join(given) or "embedded corpus"
 
 

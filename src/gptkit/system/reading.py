@@ -290,12 +290,8 @@ class Entry:
 
     def items(self, what: str, *, fix: str | None = None) -> tuple[Entry, ...]:
         if self.kind != "SequenceNode" or not self.node.value:
-<<<<<<< HEAD
-            raise UsageError(f"{what} is not a list", where=self.where, fix=fix or f"write {what}: [one, another]")
-=======
             problem = "empty" if self.kind == "SequenceNode" else "not a list"
-            raise UsageError(f"{what} is {problem}", where=self.where, fix=f"write {what}: [one, another]")
->>>>>>> m18-enc
+            raise UsageError(f"{what} is {problem}", where=self.where, fix=fix or f"write {what}: [one, another]")
         return tuple(Entry(node, self.path) for node in self.node.value)
 
     def words(self, what: str) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from gptkit.tasks.table import TASKS, find_evaluation
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 
+UNINFORMED = {"matthews": 0.0, "pearson": 0.0, "spearman": 0.0}  # what a head scores that knows nothing
+MOST_FREQUENT = "chance: always the most frequent class"
 CALIBRATION = ("calibration_error", "accuracy_top_1_percent", "accuracy_top_10_percent")
 
 
@@ -189,6 +192,16 @@ def items_of_logits(task: Task, examples: Sequence[Example], logits: NDArray[Any
             "confidence": probabilities_of(logits).max(axis=1),
         }
     return Items(item_ids(examples), columns, undefined=undefined)
+
+
+def chance_of(task: Task, examples: Sequence[Example]) -> Mapping[str, float]:
+    """Return what a head that knows nothing scores on labelled examples, by metric where it is known."""
+    if task.target == "choice":
+        return {"accuracy": 1 / len(examples[0].fields[-1])}
+    if task.target != "class":
+        return UNINFORMED
+    counts = Counter(example.label for example in examples)
+    return {**UNINFORMED, "accuracy": max(counts.values()) / len(examples)}
 
 
 def _has_classes(task: Task) -> bool:

@@ -127,7 +127,8 @@ def _target(format: Format, labels: tuple[str, ...], scores: Range | None, entri
         fix = "list two or more labels, or set a score_range"
         raise UsageError("classes need two or more labels and no score_range", where=entries[key].where, fix=fix)
     if target == "score" and scores is None:
-        raise UsageError("neither labels nor a score_range", where=root.where, fix="write labels: [no, yes]")
+        fix = "for classes write labels: [no, yes]; for scores score_range: [0, 5]"
+        raise UsageError("neither labels nor a score_range", where=root.where, fix=fix)
     if target == "soft-score" and scores not in (None, (0.0, 5.0)):
         raise UsageError("soft scores range from 0 to 5", where=entries["score_range"].where, fix="write [0, 5]")
     return target

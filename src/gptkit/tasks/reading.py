@@ -19,6 +19,7 @@ from typing import Any
 from gptkit.errors import InputError, UsageError, nearest
 from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
+from gptkit.system.writing import yaml_text
 from gptkit.tasks import files
 from gptkit.tasks.files import Table, not_found, quoted
 from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation, HubSource, Loaded, Source, Task, loaded
@@ -26,6 +27,7 @@ from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
 IDENTIFIERS = ("index", "idx", "id", "", "Unnamed: 0", "__index_level_0__")  # the last three are pandas' own index
+SHOWN_LINES = 8  # of rows with the same fault
 Label = int | float | None
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -57,7 +59,10 @@ def check_examples(task: Task, split: str, data: str | None) -> None:
 def _place_of(task: Task, split: str, data: str | Path | None) -> str | Path:
     """Return where the examples of a split are read from, "" for those that are generated."""
     if split not in task.splits:
-        fix = f"use {' or '.join(task.splits)}" + f", or add {split}: FILE to the splits of its YAML" * task.is_own
+        fix = f"use {' or '.join(task.splits)}"
+        if task.is_own:
+            rows = ", with rows that are not in train" * (split != "train" and "train" in task.splits)
+            fix = f"add {split}: FILE to the splits of its YAML{rows}"
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
     folder = "" if task.make is not None else task.folder if data is None else data
     if folder is None:
@@ -107,7 +112,7 @@ def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list
 
 def _file_examples(task: Task, split: str, folder: Path) -> tuple[list[Example], list[str]]:
     """Return the examples of a split from the first form of its files in a folder, and notes on dropped rows."""
-    source, paths = _find_source(task, split, folder)
+    source, paths = _named_source(task, split, folder) or _find_source(task, split, folder)
     examples: list[Example] = []
     notes: list[str] = []
     for path in paths:
@@ -116,6 +121,14 @@ def _file_examples(task: Task, split: str, folder: Path) -> tuple[list[Example],
         examples += more
         notes += [f"{path}: {note}" for note in dropped]
     return source.select(paths[0], examples) if source.select else examples, notes
+
+
+def _named_source(task: Task, split: str, file: Path) -> tuple[Source, list[Path]] | None:
+    """Return the source of a split of a user's own task for which --data names one file, None for a folder."""
+    kind = next((kind for kind in KINDS if file.name.lower().endswith(f".{kind}")), None)
+    if not task.is_own or kind is None or not file.is_file():
+        return None
+    return Source((file.name,), kind, task.splits[split][0].columns), [file]
 
 
 def _find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
@@ -164,24 +177,34 @@ def _table_examples(
     blank: list[str] = []
     if not table.keyed:
         table = replace(table, rows=_without_blank_end(table.rows, blank))
-    rows = _keyed_rows(table, needed, is_generic) if table.keyed else _listed_rows(source, table, needed, is_generic)
+    rows = (
+        _keyed_rows(task, table, needed, is_generic)
+        if table.keyed
+        else _listed_rows(task, source, table, needed, is_generic)
+    )
     fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
     examples: list[Example] = []
-    unlabelled, broken = 0, []
+    unlabelled, broken, faults = 0, [], list[InputError]()
     for number, (where, row) in enumerate(rows, first):
         if row is None:
             broken.append(where)
             continue
         label = None
-        if columns.label is not None:
-            if columns.unlabelled is not None and row[columns.label] == columns.unlabelled:
-                unlabelled += 1
-                continue
-            label = label_of(row[columns.label], where)
-        texts = tuple([_field(name, column, columns, row, where) for name, column in fields])
+        try:
+            if columns.label is not None:
+                if columns.unlabelled is not None and row[columns.label] == columns.unlabelled:
+                    unlabelled += 1
+                    continue
+                label = label_of(row[columns.label], where)
+            texts = tuple([_field(name, column, columns, row, where) for name, column in fields])
+        except InputError as fault:
+            faults.append(fault)
+            continue
         identifier = " ".join([str(row[name]) for name in identifiers])
         examples.append(Example(texts, label, where, identifier or str(number)))
+    if faults:
+        raise _all_faults(faults)
     if not examples:
         raise InputError("no examples in this split", where=table.names_at, fix="fetch or write the file again")
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
@@ -200,12 +223,30 @@ def _without_blank_end(rows: Iterator[tuple[str, list[str]]], blank: list[str]) 
     blank += [where for where, _ in held]
 
 
-def _keyed_rows(table: Table, needed: Sequence[Column], is_generic: bool) -> Iterator[tuple[str, Mapping[Column, Any]]]:
+def _all_faults(faults: Sequence[InputError]) -> InputError:
+    """Return one error on the faulty rows of a file: the first one's, with the number and lines of those like it."""
+    first = faults[0]
+    alike = [fault for fault in faults if fault.message == first.message]
+    message, more = first.message, len(faults) - len(alike)
+    if len(alike) > 1:
+        lines = ", ".join(str(fault.where).rpartition(":")[2] for fault in alike[:SHOWN_LINES])
+        message += f" in {len(alike):,} rows: lines {lines}" + ", ..." * (len(alike) > SHOWN_LINES)
+    if more:
+        other = next(fault for fault in faults if fault.message != first.message)
+        line = str(other.where).rpartition(":")[2]
+        message += f"; {more:,} other faulty row(s), the first in line {line}: {other.message}"
+    return InputError(message, where=first.where, fix=first.fix)
+
+
+def _keyed_rows(
+    task: Task, table: Table, needed: Sequence[Column], is_generic: bool
+) -> Iterator[tuple[str, Mapping[Column, Any]]]:
     """Yield rows that have all needed columns, and in a generic file no others."""
     known = set(map(str, needed))
     for where, row in table.rows:
         if is_generic and not row.keys() <= known:
-            raise _extra(next(name for name in row if name not in known), where, sorted(known))
+            name = next(name for name in row if name not in known)
+            raise _extra(name, where, sorted(known), _columns_line(task, table))
         if not row.keys() >= known:
             missing = next(name for name in needed if name not in row)
             fix = "every row needs the columns of the first one"
@@ -214,12 +255,12 @@ def _keyed_rows(table: Table, needed: Sequence[Column], is_generic: bool) -> Ite
 
 
 def _listed_rows(
-    source: Source, table: Table, needed: Sequence[Column], is_generic: bool
+    task: Task, source: Source, table: Table, needed: Sequence[Column], is_generic: bool
 ) -> Iterator[tuple[str, Mapping[Column, Any] | None]]:
     """Yield the needed cells of every row by column, None for a broken row that may be dropped."""
     for name in table.names:
         if is_generic and name not in needed:
-            raise _extra(name, table.names_at, list(map(str, needed)))
+            raise _extra(name, table.names_at, list(map(str, needed)), _columns_line(task, table))
     rows, width = table.rows, len(table.names)
     places = {column: column if isinstance(column, int) else table.names.index(column) for column in needed}
     if source.width and not is_generic:  # without a header
@@ -295,7 +336,7 @@ def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Colu
             raise _missing(task, str(name), table, None if generic else source)
     for name in table.names:
         if header and name not in header:
-            raise _extra(name, table.names_at, header)
+            raise _extra(name, table.names_at, header, _columns_line(task, table))
     return columns, generic is not None
 
 
@@ -349,18 +390,45 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     if len(table.names) == 1 and not table.keyed:
         fix += ", separated by commas, semicolons or tabs"
     elif task.is_own:
-        fix += ", or name yours under columns: in the task's file"
+        fix = f"write into the task's file: {_columns_line(task, table)}; or {fix}"
     if near:
-        fix = f"rename {near!r} to {name}" + ", or correct the task's columns" * (task.is_own and source is not None)
-    elif source and source.columns:
+        own = f"write into the task's file: {_columns_line(task, table)}; or " if task.is_own else ""
+        fix = f"{own}rename {near!r} to {name}"
+    elif source and not task.is_own and source.columns:
         fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
-def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
+def _columns_line(task: Task, table: Table) -> str:
+    """Return the line of an own task's YAML that names the columns of a file, as its names and its first row suggest.
+
+    A label is recognized by its column's name or by its spelling, a text by its column's name or its length.
+    """
+    _, row = next(table.rows, ("", None))
+    cells = dict(row if isinstance(row, dict) else zip(table.names, row or (), strict=False))
+    free = {name.lower(): name for name in table.names if name.lower() not in IDENTIFIERS and name}
+    fields = [*FORMAT_FIELDS[task.format]]
+    named = {field: free.pop(field) for field in (*fields, "label") if field in free}
+    if "label" not in named and free:
+        spellings = {*task.labels, *map(str, range(len(task.labels) or task.choices or 0))}
+        by_cell = [name for name in free if str(cells.get(free[name])) in spellings]
+        named["label"] = free.pop(by_cell[-1] if by_cell else [*free][-1])
+    wanted = [field for field in fields if field not in named and field not in ("question", "choices")]
+    longest = sorted(free, key=lambda name: -len(str(cells.get(free[name], ""))))[: len(wanted)]
+    texts = [name for name in free if name in longest]  # in the file's order
+    named |= {field: free.pop(name) for field, name in zip(wanted, texts, strict=False)}
+    found: dict[str, Any] = {field: named.get(field, "COLUMN") for field in fields if field != "question"}
+    if "question" in named:
+        found["question"] = named["question"]
+    if "choices" in found and "choices" not in named:
+        found["choices"] = [*free.values()] or ["COLUMN", "COLUMN"]
+    line = yaml_text(found | {"label": named.get("label", "COLUMN")}, default_flow_style=True, width=math.inf)
+    return f"columns: {line.strip()}"
+
+
+def _extra(name: str, where: str, known: Sequence[str], line: str) -> InputError:
     columns = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    named = f"columns: {{{known[0]}: {known[0]}, ...}}"
-    fix = f"remove it: the columns are {columns}; or name them in the YAML of your own task ({named})"
+    fix = f"remove it: the columns are {columns}; or name them in the YAML of your own task: {line}"
     return InputError(f"unknown column {name!r}", where=where, fix=fix)
 
 
