@@ -184,7 +184,7 @@ def test_the_best_evaluation_is_in_the_result_and_the_card_says_how_to_use_it(
     assert main(["runs", "show", "run"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"best figure +bits/byte 1 at 4\n", shown)
-    assert re.search(rf"weights of the best +step 4: {kept}\n", shown)
+    assert re.search(rf"best weights kept +step 4: {kept}\n", shown)
 
 
 def test_the_beginning_of_the_text_shows_whether_it_was_decoded_correctly(capsys: pytest.CaptureFixture[str]) -> None:

@@ -401,7 +401,7 @@ def _after_best(found: Row) -> Row:
         return {}
     kept = run_layout.weights_nearest(step, Path(found["path"]), end=end)
     use = kept and f"step {step_of(kept):,}: gptkit generate --model {shlex.quote(str(kept))}"
-    return {"last figure": _figure(found | {"value": last, "best_step": end}), "weights of the best": use}
+    return {"last figure": _figure(found | {"value": last, "best_step": end}), "best weights kept": use}
 
 
 def _losses(path: Path) -> dict[str, str]:
