@@ -180,6 +180,7 @@ def test_eta_is_the_pace_since_the_first_logged_step(monkeypatch: pytest.MonkeyP
     with speaker.progress(101) as progress:
         now = 160.0  # a minute of compiling
         assert progress.eta(1) is None
+        assert progress.eta(1, pace=2.0) == 200.0  # as the step measured itself
         now = 170.0
         assert progress.eta(11) == pytest.approx(90.0)
 

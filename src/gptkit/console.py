@@ -241,9 +241,9 @@ class Progress:
         self._figures: dict[str, str] = {}
         self._sample = ""
 
-    def step(self, step: int, figures: Mapping[str, str]) -> None:
-        """Show the figures of a logged step, by name."""
-        left = self.eta(step)
+    def step(self, step: int, figures: Mapping[str, str], *, pace: float | None = None) -> None:
+        """Show the figures of a logged step, by name; `pace` is the seconds that a step takes, as it measured them."""
+        left = self.eta(step, pace)
         self._step, self._end = step, None if left is None else time.monotonic() + left
         self._figures |= figures
         if self.live or (step < self._next_step and step != self.total_steps):
@@ -276,12 +276,15 @@ class Progress:
         """Return the seconds since the display started."""
         return time.monotonic() - self._began
 
-    def eta(self, step: int) -> float | None:
-        """Return the seconds left, from the pace since the first logged step, which excludes compilation."""
+    def eta(self, step: int, pace: float | None = None) -> float | None:
+        """Return the seconds left, from the pace since the first logged step, before that from the `pace` given.
+
+        Neither includes compilation.
+        """
         now = time.monotonic()
         if self._origin is None or self._origin[0] >= step:
             self._origin = (step, now)
-            return None
+            return None if pace is None else pace * (self.total_steps - step)
         first, began = self._origin
         return (now - began) / (step - first) * (self.total_steps - step)
 

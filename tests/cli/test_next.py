@@ -27,6 +27,8 @@ recipes cp demo-cloze early-cloze.yaml
 pretrain 'bo ok.txt' --model tiny --tokenizer char --steps 2 --out 'runs/r u'
 generate --model 'runs/r u' --max-new-tokens 4
 generate a --max-new-tokens 4
+generate a --max-new-tokens 4 --temperature 0.9
+generate a --max-new-tokens 4 --greedy
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5 --output 'base line {0}.json'
@@ -98,8 +100,8 @@ def test_every_line_after_next_works(folder: Path, capsys: pytest.CaptureFixture
         if suggested in tried or words == ["pretrain"]:
             continue
         tried.add(suggested)
-        if "--dry-run" in words or (words[0] == "finetune" and "--resume" not in words):
-            assert isinstance(app.parse(words), app.Request)  # seconds of measuring, or minutes of training
+        if {"--dry-run", "--interactive"} & {*words} or (words[0] == "finetune" and "--resume" not in words):
+            assert isinstance(app.parse(words), app.Request)  # asks, measures for seconds or trains for minutes
             continue
         if words[0] == "pretrain":
             words += ["--model", "tiny", "--steps", "1"]

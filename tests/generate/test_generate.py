@@ -59,7 +59,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
         assert sample["finish_reason"] == "length" if sample["num_tokens"] == 60 else "stop"
         told += f"{f' sample {number} ':=^80}\nFirst{sample['text']}\n"
     assert out == told
-    assert err.count("exceeded the context") == 1
+    assert err.count("the model sees at most") == 1
     assert "tokens/s" in err
     both = io.StringIO()  # as on a terminal: no line of the log breaks the text
     console = Console(stdout=both, stderr=both, environment={})
@@ -67,7 +67,7 @@ def test_what_is_printed_is_what_is_returned(tokenizer_spec: str, tmp_path: Path
         GenerateOptions(device="cpu", model=str(folder), prompt="First", max_new_tokens=60, num_samples=3, seed=4),
         console,
     )
-    assert both.getvalue().startswith(f"{told}warning: the text exceeded the context of {POSITIONS} tokens")
+    assert both.getvalue().startswith(f"{told}the model sees at most {POSITIONS} tokens")
     assert generated(model=folder, max_new_tokens=1)[0]["compile_seconds"] == 0.0  # compiled already
     total = sum(sample["num_tokens"] for sample in result["samples"])
     assert result["tokens_per_second"] == pytest.approx(total / result["decode_seconds"])
@@ -383,7 +383,7 @@ def test_next_lines_run_as_printed(
     monkeypatch.chdir(tmp_path)
     line = f"gptkit generate --model {model_folder}"
     for destination in ("exported", "exported-2"):  # from generate to convert and back, twice
-        assert main([*shlex.split(line)[1:], "--max-new-tokens", "2"]) == 0
+        assert main([*shlex.split(line)[1:], "--max-new-tokens", "2", "--greedy"]) == 0
         line = capsys.readouterr().err.splitlines()[-1].removeprefix("next: ")
         assert line.endswith(f" {destination} --to hf")
         assert main(shlex.split(line)[1:]) == 0
@@ -398,10 +398,16 @@ def test_the_command_line_ends_with_the_next_command(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3"]) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("hear")
-    assert err.splitlines()[-1] == f"next: gptkit convert {model_folder} exported --to hf"
+    typed = ["generate", "hear me", "--model", str(model_folder), "--max-new-tokens", "3"]
+    for flags, following in (
+        ([], "generate 'hear me' --model {} --max-new-tokens 3 --num-samples 3 --temperature 0.8"),
+        (["--temperature=0.8"], "generate --interactive --top-k 40 --model {}"),
+        (["--greedy"], "convert {} exported --to hf"),
+    ):
+        assert main([*typed, *flags]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("hear me")
+        assert err.splitlines()[-1] == f"next: gptkit {following.format(model_folder)}"
     assert main(["generate", "hear", "--model", str(model_folder), "--max-new-tokens", "3", "--json"]) == 0
     out, _ = capsys.readouterr()
     assert set(json.loads(out)) == {

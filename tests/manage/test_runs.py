@@ -67,6 +67,33 @@ def test_an_own_task_is_shown_by_the_name_of_its_file(capsys: pytest.CaptureFixt
     assert run(capsys, "ls")["runs"][0]["data"] == "mails"
 
 
+def test_the_best_figure_is_shown_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    best = {"step": 10, "val_loss": 2.0, "val_perplexity": 7.4, "bits_per_byte": 1.5}
+    make_run(ROOT / "done", result=PRETRAINED | {"best": best})
+    for name, command in (("cut", "pretrain"), ("tuning", "finetune")):
+        path = make_run(ROOT / name, command) / "metrics.jsonl"
+        later = {"step": 30, "tokens": 300, "loss": 1.0, "val_loss": 9.0, "bits_per_byte": 8.0}
+        later = later if command == "pretrain" else {**later, "accuracy": 0.5, "bits_per_byte": None}
+        path.write_text(path.read_text() + json.dumps(later) + "\n")
+    found = {Path(row["path"]).name: (row["value"], row["best_step"]) for row in run(capsys, "ls")["runs"]}
+    assert found == {"done": (1.5, 10), "cut": (2.0, 20), "tuning": (0.75, 10)}
+    assert main(["runs", "ls"]) == 0
+    out = capsys.readouterr().out
+    assert "best figure" in out
+    assert "bits/byte 1.5 at 10" in out
+    assert main(["runs", "show", "done"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"best figure +bits/byte 1.5 at 10\nlast figure +bits/byte 2 at 20\n", out)
+
+
+def test_of_a_long_unfinished_run_the_newest_figure_is_shown_without_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(ROOT / "long") / "metrics.jsonl"
+    rows = path.read_text()
+    path.write_text(" " * (1 << 16) + f"\n{rows}" + rows.replace('"bits_per_byte": 2.0', '"bits_per_byte": 9.0'))
+    [row] = run(capsys, "ls")["runs"]
+    assert (row["value"], row["best_step"]) == (9.0, None)
+
+
 def test_ls_on_a_terminal_of_60_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(ROOT / "pretrain-laptop-20260102-030405", result=PRETRAINED)
     for name in ("CI", "GITHUB_ACTIONS", "NO_COLOR"):

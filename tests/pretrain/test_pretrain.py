@@ -126,18 +126,72 @@ def test_a_run_says_at_once_how_often_it_reads_the_text_and_what_an_untrained_mo
     log = capsys.readouterr().err
     training = int(re.findall(r"([\d,]+) training tokens", log)[0].replace(",", ""))
     assert f"6 steps, {6 * 128} tokens: {6 * 128 / training:.3g} times the training text" in log
-    assert log.index("sample before training") < log.index("step 2/6")
+    assert log.index("random tokens, before training") < log.index("step 2/6")
     assert main(arguments("run", steps=8, schedule="constant")) == 0  # resumed
     assert "before training" not in capsys.readouterr().err
 
 
-def test_overfitting_is_said_in_plain_words() -> None:
-    rows = [{"step": step, "val_loss": loss} for step, loss in ((60, 3.0), (90, None), (120, 2.5), (180, 2.52))]
-    assert _overfitting(rows) is None  # 0.8% is noise
-    said = _overfitting([*rows, {"step": 240, "val_loss": 2.9}])
+def test_a_run_from_a_model_directory_is_not_said_to_start_from_random_tokens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--steps", "2", "--tokens-per-step", "128", "--sequence-length", "32", "--json"]
+    assert main(arguments("first")) == 0
+    capsys.readouterr()
+    assert main(["pretrain", "text.txt", "--model", "first/model", "--out", "second", *flags]) == 0
+    assert 'sample before training  "' in capsys.readouterr().err
+    assert "pre-trained from the weights of first/model with" in Path("second/model/README.md").read_text()
+
+
+def overfitted(run: Path, *kept: int, last: float = 2.9) -> dict[str, Any]:
+    """Return the result of a run whose best step was 120 of 240, and which kept snapshots of these steps."""
+    for step in kept:
+        folder = run / "snapshots" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "MANIFEST.json").write_text("{}")
+    return {"run_dir": str(run), "steps": 240, "val_loss": last, "best": {"step": 120, "val_loss": 2.5}}
+
+
+def test_overfitting_is_said_in_plain_words_with_the_command_that_uses_the_best_weights(tmp_path: Path) -> None:
+    assert _overfitting(overfitted(tmp_path, last=2.52)) is None  # 0.8% is noise
+    said = _overfitting(overfitted(tmp_path / "my run", 90, 120, 150))
     assert said is not None
     assert "lowest at step 120, 2.5, and rose to 2.9" in said
     assert "--steps 120" in said
+    assert f"gptkit generate --model '{tmp_path}/my run/snapshots/step-000120'" in said
+
+
+def test_the_nearest_weights_are_named_and_none_where_the_last_are_as_near(tmp_path: Path) -> None:
+    assert "step 90 are kept" in str(_overfitting(overfitted(tmp_path / "near", 30, 90, 210)))
+    for run, kept in (("bare", ()), ("last", (240,)), ("first", (0,))):
+        assert "gptkit generate" not in str(_overfitting(overfitted(tmp_path / run, *kept)))
+
+
+def test_the_best_evaluation_is_in_the_result_and_the_card_says_how_to_use_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter((3.0, 2.0, 2.5))
+    measured = {"val_perplexity": 1.0, "bits_per_byte": 1.0}
+    monkeypatch.setattr("gptkit.pretrain.job.validate", lambda *_, **__: {"val_loss": next(losses), **measured})
+    assert main(arguments("run", steps=6, eval_every=2)) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["best"] == {"step": 4, "val_loss": 2.0, **measured}
+    kept = "gptkit generate --model run/snapshots/step-000004"
+    assert re.search(rf"^warning: overfitting.*{kept};", err, re.MULTILINE)
+    card = Path("run/model/README.md").read_text()
+    assert f"| lowest validation loss | 2 at step 4; the weights of step 4 are kept: {kept} |" in card
+    assert "None" not in card
+    assert main(["runs", "show", "run"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"best figure +bits/byte 1 at 4\n", shown)
+    assert re.search(rf"best weights kept +step 4: {kept}\n", shown)
+
+
+def test_the_beginning_of_the_text_shows_whether_it_was_decoded_correctly(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.txt").write_bytes("\ufeff第一回\t甄士隐\n".encode() + TEXT.encode())
+    for flags in (["--dry-run"], []):
+        assert main([*arguments("run"), *flags]) == 0
+        assert 'text begins: "第一回\\t甄士隐\\n0 green bottles, hangi"' in capsys.readouterr().err
 
 
 def test_the_tokenizer_is_trained_once(capsys: pytest.CaptureFixture[str]) -> None:

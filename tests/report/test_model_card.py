@@ -46,7 +46,7 @@ def test_a_card_gives_data_hash_command_figures_and_licence() -> None:
 
 
 def test_the_same_curve_gives_the_same_picture(tmp_path: Path) -> None:
-    rows = [{"tokens": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i if i % 2 else None} for i in range(1, 9)]
+    rows = [{"step": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i if i % 2 else None} for i in range(1, 9)]
     for name in ("a.png", "b.png"):
         draw_loss(rows, tmp_path / name, "title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

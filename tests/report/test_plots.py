@@ -16,7 +16,7 @@ from gptkit.evaluate.all_checkpoints import draw_zero_shot
 from gptkit.finetune.command import _losses
 from gptkit.report.plots import draw_loss
 
-ROWS: list[dict[str, Any]] = [{"tokens": 10 * i, "loss": 5.0 / i} for i in range(1, 7)]
+ROWS: list[dict[str, Any]] = [{"step": 10 * i, "loss": 5.0 / i} for i in range(1, 7)]
 ROWS[2] |= {"val_loss": 2.0, "accuracy": 0.5}
 ROWS[5] |= {"val_loss": 1.0, "accuracy": 0.75, "f1": None}
 
@@ -97,7 +97,7 @@ def test_the_curves_of_finetuning_are_named_and_the_metric_has_its_axis(
     assert [*drawn] == [expected[0], "its moving average", expected[1], "dev accuracy (right axis)"]
     assert drawn[expected[1]] == [(30, 2.0), (60, 1.0)]
     assert drawn["dev accuracy (right axis)"] == [(30, 0.5), (60, 0.75)]
-    assert right.get_ylabel() == "dev accuracy"
+    assert (left.get_xlabel(), right.get_ylabel()) == ("step", "dev accuracy")
     assert [line.get_marker() for line in (*left.get_lines()[2:], *right.get_lines())] == ["o", "s"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*drawn]
     if lm_coef == 0:
@@ -105,7 +105,7 @@ def test_the_curves_of_finetuning_are_named_and_the_metric_has_its_axis(
 
 
 def test_a_step_that_was_logged_twice_is_drawn_once(figures: list[matplotlib.figure.Figure], tmp_path: Path) -> None:
-    again = {"tokens": 30, "loss": 1.5}
+    again = {"step": 30, "loss": 1.5}
     draw_loss([*ROWS, again], tmp_path / "loss.png", "run", metric="f1")
     drawn = curves(figures[0])
     losses = [row["loss"] for row in (*ROWS[:2], again, *ROWS[3:])]

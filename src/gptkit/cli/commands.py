@@ -73,6 +73,15 @@ def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
     return "gptkit generate --model {destination}"
 
 
+def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    flags = {word.partition("=")[0] for word in words}
+    if flags & {"-", "-r", "--recipe", "--prompts", "--interactive", "--beams", "--greedy", "--json"}:
+        return "gptkit convert {model} {free:exported} --to hf"
+    if flags & {"--num-samples", "--temperature"}:
+        return "gptkit generate --interactive --top-k 40 --model {model}"
+    return _quoted("gptkit", *words, "--num-samples", "3", "--temperature", "0.8")
+
+
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = [word.partition("=")[0] for word in words]
     output = next((place for place, flag in enumerate(flags) if flag in ("--output", "-o")), None)
@@ -174,7 +183,7 @@ COMMANDS = (
             "cat article.txt | gptkit generate - --recipe tldr --model runs/demo/model",
             "gptkit generate --prompts questions.txt --recipe question-answering --quantize int8",
         ),
-        "gptkit convert {model} {free:exported} --to hf",
+        _after_generate,
     ),
     Command(
         "eval",

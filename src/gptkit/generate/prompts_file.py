@@ -22,7 +22,7 @@ from gptkit.decoding.text_model import Prompt, TextModel
 from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
-from gptkit.generate.show import warn_of_slides
+from gptkit.generate.show import note_slides
 from gptkit.model_files import model_files
 from gptkit.system.encodings import UTF8, decode_text
 from gptkit.system.files import write_atomically
@@ -100,7 +100,7 @@ def _write(
                 draft = generation.drafts[piece.row]
                 file.append(*missing[piece.row], model.facts(draft))
                 tally.add(len(draft.token_ids))
-    warn_of_slides(generation, model, console)
+    note_slides(generation, model, console)
     speed = generation.speed
     console.say(f"{generation.num_tokens:,} tokens, {speed['tokens_per_second']:.1f} tokens/s")
     return {"compile_seconds": model.compile_seconds} | speed

@@ -54,12 +54,12 @@ def transcript(
 
 
 def print_summary(generation: Generation, model: TextModel, console: Console) -> None:
-    """Print the token probabilities, if requested, then warnings and the speed."""
+    """Print the token probabilities, if requested, then notes and the speed."""
     facts = [model.facts(draft) for draft in generation.drafts]
     for number, sample in enumerate(facts, start=1):
         if "tokens" in sample:
             _show_probabilities(f"sample {number}" if len(facts) > 1 else "", sample["tokens"], console)
-    warn_of_slides(generation, model, console)  # only now, not to break up streamed text
+    note_slides(generation, model, console)  # only now, not to break up streamed text
     if empty := sum(not sample["token_ids"] for sample in facts):
         console.say(f"{empty} of {len(facts)} samples are empty: the model's first token ended the text")
     compiled = f"; one-time compilation took {model.compile_seconds:.1f} s" if model.compile_seconds else ""
@@ -67,12 +67,9 @@ def print_summary(generation: Generation, model: TextModel, console: Console) ->
     console.say(f"{generation.num_tokens} tokens, {speed:.1f} tokens/s{compiled}")
 
 
-def warn_of_slides(generation: Generation, model: TextModel, console: Console) -> None:
-    for kept in generation.slides:
-        console.warn(
-            f"the text exceeded the context of {model.n_positions} tokens: the window slid, "
-            f"and generation continued from the last {kept}"
-        )
+def note_slides(generation: Generation, model: TextModel, console: Console) -> None:
+    if generation.slides:
+        console.say(f"the model sees at most {model.n_positions} tokens: a longer text goes on without its beginning")
 
 
 def _show_probabilities(title: str, tokens: list[dict[str, Any]], console: Console) -> None:

@@ -117,7 +117,7 @@ def _figures(path: Path) -> Figures:
 
 def _newest_evaluation(path: Path) -> dict[str, Any]:
     """Return the figures of an unfinished run's newest evaluation, under the names of a result."""
-    rows = newest_rows(path / METRICS) if (path / METRICS).is_file() else iter(())
+    rows = newest_rows(path / METRICS, "val_loss") if (path / METRICS).is_file() else iter(())
     row = next((row for row in rows if row.get("val_loss") is not None), None)
     return row | {"steps": row["step"], "train_loss": row["loss"], "metrics": runs.evaluation_in(row)} if row else {}
 

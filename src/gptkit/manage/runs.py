@@ -24,10 +24,10 @@ from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
 from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, all_steps, step_of
 from gptkit.training.finished_runs import RUNS, lost_result, read_result
-from gptkit.training.metrics import newest_rows, read_rows
+from gptkit.training.metrics import NEWEST_BYTES, newest_rows, read_rows
 
 HEADER = re.compile(CONFIG_HEADER.format(command=r"(\w+)"))
-FIELDS = ("command", "data", "state", "step", "steps", "metric", "value", "bytes", "finished_at")
+FIELDS = ("command", "data", "state", "step", "steps", "metric", "value", "best_step", "bytes", "finished_at")
 SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
@@ -39,7 +39,7 @@ Row = dict[str, Any]  # path, FIELDS, changed_at, and the reason: what is wrong,
 
 @dataclass(frozen=True, kw_only=True)
 class RunsListOptions(OutputOptions):
-    """List the runs, newest first: what they train on, how far they got, main figure, size and age."""
+    """List the runs, newest first: what they train on, how far they got, best figure, size and age."""
 
     root: Path = option(RUNS, "Folder of the runs.", metavar="DIR")
 
@@ -59,7 +59,7 @@ def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:
         console.say(f"no runs under {options.root}")
         return {"runs": [], "next": "gptkit pretrain"}
     table = [[Path(row["path"]).name, *_cells(row)] for row in rows]
-    console.table("", ("run", "what", "state", "figure", "size", "age"), table)
+    console.table("", ("run", "what", "state", "best figure", "size", "age"), table)
     explained = [row for row in rows if row["reason"] and row["state"] != "running"]
     for row in explained[:MOST_REASONS]:
         console.say(f"{on_one_line(row['path'])}: {on_one_line(row['reason'])}")
@@ -143,16 +143,18 @@ def _facts(path: Path) -> Iterator[Row]:
     command, config = read_config(path)
     yield {"command": command, "data": _data(command, config), "steps": config.get("steps")}
     if holder:
-        done = _progress(path, config)
+        done = _progress(path, command, config)
         yield done | {"reason": "; ".join(filter(None, [f"in use by {holder}", done["reason"]]))}
     elif not (path / RESULT).exists():
-        yield {"state": "unfinished", **_progress(path, config)}
+        yield {"state": "unfinished", **_progress(path, command, config)}
     elif (result := read_result(path)) is None:
         yield {"reason": lost_result(path)}
     else:
         yield {"state": "finished", "finished_at": str(result["finished_at"])}
         yield {"step": result.get("steps"), "steps": result.get("steps")}
-        yield _main_figure(metrics_of(result) | {name: result.get(name) for name in ("bits_per_byte", "val_loss")})
+        best = metrics_of(result, "best") or {"step": result.get("best_step"), **result}
+        figures = metrics_of(result) | {name: best.get(name) for name in ("bits_per_byte", "val_loss")}
+        yield _main_figure(figures) | {"best_step": step if isinstance(step := best.get("step"), int) else None}
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -189,19 +191,33 @@ def _data(command: str, config: Mapping[str, Any]) -> str:
     return ", ".join(given) or "embedded corpus"
 
 
-def _progress(path: Path, config: Mapping[str, Any]) -> Row:
-    """Return the step and the newest figure of an unfinished run, from the end of metrics.jsonl; or its seeds."""
+def _progress(path: Path, command: str, config: Mapping[str, Any]) -> Row:
+    """Return the step and the best figure of an unfinished run, from metrics.jsonl; or its seeds."""
     if seeds := parts(path):
         done = sum((seed / RESULT).exists() for seed in seeds)
         planned = f" of {config.get('seeds')}" if config.get("study", "none") == "none" else ""
         return {"reason": f"{done}{planned} seeds finished"}
     rows = newest_rows(path / METRICS) if (path / METRICS).exists() else iter(())
-    last = next(rows, {"step": 0})
+    last = next(rows, None)
+    step = last["step"] if last else 0
     diverged = read_json(path / DIVERGED).get("step")
-    reason = f"diverged at step {diverged:,}" if isinstance(diverged, int) and diverged > last["step"] else None
-    found = {"step": last["step"], "steps": config.get("steps") or _planned_steps(path), "reason": reason}
-    evaluated = (row for row in itertools.chain([last], rows) if row.get("val_loss") is not None)
-    return found | _main_figure(evaluation_in(next(evaluated, {})))
+    reason = f"diverged at step {diverged:,}" if isinstance(diverged, int) and diverged > step else None
+    found = {"step": step, "steps": config.get("steps") or _planned_steps(path), "reason": reason}
+    return found | (_best_figure(path / METRICS, higher_is_better=command == "finetune") if last else {})
+
+
+def _best_figure(metrics: Path, *, higher_is_better: bool) -> Row:
+    """Return the main figure at the best evaluation of an unfinished run; of a long run the newest, without a step."""
+    evaluated = [row for row in newest_rows(metrics, "val_loss") if row.get("val_loss") is not None]
+    if not evaluated:
+        return {}
+    newest = _main_figure(evaluation_in(evaluated[0]))
+    if metrics.stat().st_size > NEWEST_BYTES:
+        return newest
+    name, sign = newest["metric"], -1 if higher_is_better else 1
+    known = [row for row in evaluated if row.get(name) is not None]
+    best = min(known, key=lambda row: (sign * row[name], row["step"]))
+    return {"metric": name, "value": best[name], "best_step": best["step"]}
 
 
 def evaluation_in(row: Mapping[str, Any]) -> Row:
@@ -270,7 +286,8 @@ def state_of(row: Row) -> str:
 
 def _figure(row: Row) -> str | None:
     name = str(row["metric"]).replace("_per_", "/").replace("_", " ")  # as the progress of a run has it
-    return None if row["metric"] is None else f"{name} {shown(row['value'])}"
+    at = "" if row["best_step"] is None else f" at {row['best_step']:,}"
+    return None if row["metric"] is None else f"{name} {shown(row['value'])}{at}"
 
 
 def shown(value: Any) -> str:
@@ -355,6 +372,7 @@ def _saved(folder: Path) -> list[Row]:
 def _print(found: Row, console: Console) -> None:
     path, result = Path(found["path"]), found["result"] or {}
     facts = {name: found[name] for name in ("command", "data")} | {"state": state_of(found), "reason": found["reason"]}
+    facts |= {"best figure": _figure(found)} | _after_best(found)
     facts |= {"size": size(found["bytes"]), "finished at": found["finished_at"]}
     for name in (CHECKPOINTS, SNAPSHOTS):
         steps = ", ".join(shown(saved["step"]) + " (incomplete)" * (not saved["committed"]) for saved in found[name])
@@ -375,6 +393,17 @@ def _print(found: Row, console: Console) -> None:
     table("seeds", ("run", "state", "figure"), seeds)
     samples = [(shown(sample["step"]), sample["text"]) for sample in found.get("samples", ())]
     table("samples: no prompt, the same seed", ("step", "text"), samples)
+
+
+def _after_best(found: Row) -> Row:
+    """Return the last figure of a pretrain run whose best step was an earlier one, and how to use the best weights."""
+    step, end, last = found["best_step"], found["step"], (found["result"] or {}).get(found["metric"])
+    is_known = isinstance(step, int) and isinstance(end, int) and last is not None
+    if found["command"] != "pretrain" or found["state"] != "finished" or not is_known or step == end:
+        return {}
+    kept = run_layout.weights_nearest(step, Path(found["path"]), end=end)
+    use = kept and f"step {step_of(kept):,}: gptkit generate --model {shlex.quote(str(kept))}"
+    return {"last figure": _figure(found | {"value": last, "best_step": end}), "best weights kept": use}
 
 
 def _losses(path: Path) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import model_card, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
 from gptkit.system.files import new_directory, translate_os_errors
+from gptkit.system.run_layout import step_of, weights_nearest
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
@@ -40,8 +42,8 @@ FIGURES = {
     "tokens": "tokens",
     "tokens_per_second": "tokens per second",
     "mfu": "model FLOPs utilization",
-    "train_seconds": "seconds of training",
-    "elapsed_seconds": "total seconds",
+    "train_seconds": "seconds of training (whole run)",
+    "elapsed_seconds": "total seconds (this command)",
 }
 
 
@@ -105,6 +107,7 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
         session,
         write_start=lambda folder: write_start(folder, model, tokenizer),
         sample=sample if options.sample_tokens else None,
+        before="random tokens, before training" if inputs.from_scratch else "sample before training",
     )
     with quiet_transformers():
         result = session.on_main(lambda: _write(options, inputs, trained, directory, console))
@@ -123,6 +126,8 @@ def _write(
     assert text is not None
     figures = ("val_loss", "val_perplexity", "bits_per_byte")
     last = directory.row_of(finish.step, figures)
+    evaluated = [row for row in rows if row.get("val_loss") is not None]
+    best = min(evaluated, key=lambda row: row["val_loss"])
     result = {
         "run_dir": str(directory.path),
         "model_dir": str(directory.path / "model"),
@@ -130,6 +135,7 @@ def _write(
         "tokens": finish.tokens,
         "train_loss": last["loss"],
         **{name: last[name] for name in figures},
+        "best": {name: best.get(name) for name in ("step", *figures)},
         "tokens_per_second": finish.tokens_per_second,
         "mfu": trained.mfu,
         "train_seconds": finish.train_seconds,
@@ -142,7 +148,7 @@ def _write(
         "version": gptkit.__version__,
     }
     card = _card(options, inputs, trained, result, command=console.command_line)
-    if note := _overfitting(rows):
+    if note := _overfitting(result):
         console.warn(note)
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
@@ -151,15 +157,23 @@ def _write(
     return directory.finish(result)
 
 
-def _overfitting(rows: Sequence[Mapping[str, Any]]) -> str | None:
+def _overfitting(result: Mapping[str, Any]) -> str | None:
     """Return what to do about a validation loss that rises by more than 1% after its lowest point."""
-    losses = [(row["val_loss"], row["step"]) for row in rows if row.get("val_loss") is not None]
-    (lowest, step), (last, _) = min(losses), losses[-1]
+    lowest, step, last = result["best"]["val_loss"], result["best"]["step"], result["val_loss"]
     if last <= 1.01 * lowest:
         return None
     risen = f"the validation loss was lowest at step {step:,}, {lowest:.4g}, and rose to {last:.4g}"
-    cure = f"train on more text, for fewer steps (--steps {step}), or with --dropout 0.1"
-    return f"overfitting: {risen}: the model learns its training text by heart; {cure}"
+    kept = f"; {use}" if (use := _best_weights(result)) else ""
+    cure = f"to train a better model, use more text, fewer steps (--steps {step}), or --dropout 0.1, and a new --out"
+    return f"overfitting: {risen}: the model is memorizing its training text{kept}; {cure}"
+
+
+def _best_weights(result: Mapping[str, Any]) -> str | None:
+    """Return how to use the weights nearest to the step with the lowest validation loss, if it was not the last."""
+    path = weights_nearest(result["best"]["step"], Path(result["run_dir"]), end=result["steps"])
+    if path is None:
+        return None
+    return f"the weights of step {step_of(path):,} are kept: gptkit generate --model {shlex.quote(str(path))}"
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
@@ -178,16 +192,25 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _best_figures(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return a card's line on a lowest validation loss that was not the last."""
+    if (use := _best_weights(result)) is None:
+        return {}
+    best = result["best"]
+    return {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}; {use}"}
+
+
 def _card(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
 ) -> str:
     """Return the card of a finished run."""
     text = inputs.text
     assert text is not None
+    origin = "from scratch" if inputs.from_scratch else f"from the weights of {options.model}"
     family = "GPT-2 (pre-norm)" if inputs.model.config.pre_norm else "GPT-1 (post-norm)"
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"A {family} language model, pre-trained from scratch with gptkit {gptkit.__version__}.",
+        summary=f"A {family} language model, pre-trained {origin} with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),
         data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} training bytes, "
         f"{text.validation.utf8_bytes:,} validation bytes",
@@ -195,6 +218,6 @@ def _card(
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
-        measured=_figures(result),
+        measured=_figures(result) | _best_figures(result),
         sample=trained.sample,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
+BEGINNING = 30  # characters of the text that are shown, to see that it was decoded correctly
 MAX_PLAN_BYTES = 50_000_000  # a dry run tokenizes no larger text, so that it takes seconds
 
 
@@ -46,6 +48,7 @@ class Inputs:
     vocabulary: int
     sequence_length: int
     rows_per_step: int
+    from_scratch: bool
 
 
 def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool = False) -> Inputs:
@@ -60,7 +63,9 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
     characters = hub_characters(options.steps * options.tokens_per_step)
     corpus = open_corpus(options.data, options.validation, hub_characters=characters)
     about = f"data: {corpus.description}; {corpus.train.about_bytes / 1e6:.2f} MB to train on"
-    for line in (*filter(None, [console.recipe_note]), about, *corpus.notes):
+    beginning = next((piece.text[:BEGINNING] for piece in corpus.train.pieces()), "")
+    begins = f"text begins: {json.dumps(beginning, ensure_ascii=False)}"
+    for line in (*filter(None, [console.recipe_note]), about, begins, *corpus.notes):
         console.say(line)
     spec, text = options.tokenizer or DEFAULT_TOKENIZER, None
     is_tokenized = not for_plan or corpus.train.about_bytes <= MAX_PLAN_BYTES
@@ -76,6 +81,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
             if stream.unknown:
                 console.warn(unknown_note(f"the {side} text", stream.unknown, len(stream)))
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises if the text is too short
+    from_scratch = model is None
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     if model is None or for_plan:
         config = model.config if model else config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
@@ -97,6 +103,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
         vocabulary=vocabulary,
         sequence_length=sequence_length,
         rows_per_step=rows_per_step,
+        from_scratch=from_scratch,
     )
 
 

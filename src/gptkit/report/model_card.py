@@ -73,7 +73,7 @@ def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:
         "gptkit": gptkit.__version__,
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        **{name: str(value) for name, value in choices.facts().items()},
+        **{name: str(value) for name, value in choices.facts().items() if value is not None},
     }
     return {
         "parameters": model.num_parameters(),

@@ -35,20 +35,20 @@ def draw_loss(
     validation: str = "validation loss",
     metric: str | None = None,
 ) -> None:
-    """Plot training and validation loss, labelled as given, against tokens, and a metric of dev on its own axis."""
+    """Plot training and validation loss, labelled as given, against steps, and a metric of dev on its own axis."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     merged: dict[float, Mapping[str, Any]] = {}  # a step that was logged twice is drawn once
     for row in rows:
-        merged[row["tokens"]] = {**merged.get(row["tokens"], {}), **row}
-    tokens, losses = [*merged], [row["loss"] for row in merged.values()]
+        merged[row["step"]] = {**merged.get(row["step"], {}), **row}
+    steps, losses = [*merged], [row["loss"] for row in merged.values()]
     marker = "." if len(merged) < FEW else ""
-    axes.plot(tokens, losses, color=TRAIN, linewidth=1, marker=marker, label=f"{training}, each logged step")
-    axes.plot(tokens, _smoothed(losses), color=SMOOTHED, linewidth=1.6, label="its moving average")
+    axes.plot(steps, losses, color=TRAIN, linewidth=1, marker=marker, label=f"{training}, each logged step")
+    axes.plot(steps, _smoothed(losses), color=SMOOTHED, linewidth=1.6, label="its moving average")
     _draw_points(axes, merged, "val_loss", VALIDATION, "o", validation, beside=8)
-    axes.set(xlabel="tokens", ylabel=ylabel)
+    axes.set(xlabel="step", ylabel=ylabel)
     if metric is not None and any(row.get(metric) is not None for row in merged.values()):
         right = axes.twinx()
         _draw_points(right, merged, metric, METRIC, "s", f"dev {metric} (right axis)", beside=-14)
@@ -67,7 +67,7 @@ def _draw_points(
     axes: Any, rows: Mapping[float, Mapping[str, Any]], name: str, colour: str, marker: str, label: str, *, beside: int
 ) -> None:
     """Plot a figure of the rows that have it, with the last value `beside` points above it."""
-    points = [(tokens, row[name]) for tokens, row in rows.items() if row.get(name) is not None]
+    points = [(step, row[name]) for step, row in rows.items() if row.get(name) is not None]
     if not points:
         return
     axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, zorder=3, label=label)

@@ -164,14 +164,23 @@ def is_undescribed(path: Path) -> bool:
     return is_of_a_run and is_committed(path) and not (described_in(path) / "config.json").exists()
 
 
+def _kept(run: Path) -> list[Path]:
+    return [path for folder in (SNAPSHOTS, CHECKPOINTS) for path in all_steps(run / folder) if is_committed(path)]
+
+
+def weights_nearest(step: int, run: Path, *, end: int) -> Path | None:
+    """Return the kept weights nearest to a step, of equals a snapshot; None if those of the `end` are as near."""
+    near = [path for path in _kept(run) if abs(step_of(path) - step) < end - step]
+    return min(near, key=lambda path: abs(step_of(path) - step), default=None)
+
+
 def newest_weights(run: Path) -> tuple[Path | None, list[str]]:
     """Return the newest checkpoint or snapshot with intact weights, and a line about each newer one that is damaged.
 
     If both are of the same step, return the snapshot, which is never pruned.
     """
-    kept = [path for folder in (SNAPSHOTS, CHECKPOINTS) for path in all_steps(run / folder) if is_committed(path)]
     lines: list[str] = []
-    for path in sorted(kept, key=step_of, reverse=True):
+    for path in sorted(_kept(run), key=step_of, reverse=True):
         reason = defect(path, files=WEIGHTS)
         if reason is None:
             return path, lines

@@ -19,6 +19,8 @@ from gptkit.system import files
 from gptkit.system.reading import json_object, require_regular
 from gptkit.system.run_layout import METRICS
 
+NEWEST_BYTES = 1 << 16  # of metrics.jsonl that `newest_rows` reads
+
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.training.job import StepEvent
 
@@ -37,14 +39,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [row for _, row in _lines_of(path) if row is not None]
 
 
-def newest_rows(path: Path, most: int = 1 << 16) -> Iterator[dict[str, Any]]:
-    """Yield the rows in the last `most` bytes, the last one first."""
+def newest_rows(path: Path, name: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the rows in the last NEWEST_BYTES that have the figure `name`, the last one first."""
     with files.translate_os_errors(f"reading {METRICS}", fix=AGAIN):
         size = require_regular(path)
         with open(path, "rb") as handle:
-            handle.seek(max(0, size - most))
-            lines = handle.read(most).split(b"\n")
-    yield from filter(None, map(_row_of, reversed(lines)))
+            handle.seek(max(0, size - NEWEST_BYTES))
+            lines = handle.read(NEWEST_BYTES).split(b"\n")
+    yield from filter(None, (_row_of(line) for line in reversed(lines) if name.encode() in line))
 
 
 def rewind_rows(path: Path, step: int) -> list[str]:

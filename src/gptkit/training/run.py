@@ -100,10 +100,11 @@ def train_run(
     *,
     write_start: Callable[[Path], None],
     sample: Sample | None = None,
+    before: str = "sample before training",
 ) -> TrainResult:
     """Train to the end, from the directory's newest usable checkpoint or else from the start.
 
-    `write_start` writes config.json and tokenizer into an empty directory.
+    `write_start` writes config.json and tokenizer into an empty directory; `before` introduces the first sample.
     """
     console, accelerator = session.console, session.accelerator
     found = session.on_main(lambda: newest_committed(directory.checkpoints, lambda state: continues(state, options)))
@@ -129,7 +130,7 @@ def train_run(
     if found.path is not None:
         console.say(f"resuming from step {found.state.step} of {job.plan.steps} ({found.path})")
     elif sample is not None and accelerator.is_main_process:
-        console.say(f'sample before training  "{" ".join((sample() or "").split())[:160]}"')
+        console.say(f'{before}  "{" ".join((sample() or "").split())[:160]}"')
     with ExitStack() as stack:
         tracker = None
         if options.report_to != "none" and accelerator.is_main_process:
@@ -195,7 +196,8 @@ class RunReporter:
 
     def _step(self, event: StepEvent, progress: Progress) -> None:
         mfu = self.mfu(event.tokens_per_second)
-        progress.step(event.step, {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"})
+        figures = {**event.figures(), "mfu": "n/a" if mfu is None else f"{mfu:.1%}"}
+        progress.step(event.step, figures, pace=event.tokens / event.step / event.tokens_per_second)
         if self.session.accelerator.is_main_process:
             self.directory.append(event)
             if self.tracker is not None:
