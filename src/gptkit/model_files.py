@@ -15,7 +15,7 @@ from gptkit.errors import InputError, UsageError, suggest
 from gptkit.recipes import recipes_of
 from gptkit.system import hub
 from gptkit.system.reading import read_json_object, require_regular
-from gptkit.system.run_layout import WEIGHTS, described_in, is_committed
+from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_committed
 
 # --- directories ---
 
@@ -67,7 +67,8 @@ def source_directory(model: str | Path) -> Path:
     if str(model) in model_presets():
         fix = f"gptkit pretrain --model {model} trains one; pass its run directory"
         raise UsageError(f"{model} is a preset: a shape without weights", where="--model", fix=fix)
-    raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
+    fix = did_you_mean(path) or "check the path, or write hf:NAME for the hub"
+    raise InputError("no such model directory", where=str(path), fix=fix)
 
 
 def refuse_other_formats(path: Path) -> None:

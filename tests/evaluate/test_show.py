@@ -76,7 +76,7 @@ def head_shown(task_name: str, columns: dict[str, list[float]], fields: tuple[ob
     examples = tuple(Example(fields, 0, "f:1", str(number)) for number in range(n))
     job = Job(task_name, (protocol,), Loaded(examples, (), "d" * 64))
     stream = io.StringIO()
-    show_scores(EvalResults("m", None, None, {f"{task_name}/fine-tuned": result}), [job], Console(stdout=stream))
+    show_scores(EvalResults("m", None, None, {f"{task_name}/fine-tuned": result}), [job], Console(stdout=stream), 100)
     return stream.getvalue()
 
 
@@ -104,8 +104,7 @@ def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
     result = replace(result, metrics={**result.metrics, "word_perplexity": unknown})
     job = Job("perplexity", (protocol,), Loaded((), (), "d" * 64), row)
     stream = io.StringIO()
-    show_scores(EvalResults("m", None, None, {"perplexity/sliding": result}), [job], Console(stdout=stream))
+    show_scores(EvalResults("m", None, None, {"perplexity/sliding": result}), [job], Console(stdout=stream), 100)
     text = stream.getvalue()
     assert text.count("word perplexity is n/a: the text has no words") == 1
     assert text.count("lower") == 4
-    assert "chance" not in text

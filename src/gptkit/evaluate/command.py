@@ -64,7 +64,10 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
         require_comparable(without_scores(jobs, model, name), baseline, jobs)
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
-    return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
+    vocab_size = model.config.vocab_size
+    return on_main_process(
+        model.accelerator, lambda: _report(present, baseline, jobs, overlaps, vocab_size, options, console)
+    )
 
 
 def _check(options: EvalOptions) -> None:
@@ -145,6 +148,7 @@ def _report(
     baseline: EvalResults | None,
     jobs: Sequence[Job],
     overlaps: Mapping[str, Overlap] | None,
+    vocab_size: int,
     options: EvalOptions,
     console: Console,
 ) -> dict[str, Any]:
@@ -157,23 +161,24 @@ def _report(
         if _is_judged(jobs, options):
             outcome = compare(present, baseline, jobs)
     except GptkitError:
-        show_scores(present, jobs, console)
+        show_scores(present, jobs, console, vocab_size)
         raise
     if outcome is not None:
         show_outcome(outcome, present.model, options, console)
         more = outcome.as_json()
-    show_scores(present, jobs, console)
+    show_scores(present, jobs, console, vocab_size)
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
         _write(options.output, eval_text(present, more), console)
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
+    message = "" if outcome is None else outcome.headline if options.json else outcome.short
     if outcome is not None and outcome.verdict == "n/a":
         fix = "gate a task or protocol whose first measure is defined for this text"
-        raise NothingComparable(outcome.headline, result=result, fix=fix)
+        raise NothingComparable(message, result=result, fix=fix)
     if outcome is not None and outcome.verdict == "fail":
         fix = "see what changed in the model, or write a new baseline with --output if the drop is intended"
-        raise GateFailed(outcome.headline, result=result, fix=fix)
+        raise GateFailed(message, result=result, fix=fix)
     return result
 
 

@@ -11,6 +11,7 @@ of itself. safetensors notices one bit flip in 300, the manifest every one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptkit.errors import nearest
+
+RUNS = Path("runs")
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
 DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
+OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
 
@@ -150,6 +155,16 @@ def run_of(directory: Path) -> Path | None:
     if folder.name == MODEL:
         return folder.parent
     return folder.parent.parent if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) else None
+
+
+def did_you_mean(path: Path) -> str | None:
+    """Return the fix for a model or run that does not exist: the nearest name beside it, else in ./runs."""
+    for folder in dict.fromkeys((path.parent, RUNS)):
+        with contextlib.suppress(OSError, ValueError):
+            names = [child.name for child in folder.iterdir() if any((child / name).exists() for name in OF_MODELS)]
+            if near := nearest(path.name, names):
+                return f"did you mean {str(folder / near)!r}?"
+    return None
 
 
 def is_unfinished(path: Path) -> bool:
