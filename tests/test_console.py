@@ -318,6 +318,12 @@ def test_no_figure_is_cut_on_a_narrow_terminal(columns: int, no_colour: str) -> 
         assert ("test" in shown) == (columns == 200)
 
 
+def test_a_wide_letter_at_the_end_of_a_line_is_not_cut() -> None:
+    speaker, out, _ = console(live=True, COLUMNS="40", NO_COLOR="1")
+    speaker.table("", ["a", "b", "c"], [["x" * 20, "y" * 20, "0" * 34 + "は 0.004"]])
+    assert "は" in out.getvalue()
+
+
 CELLS = st.text(max_size=30) | st.integers().map(str) | st.floats().map(str) | st.none()
 
 

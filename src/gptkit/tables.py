@@ -104,7 +104,7 @@ def _blocks(head: Sequence[str], rows: Cells, styles: Sequence[str]) -> Iterator
 
     for row, style in zip(rows, styles, strict=True):
         named = [(name, text) for name, text in zip(head[1:], row[1:], strict=True) if text]
-        pairs = [Text(f"{name} ", "dim").append(_isolated(text), "not dim") for name, text in named]
+        pairs = [Text(f"{name} ", "dim", overflow="fold").append(_isolated(text), "not dim") for name, text in named]
         yield Styled(Text(_isolated(row[0]), "bold"), style)
         yield Styled(Padding(Columns(pairs, padding=(0, GAP)), (0, 0, 0, GAP)), style)
 

@@ -148,8 +148,9 @@ def test_too_few_items_are_inconclusive_not_green_and_a_minimum_needs_no_baselin
     evaluate(capsys, models / "one", *few, "--output", "few.json")
     assert evaluate(capsys, models / "two", *few, "--baseline", "few.json")["verdict"] == "inconclusive"
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 0.99}\n")
-    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=3)
+    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", "--summary", "summary.md", code=3)
     assert "is required" in result["error"]["message"]
+    assert "| metric | value | floor | verdict |" in Path("summary.md").read_text()  # nothing of a baseline
     Path("suite.yaml").write_text("tasks:\n  - {task: lambada/last-word, data: lambada_test.jsonl, minimum: 45}\n")
     error = evaluate(capsys, models / "one", "--suite", "suite.yaml", code=2)["error"]
     assert error["fix"] == "write 0.45 for 45%"
@@ -218,16 +219,16 @@ def test_two_processes_get_what_one_gets(models: Path, capsys: pytest.CaptureFix
 def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoints(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("评论.yaml").write_text(TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
+    Path("任务.yaml").write_text("name: 评论\n" + TASK.replace("bad, good", "差评, 好评"), encoding="utf-8")
     for split in ("train", "dev"):
         lines = [json.dumps({"text": text, "label": ("差评", "好评")[label]}) for text, label in REVIEWS]
         Path(f"{split}.jsonl").write_text("\n".join(lines))
     flags = "--epochs 2 --batch-size 10 --learning-rate 0.01 --optimizer adamw --precision fp32 --device cpu"
-    words = ["finetune", "--task", "评论.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
+    words = ["finetune", "--task", "任务.yaml", "--model", str(models / "one"), "--out", "runs/评论"]
     assert main([*words, *flags.split(), "--json"]) == 0
     tuned = json.loads(capsys.readouterr().out)
     reports = ("--output", "分数.json", "--junit", "测试.xml", "--summary", "摘要.md")
-    Path("套件.yaml").write_text("tasks: [{task: 评论.yaml, minimum: 0}]", encoding="utf-8")
+    Path("套件.yaml").write_text("tasks: [{task: 任务.yaml, minimum: 0}]", encoding="utf-8")
     result = evaluate(capsys, Path("runs/评论"), "--suite", "套件.yaml", *reports)
     [(key, scored)] = result["results"].items()
     assert key == "评论/fine-tuned"
@@ -236,16 +237,16 @@ def test_a_fine_tuned_model_is_scored_by_its_head_and_a_run_along_its_checkpoint
     assert scored["metrics"]["accuracy"]["value"] == pytest.approx(tuned["metrics"]["accuracy"])
     assert "calibration_error" in scored["metrics"]
     assert scored["cut"] == 0
-    Path("评论.yaml").rename("评论.txt")
+    Path("任务.yaml").rename("任务.txt")
     assert evaluate(capsys, Path("runs/评论"))["results"] == result["results"]  # its data lie where they lay
     assert main(["eval", "--all-checkpoints", "runs/评论", "--json"]) == 0
     assert all(one["results"].keys() == {key} for one in json.loads(capsys.readouterr().out)["checkpoints"])
-    Path("评论.txt").rename("评论.yaml")
+    Path("任务.txt").rename("任务.yaml")
     Path("dev.jsonl").write_text(json.dumps({"text": "hear me " * 40, "label": "差评"}) + "\n")
-    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "评论.yaml")["results"].values()
+    [cut] = evaluate(capsys, Path("runs/评论"), "--task", "任务.yaml")["results"].values()
     assert cut["cut"] == cut["n"] == 1
-    evaluate(capsys, models / "one", "--task", "评论.yaml", code=2)
-    assert main(["eval", "--task", "评论.yaml", "--json"]) == 0  # the newest run that can do it
+    evaluate(capsys, models / "one", "--task", "任务.yaml", code=2)
+    assert main(["eval", "--task", "任务.yaml", "--json"]) == 0  # the newest run that can do it
     assert json.loads(capsys.readouterr().out)["model"].endswith("评论")
 
 
@@ -293,9 +294,9 @@ def test_text_without_spaces_is_scored_searched_and_never_passes_a_gate_on_its_w
         Path(name).write_text("".join(f"{line}\n" for line in lines * 9), encoding="utf-8")
     Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     Path("suite.yaml").write_text("tasks: [{task: wikitext2, data: wiki.test.raw, minimum: 1.0e+300}]")
-    result = evaluate(
-        capsys, models / "one", "--suite", "suite.yaml", "--junit", "out.xml", "--output", "b.json", code=4
-    )
+    reports = ("--junit", "out.xml", "--output", "b.json", "--summary", "summary.md")
+    result = evaluate(capsys, models / "one", "--suite", "suite.yaml", *reports, code=4)
+    assert "| metric | verdict |" in Path("summary.md").read_text()
     assert result["error"]["kind"] == "nothing_comparable"
     assert "wikitext2/paper.word_perplexity cannot be gated: it is n/a: white space" in result["error"]["message"]
     metrics = result["results"]["wikitext2/paper"]["metrics"]
@@ -428,6 +429,15 @@ def test_a_runs_own_data_are_read_in_the_encoding_that_its_run_read(
     assert "pass --encoding" in error["fix"]
 
 
+def test_the_folder_where_a_run_found_its_data_is_named_when_it_is_gone(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(tmp_path / "run/model", models / "one", "format: classification\nlabels: [a, b]\n")
+    Path("run/config.yaml").write_text(f"task: {tmp_path}/mine.yaml\ndata: {tmp_path}/gone\n")
+    error = evaluate(capsys, tmp_path / "run", code=2)["error"]
+    assert (error["where"], error["fix"]) == (f"{tmp_path}/gone", "put it back, or pass --data DIR")
+
+
 @pytest.mark.parametrize("kind", OWN_TASKS)
 def test_a_fine_tuned_model_needs_no_yaml_wherever_it_is(
     kind: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -476,6 +486,16 @@ def test_a_file_that_does_not_fit_the_head_is_refused_with_the_difference(
     assert error["where"] == "model/task.yaml"
 
 
+def test_two_files_that_describe_a_task_of_one_name_are_refused(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    Path("copy.yaml").write_text(NUMBERS)
+    write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
+    error = evaluate(capsys, Path("model"), "--task", "mine.yaml", "--task", "copy.yaml", code=2)["error"]
+    assert "the task 'stars' appears twice" in error["message"]
+
+
 def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "name: likeness\nformat: similarity\nscore_range: [0, 5]\n"
     tuned(Path("model"), models / "one", text)
@@ -494,7 +514,7 @@ def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
         assert "fine-tuned on stars, which its directory does not describe" in error["message"]
         assert error["fix"] == "pass the task's file: --task FILE.yaml"
     write_rows(Path("dev.jsonl"), [{"text": text, "label": ("bad", "good")[label]} for text, label in REVIEWS])
-    assert "mine/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
+    assert "stars/fine-tuned" in evaluate(capsys, Path("model"), "--task", "mine.yaml")["results"]
     assert "perplexity/documents" in evaluate(capsys, Path("model"), *TEXT)["results"]  # where it is asked for
     error = evaluate(capsys, Path("model"), "--task", "star", code=2)["error"]
     assert error["fix"] == "did you mean 'stars'?"

@@ -116,6 +116,13 @@ def test_a_model_whose_text_is_unknown_is_scored_on_no_other(capsys: pytest.Capt
     assert "its directory is not in the run" in refused("runs/own")
 
 
+def test_a_split_is_refused_where_no_task_has_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(Path("model"), "bpe:300")
+    words = ("--model", "model", "--task", "perplexity", "--data", "texts/1.txt", "--split", "test")
+    error = evaluate(capsys, *words, code=2)["error"]
+    assert (error["where"], error["message"]) == ("--split", "perplexity is evaluated zero-shot, on a fixed split")
+
+
 def test_a_python_with_other_documentation_is_not_the_run_s(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,16 +95,28 @@ def test_an_accuracy_stands_beside_what_knowing_nothing_scores() -> None:
     assert [line.split()[-1] for line in lines] == ["0.0000", "0.0000"]
 
 
-def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
+def perplexity_shown(*undefined: str) -> str:
+    """Return what is shown of all protocols of a text where these measures are undefined for one reason."""
     row = EVALUATIONS["perplexity"]
-    protocol = row.protocols[0]
     columns = {name: np.ones(3) for name in ("nll", "tokens", "words", "bytes", "characters")}
-    result = result_of(protocol, Items(("a", "b", "c"), columns), "d" * 64, {})
     unknown = {"value": None, "stderr": None, "higher_is_better": False, "reason": "the text has no words"}
-    result = replace(result, metrics={**result.metrics, "word_perplexity": unknown})
-    job = Job("perplexity", (protocol,), Loaded((), (), "d" * 64), row)
+    results = {}
+    for protocol in row.protocols:
+        result = result_of(protocol, Items(("a", "b", "c"), columns), "d" * 64, {})
+        metrics = {**result.metrics, **dict.fromkeys(undefined, unknown)}
+        results[f"perplexity/{protocol.name}"] = replace(result, metrics=metrics)
     stream = io.StringIO()
-    show_scores(EvalResults("m", None, None, {"perplexity/sliding": result}), [job], Console(stdout=stream), 100)
-    text = stream.getvalue()
-    assert text.count("word perplexity is n/a: the text has no words") == 1
+    job = Job("perplexity", row.protocols, Loaded((), (), "d" * 64), row)
+    show_scores(EvalResults("m", None, None, results), [job], Console(stdout=stream), 100)
+    return stream.getvalue()
+
+
+def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
+    text = perplexity_shown("word_perplexity", "bits_per_byte")
+    assert text.count("bits per byte, word perplexity: n/a, as the text has no words") == 1
     assert text.count("lower") == 4
+
+
+def test_the_other_protocols_show_their_first_measure_that_is_defined() -> None:
+    assert "other protocols  bits per byte" in perplexity_shown()
+    assert "other protocols  token perplexity" in perplexity_shown("bits_per_byte")

@@ -181,6 +181,9 @@ def test_without_a_model_the_newest_finished_pretrain_run_is_taken(
     with pytest.raises(UsageError, match="no finished pretrain run") as caught:
         generated()
     assert "gptkit pretrain" in str(caught.value)
+    Path("runs/stopped/start").mkdir(parents=True)
+    with pytest.raises(UsageError, match="; runs/stopped is unfinished: gptkit runs show stopped"):
+        generated()
     runs = {"old": ("pretrain", 1), "new": ("pretrain", 3), "other": ("finetune", 5), "unfinished": None}
     for name, finished in runs.items():
         write_model(Path("runs", name, "model"))

@@ -20,7 +20,9 @@ TEXTS = {
     "오늘은 날씨가 좋습니다. 서울에 갔습니다. 언어 모델을 배웁니다.": ("euc_kr",),
     "Сегодня хорошая погода. Мы поехали в Москву и смотрели на реку.": ("koi8_r", "cp1251"),
     "วันนี้อากาศดีมาก เราไปกรุงเทพฯ กัน": ("cp874",),
-    "He said “yes” — it’s a test of smart quotes in plain English text here.": ("cp1252",),
+    "He said “yes” — it’s a test of smart quotes in plain English text here.": ("cp1252", "mac_roman"),
+    "Bugün hava çok güzel, şarkı söylüyoruz.": ("cp1254",),
+    "Zażółć gęślą jaźń, a potem idź spać.": ("cp1250",),
 }
 CASES = [(text, encoding) for text, encodings in TEXTS.items() for encoding in encodings]
 

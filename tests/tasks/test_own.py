@@ -85,6 +85,21 @@ def test_booleans_are_the_labels_true_and_false(tmp_path: Path, labels: str) -> 
         load_examples(other, "train", None)
 
 
+def test_a_label_may_be_composed_or_decomposed_unicode(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, "format: classification\nlabels: [rat\u00e9, r\u00e9ussi]\n"))
+    (tmp_path / "train.csv").write_text("text,label\na,re\u0301ussi\n", encoding="utf-8")
+    assert [one.label for one in load_examples(task, "train", None).examples] == [1]
+
+
+def test_other_column_names_are_told_of_columns_in_the_tasks_file(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, "format: classification\nlabels: [no, yes]\n"))
+    (tmp_path / "train.csv").write_text("评论,标签\na,no\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"no column 'text' .*name them text, label in the first line, or name yours under columns: in"
+    ):
+        load_examples(task, "train", None)
+
+
 FAULTS: list[tuple[str, int, str]] = [
     ("format: clasification\n", 1, "did you mean 'classification'"),
     ("# mine\nformat: entailment\nlabel: [a, b]\n", 3, "did you mean 'labels'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gptkit.errors import InputError
+from gptkit.errors import InputError, UsageError
 from gptkit.system.encodings import text_encoding
 from gptkit.tasks.own import read_task
 from gptkit.tasks.reading import load_examples, require_named_files
@@ -68,7 +69,7 @@ def test_labels_are_read_as_other_programs_write_them(tmp_path: Path, what: str)
     ("labels", "label", "message"),
     [
         ("labels: [no, yes]", True, "unknown label True .* write one of no, yes"),
-        ("labels: [0, 1]", True, "unknown label True .* write one of 0, 1"),
+        ("labels: [0, 1]", True, "unknown label True .* write one of 0, 1, or change the task's labels"),
         ("labels: [0, 1]", 0.5, "unknown label 0.5"),
         ("labels: [a, b]", 2.0, "unknown label 2.0"),
         ("labels: [a, b]", None, "no label"),
@@ -109,6 +110,39 @@ def test_tables_are_read_as_other_programs_write_them(tmp_path: Path, what: str)
     assert read(tmp_path, "labels: [a, b]", file, content.encode()) == list(zip(texts, [0, 1], strict=True))
 
 
+def test_a_comma_in_a_column_s_name_separates_nothing_where_there_are_more_semicolons(tmp_path: Path) -> None:
+    content = b"text;label;date, time\none, two;a;1\n"
+    found = read(tmp_path, "labels: [a, b]", "t.csv", content, "columns: {text: text, label: label}\n")
+    assert found == [("one, two", 0)]
+
+
+def test_the_cure_for_another_column_makes_the_file_readable(tmp_path: Path) -> None:
+    content = b"date,text,label\n1,one,a\n"
+    with pytest.raises(InputError, match="unknown column 'date'") as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", content)
+    assert "name them in the YAML of your own task (columns: {text: text, ...})" in str(refusal.value.fix)
+    assert read(tmp_path, "labels: [a, b]", "t.csv", content, "columns: {text: text}") == [("one", 0)]
+
+
+@pytest.mark.parametrize(
+    ("header", "cure"),
+    [
+        ("a nice film,a", "name them text, label in the first line, or name yours under columns: in the task's file"),
+        ("text|label", "name them text, label in the first line, separated by commas, semicolons or tabs"),
+    ],
+)
+def test_a_table_without_a_header_is_told_to_name_its_columns_there(tmp_path: Path, header: str, cure: str) -> None:
+    with pytest.raises(InputError, match="no column 'text'") as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", f"{header}\n".encode())
+    assert refusal.value.fix == cure
+
+
+def test_a_misspelled_column_of_the_task_may_be_corrected_in_either_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'reveiw'") as refusal:
+        read(tmp_path, "labels: [a, b]", "t.csv", b"review,label\none,a\n", "columns: {text: reveiw}\n")
+    assert refusal.value.fix == "rename 'review' to reveiw, or correct the task's columns"
+
+
 def test_quotes_of_the_authors_files_are_text(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text(f'index\tsentence1\tsentence2\tlabel\n0\t{QUOTED}\t"b"\tentailment\n')
     [example] = load_examples(TASKS["rte"], "train", tmp_path).examples
@@ -137,6 +171,41 @@ def test_a_file_that_the_task_names_is_never_replaced_by_another(tmp_path: Path)
     (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
     with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in"):
         require_named_files(read_task(task), None)
+
+
+@pytest.mark.parametrize(
+    ("file", "cure"),
+    [
+        ("train.csv.gz", "decompress the .gz"),
+        ("train.json", "write a .json array as .jsonl"),
+        ("Train.XLSX", "save an .xlsx as CSV"),
+        ("train.txt", "rename a .txt with tabs to .tsv"),
+        ("train.parquet/part-0.parquet", "write a .parquet folder as one file"),
+    ],
+)
+def test_files_of_another_kind_are_found_with_what_to_do_with_them(tmp_path: Path, file: str, cure: str) -> None:
+    (tmp_path / "mine.yaml").write_text("format: classification\nlabels: [a, b]\n")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    (tmp_path / "package.json").touch()  # of something else
+    with pytest.raises(InputError, match=f"found .*{file.split('/')[0]}") as refusal:
+        load_examples(read_task(tmp_path / "mine.yaml"), "train", None)
+    assert str(refusal.value.fix).startswith(f"check the path, or add the files; {cure}")
+    assert str(refusal.value.fix).count(";") == 1
+
+
+def test_a_task_s_yaml_without_a_split_is_told_how_to_add_it(tmp_path: Path) -> None:
+    read(tmp_path, "labels: [a, b]", "t.csv", cells("a"))
+    with pytest.raises(UsageError, match="no split 'dev'") as refusal:
+        load_examples(read_task(tmp_path / "mine.yaml"), "dev", None)
+    assert refusal.value.fix == "use train, or add dev: FILE to the splits of its YAML"
+
+
+def test_a_task_s_yaml_is_not_named_as_the_source_of_its_data(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("format: classification\nlabels: [a, b]\n")
+    carried = replace(read_task(tmp_path / "mine.yaml"), folder=None)
+    with pytest.raises(UsageError, match=r"a folder with dev\.jsonl, dev\.csv, dev\.tsv, dev\.parquet$"):
+        load_examples(carried, "dev", None)
 
 
 def test_lambada_reads_the_authors_plain_text(tmp_path: Path) -> None:

@@ -75,3 +75,10 @@ def test_an_unreadable_directory_is_named(folder: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="directory cannot be read") as refusal:
         found(folder)
     assert refusal.value.where == str(folder / "sub" / "deep")
+
+
+@pytest.mark.parametrize(("argument", "is_hub_name"), [("wikitext", True), ("novel.txt", False), ("/no/corpus", False)])
+def test_only_what_may_be_a_hub_data_set_is_said_to_be_one(argument: str, is_hub_name: bool) -> None:
+    with pytest.raises(InputError, match="file not found") as refusal:
+        find_files([argument])
+    assert (f"write hf:{argument}" in str(refusal.value.fix)) == is_hub_name

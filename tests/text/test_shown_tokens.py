@@ -55,6 +55,9 @@ def test_a_token_of_a_whole_character_and_a_part_of_the_next() -> None:
         ("\x1b[1m", r"\x1b[1m"),
         ("\u3000", r"\u3000"),
         ("ั", "◌ั"),
+        ("\u200d", r"\u200d"),
+        ("\xad", r"\xad"),
+        ("👩\u200d", "👩\u200d"),
         ("", ""),
     ],
 )

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptkit.errors import UsageError, nearest
+from gptkit.errors import InputError, UsageError, nearest
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.own_text import own_text
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
@@ -168,7 +168,17 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
     refuse_unknown(wanted, head.task)
-    return [_prepare(spec, head, options, say) for spec in wanted]
+    jobs: dict[str, Job] = {}
+    for spec in wanted:
+        job = _prepare(spec, head, options, say)
+        if jobs.setdefault(job.name, job) is not job:
+            fix = "keep one of them: results are named after their task"
+            raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=fix)
+    scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
+    if options.split != EvalOptions.split and not scores_own_task:
+        message = f"{next(iter(jobs))} is evaluated zero-shot, on a fixed split"
+        raise UsageError(message, where="--split", fix="leave it out, or pass that split's file as --data")
+    return [*jobs.values()]
 
 
 def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[str], None]) -> Job:
@@ -180,7 +190,7 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
     if task is not None and head.answers(task):
-        name, evaluation = Path(spec.task).stem, None
+        name, evaluation = task.name, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
         recorded = None if spec.data else _recorded_data(task, head, say)
         data, encoding = recorded or (spec.data, options.encoding)
@@ -208,7 +218,7 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
         if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
             problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave --task out to evaluate it on its own task, {head.task}"
+            fix = f"leave it out to evaluate the model on its own task, {head.task}"
         raise UsageError(problem, where=spec.where, fix=fix)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
@@ -292,7 +302,10 @@ def _recorded_data(task: Task, head: Head, say: Callable[[str], None]) -> tuple[
     if name is None:
         return None
     folder = data or (str(Path(name).parent) if Path(name).is_absolute() else None)
-    if folder is None or not Path(folder).is_dir():
+    if folder is None or str(folder).startswith("hf:"):
         return None
+    if not Path(folder).is_dir():
+        message = f"{task.name} cannot be read from where the model's run found it: no such folder"
+        raise InputError(message, where=folder, fix="put it back, or pass --data DIR")
     say(f"{task.name}: data from {folder}, as recorded by the model's run")
     return folder, encoding or UTF8

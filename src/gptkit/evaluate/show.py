@@ -45,16 +45,17 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console, vocab_s
 def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console: Console, vocab_size: int) -> None:
     """Print all measures of a protocol, then why some are undefined, and what is published."""
     chance, note = _chance(protocol, result, job, vocab_size)
-    rows, lines = [], [note] if note else []
+    rows, undefined = [], dict[str, list[str]]()
     for name, figures in result.metrics.items():
         measure = MEASURES[name]
         better = "higher" if measure.higher_is_better else "lower"
         cells = [measure.label, measure.shown(figures["value"]), measure.shown(figures["stderr"]), better]
         rows.append((*cells, measure.shown(chance[name]) if name in chance else ""))
         if reason := figures.get("reason"):
-            lines.append(f"{measure.label} is n/a: {reason}")
+            undefined.setdefault(reason, []).append(measure.label)
     console.table("", *known_columns(("measure", "value", "std. error", "better", "chance"), rows))
-    for line in [*dict.fromkeys(lines), *_published(protocol, protocol.measures)]:
+    reasons = [f"{', '.join(labels)}: n/a, as {reason}" for reason, labels in undefined.items()]
+    for line in [*filter(None, [note]), *reasons, *_published(protocol, protocol.measures)]:
         _write(line, console)
 
 
@@ -71,15 +72,17 @@ def _show_parts(protocol: Protocol, result: ProtocolResult, console: Console) ->
 
 
 def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console: Console) -> None:
-    """Print the first measure of the other protocols, and once each what they do differently."""
+    """Print the first measure of the other protocols that is defined, and once each what they do differently."""
     usual, letters = _CLAUSES.split(job.usual.about), dict[str, str]()
     rows: list[tuple[str, ...]] = []
     for protocol in others:
         own = [clause for clause in _CLAUSES.split(protocol.about) if clause not in usual]
         for clause in own:
             letters.setdefault(clause, string.ascii_letters[len(letters)])
-        measure = MEASURES[protocol.measures[0]]
-        figures = run.results[f"{job.name}/{protocol.name}"].metrics[measure.name]
+        metrics = run.results[f"{job.name}/{protocol.name}"].metrics
+        defined = (name for name, figures in metrics.items() if figures["value"] is not None)
+        measure = MEASURES[next(defined, protocol.measures[0])]
+        figures = metrics[measure.name]
         shown = measure.shown(figures["value"]), measure.shown(figures["stderr"])
         rows.append((protocol.name, measure.label, *shown, "".join(sorted(letters[clause] for clause in own))))
     columns: tuple[str, ...] = ("other protocols", "measure", "value", "std. error", "how")

@@ -34,7 +34,10 @@ _SIGNATURES = {
     b"SQLite format 3": ("an SQLite database", "export its text"),
 }
 # Of the encodings that decode a sample alike the message names one of these, and these before others.
-_COMMON = ("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874")
+_COMMON = (
+    *("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp866", "cp874"),
+    *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "mac_roman"),
+)
 _NOT_BY_LETTERS = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 _CHUNK_BYTES = 1 << 16
 _CONTEXT_BYTES = 1 << 12

@@ -35,6 +35,14 @@ from gptkit.text.examples import Example
 FileSet = tuple[str, ...]  # paths that belong together; * is a wildcard, a slash at the end marks a folder
 LONGEST_CELL = 2**31 - 1  # a text may be a book; the default limit of the csv module is 131,072 characters
 JSON_FIX = """write one JSON object a line, such as {"text": "...", "label": "..."} (of an array: jq -c '.[]' FILE)"""
+# What to do with files that are not read, by the end of their names.
+_CURES = {
+    ".gz": "decompress the .gz (gunzip)",
+    ".json": "write a .json array as .jsonl (jq -c '.[]' FILE)",
+    ".xlsx": "save an .xlsx as CSV UTF-8",
+    ".txt": "rename a .txt with tabs to .tsv",
+    ".parquet/": "write a .parquet folder as one file (pandas: read_parquet, to_parquet)",
+}
 # Tab-separated cells in which quotes stand only around a cell, and doubled within it: as spreadsheets and pandas write.
 _CELL = r'(?:"(?:[^"]|"")*+"|[^"\t\n]*+)'
 _QUOTED = re.compile(rf"{_CELL}(?:[\t\n]{_CELL})*+")
@@ -117,9 +125,13 @@ def entries(folder: Path) -> list[Path]:
 
 def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError:
     """Return an error that lists what was looked for and what is in the folder instead."""
-    there = ", ".join(path.name + "/" * path.is_dir() for path in entries(folder)[:8]) or "nothing"
+    found = [path.name + "/" * path.is_dir() for path in entries(folder)]
+    there = ", ".join(found[:8]) or "nothing"
     message = f"{what}: looked for {looked_for} in the folder and in {name}/ (any case); found {there}"
-    return InputError(message, where=f"--data {folder}", fix="check the path, or add the files")
+    similar = [file for file in map(_folded, found) if f"{file.partition('.')[0]}." in _folded(looked_for)]
+    cures = [cure for ending, cure in _CURES.items() if any(file.endswith(ending) for file in similar)]
+    fix = "; ".join(["check the path, or add the files", *cures])
+    return InputError(message, where=f"--data {folder}", fix=fix)
 
 
 def _plain(name: str) -> str:
@@ -255,10 +267,10 @@ def _is_quoted(path: Path) -> bool:
 
 
 def _separated(path: Path, separators: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of cells, some of them quoted, by the first of the separators that the first line has."""
+    """Yield the rows of cells, some of them quoted, by the separator that the first line has most of."""
     csv.field_size_limit(LONGEST_CELL)
     _, header = next(lines(path), ("", ""))
-    separator = next((letter for letter in separators if letter in header), separators[0])
+    separator = max(separators, key=header.count)
     reader = csv.reader((text + "\n" for _, text in lines(path)), delimiter=separator, strict=True)
     while True:
         where = f"{path}:{reader.line_num + 1}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -56,12 +57,13 @@ def check_examples(task: Task, split: str, data: str | None) -> None:
 def _place_of(task: Task, split: str, data: str | Path | None) -> str | Path:
     """Return where the examples of a split are read from, "" for those that are generated."""
     if split not in task.splits:
-        fix = f"use {' or '.join(task.splits)}"
+        fix = f"use {' or '.join(task.splits)}" + f", or add {split}: FILE to the splits of its YAML" * task.is_own
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
     folder = "" if task.make is not None else task.folder if data is None else data
     if folder is None:
         online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
-        fix = f"pass --data DIR, a folder with {_names_of(task, split)} from {task.data}{online}"
+        source = "" if task.is_own else f" from {task.data}"
+        fix = f"pass --data DIR, a folder with {_names_of(task, split)}{source}{online}"
         raise UsageError(f"{task.name} needs its data", where="--data", fix=fix)
     return folder
 
@@ -327,8 +329,14 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
     found = ", ".join(map(repr, table.names[:12]))
     generic = ", ".join([*_generic_names(task, table), "label"])
     fix = f"name them {generic}"
+    if not table.keyed:
+        fix += " in the first line"
+    if len(table.names) == 1 and not table.keyed:
+        fix += ", separated by commas, semicolons or tabs"
+    elif task.is_own:
+        fix += ", or name yours under columns: in the task's file"
     if near:
-        fix = f"rename {near!r} to {name}"
+        fix = f"rename {near!r} to {name}" + ", or correct the task's columns" * (task.is_own and source is not None)
     elif source and source.columns:
         fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
@@ -336,7 +344,8 @@ def _missing(task: Task, name: str, table: Table, source: Source | None = None) 
 
 def _extra(name: str, where: str, known: Sequence[str]) -> InputError:
     columns = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    fix = f"remove it: the columns are {columns}; a .yaml file of your own task may name others"
+    named = f"columns: {{{known[0]}: {known[0]}, ...}}"
+    fix = f"remove it: the columns are {columns}; or name them in the YAML of your own task ({named})"
     return InputError(f"unknown column {name!r}", where=where, fix=fix)
 
 
@@ -365,7 +374,8 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
         if count is None and re.fullmatch(r"\d{1,3}(\.0)?", str(value), re.ASCII):
             return int(float(value))  # checked once the number of choices is known
         known = ", ".join(names or [str(i) for i in range(count or 2)])
-        raise InputError(f"unknown label {quoted(value)}", where=where, fix=f"write one of {known}")
+        fix = f"write one of {known}" + ", or change the task's labels" * task.is_own
+        raise InputError(f"unknown label {quoted(value)}", where=where, fix=fix)
 
     return label
 
@@ -383,8 +393,8 @@ def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
 
 
 def _key(value: str | float) -> str | float:
-    """Return what is equal for two spellings of a number (1, 1.0, "1.0") or of a boolean (false, "False")."""
-    word = str(value)
+    """Return what is equal for two spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or an accent."""
+    word = unicodedata.normalize("NFC", str(value))
     if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
         return float(value)
     return word.lower() if word.lower() in ("true", "false") else word

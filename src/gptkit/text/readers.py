@@ -195,7 +195,9 @@ def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:
         if not matches:
             raise InputError("no file matches this glob", where=where, fix="check the pattern")
     else:
-        raise InputError("file not found", where=where, fix=f"check the path; for a hub data set write hf:{argument}")
+        is_hub_name = not (os.path.isabs(argument) or reader_of(Path(argument)))
+        fix = "check the path" + f"; for a hub data set write hf:{argument}" * is_hub_name
+        raise InputError("file not found", where=where, fix=fix)
     files = []
     for match in matches:
         for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):

@@ -99,7 +99,10 @@ def newest_model(
     newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == "pretrain"), console.warn)
     kind, able = ("pretrain run", "") if what is None else ("run", f" can {what}")
     if newest is None:
+        unfinished = next(filter(is_unfinished, sorted(RUNS.glob("*"))), None)
         fix = "run gptkit pretrain first, or pass a model or a run elsewhere: --model DIR"
+        if unfinished is not None:
+            fix += f"; {unfinished} is unfinished: gptkit runs show {unfinished.name}"
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able and ' that' + able}")
     return str(newest)

@@ -17,7 +17,7 @@ from gptkit.evaluate.gate.pairing import Comparison, Pair, Undefined, left_out, 
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.options import EvalOptions
 from gptkit.evaluate.results import EvalResults
-from gptkit.report.text import escape_markdown, one_line
+from gptkit.report.text import escape_markdown, known_columns, one_line
 from gptkit.scoring.measures import MEASURES, Measure
 from gptkit.system import files
 
@@ -200,10 +200,12 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
     console.result(outcome.headline)
     for line in outcome.warnings:
         console.warn(line)
-    console.table("", HEADER, [row.cells for row in outcome.rows], [COLOURS[row.verdict] for row in outcome.rows])
+    columns, figures = known_columns(HEADER[:-1], [row.cells[:-1] for row in outcome.rows])
+    columns.append(HEADER[-1])
+    rows = [(*cells, row.verdict) for cells, row in zip(figures, outcome.rows, strict=True)]
+    console.table("", columns, rows, [COLOURS[row.verdict] for row in outcome.rows])
     name = f"{model}, baseline {options.baseline or 'none'}"
-    table = [HEADER, *(row.cells for row in outcome.rows)]
-    summary = summary_markdown(outcome.headline, table, (name, *outcome.warnings))
+    summary = summary_markdown(outcome.headline, [columns, *rows], (name, *outcome.warnings))
     try:
         with files.translate_os_errors("writing the verdicts", fix="choose another file"):
             if options.junit is not None:
@@ -249,7 +251,7 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Sequence[str] = ()) -> str:
+def summary_markdown(headline: str, table: Sequence[Sequence[object]], warnings: Sequence[str] = ()) -> str:
     """Return the verdict, a table of cells (the first row is its header) and the warnings as Markdown.
 
     Names are escaped, so none is read as Markdown or HTML.
@@ -259,7 +261,7 @@ def summary_markdown(headline: str, table: Sequence[Sequence[str]], warnings: Se
     if rest.strip():
         parts.append(escape_markdown(rest))
     if len(table) > 1:
-        lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in table]
+        lines = ["| " + " | ".join(escape_markdown(str(cell)) for cell in row) + " |" for row in table]
         parts.append("\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]))
     if warnings:
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in warnings))

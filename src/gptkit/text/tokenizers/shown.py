@@ -15,6 +15,8 @@ _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = (byte for byte in range(256) if byte not in _PRINTABLE)
 _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + number): byte for number, byte in enumerate(_OTHERS)}
 
+_UNSHOWN = re.compile(r"[^\S ]|\xad|^[\u200c\u200d]+")  # joiners only where they join nothing
+
 
 def _as_hexadecimal(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
@@ -40,7 +42,7 @@ def _piece(tokenizer: AnyTokenizer, id: int) -> str:
 
 
 def visible(piece: str) -> str:
-    """Return a piece for a screen: spaces as ␣, other white space and control characters as escapes."""
+    """Return a piece for a screen: spaces as ␣, whatever else shows nothing or controls the terminal as escapes."""
     is_mark = unicodedata.category(piece[:1] or " ").startswith("M")  # which would combine with what is before it
-    escaped = re.sub(r"[^\S ]", lambda match: match[0].encode("unicode_escape").decode(), safe_text(piece))
+    escaped = _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), safe_text(piece))
     return "\N{DOTTED CIRCLE}" * is_mark + escaped.replace(" ", "␣")
