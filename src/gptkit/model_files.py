@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from gptkit.errors import InputError, UsageError, suggest
+from gptkit.errors import InputError, UsageError, nearest, suggest
 from gptkit.recipes import recipes_of
 from gptkit.system import hub
 from gptkit.system.reading import read_json_object, require_regular
@@ -34,7 +34,8 @@ def shape_file(model: str) -> Path:
     path = presets.get(model, Path(model))
     if not path.is_file():
         message = f"{model!r} is neither a preset nor a config.json"
-        raise UsageError(message, where="--model", fix=suggest(model, presets))
+        fix = None if nearest(model, presets) else did_you_mean(path)
+        raise UsageError(message, where="--model", fix=fix or suggest(model, presets))
     refuse_other_formats(path)
     return path
 

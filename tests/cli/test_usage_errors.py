@@ -75,6 +75,7 @@ WRONG = {
     "tokenizer compare char nope": "no such tokenizer directory",
     "tokenizer compare char bpe:300 nofile.txt": "file not found",
     "tokenizer compare char bpe:300 --data text.txt": "pass it as an argument: gptkit tokenizer compare A B DATA",
+    "pretrain --model runs/novle": "did you mean 'runs/novel'?",
     "generate --model novel": "did you mean 'runs/novel'?",
     "generate --model runs/novle": "did you mean 'runs/novel'?",
     "eval --all-checkpoints runs/novle": "did you mean 'runs/novel'?",

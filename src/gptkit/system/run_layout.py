@@ -158,13 +158,15 @@ def run_of(directory: Path) -> Path | None:
 
 
 def did_you_mean(path: Path) -> str | None:
-    """Return the fix for a model or run that does not exist: the nearest name beside it, else in ./runs."""
-    for folder in dict.fromkeys((path.parent, RUNS)):
+    """Return the fix for a model or run that does not exist: that of the nearest name beside it or in ./runs."""
+    known: dict[str, Path] = {}
+    for folder in (RUNS, path.parent):
         with contextlib.suppress(OSError, ValueError):
-            names = [child.name for child in folder.iterdir() if any((child / name).exists() for name in OF_MODELS)]
-            if near := nearest(path.name, names):
-                return f"did you mean {str(folder / near)!r}?"
-    return None
+            for child in folder.iterdir():
+                if any((child / name).exists() for name in OF_MODELS):
+                    known[child.name] = child
+    near = nearest(path.name, known)
+    return None if near is None else f"did you mean {str(known[near])!r}?"
 
 
 def is_unfinished(path: Path) -> bool:

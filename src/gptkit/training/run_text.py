@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,9 @@ def data_of(options: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, named if isinstance(named, list) else [named]))
 
 
-@contextmanager
-def run_encoding(options: Mapping[str, Any]) -> Iterator[None]:
-    """Read files in the encoding that a run was given."""
-    with text_encoding(str(options.get("encoding") or UTF8)):
-        yield
+def run_encoding(options: Mapping[str, Any]) -> AbstractContextManager[object]:
+    """Return a context in which files are read in the encoding that a run was given."""
+    return text_encoding(str(options.get("encoding") or UTF8))
 
 
 def open_run_text(options: Mapping[str, Any]) -> Corpus:
