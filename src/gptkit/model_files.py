@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from gptkit.errors import InputError, UsageError, suggest
+from gptkit.errors import InputError, UsageError, nearest, suggest
 from gptkit.recipes import recipes_of
 from gptkit.system import hub
 from gptkit.system.reading import read_json_object, require_regular
-from gptkit.system.run_layout import WEIGHTS, described_in, is_committed
+from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_committed
 
 # --- directories ---
 
@@ -34,7 +34,8 @@ def shape_file(model: str) -> Path:
     path = presets.get(model, Path(model))
     if not path.is_file():
         message = f"{model!r} is neither a preset nor a config.json"
-        raise UsageError(message, where="--model", fix=suggest(model, presets))
+        fix = None if nearest(model, presets) else did_you_mean(path)
+        raise UsageError(message, where="--model", fix=fix or suggest(model, presets))
     refuse_other_formats(path)
     return path
 
@@ -67,7 +68,8 @@ def source_directory(model: str | Path) -> Path:
     if str(model) in model_presets():
         fix = f"gptkit pretrain --model {model} trains one; pass its run directory"
         raise UsageError(f"{model} is a preset: a shape without weights", where="--model", fix=fix)
-    raise InputError("no such model directory", where=str(path), fix="check the path, or write hf:NAME for the hub")
+    fix = did_you_mean(path) or "check the path, or write hf:NAME for the hub"
+    raise InputError("no such model directory", where=str(path), fix=fix)
 
 
 def refuse_other_formats(path: Path) -> None:

@@ -60,7 +60,7 @@ WRONG = {
     "eval --baseline nofile.json": "file not found",
     "eval --baseline model/config.json": "no schema",
     "eval --floor 0.1": "--floor needs a baseline",
-    "eval --all-checkpoints nodir": "no intact checkpoint",
+    "eval --all-checkpoints nodir": "no such run",
     "eval --model model --task perplexity --data text.txt --junit out.xml": "no verdict to report",
     "eval --model model --task perplexity --data text.txt --contamination nofile.txt": "file not found",
     "eval --output nodir/scores.json": "its folder does not exist",
@@ -74,6 +74,13 @@ WRONG = {
     "tokenizer train --tokenizer nope": "cannot be trained",
     "tokenizer compare char nope": "no such tokenizer directory",
     "tokenizer compare char bpe:300 nofile.txt": "file not found",
+    "tokenizer compare char bpe:300 --data text.txt": "pass it as an argument: gptkit tokenizer compare A B DATA",
+    "pretrain --model runs/novle": "did you mean 'runs/novel'?",
+    "generate --model novel": "did you mean 'runs/novel'?",
+    "generate --model runs/novle": "did you mean 'runs/novel'?",
+    "eval --all-checkpoints runs/novle": "did you mean 'runs/novel'?",
+    "tokenizer compare novel char": "did you mean 'runs/novel'?",
+    "tokenizer encode x --model novel": "did you mean 'runs/novel'?",
     "tokenizer encode x --model nope": "no such directory",
     "tokenizer decode 1 --tokenizer nope": "no such directory",
     "tasks show nope": "no task is called",
@@ -95,6 +102,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, li
     folder = tmp_path_factory.mktemp("wrong")
     write_model(folder / "model", "bpe:300")
     (folder / "empty").mkdir()
+    (folder / "runs/novel/start").mkdir(parents=True)
     for name, text in (("a.pdf", "Some text.\n"), ("text.txt", "Some text.\n"), ("bad.jsonl", '{"text": \n')):
         (folder / name).write_text(text)
     lines = [[*shlex.split(line), "--json"] for line in WRONG]
@@ -111,7 +119,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, li
     errors, found = (
         [json.loads(line) for line in run.stdout.splitlines() if line.startswith(first)] for first in ("{", " ")
     )
-    messages = [f"{one['error']['message']} {one['error']['where']}" if "error" in one else "" for one in errors]
+    parts = ("message", "where", "fix")
+    messages = [" ".join(str(one["error"][part]) for part in parts) if "error" in one else "" for one in errors]
     return {line: (*ended, message) for line, ended, message in zip(WRONG, found, messages, strict=True)}
 
 

@@ -128,7 +128,8 @@ def test_an_unchanged_model_passes_and_a_worse_one_fails_with_what_regressed_in_
     shown = capsys.readouterr()
     assert shown.out.startswith("fail: perplexity/")
     assert "::error title=gptkit eval::fail" in shown.err
-    assert "error: fail: perplexity/" in shown.err
+    assert "error: the gate failed: perplexity/" in shown.err
+    assert "->" not in shown.err.splitlines()[-1]  # which does not repeat the headline
 
 
 def lower_the_baseline(path: str) -> None:

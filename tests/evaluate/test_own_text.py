@@ -138,3 +138,44 @@ def test_the_own_text_is_read_in_the_encoding_that_the_run_was_given(capsys: pyt
     metrics = evaluate(capsys)["results"]["perplexity/validation"]["metrics"]
     assert math.log(metrics["token_perplexity"]["value"]) == pytest.approx(ours["val_loss"], abs=1e-4)
     assert metrics["bits_per_byte"]["value"] == pytest.approx(ours["bits_per_byte"], abs=1e-4)
+
+
+def test_tokenizers_are_compared_on_the_text_of_the_run_among_them(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("river.txt").write_text("春江潮水连海平，海上明月共潮生。\n" * 60, encoding="gb18030")
+    pretrain("river.txt", "--encoding", "gb18030")
+    for spec in ("runs/own", "runs/own/model"):
+        capsys.readouterr()
+        assert main(["tokenizer", "compare", "char", spec]) == 0
+        captured = capsys.readouterr()
+        assert "on the training text of" in captured.err
+        [entries] = [line.split() for line in captured.out.splitlines() if line.startswith("entries")]
+        assert entries[1] == "17"  # 15 characters and two special tokens
+        assert f"pretrain {Path('river.txt').absolute()} --encoding gb18030 --tokenizer" in captured.err
+    Path("river.txt").unlink()
+    assert main(["tokenizer", "compare", "char", "runs/own"]) == 2
+    assert "pass a text: gptkit tokenizer compare A B FILE" in capsys.readouterr().err
+
+
+def test_running_text_stands_beside_what_a_model_without_learning_gets(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("texts/1.txt")
+    Path("text.txt").write_text("aabc" * 4)  # frequencies of 1/2, 1/4, 1/4: 1.5 bits
+    capsys.readouterr()
+    assert main(["eval", "--task", "perplexity", "--data", "text.txt"]) == 0
+    chance = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines() if line}
+    assert (chance["bits per byte"], chance["bits per character"]) == ("1.5000", "1.5000")
+    assert float(chance["token perplexity"]) == json.loads(Path("runs/own/model/config.json").read_text())["vocab_size"]
+
+
+def test_figures_without_a_chance_level_are_drawn_along_the_run_too(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("texts/1.txt")
+    result = evaluate(capsys, "--all-checkpoints", "runs/own")
+    assert Path(result["picture"]).is_file()
+    assert "normalised" not in result
+
+
+def test_a_corpus_that_contains_the_evaluated_file_is_no_surprise(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("texts/1.txt")
+    for corpus, is_itself in (("texts/1.txt", True), ("texts", True), ("texts/2.txt", False)):
+        capsys.readouterr()
+        assert main(["eval", "--contamination", corpus]) == 0
+        assert ("1.txt is itself in the corpus" in capsys.readouterr().err) == is_itself

@@ -114,6 +114,65 @@ def test_intervals_are_those_over_seeds_and_of_stored_evaluations(
     assert drawn["lines"] == {"val_loss": "dev (classifier: L2)", "loss": "training (L3)"}
 
 
+def stored(path: Path, value: float | None, *, stderr: float = 0.1, data: str = "d") -> None:
+    metric = {"value": value, "stderr": stderr, "higher_is_better": True}
+    results = {"lambada/mean": {"data_sha256": data, "metrics": {"accuracy": metric}}}
+    (path / "eval.json").write_text(json.dumps({"schema": "gptkit.eval/1", "results": results}))
+
+
+def table(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, list[str]], str]:
+    capsys.readouterr()
+    assert main(["runs", "compare", "one", "two"]) == 0
+    captured = capsys.readouterr()
+    return {line.split("  ")[0]: line.split()[1:] for line in captured.out.splitlines()}, captured.err
+
+
+def test_an_evaluation_that_one_run_has_makes_no_row_but_a_command(
+    capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    for name in ("one", "two"):
+        make_run(ROOT / name, result=PRETRAINED)
+    stored(ROOT / "one", 0.5)
+    rows, errors = table(capsys)
+    assert "lambada/mean accuracy" not in rows
+    assert "gptkit eval --task lambada --model runs/two --output runs/two/eval.json" in errors
+    stored(ROOT / "two", None)
+    rows, errors = table(capsys)
+    assert "None" not in str(rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "data", "is_marked"),
+    [(0.9, 0.1, "d", True), (0.6, 0.1, "d", False), (0.9, 0.1, "other", False)],
+)
+def test_the_better_figure_is_marked_where_data_are_equal_and_intervals_apart(
+    value: float,
+    stderr: float,
+    data: str,
+    is_marked: bool,
+    capsys: pytest.CaptureFixture[str],
+    drawn: dict[str, Any],
+) -> None:
+    for name, own in (("one", 0.5), ("two", value)):
+        stored(make_run(ROOT / name, result=PRETRAINED), own, stderr=stderr, data="d" if name == "one" else data)
+    rows, _ = table(capsys)
+    assert (rows["lambada/mean accuracy"][-1] == "*") == is_marked
+
+
+@pytest.mark.parametrize("tokenizers", [("a", "a"), ("a", "b")])
+def test_a_figure_per_token_is_best_only_among_equal_tokenizers(
+    tokenizers: tuple[str, str], capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    better = {"val_loss": 1.5, "bits_per_byte": 1.5}
+    for name, tokenizer in zip(("one", "two"), tokenizers, strict=True):
+        result = PRETRAINED | (better if name == "two" else {})
+        make_run(ROOT / name, result=result, tokenizer_json=json.dumps(tokenizer))
+    rows, errors = table(capsys)
+    assert rows["bits_per_byte"][-1] == "*"
+    assert (rows["val_loss"][-1] == "*") == (tokenizers == ("a", "a"))
+    assert ("equal steps are then different amounts of text" in errors) == (tokenizers == ("a", "b"))
+
+
 @pytest.mark.parametrize(
     ("coefficients", "label"), [((0.5, 0.2), "L3"), ((0.0, 0.0), "L2"), ((0.5, 0.0), "L3; L2 where lm_coef is 0")]
 )
@@ -182,7 +241,8 @@ def test_the_picture_keeps_training_and_validation_apart_without_colour(
     assert len(looks) == count
     [legend] = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts[1:] == [*names[1:], "validation", "training"]
+    assert texts[1:] == names[1:]  # a line style has no entry of its own, which would look like a run
+    assert legend.get_title().get_text() == "markers: validation; dotted: training"
     assert texts[0].startswith("_$x$ long")
     assert len(texts[0]) <= 44
     assert not any(text.get_parse_math() for text in legend.get_texts())

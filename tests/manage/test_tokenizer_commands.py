@@ -127,3 +127,12 @@ def test_encode_and_decode_suggest_only_what_they_can_read(flag: str, capsys: py
 def test_decode_calls_its_argument_what_the_help_calls_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenizer", "decode", "x"]) == 2
     assert "'x' is not a whole number (ID)" in capsys.readouterr().err
+
+
+def test_encoding_the_name_of_a_file_says_how_to_encode_the_file(book: str, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = Path(book).parent / "tokenizer"
+    assert main(["tokenizer", "train", book, "--tokenizer", "char", "--out", str(directory)]) == 0
+    for text, is_said in ((book, True), ("low", False), ("low" * 2000, False)):
+        capsys.readouterr()
+        assert main(["tokenizer", "encode", text, "--tokenizer", str(directory)]) == 0
+        assert (f"to read the file, write: - < {text}" in capsys.readouterr().err) == is_said

@@ -218,6 +218,10 @@ class _Row(_FlagsAsWritten):
     def unknown_flag(self, flag: str, known: Iterable[str], path: str) -> UsageError:
         key = flag.lstrip("-").replace("-", "_")
         field = fields_of(self.row.options).get(key)
+        if field is not None and field.metadata["argument"]:
+            arguments = [each.metadata for each in fields_of(self.row.options).values() if each.metadata["argument"]]
+            fix = f"pass it as an argument: {' '.join([path, *(each['metavar'] for each in arguments)])}"
+            return UsageError(f"{flag!r} is an argument, not a flag", where=path, fix=fix)
         if field is None or not field.metadata["recipe_only"]:
             return super().unknown_flag(flag, known, path)
         fix = f"put `{key}: VALUE` in a recipe file and pass that with --recipe"

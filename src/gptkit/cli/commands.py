@@ -29,6 +29,7 @@ from gptkit.manage.tokenizer import (
 )
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.system.encodings import UTF8
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Command:
 
 def _once_trained(line: str) -> str:
     """Return a command that takes the newest pretrain run, or the one that makes the first."""
-    from gptkit.training.finished_runs import RUNS, newest_finished  # safetensors would slow --help down
+    from gptkit.system.run_layout import RUNS
+    from gptkit.training.finished_runs import newest_finished  # safetensors would slow --help down
 
     newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", lambda line: None)
     return line if newest else "gptkit pretrain"
@@ -103,7 +105,8 @@ def _after_copy(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 def _after_tokenizer(result: Mapping[str, Any], words: Sequence[str]) -> str:
     tokenizer = "{tokenizer_dir}" if "tokenizer_dir" in result else "{suggested}"
-    return f"{_quoted('gptkit', 'pretrain', *result['data'])} --tokenizer {tokenizer}"
+    encoding = ("--encoding", result["encoding"]) if result["encoding"] != UTF8 else ()
+    return f"{_quoted('gptkit', 'pretrain', *result['data'], *encoding)} --tokenizer {tokenizer}"
 
 
 def _quoted(*words: str) -> str:

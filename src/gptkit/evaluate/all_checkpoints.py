@@ -31,6 +31,7 @@ from gptkit.system.run_layout import (
     WEIGHTS,
     all_steps,
     defect,
+    did_you_mean,
     is_committed,
     is_undescribed,
     step_of,
@@ -91,6 +92,7 @@ def _report(
 ) -> dict[str, Any]:
     """Print, plot and write the results by step."""
     columns, curves = {}, {}
+    others: dict[str, dict[str, Sequence[float | None]]] = {}  # by measure: those without a chance level
     notes: dict[str, None] = {}  # each once
     for job in jobs:
         for protocol in job.protocols:
@@ -106,6 +108,8 @@ def _report(
                 between, key = Yardstick(protocol.chance, 1.0), f"{key} {UNPUBLISHED}"
             if between is not None and values != [None] * len(values):
                 curves[key] = [None if value is None else between.normalized(value) for value in values]
+            elif protocol is job.usual and values != [None] * len(values):
+                others.setdefault(measure.label, {})[key] = values
     rows = list(zip((f"{step:,}" for step in runs), *columns.values(), strict=True))
     console.table(str(run), ("step", *columns), rows)
     for note in notes:
@@ -115,15 +119,17 @@ def _report(
         "model": str(run / "model"),
         "checkpoints": [{"step": step, **results.as_json()} for step, results in runs.items()],
     }
-    if curves:
+    if curves or others:
         with files.translate_os_errors("plotting the scores", fix="make the run directory writable"):
             plotted = {key.replace(UNPUBLISHED, UNPUBLISHED_LEGEND): curve for key, curve in curves.items()}
-            draw_zero_shot([*runs], plotted, run / PICTURE, f"{run.name}: zero-shot scores along the run")
+            title = f"{run.name}: zero-shot scores along the run"
+            draw_zero_shot([*runs], plotted, run / PICTURE, title, others)
         console.say(f"plot: {run / PICTURE}")
         result["picture"] = str(run / PICTURE)
-        result["normalised"] = curves
     else:
-        console.say("no plot: none of these figures has a chance level")
+        console.say("no plot: none of these figures is defined")
+    if curves:
+        result["normalised"] = curves
     with files.translate_os_errors("writing the scores", fix="make the run directory writable"):
         files.write_report(options.output or run / RESULTS, json_text(result, indent=1) + "\n")
     return result
@@ -134,6 +140,8 @@ def saved_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
 
     They are committed checkpoints, snapshots and a finished run's model. InputError for a directory without any.
     """
+    if not run.is_dir():
+        raise InputError("no such run", where=str(run), fix=did_you_mean(run) or "gptkit runs ls lists them")
     saved: dict[int, Path] = {}
     notes = []
     for path in [*all_steps(run / CHECKPOINTS), *all_steps(run / SNAPSHOTS)]:
@@ -188,43 +196,55 @@ def yardstick(protocol: Protocol, all_protocols: Iterable[Protocol]) -> Yardstic
     return None
 
 
-def draw_zero_shot(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], path: Path, title: str) -> None:
+def draw_zero_shot(
+    steps: Sequence[int],
+    curves: Mapping[str, Sequence[float | None]],
+    path: Path,
+    title: str,
+    others: Mapping[str, Mapping[str, Sequence[float | None]]] = {},
+) -> None:
     """Plot scores (step,) on a scale from chance (0) to the best published (1) by updates, as GPT-1's figure 2 (right).
 
-    Step 0 has no place on the logarithmic axis and is skipped; None leaves a gap. The same curves give the
-    same bytes.
+    `others` have no chance level: the values of each measure are drawn on axes of their own. Step 0 has no place on the
+    logarithmic axis and is skipped; None leaves a gap. The same curves give the same bytes.
     """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
-    figure = Figure(figsize=(7.6, 4.2 + 0.17 * max(0, len(curves) - 18)), layout="constrained")
-    axes = figure.subplots()
-    drawn = [step > 0 for step in steps]
-    for number, (name, scores) in enumerate(curves.items()):
-        axes.plot(
-            [*compress(steps, drawn)],
-            np.array(scores, np.float64)[drawn],
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
-            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            markersize=4.5,
-            linewidth=1.6,
-            label=name,
-        )
-    _mark(axes, 0.0, "chance", side="right")  # where curves seldom are
-    _mark(axes, 1.0, "best published score, or 100% correct", side="left")
-    axes.set_xscale("log")
-    ticks = _apart(set(compress(steps, drawn)))
-    axes.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set(xlabel="updates", ylabel="score, from chance to the best")
-    set_title(axes, title, loc="left", fontsize=10)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    # The legend lists the curves in the order of their right ends.
-    lines = sorted(
-        zip(curves.values(), axes.get_lines(), strict=False), key=lambda pair: pair[0][-1] or 0.0, reverse=True
-    )
-    figure.legend(handles=[line for _, line in lines], loc="outside right center", frameon=False, fontsize=8)
+    panels = {"score, from chance to the best": curves} if curves or not others else {}
+    panels |= others
+    count = sum(map(len, panels.values()))
+    height = 4.2 * len(panels) + 0.17 * max(0, count - 18)
+    figure = Figure(figsize=(7.6, height), layout="constrained")
+    drawn, ticks, number = [step > 0 for step in steps], _apart({step for step in steps if step > 0}), 0
+    lines: list[Any] = []
+    for axes, (ylabel, panel) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        own = []
+        for name, scores in panel.items():
+            own += axes.plot(
+                [*compress(steps, drawn)],
+                np.array(scores, np.float64)[drawn],
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+                marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+                markersize=4.5,
+                linewidth=1.6,
+                label=name,
+            )
+            number += 1
+        if panel is curves:
+            _mark(axes, 0.0, "chance", side="right")  # where curves seldom are
+            _mark(axes, 1.0, "best published score, or 100% correct", side="left")
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="updates", ylabel=ylabel)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        # The legend lists the curves of each panel in the order of their right ends.
+        ends = [scores[-1] or 0.0 for scores in panel.values()]
+        lines += [own[index] for index in sorted(range(len(own)), key=lambda index: -ends[index])]
+    set_title(figure.axes[0], title, loc="left", fontsize=10)
+    figure.legend(handles=lines, loc="outside right center", frameon=False, fontsize=8)
     save(figure, path)
 
 

@@ -73,7 +73,10 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
             console.say(f"not comparable with the baseline; scoring anyway, for --output {options.output}")
     overlaps = overlaps_with(options.contamination, jobs, console) if options.contamination is not None else None
     present = evaluate_jobs(jobs, model, name)
-    return on_main_process(model.accelerator, lambda: _report(present, baseline, jobs, overlaps, options, console))
+    vocab_size = model.config.vocab_size
+    return on_main_process(
+        model.accelerator, lambda: _report(present, baseline, jobs, overlaps, vocab_size, options, console)
+    )
 
 
 def _check(options: EvalOptions) -> None:
@@ -154,6 +157,7 @@ def _report(
     baseline: EvalResults | None,
     jobs: Sequence[Job],
     overlaps: Mapping[str, Overlap] | None,
+    vocab_size: int,
     options: EvalOptions,
     console: Console,
 ) -> dict[str, Any]:
@@ -169,12 +173,12 @@ def _report(
         assert baseline is not None
         refusal, outcome = error, not_comparable(present, baseline, jobs, error)
     except GptkitError:
-        show_scores(present, jobs, console)
+        show_scores(present, jobs, console, vocab_size)
         raise
     if outcome is not None:
         show_outcome(outcome, present.model, options, console)
         more = outcome.as_json()
-    show_scores(present, jobs, console)
+    show_scores(present, jobs, console, vocab_size)
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
@@ -183,11 +187,12 @@ def _report(
     if refusal is not None:
         refusal.result = result
         raise refusal
+    message = "" if outcome is None else outcome.headline if options.json else outcome.short
     if outcome is not None and outcome.verdict == "n/a":
         fix = "gate a task or protocol whose first measure is defined for this text"
-        raise NothingComparable(outcome.headline, result=result, fix=fix)
+        raise NothingComparable(message, result=result, fix=fix)
     if outcome is not None and outcome.verdict == "fail":
-        raise GateFailed(outcome.headline, result=result, fix=_cure(outcome, options))
+        raise GateFailed(message, result=result, fix=_cure(outcome, options))
     return result
 
 

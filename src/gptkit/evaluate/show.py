@@ -14,13 +14,15 @@ from gptkit.evaluate.results import EvalResults, ProtocolResult
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
 from gptkit.scoring.protocols import Protocol
+from gptkit.scoring.running_text import TextProtocol
 from gptkit.tasks.heads import MOST_FREQUENT, HeadProtocol, chance_of
 
 SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 _CLAUSES = re.compile(r"; (?![^(]*\))")  # of a protocol's description
+UNLEARNED = "chance: all tokens equally likely; for bits, the entropy of the text's own byte or character frequencies"
 
 
-def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None:
+def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console, vocab_size: int) -> None:
     """Print the tables of each task, and how each protocol computes its numbers."""
     for job in jobs:
         usual, others = job.usual, [protocol for protocol in job.protocols if protocol is not job.usual]
@@ -29,7 +31,7 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None
         items = "" if result.n == n else f", {result.n:,} items"
         console.result(f"{job.name}: {n:,} examples{items}, data {job.examples.sha256[:12]}")
         _write(f"{usual.name}{', the usual protocol' if others else ''}: {usual.about}", console)
-        _show_measures(usual, result, job, console)
+        _show_measures(usual, result, job, console, vocab_size)
         _show_parts(usual, result, console)
         if others:
             console.result("")
@@ -37,9 +39,9 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console) -> None
         console.result("")
 
 
-def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console: Console) -> None:
+def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console: Console, vocab_size: int) -> None:
     """Print all measures of a protocol, then why some are undefined, and what is published."""
-    chance, note = _chance(protocol, result, job)
+    chance, note = _chance(protocol, result, job, vocab_size)
     rows, undefined = [], dict[str, list[str]]()
     for name, figures in result.metrics.items():
         measure = MEASURES[name]
@@ -94,8 +96,10 @@ def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console
         _write("their other measures: --json or --output FILE", console)
 
 
-def _chance(protocol: Protocol, result: ProtocolResult, job: Job) -> tuple[Mapping[str, float], str]:
+def _chance(protocol: Protocol, result: ProtocolResult, job: Job, vocab_size: int) -> tuple[Mapping[str, float], str]:
     """Return what a model that knows nothing scores, by measure, and a remark on it."""
+    if isinstance(protocol, TextProtocol):
+        return {**protocol.entropies(job.examples.examples), "token_perplexity": vocab_size}, UNLEARNED
     if protocol.chance is not None:
         return {protocol.measures[0]: protocol.chance}, ""
     if not isinstance(protocol, HeadProtocol) or result.items is None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ COSTS = ("steps", "tokens", "train_seconds", "tokens_per_second")
 EVALUATION = "gptkit.eval/1"  # the schema of what gptkit eval --output and --all-checkpoints write
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 NORMAL = 1.96  # standard errors that a 95% interval reaches to each side
+LOWER_IS_BETTER = re.compile("loss|perplexity|bits_per|calibration_error")
+PER_TOKEN = re.compile("^(val|masked)_loss|^val_perplexity|token_perplexity")
 WIDEST = 3  # runs that become columns
 
 Figures = dict[str, dict[str, Any]]  # name -> value and interval
@@ -65,8 +68,9 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     else:
         console.say("the runs have the same options")
     if figures:
-        texts = {name: [*map(_with_interval, each)] for name, each in figures.items()}
-        _print("figures, with 95% intervals where known", "figure", texts, names, console)
+        same_text = len({_text_of(*each) for each in zip(paths, configs, strict=True)}) == 1
+        same_tokenizer = len({*map(_tokenizer_of, paths)} - {None}) < 2
+        _print_figures(figures, paths, names, console, same_text=same_text, same_tokenizer=same_tokenizer)
     image = _draw(dict(zip(names, paths, strict=True)), configs, options.by, picture, console)
     best = f"gptkit runs show {shlex.quote(str(paths[0]))}"
     return {"runs": rows, "options": differing, "metrics": figures, "image": image, "next": best}
@@ -130,15 +134,76 @@ def _evaluated(stored: Mapping[str, Any]) -> Figures:
         for name, metric in result["metrics"].items():
             value, error = metric["value"], metric.get("stderr")
             interval = None if error is None else [value - NORMAL * error, value + NORMAL * error]
-            found[f"{key} {name}"] = {"value": value, "interval": interval}
+            figure = {"value": value, "interval": interval}
+            found[f"{key} {name}"] = figure | {"data_sha256": result.get("data_sha256")}
     return found
 
 
 # --- what people see ---
 
 
+def _print_figures(
+    figures: Mapping[str, Sequence[Mapping[str, Any] | None]],
+    paths: Sequence[Path],
+    names: Sequence[str],
+    console: Console,
+    *,
+    same_text: bool,
+    same_tokenizer: bool,
+) -> None:
+    """Print the runs' own figures and the evaluations that several have, and the command that makes the others."""
+    texts, stars, alone = {}, "", dict[int, list[str]]()
+    for name, each in figures.items():
+        known = [number for number, figure in enumerate(each) if figure and figure["value"] is not None]
+        if _is_stored(name) and len(known) < 2:
+            for number in known:
+                alone.setdefault(number, []).append(name)
+        elif known:
+            best = _best(name, each, same_text=same_text, same_tokenizer=same_tokenizer)
+            texts[name] = [_with_interval(figure) + " *" * (number == best) for number, figure in enumerate(each)]
+            stars = stars if best is None else "; * = best"
+    if texts:
+        _print(f"figures, with 95% intervals where known{stars}", "figure", texts, names, console)
+    for number, left_out in alone.items():
+        tasks = [
+            word for task in dict.fromkeys(name.partition("/")[0] for name in left_out) for word in ("--task", task)
+        ]
+        for other in paths:
+            if other != paths[number]:
+                words = (*tasks, "--model", str(other), "--output", str(other / "eval.json"))
+                command = shlex.join(["gptkit", "eval", *words])
+                has = f"left out {len(left_out)} figure(s) that only {paths[number]} has"
+                console.say(f"{has}; to measure {other}: {command}")
+
+
+def _is_stored(name: str) -> bool:
+    """Return whether a figure is of a stored evaluation: "TASK/PROTOCOL MEASURE"."""
+    return " " in name
+
+
+def _text_of(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a run's own figures were measured on, as far as it is recorded."""
+    facts = (config["command"], config.get("task"), read_json(path / RESULT).get("split_sha256"))
+    return (*map(str, facts), str(config.get("data")) if "task" in config else "")
+
+
+def _best(
+    name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: bool, same_tokenizer: bool
+) -> int | None:
+    """Return which run has the best figure; None if they are not comparable, or the best two intervals overlap."""
+    present = [(figure, number) for number, figure in enumerate(figures) if figure and figure["value"] is not None]
+    same_data = len({figure.get("data_sha256") for figure, _ in present}) == 1 if _is_stored(name) else same_text
+    differs = PER_TOKEN.search(name) is not None and not same_tokenizer
+    if name in (*COSTS, "train_loss") or not same_data or differs or len(present) < 2:
+        return None
+    present.sort(key=lambda item: item[0]["value"], reverse=not LOWER_IS_BETTER.search(name))
+    (first, number), (second, _) = present[:2]
+    lows, highs = zip(*(each["interval"] or [each["value"]] * 2 for each in (first, second)), strict=True)
+    return None if max(lows) <= min(highs) else number
+
+
 def _with_interval(figure: Mapping[str, Any] | None) -> str:
-    if figure is None:
+    if figure is None or figure["value"] is None:
         return "n/a"
     interval = figure["interval"]
     return shown(figure["value"]) + (f" ({shown(interval[0])} to {shown(interval[1])})" if interval else "")
@@ -174,6 +239,8 @@ def _draw(
         ylabel = "loss (nats per token)"
     else:
         console.warn("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
+        if by != "seconds":
+            console.warn(f"equal {by} are then different amounts of text: --by seconds compares costs")
         lines, ylabel = {"bits_per_byte": "validation"}, "bits per byte"
     if len({read_json(path / RESULT).get("split_sha256") for path in paths.values()} - {None}) > 1:
         console.warn("the runs were not validated on the same text")

@@ -27,8 +27,7 @@ from gptkit.recipes import CONFIG
 from gptkit.report.text import on_one_line, size
 from gptkit.system import files
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
-from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, START
-from gptkit.training.finished_runs import RUNS
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, RUNS, SNAPSHOTS, START
 
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(

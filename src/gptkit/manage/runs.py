@@ -22,8 +22,8 @@ from gptkit.report.text import duration, on_one_line, size
 from gptkit.system import run_layout
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
-from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, SNAPSHOTS, all_steps, step_of
-from gptkit.training.finished_runs import RUNS, lost_result, read_result
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, MODEL, RESULT, RUNS, SNAPSHOTS, all_steps, step_of
+from gptkit.training.finished_runs import lost_result, read_result
 from gptkit.training.metrics import NEWEST_BYTES, newest_rows, read_rows
 
 HEADER = re.compile(CONFIG_HEADER.format(command=r"(\w+)"))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
-from gptkit.errors import UsageError
+from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.options import REQUIRED, OutputOptions, ReadingOptions, option
+from gptkit.system.encodings import UTF8
 from gptkit.system.files import require_free, translate_os_errors
 from gptkit.system.reading import given_text
+from gptkit.system.run_layout import did_you_mean
 from gptkit.text.tokenizers.any_tokenizer import TRAINED, AnyTokenizer, unknown_note
 
 if TYPE_CHECKING:
@@ -57,7 +60,10 @@ class TokenizerCompareOptions(ReadingOptions):
         REQUIRED, "The tokenizer to compare with, given in any of these forms.", argument=True, metavar="B"
     )
     data: tuple[str, ...] = option(
-        (), "Text to compare on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
+        (),
+        "Text to compare on, as for pretrain [default: that of the run among A and B, else the embedded corpus].",
+        argument=True,
+        metavar="DATA",
     )
     megabytes: float = option(10.0, "Use at most this much of the text, in MB.", minimum=0.001)
 
@@ -116,7 +122,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "sha256": fingerprint(tokenizer),
     }
     console.table("the tokenizer", ("item", "value"), list({**facts, "seconds": f"{seconds:.1f}"}.items()))
-    return facts | {"data": options.data}
+    return facts | {"data": options.data, "encoding": options.encoding}
 
 
 def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str, Any]:
@@ -134,9 +140,9 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
 
     saved = {spec: load_tokenizer(spec) for spec in specs if not needs_training(spec)}  # before any text is read
-    corpus = _open_corpus(options.data, "0.1", console)
-    left, right = (saved[spec] if spec in saved else _train(spec, corpus, console) for spec in specs)
-    found = compare(left, right, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
+    with _text_to_compare(options, console) as (source, corpus):
+        left, right = (saved[spec] if spec in saved else _train(spec, corpus, console) for spec in specs)
+        found = compare(left, right, take(corpus.train.pieces(), round(options.megabytes * 1e6)))
     first, second, difference = found["first"], found["second"], found["difference"]
     figures = {
         "entries": ("entries", ","),
@@ -165,7 +171,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     fewest = options.first if first["tokens"] <= second["tokens"] else options.second
     knows = [side["unknown_tokens"] <= MOSTLY_KNOWN * side["tokens"] for side in (first, second)]
     suggested = fewest if knows[0] == knows[1] else specs[knows.index(True)]
-    return {"tokenizers": list(specs), "data": options.data, "fewest_tokens": fewest, "suggested": suggested, **found}
+    return {"tokenizers": list(specs), **source, "fewest_tokens": fewest, "suggested": suggested, **found}
 
 
 def run_encode(options: TokenizerEncodeOptions, console: Console) -> dict[str, Any]:
@@ -208,11 +214,35 @@ def _chosen(options: TokenizerOptions, console: Console) -> tuple[str, AnyTokeni
         return name, open_tokenizer(directory)
     if not name.startswith("hf:") and not needs_training(name):
         where = f"--tokenizer {name}" if options.tokenizer else f"--model {name}"
-        raise UsageError("no such directory", where=where, fix=f"check the path, or write hf:{name} for the hub")
+        fix = did_you_mean(directory) or f"check the path, or write hf:{name} for the hub"
+        raise UsageError("no such directory", where=where, fix=fix)
 
     from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
 
     return name, load_tokenizer(name)
+
+
+@contextmanager
+def _text_to_compare(options: TokenizerCompareOptions, console: Console) -> Iterator[tuple[dict[str, Any], Corpus]]:
+    """Open the text of DATA, else of the pretrain run behind A or B, else the embedded one; also yield its options."""
+    from gptkit.training.run_text import data_of, open_run_text, pretrain_run_of, run_encoding
+
+    fix = "pass a text: gptkit tokenizer compare A B FILE"
+    for spec in (options.first, options.second) if not options.data else ():
+        try:
+            run, config = pretrain_run_of(Path(spec), fix)
+        except UsageError:  # it is not in a run
+            continue
+        with run_encoding(config):
+            try:
+                corpus = open_run_text(config)
+            except GptkitError as error:
+                message = f"the text of {run} cannot be read: {error.message}"
+                raise InputError(message, where=error.where, fix=f"put it back, or {fix}") from None
+            console.say(f"comparing on the training text of {run}: {corpus.description}")
+            yield {"data": data_of(config), "encoding": config.get("encoding") or UTF8}, corpus
+            return
+    yield {"data": options.data, "encoding": options.encoding}, _open_corpus(options.data, "0.1", console)
 
 
 def _open_corpus(data: tuple[str, ...], validation: str, console: Console) -> Corpus:

@@ -95,16 +95,14 @@ def draw_runs(
                 axes.plot(x, y, markevery=max(1, len(x) // 12), **styles[-1])
             else:
                 axes.plot(x, _smoothed(y), color=colour, linewidth=1, linestyle=":")
-    grey = {"color": "#555555"}
-    for name in lines:
-        solid = {"marker": "o", "markersize": 4.5, "linewidth": 1.6}
-        styles.append(grey | (solid if name == validation else {"linestyle": ":", "linewidth": 1}))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         [Line2D([], [], **style) for style in styles],
-        [*map(_shortened, curves), *lines.values()],
+        [*map(_shortened, curves)],
+        title="; ".join(f"{'markers' if name == validation else 'dotted'}: {word}" for name, word in lines.items()),
+        title_fontsize=8,
         loc="outside lower left",
         ncols=2,
         frameon=False,

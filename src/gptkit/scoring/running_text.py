@@ -124,6 +124,14 @@ class TextProtocol(ScoredProtocol):
             undefined=undefined,
         )
 
+    def entropies(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Return the bits per byte and per character of a model that knows only how often each occurs in the text."""
+        text = "".join(part for document in _documents(examples) for part in self.reading.counted(document))
+        return {
+            "bits_per_byte": _entropy(text.encode(), 1),
+            "bits_per_character": _entropy(text.encode("utf-32-le"), 4),
+        }
+
     def windows(self, ids: TokenIds, encoder: Encoder) -> Iterator[tuple[int, Request]]:
         """Yield the windows over a stream (1 + tokens,), as (where scoring begins, request)."""
         return windows(ids, window=encoder.n_positions, stride=self._checked_stride(encoder))
@@ -153,6 +161,13 @@ class ValidationProtocol(TextProtocol):
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
         return {WINDOW: self.block, "stride": self.block}
+
+
+def _entropy(content: bytes, size: int) -> float:
+    """Return the entropy in bits of the frequencies of a text's units of `size` bytes."""
+    _, counts = np.unique(np.frombuffer(content, f"<u{size}"), return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _documents(examples: Sequence[Example]) -> list[list[str]]:

@@ -10,12 +10,13 @@ import gzip
 import io
 import json
 import os
+import shlex
 import stat
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -101,6 +102,9 @@ def given_text(argument: str, what: str, where: str, say: Callable[[str], None])
     if argument != "-":
         if unusable_character(argument):  # invalid bytes of an argument are surrogates here
             raise UsageError(f"{what} is not UTF-8", where=where, fix="convert it to UTF-8")
+        with suppress(OSError, ValueError):  # a text that is too long for a path, or has a NUL character
+            if Path(argument).is_file():
+                say(f"{what} is the name of a file; to read the file, write: - < {shlex.quote(argument)}")
         return without_marks(argument)
     if sys.stdin is None:
         raise UsageError("stdin is closed", where="stdin", fix=f"pass {what} as an argument")

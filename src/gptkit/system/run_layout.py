@@ -11,6 +11,7 @@ of itself. safetensors notices one bit flip in 300, the manifest every one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptkit.errors import nearest
+
+RUNS = Path("runs")
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
 DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
+OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
 
@@ -150,6 +155,18 @@ def run_of(directory: Path) -> Path | None:
     if folder.name == MODEL:
         return folder.parent
     return folder.parent.parent if folder.parent.name in (CHECKPOINTS, SNAPSHOTS) else None
+
+
+def did_you_mean(path: Path) -> str | None:
+    """Return the fix for a model or run that does not exist: that of the nearest name beside it or in ./runs."""
+    known: dict[str, Path] = {}
+    for folder in (RUNS, path.parent):
+        with contextlib.suppress(OSError, ValueError):
+            for child in folder.iterdir():
+                if any((child / name).exists() for name in OF_MODELS):
+                    known[child.name] = child
+    near = nearest(path.name, known)
+    return None if near is None else f"did you mean {str(known[near])!r}?"
 
 
 def is_unfinished(path: Path) -> bool:

@@ -17,6 +17,7 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,
     RESULT,
+    RUNS,
     START,
     WEIGHTS,
     defect,
@@ -86,9 +87,6 @@ def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: C
         if at.tzinfo is not None and suits(result):
             finished.append((at, path))
     return max(finished)[1] if finished else None
-
-
-RUNS = Path("runs")
 
 
 def newest_model(

@@ -82,6 +82,13 @@ class Outcome:
         more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
         return f"{self.verdict}: {named}{more}"
 
+    @property
+    def short(self) -> str:
+        """The verdict for the error line, which follows the headline: what it is about, without figures."""
+        first, *others = [f"{row.task}.{row.measure}" for row in self.rows if row.verdict == self.verdict]
+        more = f" and {len(others)} more" if others else ""
+        return f"the gate {'failed' if self.verdict == 'fail' else 'could not judge'}: {first}{more}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the keys that the gate adds to the JSON of a run."""
         return {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gptkit.errors import InputError, UsageError
+from gptkit.system.run_layout import did_you_mean
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
 from gptkit.text.tokenizers.files import Merge, find_tokenizer
 
@@ -164,7 +165,7 @@ def named_directory(spec: str) -> Path:
         what = "a file, not a tokenizer's directory" if directory.exists() else "no such tokenizer directory"
         named = f"hf:{spec}" if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec) else "hf:NAME"
         fix = f"write {', '.join(kind.spec for kind in KINDS)}, a directory, or {named} for the hub"
-        raise InputError(what, where=spec, fix=fix)
+        raise InputError(what, where=spec, fix=did_you_mean(directory) or fix)
     return directory
 
 
