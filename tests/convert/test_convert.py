@@ -256,10 +256,10 @@ def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
     [row] = [row for row in COMMANDS if row.name == "convert"]
     assert callable(row.next)
     result = {"tokenizer": True, "destination": str(tmp_path)}
-    assert row.next(result) == ""  # generate loads no directory without config.json
+    assert row.next(result, []) == ""  # generate loads no directory without config.json
     (tmp_path / "config.json").touch()
-    assert row.next(result).startswith("gptkit generate")
-    assert row.next({**result, "tokenizer": False}) == ""
+    assert row.next(result, []).startswith("gptkit generate")
+    assert row.next({**result, "tokenizer": False}, []) == ""
 
 
 @pytest.mark.parametrize("name", FORMATS)

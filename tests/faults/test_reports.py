@@ -272,7 +272,7 @@ def test_no_payload_is_more_than_text_in_a_report(figure: Any) -> None:
 def test_a_picture_can_have_any_title(tmp_path: Path, count: Any, figure: Any) -> None:
     odd = ["$\\frac{1$", "\u65e5\u672c\u8a9e", "x" * 5000, "\U0001f600", "$\\undefined$", "a$b", "$$"]
     chosen = [*odd, *PAYLOADS][: count(3, 1000)]
-    rows = [{"tokens": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i} for i in range(1, 4)]
+    rows = [{"step": i, "tokens": 10 * i, "loss": 5.0 / i, "val_loss": 5.1 / i} for i in range(1, 4)]
     for title in chosen:
         draw_loss(rows, tmp_path / "loss.png", title)
         draw_zero_shot([1, 10], {"task": [0.1, 0.2]}, tmp_path / "curves.png", title)

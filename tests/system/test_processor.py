@@ -28,10 +28,12 @@ for ask in (lambda: Scorer(toy(), device=torch.device("cpu"), precision="bf16"),
     except UsageError as error:
         print(error.fix)
 bf16 = ("--model", sys.argv[1], "--device", "cpu", "--precision", "bf16")
+train = ("pretrain", "--tokens-per-step", "240")
 tune = ("finetune", "--task", "demo-classification")
 for command in (
-    ("pretrain", *bf16), ("pretrain", *bf16, "--dry-run"), ("pretrain", *bf16, "--compile", "on"),
-    (*tune, *bf16), (*tune, *bf16, "--dry-run"), ("eval", *bf16), ("eval", "--task", "demo-cloze", *bf16),
+    (*train, *bf16), (*train, *bf16, "--dry-run"), (*train, *bf16, "--compile", "on"),
+    (*tune, *bf16), (*tune, *bf16, "--dry-run"),
+    ("eval", "--task", "perplexity", "--data", "text.txt", *bf16), ("eval", "--task", "demo-cloze", *bf16),
     ("generate", *bf16, "--compile", "off"), ("generate", *bf16, "--beams", "2"),
 ):
     print(main([*command]), *command, file=sys.stderr)
@@ -41,6 +43,7 @@ print(main(["generate", "--model", sys.argv[1], "--quantize", "int8", "--compile
 
 def test_emulated_bf16_is_refused_at_once_by_every_command(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("a text\n")
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
@@ -57,7 +60,7 @@ def test_emulated_bf16_is_refused_at_once_by_every_command(tmp_path: Path) -> No
     ends = [line for line in done.stderr.splitlines() if line.endswith(("bf16", "--dry-run", "on", "off", "2"))]
     assert len(told) == 9, done.stderr
     assert [line[:2] for line in ends] == ["2 "] * 9, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model", "text.txt"]
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])

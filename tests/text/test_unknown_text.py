@@ -89,7 +89,7 @@ def test_comparing_tokenizers_counts_for_each(place: Path, capsys: pytest.Captur
     (warning,) = warnings(err)
     assert warning.endswith(f"latin: {row[0]} of 144 tokens (37.5%) are unknown to the tokenizer")
     assert row == ["54", "0"]
-    assert err.endswith("next: gptkit pretrain --tokenizer bpe:257\n")  # though it has more tokens
+    assert err.endswith(f"next: gptkit pretrain {place / 'train.txt'} --tokenizer bpe:257\n")
 
 
 def test_unknown_tokens_are_counted_without_encoding_a_cached_text_again(
