@@ -17,7 +17,7 @@ import pytest
 
 from gptkit.cli.main import main
 from gptkit.errors import GptkitError
-from gptkit.manage.runs import describe
+from gptkit.manage.run_rows import describe
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system import files
 from gptkit.system.files import RunLock, size_of

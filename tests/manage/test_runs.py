@@ -16,7 +16,8 @@ import pytest
 
 import gptkit
 from gptkit.cli.main import main
-from gptkit.manage.runs import describe, sparkline, state_of
+from gptkit.manage.run_rows import describe
+from gptkit.manage.runs import sparkline, state_of
 from gptkit.system.files import RunLock
 from gptkit.training.metrics import newest_rows
 from run_toy import FINE_TUNED, FINISHED, PRETRAINED, make_run
@@ -188,7 +189,7 @@ def test_a_folder_that_may_not_be_read_is_a_row(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "it")
 
-    monkeypatch.setattr("gptkit.manage.runs.read_text", refuse)  # chmod stops nobody who is root
+    monkeypatch.setattr("gptkit.manage.run_rows.read_text", refuse)  # chmod stops nobody who is root
     [row] = run(capsys, "ls")["runs"]
     assert (row["state"], row["reason"]) == ("damaged", "permission denied")
 

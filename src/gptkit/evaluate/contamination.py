@@ -87,14 +87,18 @@ def overlaps_with(corpus: str, jobs: Sequence[Job], console: Console) -> Mapping
     for by_unicode in {*rules.values()}:  # each reads the corpus once
         own = {name: items for name, items in sets.items() if rules[name] == by_unicode}
         found |= overlap(corpus_pieces(corpus), own, by_unicode=by_unicode)
-    files = (
-        set[str]() if corpus.startswith("hf:") else {os.path.realpath(file.path) for file in find_files([corpus])[0]}
-    )
+    if not corpus.startswith("hf:"):
+        _warn_of_copies(corpus, jobs, console)
+    return {name: found[name] for name in sets}
+
+
+def _warn_of_copies(corpus: str, jobs: Sequence[Job], console: Console) -> None:
+    """Warn of evaluated files that are themselves in the corpus."""
+    files = {os.path.realpath(file.path) for file in find_files([corpus])[0]}
     for job in jobs:
         sources = {re.sub(r":\d+$", "", example.where) for example in job.examples.examples}
         if copies := sorted(source for source in sources if os.path.realpath(source) in files):
             console.warn(f"{job.name}: {copies[0]} is itself in the corpus, so an overlap is no sign of contamination")
-    return {name: found[name] for name in sets}
 
 
 def overlap_result(

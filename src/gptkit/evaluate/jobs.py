@@ -30,7 +30,7 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
-from gptkit.system.encodings import UTF8, text_encoding
+from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import Head, HeadProtocol, head_protocol, task_metrics
@@ -192,51 +192,16 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
             say(f"{spec.task}: described by {head.directory / TASK_FILE}")
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
+    protocols: tuple[Protocol, ...]
     if task is not None and head.answers(task):
         name, evaluation = task.name, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        recorded = None if spec.data else _recorded_data(task, head, say)
-        data, encoding = recorded or (spec.data, options.encoding)
-        try:
-            with text_encoding(encoding):
-                examples = load_examples(task, split, data)
-        except InputError as error:
-            encoding = _recorded_options(task, head).get("encoding") or UTF8
-            if recorded or encoding == UTF8 or not error.message.startswith("not valid UTF-8"):
-                raise
-            say(f"{task.name}: not UTF-8, so read as {encoding}, as recorded by the model's run")
-            with text_encoding(encoding):
-                examples = load_examples(task, split, data)
-        if any(example.label is None for example in examples.examples):
-            message = f"the {split} split of {task.name} has no labels"
-            raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
-        protocols: tuple[Protocol, ...] = (head_protocol(task, split),)
+        examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, split),)
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
-        if options.stride is not None:
-            if evaluation.sliding is not None and spec.task != name:
-                message = f"--stride chooses the protocol sliding-{options.stride}, not {spec.task}"
-                raise UsageError(message, where="--stride", fix=f"pass --task {name}, or leave --stride out")
-            evaluation = with_stride(evaluation, options.stride)
-        protocols = evaluation.protocols
-        if name == DEFAULT and spec.data is None:
-            examples, validation = own_text(head.directory)
-            if name == spec.task and options.stride is None:
-                protocols = (validation, *protocols)
-        else:
-            examples = evaluation.load(spec.data)
-        if examples.is_variant:
-            protocols = tuple(replace(protocol, published=()) for protocol in protocols)
+        examples, protocols, evaluation = _zero_shot(evaluation, spec, head, options)
     else:
-        problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
-        if head.format is None:
-            problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-        files = ("--data", spec.data) if spec.data else ()
-        fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
-        if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
-            problem = f"{spec.task} does not fit the model: {difference}"
-            fix = f"leave it out to evaluate the model on its own task, {head.task}"
-        raise UsageError(problem, where=spec.where, fix=fix)
+        raise _unanswerable(task, spec, head)
     for note in examples.notes:
         say(f"{spec.task}: {note}")
     limit = spec.limit if spec.limit is not None else options.limit
@@ -244,6 +209,66 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         examples = loaded(examples.examples[:limit], examples.notes)
     floor = spec.floor if spec.floor is not None else options.floor
     return Job(name, protocols, examples, evaluation, floor, spec.minimum)
+
+
+def _labelled(
+    task: Task, split: str, spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[str], None]
+) -> Loaded:
+    """Return the examples that the model's head answers, from --data or from where the model's run found them.
+
+    Files of --data that are not UTF-8 are read in the encoding that the run was given.
+    """
+    recorded = None if spec.data else _recorded_data(task, head, say)
+    data, encoding = recorded or (spec.data, options.encoding)
+    try:
+        with text_encoding(encoding):
+            examples = load_examples(task, split, data)
+    except UndecodableError:
+        encoding = _recorded_options(task, head).get("encoding") or UTF8
+        if recorded or encoding == options.encoding:
+            raise
+        say(f"{task.name}: not {options.encoding}, so read as {encoding}, as recorded by the model's run")
+        with text_encoding(encoding):
+            examples = load_examples(task, split, data)
+    if any(example.label is None for example in examples.examples):
+        message = f"the {split} split of {task.name} has no labels"
+        raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
+    return examples
+
+
+def _zero_shot(
+    evaluation: Evaluation, spec: TaskSpec, head: Head, options: EvalOptions
+) -> tuple[Loaded, tuple[Protocol, ...], Evaluation]:
+    """Return the examples of an evaluation and its protocols; by default the perplexity is of the run's own text."""
+    name = spec.task.partition("/")[0]
+    if options.stride is not None:
+        if evaluation.sliding is not None and spec.task != name:
+            message = f"--stride chooses the protocol sliding-{options.stride}, not {spec.task}"
+            raise UsageError(message, where="--stride", fix=f"pass --task {name}, or leave --stride out")
+        evaluation = with_stride(evaluation, options.stride)
+    protocols = evaluation.protocols
+    if name == DEFAULT and spec.data is None:
+        examples, validation = own_text(head.directory)
+        if name == spec.task and options.stride is None:
+            protocols = (validation, *protocols)
+    else:
+        examples = evaluation.load(spec.data)
+    if examples.is_variant:
+        protocols = tuple(replace(protocol, published=()) for protocol in protocols)
+    return examples, protocols, evaluation
+
+
+def _unanswerable(task: Task | None, spec: TaskSpec, head: Head) -> UsageError:
+    """Return the error for a task that neither the model's head nor a zero-shot protocol answers."""
+    problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
+    if head.format is None:
+        problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
+    files = ("--data", spec.data) if spec.data else ()
+    fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
+    if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
+        problem = f"{spec.task} does not fit the model: {difference}"
+        fix = f"leave it out to evaluate the model on its own task, {head.task}"
+    return UsageError(problem, where=spec.where, fix=fix)
 
 
 def without_scores(jobs: Sequence[Job], model: EvaluatedModel, name: str) -> EvalResults:

@@ -12,6 +12,7 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import CHECKPOINTS, RESULT, all_steps, described_in
 from gptkit.tasks.benchmarks.perplexity import text_of, validation_protocol
 from gptkit.tasks.task import Loaded
+from gptkit.text.corpora import Corpus
 from gptkit.training.run_text import data_of, open_run_text, pretrain_run_of, run_encoding
 
 OTHER = "pass a text: --task perplexity --data FILE"
@@ -25,12 +26,21 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
     """
     run, options = pretrain_run_of(directory, OTHER)
     data, block = data_of(options), options.get("sequence_length")
-    try:
-        with run_encoding(options):
+    with run_encoding(options):
+        try:
             corpus = open_run_text(options)
-    except GptkitError as error:
-        message = f"the text that {run} held out cannot be read: {error.message}"
-        raise InputError(message, where=error.where, fix=f"put it back, or {OTHER}") from None
+        except GptkitError as error:
+            message = f"the text that {run} held out cannot be read: {error.message}"
+            raise InputError(message, where=error.where, fix=f"put it back, or {OTHER}") from None
+        _refuse_other_text(corpus, run, data)
+        held_out = text_of(corpus.validation, (f"the text that {run} held out, from {corpus.description}",))
+    if not isinstance(block, int):
+        block = read_json_object(described_in(directory) / "config.json").get("n_positions", GPTShape.n_positions)
+    return held_out, validation_protocol(block)
+
+
+def _refuse_other_text(corpus: Corpus, run: Path, data: tuple[str, ...]) -> None:
+    """Raise InputError unless a text is the one that the run was trained on, as far as that is recorded."""
     recorded = _recorded(run)
     for key in ("data_sha256", "split_sha256"):
         found, expected = getattr(corpus, key), recorded.get(key)
@@ -38,11 +48,6 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
             message = f"the text is not what {run} was trained on: {key} is {found[:12]}, was {str(expected)[:12]}"
             fix = f"restore {'it' if data else 'the Python of that run, whose documentation it is'}, or {OTHER}"
             raise InputError(message, where=", ".join(data) or "the embedded corpus", fix=fix)
-    if not isinstance(block, int):
-        block = read_json_object(described_in(directory) / "config.json").get("n_positions", GPTShape.n_positions)
-    notes = (f"the text that {run} held out, from {corpus.description}",)
-    with run_encoding(options):
-        return text_of(corpus.validation, notes), validation_protocol(block)
 
 
 def _recorded(run: Path) -> dict[str, Any]:

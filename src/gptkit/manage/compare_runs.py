@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.manage import runs
-from gptkit.manage.runs import metrics_of, read_config, read_json, shown
+from gptkit.manage.run_rows import describe, evaluation_in, find_run, metrics_of, parts, read_config, read_json
+from gptkit.manage.runs import RunsListOptions, shown, written
 from gptkit.options import REQUIRED, option
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
@@ -37,7 +37,7 @@ Figures = dict[str, dict[str, Any]]  # name -> value and interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsCompareOptions(runs.RunsListOptions):
+class RunsCompareOptions(RunsListOptions):
     """Compare runs: the options in which they differ, their figures, and all losses in one picture."""
 
     runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
@@ -49,11 +49,11 @@ class RunsCompareOptions(runs.RunsListOptions):
 
 def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     """Print what differs, draw the losses, and return what `--json` prints."""
-    paths = [runs.find_run(name, options.root) for name in options.runs]
+    paths = [find_run(name, options.root) for name in options.runs]
     if len(paths) < 2 or len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError("compare takes two or more different runs", where="RUN", fix="gptkit runs ls lists them")
     picture = _free_picture(options.out)
-    rows = [runs.describe(path) for path in paths]
+    rows = [describe(path) for path in paths]
     if unknown := next((row for row in rows if row["command"] is None), None):
         raise UsageError(f"this run cannot be compared: {unknown['reason']}", where=unknown["path"], fix="leave it out")
     names = [path.absolute().name for path in paths]
@@ -63,7 +63,7 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     differing = {name: each for name, each in _by_name(configs).items() if any(value != each[0] for value in each)}
     figures = _by_name([_figures(path) for path in paths])
     if differing:
-        texts = {name: [*map(runs.written, each)] for name, each in differing.items()}
+        texts = {name: [*map(written, each)] for name, each in differing.items()}
         _print("options that differ", "option", texts, names, console)
     else:
         console.say("the runs have the same options")
@@ -123,7 +123,7 @@ def _newest_evaluation(path: Path) -> dict[str, Any]:
     """Return the figures of an unfinished run's newest evaluation, under the names of a result."""
     rows = newest_rows(path / METRICS, "val_loss") if (path / METRICS).is_file() else iter(())
     row = next((row for row in rows if row.get("val_loss") is not None), None)
-    return row | {"steps": row["step"], "train_loss": row["loss"], "metrics": runs.evaluation_in(row)} if row else {}
+    return row | {"steps": row["step"], "train_loss": row["loss"], "metrics": evaluation_in(row)} if row else {}
 
 
 def _evaluated(stored: Mapping[str, Any]) -> Figures:
@@ -246,7 +246,7 @@ def _draw(
         console.warn("the runs were not validated on the same text")
     curves = {}
     for name, path in paths.items():
-        files = [part / METRICS for part in (path, *runs.parts(path)) if (part / METRICS).is_file()]
+        files = [part / METRICS for part in (path, *parts(path)) if (part / METRICS).is_file()]
         seeds = [{figure: _points(rows, axis, figure) for figure in lines} for rows in map(read_rows, files)]
         if any(any(seed.values()) for seed in seeds):
             curves[name] = seeds

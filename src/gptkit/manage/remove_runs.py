@@ -21,7 +21,8 @@ from typing import Any
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.manage.compare_runs import EVALUATION
-from gptkit.manage.runs import HEADER, REMOVING, RunsListOptions, describe, find_run, parts, read_json, rows_under
+from gptkit.manage.run_rows import HEADER, REMOVING, describe, find_run, parts, read_json
+from gptkit.manage.runs import RunsListOptions, rows_under
 from gptkit.options import REQUIRED, option
 from gptkit.recipes import CONFIG
 from gptkit.report.text import on_one_line, size

@@ -22,6 +22,7 @@ from gptkit.pretrain.job import PretrainRun, plan_pretrain
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.model_card import model_card, model_facts, write_model, write_start
 from gptkit.report.plots import draw_loss
+from gptkit.report.text import figure
 from gptkit.system.files import new_directory, translate_os_errors
 from gptkit.system.run_layout import step_of, weights_nearest
 from gptkit.text.tokenizers.any_tokenizer import separator_id
@@ -185,8 +186,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for key, name in FIGURES.items():
         if (value := result.get(key)) is not None:
-            whole = isinstance(value, int) or 1000 <= abs(value) < 1e15
-            found[name] = f"{value:,.0f}" if whole else f"{value:.4g}"
+            found[name] = figure(value)
         elif key == "bits_per_byte" and (unknown := result.get("unknown_tokens", {}).get("validation")):
             found[name] = f"n/a: {unknown:,} tokens are unknown to the tokenizer"
     return found

@@ -93,3 +93,9 @@ def duration(seconds: float) -> str:
         if seconds >= factor:
             return f"{seconds / (86400 if unit == 'days' else factor):,.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def figure(value: float) -> str:
+    """Format a number with four digits, or with all that are before the point: 0.4257, 1,234, 1.2e+18."""
+    is_whole = isinstance(value, int) or 1000 <= abs(value) < 1e15
+    return f"{value:,.0f}" if is_whole else f"{value:.4g}"

@@ -55,6 +55,10 @@ _BEYOND_DOUBT = 20  # characters that are several bytes each: in other encodings
 _named = UTF8
 
 
+class UndecodableError(InputError):
+    """A file is not text in the encoding that it was read in."""
+
+
 @contextmanager
 def text_encoding(name: str) -> Iterator[str]:
     """Read text without a byte order mark in an encoding, and yield its usual name; UsageError for an unknown one."""
@@ -117,7 +121,7 @@ def without_marks(text: str) -> str:
 
 
 def decode_text(
-    raw: bytes, where: str, *, line: int = 1, default: str | None = None, error: type[GptkitError] = InputError
+    raw: bytes, where: str, *, line: int = 1, default: str | None = None, error: type[GptkitError] = UndecodableError
 ) -> str:
     """Return the text of a file, or of its `line`, `without_marks`; see `encoding_of` and `undecodable`.
 
@@ -138,7 +142,7 @@ def undecodable(
     encoding: str,
     *,
     line: int = 1,
-    error: type[GptkitError] = InputError,
+    error: type[GptkitError] = UndecodableError,
     has_option: bool = True,
 ) -> GptkitError:
     """Return the error for a file that is not text in `encoding`, or has a NUL: where, and what it could be instead."""

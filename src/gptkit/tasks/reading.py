@@ -7,29 +7,24 @@ choice2, ...).
 
 from __future__ import annotations
 
-import math
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import InputError, UsageError, nearest
+from gptkit.errors import InputError, UsageError
 from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
-from gptkit.system.writing import yaml_text
 from gptkit.tasks import files
-from gptkit.tasks.files import Table, not_found, quoted
+from gptkit.tasks.columns import columns_line, columns_of, extra_column, required_columns
+from gptkit.tasks.files import Table, not_found
+from gptkit.tasks.labels import label_reader
 from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation, HubSource, Loaded, Source, Task, loaded
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
-IDENTIFIERS = ("index", "idx", "id", "", "Unnamed: 0", "__index_level_0__")  # the last three are pandas' own index
 SHOWN_LINES = 8  # of rows with the same fault
-Label = int | float | None
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
@@ -170,10 +165,10 @@ def _table_examples(
     task: Task, split: str, source: Source, table: Table, *, first: int = 0
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of one file, numbered from `first`, and notes on dropped rows."""
-    columns, is_generic = _columns(task, split, source, table)
+    columns, is_generic = columns_of(task, split, source, table)
     wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
     identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
-    needed = [*_required(columns), *identifiers]
+    needed = [*required_columns(columns), *identifiers]
     blank: list[str] = []
     if not table.keyed:
         table = replace(table, rows=_without_blank_end(table.rows, blank))
@@ -246,7 +241,7 @@ def _keyed_rows(
     for where, row in table.rows:
         if is_generic and not row.keys() <= known:
             name = next(name for name in row if name not in known)
-            raise _extra(name, where, sorted(known), _columns_line(task, table))
+            raise extra_column(name, where, sorted(known), columns_line(task, table))
         if not row.keys() >= known:
             missing = next(name for name in needed if name not in row)
             fix = "every row needs the columns of the first one"
@@ -260,7 +255,7 @@ def _listed_rows(
     """Yield the needed cells of every row by column, None for a broken row that may be dropped."""
     for name in table.names:
         if is_generic and name not in needed:
-            raise _extra(name, table.names_at, list(map(str, needed)), _columns_line(task, table))
+            raise extra_column(name, table.names_at, list(map(str, needed)), columns_line(task, table))
     rows, width = table.rows, len(table.names)
     places = {column: column if isinstance(column, int) else table.names.index(column) for column in needed}
     if source.width and not is_generic:  # without a header
@@ -318,181 +313,3 @@ def _check_labels_and_choices(task: Task, examples: Sequence[Example]) -> None:
         if example.label is not None and example.label >= expected:
             fix = f"write the index of a choice, 0 to {expected - 1}"
             raise InputError(f"unknown label {example.label}", where=example.where, fix=fix)
-
-
-def _columns(task: Task, split: str, source: Source, table: Table) -> tuple[Columns, bool]:
-    """Return a file's columns, without the label in a test split that has none, and whether it is a generic file."""
-    is_described = task.is_own and source.columns is not None
-    generic = None if is_described else _generic_columns(task, table)
-    columns = generic or source.columns or _hub_columns(task, table)
-    if source.width and generic is None:
-        return columns, False
-    files.refuse_duplicate_columns(table.names, table.names_at)
-    if split.startswith("test") and columns.label not in table.names:
-        columns = replace(columns, label=None)
-    header = () if generic else source.header
-    for name in [*_required(columns), *header]:
-        if name not in table.names:
-            raise _missing(task, str(name), table, None if generic else source)
-    for name in table.names:
-        if header and name not in header:
-            raise _extra(name, table.names_at, header, _columns_line(task, table))
-    return columns, generic is not None
-
-
-def _hub_columns(task: Task, table: Table) -> Columns:
-    """Return the columns of the task's hub data set if this file has any of them, else raise for a generic one."""
-    hub = task.hub.columns if task.hub else None
-    wanted = _generic_names(task, table)
-    if hub is None or not set(_texts(hub)) & (set(table.names) - set(wanted)):
-        raise _missing(task, next(name for name in wanted if name not in table.names), table)
-    return hub
-
-
-def _generic_names(task: Task, table: Table) -> list[str]:
-    """Return the columns that a generic file must have."""
-    if task.format != "multiple-choice":
-        return [*FORMAT_FIELDS[task.format]]
-    if table.keyed and "choice1" not in table.names:
-        return ["context", "choices"]
-    numbered = [name for name in table.names if re.fullmatch(r"choice[1-9]\d*", name, re.ASCII)]
-    return ["context", *(f"choice{i + 1}" for i in range(task.choices or max(2, len(numbered))))]
-
-
-def _generic_columns(task: Task, table: Table) -> Columns | None:
-    wanted = _generic_names(task, table)
-    if not set(wanted) <= set(table.names):
-        return None
-    identifier = next((name for name in IDENTIFIERS if name in table.names), None)
-    if task.format != "multiple-choice":
-        return Columns(tuple(wanted), identifier=identifier)
-    question: Column | tuple[Column, ...] = "question" if "question" in table.names else ()
-    choices: Column | tuple[Column, ...] = "choices" if wanted[1] == "choices" else tuple(wanted[1:])
-    return Columns(("context", question, choices), identifier=identifier)
-
-
-def _texts(columns: Columns) -> list[Column]:
-    return [name for field in columns.fields for name in (field if isinstance(field, tuple) else (field,))]
-
-
-def _required(columns: Columns) -> list[Column]:
-    """Return the columns that every row must have."""
-    return _texts(columns) if columns.label is None else [*_texts(columns), columns.label]
-
-
-def _missing(task: Task, name: str, table: Table, source: Source | None = None) -> InputError:
-    near = nearest(name, table.names)
-    found = ", ".join(map(repr, table.names[:12]))
-    generic = ", ".join([*_generic_names(task, table), "label"])
-    fix = f"name them {generic}"
-    if not table.keyed:
-        fix += " in the first line"
-    if len(table.names) == 1 and not table.keyed:
-        fix += ", separated by commas, semicolons or tabs"
-    elif task.is_own:
-        fix = f"write into the task's file: {_columns_line(task, table)}; or {fix}"
-    if near:
-        own = f"write into the task's file: {_columns_line(task, table)}; or " if task.is_own else ""
-        fix = f"{own}rename {near!r} to {name}"
-    elif source and not task.is_own and source.columns:
-        fix = f"use the columns {', '.join(map(str, _required(source.columns)))}, or {generic}"
-    return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
-
-
-def _columns_line(task: Task, table: Table) -> str:
-    """Return the line of an own task's YAML that names the columns of a file, as its names and its first row suggest.
-
-    A label is recognized by its column's name or by its spelling, a text by its column's name or its length.
-    """
-    _, row = next(table.rows, ("", None))
-    cells = dict(row if isinstance(row, dict) else zip(table.names, row or (), strict=False))
-    free = {name.lower(): name for name in table.names if name.lower() not in IDENTIFIERS and name}
-    fields = [*FORMAT_FIELDS[task.format]]
-    named = {field: free.pop(field) for field in (*fields, "label") if field in free}
-    if "label" not in named and free:
-        spellings = {*task.labels, *map(str, range(len(task.labels) or task.choices or 0))}
-        by_cell = [name for name in free if str(cells.get(free[name])) in spellings]
-        named["label"] = free.pop(by_cell[-1] if by_cell else [*free][-1])
-    wanted = [field for field in fields if field not in named and field not in ("question", "choices")]
-    longest = sorted(free, key=lambda name: -len(str(cells.get(free[name], ""))))[: len(wanted)]
-    texts = [name for name in free if name in longest]  # in the file's order
-    named |= {field: free.pop(name) for field, name in zip(wanted, texts, strict=False)}
-    found: dict[str, Any] = {field: named.get(field, "COLUMN") for field in fields if field != "question"}
-    if "question" in named:
-        found["question"] = named["question"]
-    if "choices" in found and "choices" not in named:
-        found["choices"] = [*free.values()] or ["COLUMN", "COLUMN"]
-    line = yaml_text(found | {"label": named.get("label", "COLUMN")}, default_flow_style=True, width=math.inf)
-    return f"columns: {line.strip()}"
-
-
-def _extra(name: str, where: str, known: Sequence[str], line: str) -> InputError:
-    columns = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    fix = f"remove it: the columns are {columns}; or name them in the YAML of your own task: {line}"
-    return InputError(f"unknown column {name!r}", where=where, fix=fix)
-
-
-def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str], Label]:
-    """Return a function from a label's cell to the class, choice or score, or None in an unlabelled test split."""
-    may_lack = split.startswith("test")
-    low, high = task.score_range or (-math.inf, math.inf)
-    scores = task.target in ("score", "soft-score")
-    table = {} if scores else _spellings(task, columns)
-    keys = {_key(name): label for name, label in table.items()}
-    names = columns.labels or task.labels
-    count = len(names) or task.choices
-
-    def label(value: Any, where: str) -> Label:
-        if type(value) in (str, int) and value in table:
-            return table[value]
-        absent = value is None or value == "" or (value != value and not scores)  # NaN is a null of pandas
-        if may_lack and (absent or (value in (-1, "-1") and (not scores or low > -1))):
-            return None
-        if absent:
-            raise InputError("no label", where=where, fix="fill it in, or drop the row")
-        if scores:
-            return _score(value, low, high, where)
-        if type(value) in (str, int, float, bool) and (key := _key(value)) in keys:
-            return keys[key]
-        if count is None and re.fullmatch(r"\d{1,3}(\.0)?", str(value), re.ASCII):
-            return int(float(value))  # checked once the number of choices is known
-        known = ", ".join(names or [str(i) for i in range(count or 2)])
-        fix = f"write one of {known}" + ", or change the task's labels" * task.is_own
-        raise InputError(f"unknown label {quoted(value)}", where=where, fix=fix)
-
-    return label
-
-
-def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
-    """Return the class or choice of each spelling: the file's own, else the task's names and their indices."""
-    names = columns.labels or task.labels
-    table: dict[str | int, int] = {name: i for i, name in enumerate(names)}
-    if any(name.isdigit() for name in names):
-        return table | {int(name): i for i, name in enumerate(names) if name.isdecimal()}
-    if columns.labels:
-        return table
-    indices = range(len(names) or task.choices or 0)
-    return table | {str(i): i for i in indices} | {i: i for i in indices}
-
-
-def _key(value: str | float) -> str | float:
-    """Return what is equal for two spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or an accent."""
-    word = unicodedata.normalize("NFC", str(value))
-    if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
-        return float(value)
-    return word.lower() if word.lower() in ("true", "false") else word
-
-
-def _score(value: Any, low: float, high: float, where: str) -> float:
-    is_number = type(value) in (int, float) or (type(value) is str and _NUMBER.fullmatch(value.strip()))
-    if not is_number:
-        fix = "write a number" + ", with a decimal point" * (type(value) is str and "," in value)
-        raise InputError(f"the score is {quoted(value)}, not a number", where=where, fix=fix)
-    try:
-        score = float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        score = math.inf
-    if not math.isfinite(score) or not low <= score <= high:
-        limits = f"between {low:g} and {high:g}" if math.isfinite(low) else "a finite number"
-        raise InputError(f"the score {score:g} is out of range", where=where, fix=f"write a score {limits}")
-    return score
