@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,7 @@ POLISH = "Mądry źrebak będzie już tęsknił, więc się ukaże. Śnieg przyk
 def test_a_wrong_name_that_decodes_is_warned_about(text: str, encoding: str, named: str, cure: str) -> None:
     said: list[str] = []
     with text_encoding(named, said.append) as name:
-        decode_text(b"plain\n" + text.encode(encoding), "x")
+        decode_text(b"plain\r\n" + text.encode(encoding), "x")
         decode_text(text.encode(encoding), "another")
     assert len(said) == 1
     assert said[0].startswith(f"the text may not be {name}, in which it reads")
@@ -247,6 +248,15 @@ def test_an_unknown_encoding_is_refused_with_the_nearest(name: str, near: str) -
         pass
     assert refusal.value.where == "--encoding"
     assert near in str(refusal.value.fix)
+
+
+@pytest.mark.parametrize(("named", "right"), [("utf-16", "utf-16-be"), ("utf-32", "utf-32-le")])
+def test_what_needs_a_mark_and_has_none_is_told_which_way_round_it_is(tmp_path: Path, named: str, right: str) -> None:
+    raw = "plain text\n".encode(right) * 9
+    with text_encoding(named):
+        for read in (partial(read_bytes, tmp_path, raw), partial(decode_text, raw, "x")):
+            with pytest.raises(InputError, match=f'does not start with BOM; could be {right} \\("'):
+                read()
 
 
 def test_line_ends_and_marks() -> None:

@@ -159,7 +159,7 @@ def decode_text(
     """
     encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
     with suppress(UnicodeError):
-        text = raw.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(raw, True)  # refuses UTF-16 without a mark
         text = unix_lines(text.removeprefix(MARK)) if default else without_marks(text)
         if "\0" not in text:
             return text
@@ -199,6 +199,9 @@ def undecodable(
             bad = found.object[found.start : found.end]
             problem = f"not valid {name}: {' '.join(f'0x{byte:02x}' for byte in bad)} ({found.reason})"
             place += found.start - len(found.object) + bool(chunk)
+            break
+        except UnicodeError as found:  # UTF-16 without a mark could be either way round
+            problem = f"not valid {name}: {found}"
             break
         seen, line = seen + text, line + text.count("\n")
         if "\0" in text:
@@ -332,4 +335,4 @@ def _excerpt(text: str, texts: Collection[str]) -> str:
     foreign = [int(letter > "\x7f") for letter in text]
     kinds = [len({*letters}) for letters in zip(*texts, strict=False)] if len(texts) > 1 else foreign
     place = max(0, kinds.index(max(kinds)) - 8) if kinds else 0
-    return " ".join(safe_text(text[place : place + _SHOWN_CHARACTERS]).split())
+    return safe_text(" ".join(text[place : place + _SHOWN_CHARACTERS].split()))
