@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,33 @@ def test_runs_with_different_tokenizers_are_compared_in_bits_per_byte(
     assert "the runs were not validated on the same text" in errors
     assert (drawn["ylabel"], [*drawn["lines"]]) == ("bits per byte", ["bits_per_byte"])
     assert drawn["curves"]["one"] == [{"bits_per_byte": [(10, 4.0), (20, 2.0)]}]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "reason"), [(7, "its bits per byte are n/a, as 7 tokens"), (0, "it has no evaluation with")]
+)
+def test_a_run_without_bits_per_byte_is_left_out_for_that(
+    unknown: int, reason: str, capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    found = PRETRAINED | {"unknown_tokens": {"train": 0, "validation": unknown}}
+    for name in ("one", "two"):
+        make_run(ROOT / name, result=found, tokenizer_json=json.dumps(name))
+    metrics = ROOT / "one/metrics.jsonl"
+    metrics.write_text(re.sub(r'"bits_per_byte": [\d.]+', '"bits_per_byte": null', metrics.read_text()))
+    _, errors = compare(capsys, "one", "two")
+    assert f"runs/one is not in the picture: {reason}" in errors
+    assert [*drawn["curves"]] == ["two"]
+
+
+def test_the_best_figure_of_each_run_is_shown_with_its_step(
+    capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    best = {"step": 10, "val_loss": 2.0, "val_perplexity": 7.4, "bits_per_byte": 1.5}
+    make_run(ROOT / "one", result=PRETRAINED | {"best": best})
+    make_run(ROOT / "two")
+    assert main(["runs", "compare", "one", "two"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["best", "bits/byte", "1.5", "at", "10", "bits/byte", "2", "at", "20"] in rows
 
 
 def test_intervals_are_those_over_seeds_and_of_stored_evaluations(

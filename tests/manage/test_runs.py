@@ -87,6 +87,12 @@ def test_the_best_figure_is_shown_with_its_step(capsys: pytest.CaptureFixture[st
     assert re.search(r"best figure +bits/byte 1.5 at 10\nlast figure +bits/byte 2 at 20\n", out)
 
 
+def test_a_checkpoint_newer_than_the_last_row_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ROOT / "stopped", until=17)  # with rows up to step 15
+    [row] = run(capsys, "ls")["runs"]
+    assert state_of(row) == "unfinished 17/20"
+
+
 def test_of_a_long_unfinished_run_the_newest_figure_is_shown_without_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(ROOT / "long") / "metrics.jsonl"
     rows = path.read_text()

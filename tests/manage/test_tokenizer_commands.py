@@ -57,6 +57,19 @@ def test_text_in_any_encoding_makes_the_same_tokenizer(tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["error"]["fix"] == "did you mean 'gbk'?"
 
 
+def test_characters_are_collected_from_the_held_out_text_too(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "book.txt").write_text("abc " * 40 + "終", encoding="utf-8")
+    options = TokenizerTrainOptions(data=(str(tmp_path / "book.txt"),), tokenizer="char", out=tmp_path / "new")
+    assert run_train(options, console)["training_bytes"] == 163
+    assert "終" in load_tokenizer(str(tmp_path / "new")).get_vocab()
+
+
+def test_a_third_tokenizer_is_not_taken_for_a_text(book: str, console: Console) -> None:
+    for third in ("char", "bpe:4096"):
+        with pytest.raises(UsageError, match=f"the third argument, '{third}', names the text"):
+            run_compare(TokenizerCompareOptions(first="char", second="bpe:300", data=(third,)), console)
+
+
 def test_training_warns_when_the_text_is_too_little(book: str, tmp_path: Path) -> None:
     log = io.StringIO()
     console = Console(stdout=io.StringIO(), stderr=log, environment={})

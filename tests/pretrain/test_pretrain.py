@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gptkit.cli.commands import _after_pretrain
 from gptkit.cli.main import main
 from gptkit.model.loading import load_model
 from gptkit.pretrain.command import _overfitting
@@ -166,6 +167,13 @@ def test_the_nearest_weights_are_named_and_none_where_the_last_are_as_near(tmp_p
         assert "gptkit generate" not in str(_overfitting(overfitted(tmp_path / run, *kept)))
 
 
+def test_the_next_command_takes_the_best_weights_of_an_overfitted_run(tmp_path: Path) -> None:
+    result = overfitted(tmp_path, 120) | {"model_dir": "run/model"}
+    line = "gptkit generate --top-k 40 --model "
+    assert _after_pretrain(result, ()) == f"{line}{tmp_path}/snapshots/step-000120"
+    assert _after_pretrain(result | {"val_loss": 2.5}, ()) == f"{line}{{model_dir}}"
+
+
 def test_the_best_evaluation_is_in_the_result_and_the_card_says_how_to_use_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +187,8 @@ def test_the_best_evaluation_is_in_the_result_and_the_card_says_how_to_use_it(
     kept = "gptkit generate --model run/snapshots/step-000004"
     assert re.search(rf"^warning: overfitting.*{kept};", err, re.MULTILINE)
     card = Path("run/model/README.md").read_text()
-    assert f"| lowest validation loss | 2 at step 4; the weights of step 4 are kept: {kept} |" in card
+    assert "| lowest validation loss | 2 at step 4 |" in card
+    assert "\ngptkit generate --top-k 40 --model ../snapshots/step-000004  # lowest validation loss\n" in card
     assert "None" not in card
     assert main(["runs", "show", "run"]) == 0
     shown = capsys.readouterr().out
@@ -317,6 +326,16 @@ def test_an_unfinished_run_can_be_used_and_says_which_weights_it_gives(capsys: p
     assert more["val_loss"] < rows("run")[-1]["val_loss"]
 
 
+def test_a_snapshot_is_a_model_only_inside_its_run(capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(capsys, "run")
+    for elsewhere in ("step-000003", "mine"):
+        shutil.copytree("run/snapshots/step-000003", elsewhere)
+        assert main(["generate", "1", "--model", elsewhere]) == 2
+        error = capsys.readouterr().err
+        assert "a checkpoint or snapshot works only inside its run" in error
+        assert "gptkit convert RUN/snapshots/STEP DIR --to hf" in error
+
+
 def test_a_run_that_saved_nothing_yet_is_refused_and_so_is_a_damaged_snapshot(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -365,7 +384,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_gets_what_it_lacks(capsys: pyte
     Path("run/result.json").unlink()
     for path in ("run", "run/checkpoints/step-000004"):
         assert main(["generate", "1", "--model", path]) == 2
-        assert f"has no start/, which only later versions write ({path})" in capsys.readouterr().err
+        assert f"its run, whose start/ has the configuration and tokenizer ({path})" in capsys.readouterr().err
     assert pretrain(capsys, "run")["resumed_from"] == 4
     assert weights("run") == expected
     assert sorted(path.name for path in Path("run/snapshots").iterdir()) == ["step-000005", "step-000006"]

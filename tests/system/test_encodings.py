@@ -224,6 +224,13 @@ def test_letters_of_iso_8859_2_are_offered_first() -> None:
     assert re.search(r'could be iso8859_2 \("[^"]*[ąśź][^"]*"\) or cp125[02] \("', message)
 
 
+def test_of_encodings_of_which_one_covers_the_other_it_alone_is_offered(tmp_path: Path) -> None:
+    text = "他说——“今天天气很好，我们去公园散步·看花。”她笑了。在一个安静的小城里，老人每天都到河边走走。\n" * 30
+    with pytest.raises(InputError, match="could be gb18030") as refusal:  # gb2312 reads another dash
+        read_bytes(tmp_path, text.encode("gb18030"))
+    assert "gb2312" not in refusal.value.message
+
+
 def test_a_mark_outweighs_the_encoding_given() -> None:
     with text_encoding("gbk"):
         for mark, encoding in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be")):
@@ -237,6 +244,7 @@ def test_utf8_is_not_read_as_other_letters(tmp_path: Path) -> None:
         with text_encoding(name), pytest.raises(InputError, match=f"the text is UTF-8, not {name}") as refusal:
             list(read_pieces(path))
         assert "leave --encoding out" in str(refusal.value.fix)
+        assert f"iconv -f {name} -t utf-8 FILE > NEW" in str(refusal.value.fix)
     with text_encoding("gbk"):
         assert decode_text("联通".encode("gbk") * 9, "x") == "联通" * 9  # also UTF-8, if of unlikely letters
         assert decode_text(b"plain ascii text " * 9, "x") == "plain ascii text " * 9

@@ -51,7 +51,7 @@ def test_weights_of_a_run_are_described_in_its_start(tmp_path: Path, monkeypatch
     assert not is_undescribed(path)
     (tmp_path / "run" / "start").mkdir()
     assert described_in(path) == tmp_path / "run" / "start"
-    assert not is_undescribed(save(tmp_path / "elsewhere" / "step-000001"))
+    assert is_undescribed(save(tmp_path / "elsewhere" / "step-000001"))
     monkeypatch.chdir(path)
     assert described_in(Path()) == tmp_path / "run" / "start"
     assert defect(Path()) is None

@@ -54,7 +54,7 @@ def test_pretraining_warns_of_both_sides_and_has_no_bits_per_byte(
         "the training text: 60 of 160 tokens (37.5%) are unknown to the tokenizer",
         "the validation text: 5 of 35 tokens (14.3%) are unknown to the tokenizer",
     ]
-    assert err.index("gptkit tokenizer train") < err.index("step 1/1")
+    assert err.index("gptkit pretrain --tokenizer bpe:4096") < err.index("step 1/1")
     reason = "n/a: 5 tokens are unknown to the tokenizer"
     assert reason in out
     assert reason in (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
@@ -65,6 +65,35 @@ def test_pretraining_warns_of_both_sides_and_has_no_bits_per_byte(
     assert result["unknown_tokens"] == {"train": 60, "validation": 5}
     assert main([*line, *run]) == 0  # a finished run shows the same
     assert reason in capsys.readouterr().out
+
+
+def test_characters_of_the_held_out_text_alone_cost_their_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "book.txt").write_text(TRAIN * 2 + "終", encoding="utf-8")
+    line = ["pretrain", str(tmp_path / "book.txt"), "--tokenizer", "char", "--model", "tiny", "--tokens-per-step", "24"]
+    line += ["--sequence-length", "24", "--out", str(tmp_path / "run")]
+    assert main([*line, "--steps", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert warnings(err) == []
+    assert result["unknown_tokens"] == {"train": 0, "validation": 0}
+    assert result["bits_per_byte"] > 0
+
+
+def test_a_run_goes_on_with_the_characters_that_it_started_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "book.txt").write_text(TRAIN * 2 + "終", encoding="utf-8")
+    line = ["pretrain", str(tmp_path / "book.txt"), "--tokenizer", "char", "--model", "tiny", "--tokens-per-step", "24"]
+    line += ["--sequence-length", "24", "--schedule", "constant", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as earlier:  # versions that left held-out characters out
+        earlier.setattr("gptkit.text.corpora.Corpus.text_for", lambda corpus, spec: corpus.train)
+        assert main([*line, "--steps", "1"]) == 0
+    assert main([*line, "--steps", "2"]) == 0
+    assert "n/a: 1 tokens are unknown to the tokenizer" in capsys.readouterr().out
 
 
 def test_fine_tuning_and_its_evaluation_warn_of_each_split(

@@ -30,6 +30,7 @@ from gptkit.manage.tokenizer import (
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system.encodings import UTF8
+from gptkit.system.run_layout import RUNS, best_weights
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,15 @@ class Command:
 
 def _once_trained(line: str) -> str:
     """Return a command that takes the newest pretrain run, or the one that makes the first."""
-    from gptkit.system.run_layout import RUNS
     from gptkit.training.finished_runs import newest_finished  # safetensors would slow --help down
 
     newest = newest_finished(RUNS, lambda result: result.get("command") == "pretrain", lambda line: None)
     return line if newest else "gptkit pretrain"
+
+
+def _after_pretrain(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    kept = best_weights(result)
+    return "gptkit generate --top-k 40 --model " + (_quoted(str(kept)) if kept else "{model_dir}")
 
 
 def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -139,7 +144,7 @@ COMMANDS = (
             "gptkit pretrain tinyshakespeare.txt --recipe shakespeare-char",
             "gptkit pretrain 'texts/*.jsonl' --model gpt2-small --dry-run",
         ),
-        "gptkit generate --top-k 40 --model {model_dir}",
+        _after_pretrain,
         recipe_by="model",
         check="gptkit.pretrain.check:check",
     ),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.manage.run_rows import describe, evaluation_in, find_run, metrics_of, parts, read_config, read_json
-from gptkit.manage.runs import RunsListOptions, shown, written
+from gptkit.manage.runs import RunsListOptions, figure_of, shown, written
 from gptkit.options import REQUIRED, option
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
@@ -70,7 +70,8 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
     if figures:
         same_text = len({_text_of(*each) for each in zip(paths, configs, strict=True)}) == 1
         same_tokenizer = len({*map(_tokenizer_of, paths)} - {None}) < 2
-        _print_figures(figures, paths, names, console, same_text=same_text, same_tokenizer=same_tokenizer)
+        best_figures = [figure_of(row) or "n/a" for row in rows]
+        _print_figures(figures, best_figures, paths, names, console, same_text=same_text, same_tokenizer=same_tokenizer)
     image = _draw(dict(zip(names, paths, strict=True)), configs, options.by, picture, console)
     best = f"gptkit runs show {shlex.quote(str(paths[0]))}"
     return {"runs": rows, "options": differing, "metrics": figures, "image": image, "next": best}
@@ -144,6 +145,7 @@ def _evaluated(stored: Mapping[str, Any]) -> Figures:
 
 def _print_figures(
     figures: Mapping[str, Sequence[Mapping[str, Any] | None]],
+    best_figures: Sequence[str],
     paths: Sequence[Path],
     names: Sequence[str],
     console: Console,
@@ -152,7 +154,7 @@ def _print_figures(
     same_tokenizer: bool,
 ) -> None:
     """Print the runs' own figures and the evaluations that several have, and the command that makes the others."""
-    texts, stars, alone = {}, "", dict[int, list[str]]()
+    texts, stars, alone = {"best": best_figures}, "", dict[int, list[str]]()
     for name, each in figures.items():
         known = [number for number, figure in enumerate(each) if figure and figure["value"] is not None]
         if _is_stored(name) and len(known) < 2:
@@ -251,7 +253,7 @@ def _draw(
         if any(any(seed.values()) for seed in seeds):
             curves[name] = seeds
         else:
-            console.warn(f"{path} is not in the picture: it has no losses yet")
+            console.warn(f"{path} is not in the picture: {_missing(path)}")
     if not curves:
         console.say("no picture: no run has losses to draw")
         return None
@@ -259,6 +261,15 @@ def _draw(
         draw_runs(curves, picture, lines=lines, validation=next(iter(lines)), xlabel=by, ylabel=ylabel)
     console.say(f"picture: {picture}")
     return str(picture)
+
+
+def _missing(path: Path) -> str:
+    """Return why a run has nothing to draw."""
+    if not (path / METRICS).is_file() or not read_rows(path / METRICS):
+        return "it has no losses yet"
+    if unknown := (read_json(path / RESULT).get("unknown_tokens") or {}).get("validation"):
+        return f"its bits per byte are n/a, as {unknown:,} tokens of its validation text are unknown to its tokenizer"
+    return "it has no evaluation with bits per byte"
 
 
 def _points(rows: Sequence[Mapping[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:

@@ -137,11 +137,11 @@ def _progress(path: Path, command: str, config: Mapping[str, Any]) -> Row:
         planned = f" of {config.get('seeds')}" if config.get("study", "none") == "none" else ""
         return {"reason": f"{done}{planned} seeds finished"}
     rows = newest_rows(path / METRICS) if (path / METRICS).exists() else iter(())
-    last = next(rows, None)
-    step = last["step"] if last else 0
+    last, saved = next(rows, None), next(filter(run_layout.is_committed, all_steps(path / CHECKPOINTS)), None)
+    step = max(last["step"] if last else 0, run_layout.step_of(saved) if saved else 0)
     diverged = read_json(path / DIVERGED).get("step")
     reason = f"diverged at step {diverged:,}" if isinstance(diverged, int) and diverged > step else None
-    found = {"step": step, "steps": config.get("steps") or _planned_steps(path), "reason": reason}
+    found = {"step": step, "steps": config.get("steps") or _planned_steps(saved), "reason": reason}
     return found | (_best_figure(path / METRICS, higher_is_better=command == "finetune") if last else {})
 
 
@@ -165,10 +165,9 @@ def evaluation_in(row: Mapping[str, Any]) -> Row:
     return {name: measured[name] for name in [*[*measured][1:], *[*measured][:1]] if name != "val_perplexity"}
 
 
-def _planned_steps(path: Path) -> int | None:
+def _planned_steps(checkpoint: Path | None) -> int | None:
     """Return the steps that a finetune run was to have, from its newest checkpoint; config.yaml has only its epochs."""
-    newest = next(filter(run_layout.is_committed, all_steps(path / CHECKPOINTS)), None)
-    steps = read_json(newest / "state.json").get("steps") if newest else None
+    steps = read_json(checkpoint / "state.json").get("steps") if checkpoint else None
     return steps if isinstance(steps, int) else None
 
 

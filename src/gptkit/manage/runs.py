@@ -102,7 +102,7 @@ def _cells(row: Row) -> list[str | None]:
     """Return a row's cells of the table: what, state, figure, size and age."""
     names = ", ".join(part.rstrip("/").rpartition("/")[2] for part in (row["data"] or "").split(", "))
     age = duration(max(0.0, round(time.time() - _when(row))))
-    return [row["command"] and f"{row['command']} {names}", state_of(row), _figure(row), size(row["bytes"]), age]
+    return [row["command"] and f"{row['command']} {names}", state_of(row), figure_of(row), size(row["bytes"]), age]
 
 
 def state_of(row: Row) -> str:
@@ -113,7 +113,7 @@ def state_of(row: Row) -> str:
     return f"{row['state']} {step}" + (f"/{steps}" if steps and row["state"] != "finished" else "")
 
 
-def _figure(row: Row) -> str | None:
+def figure_of(row: Row) -> str | None:
     name = str(row["metric"]).replace("_per_", "/").replace("_", " ")  # as the progress of a run has it
     at = "" if row["best_step"] is None else f" at {row['best_step']:,}"
     return None if row["metric"] is None else f"{name} {shown(row['value'])}{at}"
@@ -199,7 +199,7 @@ def _saved(folder: Path) -> list[Row]:
 def _print(found: Row, console: Console) -> None:
     path, result = Path(found["path"]), found["result"] or {}
     facts = {name: found[name] for name in ("command", "data")} | {"state": state_of(found), "reason": found["reason"]}
-    facts |= {"best figure": _figure(found)} | _after_best(found)
+    facts |= {"best figure": figure_of(found)} | _after_best(found)
     facts |= {"size": size(found["bytes"]), "finished at": found["finished_at"]}
     for name in (CHECKPOINTS, SNAPSHOTS):
         steps = ", ".join(shown(saved["step"]) + " (incomplete)" * (not saved["committed"]) for saved in found[name])
@@ -216,7 +216,7 @@ def _print(found: Row, console: Console) -> None:
     title = "options" if found["changed"] == found["config"] else "options that are not the defaults"
     table(title, ("option", "value"), changed)
     table("result", ("figure", "value"), [(name, shown(value)) for name, value in figures.items()])
-    seeds = [(str(Path(one["path"]).relative_to(path)), state_of(one), _figure(one)) for one in found["runs"]]
+    seeds = [(str(Path(one["path"]).relative_to(path)), state_of(one), figure_of(one)) for one in found["runs"]]
     table("seeds", ("run", "state", "figure"), seeds)
     samples = [(shown(sample["step"]), sample["text"]) for sample in found.get("samples", ())]
     table("samples: no prompt, the same seed", ("step", "text"), samples)
@@ -230,7 +230,7 @@ def _after_best(found: Row) -> Row:
         return {}
     kept = run_layout.weights_nearest(step, Path(found["path"]), end=end)
     use = kept and f"step {step_of(kept):,}: gptkit generate --model {shlex.quote(str(kept))}"
-    return {"last figure": _figure(found | {"value": last, "best_step": end}), "best weights kept": use}
+    return {"last figure": figure_of(found | {"value": last, "best_step": end}), "best weights kept": use}
 
 
 def _losses(path: Path) -> dict[str, str]:

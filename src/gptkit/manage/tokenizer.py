@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class TokenizerTrainOptions(ReadingOptions):
         (), "Text to train on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
     )
     validation: str = option(
-        "0.1", "What pretrain holds out for validation; the tokenizer is trained without it.", metavar="FILE|FRACTION"
+        "0.1", "What pretrain holds out for validation; bpe:N is trained without it.", metavar="FILE|FRACTION"
     )
     tokenizer: str = option(
         "bpe:4096", f"{TRAINED}, for a byte-level BPE with N entries.", short="-t", metavar=TRAINED.replace(" or ", "|")
@@ -117,7 +118,7 @@ def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any
         "tokenizer": options.tokenizer,
         "tokenizer_dir": options.out.absolute(),
         "entries": len(tokenizer),
-        "training_bytes": corpus.train.count_bytes(),
+        "training_bytes": corpus.text_for(options.tokenizer).count_bytes(),
         "seconds": seconds,
         "sha256": fingerprint(tokenizer),
     }
@@ -135,6 +136,9 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     specs = (options.first, options.second)
     for spec in specs:
         check_tokenizer(spec)
+    if third := next((name for name in options.data if needs_training(name) and not os.path.exists(name)), None):
+        message = f"two tokenizers are compared; the third argument, {third!r}, names the text"
+        raise UsageError(message, where="DATA", fix="compare two at a time")
     check_corpus(options.data, "0.1")
 
     from gptkit.text.tokenizers.loading import load_tokenizer  # imports transformers
@@ -257,7 +261,7 @@ def _open_corpus(data: tuple[str, ...], validation: str, console: Console) -> Co
 def _train(spec: str, corpus: Corpus, console: Console) -> PreTrainedTokenizerBase:
     from gptkit.text.tokenizers.kinds import train_tokenizer, training_note
 
-    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.train.pieces()))
+    tokenizer = train_tokenizer(spec, (piece.text for piece in corpus.text_for(spec).pieces()))
     if note := training_note(spec, tokenizer):
         console.warn(note)
     return tokenizer

@@ -24,7 +24,7 @@ from gptkit.report.model_card import model_card, model_facts, write_model, write
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import figure
 from gptkit.system.files import new_directory, translate_os_errors
-from gptkit.system.run_layout import step_of, weights_nearest
+from gptkit.system.run_layout import OVERFITTED, best_weights, step_of
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
@@ -161,20 +161,13 @@ def _write(
 def _overfitting(result: Mapping[str, Any]) -> str | None:
     """Return what to do about a validation loss that rises by more than 1% after its lowest point."""
     lowest, step, last = result["best"]["val_loss"], result["best"]["step"], result["val_loss"]
-    if last <= 1.01 * lowest:
+    if last <= OVERFITTED * lowest:
         return None
     risen = f"the validation loss was lowest at step {step:,}, {lowest:.4g}, and rose to {last:.4g}"
-    kept = f"; {use}" if (use := _best_weights(result)) else ""
+    path = best_weights(result)
+    use = path and f"; the weights of step {step_of(path):,} are kept: gptkit generate --model {shlex.quote(str(path))}"
     cure = f"to train a better model, use more text, fewer steps (--steps {step}), or --dropout 0.1, and a new --out"
-    return f"overfitting: {risen}: the model is memorizing its training text{kept}; {cure}"
-
-
-def _best_weights(result: Mapping[str, Any]) -> str | None:
-    """Return how to use the weights nearest to the step with the lowest validation loss, if it was not the last."""
-    path = weights_nearest(result["best"]["step"], Path(result["run_dir"]), end=result["steps"])
-    if path is None:
-        return None
-    return f"the weights of step {step_of(path):,} are kept: gptkit generate --model {shlex.quote(str(path))}"
+    return f"overfitting: {risen}: the model is memorizing its training text{use or ''}; {cure}"
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
@@ -192,20 +185,16 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _best_figures(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return a card's line on a lowest validation loss that was not the last."""
-    if (use := _best_weights(result)) is None:
-        return {}
-    best = result["best"]
-    return {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}; {use}"}
-
-
 def _card(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
 ) -> str:
     """Return the card of a finished run."""
-    text = inputs.text
+    text, generate_with = inputs.text, "gptkit generate --top-k 40 --model"
     assert text is not None
+    use, best = f"{generate_with} .", result["best"]
+    if kept := best_weights(result):
+        use = f"{generate_with} ../{kept.parent.name}/{kept.name}  # lowest validation loss\n{use}  # last step"
+    lowest = {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}"}
     origin = "from scratch" if inputs.from_scratch else f"from the weights of {options.model}"
     family = "GPT-2 (pre-norm)" if inputs.model.config.pre_norm else "GPT-1 (post-norm)"
     return model_card(
@@ -218,6 +207,7 @@ def _card(
         licence=inputs.corpus.licence,
         tokenizer=f"{options.tokenizer or DEFAULT_TOKENIZER}, {inputs.vocabulary:,} entries",
         command=command,
-        measured=_figures(result) | _best_figures(result),
+        measured=_figures(result) | lowest,
         sample=trained.sample,
+        use=use,
     )

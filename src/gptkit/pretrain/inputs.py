@@ -18,6 +18,7 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.system.run_layout import START
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
 from gptkit.text.corpora import Corpus, hub_characters, open_corpus
 from gptkit.text.tokenizers.any_tokenizer import separator_id, unknown_note
@@ -70,7 +71,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
     spec, text = options.tokenizer or DEFAULT_TOKENIZER, None
     is_tokenized = not for_plan or corpus.train.about_bytes <= MAX_PLAN_BYTES
     if tokenizer is None and (is_tokenized or not spec.startswith("bpe:")):
-        tokenizer = _trained_tokenizer(spec, corpus, console.say)
+        tokenizer = _trained_tokenizer(spec, corpus, options.out, console.say)
     if is_tokenized:
         assert tokenizer is not None
         text = prepare(corpus, tokenizer)
@@ -143,9 +144,13 @@ def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausal
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 
-def _trained_tokenizer(spec: str, corpus: Corpus, say: Callable[[str], None]) -> PreTrainedTokenizerBase:
+def _trained_tokenizer(
+    spec: str, corpus: Corpus, run: Path | None, say: Callable[[str], None]
+) -> PreTrainedTokenizerBase:
+    if spec == "char" and run is not None and (run / START).is_dir():
+        return tokenizer_in(run / START)  # earlier versions left held-out characters out
     started = time.perf_counter()
-    tokenizer, was_cached = cached_tokenizer(spec, corpus.train)
+    tokenizer, was_cached = cached_tokenizer(spec, corpus.text_for(spec))
     how = "from the cache" if was_cached else f"trained in {time.perf_counter() - started:.1f} s"
     say(f"tokenizer {spec}: {len(tokenizer):,} entries, {how}")
     if note := training_note(spec, tokenizer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gptkit.options import option, recipe_only
+from gptkit.options import option, override, recipe_only
 from gptkit.text.tokenizers.any_tokenizer import TRAINED
 from gptkit.training.options import TrainingOptions
 
@@ -19,12 +19,13 @@ class PretrainOptions(TrainingOptions):
         argument=True,
         metavar="DATA",
     )
+    encoding: str = override(TrainingOptions, "encoding", panel="Common")
     validation: str = option(
         "0.1", "A file, or the fraction of the text held out; a single document is cut in two.", metavar="FILE|FRACTION"
     )
     tokenizer: str | None = option(
         None,
-        f"{TRAINED}, trained on the training text; a directory; or hf:NAME [default: the model's own, else bpe:4096].",
+        f"{TRAINED}, trained on the text; a directory; or hf:NAME [default: the model's own, else bpe:4096].",
         short="-t",
         metavar="TOKENIZER",
     )

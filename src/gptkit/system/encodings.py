@@ -101,7 +101,7 @@ def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
     text = _decoded(start, UTF8)
     telling = text if _named.startswith(("utf-16", "utf-32")) else [letter for letter in text if letter > "\x7f"]
     if len(telling) >= _BEYOND_DOUBT and "\0" not in text:
-        fix = "leave --encoding out, or convert the files that are not UTF-8"
+        fix = "leave --encoding out, and convert any file that is not UTF-8: " + _drop(_named).replace(" -c", "")
         raise InputError(f"the text is UTF-8, not {_named}", where=where, fix=fix)
     if _warn is not None and not _named.startswith(("utf", "iso2022", "hz")):
         _warn_of_misread(_decoded(start, _named), where, _warn)
@@ -293,6 +293,9 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
         found = {name: text for name, text in found.items() if not _is_accented(text)}
         if found.keys().isdisjoint(itertools.chain(*_FAMILIES)):
             found |= _damaged_guesses(lines, [*itertools.chain(*_FAMILIES)] if found else _COMMON)
+    for family in map(set, _FAMILIES):
+        if found.keys() & family & {*_COMMON}:  # which has all characters of those that it removes here
+            found = {name: text for name, text in found.items() if name in _COMMON or name not in family}
     return {name: found[name] for name in sorted(found, key=lambda name: name not in likely)[:4]}
 
 

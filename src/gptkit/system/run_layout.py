@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
+OVERFITTED = 1.01  # times the lowest validation loss: smaller rises are noise
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,8 @@ def is_unfinished(path: Path) -> bool:
 
 
 def is_undescribed(path: Path) -> bool:
-    """Return whether this is a checkpoint or snapshot without any config.json, of a version that wrote no start/."""
-    is_of_a_run = Path(os.path.abspath(path)).parent.name in (CHECKPOINTS, SNAPSHOTS)
-    return is_of_a_run and is_committed(path) and not (described_in(path) / "config.json").exists()
+    """Return whether this is a checkpoint or snapshot without any config.json."""
+    return is_committed(path) and not (described_in(path) / "config.json").exists()
 
 
 def _kept(run: Path) -> list[Path]:
@@ -189,6 +190,14 @@ def weights_nearest(step: int, run: Path, *, end: int) -> Path | None:
     """Return the kept weights nearest to a step, of equals a snapshot; None if those of the `end` are as near."""
     near = [path for path in _kept(run) if abs(step_of(path) - step) < end - step]
     return min(near, key=lambda path: abs(step_of(path) - step), default=None)
+
+
+def best_weights(result: Mapping[str, Any]) -> Path | None:
+    """Return the weights kept nearest to the best step of an overfitted pretrain run, None if the last are as near."""
+    best = result.get("best")  # earlier versions and plans have none
+    if best is None or result["val_loss"] <= OVERFITTED * best["val_loss"]:
+        return None
+    return weights_nearest(best["step"], Path(result["run_dir"]), end=result["steps"])
 
 
 def newest_weights(run: Path) -> tuple[Path | None, list[str]]:

@@ -79,6 +79,14 @@ class Corpus:
         """The sha256 of which text is on which side."""
         return hashlib.sha256(f"{self.train.key} {self.validation.key}".encode()).hexdigest()
 
+    def text_for(self, tokenizer: str) -> TextPart:
+        """Return what a tokenizer is trained on; char on all of DATA, as unknown characters have no bits per byte."""
+        train, validation, both = self.train, self.validation, self.both
+        if tokenizer != "char" or both is None:
+            return train
+        documents, about_bytes = train.documents + validation.documents, train.about_bytes + validation.about_bytes
+        return TextPart(lambda: (piece for _, piece in both()), self.split_sha256, documents, about_bytes, train.is_cut)
+
 
 @dataclass(frozen=True)
 class _Source:

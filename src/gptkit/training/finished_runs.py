@@ -117,9 +117,10 @@ def unread_model(name: str) -> Path | None:
 
 
 def without_start(name: str) -> InputError:
-    """Return the error for an unfinished run without the config.json and tokenizer of its weights."""
-    message = f"the run is unfinished and has no {START}/, which only later versions write"
-    return InputError(message, where=name, fix="finish it with the version that started it, then pass its directory")
+    """Return the error for weights without their config.json: outside their run, or of an early version's."""
+    message = f"a checkpoint or snapshot works only inside its run, whose {START}/ has the configuration and tokenizer"
+    fix = "to make a folder that can be moved: gptkit convert RUN/snapshots/STEP DIR --to hf"
+    return InputError(message, where=name, fix=fix)
 
 
 def readable_model(name: str, console: Console) -> str:
@@ -128,12 +129,12 @@ def readable_model(name: str, console: Console) -> str:
     Raises InputError if the run has no weights yet, or none intact, and for a damaged checkpoint or snapshot.
     """
     path = Path(name)
+    if is_undescribed(path):
+        raise without_start(name)
     if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
         raise InputError(f"the weights cannot be used: {reason}", where=name, fix="choose another step of the run")
     if name.startswith("hf:"):
         return name
-    if is_undescribed(path):
-        raise without_start(name)
     if not is_unfinished(path):
         seeds = sorted([*path.glob("seed-*"), *path.glob("*/seed-*")])
         if seeds and not (path / MODEL).is_dir():

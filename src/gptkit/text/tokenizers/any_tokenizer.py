@@ -51,7 +51,7 @@ def unknown_id(tokenizer: AnyTokenizer) -> int | None:
 def unknown_note(what: str, unknown: int, tokens: int) -> str:
     """Return the warning about a text with tokens that stand for what the tokenizer does not know."""
     share = f"{unknown:,} of {tokens:,} tokens ({100 * unknown / tokens:.3g}%) are unknown to the tokenizer"
-    return f"{what}: {share}; train a byte-level tokenizer on such text: gptkit tokenizer train"
+    return f"{what}: {share}; a byte-level one knows every text: gptkit pretrain --tokenizer bpe:4096"
 
 
 def id_out_of_range(tokenizer: AnyTokenizer) -> tuple[str, int] | None:

@@ -38,8 +38,7 @@ _SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False)  # with GPT-2's regula
 def _train_char(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the characters in `texts`, with ids 0, 1, ... in order, then END_OF_TEXT and UNKNOWN.
 
-    UNKNOWN stands for any other character, so that no run fails on an odd one at the end of a book. A model never sees
-    it in training, so it cannot lower a validation loss. InputError if there is no text.
+    UNKNOWN stands for any other character, which a later text may have. InputError if there is no text.
     """
     from transformers import PreTrainedTokenizerFast  # not at the top: it takes seconds, and encoding needs none of it
 
