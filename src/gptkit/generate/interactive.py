@@ -76,7 +76,7 @@ def _typed_lines(console: Console) -> Iterator[str]:
 
 def _piped_lines() -> Iterator[str]:
     first = sys.stdin.buffer.readline()
-    parts = itertools.chain([first] * bool(first), sys.stdin.buffer)
+    parts: Iterator[bytes] = itertools.chain([first] * bool(first), sys.stdin.buffer)
     if encoding_of(first, "stdin").startswith(("utf-16", "utf-32")):  # in which the byte of LF ends no line
         parts = iter([b"".join(parts)])
     for number, part in enumerate(parts, start=1):
