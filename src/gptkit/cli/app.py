@@ -236,10 +236,10 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
-            if self.row.recipe_by == "model" and given.get("model") == "gpt2" and not Path("gpt2").exists():
-                given["model"] = "gpt2-small"  # its name on the Hugging Face hub is gpt2
-            recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
-            ctx.default_map, ctx.obj = recipe
+            by = self.row.recipe_by
+            _name_preset(given, by)
+            ctx.default_map, ctx.obj = recipe_behind(self.row.name, self.row.options, given, recipe_by=by)
+            _name_preset(ctx.default_map, by)
             if "help_all" in given:
                 self.shows_all = given["help"] = True
             return given, rest, order
@@ -275,6 +275,12 @@ class _Row(_FlagsAsWritten):
                     param.opts = [param.name]
         self.params = sorted(params, key=_place_in_help)
         super().format_help(ctx, formatter)
+
+
+def _name_preset(values: dict[str, Any], recipe_by: str | None) -> None:
+    """Call the preset gpt2-small by that name where values use its name on the hub, unless that is a path here."""
+    if recipe_by == "model" and values.get("model") == "gpt2" and not Path("gpt2").exists():
+        values["model"] = "gpt2-small"
 
 
 class _Command(_Row, TyperCommand):

@@ -30,6 +30,7 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.scoring.running_text import ValidationProtocol
 from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
@@ -179,8 +180,8 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
             raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=_TWICE)
     scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
     if options.split != EvalOptions.split and not scores_own_task:
-        message = f"{next(iter(jobs))} is evaluated zero-shot, on a fixed split"
-        raise UsageError(message, where="--split", fix="leave it out, or pass that split's file as --data")
+        message = f"{next(iter(jobs))} is evaluated zero-shot, without a choice of splits"
+        raise UsageError(message, where="--split", fix="leave it out; --data names what is evaluated")
     return [*jobs.values()]
 
 
@@ -248,11 +249,14 @@ def _zero_shot(
         evaluation = with_stride(evaluation, options.stride)
     protocols = evaluation.protocols
     if name == DEFAULT and spec.data is None:
-        examples, validation = own_text(head.directory)
-        if name == spec.task and options.stride is None:
-            protocols = (validation, *protocols)
+        examples, own = own_text(head.directory)
+        protocols = tuple(own if isinstance(each, ValidationProtocol) else each for each in protocols)
     else:
         examples = evaluation.load(spec.data)
+        protocols = tuple(each for each in protocols if not isinstance(each, ValidationProtocol))
+    if not protocols:
+        message = f"{spec.task} is for the text that the model's own run held out"
+        raise UsageError(message, where="--data", fix=f"leave it out, or pass --task {name}")
     if examples.is_variant:
         protocols = tuple(replace(protocol, published=()) for protocol in protocols)
     return examples, protocols, evaluation

@@ -72,7 +72,7 @@ def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, so
     return found[1]
 
 
-def require_folder(path: Path, what: str = "the folder with the task's files") -> None:
+def require_folder(path: Path, what: str) -> None:
     """Raise InputError unless --data is a folder; the fix is to pass `what`."""
     if not path.is_dir():
         problem = "not a folder" if path.exists() else "no such file or folder"
@@ -163,7 +163,7 @@ def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows], *, may_be_q
     if kind in ("tsv", "csv"):
         tabbed = ((where, text.split("\t")) for where, text in lines(path))
         is_plain = kind == "tsv" and not (may_be_quoted and _is_quoted(path))
-        rows = tabbed if is_plain else _separated(path, ",\t;" if kind == "csv" else "\t")
+        rows = tabbed if is_plain else _separated(path, ",\t;|" if kind == "csv" else "\t")
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
             raise _empty(where)
