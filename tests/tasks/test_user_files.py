@@ -196,9 +196,14 @@ def test_a_file_that_the_task_names_is_never_replaced_by_another(tmp_path: Path)
             load_examples(read_task(task), "dev", data)
         with pytest.raises(InputError, match=r"'dev' of mine: looked for dev2\.csv in"):
             require_named_files(read_task(task), data)
-    (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
-    with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in"):
+    (tmp_path / "one.csv").touch()
+    with pytest.raises(InputError) as refusal:
         require_named_files(read_task(task), None)
+    assert refusal.value.fix == "did you mean dev.csv?"
+    (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
+    with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in") as refusal:
+        require_named_files(read_task(task), None)
+    assert refusal.value.fix == "check the path, or add the files"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "perplexity"  # the task of a language model when none is named
 _EXAMPLE = "write tasks: [{task: lambada}]"
-_TWICE = "keep one of them, or use two suites for two texts: results are named after their task"
+_TWICE = "keep one, without /PROTOCOL for all its protocols; or use two suites for two texts"
 
 
 @dataclass(frozen=True)

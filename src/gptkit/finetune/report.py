@@ -72,7 +72,8 @@ def _explain_chance(result: Mapping[str, Any], metric: str, console: Console) ->
     """Say what to try where the interval of the first metric does not lie above chance."""
     chance, interval = result.get("chance", {}).get(metric), _interval_of(result, metric)
     if chance is not None and interval is not None and interval[0] <= chance:
-        console.result(f"{metric} is not shown to be better than chance: try more --epochs or a higher --learning-rate")
+        cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
+        console.result(f"{metric} is not shown to be better than chance: try {cure}")
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:

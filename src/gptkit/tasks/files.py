@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import InputError, UsageError, nearest
 from gptkit.system.encodings import MARK
 from gptkit.system.reading import (
     json_object,
@@ -131,7 +131,9 @@ def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError
     message = f"{what}: looked for {looked_for} in the folder and in {name}/ (any case); found {there}"
     similar = [file for file in map(_folded, found) if f"{file.partition('.')[0]}." in _folded(looked_for)]
     cures = [cure for ending, cure in _CURES.items() if any(file.endswith(ending) for file in similar)]
-    fix = "; ".join(["check the path, or add the files", *cures])
+    wanted = Path(looked_for)
+    near = nearest(wanted.stem, [Path(file).stem for file in found if Path(file).suffix == wanted.suffix])
+    fix = f"did you mean {near}{wanted.suffix}?" if near else "; ".join(["check the path, or add the files", *cures])
     return InputError(message, where=f"--data {folder}", fix=fix)
 
 

@@ -35,7 +35,7 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     """
     folder = _place_of(task, split, data)
     if task.make is not None:
-        return loaded(task.make(split))
+        return loaded(task.make(split), ["generates its own data; --data is not read"] * (data is not None))
     if str(folder).startswith("hf:"):
         examples, notes = hub_examples(task, split, str(folder))
     else:
