@@ -23,7 +23,17 @@ import gptkit
 from gptkit.cli.commands import COMMANDS, GROUPS, Command
 from gptkit.errors import UsageError, nearest, suggest
 from gptkit.options import OutputOptions, Panel, fields_of
-from gptkit.recipes import CONFIG, Kind, all_recipes, kinds_of, parse_value, recipe_behind, recipe_keys, recipes_of
+from gptkit.recipes import (
+    CONFIG,
+    Kind,
+    all_recipes,
+    kinds_of,
+    parse_value,
+    preset_name,
+    recipe_behind,
+    recipe_keys,
+    recipes_of,
+)
 from gptkit.system.terminal import has_colour, safe_text
 
 PANELS = get_args(Panel)
@@ -236,10 +246,12 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
-            by = self.row.recipe_by
-            _name_preset(given, by)
-            ctx.default_map, ctx.obj = recipe_behind(self.row.name, self.row.options, given, recipe_by=by)
-            _name_preset(ctx.default_map, by)
+            recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
+            ctx.default_map, ctx.obj = recipe
+            if self.row.recipe_by == "model":
+                for values in (given, ctx.default_map):
+                    if "model" in values:
+                        values["model"] = preset_name(values["model"])
             if "help_all" in given:
                 self.shows_all = given["help"] = True
             return given, rest, order
@@ -275,12 +287,6 @@ class _Row(_FlagsAsWritten):
                     param.opts = [param.name]
         self.params = sorted(params, key=_place_in_help)
         super().format_help(ctx, formatter)
-
-
-def _name_preset(values: dict[str, Any], recipe_by: str | None) -> None:
-    """Call the preset gpt2-small by that name where values use its name on the hub, unless that is a path here."""
-    if recipe_by == "model" and values.get("model") == "gpt2" and not Path("gpt2").exists():
-        values["model"] = "gpt2-small"
 
 
 class _Command(_Row, TyperCommand):
