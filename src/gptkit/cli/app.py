@@ -23,17 +23,7 @@ import gptkit
 from gptkit.cli.commands import COMMANDS, GROUPS, Command
 from gptkit.errors import UsageError, nearest, suggest
 from gptkit.options import OutputOptions, Panel, fields_of
-from gptkit.recipes import (
-    CONFIG,
-    Kind,
-    all_recipes,
-    kinds_of,
-    parse_value,
-    preset_name,
-    recipe_behind,
-    recipe_keys,
-    recipes_of,
-)
+from gptkit.recipes import CONFIG, Kind, all_recipes, kinds_of, parse_value, recipe_behind, recipe_keys, recipes_of
 from gptkit.system.terminal import has_colour, safe_text
 
 PANELS = get_args(Panel)
@@ -248,10 +238,6 @@ class _Row(_FlagsAsWritten):
             given, rest, order = parse(args)
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
-            if self.row.recipe_by == "model":
-                for values in (given, ctx.default_map):
-                    if "model" in values:
-                        values["model"] = preset_name(values["model"])
             if "help_all" in given:
                 self.shows_all = given["help"] = True
             return given, rest, order
