@@ -36,7 +36,6 @@ SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST_RESAMPLED = 5  # values
-SAME = 1e-12  # differences of equal fractions are rounded
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tupl
     n = len(array)
     if n < 2:
         raise ValueError("an interval needs two values or more")
-    if np.ptp(array) < SAME:
+    if np.ptp(array) < 1e-12:  # differences of equal fractions are rounded
         return math.nan, math.nan
     if n < FEWEST_RESAMPLED:
         half = float(t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
