@@ -549,6 +549,14 @@ def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.Captur
     assert "score_range is [0.0, 1.0], but the model's is [0.0, 5.0]" in error["message"]
 
 
+def test_a_text_for_a_fine_tuned_model_is_not_taken_for_its_task_s_data(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    error = evaluate(capsys, Path("model"), "--data", "text.txt", code=2)["error"]
+    assert error["fix"] == "to score the text, add --task perplexity"
+
+
 def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,9 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     """
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
+        if head.format is not None and str(options.data).lower().endswith((".txt", ".txt.gz")):
+            message = f"{head.task}, the task that the model was fine-tuned on, is not read from a plain text"
+            raise UsageError(message, where="--data", fix="to score the text, add --task perplexity")
     refuse_unknown(wanted, head.task)
     jobs: dict[str, Job] = {}
     for spec in wanted:
