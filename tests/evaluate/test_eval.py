@@ -378,6 +378,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         (["--task", "lambada"], "lambada_test.jsonl"),
         (["--task", "lambada", "--data", "nowhere"], "no such"),
         (["--task", "rte", "--data", "."], "rte has no zero-shot protocol"),
+        (["--task", "rte", "--data", "text.txt"], "gptkit finetune --task rte --data . "),  # reads two files
         (["--suite", "suite.yaml"], "did you mean 'lambada'? (suite.yaml:1)"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
