@@ -272,6 +272,10 @@ def test_gpt2_is_gpt2_small_unless_a_directory_has_that_name(tmp_path: Path, mon
 
     assert parsed("pretrain", "--model", "gpt2") == parsed("pretrain", "--model", "gpt2-small")
     assert parsed("generate", "--model", "gpt2").model == "gpt2"
+    Path("mine.yaml").write_text("model: gpt2\nsteps: 3\n")
+    assert parsed("pretrain", "--recipe", "mine.yaml").model == "gpt2-small"
+    assert parsed("pretrain", "--recipe", "gpt2") == parsed("pretrain", "--recipe", "gpt2-small")
+    assert recipes.find_recipe("gpt2") == recipes.find_recipe("gpt2-small")
     Path("gpt2").mkdir()
     assert parsed("pretrain", "--model", "gpt2").model == "gpt2"
 

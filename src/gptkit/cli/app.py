@@ -236,8 +236,6 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
-            if self.row.recipe_by == "model" and given.get("model") == "gpt2" and not Path("gpt2").exists():
-                given["model"] = "gpt2-small"  # its name on the Hugging Face hub is gpt2
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
             if "help_all" in given:
