@@ -71,7 +71,13 @@ def test_columns_that_are_unknown_throughout_are_left_out() -> None:
     variants = {name: over_seeds(RTE, [run_of(90)]) for name in ("full", "no_aux")}
     kept = study_result(RTE, variants, {name: columns_of(range(90)) for name in variants})
     del kept["full_minus"]["no_aux"]["item_interval"]
-    assert "full minus no aux LM: not known from one seed" in shown(kept)
+    assert "full minus no aux LM: not known from so few seeds" in shown(kept)
+
+
+def test_an_interval_that_equal_scores_of_few_seeds_leave_unknown_is_explained() -> None:
+    text = shown(over_seeds(RTE, [run_of(90) | {"chance": {"accuracy": 0.5}}] * 2))
+    assert "95% interval: n/a where only a few seeds were run and all have the same score" in text
+    assert "accuracy is not shown to be better than chance" in text
 
 
 @pytest.mark.parametrize(("low", "is_told"), [(0.49, True), (0.51, False)])

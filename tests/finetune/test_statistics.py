@@ -78,6 +78,11 @@ def test_the_interval_is_a_pure_function_that_moves_and_scales_with_the_values()
     assert bootstrap_interval([0.5] * 5) == pytest.approx((0.5, 0.5))
 
 
+def test_two_seeds_that_agree_by_chance_have_no_interval() -> None:
+    found = over_seeds(find_task("rte"), seeds_of([0.5, 0.5]))
+    assert (found["std"], found["interval"]) == ({"accuracy": 0.0}, {"accuracy": None})
+
+
 def test_many_values_agree_with_the_normal_interval() -> None:
     values = np.random.default_rng(3).normal(size=400)
     low, high = bootstrap_interval(values.tolist())

@@ -51,6 +51,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         console.table(title, *known_columns(columns, rows))
         if any(_interval_of(result, name) for name in task.metrics):
             console.result(f"95% interval: over {_sample(result)}")
+        if any(result.get("std", {}).get(name) == 0 and not _interval_of(result, name) for name in task.metrics):
+            console.result("95% interval: n/a where only a few seeds were run and all have the same score")
         if "accuracy" in chance and task.target == "class":
             console.result(MOST_FREQUENT)
         _explain_chance(result, task, console)
@@ -72,11 +74,12 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
 
 
 def _explain_chance(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Say what to try where the interval of the first metric does not lie above chance."""
-    chance, interval = result.get("chance", {}).get(task.metrics[0]), _interval_of(result, task.metrics[0])
-    if chance is not None and interval is not None and interval[0] <= chance:
+    """Say what to try where the interval of the first metric, or without one the metric, does not lie above chance."""
+    name = task.metrics[0]
+    chance, lowest = result.get("chance", {}).get(name), (_interval_of(result, name) or [result["metrics"][name]])[0]
+    if chance is not None and lowest is not None and lowest <= chance:
         cure = "raise --epochs" + f"; {SMALL_MODEL}" * (not task.is_demo)
-        console.result(f"{task.metrics[0]} is not shown to be better than chance: {cure}")
+        console.result(f"{name} is not shown to be better than chance: {cure}")
 
 
 def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], console: Console) -> None:
@@ -90,7 +93,7 @@ def _gain(gain: Mapping[str, Any], sample: str) -> str:
     if gain["mean"] is None:
         return "n/a"
     if interval is None:
-        return "not known from one seed"
+        return "not known from so few seeds"
     found = f"95% interval over {sample}: {' to '.join(_difference(gain, end) for end in interval)}"
     if interval[0] <= 0 <= interval[1]:
         return f"no difference found ({found})"
