@@ -191,7 +191,7 @@ def _text_of(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 def _best(name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: bool, same_unit: bool) -> int | None:
     """Return which run has the best figure; None if they are not comparable, or the best two intervals overlap.
 
-    A classifier's loss is never called best, as its interval is not known and there are few examples.
+    Without intervals only figures of whole validation texts are compared, not a classifier's of a few examples.
     """
     present = [(figure, number) for number, figure in enumerate(figures) if figure and figure["value"] is not None]
     same_data = len({figure.get("data_sha256") for figure, _ in present}) == 1 if _is_stored(name) else same_text
@@ -200,6 +200,8 @@ def _best(name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: 
         return None
     present.sort(key=lambda item: item[0]["value"], reverse=not LOWER_IS_BETTER.search(name))
     (first, number), (second, _) = present[:2]
+    if name not in FIGURES and not (first["interval"] and second["interval"]):
+        return None
     lows, highs = zip(*(each["interval"] or [each["value"]] * 2 for each in (first, second)), strict=True)
     return None if max(lows) <= min(highs) else number
 

@@ -201,13 +201,10 @@ def _agreed(sizes: Mapping[Path, int], options: RunsRemoveOptions, console: Cons
 
 
 def _remove(run: Path) -> None:
-    def require_writable(folder: str) -> None:
+    folders = (path for path in run.rglob("*") if path.is_dir() and not path.is_symlink())
+    for folder in (run, *folders):  # another user's run in a folder of one's own could be renamed, but not removed
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-
-    # Another user's run in a folder of one's own could be renamed, but not removed.
-    for folder, _, _ in os.walk(run, onerror=lambda error: require_writable(error.filename)):
-        require_writable(folder)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     if not run.name.startswith(REMOVING):
         names = itertools.chain([f"{REMOVING}{run.name}"], (f"{REMOVING}{run.name}-{n}" for n in itertools.count(2)))
         removed = next(path for path in map(run.with_name, names) if not os.path.lexists(path))
