@@ -148,9 +148,7 @@ def _print_figures(
     paths: Sequence[Path],
     names: Sequence[str],
     console: Console,
-    *,
-    same_text: bool,
-    same_unit: bool,
+    **same: bool,
 ) -> None:
     """Print the runs' own figures and the evaluations that several have, and the command that makes the others."""
     texts, stars, alone = {}, "", dict[int, list[str]]()
@@ -160,19 +158,17 @@ def _print_figures(
             for number in known:
                 alone.setdefault(number, []).append(name)
         elif known:
-            best = _best(name, each, same_text=same_text, same_unit=same_unit)
+            best = _best(name, each, **same)
             texts[name] = [_with_interval(figure) + " *" * (number == best) for number, figure in enumerate(each)]
             stars = stars if best is None else "; * = best"
     if texts:
         _print(f"figures, with 95% intervals where known{stars}", "figure", texts, names, console)
     for number, left_out in alone.items():
-        tasks = [
-            word for task in dict.fromkeys(name.partition("/")[0] for name in left_out) for word in ("--task", task)
-        ]
+        tasks = dict.fromkeys(name.partition("/")[0] for name in left_out)
         for other in paths:
             if other != paths[number]:
-                words = (*tasks, "--model", str(other), "--output", str(other / "eval.json"))
-                command = shlex.join(["gptkit", "eval", *words])
+                words = (*itertools.chain(*(("--task", task) for task in tasks)), "--model", str(other))
+                command = shlex.join(["gptkit", "eval", *words, "--output", str(other / "eval.json")])
                 has = f"left out {len(left_out)} figure(s) that only {paths[number]} has"
                 console.say(f"{has}; to measure {other}: {command}")
 
@@ -196,7 +192,7 @@ def _best(name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: 
     present = [(figure, number) for number, figure in enumerate(figures) if figure and figure["value"] is not None]
     same_data = len({figure.get("data_sha256") for figure, _ in present}) == 1 if _is_stored(name) else same_text
     differs = PER_TOKEN.search(name) is not None and not same_unit
-    if name in (*COSTS, "train_loss") or not same_data or differs or len(present) < 2:
+    if name == "train_loss" or not same_data or differs or len(present) < 2:
         return None
     present.sort(key=lambda item: item[0]["value"], reverse=not LOWER_IS_BETTER.search(name))
     (first, number), (second, _) = present[:2]
