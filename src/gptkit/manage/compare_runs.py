@@ -225,7 +225,7 @@ def _draw(
     Warns of what makes the runs incomparable.
     """
     commands, axis = {config["command"] for config in configs}, AXES[by]
-    lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss"
+    lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss (nats per token)"
     if "finetune" in commands:
         tuned = [config for config in configs if config["command"] == "finetune"]
         coefficients = [config.get("lm_coef") for config in tuned]
@@ -238,9 +238,7 @@ def _draw(
             console.warn("losses of pretrain runs are per token, those of finetune runs per example")
             lines = {"val_loss": "validation (finetune: L2)", "loss": f"training (finetune: {training})"}
             ylabel = "loss (pretrain: per token; finetune: per example)"
-    elif _have_same_tokenizer(paths.values()):
-        ylabel = "loss (nats per token)"
-    else:
+    elif not _have_same_tokenizer(paths.values()):
         console.warn("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
         if by != "seconds":
             console.warn(f"equal {by} are then different amounts of text: --by seconds compares costs")
