@@ -59,8 +59,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     gains = result.get("full_minus", {})
     for variant, gain in gains.items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
-    chance, interval = result.get("chance", {}).get(first), _interval_of(result, first)
-    if chance is not None and interval is not None and interval[0] <= chance:
+    chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
+    if chance is not None and lowest is not None and lowest <= chance:
         cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
         console.result(f"{first} is not shown to be better than chance: try {cure}")
     lost = _interval_of_gain(gains.get("no_pretraining", {}))
