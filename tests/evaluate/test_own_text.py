@@ -56,6 +56,8 @@ def test_a_run_s_own_text_gives_the_run_s_own_figures(
     assert found["bits_per_byte"] == pytest.approx(ours["bits_per_byte"], abs=1e-4)
     assert results.keys() == {f"perplexity/{name}" for name in ("validation", "sliding", "sliding-half", "documents")}
     assert evaluate(capsys, "--task", "perplexity")["results"] == results
+    own = {"perplexity/validation": results["perplexity/validation"]}
+    assert evaluate(capsys, "--task", "perplexity/validation")["results"] == own
     # The second protocol's windows are longer, so its figure is another, and the first token counts.
     longer = results["perplexity/sliding"]["metrics"]["token_perplexity"]["value"]
     assert longer == pytest.approx(found["token_perplexity"], rel=0.05)
@@ -116,11 +118,20 @@ def test_a_model_whose_text_is_unknown_is_scored_on_no_other(capsys: pytest.Capt
     assert "its directory is not in the run" in refused("runs/own")
 
 
+def test_the_protocol_of_a_run_s_own_text_is_for_no_other_text(capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(Path("model"), "bpe:300")
+    text = ("--model", "model", "--data", "texts/1.txt")
+    assert "perplexity/validation" not in evaluate(capsys, *text)["results"]
+    error = evaluate(capsys, *text, "--task", "perplexity/validation", code=2)["error"]
+    assert (error["where"], error["fix"]) == ("--data", "leave it out, or pass --task perplexity")
+
+
 def test_a_split_is_refused_where_no_task_has_splits(capsys: pytest.CaptureFixture[str]) -> None:
     write_model(Path("model"), "bpe:300")
     words = ("--model", "model", "--task", "perplexity", "--data", "texts/1.txt", "--split", "test")
     error = evaluate(capsys, *words, code=2)["error"]
-    assert (error["where"], error["message"]) == ("--split", "perplexity is evaluated zero-shot, on a fixed split")
+    assert error["where"] == "--split"
+    assert error["message"] == "perplexity is evaluated zero-shot, without a choice of splits"
 
 
 def test_a_python_with_other_documentation_is_not_the_run_s(

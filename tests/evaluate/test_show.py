@@ -126,6 +126,13 @@ def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
     assert text.count("lower") == 4
 
 
+def test_an_error_of_zero_which_only_says_that_the_items_are_alike_is_not_shown() -> None:
+    alike = dict.fromkeys(("correct", "prediction", "reference"), [1.0] * 12) | {"confidence": [0.25] * 12}
+    text = head_shown("rte", alike, ("a", "b"))
+    assert "75.00%" in text
+    assert " 0.00%" not in text
+
+
 def test_the_other_protocols_show_their_first_measure_that_is_defined() -> None:
     assert "other protocols  bits per byte" in perplexity_shown()
     assert "other protocols  token perplexity" in perplexity_shown("bits_per_byte")

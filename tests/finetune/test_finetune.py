@@ -507,7 +507,7 @@ def test_before_training_an_own_task_is_told_of_shared_rows_and_of_a_rate_for_la
     code, _, log = call(words)
     assert code == 0, log
     assert "warning: 5 of 5 dev examples have the same texts as training examples" in log
-    assert "for a model of a few million parameters add --recipe demo-classification" in log
+    assert "add --recipe demo-classification, which has settings for a small one" in log
     assert "--recipe" not in call([*words, "--learning-rate", "1e-3"])[2]
 
 

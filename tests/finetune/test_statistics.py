@@ -75,7 +75,18 @@ def test_the_interval_is_a_pure_function_that_moves_and_scales_with_the_values()
     assert (low, high) == bootstrap_interval(values)
     assert min(values) <= low < np.mean(values) < high <= max(values)
     assert bootstrap_interval([10 * value + 1 for value in values]) == pytest.approx((10 * low + 1, 10 * high + 1))
-    assert bootstrap_interval([0.5] * 5) == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_seeds_that_all_score_the_same_do_not_show_how_far_others_would(n: int) -> None:
+    study = study_of(full=[0.85] * n, no_aux=[0.8] * n)
+    assert study["interval"] == {"accuracy": None}
+    assert study["full_minus"]["no_aux"]["interval"] is None
+
+
+def test_two_seeds_that_agree_by_chance_have_no_interval() -> None:
+    found = over_seeds(find_task("rte"), seeds_of([0.5, 0.5]))
+    assert (found["std"], found["interval"]) == ({"accuracy": 0.0}, {"accuracy": None})
 
 
 def test_many_values_agree_with_the_normal_interval() -> None:

@@ -54,11 +54,16 @@ def test_an_interval_of_a_correlation_covers_the_planted_difference_and_pairs_it
         covered.append(low <= 1 / 1.25**0.5 - 1 / 2**0.5 <= high)
         assert 0.1 < high - low < 0.4
     assert sum(covered) >= 8
-    assert paired_interval(PEARSON, ours, ours) == (0.0, 0.0)
 
 
 def test_what_is_not_defined_has_no_interval() -> None:
     constant = {"prediction": np.ones(5), "reference": np.arange(5.0)}
     assert item_interval(F1, {"prediction": np.zeros(1), "reference": np.ones(1)}) is None
-    alike = paired_interval(PEARSON, constant, constant)
-    assert alike is None or alike == (0.0, 0.0)
+    assert paired_interval(PEARSON, constant, constant) is None
+
+
+def test_items_that_all_score_the_same_do_not_show_how_far_others_would() -> None:
+    right = {"prediction": np.arange(12.0) % 2, "reference": np.arange(12.0) % 2}
+    wrong = {"prediction": 1 - right["prediction"], "reference": right["reference"]}
+    assert item_interval(F1, right) is None
+    assert paired_interval(F1, right, wrong) is None

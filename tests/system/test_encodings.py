@@ -208,6 +208,9 @@ def test_a_wrong_name_that_decodes_is_warned_about(text: str, encoding: str, nam
         (RUSSIAN, ("cp1251", "koi8_r", "cp866", "mac_cyrillic", "iso8859_5", "utf-16-le")),
         (THAI, ("cp874", "iso8859_11")),
         (POLISH * 40, ("cp1250", "iso8859_2")),
+        ("张伟,李娜,王芳,刘洋,陈静,杨磊,赵敏,黄勇\n" * 4, ("gbk", "gb18030")),
+        ("①②③ ★☆●○ ℃ № ※ → ← ↑ ↓\n" * 10, ("gbk", "cp932")),
+        ("╔══════╗\n║ menu ║\n╚══════╝\n" * 20, ("cp437", "cp866")),
         ("Il a été ému.\n" * 40, ("cp1252", "latin-1", "cp437", "mac_roman")),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from gptkit.tasks.benchmarks import demo
 from gptkit.tasks.benchmarks.demo import DEMO_LABELS
+from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS
 from gptkit.tasks.task import FORMAT_FIELDS
 from gptkit.text.corpora import open_corpus
@@ -60,6 +61,12 @@ def test_examples_fit_the_row_of_the_table(name: str) -> None:
             assert sum(len(text.split()) for text in texts_of(example)) < 120
             assert example.label in range(len(task.labels) or 2)
     assert (len(task.labels) or task.choices) == (8 if name == "demo-classification" else 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_that_is_not_read_is_said_to_be(name: str) -> None:
+    assert load_examples(TASKS[name], "dev", None).notes == ()
+    assert "--data is not read" in load_examples(TASKS[name], "dev", "folder").notes[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -93,6 +93,7 @@ def test_a_null_of_pandas_is_no_label(tmp_path: Path) -> None:
 
 TABLES = {
     "semicolons": ("t.csv", "text;label\none, two;a\n\"three; four\";b\n", ["one, two", "three; four"]),
+    "bars": ("t.csv", 'text|label\none, two|a\n"a ""three"" | four"|b\n', ["one, two", 'a "three" | four']),
     "tabs in a .csv": ("t.csv", "text\tlabel\none; two\ta\nthree\tb\n", ["one; two", "three"]),
     "commas": ("t.csv", 'text,label\n"one;\ntwo",a\nthree;,b\n', ["one;\ntwo", "three;"]),
     "lone CR": ("t.csv", "text,label\rone,a\rtwo,b\r", ["one", "two"]),
@@ -152,7 +153,7 @@ def test_the_cure_for_another_column_makes_the_file_readable(tmp_path: Path) -> 
             "write into the task's file: columns: {text: a nice film, label: a}; or name them text, label in the first "
             "line",
         ),
-        ("text|label", "name them text, label in the first line, separated by commas, semicolons or tabs"),
+        ("text:label", "name them text, label in the first line, separated by commas, semicolons, tabs or |"),
     ],
 )
 def test_a_table_without_a_header_is_told_to_name_its_columns_there(tmp_path: Path, header: str, cure: str) -> None:
@@ -195,9 +196,14 @@ def test_a_file_that_the_task_names_is_never_replaced_by_another(tmp_path: Path)
             load_examples(read_task(task), "dev", data)
         with pytest.raises(InputError, match=r"'dev' of mine: looked for dev2\.csv in"):
             require_named_files(read_task(task), data)
-    (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
-    with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in"):
+    (tmp_path / "one.csv").touch()
+    with pytest.raises(InputError) as refusal:
         require_named_files(read_task(task), None)
+    assert refusal.value.fix == "did you mean dev.csv?"
+    (tmp_path / "DEV2.csv").write_text("text,label\none,a\n")
+    with pytest.raises(InputError, match=r"'test' of mine: looked for no\.csv in") as refusal:
+        require_named_files(read_task(task), None)
+    assert refusal.value.fix == "check the path, or add the files"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,9 @@ def test_a_task_s_yaml_without_a_split_is_told_how_to_add_it(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="no split 'dev'") as refusal:
         load_examples(read_task(tmp_path / "mine.yaml"), "dev", None)
     assert refusal.value.fix == "add dev: FILE to the splits of its YAML, with rows that are not in train"
+    with pytest.raises(UsageError, match="no split 'tset'") as refusal:
+        load_examples(read_task(tmp_path / "mine.yaml"), "tset", None)
+    assert refusal.value.fix == "use train"
 
 
 @pytest.mark.parametrize(
@@ -282,8 +291,9 @@ def test_data_may_be_the_file_of_a_split_of_an_own_task(tmp_path: Path) -> None:
     task = read_task(tmp_path / "mine.yaml")
     [example] = load_examples(task, "train", tmp_path / "other.csv").examples
     assert (example.fields, example.label) == (("two",), 1)
-    with pytest.raises(InputError, match="not a folder"):  # fine-tuning reads two splits, which one file cannot be
+    with pytest.raises(InputError, match="not a folder") as refusal:  # fine-tuning reads two splits: two files
         require_named_files(task, str(tmp_path / "other.csv"))
+    assert refusal.value.fix == "pass the folder with t.csv"
 
 
 def test_a_task_s_yaml_is_not_named_as_the_source_of_its_data(tmp_path: Path) -> None:

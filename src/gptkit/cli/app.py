@@ -55,7 +55,7 @@ def make_app() -> Any:
     app = typer.Typer(
         cls=_Group,
         help=GROUPS[""],
-        epilog=_examples([row.examples[0] for row in COMMANDS]),
+        epilog=_first_examples(""),
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -65,7 +65,7 @@ def make_app() -> Any:
         group, _, name = row.name.rpartition(" ")
         if group not in groups:
             groups[group] = typer.Typer(cls=_Group)
-            app.add_typer(groups[group], name=group, help=GROUPS[group])
+            app.add_typer(groups[group], name=group, help=GROUPS[group], epilog=_first_examples(f"{group} "))
         paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         about: dict[str, Any] = {"help": text, "epilog": _examples(row.examples)}
@@ -94,6 +94,10 @@ def _root(
     ] = False,
 ) -> None:
     """Declare the options of `gptkit` itself: Typer reads this signature."""
+
+
+def _first_examples(group: str) -> str:
+    return _examples([row.examples[0] for row in COMMANDS if row.name.startswith(group)])
 
 
 def _examples(lines: Sequence[str]) -> str:
@@ -236,8 +240,6 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
-            if self.row.recipe_by == "model" and given.get("model") == "gpt2" and not Path("gpt2").exists():
-                given["model"] = "gpt2-small"  # its name on the Hugging Face hub is gpt2
             recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
             ctx.default_map, ctx.obj = recipe
             if "help_all" in given:

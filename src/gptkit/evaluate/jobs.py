@@ -30,6 +30,7 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
+from gptkit.scoring.running_text import ValidationProtocol
 from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "perplexity"  # the task of a language model when none is named
 _EXAMPLE = "write tasks: [{task: lambada}]"
-_TWICE = "keep one of them, or use two suites for two texts: results are named after their task"
+_TWICE = "keep one, without /PROTOCOL for all its protocols; or use two suites for two texts"
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     """
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
+        if head.format is not None and str(options.data).lower().endswith((".txt", ".txt.gz")):
+            message = f"{head.task}, the task that the model was fine-tuned on, is not read from a plain text"
+            raise UsageError(message, where="--data", fix="to score the text, add --task perplexity")
     refuse_unknown(wanted, head.task)
     jobs: dict[str, Job] = {}
     for spec in wanted:
@@ -179,8 +183,8 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
             raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=_TWICE)
     scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
     if options.split != EvalOptions.split and not scores_own_task:
-        message = f"{next(iter(jobs))} is evaluated zero-shot, on a fixed split"
-        raise UsageError(message, where="--split", fix="leave it out, or pass that split's file as --data")
+        message = f"{next(iter(jobs))} is evaluated zero-shot, without a choice of splits"
+        raise UsageError(message, where="--split", fix="leave it out; --data names what is evaluated")
     return [*jobs.values()]
 
 
@@ -248,11 +252,14 @@ def _zero_shot(
         evaluation = with_stride(evaluation, options.stride)
     protocols = evaluation.protocols
     if name == DEFAULT and spec.data is None:
-        examples, validation = own_text(head.directory)
-        if name == spec.task and options.stride is None:
-            protocols = (validation, *protocols)
+        examples, own = own_text(head.directory)
+        protocols = tuple(own if isinstance(each, ValidationProtocol) else each for each in protocols)
     else:
         examples = evaluation.load(spec.data)
+        protocols = tuple(each for each in protocols if not isinstance(each, ValidationProtocol))
+    if not protocols:
+        message = f"{spec.task} is for the text that the model's own run held out"
+        raise UsageError(message, where="--data", fix=f"leave it out, or pass --task {name}")
     if examples.is_variant:
         protocols = tuple(replace(protocol, published=()) for protocol in protocols)
     return examples, protocols, evaluation
@@ -263,7 +270,8 @@ def _unanswerable(task: Task | None, spec: TaskSpec, head: Head) -> UsageError:
     problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
     if head.format is None:
         problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-    files = ("--data", spec.data) if spec.data else ()
+    place = Path(spec.data or "")  # of one of the files that fine-tuning reads, or of all
+    files = ("--data", str(place.parent) if place.is_file() else spec.data) if spec.data else ()
     fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
     if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
         problem = f"{spec.task} does not fit the model: {difference}"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.errors import GptkitError, InputError
-from gptkit.model_files import GPTShape
 from gptkit.scoring.running_text import TextProtocol
 from gptkit.system.reading import read_json_object
-from gptkit.system.run_layout import CHECKPOINTS, RESULT, all_steps, described_in
+from gptkit.system.run_layout import CHECKPOINTS, RESULT, all_steps
 from gptkit.tasks.benchmarks.perplexity import text_of, validation_protocol
 from gptkit.tasks.task import Loaded
 from gptkit.text.corpora import Corpus
@@ -34,9 +33,7 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
             raise InputError(message, where=error.where, fix=f"put it back, or {OTHER}") from None
         _refuse_other_text(corpus, run, data)
         held_out = text_of(corpus.validation, (f"the text that {run} held out, from {corpus.description}",))
-    if not isinstance(block, int):
-        block = read_json_object(described_in(directory) / "config.json").get("n_positions", GPTShape.n_positions)
-    return held_out, validation_protocol(block)
+    return held_out, validation_protocol(block if isinstance(block, int) else None)
 
 
 def _refuse_other_text(corpus: Corpus, run: Path, data: tuple[str, ...]) -> None:

@@ -7,12 +7,13 @@ import shutil
 import string
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gptkit.console import Console
 from gptkit.evaluate.jobs import Job
 from gptkit.evaluate.results import EvalResults, ProtocolResult
 from gptkit.report.text import known_columns
-from gptkit.scoring.measures import MEASURES
+from gptkit.scoring.measures import MEASURES, Measure
 from gptkit.scoring.protocols import Protocol
 from gptkit.scoring.running_text import TextProtocol
 from gptkit.tasks.heads import MOST_FREQUENT, HeadProtocol, chance_of
@@ -29,7 +30,7 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console, vocab_s
         result = run.results[f"{job.name}/{usual.name}"]
         n = len(job.examples.examples)
         items = "" if result.n == n else f", {result.n:,} items"
-        console.result(f"{job.name}: {n:,} examples{items}, data {job.examples.sha256[:12]}")
+        console.result(f"{job.name}: {n:,} example{'s' * (n != 1)}{items}, data {job.examples.sha256[:12]}")
         _write(f"{usual.name}{', the usual protocol' if others else ''}: {usual.about}", console)
         _show_measures(usual, result, job, console, vocab_size)
         _show_parts(usual, result, console)
@@ -46,8 +47,8 @@ def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console
     for name, figures in result.metrics.items():
         measure = MEASURES[name]
         better = "higher" if measure.higher_is_better else "lower"
-        cells = [measure.label, measure.shown(figures["value"]), measure.shown(figures["stderr"]), better]
-        rows.append((*cells, measure.shown(chance[name]) if name in chance else ""))
+        shown_chance = measure.shown(chance[name]) if name in chance else ""
+        rows.append((measure.label, *_shown(measure, figures), better, shown_chance))
         if reason := figures.get("reason"):
             undefined.setdefault(reason, []).append(measure.label)
     console.table("", *known_columns(("measure", "value", "std. error", "better", "chance"), rows))
@@ -62,8 +63,7 @@ def _show_parts(protocol: Protocol, result: ProtocolResult, console: Console) ->
     for group, parts in result.groups.items():
         rows = []
         for part, entry in parts.items():
-            figures = entry["metrics"][measure.name]
-            rows.append((part, measure.shown(figures["value"]), measure.shown(figures["stderr"]), f"{entry['n']:,}"))
+            rows.append((part, *_shown(measure, entry["metrics"][measure.name]), f"{entry['n']:,}"))
         if len(parts) <= SHOWN_PARTS:
             console.table("", *known_columns((group, measure.label, "std. error", "n"), rows))
 
@@ -79,9 +79,8 @@ def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console
         metrics = run.results[f"{job.name}/{protocol.name}"].metrics
         defined = (name for name, figures in metrics.items() if figures["value"] is not None)
         measure = MEASURES[next(defined, protocol.measures[0])]
-        figures = metrics[measure.name]
-        shown = measure.shown(figures["value"]), measure.shown(figures["stderr"])
-        rows.append((protocol.name, measure.label, *shown, "".join(sorted(letters[clause] for clause in own))))
+        how = "".join(sorted(letters[clause] for clause in own))
+        rows.append((protocol.name, measure.label, *_shown(measure, metrics[measure.name]), how))
     columns: tuple[str, ...] = ("other protocols", "measure", "value", "std. error", "how")
     if len({label for _, label, *_ in rows}) == 1:  # which then is the column's name
         columns = (columns[0], rows[0][1], *columns[3:])
@@ -94,6 +93,11 @@ def _show_others(others: Sequence[Protocol], run: EvalResults, job: Job, console
             _write(f"{protocol.name}, {line}", console)
     if any(len(protocol.measures) > 1 for protocol in others):
         _write("their other measures: --json or --output FILE", console)
+
+
+def _shown(measure: Measure, figures: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a value and its standard error for people; an error of 0 says only that the items are alike."""
+    return measure.shown(figures["value"]), measure.shown(figures["stderr"] or None)
 
 
 def _chance(protocol: Protocol, result: ProtocolResult, job: Job, vocab_size: int) -> tuple[Mapping[str, float], str]:

@@ -67,7 +67,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     size = inputs.pretrained.num_parameters()
     if size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
         rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
-        console.say(f"{rate} {size / 1e6:.3g}M: {report.SMALL_MODEL}")
+        console.say(f"{rate} {size / 1e6:.3g}M: add --recipe demo-classification, which has settings for a small one")
     if options.dry_run:
         return plan_finetune(options, inputs, choices, session)
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:

@@ -25,7 +25,6 @@ from gptkit.text.embedded import LICENCE
 from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
-SMALL_MODEL = "for a model of a few million parameters add --recipe demo-classification, which has settings for one"
 MORE_PRETRAINING = "pre-train longer, and fine-tune the weights of the last step rather than an early snapshot"
 # rows of table 5 (GPT-1 paper)
 VARIANT_TITLES = {
@@ -36,66 +35,58 @@ VARIANT_TITLES = {
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Print a result as a table; of a study, each variant, the paper's figure and what `full` gains.
+    """Print a result as a table beside chance; of a study, each variant, the paper's figure and what `full` gains.
 
     Intervals are over the seeds or, with one seed, over the examples of dev.
     """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
-    if "variants" not in result:
-        columns: tuple[str, ...] = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
-        chance = result.get("chance", {})  # which runs of earlier versions lack
+    variants, first = result.get("variants"), task.metrics[0]
+    metrics = (first,) if variants else task.metrics
+    if variants:
+        columns: tuple[str, ...] = ("variant", "paper", first, "std", "95% interval", "chance")
         rows = [
-            (name, *_value_std_interval(result, name), shown(name, chance.get(name)), _published(task, name))
-            for name in task.metrics
+            (VARIANT_TITLES[name], _shown(task.ablation.get(name)), *_figures(ours, first))
+            for name, ours in variants.items()
         ]
-        console.table(title, *known_columns(columns, rows))
-        if any(_interval_of(result, name) for name in task.metrics):
-            console.result(f"95% interval: over {_sample(result)}")
-        if "accuracy" in chance and task.target == "class":
-            console.result(MOST_FREQUENT)
-        _explain_chance(result, task, console)
-        _explain_undefined([result], task.metrics, console)
-        return
-    metric = task.metrics[0]
-    columns = ("variant", "paper", metric, "std", "95% interval")
-    rows = [
-        (VARIANT_TITLES[variant], _shown(task.ablation.get(variant)), *_value_std_interval(ours, metric))
-        for variant, ours in result["variants"].items()
-    ]
+    else:
+        columns = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
+        rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
     console.table(title, *known_columns(columns, rows))
-    for variant, gain in result["full_minus"].items():
+    if any(_interval_of(result, name) for name in metrics):
+        console.result(f"95% interval: over {_sample(result)}")
+    if result.get("chance", {}).keys() & metrics and task.target == "class":
+        console.result(MOST_FREQUENT)
+    gains = result.get("full_minus", {})
+    for variant, gain in gains.items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
-    lost = result["full_minus"].get("no_pretraining", {}).get("mean")
-    if lost is not None and lost < 0:
-        console.result(f"pre-training shows no gain here: {MORE_PRETRAINING}")
-    _explain_undefined([*result["variants"].values()], (metric,), console)
-
-
-def _explain_chance(result: Mapping[str, Any], task: Task, console: Console) -> None:
-    """Say what to try where the interval of the first metric does not lie above chance."""
-    chance, interval = result.get("chance", {}).get(task.metrics[0]), _interval_of(result, task.metrics[0])
-    if chance is not None and interval is not None and interval[0] <= chance:
-        cure = "raise --epochs" + f"; {SMALL_MODEL}" * (not task.is_demo)
-        console.result(f"{task.metrics[0]} is not shown to be better than chance: {cure}")
-
-
-def _explain_undefined(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], console: Console) -> None:
-    if undefined := [name for name in metrics if any(result["metrics"][name] is None for result in results)]:
+    chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
+    if chance is not None and lowest is not None and lowest <= chance:
+        cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
+        console.result(f"{first} is not shown to be better than chance: try {cure}")
+    lost = _interval_of_gain(gains.get("no_pretraining", {}))
+    if lost is not None and lost[1] < 0:
+        console.result(f"pre-training lowers the score here: {MORE_PRETRAINING}")
+    each = [*variants.values()] if variants else [result]
+    if undefined := [name for name in metrics if any(one["metrics"][name] is None for one in each)]:
         console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:
     """Return a difference in points, or that none was found: its interval holds zero."""
-    interval = gain.get("interval") or gain.get("item_interval")
+    interval = _interval_of_gain(gain)
     if gain["mean"] is None:
         return "n/a"
     if interval is None:
-        return "not known from one seed"
+        return f"not known from {sample}"
     found = f"95% interval over {sample}: {' to '.join(_difference(gain, end) for end in interval)}"
     if interval[0] <= 0 <= interval[1]:
         return f"no difference found ({found})"
     unit = "" if MEASURES[gain["metric"]].unit == "correlation" else " points"
     return f"{_difference(gain, gain['mean'], sign='+')}{unit} ({found})"
+
+
+def _interval_of_gain(gain: Mapping[str, Any]) -> Sequence[float] | None:
+    return gain.get("interval") or gain.get("item_interval")
 
 
 def _sample(result: Mapping[str, Any]) -> str:
@@ -108,10 +99,12 @@ def _interval_of(result: Mapping[str, Any], metric: str) -> Sequence[float] | No
     return intervals.get(metric)
 
 
-def _value_std_interval(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
+def _figures(result: Mapping[str, Any], metric: str) -> tuple[str, ...]:
+    """Return a metric's value, standard deviation, interval and chance as they are shown."""
     std = result.get("std", {}).get(metric)
     interval = " to ".join(shown(metric, end) for end in _interval_of(result, metric) or (None,))
-    return shown(metric, result["metrics"][metric]), shown(metric, std), interval
+    chance = result.get("chance", {}).get(metric)  # which runs of earlier versions lack
+    return shown(metric, result["metrics"][metric]), shown(metric, std), interval, shown(metric, chance)
 
 
 def _published(task: Task, metric: str) -> str:
@@ -173,10 +166,8 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
 
 def _measured(result: Mapping[str, Any], metric: str) -> str:
     """Return a metric with its interval and what chance scores, where they are known."""
-    value, _, interval = _value_std_interval(result, metric)
-    chance = result["chance"].get(metric)
-    facts = [f"95% interval {interval}"] * (interval != "n/a")
-    facts += [f"chance {shown(metric, chance)}"] * (chance is not None)
+    value, _, interval, chance = _figures(result, metric)
+    facts = [f"95% interval {interval}"] * (interval != "n/a") + [f"chance {chance}"] * (chance != "n/a")
     return value + f" ({', '.join(facts)})" * bool(facts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,6 +110,8 @@ def as_list(interval: Interval | None) -> list[float] | None:
 def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Return the 95% confidence interval of the mean, a pure function; ValueError for fewer than two values.
 
+    It is NaN for equal values: three seeds that get the same 17 of 20 right do not show that all seeds would.
+
     Resampling n values underestimates the spread of their mean by sqrt((n - 1) / n), and a normal quantile is too
     small when n is. So the interval reaches to the tails whose normal quantile is sqrt(n / (n - 1)) times Student's
     (the expanded percentile interval: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). With normal
@@ -122,6 +125,8 @@ def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tupl
     n = len(array)
     if n < 2:
         raise ValueError("an interval needs two values or more")
+    if np.ptp(array) < 1e-12:  # differences of equal fractions are rounded
+        return math.nan, math.nan
     if n < FEWEST_RESAMPLED:
         half = float(t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
         return float(array.mean()) - half, float(array.mean()) + half

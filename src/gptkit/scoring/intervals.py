@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 
 
 def item_interval(measure: Measure, columns: Columns) -> Interval | None:
-    """Return the interval of a measure over two or more items; None where it is not defined.
+    """Return the interval of a measure over two or more items; None where it is not defined, or they do not vary.
 
     Wilson's for an accuracy ("Probable inference, the law of succession, and statistical inference", 1927), else from
     the standard error, with Student's quantile.
@@ -33,11 +33,11 @@ def item_interval(measure: Measure, columns: Columns) -> Interval | None:
         half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
         return max(0.0, middle - half), min(1.0, middle + half)
     half = float(t.isf(TAIL, n - 1)) * measure.statistic.stderr(columns)
-    return (value - half, value + half) if math.isfinite(half) else None
+    return (value - half, value + half) if 0 < half < math.inf else None
 
 
 def paired_interval(measure: Measure, ours: Columns, theirs: Columns) -> Interval | None:
-    """Return the interval of our measure minus theirs on the same items; None where it is not defined.
+    """Return the interval of our measure minus theirs on the same items; None as for one model.
 
     For right or wrong answers it is Bonett and Price's ("Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data", 2012), widened to zero where McNemar's exact two-sided test finds nothing.
@@ -68,4 +68,4 @@ def paired_interval(measure: Measure, ours: Columns, theirs: Columns) -> Interva
 
     found = float(difference(np.arange(n)[None])[0])
     half = float(t.isf(TAIL, n - 1)) * float(bootstrap_error(difference, n, resamples=RESAMPLES))
-    return (found - half, found + half) if math.isfinite(half) else None
+    return (found - half, found + half) if 0 < half < math.inf else None

@@ -152,15 +152,16 @@ class TextProtocol(ScoredProtocol):
 class ValidationProtocol(TextProtocol):
     """The protocol of pretrain's val_loss: disjoint windows of `block` tokens that begin with the stream's first."""
 
-    block: int = field(kw_only=True)
+    block: int | None = field(kw_only=True)  # None: the model's n_positions
     unscored = 1
 
     def windows(self, ids: TokenIds, encoder: Encoder) -> Iterator[tuple[int, Request]]:
-        for start in range(1, len(ids) - 1, self.block):
-            yield start + 1, Request(ids[start : start + self.block + 1], 1)
+        block = self.block or encoder.n_positions
+        for start in range(1, len(ids) - 1, block):
+            yield start + 1, Request(ids[start : start + block + 1], 1)
 
     def settings(self, encoder: Encoder) -> Mapping[str, Any]:
-        return {WINDOW: self.block, "stride": self.block}
+        return dict.fromkeys((WINDOW, "stride"), self.block or encoder.n_positions)
 
 
 def _entropy(content: bytes, size: int) -> float:

@@ -53,6 +53,7 @@ _CONTEXT_BYTES = 1 << 12
 _SHOWN_CHARACTERS = 32
 _BEYOND_DOUBT = 20  # characters that are several bytes each: in other encodings at most half of them look like UTF-8
 _LIKE_A_LANGUAGE = 0.3  # share of usual letters: 0.4 to 0.8 of texts in their own encoding, 0.1 to 0.2 by accident
+_ORDERLY = 0.1  # of characters that do not go together, as charset-normalizer counts them; a wrong encoding has more
 
 _named = UTF8
 _warn: Callable[[str], None] | None = None
@@ -111,18 +112,21 @@ def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
 def _warn_of_misread(text: str, where: str, warn: Callable[[str], None]) -> None:
     """Warn about text that looks more like language in another encoding."""
     global _warn
-    letters = [letter for letter in text if letter > "\x7f"]
+    letters = [letter for letter in text if letter > "\x7f" and letter.isalpha()]
     if len(letters) < _BEYOND_DOUBT:
         return
     _warn = None  # once: to judge each of many files takes long
     import charset_normalizer
 
     raw = text.encode(_named, "ignore")
-    best = charset_normalizer.from_bytes(raw, cp_isolation=[_named, *itertools.chain(*_FAMILIES)]).best()
-    if best is None:
+    matches = charset_normalizer.from_bytes(raw, cp_isolation=[_named, *itertools.chain(*_FAMILIES)])
+    best, named = matches.best(), _named.replace("-", "_")
+    if best is None:  # of encodings of one byte the better one differs by its language
         best = charset_normalizer.from_bytes(raw, cp_exclusion=_NOT_BY_LETTERS).best()
         if best is None or best.coherence < _LIKE_A_LANGUAGE:
             return
+    if any(named in match.could_be_from_charset and match.chaos < best.chaos + _ORDERLY for match in matches):
+        return
     if (Counter(letters) & Counter(str(best))).total() < 0.9 * len(letters):  # not only another of the same family
         reads, sample = _excerpt(text, ()), _excerpt(str(best), ())
         right = f'in {_name_of(best)} it reads "{sample}": if that is right, name this encoding'
@@ -301,8 +305,7 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
 
 def _name_of(match: Any) -> str:
     """Return the most common name of the encodings that charset-normalizer found alike."""
-    alike = [match.encoding, *(other.encoding for other in match.submatch)]
-    return str(next((name for name in _COMMON if name in alike), match.encoding))
+    return str(next((name for name in _COMMON if name in match.could_be_from_charset), match.encoding))
 
 
 def _is_accented(text: str) -> bool:

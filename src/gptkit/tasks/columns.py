@@ -85,7 +85,7 @@ def missing_column(task: Task, name: str, table: Table, source: Source | None = 
     if not table.keyed:
         fix += " in the first line"
     if len(table.names) == 1 and not table.keyed:
-        fix += ", separated by commas, semicolons or tabs"
+        fix += ", separated by commas, semicolons, tabs or |"
     elif task.is_own:
         fix = f"write into the task's file: {columns_line(task, table)}; or {fix}"
     if near:

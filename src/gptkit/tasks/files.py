@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gptkit.errors import InputError, UsageError
+from gptkit.errors import InputError, UsageError, nearest
 from gptkit.system.encodings import MARK
 from gptkit.system.reading import (
     json_object,
@@ -72,7 +72,7 @@ def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, so
     return found[1]
 
 
-def require_folder(path: Path, what: str = "the folder with the task's files") -> None:
+def require_folder(path: Path, what: str) -> None:
     """Raise InputError unless --data is a folder; the fix is to pass `what`."""
     if not path.is_dir():
         problem = "not a folder" if path.exists() else "no such file or folder"
@@ -131,7 +131,9 @@ def not_found(what: str, folder: Path, looked_for: str, name: str) -> InputError
     message = f"{what}: looked for {looked_for} in the folder and in {name}/ (any case); found {there}"
     similar = [file for file in map(_folded, found) if f"{file.partition('.')[0]}." in _folded(looked_for)]
     cures = [cure for ending, cure in _CURES.items() if any(file.endswith(ending) for file in similar)]
-    fix = "; ".join(["check the path, or add the files", *cures])
+    wanted = Path(looked_for)
+    near = nearest(wanted.stem, [Path(file).stem for file in found if Path(file).suffix == wanted.suffix])
+    fix = f"did you mean {near}{wanted.suffix}?" if near else "; ".join(["check the path, or add the files", *cures])
     return InputError(message, where=f"--data {folder}", fix=fix)
 
 
@@ -163,7 +165,7 @@ def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows], *, may_be_q
     if kind in ("tsv", "csv"):
         tabbed = ((where, text.split("\t")) for where, text in lines(path))
         is_plain = kind == "tsv" and not (may_be_quoted and _is_quoted(path))
-        rows = tabbed if is_plain else _separated(path, ",\t;" if kind == "csv" else "\t")
+        rows = tabbed if is_plain else _separated(path, ",\t;|" if kind == "csv" else "\t")
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
             raise _empty(where)

@@ -35,7 +35,7 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     """
     folder = _place_of(task, split, data)
     if task.make is not None:
-        return loaded(task.make(split))
+        return loaded(task.make(split), ["generates its own data; --data is not read"] * (data is not None))
     if str(folder).startswith("hf:"):
         examples, notes = hub_examples(task, split, str(folder))
     else:
@@ -55,7 +55,7 @@ def _place_of(task: Task, split: str, data: str | Path | None) -> str | Path:
     """Return where the examples of a split are read from, "" for those that are generated."""
     if split not in task.splits:
         fix = f"use {' or '.join(task.splits)}"
-        if task.is_own:
+        if task.is_own and split in ("train", "dev", "test"):
             rows = ", with rows that are not in train" * (split != "train" and "train" in task.splits)
             fix = f"add {split}: FILE to the splits of its YAML{rows}"
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
@@ -128,7 +128,7 @@ def _named_source(task: Task, split: str, file: Path) -> tuple[Source, list[Path
 
 def _find_source(task: Task, split: str, folder: Path) -> tuple[Source, list[Path]]:
     """Return the first form of a split whose files exist, the authors' forms before the generic ones."""
-    files.require_folder(folder)
+    files.require_folder(folder, f"the folder with {_names_of(task, split)}")
     base, _, side = split.partition("-")
     joints = ("-", "_") if side else ("",)
     stems = [stem + joint + side for stem in (base, *OTHER_STEMS.get(base, ())) for joint in joints]
@@ -287,6 +287,8 @@ def _field(
             fix = "list at least two strings; in .csv and .tsv use the columns choice1, choice2, ..."
             raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
         return tuple([files.checked_text(choice, f"choice {i}", where) for i, choice in enumerate(choices, 1)])
+    if name == "question" and not columns.replace and row[column] in ("", None):
+        return ""
     shown = column if isinstance(column, str) else name
     text = files.checked_text(row[column], shown, where)
     if name != "question" or not columns.replace:

@@ -119,7 +119,7 @@ def unread_model(name: str) -> Path | None:
 def without_start(name: str) -> InputError:
     """Return the error for weights without their config.json: outside their run, or of an early version's."""
     message = f"a checkpoint or snapshot works only inside its run, whose {START}/ has the configuration and tokenizer"
-    fix = "to make a folder that can be moved: gptkit convert RUN/snapshots/STEP DIR --to hf"
+    fix = "for a folder that can be moved: gptkit convert runs/mine/snapshots/step-000100 exported --to hf"
     return InputError(message, where=name, fix=fix)
 
 

@@ -83,10 +83,7 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
         fix = f"pass --data DIR, a folder with {files} (github.com/alexwarstadt/blimp, data/)"
         raise UsageError(f"{'blimp' if only is None else ONE_SET + only} needs its data", where="--data", fix=fix)
     folder = Path(data).expanduser()
-    if folder.is_file():
-        fix = "pass its folder; --task blimp-NAME evaluates only the set NAME"
-        raise InputError("not a folder", where=f"--data {data}", fix=fix)
-    require_folder(folder)
+    require_folder(folder, f"the folder with {files}; --task blimp-NAME evaluates only the set NAME")
     paths: dict[str, Path] = {}
     for place in (root / inner for root in roots(folder, ("blimp",)) for inner in ("", "data")):
         paths = paths or {name: path for name in wanted if (path := find(place, f"{name}.jsonl")) is not None}

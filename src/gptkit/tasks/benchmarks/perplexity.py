@@ -29,10 +29,11 @@ def text_of(part: TextPart, notes: Sequence[str]) -> Loaded:
     return load_passages(documents, notes, within_lines=True)
 
 
-def validation_protocol(block: int) -> ValidationProtocol:
-    """Return the protocol of a run's val_loss; `block` is its sequence length."""
-    about = f"in disjoint windows of {block:,} tokens, the text's first token unscored, as the run's val_loss"
-    return ValidationProtocol("validation", f"{_JOINED}; {about}", PER_BYTE, reading=_READING, block=block)
+def validation_protocol(block: int | None = None) -> ValidationProtocol:
+    """Return the protocol of a run's val_loss; `block` is its sequence length, by default the model's longest."""
+    windows = DISJOINT if block is None else f"in disjoint windows of {block:,} tokens"
+    about = f"{_JOINED}; {windows}, the text's first token unscored, as the run's val_loss"
+    return ValidationProtocol("validation", about, PER_BYTE, reading=_READING, block=block)
 
 
 _JOINED = "documents joined by the separator"
@@ -47,6 +48,9 @@ _DOCUMENTS = TextProtocol(
 
 BENCHMARKS = (
     Evaluation(
-        "perplexity", any_text, (_STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS), sliding=_STREAM.with_stride
+        "perplexity",
+        any_text,
+        (validation_protocol(), _STREAM.sliding(), _STREAM.sliding_half(), _DOCUMENTS),
+        sliding=_STREAM.with_stride,
     ),
 )
