@@ -120,6 +120,10 @@ def perplexity_shown(*undefined: str) -> str:
     return stream.getvalue()
 
 
+def test_the_parts_of_a_text_are_not_called_examples() -> None:
+    assert perplexity_shown().startswith("perplexity: 0 passages, 3 items, data ")
+
+
 def test_what_is_undefined_says_why_once_and_names_its_direction() -> None:
     text = perplexity_shown("word_perplexity", "bits_per_byte")
     assert text.count("bits per byte, word perplexity: n/a, as the text has no words") == 1

@@ -18,7 +18,7 @@ from gptkit.system import run_layout
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
 from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, RESULT, all_steps
-from gptkit.training.finished_runs import lost_result, read_result
+from gptkit.training.finished_runs import whole_result
 from gptkit.training.metrics import NEWEST_BYTES, newest_rows
 
 HEADER = re.compile(CONFIG_HEADER.format(command=r"(\w+)"))
@@ -84,9 +84,8 @@ def _facts(path: Path) -> Iterator[Row]:
         yield done | {"reason": "; ".join(filter(None, [f"in use by {holder}", done["reason"]]))}
     elif not (path / RESULT).exists():
         yield {"state": "unfinished", **_progress(path, command, config)}
-    elif (result := read_result(path)) is None:
-        yield {"reason": lost_result(path)}
     else:
+        result = whole_result(path)
         yield {"state": "finished", "finished_at": str(result["finished_at"])}
         yield {"step": result.get("steps"), "steps": result.get("steps")}
         best = metrics_of(result, "best") or {"step": result.get("best_step"), **result}

@@ -193,7 +193,7 @@ def _card(
     assert text is not None
     use, best = f"{generate_with} .", result["best"]
     if kept := best_weights(result):
-        use = f"{generate_with} ../{kept.parent.name}/{kept.name}  # lowest validation loss\n{use}  # last step"
+        use = f"{generate_with} ../{kept.parent.name}/{kept.name}  # near the lowest loss\n{use}  # last step"
     lowest = {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}"}
     origin = "from scratch" if inputs.from_scratch else f"from the weights of {options.model}"
     family = "GPT-2 (pre-norm)" if inputs.model.config.pre_norm else "GPT-1 (post-norm)"

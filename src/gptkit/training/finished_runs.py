@@ -34,12 +34,9 @@ NEEDED_OF = {"finetune": {"task", "model", "metrics", "per_seed"}}
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """Return a finished run's result; None for an unfinished run, and for one whose result or model is damaged.
-
-    Its paths are where the run is now, as a run may be moved.
-    """
+    """Return a finished run's result; None for an unfinished run, and for one whose result or model is damaged."""
     try:
-        return _whole_result(path)
+        return whole_result(path)
     except InputError:
         return None
 
@@ -48,13 +45,14 @@ def lost_result(path: Path) -> str | None:
     """Return what is damaged or missing in a run that was finished, else None."""
     try:
         if os.path.exists(path / RESULT):  # False if another user's directory denies access
-            _whole_result(path)
+            whole_result(path)
     except InputError as error:
         return f"{error.message} ({error.where})"
     return None
 
 
-def _whole_result(path: Path) -> dict[str, Any]:
+def whole_result(path: Path) -> dict[str, Any]:
+    """Return a finished run's result, with its paths as they are now; InputError says what is damaged or missing."""
     result = read_json_object(path / RESULT)
     missing = (NEEDED | NEEDED_OF.get(str(result.get("command")), set())) - result.keys()
     if missing:
