@@ -33,12 +33,11 @@ from gptkit.system.run_layout import (
     defect,
     did_you_mean,
     is_committed,
-    is_undescribed,
     step_of,
 )
 from gptkit.system.writing import json_text
 from gptkit.tasks.heads import Head
-from gptkit.training.finished_runs import without_start
+from gptkit.training.finished_runs import require_described
 
 PICTURE, RESULTS = "zero-shot.png", "zero-shot.json"
 BEST_BEFORE = ("best published before GPT-1", "best published before GPT-2")
@@ -66,8 +65,7 @@ def evaluate_all_checkpoints(
     for note in notes:
         console.warn(note)
     last = saved[max(saved)]
-    if is_undescribed(last):
-        raise without_start(str(run))
+    require_described(last, str(run))
     jobs = prepare_jobs(wanted, Head.of(last), options, console.say)
     for job in jobs:
         if any(isinstance(protocol, GeneratedProtocol | RuleProtocol) for protocol in job.protocols):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,7 +135,7 @@ def run_compare(options: TokenizerCompareOptions, console: Console) -> dict[str,
     specs = (options.first, options.second)
     for spec in specs:
         check_tokenizer(spec)
-    if third := next((name for name in options.data if needs_training(name) and not os.path.exists(name)), None):
+    if third := next((name for name in options.data if needs_training(name) and not Path(name).exists()), None):
         message = f"two tokenizers are compared; the third argument, {third!r}, names the text"
         raise UsageError(message, where="DATA", fix="compare two at a time")
     check_corpus(options.data, "0.1")

@@ -114,11 +114,13 @@ def unread_model(name: str) -> Path | None:
     return None if name.startswith("hf:") or is_unfinished(Path(name)) else model_directory(name)
 
 
-def without_start(name: str) -> InputError:
-    """Return the error for weights without their config.json: outside their run, or of an early version's."""
+def require_described(path: Path, name: str) -> None:
+    """Raise InputError for a checkpoint or snapshot without a config.json: outside its run, or of an early version."""
+    if not is_undescribed(path):
+        return
     message = f"a checkpoint or snapshot works only inside its run, whose {START}/ has the configuration and tokenizer"
     fix = "for a folder that can be moved: gptkit convert runs/mine/snapshots/step-000100 exported --to hf"
-    return InputError(message, where=name, fix=fix)
+    raise InputError(message, where=name, fix=fix)
 
 
 def readable_model(name: str, console: Console) -> str:
@@ -127,8 +129,7 @@ def readable_model(name: str, console: Console) -> str:
     Raises InputError if the run has no weights yet, or none intact, and for a damaged checkpoint or snapshot.
     """
     path = Path(name)
-    if is_undescribed(path):
-        raise without_start(name)
+    require_described(path, name)
     if is_committed(path) and (reason := defect(path, files=WEIGHTS)):
         raise InputError(f"the weights cannot be used: {reason}", where=name, fix="choose another step of the run")
     if name.startswith("hf:"):
@@ -151,7 +152,6 @@ def readable_model(name: str, console: Console) -> str:
         raise InputError("none of the run's saved weights are intact", where=name, fix=fix)
     if newest is None:
         raise InputError("the run has not saved any weights yet", where=name, fix="wait for its first checkpoint")
-    if is_undescribed(newest):
-        raise without_start(name)
+    require_described(newest, name)
     console.say(f"model {name}: the run is unfinished, using its weights of step {step_of(newest):,} ({newest})")
     return str(newest)
