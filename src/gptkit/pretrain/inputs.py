@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gptkit.console import Console
-from gptkit.errors import UsageError
+from gptkit.errors import GptkitError, UsageError
 from gptkit.model.loading import config_from, load_model, set_special_tokens
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
@@ -147,10 +147,11 @@ def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausal
 def _trained_tokenizer(
     spec: str, corpus: Corpus, run: Path | None, say: Callable[[str], None]
 ) -> PreTrainedTokenizerBase:
-    if spec == "char" and run is not None and (run / START).is_dir():
-        return tokenizer_in(run / START)  # earlier versions left held-out characters out
-    started = time.perf_counter()
-    tokenizer, was_cached = cached_tokenizer(spec, corpus.text_for(spec))
+    started, text = time.perf_counter(), corpus.text_for(spec)
+    tokenizer, was_cached = cached_tokenizer(spec, text)
+    with suppress(GptkitError):  # no start/, or a damaged one
+        if text is not corpus.train and run and len(tokenizer_in(run / START)) < len(tokenizer):
+            tokenizer, was_cached = cached_tokenizer(spec, corpus.train)  # a run of an earlier version goes on with it
     how = "from the cache" if was_cached else f"trained in {time.perf_counter() - started:.1f} s"
     say(f"tokenizer {spec}: {len(tokenizer):,} entries, {how}")
     if note := training_note(spec, tokenizer):
