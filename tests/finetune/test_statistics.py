@@ -84,6 +84,11 @@ def test_seeds_that_all_score_the_same_do_not_show_how_far_others_would(n: int) 
     assert study["full_minus"]["no_aux"]["interval"] is None
 
 
+def test_two_seeds_that_agree_by_chance_have_no_interval() -> None:
+    found = over_seeds(find_task("rte"), seeds_of([0.5, 0.5]))
+    assert (found["std"], found["interval"]) == ({"accuracy": 0.0}, {"accuracy": None})
+
+
 def test_many_values_agree_with_the_normal_interval() -> None:
     values = np.random.default_rng(3).normal(size=400)
     low, high = bootstrap_interval(values.tolist())

@@ -114,6 +114,17 @@ def test_intervals_are_those_over_seeds_and_of_stored_evaluations(
     assert drawn["lines"] == {"val_loss": "dev (classifier: L2)", "loss": "training (L3)"}
 
 
+@pytest.mark.parametrize(("high", "is_marked"), [(0.6, True), (0.7, False)])
+def test_one_seed_has_the_interval_of_its_items_and_its_loss_is_never_called_best(
+    high: float, is_marked: bool, capsys: pytest.CaptureFixture[str], drawn: dict[str, Any]
+) -> None:
+    for name, value, interval in (("one", 0.5, [0.4, high]), ("two", 0.75, [0.65, 0.8])):
+        figures = {"metrics": {"accuracy": value}, "item_interval": {"accuracy": interval}, "val_loss": value}
+        make_run(ROOT / name, "finetune", result=FINE_TUNED | figures)
+    rows, _ = table(capsys)
+    assert (rows["accuracy"][-1] == "*", "*" in rows["val_loss"]) == (is_marked, False)
+
+
 def stored(path: Path, value: float | None, *, stderr: float = 0.1, data: str = "d") -> None:
     metric = {"value": value, "stderr": stderr, "higher_is_better": True}
     results = {"lambada/mean": {"data_sha256": data, "metrics": {"accuracy": metric}}}
@@ -203,6 +214,7 @@ def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], drawn: dict
     assert Path("taken.png").read_text() == "mine"
     _, errors = compare(capsys, "one", "tuned")
     assert "losses of pretrain runs are per token, those of finetune runs per example" in errors
+    assert drawn["lines"] == {"val_loss": "validation (finetune: L2)", "loss": "training (finetune: L2)"}
     (ROOT / "one/metrics.jsonl").unlink()
     _, errors = compare(capsys, "one", "two")
     assert "runs/one is not in the picture: it has no losses yet" in errors

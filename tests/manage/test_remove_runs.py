@@ -118,10 +118,16 @@ def a_part(path: Path) -> None:
     (path / "config.yaml").write_text("seeds: 1\n")
 
 
+def a_run_in_a_run(path: Path) -> None:
+    make_run(path)
+    make_run(path / "model/other")
+
+
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (own_files, "it", "the run also holds files that gptkit did not write: thesis.tex"),
+        (a_run_in_a_run, "it", "the folder also holds what is not part of the run: model/other"),
+        (own_files, "it", "the folder also holds what is not part of the run: thesis.tex"),
         (a_link, "it", "this is a link, and links are never followed"),
         (a_project, "it", "this is not a gptkit run"),
         (a_part, "runs/it/seed-0", "this is a part of a run"),
@@ -223,6 +229,23 @@ def test_rm_leaves_another_users_run_whole(capsys: pytest.CaptureFixture[str], m
     assert sorted(ROOT.rglob("*")) == before
 
 
+def test_rm_leaves_a_run_whole_if_it_cannot_look_into_a_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(ROOT / "one", result=PRETRAINED)
+    a_folder_of_another_user(monkeypatch, path / "model")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if Path(folder) == path / "model":
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refusal(capsys, "rm", "one", "--yes") == "Permission denied while removing runs/one"
+    assert path.exists()
+
+
 def test_prune_skips_the_runs_of_other_users(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +321,12 @@ def test_prune_removes_checkpoints_of_finished_runs_alone(capsys: pytest.Capture
     assert refusal(capsys, "prune", "cut", "--yes") == "the run is unfinished"
     assert run(capsys, "prune", "--yes")["removed"] == []
     assert {path.name for path in (ROOT / "done").iterdir()} >= {"model", "snapshots", "start", "result.json"}
+
+
+def test_prune_skips_checkpoints_with_another_run_among_them(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = make_run(make_run(ROOT / "one", result=PRETRAINED) / "checkpoints/inner")
+    assert run(capsys, "prune", "one", "--yes")["removed"] == []
+    assert inner.exists()
 
 
 def test_a_prune_that_was_killed_is_finished_by_the_next(capsys: pytest.CaptureFixture[str]) -> None:

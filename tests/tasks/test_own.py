@@ -72,6 +72,13 @@ def test_scores_and_choices(tmp_path: Path) -> None:
         load_examples(choices, "train", None)
 
 
+def test_a_question_may_be_empty(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, "format: multiple-choice\n"))
+    (tmp_path / "train.csv").write_text("context,question,choice1,choice2,label\na,,c,d,0\na,b?,c,d,1\n")
+    examples = load_examples(task, "train", None).examples
+    assert [example.fields[1] for example in examples] == ["", "b?"]
+
+
 @pytest.mark.parametrize("labels", ["[false, true]", "[True, False]", "['0', true, false]"])
 def test_booleans_are_the_labels_true_and_false(tmp_path: Path, labels: str) -> None:
     task = find_task(write(tmp_path, f"format: classification\nlabels: {labels}\n"))

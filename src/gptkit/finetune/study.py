@@ -118,7 +118,7 @@ def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tupl
     (the expanded percentile interval: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). With normal
     values it covers the true mean in about 95 of 100 studies of 30 seeds, and in about 92 of 5 seeds: it never leaves
     the range of the values, and 1 time in 16 all 5 lie on one side of the true mean. Of 2 seeds they lie there every
-    other time, so fewer than 5 values have Student's interval instead.
+    other time, so fewer than 5 values have Student's interval instead, which is NaN where they are all alike.
     """
     from scipy.stats import norm, t
 
@@ -129,7 +129,7 @@ def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tupl
     if np.ptp(array) < SAME:
         return math.nan, math.nan
     if n < FEWEST_RESAMPLED:
-        half = float(t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
+        half = float(t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n)) or np.nan
         return float(array.mean()) - half, float(array.mean()) + half
     means = np.concatenate([array[chosen].mean(axis=1) for chosen in resampled(n, resamples)])  # (resample,)
     tail = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - LEVEL) / 2, n - 1)))

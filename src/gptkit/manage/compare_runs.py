@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,8 +69,8 @@ def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:
         console.say("the runs have the same options")
     if figures:
         same_text = len({_text_of(*each) for each in zip(paths, configs, strict=True)}) == 1
-        same_tokenizer = len({*map(_tokenizer_of, paths)} - {None}) < 2
-        _print_figures(figures, paths, names, console, same_text=same_text, same_tokenizer=same_tokenizer)
+        same_unit = _have_same_tokenizer(paths) and {row["command"] for row in rows} == {"pretrain"}
+        _print_figures(figures, paths, names, console, same_text=same_text, same_unit=same_unit)
     image = _draw(dict(zip(names, paths, strict=True)), configs, options.by, picture, console)
     best = f"gptkit runs show {shlex.quote(str(paths[0]))}"
     return {"runs": rows, "options": differing, "metrics": figures, "image": image, "next": best}
@@ -102,11 +102,12 @@ def _by_name(of_runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _figures(path: Path) -> Figures:
     """Return a run's figures: those of its result, else the newest of an unfinished run; then its stored evaluations.
 
-    An interval is that over the seeds, or reaches 1.96 standard errors of the items to each side; None if unknown.
+    An interval is that over the seeds, of one seed that over the items, or 1.96 standard errors of the items to each
+    side; None if unknown.
     """
     result = read_json(path / RESULT) or _newest_evaluation(path)
     own = metrics_of(result) | {name: result.get(name) for name in FIGURES + COSTS}
-    intervals = metrics_of(result, "interval")
+    intervals = metrics_of(result, "interval") or metrics_of(result, "item_interval")
     figures: Figures = {
         name: {"value": value, "interval": intervals.get(name)}
         for name, value in own.items()
@@ -149,7 +150,7 @@ def _print_figures(
     console: Console,
     *,
     same_text: bool,
-    same_tokenizer: bool,
+    same_unit: bool,
 ) -> None:
     """Print the runs' own figures and the evaluations that several have, and the command that makes the others."""
     texts, stars, alone = {}, "", dict[int, list[str]]()
@@ -159,7 +160,7 @@ def _print_figures(
             for number in known:
                 alone.setdefault(number, []).append(name)
         elif known:
-            best = _best(name, each, same_text=same_text, same_tokenizer=same_tokenizer)
+            best = _best(name, each, same_text=same_text, same_unit=same_unit)
             texts[name] = [_with_interval(figure) + " *" * (number == best) for number, figure in enumerate(each)]
             stars = stars if best is None else "; * = best"
     if texts:
@@ -187,13 +188,14 @@ def _text_of(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (*map(str, facts), str(config.get("data")) if "task" in config else "")
 
 
-def _best(
-    name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: bool, same_tokenizer: bool
-) -> int | None:
-    """Return which run has the best figure; None if they are not comparable, or the best two intervals overlap."""
+def _best(name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: bool, same_unit: bool) -> int | None:
+    """Return which run has the best figure; None if they are not comparable, or the best two intervals overlap.
+
+    A classifier's loss is never called best, as its interval is not known and there are few examples.
+    """
     present = [(figure, number) for number, figure in enumerate(figures) if figure and figure["value"] is not None]
     same_data = len({figure.get("data_sha256") for figure, _ in present}) == 1 if _is_stored(name) else same_text
-    differs = PER_TOKEN.search(name) is not None and not same_tokenizer
+    differs = PER_TOKEN.search(name) is not None and not same_unit
     if name in (*COSTS, "train_loss") or not same_data or differs or len(present) < 2:
         return None
     present.sort(key=lambda item: item[0]["value"], reverse=not LOWER_IS_BETTER.search(name))
@@ -226,16 +228,19 @@ def _draw(
     """
     commands, axis = {config["command"] for config in configs}, AXES[by]
     lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss"
-    if len(commands) > 1:
-        console.warn("losses of pretrain runs are per token, those of finetune runs per example")
-    elif commands == {"finetune"}:
-        coefficients = [config.get("lm_coef") for config in configs]
-        has_ablation = any(config.get("study", "none") != "none" for config in configs)
+    if "finetune" in commands:
+        tuned = [config for config in configs if config["command"] == "finetune"]
+        coefficients = [config.get("lm_coef") for config in tuned]
+        has_ablation = any(config.get("study", "none") != "none" for config in tuned)
         is_mixed = any(coefficients) and (has_ablation or 0 in coefficients)
         training = "L3; L2 where lm_coef is 0" if is_mixed else "L3" if any(coefficients) else "L2"
         lines = {"val_loss": "dev (classifier: L2)", "loss": f"training ({training})"}
         ylabel = "loss per example"
-    elif len({*map(_tokenizer_of, paths.values())} - {None}) < 2:
+        if len(commands) > 1:
+            console.warn("losses of pretrain runs are per token, those of finetune runs per example")
+            lines = {"val_loss": "validation (finetune: L2)", "loss": f"training (finetune: {training})"}
+            ylabel = "loss (pretrain: per token; finetune: per example)"
+    elif _have_same_tokenizer(paths.values()):
         ylabel = "loss (nats per token)"
     else:
         console.warn("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
@@ -263,6 +268,10 @@ def _draw(
 
 def _points(rows: Sequence[Mapping[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:
     return [(row[axis], row[figure]) for row in rows if None not in (row.get(axis), row.get(figure))]
+
+
+def _have_same_tokenizer(paths: Iterable[Path]) -> bool:
+    return len({*map(_tokenizer_of, paths)} - {None}) < 2
 
 
 def _tokenizer_of(path: Path) -> str | None:

@@ -78,7 +78,9 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
     for run in [part for path in finished if not path.is_symlink() for part in (path, *parts(path))]:
         folders = (run / CHECKPOINTS, run / f"{DISCARDED}{CHECKPOINTS}")  # the latter of a prune that was interrupted
         if found := [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]:
-            if options.runs or os.access(run, os.W_OK):
+            if _runs_in(run / CHECKPOINTS):
+                console.warn(f"{run} is skipped: another run lies among its checkpoints")
+            elif options.runs or os.access(run, os.W_OK):
                 sizes[run / CHECKPOINTS] = sum(map(size_of, found))
             else:
                 console.warn(f"{run} is skipped: you do not have permission to change it")
@@ -138,7 +140,7 @@ def _is_removable(path: Path) -> bool:
     elif not _is_marked(whole):
         problem, fix = "this is not a gptkit run", "gptkit runs ls lists them"
     elif others := _others(whole):
-        problem = f"the run also holds files that gptkit did not write: {', '.join(others[:3])}"
+        problem = f"the folder also holds what is not part of the run: {', '.join(others[:3])}"
         fix = "move them away first"
     else:
         return True
@@ -146,7 +148,7 @@ def _is_removable(path: Path) -> bool:
 
 
 def _others(path: Path) -> list[str]:
-    """Return the entries of a directory that gptkit writes into no run."""
+    """Return the entries of a run directory that gptkit writes into no run, and other runs at any depth."""
 
     def is_ours(entry: Path) -> bool:
         if entry.is_dir() and not entry.is_symlink():
@@ -156,7 +158,13 @@ def _others(path: Path) -> list[str]:
         return any(pattern.fullmatch(entry.name) for pattern in (FILES, FOLDERS))
 
     with files.translate_os_errors("looking into the run", fix="make it readable"):
-        return sorted(entry.name for entry in path.iterdir() if not is_ours(entry))
+        own = {path, *parts(path)}
+        runs = {str(run.relative_to(path)) for run in _runs_in(path) if run not in own}
+        return sorted(runs | {entry.name for entry in path.iterdir() if not is_ours(entry)})
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return [config.parent for config in folder.rglob(CONFIG) if _is_marked(config.parent)]
 
 
 def _is_marked(path: Path) -> bool:
@@ -193,9 +201,13 @@ def _agreed(sizes: Mapping[Path, int], options: RunsRemoveOptions, console: Cons
 
 
 def _remove(run: Path) -> None:
-    for folder, _, _ in os.walk(run):  # another user's run in a folder of one's own could be renamed, but not removed
-        if not os.access(folder, os.W_OK | os.X_OK):
+    def require_writable(folder: str) -> None:
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+    # Another user's run in a folder of one's own could be renamed, but not removed.
+    for folder, _, _ in os.walk(run, onerror=lambda error: require_writable(error.filename)):
+        require_writable(folder)
     if not run.name.startswith(REMOVING):
         names = itertools.chain([f"{REMOVING}{run.name}"], (f"{REMOVING}{run.name}-{n}" for n in itertools.count(2)))
         removed = next(path for path in map(run.with_name, names) if not os.path.lexists(path))

@@ -97,5 +97,6 @@ def duration(seconds: float) -> str:
 
 def figure(value: float) -> str:
     """Format a number with four digits, or with all that are before the point: 0.4257, 1,234, 1.2e+18."""
-    is_whole = isinstance(value, int) or 1000 <= abs(value) < 1e15
-    return f"{value:,.0f}" if is_whole else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

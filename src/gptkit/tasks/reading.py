@@ -287,6 +287,8 @@ def _field(
             fix = "list at least two strings; in .csv and .tsv use the columns choice1, choice2, ..."
             raise InputError(f"{column!r} is not a list of choices", where=where, fix=fix)
         return tuple([files.checked_text(choice, f"choice {i}", where) for i, choice in enumerate(choices, 1)])
+    if name == "question" and not columns.replace and row[column] in ("", None):
+        return ""
     shown = column if isinstance(column, str) else name
     text = files.checked_text(row[column], shown, where)
     if name != "question" or not columns.replace:
