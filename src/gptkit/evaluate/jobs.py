@@ -35,6 +35,7 @@ from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import Head, HeadProtocol, head_protocol, task_metrics
+from gptkit.tasks.labels import TO_PREDICT
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
@@ -197,7 +198,8 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
     if task is not None and head.answers(task):
         name, evaluation = task.name, None
         split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, split),)
+        source = Path(spec.data).name if spec.data and Path(spec.data).is_file() else f"the {split} split"
+        examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, source),)
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
         examples, protocols, evaluation = _zero_shot(evaluation, spec, head, options)
@@ -233,7 +235,7 @@ def _labelled(
             examples = load_examples(task, split, data)
     if any(example.label is None for example in examples.examples):
         message = f"the {split} split of {task.name} has no labels"
-        raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
+        raise UsageError(message, where="--split", fix=f"evaluate on a labelled split, such as dev; {TO_PREDICT}")
     return examples
 
 

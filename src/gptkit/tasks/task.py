@@ -31,6 +31,11 @@ Column = str | int  # its name, or its index in a file without a header
 KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # ("file:line", row)
 
 
+def may_lack_labels(split: str) -> bool:
+    """Return whether the examples of a split may be unlabelled: those that no run is trained on or selected by."""
+    return not split.startswith(("train", "dev"))
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a file that hold an example's fields, label and identifier.
