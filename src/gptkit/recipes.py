@@ -64,6 +64,11 @@ def all_recipes() -> Iterator[RecipeFile]:
             yield RecipeFile(kind, name, path)
 
 
+def preset_name(name: str) -> str:
+    """Return gpt2-small for gpt2, its name on the hub, unless there is such a path; any other name unchanged."""
+    return "gpt2-small" if name == "gpt2" and not Path(name).exists() else name
+
+
 def find_recipe(name: str) -> RecipeFile:
     """Return the file that KIND/NAME or NAME refers to; a recipe takes precedence over a model preset.
 
@@ -71,7 +76,7 @@ def find_recipe(name: str) -> RecipeFile:
     """
     known = sorted(all_recipes(), key=lambda recipe: recipe.kind == "models")
     for recipe in known:
-        if name in (recipe.full_name, recipe.name):
+        if preset_name(name) in (recipe.full_name, recipe.name):
             return recipe
     names = [recipe.full_name if "/" in name else recipe.name for recipe in known]
     raise UsageError(f"no recipe is called {name!r}", where="NAME", fix=suggest(name, set(names)))
@@ -216,10 +221,10 @@ def recipe_behind(
         return read_recipe(config, options) | {"out": Path(resume)}, ""
     known = recipes_of(command)
     if "recipe" in given:
-        name, path = given["recipe"], Path(given["recipe"])
+        name, path = preset_name(given["recipe"]), Path(given["recipe"])
         if name not in known and not path.exists() and path.suffix not in (".yaml", ".yml"):
             fix = suggest(name, known) if known else "pass a YAML file"
             raise UsageError(f"there is no recipe or file called {name!r}", where="--recipe", fix=fix)
         return read_recipe(known.get(name, path), options), ""
-    name = given.get(recipe_by, "laptop") if recipe_by else ""
+    name = preset_name(given.get(recipe_by, "laptop")) if recipe_by else ""
     return (read_recipe(known[name], options), name) if name in known else ({}, "")

@@ -210,6 +210,16 @@ def test_every_help_is_short_and_ends_with_examples_that_parse(
         assert isinstance(app.parse(line[1:]), app.Request)
 
 
+@pytest.mark.parametrize("group", ["runs", "tokenizer", "recipes"])
+def test_the_help_of_a_group_ends_with_an_example_of_each_command(
+    group: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    assert main([group, "-h"]) == 0
+    examples = [row.examples[0] for row in COMMANDS if row.name.startswith(f"{group} ")]
+    assert words(capsys.readouterr().out).endswith(words("Examples: " + " ".join(examples)))
+
+
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
 def test_help_all_explains_every_flag_and_recipe_key(
     row: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -274,6 +284,8 @@ def test_gpt2_is_gpt2_small_unless_a_directory_has_that_name(tmp_path: Path, mon
     assert parsed("generate", "--model", "gpt2").model == "gpt2"
     Path("mine.yaml").write_text("model: gpt2\nsteps: 3\n")
     assert parsed("pretrain", "--recipe", "mine.yaml").model == "gpt2-small"
+    assert parsed("pretrain", "--recipe", "gpt2") == parsed("pretrain", "--recipe", "gpt2-small")
+    assert recipes.find_recipe("gpt2") == recipes.find_recipe("gpt2-small")
     Path("gpt2").mkdir()
     assert parsed("pretrain", "--model", "gpt2").model == "gpt2"
 

@@ -63,3 +63,9 @@ def test_beams_take_no_rule_of_sampling(field: dataclasses.Field[Any]) -> None:
 def test_stop_strings_end_lines_as_text_does() -> None:
     options = DecodingOptions(stop=(r"a\r\n", "b\r\n", r"\r", r"c\\r", r"\t"))
     assert stop_strings(options) == ["a\n", "b\n", "\n", r"c\r", "\t"]
+
+
+@pytest.mark.parametrize("options", [DecodingOptions(stop=("a\udcff",)), DecodingOptions(template="\ud800{prompt}")])
+def test_what_no_text_can_hold_is_refused(options: DecodingOptions) -> None:
+    with pytest.raises(UsageError, match="contains a lone surrogate"):
+        check_settings(options)

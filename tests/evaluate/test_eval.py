@@ -378,6 +378,7 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         (["--task", "lambada"], "lambada_test.jsonl"),
         (["--task", "lambada", "--data", "nowhere"], "no such"),
         (["--task", "rte", "--data", "."], "rte has no zero-shot protocol"),
+        (["--task", "rte", "--data", "text.txt"], "gptkit finetune --task rte --data . "),  # reads two files
         (["--suite", "suite.yaml"], "did you mean 'lambada'? (suite.yaml:1)"),
         (["--suite", "suite.yaml", "--task", "lambada"], "leave one of them out"),
         (["--task", "lambada", "--data", ".", "--floor", "0.1"], "--baseline FILE"),
@@ -547,6 +548,14 @@ def test_scores_of_another_range_are_refused(models: Path, capsys: pytest.Captur
     Path("other.yaml").write_text(text.replace("5", "1"))
     error = evaluate(capsys, Path("model"), "--task", "other.yaml", "--data", ".", code=2)["error"]
     assert "score_range is [0.0, 1.0], but the model's is [0.0, 5.0]" in error["message"]
+
+
+def test_a_text_for_a_fine_tuned_model_is_not_taken_for_its_task_s_data(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(Path("model"), models / "one", NUMBERS)
+    error = evaluate(capsys, Path("model"), "--data", "text.txt", code=2)["error"]
+    assert error["fix"] == "to score the text, add --task perplexity"
 
 
 def test_a_model_that_does_not_describe_its_task_is_scored_on_no_other(

@@ -93,6 +93,11 @@ def test_columns_that_are_unknown_throughout_are_left_out() -> None:
     assert "full minus no aux LM: not known from 180 items of dev, one seed" in shown(kept)
 
 
+def test_equal_scores_of_few_seeds_at_chance_are_not_called_better() -> None:
+    text = shown(over_seeds(RTE, [run_of(90) | {"chance": {"accuracy": 0.5}}] * 2))
+    assert "accuracy is not shown to be better than chance" in text
+
+
 @pytest.mark.parametrize(("low", "is_told"), [(0.49, True), (0.51, False)])
 def test_a_result_stands_beside_chance_and_one_that_holds_it_is_told_what_to_try(low: float, is_told: bool) -> None:
     found = {"item_interval": {"accuracy": [low, 0.7]}, "chance": {"accuracy": 0.5}}

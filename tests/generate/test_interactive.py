@@ -22,9 +22,11 @@ from gptkit.generate.options import GenerateOptions
 BASE: dict[str, Any] = {"device": "cpu", "max_new_tokens": 12, "temperature": 2.0}
 
 
-def held(model: Path, monkeypatch: pytest.MonkeyPatch, *lines: str, **options: Any) -> tuple[list[str], str]:
+def held(
+    model: Path, monkeypatch: pytest.MonkeyPatch, *lines: str, encoding: str = "utf-8", **options: Any
+) -> tuple[list[str], str]:
     """Return the replies of a dialogue whose lines are piped, and stderr."""
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode(encoding))))
     out, err = io.StringIO(), io.StringIO()
     console = Console(stdout=out, stderr=err, environment={})
     run(GenerateOptions(model=str(model), interactive=True, **{**BASE, "stop": (r"\n",), **options}), console)
@@ -41,6 +43,11 @@ def test_marks_and_line_ends_do_not_reach_the_model(model_folder: Path, monkeypa
     replies, _ = held(model_folder, monkeypatch, "\ufeffhear\r", "me\rhe\r")
     assert replies == held(model_folder, monkeypatch, "hear", "me", "he")[0]
     assert replies[0] == reply(model_folder, "hear")
+
+
+def test_lines_may_be_utf16(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies, _ = held(model_folder, monkeypatch, "hear\r", "me\r", encoding="utf-16")
+    assert replies == held(model_folder, monkeypatch, "hear", "me")[0]
 
 
 def test_a_dialogue_gives_the_texts_of_the_command(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,20 @@ def test_a_lock_taken_on_a_removed_file_is_no_lock(tmp_path: Path, monkeypatch: 
         RunLock(tmp_path)
 
 
+def test_more_runs_are_removed_than_files_may_be_open(capsys: pytest.CaptureFixture[str]) -> None:
+    resource = pytest.importorskip("resource")
+    names = [make_run(ROOT / str(number), result=PRETRAINED).name for number in range(30)]
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 16, hard))
+    try:
+        assert len(run(capsys, "prune", "--yes")["removed"]) == 30
+        assert len(run(capsys, "rm", *names, "--yes")["removed"]) == 30
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 # --- prune ---
 
 

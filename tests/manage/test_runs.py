@@ -181,6 +181,12 @@ def test_what_is_damaged_or_no_run_is_a_row_that_says_why(
     assert main(["runs", "show", "it"]) == 0
 
 
+def test_a_run_on_a_file_whose_name_is_not_utf8_is_not_damaged(capsys: pytest.CaptureFixture[str]) -> None:
+    a_run_with("config.yaml", HEADER + 'data:\n- "caf\\uDCE9.txt"\n')(ROOT / "it")
+    [row] = run(capsys, "ls")["runs"]
+    assert (row["state"], row["data"]) == ("finished", "caf\udce9.txt")
+
+
 def test_a_folder_that_may_not_be_read_is_a_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from gptkit.errors import InputError
 from gptkit.text.readers import find_files
+
+Form = Literal["NFC", "NFD"]
 
 
 @pytest.fixture
@@ -41,6 +45,12 @@ def test_globs(folder: Path) -> None:
 def test_a_named_file_keeps_its_name_with_glob_characters(folder: Path) -> None:
     (folder / "a[1].txt").write_text("text")
     assert found(folder / "a[1].txt") == ["a[1].txt"]
+
+
+@pytest.mark.parametrize(("on_disk", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_is_found_whichever_way_its_accents_are_encoded(tmp_path: Path, on_disk: Form, typed: Form) -> None:
+    (tmp_path / unicodedata.normalize(on_disk, "café.txt")).write_text("text")
+    assert found(tmp_path / unicodedata.normalize(typed, "café.txt")) == [unicodedata.normalize(on_disk, "café.txt")]
 
 
 def test_relative_paths_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,15 @@ def test_without_any_end_token_the_error_says_where_to_name_one(tmp_path: Path) 
     assert separator_id(tokenizer_in(folder)) == ENTRIES.index("[SEP]")
 
 
+def test_a_vocabulary_without_its_unknown_token_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("<unk>\n他\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"the vocabulary has no \[UNK\]") as refusal:
+        tokenizer_in(tmp_path)
+    assert '"unk_token": "<unk>"' in str(refusal.value.fix)
+    (tmp_path / "tokenizer_config.json").write_text('{"unk_token": "<unk>"}')
+    assert tokenizer_in(tmp_path).unk_token_id == 0
+
+
 def test_such_a_model_generates_converts_and_trains_on(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import models
 
 from generation_toy import write_model
 from gptkit.cli.main import main
@@ -90,6 +92,19 @@ def test_comparing_tokenizers_counts_for_each(place: Path, capsys: pytest.Captur
     assert warning.endswith(f"latin: {row[0]} of 144 tokens (37.5%) are unknown to the tokenizer")
     assert row == ["54", "0"]
     assert err.endswith(f"next: gptkit pretrain {place / 'train.txt'} --tokenizer bpe:257\n")
+
+
+WORDS = models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
+PIECES = models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0, False)
+
+
+@pytest.mark.parametrize("model", [WORDS, PIECES], ids=["words", "pieces"])
+def test_an_unknown_token_that_only_the_vocabulary_names_counts(
+    model: models.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    assert main(["tokenizer", "encode", "д", "--tokenizer", str(tmp_path)]) == 0
+    assert warnings(capsys.readouterr().err) == ["the text: 1 of 1 tokens (100%) are unknown to the tokenizer"]
 
 
 def test_unknown_tokens_are_counted_without_encoding_a_cached_text_again(

@@ -55,7 +55,7 @@ def make_app() -> Any:
     app = typer.Typer(
         cls=_Group,
         help=GROUPS[""],
-        epilog=_examples([row.examples[0] for row in COMMANDS]),
+        epilog=_first_examples(""),
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -65,7 +65,7 @@ def make_app() -> Any:
         group, _, name = row.name.rpartition(" ")
         if group not in groups:
             groups[group] = typer.Typer(cls=_Group)
-            app.add_typer(groups[group], name=group, help=GROUPS[group])
+            app.add_typer(groups[group], name=group, help=GROUPS[group], epilog=_first_examples(f"{group} "))
         paragraphs = (inspect.getdoc(row.options) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         about: dict[str, Any] = {"help": text, "epilog": _examples(row.examples)}
@@ -94,6 +94,10 @@ def _root(
     ] = False,
 ) -> None:
     """Declare the options of `gptkit` itself: Typer reads this signature."""
+
+
+def _first_examples(group: str) -> str:
+    return _examples([row.examples[0] for row in COMMANDS if row.name.startswith(group)])
 
 
 def _examples(lines: Sequence[str]) -> str:
@@ -236,10 +240,8 @@ class _Row(_FlagsAsWritten):
 
         def parse_and_read_recipe(args: list[str]) -> Any:
             given, rest, order = parse(args)
-            by = self.row.recipe_by
-            _name_preset(given, by)
-            ctx.default_map, ctx.obj = recipe_behind(self.row.name, self.row.options, given, recipe_by=by)
-            _name_preset(ctx.default_map, by)
+            recipe = recipe_behind(self.row.name, self.row.options, given, recipe_by=self.row.recipe_by)
+            ctx.default_map, ctx.obj = recipe
             if "help_all" in given:
                 self.shows_all = given["help"] = True
             return given, rest, order
@@ -280,12 +282,6 @@ class _Row(_FlagsAsWritten):
                     param.opts = [param.name]
         self.params = sorted(params, key=_place_in_help)
         super().format_help(ctx, formatter)
-
-
-def _name_preset(values: dict[str, Any], recipe_by: str | None) -> None:
-    """Call the preset gpt2-small by that name where values use its name on the hub, unless that is a path here."""
-    if recipe_by == "model" and values.get("model") == "gpt2" and not Path("gpt2").exists():
-        values["model"] = "gpt2-small"
 
 
 class _Command(_Row, TyperCommand):

@@ -98,7 +98,7 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     _prepare_environment(vars(options).values())
     with contextlib.ExitStack() as stack:
         if isinstance(options, ReadingOptions):
-            encoding = stack.enter_context(text_encoding(options.encoding))
+            encoding = stack.enter_context(text_encoding(options.encoding, console.warn))
             options = dataclasses.replace(options, encoding=encoding)
         if row.check is not None and ranks.world() is None:  # a rank's launcher has checked them
             _imported(row.check)(options)

@@ -12,6 +12,7 @@ from gptkit.decoding.sampling import SamplingRules
 from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 from gptkit.system.encodings import unix_lines
+from gptkit.system.reading import unusable_character
 
 Quantize = Literal["none", "int8", "int4"]
 PLACEHOLDER = "{prompt}"
@@ -93,6 +94,9 @@ def check_settings(options: DecodingOptions) -> None:
     if options.template is not None and PLACEHOLDER not in options.template:
         message = f"the template does not contain {PLACEHOLDER}"
         raise UsageError(message, where="template", fix="add it where the prompt goes")
+    for name, text in (*(("--stop", stop) for stop in options.stop), ("template", options.template or "")):
+        if character := unusable_character(text):  # invalid bytes of an argument are surrogates here
+            raise UsageError(f"{text!r} contains {character}", where=name, fix="write it in UTF-8")
     refuse_together(_contradictions(options))
 
 

@@ -173,6 +173,9 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
     """
     if not wanted:
         wanted = [TaskSpec(DEFAULT if head.format is None else head.own_task().name, options.data)]
+        if head.format is not None and str(options.data).lower().endswith((".txt", ".txt.gz")):
+            message = f"{head.task}, the task that the model was fine-tuned on, is not read from a plain text"
+            raise UsageError(message, where="--data", fix="to score the text, add --task perplexity")
     refuse_unknown(wanted, head.task)
     jobs: dict[str, Job] = {}
     for spec in wanted:
@@ -269,7 +272,8 @@ def _unanswerable(task: Task | None, spec: TaskSpec, head: Head) -> UsageError:
     problem = f"the model was fine-tuned on {head.task}, not {spec.task}"
     if head.format is None:
         problem = f"the model is not fine-tuned, and {spec.task} has no zero-shot protocol"
-    files = ("--data", spec.data) if spec.data else ()
+    place = Path(spec.data or "")  # of one of the files that fine-tuning reads, or of all
+    files = ("--data", str(place.parent) if place.is_file() else spec.data) if spec.data else ()
     fix = f"fine-tune one: {shlex.join(['gptkit', 'finetune', '--task', spec.task, *files])}"
     if task is not None and head.format is not None and task.is_own and (difference := head.difference_from(task)):
         problem = f"{spec.task} does not fit the model: {difference}"

@@ -84,21 +84,16 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     gains = result.get("full_minus", {})
     for variant, gain in gains.items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
-    _explain_chance(result, first, console)
+    chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
+    if chance is not None and lowest is not None and lowest <= chance:
+        cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
+        console.result(f"{first} is not shown to be better than chance: try {cure}")
     lost = _interval_of_gain(gains.get("no_pretraining", {}))
     if lost is not None and lost[1] < 0:
         console.result(f"pre-training lowers the score here: {MORE_PRETRAINING}")
     each = [*variants.values()] if variants else [result]
     if undefined := [name for name in metrics if any(one["metrics"][name] is None for one in each)]:
         console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
-
-
-def _explain_chance(result: Mapping[str, Any], metric: str, console: Console) -> None:
-    """Say what to try where the interval of the first metric does not lie above chance."""
-    chance, interval = result.get("chance", {}).get(metric), _interval_of(result, metric)
-    if chance is not None and interval is not None and interval[0] <= chance:
-        cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
-        console.result(f"{metric} is not shown to be better than chance: try {cure}")
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:

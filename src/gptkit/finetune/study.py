@@ -36,7 +36,6 @@ SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST_RESAMPLED = 5  # values
-SAME = 1e-12  # differences of equal fractions are rounded
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def seeds_interval(
         below, above = np.mean(known, axis=0)
         middle = each.mean()
         low, high = middle - np.hypot(middle - low, below), middle + np.hypot(high - middle, above)
-    elif high - low < SAME:
+    elif high - low < 1e-12:  # differences of equal fractions are rounded
         return None
     found: list[float] | None = defined(_within(metric, (low, high), difference=difference))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from gptkit.generate.show import print_samples, print_summary
 from gptkit.options import fields_of
 from gptkit.recipes import kinds_of, parse_value
 from gptkit.system import signals
-from gptkit.system.encodings import decode_text, without_marks
+from gptkit.system.encodings import decode_text, encoding_of, without_marks
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 
 MARK = "> "
@@ -74,8 +75,12 @@ def _typed_lines(console: Console) -> Iterator[str]:
 
 
 def _piped_lines() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        yield from decode_text(line, "stdin", line=number).removesuffix("\n").split("\n")
+    first = sys.stdin.buffer.readline()
+    parts: Iterator[bytes] = itertools.chain([first] * bool(first), sys.stdin.buffer)
+    if encoding_of(first, "stdin").startswith(("utf-16", "utf-32")):  # in which the byte of LF ends no line
+        parts = iter([b"".join(parts)])
+    for number, part in enumerate(parts, start=1):
+        yield from decode_text(part, "stdin", line=number).removesuffix("\n").split("\n")
 
 
 class Dialogue:

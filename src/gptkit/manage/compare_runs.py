@@ -148,9 +148,7 @@ def _print_figures(
     paths: Sequence[Path],
     names: Sequence[str],
     console: Console,
-    *,
-    same_text: bool,
-    same_unit: bool,
+    **same: bool,
 ) -> None:
     """Print the runs' own figures and the evaluations that several have, and the command that makes the others."""
     texts, stars, alone = {}, "", dict[int, list[str]]()
@@ -160,19 +158,17 @@ def _print_figures(
             for number in known:
                 alone.setdefault(number, []).append(name)
         elif known:
-            best = _best(name, each, same_text=same_text, same_unit=same_unit)
+            best = _best(name, each, **same)
             texts[name] = [_with_interval(figure) + " *" * (number == best) for number, figure in enumerate(each)]
             stars = stars if best is None else "; * = best"
     if texts:
         _print(f"figures, with 95% intervals where known{stars}", "figure", texts, names, console)
     for number, left_out in alone.items():
-        tasks = [
-            word for task in dict.fromkeys(name.partition("/")[0] for name in left_out) for word in ("--task", task)
-        ]
+        tasks = dict.fromkeys(name.partition("/")[0] for name in left_out)
         for other in paths:
             if other != paths[number]:
-                words = (*tasks, "--model", str(other), "--output", str(other / "eval.json"))
-                command = shlex.join(["gptkit", "eval", *words])
+                words = (*itertools.chain(*(("--task", task) for task in tasks)), "--model", str(other))
+                command = shlex.join(["gptkit", "eval", *words, "--output", str(other / "eval.json")])
                 has = f"left out {len(left_out)} figure(s) that only {paths[number]} has"
                 console.say(f"{has}; to measure {other}: {command}")
 
@@ -191,15 +187,17 @@ def _text_of(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 def _best(name: str, figures: Sequence[Mapping[str, Any] | None], *, same_text: bool, same_unit: bool) -> int | None:
     """Return which run has the best figure; None if they are not comparable, or the best two intervals overlap.
 
-    A classifier's loss is never called best, as its interval is not known and there are few examples.
+    Without intervals only figures of whole validation texts are compared, not a classifier's of a few examples.
     """
     present = [(figure, number) for number, figure in enumerate(figures) if figure and figure["value"] is not None]
     same_data = len({figure.get("data_sha256") for figure, _ in present}) == 1 if _is_stored(name) else same_text
     differs = PER_TOKEN.search(name) is not None and not same_unit
-    if name in (*COSTS, "train_loss") or not same_data or differs or len(present) < 2:
+    if name == "train_loss" or not same_data or differs or len(present) < 2:
         return None
     present.sort(key=lambda item: item[0]["value"], reverse=not LOWER_IS_BETTER.search(name))
     (first, number), (second, _) = present[:2]
+    if name not in FIGURES and not (first["interval"] and second["interval"]):
+        return None
     lows, highs = zip(*(each["interval"] or [each["value"]] * 2 for each in (first, second)), strict=True)
     return None if max(lows) <= min(highs) else number
 
@@ -227,7 +225,7 @@ def _draw(
     Warns of what makes the runs incomparable.
     """
     commands, axis = {config["command"] for config in configs}, AXES[by]
-    lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss"
+    lines, ylabel = {"val_loss": "validation", "loss": "training"}, "loss (nats per token)"
     if "finetune" in commands:
         tuned = [config for config in configs if config["command"] == "finetune"]
         coefficients = [config.get("lm_coef") for config in tuned]
@@ -240,9 +238,7 @@ def _draw(
             console.warn("losses of pretrain runs are per token, those of finetune runs per example")
             lines = {"val_loss": "validation (finetune: L2)", "loss": f"training (finetune: {training})"}
             ylabel = "loss (pretrain: per token; finetune: per example)"
-    elif _have_same_tokenizer(paths.values()):
-        ylabel = "loss (nats per token)"
-    else:
+    elif not _have_same_tokenizer(paths.values()):
         console.warn("the tokenizers differ, so losses per token are not comparable: compare bits per byte")
         if by != "seconds":
             console.warn(f"equal {by} are then different amounts of text: --by seconds compares costs")

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,21 +90,28 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
 
 def _confirm_and_remove(
     sizes: Mapping[Path, int],
-    runs: Iterable[Path],
+    runs: Collection[Path],
     is_removable: Callable[[Path], bool],
     remove: Callable[[Path], None],
     options: RunsRemoveOptions,
     console: Console,
 ) -> dict[str, Any]:
-    """Remove paths under the locks of their runs if the user agrees; return what `--json` prints."""
+    """Remove each path under the lock of its run if nobody uses any and the user agrees; return what `--json` prints.
+
+    One lock at a time is held: the limit on open files may be less than the number of runs.
+    """
     removed = []
-    with _locked(runs):
-        if _agreed(sizes, options, console):
-            for path in [path for path in sizes if is_removable(path)]:  # it may have changed before the answer
-                with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
-                    remove(path)
-                removed.append(path)
-                console.result(f"removed {_with_size(path, sizes[path])}")
+    for run in runs:
+        with _locked(run):
+            pass
+    if _agreed(sizes, options, console):
+        for path, run in zip(sizes, runs, strict=True):
+            with _locked(run):
+                if is_removable(path):  # it may have changed before the answer
+                    with files.translate_os_errors(f"removing {path}", fix=WRITABLE):
+                        remove(path)
+                    removed.append(path)
+                    console.result(f"removed {_with_size(path, sizes[path])}")
     if not removed:
         console.say("nothing was removed" if sizes else "there is nothing to remove")
     root = f" --root {shlex.quote(str(options.root))}" if options.root != RUNS else ""
@@ -177,10 +184,10 @@ def _is_marked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(runs: Iterable[Path]) -> Iterator[None]:
-    """Hold the locks of runs, and of the seeds in them."""
+def _locked(run: Path) -> Iterator[None]:
+    """Hold the lock of a run, and of the seeds in it."""
     with contextlib.ExitStack() as stack:
-        for locked in dict.fromkeys(part for run in runs for part in (run, *parts(run))):
+        for locked in (run, *parts(run)):
             with files.translate_os_errors("taking the lock of the run", fix=WRITABLE):
                 stack.callback(RunLock(locked, fix="wait for it, or stop it first").release)
         yield
@@ -201,13 +208,10 @@ def _agreed(sizes: Mapping[Path, int], options: RunsRemoveOptions, console: Cons
 
 
 def _remove(run: Path) -> None:
-    def require_writable(folder: str) -> None:
+    folders = (path for path in run.rglob("*") if path.is_dir() and not path.is_symlink())
+    for folder in (run, *folders):  # another user's run in a folder of one's own could be renamed, but not removed
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-
-    # Another user's run in a folder of one's own could be renamed, but not removed.
-    for folder, _, _ in os.walk(run, onerror=lambda error: require_writable(error.filename)):
-        require_writable(folder)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     if not run.name.startswith(REMOVING):
         names = itertools.chain([f"{REMOVING}{run.name}"], (f"{REMOVING}{run.name}-{n}" for n in itertools.count(2)))
         removed = next(path for path in map(run.with_name, names) if not os.path.lexists(path))

@@ -104,6 +104,8 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     if header is None or not text.endswith("\n"):
         raise InputError("truncated" if header else "not written by gptkit", where=where, fix=fix)
     loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0  # safe, and in C, as there may be 500
+    if "\\uD" in text:  # a byte of a file's name that is not UTF-8, which C refuses
+        loader = yaml.SafeLoader
     with contextlib.suppress(yaml.YAMLError, ValueError, AttributeError):
         for event in yaml.parse(text, Loader=loader):  # C would overflow its stack while it builds nested values
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

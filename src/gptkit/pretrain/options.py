@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gptkit.options import option, recipe_only
+from gptkit.recipes import preset_name
 from gptkit.text.tokenizers.any_tokenizer import TRAINED
 from gptkit.training.options import TrainingOptions
 
@@ -35,3 +36,7 @@ class PretrainOptions(TrainingOptions):
     sample_tokens: int = recipe_only(
         64, "Tokens of the sample generated at each validation; 0 = none.", resumable=True, minimum=0
     )
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            object.__setattr__(self, "model", preset_name(self.model))

@@ -150,12 +150,9 @@ class TextProtocol(ScoredProtocol):
 
 @dataclass(frozen=True)
 class ValidationProtocol(TextProtocol):
-    """The protocol of pretrain's val_loss: disjoint windows of `block` tokens that begin with the stream's first.
+    """The protocol of pretrain's val_loss: disjoint windows of `block` tokens that begin with the stream's first."""
 
-    None is the model's n_positions.
-    """
-
-    block: int | None = field(kw_only=True)
+    block: int | None = field(kw_only=True)  # None: the model's n_positions
     unscored = 1
 
     def windows(self, ids: TokenIds, encoder: Encoder) -> Iterator[tuple[int, Request]]:

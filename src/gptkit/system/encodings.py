@@ -6,10 +6,11 @@ import codecs
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from encodings.aliases import aliases
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gptkit.errors import GptkitError, InputError, UsageError, nearest
 from gptkit.system.terminal import safe_text
@@ -51,8 +52,11 @@ _CHUNK_BYTES = 1 << 16
 _CONTEXT_BYTES = 1 << 12
 _SHOWN_CHARACTERS = 32
 _BEYOND_DOUBT = 20  # characters that are several bytes each: in other encodings at most half of them look like UTF-8
+_LIKE_A_LANGUAGE = 0.3  # share of usual letters: 0.4 to 0.8 of texts in their own encoding, 0.1 to 0.2 by accident
+_ORDERLY = 0.1  # of characters that do not go together, as charset-normalizer counts them; a wrong encoding has more
 
 _named = UTF8
+_warn: Callable[[str], None] | None = None
 
 
 class UndecodableError(InputError):
@@ -60,9 +64,12 @@ class UndecodableError(InputError):
 
 
 @contextmanager
-def text_encoding(name: str) -> Iterator[str]:
-    """Read text without a byte order mark in an encoding, and yield its usual name; UsageError for an unknown one."""
-    global _named
+def text_encoding(name: str, warn: Callable[[str], None] | None = None) -> Iterator[str]:
+    """Read text without a byte order mark in an encoding, and yield its usual name; UsageError for an unknown one.
+
+    `warn` is told if the first text with enough letters to judge by looks misread.
+    """
+    global _named, _warn
     try:
         "a".encode(name)  # a LookupError also for codecs that do not encode text
         found = codecs.lookup(name).name
@@ -73,11 +80,12 @@ def text_encoding(name: str) -> Iterator[str]:
         near = nearest(name.lower(), known)
         fix = f"did you mean {near!r}?" if near else "write utf-8, utf-16, gb18030, big5, shift_jis, koi8_r, cp1252 ..."
         raise UsageError(f"unknown encoding {name[:60]!r}", where="--encoding", fix=fix) from None
-    before, _named = _named, found
+    before = _named, _warn
+    _named, _warn = found, warn
     try:
         yield found
     finally:
-        _named = before
+        _named, _warn = before
 
 
 def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
@@ -96,7 +104,33 @@ def encoding_of(start: bytes, where: str, default: str | None = None) -> str:
     if len(telling) >= _BEYOND_DOUBT and "\0" not in text:
         fix = "leave --encoding out, or convert the files that are not UTF-8"
         raise InputError(f"the text is UTF-8, not {_named}", where=where, fix=fix)
+    if _warn is not None and not _named.startswith(("utf", "iso2022", "hz")):
+        _warn_of_misread(_decoded(start, _named), where, _warn)
     return _named
+
+
+def _warn_of_misread(text: str, where: str, warn: Callable[[str], None]) -> None:
+    """Warn about text that looks more like language in another encoding."""
+    global _warn
+    letters = [letter for letter in text if letter > "\x7f" and letter.isalpha()]
+    if len(letters) < _BEYOND_DOUBT:
+        return
+    _warn = None  # once: to judge each of many files takes long
+    import charset_normalizer
+
+    raw = text.encode(_named, "ignore")
+    matches = charset_normalizer.from_bytes(raw, cp_isolation=[_named, *itertools.chain(*_FAMILIES)])
+    best, named = matches.best(), _named.replace("-", "_")
+    if best is None:  # of encodings of one byte the better one differs by its language
+        best = charset_normalizer.from_bytes(raw, cp_exclusion=_NOT_BY_LETTERS).best()
+        if best is None or best.coherence < _LIKE_A_LANGUAGE:
+            return
+    if any(named in match.could_be_from_charset and match.chaos < best.chaos + _ORDERLY for match in matches):
+        return
+    if (Counter(letters) & Counter(str(best))).total() < 0.9 * len(letters):  # not only another of the same family
+        reads, sample = _excerpt(text, ()), _excerpt(str(best), ())
+        right = f'in {_name_of(best)} it reads "{sample}": if that is right, name this encoding'
+        warn(f'the text may not be {_named}, in which it reads "{reads}"; {right} ({where})')
 
 
 def _refuse_escapes(start: bytes, where: str) -> None:
@@ -129,7 +163,7 @@ def decode_text(
     """
     encoding = encoding_of(raw[:_CHUNK_BYTES], where, default)
     with suppress(UnicodeError):
-        text = raw.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(raw, True)  # refuses UTF-16 without a mark
         text = unix_lines(text.removeprefix(MARK)) if default else without_marks(text)
         if "\0" not in text:
             return text
@@ -169,6 +203,9 @@ def undecodable(
             bad = found.object[found.start : found.end]
             problem = f"not valid {name}: {' '.join(f'0x{byte:02x}' for byte in bad)} ({found.reason})"
             place += found.start - len(found.object) + bool(chunk)
+            break
+        except UnicodeError as found:  # UTF-16 without a mark could be either way round
+            problem = f"not valid {name}: {found}"
             break
         seen, line = seen + text, line + text.count("\n")
         if "\0" in text:
@@ -248,15 +285,24 @@ def _guesses(around: bytes, start: bytes, encoding: str) -> dict[str, str] | Non
     lines = b"\n".join(line for line in around.splitlines() if not line.isascii())
     found: dict[str, str] = {}
     for match in charset_normalizer.from_bytes(lines, cp_exclusion=_NOT_BY_LETTERS):
-        alike = [match.encoding, *(other.encoding for other in match.submatch)]
-        found[next((name for name in _COMMON if name in alike), match.encoding)] = str(match)
+        found[_name_of(match)] = str(match)
     if found.keys().isdisjoint(_COMMON) and (text := _decoded(lines, "cp1252")):
         found["cp1252"] = text  # a few quotation marks are too little for the library
+    likely = list(_COMMON)
+    latin = found.get("cp1250") or found.get("cp1252", "")
+    if re.search(r"[^\W\d_][±¶¦©«®»µ][^\W\d_]", latin):  # letters of ISO-8859-2, which the library often misses
+        likely.append("iso8859_2")
+        found = {"iso8859_2": lines.decode("iso8859_2")} | found
     if 3 * sum(byte > 0x7F for byte in lines) > len(lines) > _BEYOND_DOUBT:  # too dense for accents
         found = {name: text for name, text in found.items() if not _is_accented(text)}
         if found.keys().isdisjoint(itertools.chain(*_FAMILIES)):
             found |= _damaged_guesses(lines, [*itertools.chain(*_FAMILIES)] if found else _COMMON)
-    return {name: found[name] for name in sorted(found, key=lambda name: name not in _COMMON)[:4]}
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in likely)[:4]}
+
+
+def _name_of(match: Any) -> str:
+    """Return the most common name of the encodings that charset-normalizer found alike."""
+    return str(next((name for name in _COMMON if name in match.could_be_from_charset), match.encoding))
 
 
 def _is_accented(text: str) -> bool:
@@ -288,8 +334,8 @@ def _decoded(raw: bytes, encoding: str) -> str:
 
 
 def _excerpt(text: str, texts: Collection[str]) -> str:
-    """Return the part of a text where the candidates begin to differ, or its first letters beyond ASCII."""
-    differing = (place for place, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1)
-    foreign = (place for place, letter in enumerate(text) if letter > "\x7f")
-    place = max(0, next(differing if len(texts) > 1 else foreign, 0) - 8)
-    return " ".join(safe_text(text[place : place + _SHOWN_CHARACTERS]).split())
+    """Return the part of a text where the candidates differ most, or its first letters beyond ASCII."""
+    foreign = [int(letter > "\x7f") for letter in text]
+    kinds = [len({*letters}) for letters in zip(*texts, strict=False)] if len(texts) > 1 else foreign
+    place = max(0, kinds.index(max(kinds)) - 8) if kinds else 0
+    return safe_text(" ".join(text[place : place + _SHOWN_CHARACTERS].split()))

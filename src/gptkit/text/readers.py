@@ -14,6 +14,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -179,8 +180,10 @@ def find_files(arguments: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
 
 
 def absolute(argument: str) -> str:
-    """Return a path or glob as an absolute one, with ~ expanded."""
-    return os.path.abspath(os.path.expanduser(argument))
+    """Return a path or glob as an absolute one, with ~ expanded; a file may spell its accents in the other NF form."""
+    forms = (argument, unicodedata.normalize("NFC", argument), unicodedata.normalize("NFD", argument))
+    paths = [os.path.abspath(os.path.expanduser(form)) for form in forms]
+    return next(filter(os.path.lexists, paths), paths[0])
 
 
 def _expand(argument: str, skipped: Counter[str]) -> list[FoundFile]:

@@ -101,7 +101,9 @@ def _is_understood(backend: Tokenizer, named: Collection[Any], config: Mapping[s
     is_bert = isinstance(backend.decoder, decoders.WordPiece)
     if is_gpt1 or is_bert or backend.get_vocab_size() > LARGEST:
         return False
-    if backend.padding is not None or backend.truncation is not None:
+    # Unigram has no such attribute, but may have such a token; byte-level BPE needs none.
+    is_unknown_unnamed = getattr(backend.model, "unk_token", True) and config.get("unk_token") is None
+    if is_unknown_unnamed or backend.padding is not None or backend.truncation is not None:
         return False
     decoder = backend.get_added_tokens_decoder()
     special = {token.content for token in decoder.values() if token.special}

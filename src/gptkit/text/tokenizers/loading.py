@@ -99,6 +99,11 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
         tokenizer = _as_separated(_from_pretrained(PreTrainedTokenizerFast, directory))
         if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():  # as in GPT-2's files on the hub
             tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
+        unknown, number = model.get("unk_token"), model.get("unk_id")
+        if isinstance(entries, list) and number is not None:  # Unigram's
+            unknown = entries[number][0]
+        if tokenizer.unk_token is None and unknown in tokenizer.get_vocab():
+            tokenizer.add_special_tokens({"unk_token": unknown})
         return tokenizer
     vocabulary = checked_vocabulary(entries, path)
     tokenizer = GPT1Tokenizer(vocabulary, checked_merges(model.get("merges"), path))
@@ -113,6 +118,11 @@ def _from_tokenizer_json(directory: Path) -> PreTrainedTokenizerBase:
 def _as_separated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Give BERT's tokenizer an end token if it names none, [SEP], and have it decode Chinese and Japanese unspaced."""
     backend, vocabulary = tokenizer.backend_tokenizer, tokenizer.get_vocab()
+    is_by_words = isinstance(backend.model, tokenizers.models.WordPiece | tokenizers.models.WordLevel)
+    if is_by_words and backend.model.token_to_id(unknown := backend.model.unk_token) is None:
+        message = f"the vocabulary has no {unknown}, the token for text that it does not know"
+        fix = 'name its own in tokenizer_config.json, such as "unk_token": "<unk>"'
+        raise InputError(message, where=tokenizer.name_or_path, fix=fix)
     if not isinstance(backend.model, tokenizers.models.WordPiece) or END_OF_TEXT in vocabulary:
         return tokenizer
     unnamed = {role: token for role, token in BERT_TOKENS.items() if getattr(tokenizer, role) is None}
