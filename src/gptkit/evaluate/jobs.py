@@ -35,7 +35,6 @@ from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
 from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import MODEL
 from gptkit.tasks.heads import Head, HeadProtocol, head_protocol, task_metrics
-from gptkit.tasks.labels import TO_PREDICT
 from gptkit.tasks.own import TASK_FILE, is_task_file
 from gptkit.tasks.reading import load_examples
 from gptkit.tasks.table import TASKS, find_evaluation, find_task, names_of_evaluations, with_stride
@@ -238,7 +237,8 @@ def _labelled(
             examples = load_examples(task, split, data)
     if any(example.label is None for example in examples.examples):
         message = f"the {split} split of {task.name} has no labels"
-        raise UsageError(message, where="--split", fix=f"evaluate on a labelled split, such as dev; {TO_PREDICT}")
+        fix = f"evaluate on a labelled split, such as dev; gptkit finetune --resume RUN --predict {split} labels it"
+        raise UsageError(message, where="--split", fix=fix)
     return examples
 
 

@@ -279,7 +279,7 @@ def _predict(
     for name, split in splits.items():
         earlier, path = predicted.get(name, {}).get("data_sha256", split.sha256), run / f"predictions-{name}.jsonl"
         if earlier != split.sha256 and path.exists():
-            fix = f"move the file away, or give the new data a split of its own: {name}-2: FILE, --predict {name}-2"
+            fix = "move the file away" + ", or give the new data a split of another name" * task.is_own
             raise UsageError(f"it holds predictions for other data than {name} has now", where=str(path), fix=fix)
     for name, split in splits.items():
         model = _tuned(run / "model", session)

@@ -87,41 +87,34 @@ def missing_column(task: Task, name: str, table: Table, source: Source | None = 
         fix += " in the first line"
     if len(table.names) == 1 and not table.keyed:
         fix += ", separated by commas, semicolons, tabs or |"
+    elif task.is_own and source and source.columns:
+        fix = f"write {near or 'another name'} for it under columns in the task's file, or add the column"
+        fix += f"; {TO_PREDICT}" * (name == source.columns.label)
     elif task.is_own:
-        known = source.columns if source else None
-        line = columns_line(task, table, known).replace("COLUMN", near or "COLUMN")
+        line = columns_line(task, table)
         fix = f"write into the task's file: {line}; or {f'rename {near!r} to {name}' if near else fix}"
-        if name == (known.label if known else "label") and "label: COLUMN" in line:
-            fix = f"add the column of labels; {TO_PREDICT}"
+        fix = f"add the column of labels; {TO_PREDICT}" if name == "label" and "label: COLUMN" in line else fix
     elif near:
         fix = f"rename {near!r} to {name}"
-    elif source and not task.is_own and source.columns:
+    elif source and source.columns:
         fix = f"use the columns {', '.join(map(str, required_columns(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 
 
-def columns_line(task: Task, table: Table, known: Columns | None = None) -> str:
+def columns_line(task: Task, table: Table) -> str:
     """Return the line of an own task's YAML that names the columns of a file, as its names and its first row suggest.
 
-    Columns that are already `known` keep their place. A label is recognized by its column's name or by its spelling, a
-    text by its column's name or its length.
+    A label is recognized by its column's name or by its spelling, a text by its column's name or its length.
     """
     _, row = next(table.rows, ("", None))
     cells = dict(row if isinstance(row, dict) else zip(table.names, row or (), strict=False))
+    free = {name.lower(): name for name in table.names if name.lower() not in IDENTIFIERS and name}
     fields = [*FORMAT_FIELDS[task.format]]
-    kept = zip((*fields, "label"), (*known.fields, known.label), strict=True) if known else ()
-    parts = {field: list(column) if isinstance(column, tuple) else [column] for field, column in kept}
-    parts = {field: columns for field, columns in parts.items() if columns and {*columns} <= {*table.names}}
-    taken = {*IDENTIFIERS, *(str(column).lower() for columns in parts.values() for column in columns)}
-    named: dict[str, Any] = {field: columns if columns[1:] else columns[0] for field, columns in parts.items()}
-    free = {name.lower(): name for name in table.names if name.lower() not in taken}
-    named |= {field: free.pop(field) for field in (*fields, "label") if field in free and field not in named}
+    named = {field: free.pop(field) for field in (*fields, "label") if field in free}
     if "label" not in named and free:
-        numbers = () if known else range(len(task.labels) or task.choices or 0)
-        spellings = {*task.labels, *map(str, numbers)}
+        spellings = {*task.labels, *map(str, range(len(task.labels) or task.choices or 0))}
         by_cell = [name for name in free if str(cells.get(free[name])) in spellings]
-        if by_cell or not known:
-            named["label"] = free.pop(by_cell[-1] if by_cell else [*free][-1])
+        named["label"] = free.pop(by_cell[-1] if by_cell else [*free][-1])
     wanted = [field for field in fields if field not in named and field not in ("question", "choices")]
     longest = sorted(free, key=lambda name: -len(str(cells.get(free[name], ""))))[: len(wanted)]
     texts = [name for name in free if name in longest]  # in the file's order
