@@ -164,11 +164,10 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
-        kind=None,  # no pipeline of transformers adds the tokens that it reads
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
-        licence=LICENCE if task.is_demo else None if task.is_own else f"the data set's own: see {task.data}",
+        licence=LICENCE if task.is_demo else "not stated" if task.is_own else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, from {inputs.model_name}",
         command=command,
         python=_snippet(task),
@@ -203,14 +202,11 @@ def update_card(model: Path, result: Mapping[str, Any], task: Task, epochs: int)
 def _measured(result: Mapping[str, Any], task: Task, epochs: int) -> dict[str, str]:
     """Return the figures of a card, each with its interval and what chance scores, where they are known."""
     seeds, best = len(result["per_seed"]), best_on_dev(task, result["per_seed"])
-    found = {}
-    for name in task.metrics:
-        if seeds > 1:
-            found[f"dev {name}, mean of {seeds} seeds"] = _measured_figure(result, name)
-            title = f"dev {name} of this model, the best of {seeds} seeds on dev, so optimistic"
-            found[title] = shown(name, best["metrics"][name])
-        else:
-            found[f"dev {name} (dev chose the epoch)"] = _measured_figure(result, name)
+    how = f", mean of {seeds} seeds" if seeds > 1 else " (dev chose the epoch)"
+    found = {f"dev {name}{how}": _measured_figure(result, name) for name in task.metrics}
+    if seeds > 1:
+        how = f"of this model, the best of {seeds} seeds on dev, so optimistic"
+        found |= {f"dev {name} {how}": shown(name, best["metrics"][name]) for name in task.metrics}
     for split, figures in result.get("predicted", {}).items():
         found |= {f"{split} {name}": _measured_figure(figures, name) for name in figures.get("metrics", ())}
     found["best epoch"] = f"{best['best_epoch']} of {epochs}"

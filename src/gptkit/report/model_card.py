@@ -30,14 +30,13 @@ def model_card(
     shape: str,
     data: str,
     data_sha256: str,
-    licence: str | None,
+    licence: str,
     tokenizer: str,
     command: str,
     measured: Mapping[str, str],  # metric with its unit -> value
     versions: Mapping[str, str],
     task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
     sample: str | None = None,
-    kind: str | None = "text-generation",  # the hub's name for what transformers' pipelines do with the model
     use: str = "gptkit generate --top-k 40 --model .",
     python: str | None = None,  # the same in Python
     limits: str = "A small language model repeats what its training text says and makes up the rest.",
@@ -46,15 +45,12 @@ def model_card(
 
     Text from data and file names is escaped: it shows as written, never as Markdown or HTML.
     """
-    about = {"library_name": "gptkit", **({"pipeline_tag": kind} if kind else {}), "tags": ["gptkit"]}
+    # No pipeline of transformers adds the tokens that a fine-tuned model reads.
+    kind = {} if task else {"pipeline_tag": "text-generation"}
+    about = {"library_name": "gptkit", **kind, "tags": ["gptkit"]}
     tables = {
         "Model": {"parameters": f"{parameters:,}", "shape": shape},
-        "Data": {
-            "text": data,
-            "sha256": data_sha256,
-            **({"licence": licence} if licence else {}),
-            "tokenizer": tokenizer,
-        },
+        "Data": {"text": data, "sha256": data_sha256, "licence": licence, "tokenizer": tokenizer},
         "Task": task,
         "Measured": measured,
     }
