@@ -100,9 +100,7 @@ def test_rows_to_predict_need_no_labels_whatever_their_split_is_called(tmp_path:
         (tmp_path / "neu.csv").write_text(content)
         (tmp_path / "dev.csv").write_text(content)
         assert [example.label for example in load_examples(task, "neu", None).examples] == [None]
-        with pytest.raises(
-            InputError, match=r"no (column 'Art'|label) .*finetune --resume RUN --predict new"
-        ) as refusal:
+        with pytest.raises(InputError, match=r"no (column 'Art'|label) .*finetune with --predict new") as refusal:
             load_examples(task, "dev", None)
         assert "Nachricht" not in str(refusal.value.fix)
 

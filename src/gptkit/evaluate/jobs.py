@@ -237,7 +237,7 @@ def _labelled(
             examples = load_examples(task, split, data)
     if any(example.label is None for example in examples.examples):
         message = f"the {split} split of {task.name} has no labels"
-        fix = f"evaluate on a labelled split, such as dev; gptkit finetune --resume RUN --predict {split} labels it"
+        fix = f"evaluate on a labelled split, such as dev; finetune --predict {split} labels this one"
         raise UsageError(message, where="--split", fix=fix)
     return examples
 

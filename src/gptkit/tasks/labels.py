@@ -13,8 +13,8 @@ from gptkit.tasks.files import quoted
 from gptkit.tasks.task import Columns, Task, may_lack_labels
 
 TO_PREDICT = (
-    "to predict the labels of new rows, add new: FILE to the splits of the task's YAML, "
-    "and rerun gptkit finetune --resume RUN --predict new"
+    "to have new rows labelled, add new: FILE to the splits of the task's YAML, and rerun finetune with --predict new "
+    "and --resume, which names the run"
 )
 Label = int | float | None
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,(\d{1,2}|\d{4,})\s*", re.ASCII)  # 1,234 may be more than a thousand

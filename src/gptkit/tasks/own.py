@@ -195,11 +195,15 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
     if entry is None:
         return {split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS) for split in SPLITS}
     splits: dict[str, tuple[Source, ...]] = {}
-    entries, low = entry.entries("splits", ()), 0.0
+    entries, parts, low = entry.entries("splits", ()), dict[str, Part](), 0.0
     words = {split: value.word("a split's file") for split, value in entries.items()}
-    fractions = {split: float(word) for split, word in words.items() if _FRACTION.fullmatch(word)}
+    for split in [split for split, word in words.items() if _FRACTION.fullmatch(word) and "train" in words]:
+        parts[split] = Part(low, low + float(words[split]), words[split])
+        low, words[split] = parts[split].high, words["train"]
+    if parts:
+        parts["train"] = Part(low, 1.0)
     for split, value in entries.items():
-        file = words["train"] if split in fractions and "train" in words else words[split]
+        file = words[split]
         kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
         if not kinds:
             fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)} (of a JSON array: jq -c '.[]' FILE)"
@@ -207,14 +211,8 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
             raise UsageError(f"unsupported file type: {file[:60]!r}", where=value.where, fix=fix)
         if not is_plain_name(split):
             raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")
-        part = None
-        if split in fractions:
-            part = Part(low, low + fractions[split], words[split])
-            low = part.high
-        elif split == "train" and fractions:
-            part = Part(sum(fractions.values()), 1.0)
-        splits[split] = (Source((file,), kinds[0], columns, select=part),)
-    if sum(fractions.values()) >= 1:
+        splits[split] = (Source((file,), kinds[0], columns, select=parts.get(split)),)
+    if low >= 1:
         raise UsageError("the fractions leave nothing to train on", where=entry.where, fix="write dev: 0.15")
     if not splits:
         raise UsageError("splits is empty", where=entry.where, fix="write train: FILE and dev: FILE")
