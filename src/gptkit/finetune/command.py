@@ -17,7 +17,7 @@ from gptkit.finetune.check import predicted_splits, refuse_contradictions
 from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predicted
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import VARIANTS, as_list, defined, over_seeds, study_result
+from gptkit.finetune.study import VARIANTS, defined, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -304,7 +304,7 @@ def _beside(task: Task, examples: Sequence[Example], items: Columns) -> dict[str
     """Return what metrics of labelled examples stand beside: the intervals over the items, and chance."""
     chance = chance_of(task, examples)
     return {
-        "item_interval": {name: as_list(item_interval(MEASURES[name], items)) for name in task.metrics},
+        "item_interval": {name: item_interval(MEASURES[name], items) for name in task.metrics},
         "chance": {name: chance[name] for name in task.metrics if name in chance},
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gptkit.scoring.intervals import Interval, paired_interval
+from gptkit.scoring.intervals import paired_interval
 from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
@@ -87,17 +87,10 @@ def seeds_interval(
         low, high = middle - np.hypot(middle - low, below), middle + np.hypot(high - middle, above)
     elif high - low < 1e-12:  # differences of equal fractions are rounded
         return None
-    found: list[float] | None = defined(_within(metric, (low, high), difference=difference))
+    worst = -1.0 if MEASURES[metric].unit == "correlation" else 0.0
+    possible = (worst - 1.0, 1.0 - worst) if difference else (worst, 1.0)
+    found: list[float] | None = defined(np.clip((low, high), *possible))
     return found
-
-
-def _within(metric: str, interval: Interval, *, difference: bool = False) -> Interval:
-    """Return an interval without the values that the metric, or a difference of two of its values, cannot have."""
-    lowest, highest = -1.0 if MEASURES[metric].unit == "correlation" else 0.0, 1.0
-    if difference:
-        lowest, highest = lowest - highest, highest - lowest
-    low, high = np.clip(interval, lowest, highest)
-    return float(low), float(high)
 
 
 def defined(figures: ArrayLike) -> Any:
@@ -123,7 +116,7 @@ def study_result(
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]
         differences[variant] = {"metric": metric, "mean": defined(np.mean(gains))}
         pairs = zip(items["full"], items[variant], strict=True) if items else ()
-        found = [as_list(paired_interval(MEASURES[metric], *pair)) for pair in pairs]
+        found = [paired_interval(MEASURES[metric], *pair) for pair in pairs]
         if len(gains) > 1:
             known = found or [None] * len(gains)
             differences[variant]["interval"] = seeds_interval(metric, gains, known, difference=True)
@@ -131,11 +124,6 @@ def study_result(
             differences[variant]["item_interval"] = found[0]
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
-
-
-def as_list(interval: Interval | None) -> list[float] | None:
-    """Return an interval as JSON has it."""
-    return None if interval is None else list(interval)
 
 
 def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tuple[float, float]:
