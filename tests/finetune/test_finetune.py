@@ -685,7 +685,7 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
         ({"model": "bare"}, "no tokenizer in this directory"),
         ({"task": "rtee"}, "did you mean 'rte'?"),
         ({"task": "breaking-nli"}, "for evaluation only"),
-        ({"task": "demo-cloze"}, "demo-cloze generates its own data (--data) - leave --data out"),
+        ({"task": "demo-cloze"}, "demo-cloze is made from Python's documentation and reads no data (--data)"),
         ({"task": "typo.yaml"}, "unknown key 'labls' in the task (typo.yaml:2) - did you mean 'labels'?"),
         ({"data": None}, "a folder with train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
         ({"data": None}, "or --data hf: for hf:nyu-mll/glue:rte on the hub"),

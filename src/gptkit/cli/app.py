@@ -44,9 +44,7 @@ def parse(arguments: Sequence[str]) -> Request | int:
         arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         return make_app()(arguments, prog_name="gptkit", standalone_mode=False) or 0
-    except SystemExit as ended:  # raised by completion, and by rich when the reader of stdout has gone
-        if ended.code:
-            raise BrokenPipeError from None
+    except SystemExit:  # raised by completion, and where the reader of stdout has gone
         return 0
 
 

@@ -31,7 +31,8 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console, vocab_s
         result = run.results[f"{job.name}/{usual.name}"]
         n = len(job.examples.examples)
         items = "" if result.n == n else f", {result.n:,} items"
-        console.result(f"{job.name}: {n:,} example{'s' * (n != 1)}{items}, data {job.examples.sha256[:12]}")
+        noun = "passage" if isinstance(usual, TextProtocol) else "example"
+        console.result(f"{job.name}: {n:,} {noun}{'s' * (n != 1)}{items}, data {job.examples.sha256[:12]}")
         _write(f"{usual.name}{', the usual protocol' if others else ''}: {usual.about}", console)
         _show_measures(usual, result, job, console, vocab_size)
         _show_parts(usual, result, console)
