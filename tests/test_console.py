@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 
-from gptkit.console import Console, Progress, Tally
+from gptkit.console import Console, NoReader, Progress, Tally
 from gptkit.system.terminal import safe_text
 from gptkit.training.job import StepEvent
 
@@ -357,15 +357,18 @@ def test_other_ranks_are_silent_but_for_errors() -> None:
     assert err.getvalue() == "error: out of memory\n"
 
 
-def test_a_log_that_nobody_reads_ends_no_run() -> None:
+def test_output_that_nobody_reads_ends_no_work_but_a_stream() -> None:
     class Closed(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError
 
     speaker = Console(stdout=Closed(), stderr=Closed(), environment={})
     speaker.say("x")
-    with pytest.raises(BrokenPipeError):
-        speaker.result("x")
+    speaker.result("x")
+    speaker.table("", ["a"], [["b"]])
+    speaker.print_json({})
+    with pytest.raises(NoReader):  # text that is generated only to be read
+        speaker.stream("x")
 
 
 def test_a_terminal_that_was_closed_ends_no_run() -> None:

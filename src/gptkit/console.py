@@ -33,13 +33,17 @@ _TALLY_LINES = 20
 _TALLY_PAUSE = 3.0  # seconds between lines
 
 
+class NoReader(Exception):
+    """Nobody reads stdout any more, and the command only writes there."""
+
+
 class Console:
     """The output of a command.
 
     `command_line` is what the user typed, quoted for a shell. `recipe_note` lists what a default recipe sets, for the
     command to log once its options are validated. A command with a run directory sets `run_directory`, where the log of
     a bug is then written. With `json`, results are suppressed: stdout gets a single object at the end. Processes of
-    rank above 0 print only errors.
+    rank above 0 print only errors. `has_reader` turns false when the reader of stdout has gone.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Console:
         self._stderr = stderr or sys.stderr
         self._environment = environment
         self._silent = environment.get("RANK", "0") not in ("", "0")
+        self.has_reader = True
         self._live: rich.console.Console | None = None
 
     def say(self, text: str) -> None:
@@ -80,8 +85,13 @@ class Console:
         self._write(safe_text(text) + "\n")
 
     def stream(self, text: str) -> None:
-        """Write a piece of generated text to stdout at once, in a pipe unescaped; nothing with --json."""
+        """Write a piece of generated text to stdout at once, in a pipe unescaped; nothing with --json.
+
+        Raises NoReader once nobody reads stdout: the rest need not be generated.
+        """
         self._write(safe_text(text) if self._stdout.isatty() else text)
+        if not self.has_reader:
+            raise NoReader
 
     @property
     def is_watched(self) -> bool:
@@ -93,10 +103,12 @@ class Console:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        """Write to stdout; an OSError has its name."""
+        """Write to stdout unless its reader has gone; an OSError has its name."""
         try:
             self._stdout.write(text)
             self._stdout.flush()
+        except BrokenPipeError:  # such as `| head -1`: neither the work nor its exit code depends on a reader
+            self.has_reader = False
         except OSError as error:
             error.filename = "stdout"
             raise

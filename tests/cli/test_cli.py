@@ -180,7 +180,7 @@ def test_help_shows_the_defaults_that_would_hold(toy: Toy, capsys: pytest.Captur
         assert "Steps. [default: 123]" in out
         assert "[default: \\x1b[1m]" in out
     assert main(["toy", "--help"]) == 0
-    assert "Steps. [default: 7]" in words(capsys.readouterr().out)
+    assert "Steps. [default: 7 for laptop, else 5]" in words(capsys.readouterr().out)
 
 
 def words(page: str) -> str:

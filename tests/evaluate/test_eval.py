@@ -132,6 +132,23 @@ def test_an_unchanged_model_passes_and_a_worse_one_fails_with_what_regressed_in_
     assert "->" not in shown.err.splitlines()[-1]  # which does not repeat the headline
 
 
+@pytest.mark.parametrize("json", [False, True])
+def test_a_gate_fails_and_writes_its_reports_when_nobody_reads_what_it_prints(
+    json: bool, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("suite.yaml").write_text("tasks: [{task: perplexity/documents, data: text.txt, minimum: 0.1}]")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, open(writer, "w", closefd=False))  # noqa: SIM115
+        line = ["eval", "--model", str(models / "one"), "--suite", "suite.yaml", "--junit", "out.xml"]
+        assert main([*line, *["--json"] * json]) == 3
+    finally:
+        os.close(writer)
+    assert ElementTree.parse("out.xml").getroot().get("failures") == "1"
+
+
 def lower_the_baseline(path: str) -> None:
     """Make a baseline whose model needed a tenth fewer nats for every item."""
     baseline = json.loads(Path(path).read_text())
@@ -182,6 +199,8 @@ def test_other_data_have_reports_and_keep_the_scores_that_output_asks_for(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "steps.md")
     words = (*LAMBADA, "--limit", "7", "--baseline", "baseline.json", "--junit", "out.xml")
     unscored = evaluate(capsys, models / "one", *words, code=4)
+    again = f"gptkit eval --model {models / 'one'} {' '.join(LAMBADA)} --limit 7 --output baseline.json"
+    assert again in unscored["error"]["fix"]
     assert (unscored["verdict"], "results" in unscored) == ("n/a", False)
     [error] = ElementTree.parse("out.xml").getroot().iter("error")
     assert "different data: 7 examples here" in error.get("message", "")
@@ -190,6 +209,39 @@ def test_other_data_have_reports_and_keep_the_scores_that_output_asks_for(
     assert result["error"]["message"] == unscored["error"]["message"]
     written = json.loads(Path("scores.json").read_text())
     assert (written["results"], written["verdict"]) == (result["results"], "n/a")
+
+
+def test_a_job_that_breaks_leaves_no_report_of_the_one_before(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("suite.yaml").write_text("tasks: [{task: lambada/last-word, data: gone.jsonl, minimum: 0.1}]")
+    Path("target.xml").write_text("<testsuites/>")
+    Path("out.xml").symlink_to("target.xml")
+    Path("out.md").write_text("pass")
+    reports = ("--junit", "out.xml", "--summary", "out.md")
+    evaluate(capsys, models / "one", "--suite", "suite.yaml", *reports, code=2)
+    assert not Path("target.xml").exists()
+    assert not Path("out.md").exists()
+    assert Path("out.xml").is_symlink()
+
+
+def test_the_file_of_results_is_named_once(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(capsys, models / "one", *TEXT, "--output", "baseline.json")
+    assert (
+        main(["eval", "--model", str(models / "one"), *TEXT, "--baseline", "baseline.json", "--output", "o.json"]) == 0
+    )
+    assert capsys.readouterr().err.count("results and items: o.json") == 1
+
+
+CHOICES = [{"context": f"First {word}", "question": "so", "choices": ["hear", word], "label": 1} for word in WORDS]
+
+
+def test_choices_of_ones_own_are_scored_without_training(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("test.jsonl"), CHOICES)
+    Path("ends.yaml").write_text("format: multiple-choice\nsplits: {test: test.jsonl}\n")
+    results = evaluate(capsys, models / "one", "--task", "ends.yaml")["results"]
+    assert [(key, found["n"]) for key, found in results.items()] == [("ends/sum", 10), ("ends/mean", 10)]
+    evaluate(capsys, models / "one", "--task", "ends.yaml", "--split", "test")
+    error = evaluate(capsys, models / "one", "--task", "ends.yaml", "--split", "train", code=2)["error"]
+    assert "no split 'train'" in error["message"]
 
 
 def test_a_step_summary_that_cannot_be_written_is_a_warning_with_the_variable(
@@ -388,7 +440,9 @@ def test_a_report_goes_through_links_and_into_streams(models: Path, capsys: pyte
         ([*TEXT, "--output", "text.txt"], "overwrite --data"),
         ([*TEXT, "--output", "a", "--junit", "./a", "--baseline", "b"], "overwrite --junit"),
         (["--task", "lambada", "--data", ".", "--output", "no/such/folder.json"], "cannot be written"),
+        (["--task", "lambada", "--data", ".", "--baseline", "b", "--summary", "/proc/x.md"], "/proc/x.md cannot be w"),
         (["--task", "lambada", "--data", ".", "--baseline", "none.json"], "none.json"),
+        (["--task", "demo-cloze/sum", "--data", "nowhere"], "demo-cloze is made from Python's documentation"),
         (["--task", "perplexity/documents", *TEXT[2:], "--stride", "8"], "sliding-8, not perplexity/documents"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_model_whose_text_is_unknown_is_scored_on_no_other(capsys: pytest.Capt
     write_model(Path("elsewhere/model"), "bpe:300")
     assert main(["convert", "runs/own/model", "exported", "--to", "hf"]) == 0
     for model in ("copied", "elsewhere/model", "exported"):
-        assert "its directory is not in the run that trained it" in refused(model)
+        assert "no config.yaml of that run" in refused(model)
     shutil.copytree("runs/own", "moved")  # its config.yaml names the text by its absolute path
     assert evaluate(capsys, "--model", "moved/model")["results"]
     Path("texts/2.txt").write_text(TEXTS["2.txt"].upper())
@@ -115,7 +115,7 @@ def test_a_model_whose_text_is_unknown_is_scored_on_no_other(capsys: pytest.Capt
     shutil.rmtree("texts")
     assert "cannot be read: file not found" in refused("runs/own")
     Path("runs/own/config.yaml").write_text("model: tiny\n")
-    assert "its directory is not in the run" in refused("runs/own")
+    assert "no config.yaml of that run" in refused("runs/own")
 
 
 def test_the_protocol_of_a_run_s_own_text_is_for_no_other_text(capsys: pytest.CaptureFixture[str]) -> None:

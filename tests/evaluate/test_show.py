@@ -77,7 +77,7 @@ def test_every_difference_from_the_usual_protocol_has_a_letter_that_is_explained
 
 def head_shown(task_name: str, columns: dict[str, list[float]], fields: tuple[object, ...]) -> str:
     task = find_task(task_name)
-    protocol = head_protocol(task, "dev")
+    protocol = head_protocol(task, "the dev split")
     n = len(columns["reference"])
     arrays = {name: np.array(column, np.float64) for name, column in columns.items()}
     items = Items(tuple(map(str, range(n))), arrays)
@@ -93,6 +93,7 @@ def test_an_accuracy_stands_beside_what_knowing_nothing_scores() -> None:
     answers = {"prediction": [0.0, 1, 0, 0], "reference": [0.0, 0, 0, 1], "correct": [1.0, 0, 1, 0]}
     by_class = head_shown("rte", {**answers, "confidence": [0.5] * 4}, ("a", "b"))
     assert "chance: always the most frequent class" in by_class
+    assert "top N%: the N% of items with most confidence" in by_class
     [line] = [line for line in by_class.splitlines() if line.startswith("accuracy")]
     assert line.split()[-1] == "75.00%"
     by_choice = head_shown("race", {**answers, "confidence": [0.5] * 4}, ("a", "b", ("c", "d", "e", "f")))

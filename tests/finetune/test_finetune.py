@@ -269,7 +269,7 @@ def test_a_finished_run_is_printed_again_and_takes_no_other_options(
     place: Place, single: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_run, "train", lambda *_, **__: pytest.fail("it trained again"))
-    assert place.run("single") == single
+    assert place.run("single") | {"predicted": single["predicted"]} == single  # another test predicts dev, too
     assert "lm_coef was 0.5, now 0.25" in place.refused("single", lm_coef=0.25)
     assert "--out is not empty" in place.refused("single", resume="never")
 
@@ -324,6 +324,19 @@ def test_the_best_of_several_seeds_is_the_model(
     assert two_seeds["std"]["accuracy"] == pytest.approx(abs(scores[0] - scores[1]) / math.sqrt(2))
     assert two_seeds["model_dir"] == str(place.root / "two-seeds" / "model")
     assert not (place.root / "two-seeds" / "seed-0" / "checkpoints").exists()
+    card = (place.root / "two-seeds" / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"| dev accuracy, mean of 2 seeds | {sum(scores) / 2:.2%} (10 items, standard deviation " in card
+    assert f"the best of 2 seeds on dev, so optimistic | {max(scores):.2%} |" in card
+
+
+def test_the_python_of_a_card_predicts(
+    single: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(single["model_dir"])
+    card = Path("README.md").read_text(encoding="utf-8")
+    exec(card.partition("```python\n")[2].partition("```")[0], {})
+    assert capsys.readouterr().out.strip() in ("entailment", "not_entailment")
+    assert "pipeline_tag" not in card
 
 
 def test_a_run_has_a_start_and_snapshots_and_of_several_seeds_none_unless_asked_for(
@@ -480,7 +493,6 @@ def test_correlations_of_predictions_that_are_all_alike_are_null_and_fail_no_run
     code, printed, log = call(words)
     assert code == 0, log
     assert "pearson and spearman: n/a where all predictions, or all labels, are alike" in printed
-    assert "dev: pearson n/a" in log
     assert "  pearson n/a  spearman n/a" in log
     result = json.loads((place.root / "far" / "result.json").read_text())
     assert result["metrics"] == result["std"] == result["interval"] == {"pearson": None, "spearman": None}
@@ -497,7 +509,39 @@ def test_choices_of_a_task_of_ones_own(place: Place) -> None:
     assert (result["task"], result["n_train"], list(result["metrics"])) == ("endings", 9, ["accuracy"])
     assert result["chance"] == {"accuracy": 1 / 3}
     card = (Path(result["model_dir"]) / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"\| dev accuracy \| \S+% \(95% interval .*, chance 33\.33%\) \|", card)
+    row = r"\| dev accuracy \(dev chose the epoch\) \| \S+% \(5 items, 95% interval .*, chance 33\.33%\) \|"
+    assert re.search(row, card)
+
+
+def test_other_splits_are_predicted_with_what_dev_has_and_never_written_over(place: Place) -> None:
+    folder = write_lines(place.root / "mail", lambda i: {"text": text(i, "m"), "label": "ab"[i % 2]})
+    (folder / "test.jsonl").write_text((folder / "dev.jsonl").read_text())
+    (folder / "new.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    splits = "{train: train.jsonl, dev: dev.jsonl, test: test.jsonl, new: new.jsonl}"
+    (folder / "mine.yaml").write_text(f"format: classification\nlabels: [a, b]\nsplits: {splits}\n")
+    result = place.run("mail-run", task=folder / "mine.yaml", data=None, epochs=1, batch_size=4, predict="test")
+    found = result["predicted"]["test"]
+    assert {name: found[name] for name in ("n", "metrics", "item_interval", "chance")} == {
+        "n": 5,
+        **{name: result[name] for name in ("metrics", "item_interval", "chance")},
+    }
+    run = place.root / "mail-run"
+    words = ["finetune", "--resume", run, "--predict"]
+    code, printed, log = call([*words, "new"])
+    assert code == 0, log
+    assert "95% interval: over 5 items of test" in printed
+    again = json.loads((run / "result.json").read_text())
+    assert again["predicted"] == result["predicted"] | {"new": again["predicted"]["new"]}
+    assert again["finished_at"] == result["finished_at"]
+    assert re.search(r"\| test accuracy \| .* \(5 items, 95% interval", (run / "model" / "README.md").read_text())
+    written = (run / "predictions-test.jsonl").read_bytes()
+    (folder / "test.jsonl").write_text((folder / "new.jsonl").read_text())
+    code, _, log = call([*words, "test"])
+    assert (code, (run / "predictions-test.jsonl").read_bytes()) == (2, written)
+    assert "it holds predictions for other data than test has now" in log
+    code, printed, log = call(["eval", "--model", run, "--data", folder / "train.jsonl"])
+    assert code == 0, log
+    assert "head on train.jsonl" in printed
 
 
 def test_before_training_an_own_task_is_told_of_shared_rows_and_of_a_rate_for_large_models(place: Place) -> None:
@@ -641,7 +685,7 @@ def test_bad_scores_are_named_before_anything_is_written(place: Place) -> None:
         ({"model": "bare"}, "no tokenizer in this directory"),
         ({"task": "rtee"}, "did you mean 'rte'?"),
         ({"task": "breaking-nli"}, "for evaluation only"),
-        ({"task": "demo-cloze"}, "demo-cloze generates its own data (--data) - leave --data out"),
+        ({"task": "demo-cloze"}, "demo-cloze is made from Python's documentation and reads no data (--data)"),
         ({"task": "typo.yaml"}, "unknown key 'labls' in the task (typo.yaml:2) - did you mean 'labels'?"),
         ({"data": None}, "a folder with train.tsv, train.jsonl|.csv|.tsv|.parquet from GLUE"),
         ({"data": None}, "or --data hf: for hf:nyu-mll/glue:rte on the hub"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,15 @@ def shown(result: dict[str, Any], task: Task = RTE) -> str:
     return stream.getvalue()
 
 
+def of_one(items: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the items of one seed."""
+    return {name: [columns] for name, columns in items.items()}
+
+
 def study(no_aux: dict[str, Any], no_pretraining: dict[str, Any]) -> dict[str, Any]:
     items = {"full": columns_of(range(100)), "no_aux": no_aux, "no_pretraining": no_pretraining}
     counts = {name: int(columns["correct"].sum()) for name, columns in items.items()}
-    return study_result(RTE, {name: over_seeds(RTE, [run_of(count)]) for name, count in counts.items()}, items)
+    return study_result(RTE, {name: over_seeds(RTE, [run_of(count)]) for name, count in counts.items()}, of_one(items))
 
 
 def test_three_of_180_items_are_no_difference_and_thirty_are() -> None:
@@ -56,9 +62,22 @@ def test_seeds_are_compared_by_their_own_spread() -> None:
     variants = {"full": (100, 110), "no_aux": (108, 103), "no_pretraining": (60, 69)}
     runs = {name: over_seeds(RTE, [run_of(*pair[::-1]) for pair in enumerate(each)]) for name, each in variants.items()}
     text = shown(study_result(RTE, runs, {}))
-    assert "full minus no aux LM: no difference found (95% interval over 2 seeds: -53.22 to 52.66)" in text
-    assert "full minus no pre-training: +22.5 points (95% interval over 2 seeds: 18.97 to 26.03)" in text
+    assert (
+        "full minus no aux LM: no difference found (95% interval over 180 items of dev, 2 seeds: -53.22 to 52.66)"
+        in text
+    )
+    assert (
+        "full minus no pre-training: +22.5 points (95% interval over 180 items of dev, 2 seeds: 18.97 to 26.03)" in text
+    )
     assert " std " in text
+
+
+def test_the_figures_of_other_splits_stand_beside_what_dev_has() -> None:
+    test = {"metrics": {"accuracy": 0.9}, "item_interval": {"accuracy": [0.8, 0.95]}, "chance": {"accuracy": 0.6}}
+    predicted = {"test": {"n": 86, **test}, "new": {"n": 20}}
+    text = shown(over_seeds(RTE, [run_of(90)]) | {"predicted": predicted})
+    assert re.search(r"accuracy +90.00% +80.00% to 95.00% +60.00%\n95% interval: over 86 items of test", text)
+    assert "new" not in text
 
 
 def test_columns_that_are_unknown_throughout_are_left_out() -> None:
@@ -69,7 +88,7 @@ def test_columns_that_are_unknown_throughout_are_left_out() -> None:
     older = over_seeds(RTE, [run_of(90)])  # a run of an earlier version
     assert "interval" not in shown(older)
     variants = {name: over_seeds(RTE, [run_of(90)]) for name in ("full", "no_aux")}
-    kept = study_result(RTE, variants, {name: columns_of(range(90)) for name in variants})
+    kept = study_result(RTE, variants, of_one({name: columns_of(range(90)) for name in variants}))
     del kept["full_minus"]["no_aux"]["item_interval"]
     assert "full minus no aux LM: not known from 180 items of dev, one seed" in shown(kept)
 
@@ -93,7 +112,7 @@ def test_a_result_stands_beside_chance_and_one_that_holds_it_is_told_what_to_try
 def test_a_study_stands_beside_chance_too() -> None:
     run = run_of(90) | {"item_interval": {"accuracy": [0.43, 0.57]}, "chance": {"accuracy": 0.527}}
     variants = {name: over_seeds(RTE, [run]) for name in ("full", "no_aux")}
-    text = shown(study_result(RTE, variants, {name: columns_of(range(90)) for name in variants}))
+    text = shown(study_result(RTE, variants, of_one({name: columns_of(range(90)) for name in variants})))
     assert text.count("52.70%") == 2
     assert "accuracy is not shown to be better than chance" in text
 

@@ -89,6 +89,36 @@ def test_two_seeds_that_agree_by_chance_have_no_interval() -> None:
     assert (found["std"], found["interval"]) == ({"accuracy": 0.0}, {"accuracy": None})
 
 
+def with_items(runs: list[dict[str, Any]], half: float) -> list[dict[str, Any]]:
+    """Return runs whose items' intervals reach this far to both sides."""
+    values = [run["metrics"]["accuracy"] for run in runs]
+    ends = [[value - half, value + half] for value in values]
+    return [run | {"item_interval": {"accuracy": each}} for run, each in zip(runs, ends, strict=True)]
+
+
+def test_seeds_that_all_score_the_same_know_no_more_than_their_items() -> None:
+    found = over_seeds(find_task("rte"), with_items(seeds_of([0.85] * 3), 0.07))
+    assert found["interval"] == {"accuracy": pytest.approx([0.78, 0.92])}
+    assert found["per_seed"][0]["item_interval"] == {"accuracy": pytest.approx([0.78, 0.92])}
+
+
+def test_the_spread_of_seeds_and_that_of_their_items_are_added_in_quadrature() -> None:
+    task, half = find_task("rte"), 4.302653 * 0.02 / math.sqrt(3)  # Student's quantile for three seeds
+    found = over_seeds(task, with_items(seeds_of([0.6, 0.62, 0.64]), 0.05))["interval"]["accuracy"]
+    assert found == pytest.approx([0.62 - math.hypot(half, 0.05), 0.62 + math.hypot(half, 0.05)])
+
+
+def test_a_difference_that_all_seeds_agree_on_is_no_more_certain_than_on_its_items() -> None:
+    task, items = find_task("rte"), np.arange(100)
+    columns = {name: {"correct": (items < right).astype(np.float64)} for name, right in (("full", 83), ("no_aux", 80))}
+    variants = {name: over_seeds(task, seeds_of([float(each["correct"].mean())] * 3)) for name, each in columns.items()}
+    study = study_result(task, variants, {name: [each] * 3 for name, each in columns.items()})
+    alone = {name: over_seeds(task, seeds_of([float(each["correct"].mean())])) for name, each in columns.items()}
+    one = study_result(task, alone, {name: [each] for name, each in columns.items()})
+    assert one["full_minus"]["no_aux"]["item_interval"][0] < 0
+    assert study["full_minus"]["no_aux"]["interval"] == pytest.approx(one["full_minus"]["no_aux"]["item_interval"])
+
+
 def test_many_values_agree_with_the_normal_interval() -> None:
     values = np.random.default_rng(3).normal(size=400)
     low, high = bootstrap_interval(values.tolist())

@@ -147,3 +147,17 @@ def test_a_wrong_command_line_is_refused(
     model = ["--model", str(model_folder)] if line[0] == "show" else []
     assert main(["tasks", *line, *model]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_a_model_the_fields_of_an_example_are_shown_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"activity_label": "Cooking", "ctx_a": "A", "ctx_b": "b", "ctx": "A b", "endings": ["c"] * 4, "label": 2}
+    Path("hellaswag_val.jsonl").write_text(json.dumps(row))
+    assert main(["tasks", "show", "hellaswag", "--data", ".", "--json"]) == 0
+    out, err = capsys.readouterr()
+    shown = json.loads(out)
+    fields = {"activity": "Cooking", "context a": "A", "context b": "b", "context": "A b", "ending": ["c"] * 4}
+    assert (shown["fields"], shown["sequences"], shown["model"]) == (fields, [], None)
+    assert "no token sequences without a model" in err

@@ -91,12 +91,14 @@ def test_the_curves_of_finetuning_are_named_and_the_metric_has_its_axis(
     figures: list[matplotlib.figure.Figure], tmp_path: Path, lm_coef: float, expected: list[str]
 ) -> None:
     draw_loss(ROWS, tmp_path / "loss.png", "run", metric="accuracy", **_losses(lm_coef))
-    [figure] = figures
+    figure = figures[0]
     left, right = figure.axes
     drawn = curves(figure)
     assert [*drawn] == [expected[0], "its moving average", expected[1], "dev accuracy (right axis)"]
     assert drawn[expected[1]] == [(30, 2.0), (60, 1.0)]
     assert drawn["dev accuracy (right axis)"] == [(30, 0.5), (60, 0.75)]
+    draw_loss([{**row, "accuracy": 1.0} for row in ROWS], tmp_path / "perfect.png", "run", metric="accuracy")
+    assert figures[1].axes[1].get_ylim()[1] == 1.0
     assert (left.get_xlabel(), right.get_ylabel()) == ("step", "dev accuracy")
     assert [line.get_marker() for line in (*left.get_lines()[2:], *right.get_lines())] == ["o", "s"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*drawn]

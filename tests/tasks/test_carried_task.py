@@ -19,6 +19,11 @@ WORD = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=12).
 FILE = st.sampled_from(["a.csv", "folder/b.tsv", "正面 1.jsonl", "*.PARQUET", "it's.csv"])
 
 
+def with_fraction(splits: dict[str, str]) -> dict[str, object]:
+    """Return splits of which dev, if there is a train to share, is a fraction."""
+    return splits | {"dev": 0.25} if splits.keys() >= {"train", "dev"} else {**splits}
+
+
 def carried(folder: Path, text: str) -> tuple[Task, Task]:
     """Return the task of a YAML text, and what a model carries of it."""
     (folder / "mine.yaml").write_text(text, encoding="utf-8")
@@ -43,7 +48,9 @@ def described(draw: st.DrawFn) -> str:
         values["score_range"] = draw(st.tuples(st.floats(-1e9, 0), st.floats(1e-9, 1e9)).map(list))
     columns = {name: draw(st.one_of(WORD, st.lists(WORD, min_size=1, unique=True))) for name in FORMAT_FIELDS[format]}
     optional = {
-        "splits": draw(st.dictionaries(st.sampled_from(["train", "dev", "test-2"]), FILE, min_size=1)),
+        "splits": draw(
+            st.dictionaries(st.sampled_from(["train", "dev", "test-2"]), FILE, min_size=1).map(with_fraction)
+        ),
         "columns": columns | {"label": draw(WORD), "index": draw(WORD)},
         "hub": draw(st.sampled_from(["a/b", "hf:a/b:c"])),
         "data": draw(WORD),

@@ -13,7 +13,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.tasks.benchmarks.blimp import PHENOMENON_OF, blimp
 from gptkit.tasks.benchmarks.cbt import cbt
 from gptkit.tasks.benchmarks.hellaswag import hellaswag
-from gptkit.tasks.benchmarks.lambada import lambada
+from gptkit.tasks.benchmarks.lambada import LAMBADA, lambada
 from gptkit.tasks.benchmarks.winograd import winograd
 from gptkit.tasks.table import EVALUATIONS, kind_of
 from gptkit.tasks.task import Loaded
@@ -78,7 +78,9 @@ def load(folder: Path, name: str, text: str, file: str = "") -> Loaded:
     path = folder / (file or FILES[name])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="latin-1" if path.suffix == ".xml" else "utf-8")
-    return READERS[name](str(folder))
+    found = READERS[name](str(folder))
+    assert {len(example.fields) for example in found.examples} == {len(EVALUATIONS[name].fields)}
+    return found
 
 
 def test_golden_examples(tmp_path: Path) -> None:
@@ -161,6 +163,8 @@ FAULTS: list[tuple[str, str, str, int, str]] = [
     ("unlabelled", "hellaswag", dump(HELLASWAG | {"label": ""}), 1, "unknown label ''"),
     ("boolean label", "hellaswag", dump(HELLASWAG | {"label": True}), 1, "unknown label True"),
     ("no context", "hellaswag", dump({key: HELLASWAG[key] for key in HELLASWAG if key != "ctx"}), 1, "no key 'ctx'"),
+    ("no keys", "hellaswag", dump({"ctx": "a", "label": 0}), 1, "no key 'activity_label', 'ctx_a', 'ctx_b', 'endings'"),
+    ("no keys", "blimp", dump({"UID": "wh_island"}), 1, "no key 'sentence_good', 'sentence_bad'"),
     ("NUL", "hellaswag", dump(HELLASWAG | {"ctx_b": "a\0b"}), 1, "contains a NUL"),
     ("another set", "blimp", dump(PAIR, PAIR | {"UID": "causative"}), 2, "the UID is 'causative', not 'wh_island'"),
     ("no bad sentence", "blimp", dump({"sentence_good": "a", "UID": "wh_island"}), 1, "no key 'sentence_bad'"),
@@ -246,3 +250,9 @@ def test_the_real_files(test_data: Path) -> None:
     assert len(loaded.examples) == 6000
     assert "61 of BLiMP's 67 sets are missing" in loaded.notes[0]
     assert len({one.identifier for one in loaded.examples}) == 6000
+
+
+def test_what_is_gated_of_lambada_is_no_figure_twice() -> None:
+    gated = [(protocol.name, protocol.measures[: protocol.gated]) for protocol in LAMBADA.protocols]
+    assert len(gated) == 8
+    assert all(("perplexity" in names) != name.endswith("-no-stop-words") for name, names in gated)

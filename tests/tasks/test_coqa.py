@@ -42,6 +42,7 @@ def write(path: Path, *stories: Any) -> str:
 def test_a_turn_is_an_example(tmp_path: Path) -> None:
     write(tmp_path / "coqa-dev-v1.0.json", STORY)
     first, second = coqa(str(tmp_path)).examples
+    assert len(first.fields) == len(COQA.fields)
     assert first.fields == ("wikipedia", "A cat lay in a barn.", (), (), "Who lay there?", ("A cat", "cat", ""))
     assert second.fields[2:5] == (("Who lay there?",), ("A cat",), "Where?")
     assert second.fields[5] == ("In a barn", "barn", "hay")

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from gptkit.errors import UsageError
 from gptkit.tasks.benchmarks import demo
 from gptkit.tasks.benchmarks.demo import DEMO_LABELS
 from gptkit.tasks.reading import load_examples
@@ -64,9 +65,10 @@ def test_examples_fit_the_row_of_the_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_that_is_not_read_is_said_to_be(name: str) -> None:
+def test_data_that_would_not_be_read_are_refused(name: str) -> None:
     assert load_examples(TASKS[name], "dev", None).notes == ()
-    assert "--data is not read" in load_examples(TASKS[name], "dev", "folder").notes[0]
+    with pytest.raises(UsageError, match="reads no data"):
+        load_examples(TASKS[name], "dev", "folder")
 
 
 @pytest.mark.parametrize("name", NAMES)

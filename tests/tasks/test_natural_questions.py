@@ -26,6 +26,7 @@ def write(path: Path, count: int, prefix: str) -> None:
 def test_pairs_come_from_the_train_file_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "NQ-open.dev.jsonl", 3, "who")
     alone = natural_questions(str(tmp_path))
+    assert len(alone.examples[0].fields) == len(NATURAL_QUESTIONS.fields)
     assert alone.notes == ("no train file beside it: using five few-shot pairs of gptkit's own",)
     assert alone.examples[2].fields == ("who 2", ("a2", "b"), *map(tuple, zip(*DEFAULT_FEW_SHOT, strict=True)))
     write(tmp_path / "NQ-open.train.jsonl", 9, "when")

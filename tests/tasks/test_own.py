@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,6 +71,43 @@ def test_scores_and_choices(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("one,two,right,wrong,gold\na,b,c,d,0\na,b,c,d,2\n")
     with pytest.raises(InputError, match=r"unknown label 2 .*train\.csv:3"):
         load_examples(choices, "train", None)
+
+
+def split_of(folder: Path, split: str, rows: range) -> list[object]:
+    """Return the texts of a split of a task whose dev and test are fractions of train; each text occurs twice."""
+    text = "format: classification\nlabels: [a, b]\nsplits: {dev: 0.2, train: t.csv, test: .1}\n"
+    (folder / "t.csv").write_text("text,label\n" + "".join(f"text {n // 2},a\n" for n in rows))
+    return [example.fields[0] for example in load_examples(find_task(write(folder, text)), split, None).examples]
+
+
+def test_fractions_of_train_share_its_rows_by_their_texts(tmp_path: Path) -> None:
+    found = {split: split_of(tmp_path, split, range(800)) for split in ("train", "dev", "test")}
+    assert sorted(map(str, itertools.chain(*found.values()))) == sorted(f"text {n // 2}" for n in range(800))
+    assert not set(found["train"]) & set(found["dev"]) | set(found["dev"]) & set(found["test"])
+    sizes = [len(found[split]) / 800 for split in ("train", "dev", "test")]
+    assert sizes == pytest.approx([0.7, 0.2, 0.1], abs=0.06)
+    assert set(found["dev"]) <= set(split_of(tmp_path, "dev", range(1000)))  # a longer file moves none of them
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ("train: t.csv, dev: 0.0001", r"none of 2 row\(s\) falls into a split of 0.0001"),
+        ("train: t.csv, dev: 0.5, test: 0.5", "the fractions leave nothing to train on"),
+        ("dev: 0.2", r"unsupported file type: '0.2' .* a fraction of train"),
+    ],
+)
+def test_a_fraction_that_cannot_be_is_refused(tmp_path: Path, splits: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text("text,label\none,a\ntwo,b\n")
+    path = write(tmp_path, f"format: classification\nlabels: [a, b]\nsplits: {{{splits}}}\n")
+    with pytest.raises((InputError, UsageError), match=message):
+        load_examples(find_task(path), "dev", None)
+
+
+def test_f1_of_three_labels_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = write(tmp_path, "format: classification\nlabels: [a, b, c]\nmetrics: [f1]\n")
+    with pytest.raises(UsageError, match="f1 is that of the second of two labels; choose from accuracy, matthews"):
+        find_task(path)
 
 
 def test_a_question_may_be_empty(tmp_path: Path) -> None:

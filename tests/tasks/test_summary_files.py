@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError, UsageError
-from gptkit.tasks.benchmarks.cnn_dailymail import cnn_dailymail
+from gptkit.tasks.benchmarks.cnn_dailymail import CNN_DM, cnn_dailymail
 
 ROWS = [
     {"article": "Cats sleep. Dogs bark.", "highlights": "Cats sleep .\nDogs bark .", "id": "a1"},
@@ -31,6 +31,7 @@ def test_hub_files_give_the_same_examples_as_json_lines_and_as_parquet(tmp_path:
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "hub" / "cnn-dm" / "test-00000-of-00001.parquet")
     lines = write_lines(tmp_path / "test.jsonl", *map(json.dumps, ROWS))
     by_parquet, by_lines = cnn_dailymail(str(tmp_path / "hub")), cnn_dailymail(str(lines))
+    assert len(by_lines.examples[0].fields) == len(CNN_DM.fields)
     assert [one.fields for one in by_lines.examples] == [(row["article"], row["highlights"]) for row in ROWS]
     assert [one.identifier for one in by_parquet.examples] == ["a1", "b2"]
     assert by_lines.examples[1].where == f"{lines}:2"

@@ -74,7 +74,7 @@ def test_labels_are_read_as_other_programs_write_them(tmp_path: Path, what: str)
         ("labels: [0, 1]", 0.5, "unknown label 0.5"),
         ("labels: [a, b]", 2.0, "unknown label 2.0"),
         ("labels: [a, b]", None, "no label"),
-        ("score_range: [0, 5]", "3,5", "'3,5', not a number .* write a number, with a decimal point"),
+        ("score_range: [0, 5]", "1,234", "'1,234', not a number .* write a number, with a decimal point"),
         ("score_range: [0, 5]", True, "True, not a number"),
     ],
 )
@@ -83,6 +83,26 @@ def test_a_label_of_another_kind_is_refused_with_what_to_write(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read(tmp_path, labels, "t.jsonl", rows(label))
+
+
+def test_scores_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    content = b"text;label\na;2,0\nb;4,25\nc;3\n"
+    assert [score for _, score in read(tmp_path, "score_range: [0, 5]", "t.csv", content)] == [2.0, 4.25, 3.0]
+
+
+def test_rows_to_predict_need_no_labels_whatever_their_split_is_called(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "format: classification\nlabels: [a, b]\nsplits: {neu: neu.csv, dev: dev.csv}\n"
+        "columns: {text: Nachricht, label: Art}\n"
+    )
+    task = read_task(tmp_path / "mine.yaml")
+    for content in ("Nr;Nachricht\n1;one\n", "Nachricht;Art\none;\n"):
+        (tmp_path / "neu.csv").write_text(content)
+        (tmp_path / "dev.csv").write_text(content)
+        assert [example.label for example in load_examples(task, "neu", None).examples] == [None]
+        with pytest.raises(InputError, match=r"no (column 'Art'|label) .*finetune with --predict new") as refusal:
+            load_examples(task, "dev", None)
+        assert "Nachricht" not in str(refusal.value.fix)
 
 
 def test_a_null_of_pandas_is_no_label(tmp_path: Path) -> None:
@@ -165,10 +185,7 @@ def test_a_table_without_a_header_is_told_to_name_its_columns_there(tmp_path: Pa
 def test_a_misspelled_column_of_the_task_may_be_corrected_in_either_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'reveiw'") as refusal:
         read(tmp_path, "labels: [a, b]", "t.csv", b"review,label\none,a\n", "columns: {text: reveiw}\n")
-    assert (
-        refusal.value.fix
-        == "write into the task's file: columns: {text: review, label: label}; or rename 'review' to reveiw"
-    )
+    assert refusal.value.fix == "write review for it under columns in the task's file, or add the column"
 
 
 def test_quotes_of_the_authors_files_are_text(tmp_path: Path) -> None:

@@ -44,9 +44,7 @@ def parse(arguments: Sequence[str]) -> Request | int:
         arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         return make_app()(arguments, prog_name="gptkit", standalone_mode=False) or 0
-    except SystemExit as ended:  # raised by completion, and by rich when the reader of stdout has gone
-        if ended.code:
-            raise BrokenPipeError from None
+    except SystemExit:  # raised by completion, and where the reader of stdout has gone
         return 0
 
 
@@ -269,7 +267,12 @@ class _Row(_FlagsAsWritten):
         for param in params:
             if field := fields.get(param.name):
                 default = (ctx.default_map or {}).get(param.name, field.default)
-                param.help = _explanation(field.metadata["help"], default)
+                is_recipes = ctx.obj and field.default not in (
+                    None,
+                    default,
+                )  # `laptop`, which another model is not for
+                note = f" for {ctx.obj}, else {field.default}" if is_recipes else ""
+                param.help = _explanation(field.metadata["help"], default, note)
                 param.hidden = field.metadata["panel"] in PANELS_OF_HELP_ALL and not self.shows_all
                 if field.default is False:
                     param.secondary_opts = []  # --no-x is only for overriding a recipe
@@ -288,12 +291,12 @@ def _place_in_help(param: Any) -> tuple[int, bool, bool]:
     return PANELS.index(param.rich_help_panel or "Common"), not param.required, len(param.opts) < 2
 
 
-def _explanation(text: str, default: Any) -> str:
+def _explanation(text: str, default: Any, note: str) -> str:
     """Return a help text with the default in effect, escaped for rich's markup."""
     if default is not None and default is not False and default not in ((), Path()):
         shown = "on" if default is True else " ".join(default) if isinstance(default, tuple) else default
         what = text.partition(" [default: ")[0].removesuffix(".")
-        text = f"{what}. [default: {safe_text(str(shown))}]"
+        text = f"{what}. [default: {safe_text(f'{shown}{note}')}]"
     return text.replace("[", r"\[")
 
 

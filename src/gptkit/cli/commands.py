@@ -124,6 +124,8 @@ def _as_it_says(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_show(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    if result["model"] is None:
+        return "gptkit pretrain"
     verb = "eval" if result["split"] is None else "finetune"
     return f"gptkit {verb} --task {{task}} --model {{model}}" + (" --data {data}" if result["data"] else "")
 

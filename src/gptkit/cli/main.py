@@ -16,7 +16,7 @@ from typing import Any
 
 from gptkit.cli import app
 from gptkit.cli.failures import as_gptkit_error
-from gptkit.console import Console
+from gptkit.console import Console, NoReader
 from gptkit.errors import AGAIN, Interrupted, UsageError
 from gptkit.options import ReadingOptions
 from gptkit.system import ranks
@@ -28,7 +28,7 @@ from gptkit.training.options import TrainingOptions, config_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; no exception escapes but SystemExit."""
+    """Run one command line and return its exit code; no exception escapes."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     has_stdout = open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -54,13 +54,8 @@ def _exit_code(arguments: Sequence[str], console: Console, *, has_stdout: bool) 
             return request
         console.json, console.recipe_note = request.options.json, request.recipe_note
         _run(request, arguments, console)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has what it wanted. Redirect stdout, or the interpreter complains when it closes it.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except SystemExit:
-        raise
+    except NoReader:
+        pass  # it has what it wanted
     except BaseException as error:  # a panic inside tokenizers is not an Exception
         failure = as_gptkit_error(error, console.run_directory, console.command_line)
         if ranks.report_error(failure):
@@ -114,7 +109,7 @@ def _run(request: app.Request, arguments: Sequence[str], console: Console) -> No
     line = row.next if isinstance(row.next, str) else row.next(result, arguments)
     words = {key: shlex.quote(str(value)) for key, value in result.items()}
     with contextlib.suppress(KeyError):  # a result without a model, such as a dry run's, suggests nothing
-        if line:
+        if line and console.has_reader:
             console.say(f"next: {line.format_map({**words, 'free': _Free()})}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ from gptkit.console import Console
 from gptkit.errors import GateFailed, GptkitError, NothingComparable, UsageError
 from gptkit.evaluate.all_checkpoints import evaluate_all_checkpoints
 from gptkit.evaluate.contamination import Overlap, overlap_result, overlaps_with
-from gptkit.evaluate.gate.pairing import require_comparable
+from gptkit.evaluate.gate.pairing import EVAL_COMMAND, require_comparable
 from gptkit.evaluate.gate.verdicts import Outcome, compare, not_comparable, show_outcome
 from gptkit.evaluate.jobs import (
     Job,
@@ -21,6 +23,7 @@ from gptkit.evaluate.jobs import (
     is_known,
     prepare_jobs,
     refuse_unknown,
+    scored_zero_shot,
     wanted_tasks,
     without_scores,
 )
@@ -35,7 +38,10 @@ from gptkit.tasks.table import TASKS, find_evaluation, find_task
 from gptkit.text.readers import check_files
 from gptkit.training.finished_runs import newest_model, readable_model
 
-WRITTEN = ("output", "junit", "summary")  # options that name a file to write
+REPORTS = ("junit", "summary")
+WRITTEN = ("output", *REPORTS)  # options that name a file to write
+# What decides whether a baseline is comparable.
+SCORING = ("suite", "task", "data", "encoding", "limit", "split", "stride", "seed", "precision")
 
 
 def run(options: EvalOptions, console: Console) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def run(options: EvalOptions, console: Console) -> dict[str, Any]:
 
 
 def _check(options: EvalOptions) -> None:
-    """Check everything that can be checked before any file is read."""
+    """Check everything that can be checked before any file is read, then remove the reports of an earlier run."""
     alone = {
         "suite": ("task", "data"),
         "all_checkpoints": ("model", "baseline", "contamination", "junit", "summary"),
@@ -102,17 +108,26 @@ def _check(options: EvalOptions) -> None:
         for other, place in places.items():
             if other != name and place == places[name] and not is_stream:
                 raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="choose another file")
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            problem = f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}"
-            raise UsageError(problem, where=f"--{name}", fix="choose a file in a folder that exists")
+        folder, problem = places[name].parent, "it is a folder" if path.is_dir() else ""
+        if not is_stream and not problem:
+            try:
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                problem = str(error.strerror) if folder.is_dir() else "its folder does not exist"
+        if problem:
+            fix = "choose a file in a folder that exists and is writable"
+            raise UsageError(f"{path} cannot be written: {problem}", where=f"--{name}", fix=fix)
+    for name in REPORTS:
+        if name in places and places[name].is_file():
+            places[name].unlink(missing_ok=True)  # an earlier job's, which this one may not live to replace
 
 
 def _refuse_unjudgeable(jobs: Sequence[Job], options: EvalOptions) -> None:
     """Refuse reports without a verdict, and a floor or minimum above 1 for a fraction: people write 2 for 2 points."""
-    for flag, path in (("--junit", options.junit), ("--summary", options.summary)):
-        if path is not None and not _is_judged(jobs, options):
+    for name in REPORTS:
+        if getattr(options, name) is not None and not _is_judged(jobs, options):
             fix = "pass --baseline FILE, or set a minimum in the suite"
-            raise UsageError("no verdict to report: neither a baseline nor a minimum", where=flag, fix=fix)
+            raise UsageError("no verdict to report: neither a baseline nor a minimum", where=f"--{name}", fix=fix)
     for job in jobs:
         first = job.protocols[0].measures[0]
         for name, bound in (("floor", job.floor), ("minimum", job.minimum)):
@@ -146,10 +161,11 @@ def _can_answer(result: dict[str, Any], name: str) -> bool:
         return True
     if not is_known(name):
         return False
-    task, trained_on = find_task(name), TASKS.get(str(result.get("task")))
-    if trained_on is None:
-        return result.get("task") == task.name
-    return head_fits(task, trained_on.name, trained_on.format, output_labels(trained_on))
+    task, own = find_task(name), result.get("task")
+    if scored_zero_shot(task, own) or task.name == own:
+        return True
+    trained_on = TASKS.get(str(own))
+    return trained_on is not None and head_fits(task, own, trained_on.format, output_labels(trained_on))
 
 
 def _report(
@@ -163,7 +179,8 @@ def _report(
 ) -> dict[str, Any]:
     """Write the scores before anything can fail, then print the verdict and the scores; return the JSON."""
     if options.output is not None:
-        _write(options.output, eval_text(present), console)
+        _write(options.output, eval_text(present))
+        console.say(f"results and items: {options.output}")
     more: dict[str, Any] = {}
     outcome, refusal = None, None
     try:
@@ -172,6 +189,7 @@ def _report(
     except NothingComparable as error:
         assert baseline is not None
         refusal, outcome = error, not_comparable(present, baseline, jobs, error)
+        _name_command(error, baseline, options)
     except GptkitError:
         show_scores(present, jobs, console, vocab_size)
         raise
@@ -182,7 +200,7 @@ def _report(
     if overlaps is not None:
         more["contamination"] = overlap_result(overlaps, jobs, present, console)
     if options.output is not None and more:
-        _write(options.output, eval_text(present, more), console)
+        _write(options.output, eval_text(present, more))
     result = {**present.as_json(), **more} | ({"output": str(options.output)} if options.output is not None else {})
     if refusal is not None:
         refusal.result = result
@@ -208,7 +226,19 @@ def _refuse(
     outcome = not_comparable(present, baseline, jobs, error)
     show_outcome(outcome, present.model, options, console)
     error.result = outcome.as_json()
+    _name_command(error, baseline, options)
     raise error
+
+
+def _name_command(error: NothingComparable, baseline: EvalResults, options: EvalOptions) -> None:
+    """Write the command that evaluates the baseline's model as this run is evaluated into the fix of an error."""
+    words, usual = ["gptkit", "eval", "--model", baseline.model or "MODEL"], EvalOptions(precision="fp32")
+    for name in SCORING:
+        if (value := getattr(options, name)) != getattr(usual, name):
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [f"--{name}", str(each)]
+    command = shlex.join([*words, "--output", str(options.baseline)])
+    error.fix = (error.fix or "").replace(EVAL_COMMAND, command)
 
 
 def _cure(outcome: Outcome, options: EvalOptions) -> str:
@@ -221,7 +251,6 @@ def _cure(outcome: Outcome, options: EvalOptions) -> str:
     return f"{', '.join(cures[:-1])}, or {cures[-1]}"
 
 
-def _write(path: Path, text: str, console: Console) -> None:
+def _write(path: Path, text: str) -> None:
     with files.translate_os_errors("writing the results", fix="choose another --output"):
         files.write_report(path, text)
-    console.say(f"results and items: {path}")

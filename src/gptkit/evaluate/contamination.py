@@ -31,7 +31,6 @@ from gptkit.evaluate.results import EvalResults
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES, measure
 from gptkit.scoring.protocols import Items
-from gptkit.tasks.table import find_evaluation
 from gptkit.text.examples import Example
 from gptkit.text.pieces import Piece
 from gptkit.text.readers import find_files, read_pieces
@@ -106,12 +105,9 @@ def overlap_result(
 ) -> dict[str, Any]:
     """Print each task's overlap with the corpus and its scores without overlapping items; return both."""
     rows, clean_rows, notes, result = [], [], [], {}
-    for task, overlap in found.items():
-        clean: dict[str, dict[str, Any]] = {}
-        for job in jobs:
-            if job.name == task:
-                clean |= _clean_scores(job, overlap, run)
-        count, row = int((overlap.fractions > 0).sum()), find_evaluation(task)
+    for job in jobs:
+        task, overlap, row = job.name, found[job.name], job.evaluation
+        clean, count = _clean_scores(job, overlap, run), int((overlap.fractions > 0).sum())
         short = int(np.isnan(overlap.fractions).sum())
         published = [f"{fraction:.2%}" for fraction in reversed(row.overlap)] if row and row.overlap else ["n/a"] * 2
         shown = ("n/a", "n/a") if overlap.fraction is None else (f"{overlap.fraction:.2%}", f"{count:,}")

@@ -29,6 +29,7 @@ from gptkit.evaluate.own_text import own_text
 from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult, result_of
 from gptkit.recipes import CONFIG
 from gptkit.scoring.asking import score_protocols
+from gptkit.scoring.choices import ending_protocols
 from gptkit.scoring.protocols import GeneratedProtocol, Protocol, RuleProtocol, ScoredProtocol
 from gptkit.scoring.running_text import ValidationProtocol
 from gptkit.system.encodings import UTF8, UndecodableError, text_encoding
@@ -153,6 +154,11 @@ def is_known(name: str) -> bool:
     return is_task_file(name) or name in TASKS or find_evaluation(name) is not None
 
 
+def scored_zero_shot(task: Task, trained_on: str | None) -> bool:
+    """Return whether a model that was fine-tuned on another task, or none, compares a task's choices by likelihood."""
+    return task.is_own and task.format == "multiple-choice" and task.name != trained_on
+
+
 def refuse_unknown(wanted: Sequence[TaskSpec], own: str | None) -> None:
     """Raise UsageError for an unknown name or file; `own` is the task that the model was fine-tuned on."""
     for spec in wanted:
@@ -181,8 +187,7 @@ def prepare_jobs(wanted: Sequence[TaskSpec], head: Head, options: EvalOptions, s
         job = _prepare(spec, head, options, say)
         if jobs.setdefault(job.name, job) is not job:
             raise UsageError(f"the task {job.name[:60]!r} appears twice", where=spec.where, fix=_TWICE)
-    scores_own_task = any(isinstance(job.protocols[0], HeadProtocol) for job in jobs.values())
-    if options.split != EvalOptions.split and not scores_own_task:
+    if options.split != EvalOptions.split and all(job.evaluation for job in jobs.values()):
         message = f"{next(iter(jobs))} is evaluated zero-shot, without a choice of splits"
         raise UsageError(message, where="--split", fix="leave it out; --data names what is evaluated")
     return [*jobs.values()]
@@ -197,10 +202,14 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
     elif spec.task in TASKS or is_task_file(spec.task):
         task = find_task(spec.task)
     protocols: tuple[Protocol, ...]
-    if task is not None and head.answers(task):
+    if task is not None and (head.answers(task) or scored_zero_shot(task, head.task)):
         name, evaluation = task.name, None
-        split = options.split if len(task.splits) > 1 else next(iter(task.splits))  # a task for evaluation only has one
-        examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, split),)
+        is_default = options.split == EvalOptions.split  # a task for evaluation only has one split, whatever its name
+        split = next(iter(task.splits)) if is_default and len(task.splits) == 1 else options.split
+        source = Path(spec.data).name if spec.data and Path(spec.data).is_file() else f"the {split} split"
+        examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, source),)
+        if not head.answers(task):
+            protocols = ending_protocols(choices=len(examples.examples[0].fields[-1]))
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
         examples, protocols, evaluation = _zero_shot(evaluation, spec, head, options)
@@ -236,7 +245,8 @@ def _labelled(
             examples = load_examples(task, split, data)
     if any(example.label is None for example in examples.examples):
         message = f"the {split} split of {task.name} has no labels"
-        raise UsageError(message, where="--split", fix="evaluate on a labelled split, such as dev")
+        fix = f"evaluate on a labelled split, such as dev; finetune --predict {split} labels this one"
+        raise UsageError(message, where="--split", fix=fix)
     return examples
 
 

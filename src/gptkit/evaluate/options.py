@@ -51,7 +51,7 @@ class EvalOptions(ReadingOptions):
     )
     floor: float | None = option(
         None,
-        "Smallest drop that counts, in the metric's unit [default: per metric].",
+        "Smallest drop that counts in each protocol's first measure, in its unit [default: per measure].",
         panel="Gate",
         minimum=0,
     )

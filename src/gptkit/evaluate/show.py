@@ -20,6 +20,7 @@ from gptkit.tasks.heads import MOST_FREQUENT, HeadProtocol, chance_of
 
 SHOWN_PARTS = 20  # breakdowns into more parts are only in the JSON
 _CLAUSES = re.compile(r"; (?![^(]*\))")  # of a protocol's description
+CALIBRATED = "calibration error: how far confidence is from accuracy; top N%: the N% of items with most confidence"
 UNLEARNED = "chance: all tokens equally likely; for bits, the entropy of the text's own byte or character frequencies"
 
 
@@ -30,8 +31,8 @@ def show_scores(run: EvalResults, jobs: Sequence[Job], console: Console, vocab_s
         result = run.results[f"{job.name}/{usual.name}"]
         n = len(job.examples.examples)
         items = "" if result.n == n else f", {result.n:,} items"
-        unit = "passage" if isinstance(usual, TextProtocol) else "example"
-        console.result(f"{job.name}: {n:,} {unit}{'s' * (n != 1)}{items}, data {job.examples.sha256[:12]}")
+        noun = "passage" if isinstance(usual, TextProtocol) else "example"
+        console.result(f"{job.name}: {n:,} {noun}{'s' * (n != 1)}{items}, data {job.examples.sha256[:12]}")
         _write(f"{usual.name}{', the usual protocol' if others else ''}: {usual.about}", console)
         _show_measures(usual, result, job, console, vocab_size)
         _show_parts(usual, result, console)
@@ -54,7 +55,8 @@ def _show_measures(protocol: Protocol, result: ProtocolResult, job: Job, console
             undefined.setdefault(reason, []).append(measure.label)
     console.table("", *known_columns(("measure", "value", "std. error", "better", "chance"), rows))
     reasons = [f"{', '.join(labels)}: n/a, as {reason}" for reason, labels in undefined.items()]
-    for line in [*filter(None, [note]), *reasons, *_published(protocol, protocol.measures)]:
+    calibrated = CALIBRATED if "calibration_error" in result.metrics else ""
+    for line in [*filter(None, [note, calibrated]), *reasons, *_published(protocol, protocol.measures)]:
         _write(line, console)
 
 

@@ -47,7 +47,9 @@ def trainable_task(options: FinetuneOptions) -> Task:
     """Return the task that --task names; UsageError if it cannot be trained as the options say."""
     task = find_task(options.task)
     if "train" not in task.splits:
-        raise UsageError(f"{task.name} is for evaluation only", where="--task", fix="fine-tune on snli instead")
+        fix = "add `train: FILE` to it" if task.is_own else "fine-tune on snli instead"
+        message = f"{task.name} is for evaluation only: it has no `train` in its splits"
+        raise UsageError(message, where=f"--task {options.task}", fix=fix)
     refuse_unusable(task, options)
     require_named_files(task, options.data)
     return task
@@ -67,8 +69,6 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
 
 
 def refuse_unusable(task: Task, options: FinetuneOptions) -> None:
-    if task.is_demo and options.data is not None:
-        raise UsageError(f"{task.name} generates its own data", where="--data", fix="leave --data out")
     wanted = options.predict
     if wanted is not None and wanted not in task.splits:
         known = ", ".join(task.splits)

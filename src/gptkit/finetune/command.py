@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from gptkit.finetune.check import predicted_splits, refuse_contradictions
 from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predicted
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import VARIANTS, as_list, over_seeds, study_result
+from gptkit.finetune.study import VARIANTS, defined, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
@@ -32,6 +33,7 @@ from gptkit.tasks.heads import Head, chance_of, items_of_logits, metrics_of
 from gptkit.tasks.own import carried_task, write_task
 from gptkit.tasks.table import TASKS, find_task
 from gptkit.tasks.task import Task
+from gptkit.text.examples import Example
 from gptkit.training import checkpoints
 from gptkit.training.finished_runs import lost_result, newest_model, read_result, readable_model
 from gptkit.training.job import TrainingJob
@@ -97,9 +99,8 @@ def _show_finished(
     if options.predict is not None:
         task = _task_of(options, run / "model")
         splits = session.main_first(lambda: prepare_predicted(task, run / "model", options, console))
-        with session.open_run(recorded, command="finetune", name=""):
-            for name, split in splits.items():
-                _predict(name, split, task, run, choices, session)
+        with session.open_run(recorded, command="finetune", name="") as directory:
+            result = _predict(splits, task, directory, recorded.epochs, choices, session)
     report.print_result(result, carried_task(run / "model") or find_task(options.task), console)
     return result
 
@@ -134,22 +135,19 @@ class _Runs:
                 session.console.say(f"variant {name}")
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
-            items = {}
-            if options.seeds == 1:
-                for name, variant in variants.items():
-                    model = load_model(Path(variant["model_dir"]), head=GPTDoubleHeadsModel)
-                    items[name] = self._dev_items(model.to(session.accelerator.device), self.choices)
-            session.on_main(lambda: self._combine(directory, study_result(inputs.task, variants, items)))
+            items = {
+                name: [self._dev_items(_tuned(seed["model_dir"], session), self.choices) for seed in each["per_seed"]]
+                for name, each in variants.items()
+            }
+            study = study_result(inputs.task, variants, items)
+            session.on_main(lambda: self._combine(directory, study, options.epochs))
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             seeds = self._seeds(options, directory.path)
-            session.on_main(lambda: self._combine(directory, seeds))
+            session.on_main(lambda: self._combine(directory, seeds, options.epochs))
         else:
             self._train(options, directory)
-        for name in predicted_splits(inputs.task, options):
-            _predict(name, inputs.splits[name], inputs.task, directory.path, self.choices, session)
-        result = session.on_main(lambda: directory.result)
-        assert result is not None
-        return result
+        splits = {name: inputs.splits[name] for name in predicted_splits(inputs.task, options)}
+        return _predict(splits, inputs.task, directory, options.epochs, self.choices, session)
 
     def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
         """Train each seed in its own directory and return their combined result; finished ones keep no checkpoints."""
@@ -207,16 +205,14 @@ class _Runs:
         rows, inputs, finish = directory.rows(), self.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
-        chance = chance_of(inputs.task, inputs.splits["dev"].examples)
         best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
-        result = {
+        own = {
             "run_dir": str(directory.path),
             "model_dir": str(directory.path / "model"),
             "task": inputs.task.name,
             "model": inputs.model_name,
             "metrics": {name: best[name] for name in inputs.task.metrics},
-            "item_interval": {name: as_list(item_interval(MEASURES[name], items)) for name in inputs.task.metrics},
-            "chance": {name: chance[name] for name in inputs.task.metrics if name in chance},
+            **_beside(inputs.task, inputs.splits["dev"].examples, items),
             "val_loss": best["val_loss"],
             "best_step": finish.best_step,
             "best_epoch": -(-finish.best_step // run.steps_per_epoch),
@@ -235,6 +231,7 @@ class _Runs:
             "seed": run.options.seed,
             "version": gptkit.__version__,
         }
+        result = over_seeds(inputs.task, [own])
         command = self.session.console.command_line
         card = report.card_of(run, trained.choices, result, command=command)
         with files.translate_os_errors("writing the model", fix=AGAIN):
@@ -244,15 +241,16 @@ class _Runs:
             title = f"{inputs.task.name}: {directory.path.name}"
             names = {"ylabel": "loss (mean per example)", "metric": inputs.task.metrics[0]}
             draw_loss(rows, directory.path / "loss.png", title, **names, **_losses(run.options.lm_coef))
-        directory.finish(over_seeds(inputs.task, [result]))
+        directory.finish(result)
 
-    def _combine(self, directory: RunDirectory, result: dict[str, Any]) -> None:
-        """Write the result of several runs, with a copy of the best one's model."""
+    def _combine(self, directory: RunDirectory, result: dict[str, Any], epochs: int) -> None:
+        """Write the result of several runs, with a copy of the best one's model, whose card says what all scored."""
         model = directory.path / "model"
         if lost := lost_result(directory.path):
             self.session.console.warn(f"the run was finished, but {lost}: rebuilding its model and result")
         with files.translate_os_errors("copying the best model", fix=AGAIN), files.new_directory(model) as folder:
             files.copy_files(Path(result["model_dir"]), folder)
+            report.update_card(folder, result, self.inputs.task, epochs)
         directory.finish({**result, "run_dir": str(directory.path), "model_dir": str(model)})
 
 
@@ -264,17 +262,51 @@ def _losses(lm_coef: float) -> dict[str, str]:
     return {"training": f"training: {both}", "validation": "dev: L2 (task loss)"}
 
 
-def _predict(name: str, split: Split, task: Task, run: Path, choices: Choices, session: Session) -> None:
-    """Write the predictions of a finished run's model for a split."""
-    console = session.console
-    model = load_model(run / "model", head=GPTDoubleHeadsModel)
-    model.to(session.accelerator.device)
-    with autocast(session.accelerator.device.type, choices.precision):
-        logits = logits_of(model, split.encoded)
-    for path in session.on_main(lambda: report.write_predictions(run, task, name, split.examples, logits)):
-        console.say(f"predictions of {name}: {path}")
-    for metric, value in metrics_of(task, logits, split.encoded.targets).items():
-        console.say(f"{name}: {metric} {report.shown(metric, value)}")
+def _tuned(model: str | Path, session: Session) -> GPTDoubleHeadsModel:
+    """Return a fine-tuned model on the session's device."""
+    tuned = load_model(Path(model), head=GPTDoubleHeadsModel)
+    tuned.to(session.accelerator.device)
+    return tuned
+
+
+def _predict(
+    splits: Mapping[str, Split], task: Task, directory: RunDirectory, epochs: int, choices: Choices, session: Session
+) -> dict[str, Any]:
+    """Write a finished run's predictions of splits, add their figures to its card and result, and return the result."""
+    result, run = session.on_main(lambda: directory.result), directory.path
+    assert result is not None
+    predicted = dict(result.get("predicted", {}))
+    for name, split in splits.items():
+        earlier, path = predicted.get(name, {}).get("data_sha256", split.sha256), run / f"predictions-{name}.jsonl"
+        if earlier != split.sha256 and path.exists():
+            fix = "move the file away" + ", or give the new data a split of another name" * task.is_own
+            raise UsageError(f"it holds predictions for other data than {name} has now", where=str(path), fix=fix)
+    for name, split in splits.items():
+        model = _tuned(run / "model", session)
+        with autocast(session.accelerator.device.type, choices.precision):
+            logits = logits_of(model, split.encoded)
+        for path in session.on_main(partial(report.write_predictions, run, task, name, split.examples, logits)):
+            session.console.say(f"predictions of {name}: {path}")
+        predicted[name] = {"n": len(split.examples), "data_sha256": split.sha256}
+        if split.encoded.targets is not None and name != "dev":  # whose figures the result has
+            metrics = metrics_of(task, logits, split.encoded.targets)
+            items = items_of_logits(task, split.examples, logits).columns
+            predicted[name] |= {"metrics": {key: defined(value) for key, value in metrics.items()}}
+            predicted[name] |= _beside(task, split.examples, items)
+    if splits:
+        result |= {"predicted": predicted}
+        session.on_main(lambda: directory.amend(result))
+        session.on_main(lambda: report.update_card(run / "model", result, task, epochs))
+    return result
+
+
+def _beside(task: Task, examples: Sequence[Example], items: Columns) -> dict[str, Any]:
+    """Return what metrics of labelled examples stand beside: the intervals over the items, and chance."""
+    chance = chance_of(task, examples)
+    return {
+        "item_interval": {name: item_interval(MEASURES[name], items) for name in task.metrics},
+        "chance": {name: chance[name] for name in task.metrics if name in chance},
+    }
 
 
 def _without_checkpoints(directory: RunDirectory) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
-from gptkit.report.model_card import model_card, model_facts
+from gptkit.finetune.study import best_on_dev
+from gptkit.report.model_card import model_card, model_facts, with_measured
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
@@ -26,6 +27,24 @@ from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
 MORE_PRETRAINING = "pre-train longer, and fine-tune the weights of the last step rather than an early snapshot"
+SNIPPET = """\
+from pathlib import Path
+
+from gptkit.model.loading import load_model
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.tasks.encoding import encode_examples
+from gptkit.tasks.head_outputs import logits_of, marker_ids
+from gptkit.tasks.heads import Head, predictions_of
+from gptkit.text.examples import Example
+from gptkit.text.tokenizers.loading import tokenizer_in
+
+folder = Path(".")  # of this model
+task, tokenizer = Head.of(folder).own_task(), tokenizer_in(folder)
+model = load_model(folder, head=GPTDoubleHeadsModel).eval()
+examples = [Example(FIELDS, label=None, where="", identifier="")]
+markers, limit = marker_ids(folder, len(tokenizer)), model.config.n_positions
+logits = logits_of(model, encode_examples(tokenizer, task, examples, markers, limit))
+print(*[task.labels[each] if task.labels else each for each in predictions_of(task, logits)])"""
 # rows of table 5 (GPT-1 paper)
 VARIANT_TITLES = {
     "full": "full (aux LM)",
@@ -53,9 +72,15 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
     console.table(title, *known_columns(columns, rows))
     if any(_interval_of(result, name) for name in metrics):
-        console.result(f"95% interval: over {_sample(result)}")
+        chose = "the epoch and the model" if len(result["per_seed"]) > 1 else "the epoch"
+        console.result(f"95% interval: over {_sample(result)}; dev chose {chose}, so new data may score lower")
     if result.get("chance", {}).keys() & metrics and task.target == "class":
         console.result(MOST_FREQUENT)
+    for split, figures in result.get("predicted", {}).items():
+        if "metrics" in figures:
+            rows = [(name, *_figures(figures, name)) for name in task.metrics]
+            console.table("", *known_columns(("metric", split, "std", "95% interval", "chance"), rows))
+            console.result(f"95% interval: over {figures['n']:,} items of {split}")
     gains = result.get("full_minus", {})
     for variant, gain in gains.items():
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
@@ -91,7 +116,7 @@ def _interval_of_gain(gain: Mapping[str, Any]) -> Sequence[float] | None:
 
 def _sample(result: Mapping[str, Any]) -> str:
     seeds = len(result["per_seed"])
-    return f"{seeds} seeds" if seeds > 1 else f"{result['n_eval']:,} items of dev, one seed"
+    return f"{result['n_eval']:,} items of dev, {f'{seeds} seeds' if seeds > 1 else 'one seed'}"
 
 
 def _interval_of(result: Mapping[str, Any], metric: str) -> Sequence[float] | None:
@@ -139,13 +164,13 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
-        kind="text-classification",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
-        licence=LICENCE if task.is_demo else f"the data set's own: see {task.data}",
+        licence=LICENCE if task.is_demo else "not stated" if task.is_own else f"the data set's own: see {task.data}",
         tokenizer=f"{len(inputs.tokenizer):,} entries, from {inputs.model_name}",
         command=command,
+        python=_snippet(task),
         use="gptkit eval --model ." + "  # in another place also --data, its files' folder" * (not task.is_demo),
         task={
             "name": task.name,
@@ -156,19 +181,43 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
             "described by": TASK_FILE if task.is_own else "gptkit tasks",
         },
         limits="It knows only what its training examples show: measure it on your own data before you trust it.",
-        measured={
-            **{f"dev {name}": _measured(result, name) for name in result["metrics"]},
-            "best epoch": f"{result['best_epoch']} of {options.epochs}",
-            "seconds of training": _shown(result["train_seconds"]),
-        },
+        measured=_measured(result, task, options.epochs),
     )
 
 
-def _measured(result: Mapping[str, Any], metric: str) -> str:
-    """Return a metric with its interval and what chance scores, where they are known."""
-    value, _, interval, chance = _figures(result, metric)
-    facts = [f"95% interval {interval}"] * (interval != "n/a") + [f"chance {chance}"] * (chance != "n/a")
-    return value + f" ({', '.join(facts)})" * bool(facts)
+def _snippet(task: Task) -> str:
+    """Return Python that prints a model's predictions of new examples."""
+    texts = {"choices": ("a choice", "another choice")}
+    fields = tuple(texts.get(name, f"a {name}") for name in FORMAT_FIELDS[task.format])
+    return SNIPPET.replace("FIELDS", repr(fields))
+
+
+def update_card(model: Path, result: Mapping[str, Any], task: Task, epochs: int) -> None:
+    """Let the card of a model say what a result has: the figures of all seeds, and of the splits predicted."""
+    card = model / "README.md"
+    if card.is_file():
+        files.write_atomically(card, with_measured(card.read_text("utf-8"), _measured(result, task, epochs)))
+
+
+def _measured(result: Mapping[str, Any], task: Task, epochs: int) -> dict[str, str]:
+    """Return the figures of a card, each with its interval and what chance scores, where they are known."""
+    seeds, best = len(result["per_seed"]), best_on_dev(task, result["per_seed"])
+    how = f", mean of {seeds} seeds" if seeds > 1 else " (dev chose the epoch)"
+    found = {f"dev {name}{how}": _measured_figure(result, name) for name in task.metrics}
+    if seeds > 1:
+        how = f"of this model, the best of {seeds} seeds on dev, so optimistic"
+        found |= {f"dev {name} {how}": shown(name, best["metrics"][name]) for name in task.metrics}
+    for split, figures in result.get("predicted", {}).items():
+        found |= {f"{split} {name}": _measured_figure(figures, name) for name in figures.get("metrics", ())}
+    found["best epoch"] = f"{best['best_epoch']} of {epochs}"
+    return found | {"seconds of training": _shown(result["train_seconds"])}
+
+
+def _measured_figure(result: Mapping[str, Any], metric: str) -> str:
+    value, std, interval, chance = _figures(result, metric)
+    named = {"standard deviation": std, "95% interval": interval, "chance": chance}
+    facts = [f"{name} {fact}" for name, fact in named.items() if fact != "n/a"]
+    return ", ".join([f"{value} ({result.get('n_eval', result.get('n')):,} items", *facts]) + ")"
 
 
 def write_predictions(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gptkit.scoring.intervals import Interval, paired_interval
+from gptkit.scoring.intervals import paired_interval
 from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
 from gptkit.tasks.task import Task
@@ -32,6 +31,7 @@ PER_SEED = (
     "train_seconds",
     "resumed_from",
 )
+OF_SEED = ("model_dir", "item_interval")
 SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -41,48 +41,70 @@ FEWEST_RESAMPLED = 5  # values
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the results of runs that differ only in their seed as one result.
 
-    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%),
-    before that the `item_interval` of the dev examples. Steps, tokens and seconds are sums; `model_dir` is that of the
-    best run on dev, the first among equals. What differs between seeds is in `per_seed`. A metric that is None for some
+    `metrics` are means; from two runs on there are `std` (sample standard deviation) and `interval` (95%, see
+    `seeds_interval`), before that the `item_interval` of the dev examples. Steps, tokens and seconds are sums;
+    `model_dir` is that of the best run. What differs between seeds is in `per_seed`. A metric that is None for some
     seed, as it is not defined, has None for all three.
     """
     values = {name: np.array([run["metrics"][name] for run in runs], np.float64) for name in task.metrics}
-    best = int(np.nan_to_num(values[task.metrics[0]], nan=-np.inf).argmax())
+    items = [run.get("item_interval", {}) for run in runs]
     result = {
-        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in (*PER_SEED, "item_interval")},
+        **{key: value for key, value in runs[0].items() if len(runs) == 1 or key not in (*PER_SEED, *OF_SEED)},
         **{key: sum(run[key] for run in runs) for key in SUMMED},
         "seed": runs[0]["seed"],
-        "metrics": {name: _defined(each.mean()) for name, each in values.items()},
-        "per_seed": [{key: run[key] for key in (*PER_SEED, "model_dir")} for run in runs],
-        "model_dir": runs[best]["model_dir"],
+        "metrics": {name: defined(each.mean()) for name, each in values.items()},
+        "per_seed": [{key: run[key] for key in (*PER_SEED, *OF_SEED) if key in run} for run in runs],
+        "model_dir": best_on_dev(task, runs)["model_dir"],
     }
     if len(runs) > 1:
-        result["std"] = {name: _defined(each.std(ddof=1)) for name, each in values.items()}
-        result["interval"] = {name: _defined(_within(name, bootstrap_interval(each))) for name, each in values.items()}
+        result["std"] = {name: defined(each.std(ddof=1)) for name, each in values.items()}
+        result["interval"] = {
+            name: seeds_interval(name, each, [found.get(name) for found in items]) for name, each in values.items()
+        }
     return result
 
 
-def _within(metric: str, interval: Interval, *, difference: bool = False) -> Interval:
-    """Return an interval without the values that the metric, or a difference of two of its values, cannot have."""
-    lowest, highest = -1.0 if MEASURES[metric].unit == "correlation" else 0.0, 1.0
-    if difference:
-        lowest, highest = lowest - highest, highest - lowest
-    low, high = np.clip(interval, lowest, highest)
-    return float(low), float(high)
+def best_on_dev(task: Task, runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the run whose first metric is highest, the first among equals."""
+    values = np.array([run["metrics"][task.metrics[0]] for run in runs], np.float64)
+    return runs[int(np.nan_to_num(values, nan=-np.inf).argmax())]
 
 
-def _defined(figures: ArrayLike) -> Any:
+def seeds_interval(
+    metric: str, values: ArrayLike, items: Sequence[Sequence[float] | None], *, difference: bool = False
+) -> list[float] | None:
+    """Return the 95% interval of a metric's mean over seeds, or of a difference's; None where it is not defined.
+
+    The seeds were all measured on the same items, so more seeds do not make up for few items: the distances to the
+    ends of the seeds' interval and, on average, of the items' intervals (one for each seed) are added in quadrature.
+    Where the latter are not known, equal values have no interval.
+    """
+    each = np.asarray(values, np.float64)
+    low, high = bootstrap_interval(each)
+    if known := [(value - ends[0], ends[1] - value) for value, ends in zip(each, items, strict=True) if ends]:
+        below, above = np.mean(known, axis=0)
+        middle = each.mean()
+        low, high = middle - np.hypot(middle - low, below), middle + np.hypot(high - middle, above)
+    elif high - low < 1e-12:  # differences of equal fractions are rounded
+        return None
+    worst = -1.0 if MEASURES[metric].unit == "correlation" else 0.0
+    possible = (worst - 1.0, 1.0 - worst) if difference else (worst, 1.0)
+    found: list[float] | None = defined(np.clip((low, high), *possible))
+    return found
+
+
+def defined(figures: ArrayLike) -> Any:
     """Return a number or a list of them, None if NaN is among them."""
     return None if np.isnan(figures).any() else np.asarray(figures).tolist()
 
 
 def study_result(
-    task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Columns] = {}
+    task: Task, variants: Mapping[str, Mapping[str, Any]], items: Mapping[str, Sequence[Columns]] = {}
 ) -> dict[str, Any]:
     """Return the full variant's result with all variants, and its gains over each of the others, paired by seed.
 
-    With one seed, `items` are the scored examples of dev by variant, and a gain's interval is theirs. Steps, tokens
-    and seconds are sums over all variants.
+    `items` are the scored examples of dev by variant and seed; with one seed, a gain's interval is theirs alone. Steps,
+    tokens and seconds are sums over all variants.
     """
     metric = task.metrics[0]
     scores = {
@@ -92,25 +114,20 @@ def study_result(
     differences = {}
     for variant in [name for name in variants if name != "full"]:
         gains = [ours - theirs for ours, theirs in zip(scores["full"], scores[variant], strict=True)]
-        differences[variant] = {"metric": metric, "mean": _defined(np.mean(gains))}
+        differences[variant] = {"metric": metric, "mean": defined(np.mean(gains))}
+        pairs = zip(items["full"], items[variant], strict=True) if items else ()
+        found = [paired_interval(MEASURES[metric], *pair) for pair in pairs]
         if len(gains) > 1:
-            differences[variant]["interval"] = _defined(_within(metric, bootstrap_interval(gains), difference=True))
-        elif items:
-            found = paired_interval(MEASURES[metric], items["full"], items[variant])
-            differences[variant]["item_interval"] = as_list(found)
+            known = found or [None] * len(gains)
+            differences[variant]["interval"] = seeds_interval(metric, gains, known, difference=True)
+        elif found:
+            differences[variant]["item_interval"] = found[0]
     sums = {key: sum(each[key] for each in variants.values()) for key in SUMMED}
     return {**variants["full"], **sums, "variants": dict(variants), "full_minus": differences}
 
 
-def as_list(interval: Interval | None) -> list[float] | None:
-    """Return an interval as JSON has it."""
-    return None if interval is None else list(interval)
-
-
 def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Return the 95% confidence interval of the mean, a pure function; ValueError for fewer than two values.
-
-    It is NaN for equal values: three seeds that get the same 17 of 20 right do not show that all seeds would.
 
     Resampling n values underestimates the spread of their mean by sqrt((n - 1) / n), and a normal quantile is too
     small when n is. So the interval reaches to the tails whose normal quantile is sqrt(n / (n - 1)) times Student's
@@ -125,8 +142,6 @@ def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES) -> tupl
     n = len(array)
     if n < 2:
         raise ValueError("an interval needs two values or more")
-    if np.ptp(array) < 1e-12:  # differences of equal fractions are rounded
-        return math.nan, math.nan
     if n < FEWEST_RESAMPLED:
         half = float(t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
         return float(array.mean()) - half, float(array.mean()) + half

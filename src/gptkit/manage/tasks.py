@@ -97,9 +97,15 @@ def run_show(options: TasksShowOptions, console: Console) -> dict[str, Any]:
         near = nearest(name[:60], [*TASKS, *names_of_evaluations()])
         fix = f"did you mean {near!r}?" if near else "see gptkit tasks"
         raise UsageError(f"no task is called {name[:60]!r}", where="NAME", fix=fix)
-    model = readable_model(options.model, console) if options.model else newest_model(console)
     example, shown = _example(row, options)
-    sequences = _sequences(row, example, model)
+    try:
+        model = readable_model(options.model, console) if options.model else newest_model(console)
+    except UsageError as error:
+        if options.model:
+            raise
+        model = None
+        console.warn(f"no token sequences without a model: {error}")
+    sequences = _sequences(row, example, model) if model else []
     rows: list[tuple[str, Any]] = []
     for field, text in shown["fields"].items():
         rows += [(field, text)] if isinstance(text, str) else [(f"{field} {n}", each) for n, each in enumerate(text)]
@@ -108,7 +114,8 @@ def run_show(options: TasksShowOptions, console: Console) -> dict[str, Any]:
     console.table(title, ("field", "text"), rows if shown["label"] is None else [*rows, ("label", shown["label"])])
     for number, sequence in enumerate(sequences, start=1):
         _print_sequence(f"sequence {number} of {len(sequences)}", sequence, console)
-    console.say("ids in parentheses: tokens that are read, not predicted")
+    if sequences:
+        console.say("ids in parentheses: tokens that are read, not predicted")
     return {"task": name, "data": options.data, "model": model, **shown, "sequences": sequences}
 
 
@@ -132,9 +139,7 @@ def _example(row: Task | Evaluation, options: TasksShowOptions) -> tuple[Example
     if index >= len(examples):
         raise UsageError(f"there are {len(examples):,} examples", where="--index", fix=f"pass 0 to {len(examples) - 1}")
     example = examples[index]
-    names = FORMAT_FIELDS[labelled.format] if labelled else ()
-    if len(names) != len(example.fields):
-        names = tuple(f"field {number}" for number in range(len(example.fields)))
+    names = FORMAT_FIELDS[row.format] if isinstance(row, Task) else row.fields
     label: str | float | None = example.label
     if labelled is not None and labelled.target == "class" and isinstance(label, int):
         label = labelled.labels[label]

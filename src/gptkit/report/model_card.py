@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -36,15 +37,17 @@ def model_card(
     versions: Mapping[str, str],
     task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
     sample: str | None = None,
-    kind: str = "text-generation",  # the hub's name for what the model does
     use: str = "gptkit generate --top-k 40 --model .",
+    python: str | None = None,  # the same in Python
     limits: str = "A small language model repeats what its training text says and makes up the rest.",
 ) -> str:
     """Return a model card in Markdown, with every fact filled in.
 
     Text from data and file names is escaped: it shows as written, never as Markdown or HTML.
     """
-    about = {"library_name": "gptkit", "pipeline_tag": kind, "tags": ["gptkit"]}
+    # No pipeline of transformers adds the tokens that a fine-tuned model reads.
+    kind = {} if task else {"pipeline_tag": "text-generation"}
+    about = {"library_name": "gptkit", **kind, "tags": ["gptkit"]}
     tables = {
         "Model": {"parameters": f"{parameters:,}", "shape": shape},
         "Data": {"text": data, "sha256": data_sha256, "licence": licence, "tokenizer": tokenizer},
@@ -56,13 +59,18 @@ def model_card(
         f"# {escape_markdown(name)}\n\n{escape_markdown(summary)}",
         *(f"## {title}\n\n{_table(rows)}" for title, rows in tables.items() if rows),
         "## How it was made\n\n" + code_block(command),
-        "## Use\n\n" + code_block(use),
+        "\n\n".join(["## Use", code_block(use), *([code_block(python, "python")] if python else [])]),
         "## Versions\n\n" + _table(versions),
     ]
     if sample is not None:
         parts.append("## A sample\n\n" + code_block(sample))
     parts.append(f"## Limits\n\n{limits}")
     return "\n\n".join(parts) + "\n"
+
+
+def with_measured(card: str, measured: Mapping[str, str]) -> str:
+    """Return a card with other measured figures; its other text stays."""
+    return re.sub(r"(?<=\n## Measured\n\n).*?(?=\n\n## )", lambda _: _table(measured), card, count=1, flags=re.DOTALL)
 
 
 def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def draw_loss(
         right = axes.twinx()
         _draw_points(right, merged, metric, METRIC, "s", f"dev {metric} (right axis)", beside=-14)
         right.set_ylabel(f"dev {metric}", color=METRIC)
+        right.set_ylim(top=min(1.0, right.get_ylim()[1]))  # no metric is higher
         right.tick_params(axis="y", colors=METRIC)
         right.spines["top"].set_visible(False)
         right.spines["right"].set_color(METRIC)

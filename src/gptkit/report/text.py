@@ -71,12 +71,12 @@ def known_columns(
     return [columns[index] for index in kept], [tuple(row[index] for index in kept) for row in rows]
 
 
-def code_block(text: str) -> str:
+def code_block(text: str, language: str = "text") -> str:
     """Return text as a fenced code block that backticks in the text cannot close."""
     text = strip_control_characters(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def size(count: float) -> str:

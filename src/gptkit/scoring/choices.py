@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError
-from gptkit.scoring.protocols import Answer, Answers, Group, Items, Request, ScoredProtocol
+from gptkit.scoring.protocols import Answer, Answers, Group, Items, Published, Request, ScoredProtocol
 from gptkit.text.examples import Example
 
 if TYPE_CHECKING:
@@ -99,6 +99,14 @@ def ending_pairs(example: Example) -> list[Pair]:
     context, question, choices = example.fields
     before = f"{context} {question}" if question else str(context)
     return [(before, f" {choice}") for choice in choices]
+
+
+def ending_protocols(published: tuple[Published, ...] = (), *, choices: int = 2) -> tuple[ChoiceProtocol, ...]:
+    """Return the protocols that compare the choices by the sum, and by the mean, over their tokens."""
+    about = "the ending's log-probability after its context; its {} over the tokens"
+    shared: dict[str, Any] = {"published": published, "chance": 1 / choices, "pairs": ending_pairs}
+    ways: dict[str, Score] = {"sum": total, "mean": per_token}
+    return tuple(ChoiceProtocol(name, about.format(name), score=score, **shared) for name, score in ways.items())
 
 
 def requests_of(groups: Sequence[Sequence[Pair]], encoder: Encoder) -> list[Group]:

@@ -183,11 +183,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def write_report(path: Path, text: str) -> None:
     """Write to a path given by the user: replace a link's target atomically, but write into a pipe or device."""
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8")
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
     else:
-        write_atomically(target, text)
+        write_atomically(path.resolve(), text)
 
 
 def is_plain_name(text: str) -> bool:

@@ -33,6 +33,7 @@ FIX_YAML = "write `key: value` lines"
 _REPAIR = "repair the file, or download it again"
 _CHECK = "check the path"
 _BUFFER_BYTES = 1 << 20
+_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", range(120, 200)
 
 
 @contextmanager
@@ -75,11 +76,18 @@ def require_regular(
     missing: str = _CHECK,
     error: type[GptkitError] = InputError,
 ) -> int:
-    """Return the size of a regular file; raise for a FIFO, on which `open` would hang, a directory, a device ..."""
+    """Return the size of a regular file; raise for a FIFO, on which `open` would hang, a directory, a device ...
+
+    A Git LFS pointer, which stands for a file that was not fetched, is refused too.
+    """
     with translate_read_errors(path, fix=missing, error=error):
         status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise error("not a regular file", where=str(path), fix=fix)
+        if not stat.S_ISREG(status.st_mode):
+            raise error("not a regular file", where=str(path), fix=fix)
+        if status.st_size in _POINTER_BYTES:
+            with open(path, "rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise error("a Git LFS pointer, not the file itself", where=str(path), fix="run git lfs pull")
     return status.st_size
 
 

@@ -12,7 +12,8 @@ from gptkit.errors import InputError, nearest
 from gptkit.system.writing import yaml_text
 from gptkit.tasks import files
 from gptkit.tasks.files import Table
-from gptkit.tasks.task import FORMAT_FIELDS, Column, Columns, Source, Task
+from gptkit.tasks.labels import TO_PREDICT
+from gptkit.tasks.task import FORMAT_FIELDS, Column, Columns, Source, Task, may_lack_labels
 
 IDENTIFIERS = ("index", "idx", "id", "", "Unnamed: 0", "__index_level_0__")  # the last three are pandas' own index
 
@@ -25,7 +26,7 @@ def columns_of(task: Task, split: str, source: Source, table: Table) -> tuple[Co
     if source.width and generic is None:
         return columns, False
     files.refuse_duplicate_columns(table.names, table.names_at)
-    if split.startswith("test") and columns.label not in table.names:
+    if may_lack_labels(split) and columns.label not in table.names:
         columns = replace(columns, label=None)
     header = () if generic else source.header
     for name in [*required_columns(columns), *header]:
@@ -86,12 +87,16 @@ def missing_column(task: Task, name: str, table: Table, source: Source | None = 
         fix += " in the first line"
     if len(table.names) == 1 and not table.keyed:
         fix += ", separated by commas, semicolons, tabs or |"
+    elif task.is_own and source and source.columns:
+        fix = f"write {near or 'another name'} for it under columns in the task's file, or add the column"
+        fix += f"; {TO_PREDICT}" * (name == source.columns.label)
     elif task.is_own:
-        fix = f"write into the task's file: {columns_line(task, table)}; or {fix}"
-    if near:
-        own = f"write into the task's file: {columns_line(task, table)}; or " if task.is_own else ""
-        fix = f"{own}rename {near!r} to {name}"
-    elif source and not task.is_own and source.columns:
+        line = columns_line(task, table)
+        fix = f"write into the task's file: {line}; or {f'rename {near!r} to {name}' if near else fix}"
+        fix = f"add the column of labels; {TO_PREDICT}" if name == "label" and "label: COLUMN" in line else fix
+    elif near:
+        fix = f"rename {near!r} to {name}"
+    elif source and source.columns:
         fix = f"use the columns {', '.join(map(str, required_columns(source.columns)))}, or {generic}"
     return InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
 

@@ -187,17 +187,17 @@ def open_rows(path: Path, *, fix: str) -> KeyedRows:
     return open_table(path, "parquet" if suffix == ".parquet" else "jsonl").rows
 
 
-def cell(row: Mapping[str, Any], key: str, where: str) -> Any:
-    """Return the value of a key of a row; InputError without the key."""
-    if key not in row:
-        keys = ", ".join(map(repr, list(row)[:8])) or "none"
-        raise InputError(f"no key {key!r} (keys: {keys})", where=where, fix=f"add {key!r} to every row")
-    return row[key]
+def cells(row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
+    """Return the values of keys of a row; InputError with all keys that it lacks."""
+    if missing := ", ".join(repr(key) for key in keys if key not in row):
+        found = ", ".join(map(repr, list(row)[:8])) or "none"
+        raise InputError(f"no key {missing} (keys: {found})", where=where, fix=f"add {missing} to every row")
+    return [row[key] for key in keys]
 
 
-def text_cell(row: Mapping[str, Any], key: str, where: str) -> str:
-    """Return the text of a key of a row; see checked_text."""
-    return checked_text(cell(row, key, where), key, where)
+def text_cells(row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
+    """Return the texts of keys of a row; see cells and checked_text."""
+    return [checked_text(text, key, where) for key, text in zip(keys, cells(row, where, *keys), strict=True)]
 
 
 def checked_text(value: Any, name: str, where: str) -> str:

@@ -163,13 +163,13 @@ class HeadProtocol(Protocol):
     task: Task = field(kw_only=True)
 
 
-def head_protocol(task: Task, split: str) -> HeadProtocol:
+def head_protocol(task: Task, source: str) -> HeadProtocol:
     """Return the protocol for a fine-tuned head: the task's metrics, and for classes and choices its calibration."""
     figure = task.published
     published = (replace(figure, source=f"{figure.source}, on test"),) if figure else ()
     return HeadProtocol(
         "fine-tuned",
-        f"predictions of the model's fine-tuned head on the {split} split",
+        f"predictions of the model's fine-tuned head on {source}",
         (*task.metrics, *(CALIBRATION if _has_classes(task) else ())),
         gated=len(task.metrics),
         published=published,

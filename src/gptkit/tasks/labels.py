@@ -10,15 +10,20 @@ from typing import Any
 
 from gptkit.errors import InputError
 from gptkit.tasks.files import quoted
-from gptkit.tasks.task import Columns, Task
+from gptkit.tasks.task import Columns, Task, may_lack_labels
 
+TO_PREDICT = (
+    "to have new rows labelled, add new: FILE to the splits of the task's YAML, and rerun finetune with --predict new "
+    "and --resume, which names the run"
+)
 Label = int | float | None
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,(\d{1,2}|\d{4,})\s*", re.ASCII)  # 1,234 may be more than a thousand
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str], Label]:
     """Return a function from a label's cell to the class, choice or score, or None in an unlabelled test split."""
-    may_lack = split.startswith("test")
+    may_lack = may_lack_labels(split)
     low, high = task.score_range or (-math.inf, math.inf)
     scores = task.target in ("score", "soft-score")
     table = {} if scores else _spellings(task, columns)
@@ -33,7 +38,8 @@ def label_reader(task: Task, split: str, columns: Columns) -> Callable[[Any, str
         if may_lack and (absent or (value in (-1, "-1") and (not scores or low > -1))):
             return None
         if absent:
-            raise InputError("no label", where=where, fix="fill it in, or drop the row")
+            fix = f"fill it in, or drop the row; {TO_PREDICT}" if task.is_own else "fill it in, or drop the row"
+            raise InputError("no label", where=where, fix=fix)
         if scores:
             return _score(value, low, high, where)
         if type(value) in (str, int, float, bool) and (key := _key(value)) in keys:
@@ -68,6 +74,8 @@ def _key(value: str | float) -> str | float:
 
 
 def _score(value: Any, low: float, high: float, where: str) -> float:
+    if type(value) is str and _DECIMAL_COMMA.fullmatch(value):
+        value = value.replace(",", ".")
     is_number = type(value) in (int, float) or (type(value) is str and _NUMBER.fullmatch(value.strip()))
     if not is_number:
         fix = "write a number" + ", with a decimal point" * (type(value) is str and "," in value)

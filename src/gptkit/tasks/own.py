@@ -6,7 +6,7 @@
     metrics: [accuracy, f1]              # the first selects the best epoch; default: accuracy, or pearson, spearman
     splits:                              # default: train.*, dev.* and test.* in .jsonl, .csv, .tsv or .parquet
       train: reviews-train.csv
-      dev: reviews-dev.csv
+      dev: reviews-dev.csv             # or a fraction of train, such as 0.15
     columns:                             # default: named after the format's fields, and label
       text: review
       label: stars
@@ -23,9 +23,11 @@ need no file: config.json names them.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
@@ -35,6 +37,7 @@ from gptkit.system.reading import Entry, read_yaml
 from gptkit.system.run_layout import described_in
 from gptkit.system.writing import yaml_text
 from gptkit.tasks.task import FORMAT_FIELDS, KINDS, SPLITS, Column, Columns, Format, HubSource, Source, Target, Task
+from gptkit.text.examples import Example
 
 Entries = Mapping[str, Entry]
 Range = tuple[float, float]
@@ -44,8 +47,31 @@ CLASS_METRICS = ("accuracy", "f1", "matthews")
 SCORE_METRICS = ("pearson", "spearman")
 NO_FILE = "pass a YAML file, or one of the built-in tasks that gptkit tasks lists"
 TASK_FILE = "task.yaml"
+_FRACTION = re.compile(r"0?\.\d+", re.ASCII)
 _HEADER = "# The task that this model was fine-tuned on; gptkit eval reads it.\n"
 _COPY_AGAIN = "copy the model again, or remove the file and pass --task FILE.yaml"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Select a split's examples from a file that it shares: those whose texts have a hash from `low` to below `high`.
+
+    So equal texts are in the same split, and rows added to the file move none of the others. `written` is the fraction
+    as the YAML has it, "" for the remainder.
+    """
+
+    low: float
+    high: float
+    written: str = ""
+
+    def __call__(self, path: Path, examples: Sequence[Example]) -> list[Example]:
+        digests = (hashlib.sha256(repr(example.fields).encode()).digest() for example in examples)
+        places = [int.from_bytes(digest[:6]) / 2**48 for digest in digests]
+        chosen = [example for example, place in zip(examples, places, strict=True) if self.low <= place < self.high]
+        if not chosen:
+            message = f"none of {len(examples)} row(s) falls into a split of {self.written or 'the remainder'}"
+            raise InputError(message, where=str(path), fix="write a larger fraction, or name a file")
+        return chosen
 
 
 def is_task_file(name: str) -> bool:
@@ -141,7 +167,7 @@ def _metrics(target: Target, labels: tuple[str, ...], entries: Entries) -> tuple
         return SCORE_METRICS if "score" in target else ("accuracy",)
     for name in (names := entries["metrics"].words("metrics")):
         if name not in known:
-            fix = f"choose from {', '.join(known)}"
+            fix = "f1 is that of the second of two labels; " * (name == "f1") + f"choose from {', '.join(known)}"
             raise UsageError(f"unsuitable metric {name[:60]!r}", where=entries["metrics"].where, fix=fix)
     return names
 
@@ -169,15 +195,25 @@ def _splits(columns: Columns | None, entry: Entry | None) -> dict[str, tuple[Sou
     if entry is None:
         return {split: tuple(Source((f"{split}.{kind}",), kind, columns) for kind in KINDS) for split in SPLITS}
     splits: dict[str, tuple[Source, ...]] = {}
-    for split, value in entry.entries("splits", ()).items():
-        file = value.word("a split's file")
+    entries, parts, low = entry.entries("splits", ()), dict[str, Part](), 0.0
+    words = {split: value.word("a split's file") for split, value in entries.items()}
+    for split in [split for split, word in words.items() if _FRACTION.fullmatch(word) and "train" in words]:
+        parts[split] = Part(low, low + float(words[split]), words[split])
+        low, words[split] = parts[split].high, words["train"]
+    if parts:
+        parts["train"] = Part(low, 1.0)
+    for split, value in entries.items():
+        file = words[split]
         kinds = [kind for kind in KINDS if file.lower().endswith(f".{kind}")]
         if not kinds:
             fix = f"use one of {', '.join(f'.{kind}' for kind in KINDS)} (of a JSON array: jq -c '.[]' FILE)"
+            fix += ", or for dev and test a fraction of train, such as 0.15"
             raise UsageError(f"unsupported file type: {file[:60]!r}", where=value.where, fix=fix)
         if not is_plain_name(split):
             raise UsageError(f"{split[:60]!r} cannot name a split", where=value.where, fix="write train, dev or test")
-        splits[split] = (Source((file,), kinds[0], columns),)
+        splits[split] = (Source((file,), kinds[0], columns, select=parts.get(split)),)
+    if low >= 1:
+        raise UsageError("the fractions leave nothing to train on", where=entry.where, fix="write dev: 0.15")
     if not splits:
         raise UsageError("splits is empty", where=entry.where, fix="write train: FILE and dev: FILE")
     return splits
@@ -240,7 +276,11 @@ def task_text(task: Task) -> str:
         "target": task.target,
         "metrics": list(task.metrics),
         "choices": task.choices,
-        "splits": {split: _inside(sources[0].paths[0]) for split, sources in task.splits.items() if is_listed},
+        "splits": {
+            split: getattr(sources[0].select, "written", "") or _inside(sources[0].paths[0])
+            for split, sources in task.splits.items()
+            if is_listed
+        },
         "columns": columns,
         "hub": task.hub and task.hub.name.removeprefix("hf:"),
         "data": task.data,

@@ -35,7 +35,7 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     """
     folder = _place_of(task, split, data)
     if task.make is not None:
-        return loaded(task.make(split), ["generates its own data; --data is not read"] * (data is not None))
+        return loaded(task.make(split))
     if str(folder).startswith("hf:"):
         examples, notes = hub_examples(task, split, str(folder))
     else:
@@ -59,6 +59,9 @@ def _place_of(task: Task, split: str, data: str | Path | None) -> str | Path:
             rows = ", with rows that are not in train" * (split != "train" and "train" in task.splits)
             fix = f"add {split}: FILE to the splits of its YAML{rows}"
         raise UsageError(f"the task {task.name} has no split {split!r}", where=f"--task {task.name}", fix=fix)
+    if task.make is not None and data is not None:
+        message = f"{task.name} is made from Python's documentation and reads no data"
+        raise UsageError(message, where="--data", fix="leave it out; a --suite gives each task its own")
     folder = "" if task.make is not None else task.folder if data is None else data
     if folder is None:
         online = f"; or --data hf: for {task.hub.name} on the hub" if task.hub else ""
@@ -79,7 +82,7 @@ def zero_shot(task: Task, split: str, *protocols: Protocol) -> Evaluation:
             raise InputError(f"no labels in {task.name}'s {split}", where=where, fix="pass the labelled file")
         return found
 
-    return Evaluation(task.name, load, protocols)
+    return Evaluation(task.name, load, protocols, fields=FORMAT_FIELDS[task.format])
 
 
 def hub_examples(task: Task, split: str, name: str) -> tuple[list[Example], list[str]]:

@@ -31,6 +31,11 @@ Column = str | int  # its name, or its index in a file without a header
 KeyedRows = Iterator[tuple[str, dict[str, Any]]]  # ("file:line", row)
 
 
+def may_lack_labels(split: str) -> bool:
+    """Return whether the examples of a split may be unlabelled: those that no run is trained on or selected by."""
+    return not split.startswith(("train", "dev"))
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a file that hold an example's fields, label and identifier.
@@ -170,7 +175,7 @@ class Evaluation:
     `banned` are the tokens excluded from `Answer.top_allowed`. `texts` returns the texts of an example to look for in a
     training corpus, by default all of its fields. `sliding` returns the protocol for a stride, for running text only.
     `overlap` is from GPT-2's table 6: the fractions of 8-grams that also occur in the evaluation's own training set and
-    in WebText. `usual` names the protocol that most papers report ("": the first).
+    in WebText. `usual` names the protocol that most papers report ("": the first), and `fields` an example's fields.
     """
 
     name: str
@@ -181,6 +186,7 @@ class Evaluation:
     sliding: Callable[[int], ScoredProtocol] | None = None
     overlap: tuple[float, float] | None = None
     usual: str = ""
+    fields: tuple[str, ...] = ("text",)
 
 
 def counts(train: int, dev: int, test: int, **more: int) -> dict[str, int]:

@@ -165,11 +165,15 @@ class RunDirectory:
         """Write result.json, with the command, the process's `elapsed_seconds` and `finished_at`, and return it."""
         elapsed = time.time() - psutil.Process().create_time()
         finished = datetime.now(UTC).isoformat(timespec="microseconds")
-        self.result = {"command": self.command, **result, "elapsed_seconds": elapsed, "finished_at": finished}
+        return self.amend({"command": self.command, **result, "elapsed_seconds": elapsed, "finished_at": finished})
+
+    def amend(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write result.json as it is given, and return it."""
+        self.result = result
         with files.translate_os_errors(f"writing {RESULT}", fix=AGAIN):
             files.sync_all(self.path)  # everything must be durable before the result
-            files.write_atomically(self.path / RESULT, json_text(self.result, indent=1) + "\n")
-        return self.result
+            files.write_atomically(self.path / RESULT, json_text(result, indent=1) + "\n")
+        return result
 
 
 def open_run(options: TrainingOptions, *, command: str, name: str, root: Path = Path("runs")) -> RunDirectory:

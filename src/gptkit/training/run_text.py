@@ -25,7 +25,7 @@ def pretrain_run_of(directory: Path, fix: str) -> tuple[Path, dict[str, Any]]:
     if run is not None and (run / CONFIG).is_file():
         options = read_yaml(run / CONFIG, "the run's options", missing=fix).plain()
     if run is None or not isinstance(options, dict) or not options.keys() & {"validation", "task"}:
-        message = "the model's own text is unknown: its directory is not in the run that trained it"
+        message = "the text that this model's run held out is unknown: no config.yaml of that run was found with it"
         raise UsageError(message, where=str(directory), fix=f"pass that run as --model, or {fix}")
     if "task" not in options:
         return run, options

@@ -19,7 +19,8 @@ from gptkit.evaluate.results import VERSION, EvalResults, ProtocolResult
 from gptkit.scoring.measures import MEASURES, Columns, Measure, Scores, value_of
 from gptkit.scoring.running_text import WINDOW
 
-_ANOTHER = "evaluate the baseline again the same way (gptkit eval --output baseline.json)"
+EVAL_COMMAND = "gptkit eval --output baseline.json"  # in a fix, where the command has more to say
+_ANOTHER = f"evaluate the baseline again the same way ({EVAL_COMMAND})"
 _LISTED = 5  # results of a baseline that an error names
 
 

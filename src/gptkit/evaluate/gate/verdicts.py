@@ -170,13 +170,12 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
     before, after = f"{found.baseline:.{digits}f}", f"{found.value:.{digits}f}"
     change, least = f"{found.difference:+.{digits}f}", f"{floor:.3g}"
     p_value = f"{found.p_value:.2g}" if found.p_value >= SMALLEST_P else f"< {SMALLEST_P:g}"
+    detectable, power = "none", ", too few items to detect any drop reliably"
     if found.minimum_detectable is not None:
         detectable = f"{found.minimum_detectable:.2g}"
-        power = f"a regression of {detectable} would have been detected"
-    else:
-        detectable = "none"
-        few = "too few items to detect any drop reliably"
-        power = "smaller drops need more items" if found.verdict == "fail" else few
+        power = f", a regression of {detectable} would have been detected"
+    if found.verdict == "fail":  # whose own drop was
+        power = ""
     drop = -found.difference if measure.higher_is_better else found.difference
     figures = asdict(found)
     task, name = key.rsplit(".", 1)
@@ -184,7 +183,7 @@ def _compared(key: str, pair: Pair, found: Comparison) -> Row:
         task,
         name,
         found.verdict,
-        f"{key} {before} -> {after} ({change}; p {p_value}, floor {least}, {power})",
+        f"{key} {before} -> {after} ({change}; p {p_value}, floor {least}{power})",
         drop / floor if floor > 0 else math.inf,
         (key, before, after, change, p_value, least, detectable, found.verdict),
         {name: "none" if figures[name] is None else repr(figures[name]) for name in FIGURES},
@@ -249,10 +248,11 @@ def show_outcome(outcome: Outcome, model: str, options: EvalOptions, console: Co
 def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
     """Return a JUnit test suite with a test case for each verdict.
 
-    An inconclusive verdict is not a failure: its case passes, and its output says so.
+    An inconclusive verdict is neither passed nor failed: its case is skipped, which CI viewers show as such.
     """
-    failures, errors = (str(sum(row.verdict == verdict for row in verdicts)) for verdict in ("fail", "n/a"))
-    counts = {"tests": str(len(verdicts)), "failures": failures, "errors": errors, "skipped": "0"}
+    order = ("fail", "n/a", "inconclusive")
+    failures, errors, skipped = (str(sum(row.verdict == verdict for row in verdicts)) for verdict in order)
+    counts = {"tests": str(len(verdicts)), "failures": failures, "errors": errors, "skipped": skipped}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": one_line(name), **counts})
     for row in verdicts:
@@ -268,7 +268,7 @@ def junit_xml(verdicts: Sequence[Row], *, name: str = "gptkit eval") -> str:
         elif row.verdict == "n/a":
             ElementTree.SubElement(case, "error", {"message": message, "type": "undefined"}).text = message
         elif row.verdict == "inconclusive":
-            ElementTree.SubElement(case, "system-out").text = f"inconclusive: {message}"
+            ElementTree.SubElement(case, "skipped", {"message": f"inconclusive: {message}"})
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 

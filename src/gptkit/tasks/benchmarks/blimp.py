@@ -15,7 +15,7 @@ from pathlib import Path
 from gptkit.errors import InputError, UsageError
 from gptkit.scoring.choices import ChoiceProtocol, Pair
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import find, not_found, open_table, require_folder, roots, text_cell
+from gptkit.tasks.files import find, not_found, open_table, require_folder, roots, text_cells
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -98,11 +98,11 @@ def blimp(data: str | None, *, only: str | None = None) -> Loaded:
 
 
 def _pair(name: str, row: dict[str, object], where: str) -> Example:
-    if text_cell(row, "UID", where) != name:
+    found, *sentences = text_cells(row, where, "UID", "sentence_good", "sentence_bad")
+    if found != name:
         fix = f"keep only pairs of the set {name} in {name}.jsonl"
-        raise InputError(f"the UID is {row['UID']!r}, not {name!r}", where=where, fix=fix)
-    sentences = (text_cell(row, "sentence_good", where), text_cell(row, "sentence_bad", where))
-    return Example((name, sentences), 0, where, f"{name} {row.get('pairID', where.rpartition(':')[2])}")
+        raise InputError(f"the UID is {found!r}, not {name!r}", where=where, fix=fix)
+    return Example((name, tuple(sentences)), 0, where, f"{name} {row.get('pairID', where.rpartition(':')[2])}")
 
 
 def sentence_pairs(example: Example) -> list[Pair]:
@@ -133,7 +133,9 @@ _HARNESS = ChoiceProtocol(
     ties="first",
     groups=_groups,
 )
-BLIMP = Evaluation("blimp", blimp, (_SUM, _HARNESS), texts=lambda example: tuple(example.fields[1]))
+BLIMP = Evaluation(
+    "blimp", blimp, (_SUM, _HARNESS), texts=lambda example: tuple(example.fields[1]), fields=("set", "sentence")
+)
 
 
 def blimp_set(name: str) -> Evaluation:

@@ -98,6 +98,7 @@ def _row(words: str) -> Evaluation:
             ChoiceProtocol("raw", raw_about, chance=1 / 10, pairs=raw),
         ),
         texts=_whole,
+        fields=("sentence", "question", "candidate"),
     )
 
 

@@ -21,7 +21,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.measures import ROUGE
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published, RuleProtocol
 from gptkit.scoring.written_answers import import_extra, sentences
-from gptkit.tasks.files import cell, find_files, lines, open_rows, refuse_duplicate_ids, text_cell
+from gptkit.tasks.files import find_files, lines, open_rows, refuse_duplicate_ids, text_cells
 from gptkit.tasks.task import Evaluation, KeyedRows, Loaded, loaded
 from gptkit.text.examples import Example
 from gptkit.text.words import RULE, words_of
@@ -51,9 +51,8 @@ def cnn_dailymail(data: str | None) -> Loaded:
 
 def _rows(rows: KeyedRows) -> Iterator[Example]:
     for number, (where, row) in enumerate(rows):
-        identifier = str(cell(row, "id", where)) if "id" in row else str(number)
-        fields = (text_cell(row, "article", where), text_cell(row, "highlights", where))
-        yield Example(fields, None, where, identifier)
+        fields = tuple(text_cells(row, where, "article", "highlights"))
+        yield Example(fields, None, where, str(row.get("id", number)))
 
 
 def _stories(listed: Path) -> Iterator[Example]:
@@ -190,6 +189,7 @@ CNN_DM = Evaluation(
         _from_article("random-3", "3 random sentences of the article", _random_three, 0.2098, 0.2878, 0.0863, 0.2552),
     ),
     texts=lambda example: (str(example.fields[0]), str(example.fields[1])),
+    fields=("article", "highlights"),
 )
 
 BENCHMARKS = (CNN_DM,)

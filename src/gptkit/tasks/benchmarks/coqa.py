@@ -14,7 +14,7 @@ from gptkit.errors import InputError
 from gptkit.scoring.protocols import Column, Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, normalized, question_prompt, token_f1
 from gptkit.system.reading import json_name, json_object
-from gptkit.tasks.files import cell, checked_text, find_files, lines, refuse_duplicate_ids, text_cell
+from gptkit.tasks.files import cells, checked_text, find_files, lines, refuse_duplicate_ids, text_cells
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 from gptkit.text.words import unseparated, words_of
@@ -41,10 +41,9 @@ def coqa(data: str | None) -> Loaded:
 
 def _turns(story: Any, where: str) -> Iterator[Example]:
     _require(story, dict, "a story", where)
-    name, text = text_cell(story, "id", where), text_cell(story, "story", where)
-    domain = text_cell(story, "source", where)
+    name, text, domain = text_cells(story, where, "id", "story", "source")
     questions = [checked_text(text, "question", where) for text in _said(story, "questions", where)]
-    others = cell(story, "additional_answers", where) if "additional_answers" in story else {}
+    others = story.get("additional_answers", {})
     _require(others, dict, "'additional_answers'", where)
     people = [_said(story, "answers", where), *(_said(others, key, where) for key in sorted(others))]
     for answers in people:
@@ -64,13 +63,14 @@ def _said(holder: Mapping[str, Any], key: str, where: str) -> list[str]:
     for number, turn in enumerate(_listed(holder, key, where), 1):
         place = f"{where}, {key} {number}"
         _require(turn, dict, "a turn", place)
-        text = cell(turn, "input_text", place)
+        [text] = cells(turn, place, "input_text")
         texts.append("" if text == "" else checked_text(text, "input_text", place))
     return texts
 
 
 def _listed(holder: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    return list(_require(cell(holder, key, where), list, repr(key), where))
+    [turns] = cells(holder, where, key)
+    return list(_require(turns, list, repr(key), where))
 
 
 def _require(value: Any, kind: type, what: str, where: str) -> Any:
@@ -125,7 +125,11 @@ _CONVERSATION = GeneratedProtocol(
 )
 
 COQA = Evaluation(
-    "coqa", coqa, (_CONVERSATION,), texts=lambda example: (str(example.fields[1]), str(example.fields[4]))
+    "coqa",
+    coqa,
+    (_CONVERSATION,),
+    texts=lambda example: (str(example.fields[1]), str(example.fields[4])),
+    fields=("source", "story", "earlier question", "earlier answer", "question", "accepted answer"),
 )
 
 BENCHMARKS = (COQA,)

@@ -25,8 +25,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from gptkit.scoring.choices import ChoiceProtocol, ending_pairs
-from gptkit.tasks.benchmarks.story_cloze import ending_protocols
+from gptkit.scoring.choices import ChoiceProtocol, ending_pairs, ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import SPLITS, Format, Task
 from gptkit.text.embedded import EmbeddedDocument, embedded_documents

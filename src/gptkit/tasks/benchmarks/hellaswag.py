@@ -10,10 +10,11 @@ import re
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_character, per_token
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import cell, checked_text, find_files, open_table, text_cell
+from gptkit.tasks.files import cells, checked_text, find_files, open_table
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
+_CONTEXT = ("activity_label", "ctx_a", "ctx_b", "ctx")
 _ENDINGS = 4
 _FIGURES = {"GPT-2 117M": 0.294463, "GPT-2 345M": 0.375224, "GPT-2 762M": 0.431986, "GPT-2 1542M": 0.488946}
 _COMPLETION = tuple(Published(model, "accuracy", value, "karpathy/build-nanogpt") for model, value in _FIGURES.items())
@@ -28,10 +29,10 @@ def hellaswag(data: str | None) -> Loaded:
     [path] = find_files("hellaswag", data, [("hellaswag_val.jsonl",)], source="github.com/rowanz/hellaswag, data/")
     examples = []
     for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
-        texts = [text_cell(row, key, where) for key in ("activity_label", "ctx_a", "ctx")]
-        second = cell(row, "ctx_b", where)  # empty where the context is one sentence
-        texts.insert(2, checked_text(second, "ctx_b", where) if second != "" else "")
-        endings, label = cell(row, "endings", where), cell(row, "label", where)
+        *texts, endings, label = cells(row, where, *_CONTEXT, "endings", "label")
+        for key, text in zip(_CONTEXT, texts, strict=True):
+            if (key, text) != ("ctx_b", ""):  # where the context is one sentence
+                checked_text(text, key, where)
         if not isinstance(endings, list) or len(endings) != _ENDINGS:
             raise InputError("the endings are not a list of 4 strings", where=where, fix="fetch the file again")
         choices = tuple([checked_text(ending, f"ending {i + 1}", where) for i, ending in enumerate(endings)])
@@ -89,6 +90,7 @@ HELLASWAG = Evaluation(
     hellaswag,
     _PROTOCOLS,
     texts=lambda example: (str(example.fields[3]), *example.fields[4]),
+    fields=("activity", "context a", "context b", "context", "ending"),
     usual="harness-norm",
 )
 

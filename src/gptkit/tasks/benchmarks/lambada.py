@@ -17,7 +17,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.choices import item_ids, requests_of
 from gptkit.scoring.protocols import Answers, Group, Items, Published, Request, ScoredProtocol
-from gptkit.tasks.files import find_files, lines, open_table, text_cell
+from gptkit.tasks.files import find_files, lines, open_table, text_cells
 from gptkit.tasks.task import Evaluation, Loaded, gpt2, loaded
 from gptkit.text.examples import Example
 
@@ -70,7 +70,7 @@ def lambada(data: str | None) -> Loaded:
     plain = ((where, {"text": text.rstrip()}) for where, text in lines(path))
     examples = []
     for number, (where, row) in enumerate(plain if is_plain else open_table(path, "jsonl").rows):
-        text = text_cell(row, "text", where)
+        [text] = text_cells(row, where, "text")
         if " " not in text.strip():
             raise InputError("no space between a context and a last word", where=where, fix="write at least two words")
         if text != text.rstrip(" "):
@@ -98,7 +98,6 @@ class LastWord(ScoredProtocol):
     """
 
     measures: tuple[str, ...] = ("accuracy", "perplexity")
-    gated: int = 2
     chance: float | None = 0.0
     prepare: Prepare = field(kw_only=True)
     filtered: bool = field(kw_only=True)
@@ -182,6 +181,7 @@ def _protocols() -> Iterator[LastWord]:
                     name,
                     asked + prepared + _STOP * filtered,
                     published=_FIGURES.get(name, ()),
+                    gated=1 if filtered else 2,  # the perplexity is that of the unfiltered protocol
                     per_token=target == "last-token",
                     prepare=prepare,
                     filtered=filtered,

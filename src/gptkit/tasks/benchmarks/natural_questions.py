@@ -15,7 +15,7 @@ import numpy as np
 from gptkit.errors import InputError
 from gptkit.scoring.protocols import Generated, GeneratedProtocol, Items, Published
 from gptkit.scoring.written_answers import answer_column, exact_match, question_prompt
-from gptkit.tasks.files import cell, checked_text, find_files, first_complete, open_rows, text_cell
+from gptkit.tasks.files import cells, checked_text, find_files, first_complete, open_rows
 from gptkit.tasks.task import Evaluation, Loaded, loaded
 from gptkit.text.examples import Example
 
@@ -56,10 +56,10 @@ def natural_questions(data: str | None) -> Loaded:
 
 
 def _row(row: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
-    answers = cell(row, "answer", where)
+    question, answers = cells(row, where, "question", "answer")
     if not isinstance(answers, list) or not answers:
         raise InputError("'answer' is not a list of strings", where=where, fix='write "answer": ["...", ...]')
-    return text_cell(row, "question", where), tuple(checked_text(answer, "answer", where) for answer in answers)
+    return checked_text(question, "question", where), tuple(checked_text(answer, "answer", where) for answer in answers)
 
 
 def matches_any(answer: str, accepted: Sequence[str]) -> float:
@@ -95,7 +95,11 @@ _PAIRS = GeneratedProtocol(
 )
 
 NATURAL_QUESTIONS = Evaluation(
-    "natural-questions", natural_questions, (_PAIRS,), texts=lambda example: (str(example.fields[0]),)
+    "natural-questions",
+    natural_questions,
+    (_PAIRS,),
+    texts=lambda example: (str(example.fields[0]),),
+    fields=("question", "accepted answer", "few-shot question", "few-shot answer"),
 )
 
 BENCHMARKS = (NATURAL_QUESTIONS,)

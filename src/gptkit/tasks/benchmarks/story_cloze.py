@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gptkit.errors import InputError
-from gptkit.scoring.choices import ChoiceProtocol, Score, ending_pairs, per_token, total
-from gptkit.scoring.protocols import Published
+from gptkit.scoring.choices import ending_protocols
 from gptkit.tasks.reading import zero_shot
 from gptkit.tasks.task import Columns, Source, Task, best_before_gpt1, counts, gpt1
 from gptkit.text.examples import Example
@@ -50,16 +49,6 @@ STORY_CLOZE = Task(
     published=gpt1("accuracy", 86.5, 3),
     folders=("StoryCloze", "ROCStories"),
 )
-
-
-def ending_protocols(published: tuple[Published, ...] = ()) -> tuple[ChoiceProtocol, ...]:
-    """Return the protocols that compare two endings of a story."""
-
-    def protocol(name: str, score: Score) -> ChoiceProtocol:
-        about = f"the ending's log-probability after the story; its {name} over the tokens"
-        return ChoiceProtocol(name, about, published=published, pairs=ending_pairs, score=score)
-
-    return protocol("sum", total), protocol("mean", per_token)
 
 
 _ENDINGS = ending_protocols(best_before_gpt1(0.776, "GPT-1 paper, table 3"))

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from gptkit.errors import InputError
 from gptkit.scoring.choices import ChoiceProtocol, Pair, per_token
 from gptkit.scoring.protocols import Published
-from gptkit.tasks.files import cell, checked_text, find_files, open_table, opened, text_cell
+from gptkit.tasks.files import cells, checked_text, find_files, open_table, opened, text_cells
 from gptkit.tasks.task import Evaluation, Loaded, best_before_gpt1, loaded
 from gptkit.text.examples import Example
 
@@ -48,11 +48,12 @@ def winograd(data: str | None) -> Loaded:
 
 def _of_json(path: Path) -> Iterator[Example]:
     for number, (where, row) in enumerate(open_table(path, "jsonl").rows):
-        text, pronoun, place = text_cell(row, "text", where), text_cell(row, "pronoun", where), row.get("pronoun_loc")
+        *_, place, options, label = cells(row, where, "text", "pronoun", "pronoun_loc", "options", "label")
+        text, pronoun = text_cells(row, where, "text", "pronoun")
         if type(place) is not int or not text[max(0, place) :].startswith(pronoun):
             raise InputError(f"the pronoun {pronoun!r} is not at pronoun_loc {place!r}", where=where, fix=_FIX)
         parts = text[:place], pronoun, text[place + len(pronoun) :]
-        yield _example(parts, cell(row, "options", where), cell(row, "label", where), where, number)
+        yield _example(parts, options, label, where, number)
 
 
 def _of_xml(path: Path) -> Iterator[Example]:
@@ -169,7 +170,11 @@ _GPT1 = ChoiceProtocol(
     score=per_token,
 )
 WINOGRAD = Evaluation(
-    "winograd", winograd, (_PARTIAL, _FULL, _GPT1), texts=lambda example: ("".join(map(str, example.fields[:3])),)
+    "winograd",
+    winograd,
+    (_PARTIAL, _FULL, _GPT1),
+    texts=lambda example: ("".join(map(str, example.fields[:3])),),
+    fields=("before", "pronoun", "after", "referent"),
 )
 
 BENCHMARKS = (WINOGRAD,)

@@ -146,6 +146,7 @@ def _evaluation(source: str, target: str, bleu: float) -> Evaluation:
         partial(wmt14, source=source, target=target),
         (protocol,),
         texts=lambda example: (str(example.fields[0]), str(example.fields[1])),
+        fields=("sentence", "translation", "few-shot sentence", "few-shot translation"),
     )
 
 
