@@ -1,4 +1,4 @@
-"""What can be wrong with the options of `gptkit convert`, found before torch is imported."""
+"""Errors in the options of `gptkit convert`, found before torch is imported."""
 
 from __future__ import annotations
 

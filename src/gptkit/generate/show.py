@@ -69,7 +69,7 @@ def print_summary(generation: Generation, model: TextModel, console: Console) ->
 
 def note_slides(generation: Generation, model: TextModel, console: Console) -> None:
     if generation.slides:
-        console.say(f"the model sees at most {model.n_positions} tokens: a longer text goes on without its beginning")
+        console.say(f"the model sees at most {model.n_positions} tokens: of a longer text only the end")
 
 
 def _show_probabilities(title: str, tokens: list[dict[str, Any]], console: Console) -> None:

@@ -60,7 +60,7 @@ class RunsPruneOptions(RunsRemoveOptions):
 
 
 def run_remove(options: RunsRemoveOptions, console: Console) -> dict[str, Any]:
-    """Remove the runs, once all are known to be runs that nobody uses; return what `--json` prints."""
+    """Remove the runs after checking that all are runs that are not in use; return what `--json` prints."""
     sizes = {path: size_of(path) for path in _paths(options) if _is_removable(path)}
     return _confirm_and_remove(sizes, sizes, _is_removable, _remove, options, console)
 

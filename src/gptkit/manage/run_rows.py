@@ -46,7 +46,7 @@ def exists(path: Path) -> bool:
 
 
 def describe(path: Path) -> Row:
-    """Return the row of a run, or of whatever else lies among the runs; nothing about it is an error."""
+    """Return the row of a run, or of anything else among the runs; it never raises."""
     row = {"path": str(path), **dict.fromkeys((*FIELDS, "changed_at", "reason"))}
     row |= {"state": "damaged", "bytes": size_of(path)}
     try:

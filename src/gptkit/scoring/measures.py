@@ -79,7 +79,7 @@ class Statistic(ABC):
 
     def undefined(self, columns: Columns) -> str:
         """Return why the value of finite columns is not finite."""
-        return "the items do not define it"
+        return "not defined for these items"
 
     def scores(self, baseline: Columns, present: Columns, floor: float) -> Scores:
         """Return what the gate compares; `floor` is in the unit of the value."""

@@ -160,7 +160,7 @@ def run_of(directory: Path) -> Path | None:
 
 
 def did_you_mean(path: Path) -> str | None:
-    """Return the fix for a model or run that does not exist: that of the nearest name beside it or in ./runs."""
+    """Return the fix for a model or run that does not exist: the nearest name beside it or in ./runs."""
     known: dict[str, Path] = {}
     for folder in (RUNS, path.parent):
         with contextlib.suppress(OSError, ValueError):

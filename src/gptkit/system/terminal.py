@@ -48,7 +48,7 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def is_attended(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Return whether somebody may watch `stream`: a terminal, and not that of a CI job."""
+    """Return whether a person may be watching `stream`: a terminal, and not that of a CI job."""
     unattended = environment.get("GITHUB_ACTIONS") or environment.get("CI") or environment.get("TERM") == "dumb"
     return stream.isatty() and not unattended
 

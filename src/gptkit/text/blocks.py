@@ -139,7 +139,7 @@ class TrainingBlocks:
     def __init__(self, tokens: TokenIds, sequence_length: int, seed: int) -> None:
         if len(tokens) <= sequence_length:
             message = f"the training text has {len(tokens):,} tokens, fewer than one block of {sequence_length + 1:,}"
-            fix = f"add text (100 kB make a start), or lower --sequence-length to {max(1, len(tokens) - 1)} or less"
+            fix = f"add text (100 kB is a start), or lower --sequence-length to {max(1, len(tokens) - 1)} or less"
             raise InputError(message, where="DATA", fix=fix)
         self._tokens, self._sequence_length, self._seed = tokens, sequence_length, seed
         # Leaves room to shift the grid by sequence_length - 1, so that every epoch has the same number of blocks.
