@@ -9,14 +9,8 @@ import pytest
 from gptkit.cli.main import main
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.manage.tokenizer import (
-    TokenizerCompareOptions,
-    TokenizerTrainOptions,
-    compare,
-    run_compare,
-    run_train,
-    take,
-)
+from gptkit.manage.options import TokenizerCompareOptions, TokenizerTrainOptions
+from gptkit.manage.tokenizer import compare, run_compare, run_train, take
 from gptkit.text.corpora import open_corpus
 from gptkit.text.pieces import Piece
 from gptkit.text.tokenizers.kinds import train_tokenizer

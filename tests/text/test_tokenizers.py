@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gptkit.errors import InputError, UsageError
-from gptkit.manage.tokenizer import TokenizerTrainOptions
+from gptkit.manage.options import TokenizerTrainOptions
 from gptkit.options import fields_of
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.text import pieces as cutting

@@ -16,12 +16,15 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
-from gptkit.manage.compare_runs import RunsCompareOptions
-from gptkit.manage.env import EnvOptions
-from gptkit.manage.remove_runs import RunsPruneOptions, RunsRemoveOptions
-from gptkit.manage.runs import RunsListOptions, RunsShowOptions
-from gptkit.manage.tasks import TasksOptions, TasksShowOptions
-from gptkit.manage.tokenizer import (
+from gptkit.manage.options import (
+    EnvOptions,
+    RunsCompareOptions,
+    RunsListOptions,
+    RunsPruneOptions,
+    RunsRemoveOptions,
+    RunsShowOptions,
+    TasksOptions,
+    TasksShowOptions,
     TokenizerCompareOptions,
     TokenizerDecodeOptions,
     TokenizerEncodeOptions,

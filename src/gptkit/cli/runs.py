@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.manage.runs import RunsShowOptions, show
+from gptkit.manage.options import RunsShowOptions
+from gptkit.manage.runs import show
 from gptkit.options import fields_of
 from gptkit.recipes import read_recipe, recipe_behind
 

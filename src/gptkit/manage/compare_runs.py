@@ -9,15 +9,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
+from gptkit.manage.options import RunsCompareOptions
 from gptkit.manage.run_rows import describe, evaluation_in, find_run, metrics_of, parts, read_config, read_json
-from gptkit.manage.runs import RunsListOptions, figure_of, shown, written
-from gptkit.options import REQUIRED, option
+from gptkit.manage.runs import figure_of, shown, written
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
 from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
@@ -34,17 +33,6 @@ PER_TOKEN = re.compile("^(val|masked)_loss|^val_perplexity|token_perplexity")
 WIDEST = 3  # runs that become columns
 
 Figures = dict[str, dict[str, Any]]  # name -> value and interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsCompareOptions(RunsListOptions):
-    """Compare runs: the options in which they differ, their figures, and all losses in one picture."""
-
-    runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
-    by: Literal["steps", "tokens", "seconds"] = option("steps", "Horizontal axis of the picture.")
-    out: Path | None = option(
-        None, "Picture to write; never overwrites [default: compare.png, or compare-2.png ...].", metavar="FILE.png"
-    )
 
 
 def run(options: RunsCompareOptions, console: Console) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gptkit
 from gptkit.console import Console
-from gptkit.options import OutputOptions
+from gptkit.manage.options import EnvOptions
 from gptkit.recipes import recipes_root
 from gptkit.system.cache import cache_directory
 from gptkit.system.limits import usable_processors
@@ -19,11 +18,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "sa
 # Environment variables that restrict the instruction set.
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 EXTRAS = {"ftfy": "gpt1", "spacy": "gpt1", "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvOptions(OutputOptions):
-    """Show versions, processor, GPUs, compilers and folders."""
 
 
 def run(options: EnvOptions, console: Console) -> dict[str, Any]:

@@ -14,16 +14,15 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.manage.compare_runs import EVALUATION
+from gptkit.manage.options import RunsPruneOptions, RunsRemoveOptions
 from gptkit.manage.run_rows import HEADER, REMOVING, describe, find_run, parts, read_json
-from gptkit.manage.runs import RunsListOptions, rows_under
-from gptkit.options import REQUIRED, option
+from gptkit.manage.runs import rows_under
 from gptkit.recipes import CONFIG
 from gptkit.report.text import on_one_line, size
 from gptkit.system import files
@@ -40,23 +39,6 @@ FOLDERS = re.compile(
 )
 OWN_NAME = re.compile(r"(?:pretrain|finetune)-.*-\d{8}-\d{6}(?:-\d+)?")  # of a run without --out
 WRITABLE = "make it and its folder writable; then rerun the same command"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsRemoveOptions(RunsListOptions):
-    """Remove runs and everything in them; refuses runs that are running and whatever is not a run."""
-
-    runs: tuple[str, ...] = option(REQUIRED, "Names under --root, or paths.", argument=True, metavar="RUN")
-    yes: bool = option(False, "Do not ask for confirmation; required where stdin is not a terminal.", short="-y")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsPruneOptions(RunsRemoveOptions):
-    """Remove the checkpoints of finished runs; models and snapshots stay, but these runs cannot train any further."""
-
-    runs: tuple[str, ...] = option(
-        (), "Names under --root, or paths [default: all finished runs].", argument=True, metavar="RUN"
-    )
 
 
 def run_remove(options: RunsRemoveOptions, console: Console) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.manage.options import RunsListOptions, RunsShowOptions
 from gptkit.manage.run_rows import (
     Row,
     describe,
@@ -26,7 +26,6 @@ from gptkit.manage.run_rows import (
     read_config,
     read_json,
 )
-from gptkit.options import REQUIRED, OutputOptions, option
 from gptkit.recipes import CONFIG
 from gptkit.report.text import duration, figure, on_one_line, size
 from gptkit.system import run_layout
@@ -38,21 +37,6 @@ SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
 PICTURES = ("loss.png", "zero-shot.png")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsListOptions(OutputOptions):
-    """List the runs, newest first: what they train on, how far they got, best figure, size and age."""
-
-    root: Path = option(RUNS, "Folder of the runs.", metavar="DIR")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsShowOptions(RunsListOptions):
-    """Show one run: its options, figures, losses, saved weights, and the command that resumes or uses it."""
-
-    run: str = option(REQUIRED, "A run: its name under --root, or its path.", argument=True, metavar="RUN")
-    samples: bool = option(False, "Also generate a text with the weights of each saved step.")
 
 
 def run_list(options: RunsListOptions, console: Console) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gptkit.console import Console
 from gptkit.errors import UsageError, nearest
-from gptkit.options import REQUIRED, OutputOptions, ReadingOptions, option
+from gptkit.manage.options import TasksOptions, TasksShowOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,29 +18,6 @@ if TYPE_CHECKING:
 Sequence = tuple[list[int], dict[str, Any]]  # ids, and what else --json prints
 
 SHOWN = 512  # tokens of a sequence; --json has all
-
-
-@dataclass(frozen=True, kw_only=True)
-class TasksOptions(OutputOptions):
-    """List the fine-tuning tasks with their format, metric, sizes and data source, and the protocols of eval."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TasksShowOptions(ReadingOptions):
-    """Show an example of a task as the token sequences that a model reads, and which tokens are predicted.
-
-    NAME/PROTOCOL shows what a protocol of eval scores.
-    """
-
-    task: str = option(
-        REQUIRED, "A task, an evaluation or one of its protocols, or a task's YAML file.", argument=True, metavar="NAME"
-    )
-    data: str | None = option(None, "Folder with the task's files, or hf:NAME.", metavar="DATA")
-    model: str | None = option(
-        None, "Its tokenizer and length are used [default: the newest pretrain run].", short="-m", metavar="MODEL"
-    )
-    split: str | None = option(None, "The split to read [default: train].", metavar="SPLIT")
-    index: int = option(0, "Which example, from 0.", minimum=0)
 
 
 def run(options: TasksOptions, console: Console) -> dict[str, Any]:

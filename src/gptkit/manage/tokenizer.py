@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
 from gptkit.errors import GptkitError, InputError, UsageError
-from gptkit.options import REQUIRED, OutputOptions, ReadingOptions, option
+from gptkit.manage.options import (
+    TokenizerCompareOptions,
+    TokenizerDecodeOptions,
+    TokenizerEncodeOptions,
+    TokenizerOptions,
+    TokenizerTrainOptions,
+)
 from gptkit.system.encodings import UTF8
 from gptkit.system.files import require_free, translate_os_errors
 from gptkit.system.reading import given_text
@@ -28,70 +33,6 @@ if TYPE_CHECKING:
 
 MOSTLY_KNOWN = 0.01  # of the tokens unknown: a tokenizer with more is not suggested beside one with fewer
 _CONTEXT = 8  # tokens shown before and after the first difference
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerTrainOptions(ReadingOptions):
-    """Train a tokenizer on the text that pretrain would train on."""
-
-    data: tuple[str, ...] = option(
-        (), "Text to train on, as for pretrain [default: the embedded corpus].", argument=True, metavar="DATA"
-    )
-    validation: str = option(
-        "0.1", "What pretrain holds out for validation; bpe:N is trained without it.", metavar="FILE|FRACTION"
-    )
-    tokenizer: str = option(
-        "bpe:4096", f"{TRAINED}, for a byte-level BPE with N entries.", short="-t", metavar=TRAINED.replace(" or ", "|")
-    )
-    out: Path = option(Path("tokenizer"), "Directory to create; it may exist if it is empty.", short="-o")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerCompareOptions(ReadingOptions):
-    """Compare two tokenizers on a text: tokens per byte and Unicode word, shared entries, first differing id, speed.
-
-    Each CJK character is a word (UAX #29).
-    """
-
-    first: str = option(
-        REQUIRED, f"A tokenizer directory or hf:NAME; {TRAINED} trains one on the text.", argument=True, metavar="A"
-    )
-    second: str = option(
-        REQUIRED, "The tokenizer to compare with, given in any of these forms.", argument=True, metavar="B"
-    )
-    data: tuple[str, ...] = option(
-        (),
-        "Text to compare on, as for pretrain [default: that of the run among A and B, else the embedded corpus].",
-        argument=True,
-        metavar="DATA",
-    )
-    megabytes: float = option(10.0, "Use at most this much of the text, in MB.", minimum=0.001)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOptions(OutputOptions):
-    """Options that choose a tokenizer; a base class of their own, as two commands have them."""
-
-    model: str | None = option(
-        None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
-    )
-    tokenizer: str | None = option(
-        None, "A tokenizer directory or hf:NAME, instead of a model's.", short="-t", metavar="TOKENIZER"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerEncodeOptions(TokenizerOptions, ReadingOptions):
-    """Show the tokens of a text, each with its id."""
-
-    text: str = option(REQUIRED, "The text to encode; - reads stdin.", argument=True, metavar="TEXT")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerDecodeOptions(TokenizerOptions):
-    """Print the text of token ids."""
-
-    ids: tuple[int, ...] = option(REQUIRED, "The ids, in order.", argument=True, metavar="ID", minimum=0)
 
 
 def run_train(options: TokenizerTrainOptions, console: Console) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _spellings(task: Task, columns: Columns) -> dict[str | int, int]:
 
 
 def _key(value: str | float) -> str | float:
-    """Return a key that is equal for all spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or accent."""
+    """Return a key equal for all spellings of a number (1, 1.0, "1.0"), a boolean (false, "False") or an accent."""
     word = unicodedata.normalize("NFC", str(value))
     if type(value) is not bool and re.fullmatch(r"-?\d{1,15}(\.\d+)?", word, re.ASCII):
         return float(value)
