@@ -18,7 +18,7 @@ NUMERIC := $(addprefix tests/,model decoding scoring finetune pretrain tasks/tes
 	$(addprefix evaluate/test_,all_checkpoints.py comparison.py contamination.py eval.py gate.py suites.py) \
 	generate/test_generate.py faults/test_numbers.py)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	NPY_ENABLE_CPU_FEATURES=X86_V3 CC='$(CC) -mno-avx512f'
+	NPY_ENABLE_CPU_FEATURES=X86_V3 CC='$(CC) -mno-avx512f -mno-avxvnni'
 X86_V2 = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
 	NPY_ENABLE_CPU_FEATURES=X86_V2 CC='$(CC) -march=x86-64-v2'
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"

@@ -9,8 +9,8 @@ float gpt_read_all(const float* from, int64_t count, int32_t threads) {
     {
         long begin, end;
         floats sums[4] = {{0}};
-        my_range(count / 64, &begin, &end);
-        for (long i = begin * 64; i < end * 64; i += 64)
+        my_range(count / (4 * LANES), &begin, &end);
+        for (long i = begin * 4 * LANES; i < end * 4 * LANES; i += 4 * LANES)
 #pragma GCC unroll 8
             for (int j = 0; j < 4; j++) sums[j] += *(const floats*)(from + i + j * LANES);
         total += sum(sums[0] + sums[1] + sums[2] + sums[3]);

@@ -17,10 +17,15 @@ from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native import library
 from gptkit.decoding.native.engine import NativeEngine, WeightFormat, available_processors, to_float
 from gptkit.decoding.quantization import quantize_int4, quantize_int8
+from gptkit.decoding.text_options import Precision
 from gptkit.errors import GptkitError, InputError
 from gptkit.model.modeling_gpt import GPTForCausalLM
 
 FORMATS: list[WeightFormat] = ["fp32", "bf16", "int8", "int4"]
+ARITHMETICS: list[dict[str, Any]] = [
+    *({"weight_format": name} for name in FORMATS),
+    *({"weight_format": name, "precision": "int8"} for name in ("int8", "int4")),
+]
 SHAPES: list[dict[str, Any]] = [
     {},
     {"n_embd": 20, "n_head": 2, "n_inner": 37},  # nothing is a multiple of anything
@@ -63,11 +68,11 @@ def test_logits_are_the_models(pre_norm: bool, changes: dict[str, Any]) -> None:
     np.testing.assert_allclose(token_by_token(engine, ids), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("weight_format", FORMATS)
-def test_a_row_is_the_same_bits_in_any_batch_and_however_its_prompt_is_cut(weight_format: WeightFormat) -> None:
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_row_is_the_same_bits_in_any_batch_and_however_its_prompt_is_cut(arithmetic: dict[str, Any]) -> None:
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     rows = prompts(131, [1, 17, 9, 22, 5, 2, 13])
-    engine = native(model, weight_format=weight_format)
+    engine = native(model, **arithmetic)
     alone = []
     for ids in rows:
         engine.open(1, 24)
@@ -109,8 +114,8 @@ def test_bf16_activations_stay_near(weight_format: WeightFormat, length: int) ->
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     rows = prompts(131, [length] * 6)
     results = []
-    for bf16 in (False, True):
-        engine = native(model, weight_format=weight_format, bf16=bf16)
+    for precision in ("fp32", "bf16"):
+        engine = native(model, weight_format=weight_format, precision=precision)
         engine.open(6, 24)
         results.append(engine.forward([Piece(row, 0, ids) for row, ids in enumerate(rows)]))
     exact, rounded = results
@@ -151,9 +156,12 @@ def unpacked(weight: torch.Tensor, weight_format: str) -> np.ndarray:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names the processors of another kind")
-@pytest.mark.parametrize("flag", ["-march=x86-64-v2", "-mno-avx2", "-mno-avx512f"])
+@pytest.mark.parametrize("flag", ["-march=x86-64-v2", "-mno-avx2", "-mno-avx512f", "-mno-avx512vnni"])
 def test_older_processors_compute_the_same(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code for processors without AVX-512, such as the unpacking of int4, gives the same results."""
+    """The code for processors without AVX-512 or its dot products gives the same results.
+
+    With activations in 8 bits, sums in another order may round to another code.
+    """
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     (ids,) = prompts(131, [20])
     expected = logits_in_all_formats(model, ids)
@@ -161,11 +169,13 @@ def test_older_processors_compute_the_same(flag: str, tmp_path: Path, monkeypatc
     library.native_library()
     monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), flag]))
     assert library.native_library()[1] > 0  # not the library compiled with other flags
-    np.testing.assert_allclose(logits_in_all_formats(model, ids), expected, atol=1e-4 * np.abs(expected).max())
+    found = logits_in_all_formats(model, ids)
+    largest = np.abs(found - expected).max(axis=1) / np.abs(expected).max()
+    assert (largest < [4e-2 if "precision" in arithmetic else 1e-4 for arithmetic in ARITHMETICS * 2]).all(), largest
 
 
 def logits_in_all_formats(model: GPTForCausalLM, ids: list[int]) -> np.ndarray:
-    engines = [native(model, weight_format=weight_format) for weight_format in FORMATS]
+    engines = [native(model, **arithmetic) for arithmetic in ARITHMETICS]
     for engine in engines:
         engine.open(1, 24)
     one_by_one = [token_by_token(engine, ids)[-1] for engine in engines]
@@ -251,17 +261,18 @@ DAMAGED = [0x7FC00000, 0x7F800000, 0xFF800000, 0xFFFFFFFF]
 
 
 @pytest.mark.parametrize("bits", DAMAGED)
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_nan_or_infinity_in_any_tensor_reaches_the_logits_or_is_refused(
-    weight_format: WeightFormat, bf16: bool, bits: int
+    weight_format: WeightFormat, precision: Precision, bits: int
 ) -> None:
     model = toy(tie_word_embeddings=False)
     whole = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     for name, weight in whole.items():
         damaged = weight.copy()
         damaged[(5,) * damaged.ndim] = np.array(bits, np.uint32).view(np.float32)
-        weights, arithmetic = whole | {name: damaged}, {"weight_format": weight_format, "bf16": bf16, "threads": 1}
+        weights = whole | {name: damaged}
+        arithmetic: dict[str, Any] = {"weight_format": weight_format, "precision": precision, "threads": 1}
         is_table = name.startswith("transformer.w")
         if damaged.ndim == 1 or (weight_format in ("int8", "int4") and not is_table):
             with pytest.raises(InputError, match=f"^tensor {name} is not finite"):

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gptkit.decoding.sampling import Array
-from gptkit.decoding.text_options import TextModelOptions
+from gptkit.decoding.text_options import Precision, TextModelOptions
 from gptkit.errors import UsageError
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 
@@ -41,6 +41,7 @@ class Engine(Protocol):
     vocab_size: int
     cache_bytes: int  # of one token's keys and values, over all layers
     compile_seconds: float  # 0 if nothing was compiled, or if it was cached
+    precision: Precision  # of activations, as chosen for auto
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each (at most n_positions)."""
@@ -117,7 +118,7 @@ def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
 
     Precision auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the other rows,
     so a sample's text is the same in any batch, which bf16 products do not guarantee. Raises UsageError for a missing
-    device, and for bf16 that a CPU would emulate.
+    device, for bf16 that a CPU would emulate, and for int8, which only the compiled decoder has.
     """
     import torch
 
@@ -127,6 +128,9 @@ def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
 
     precision, quantize = options.precision, options.quantize
     device = choose_device(options.device)
+    if precision == "int8":
+        message = "int8 activations need the compiled decoder, on a CPU with a C compiler"
+        raise UsageError(message, where="--precision int8", fix="leave it out")
     if quantize == "none":
         refuse_emulated_bf16(device.type, precision)
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

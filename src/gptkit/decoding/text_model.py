@@ -11,7 +11,7 @@ from gptkit.decoding.engines import Engine, open_engine, open_tokenizer, torch_m
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
-from gptkit.decoding.text_options import TextModelOptions, full_prompt, stop_strings
+from gptkit.decoding.text_options import Precision, TextModelOptions, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 from gptkit.text.tokenizers.shown import pieces_of
@@ -106,10 +106,12 @@ class TextModel:
         self._engine: Engine | None = None
         if options.beams > 1:
             self._searched = torch_model(directory, options)
+            self.precision: Precision = "bf16" if str(self._searched.dtype) == "torch.bfloat16" else "fp32"
             self.n_positions: int = self._searched.config.n_positions
             self.vocab_size: int = self._searched.config.vocab_size
         else:
             self._engine = open_engine(directory, options, tokens=tokens, say=say)
+            self.precision = self._engine.precision
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
         self.tokenizer = open_tokenizer(directory)
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)

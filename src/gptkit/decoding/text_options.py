@@ -15,6 +15,7 @@ from gptkit.system.encodings import unix_lines
 from gptkit.system.reading import unusable_character
 
 Quantize = Literal["none", "int8", "int4"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 PLACEHOLDER = "{prompt}"
 _ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\"}
 
@@ -47,9 +48,9 @@ class DecodingOptions(TextOptions):
 
     beams: int = option(1, "Search for the most likely text with this many beams; 1 = sample.", minimum=1, maximum=1000)
     quantize: Quantize = option("none", "Quantize the weights while loading.", panel="Speed")
-    precision: Literal["auto", "fp32", "bf16"] = option(
+    precision: Precision = option(
         "auto",
-        "Arithmetic precision; auto = bf16 on a GPU, else fp32. In fp32 a sample's text is the same in any batch.",
+        "Precision of activations; int8 needs quantized weights on a CPU; auto = int8 there, bf16 on a GPU, else fp32.",
         panel="Speed",
     )
 
@@ -77,6 +78,11 @@ FIRST_HASHED = frozenset(
 )
 
 
+def with_chosen(options: DecodingOptions, precision: Precision) -> DecodingOptions:
+    """Return the options with the precision that was chosen; samples files have always called fp32 `auto`."""
+    return dataclasses.replace(options, precision="auto" if precision == "fp32" else precision)
+
+
 def what_texts_depend_on(options: DecodingOptions) -> dict[str, Any]:
     """Return the options that a text depends on, by name."""
     found = {}
@@ -97,6 +103,9 @@ def check_settings(options: DecodingOptions) -> None:
     for name, text in (*(("--stop", stop) for stop in options.stop), ("template", options.template or "")):
         if character := unusable_character(text):  # invalid bytes of an argument are surrogates here
             raise UsageError(f"{text!r} contains {character}", where=name, fix="write it in UTF-8")
+    if options.precision == "int8" and options.quantize == "none":
+        message = "activations in int8 need quantized weights"
+        raise UsageError(message, where="--precision int8", fix="add --quantize int8 or --quantize int4")
     refuse_together(_contradictions(options))
 
 

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample
 from gptkit.decoding.quantization import QuantisedLinear
+from gptkit.decoding.text_options import Precision
 
 
 class _Target:
@@ -74,6 +75,7 @@ class TorchEngine:
         self.vocab_size: int = config.vocab_size
         self.cache_bytes: int = 2 * config.n_layer * config.n_embd * model.dtype.itemsize
         self.compile_seconds = 0.0
+        self.precision: Precision = "bf16" if model.dtype == torch.bfloat16 else "fp32"
         self._model: Any = model
         self._static = static or compile
         # A row's text must be the same in any batch. Quantized products ensure that, but padding changes the bits of

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from gptkit.console import Console
 from gptkit.decoding.text_model import Prompt, TextModel
-from gptkit.decoding.text_options import what_texts_depend_on
+from gptkit.decoding.text_options import what_texts_depend_on, with_chosen
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import note_slides
@@ -57,18 +57,18 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
         raise UsageError("the samples file must be .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
     if output.resolve() == path.resolve():
         raise UsageError("the samples would overwrite the prompts", where="--output", fix="choose another file")
-    settings = settings_hash(what_texts_depend_on(options), directory)
+    total = len(prompts) * options.num_samples
+    model = TextModel(directory, options, tokens=total * options.max_new_tokens, say=console.say)
+    settings = settings_hash(what_texts_depend_on(with_chosen(options, model.precision)), directory)
     if options.beams == 1 and not options.is_greedy:
         settings += BY_LINE
-    total = len(prompts) * options.num_samples
     with SamplesFile(output, settings, prompts) as file:
         if file.rows:
             console.say(f"{len(file.rows):,} of {total:,} samples are already done ({output})")
         if file.stale:
             console.say(f"{file.stale:,} samples of changed lines will be regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
-        if missing := total - len(file.rows):
-            model = TextModel(directory, options, tokens=missing * options.max_new_tokens, say=console.say)
+        if len(file.rows) < total:
             seconds = _write(file, path, model, options, console)
         file.finish()
     console.result(str(output))

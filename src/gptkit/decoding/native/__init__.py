@@ -14,19 +14,26 @@ from gptkit.decoding.native.engine import NativeEngine, WeightFormat
 from gptkit.decoding.native.library import find_c_compiler
 from gptkit.decoding.native.tokenizer import read_tokenizer
 from gptkit.decoding.native.weights import map_weights
-from gptkit.decoding.text_options import Quantize
+from gptkit.decoding.text_options import Precision, Quantize
 
 __all__ = ["c_compiler", "open_engine", "read_tokenizer"]
 
 
-def open_engine(directory: Path, precision: str, quantize: Quantize) -> NativeEngine | None:
+def open_engine(directory: Path, precision: Precision, quantize: Quantize) -> NativeEngine | None:
     """Return the engine for the model in a directory; NativeUnavailableError if this machine cannot compile it."""
     mapped = map_weights(directory)
     if mapped is None:
         return None
-    bf16 = precision == "bf16"
-    unquantized: WeightFormat = "bf16" if bf16 else "fp32"
-    return NativeEngine(*mapped, weight_format=unquantized if quantize == "none" else quantize, bf16=bf16)
+    chosen = native_precision(precision, quantize)
+    unquantized: WeightFormat = "bf16" if chosen == "bf16" else "fp32"
+    return NativeEngine(*mapped, weight_format=unquantized if quantize == "none" else quantize, precision=chosen)
+
+
+def native_precision(precision: Precision, quantize: Quantize) -> Precision:
+    """Return the precision of activations for what --precision says: auto is int8 with quantized weights, else fp32."""
+    if precision == "auto":
+        return "fp32" if quantize == "none" else "int8"
+    return precision
 
 
 def c_compiler() -> str | None:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from gptkit.decoding.engines import NativeUnavailableError, Piece
-from gptkit.decoding.native.library import FORMATS, Buffers, Cache, CPiece, Layer, Matrix, Model, native_library
+from gptkit.decoding.native.library import (
+    FORMATS,
+    PRECISIONS,
+    Buffers,
+    Cache,
+    CPiece,
+    Layer,
+    Matrix,
+    Model,
+    native_library,
+)
+from gptkit.decoding.text_options import Precision
 from gptkit.model_files import GPTShape, not_finite
 from gptkit.system.limits import usable_processors
 
 ACTIVATIONS = {"gelu_new": 0, "gelu": 1}  # as numbered in layers.h
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
+# the cache, as precise as activations
+CACHED: dict[str, np.dtype[Any]] = {"fp32": np.dtype("f4"), "bf16": np.dtype("u2"), "int8": np.dtype("i1")}
 MOST_TOKENS = 256  # per call; longer prompts are split
 BLOCK = 128  # the inputs of products are padded to a multiple of this
 INT4_GROUP = 32
@@ -22,7 +35,10 @@ TILE = 16
 
 
 class NativeEngine:
-    """A GPT with weights in `weight_format`, and activations and cache in fp32, or in bf16 with `bf16`.
+    """A GPT with weights in `weight_format`, activations and cache in `precision`.
+
+    In int8, inputs of products are rounded to 8 bits, 32 of them with one scale, and keys and values to 8 bits with one
+    scale for each head; everything between the products is fp32, as are products with weights that are not quantized.
 
     `weights` has the names and shapes of GPTForCausalLM.state_dict(), as float32, or as uint16 for the bits of bf16;
     float32 is not copied. A row's logits are bitwise the same in any batch, except with bf16 on processors with matrix
@@ -36,7 +52,7 @@ class NativeEngine:
         weights: Mapping[str, np.ndarray],
         *,
         weight_format: WeightFormat = "fp32",
-        bf16: bool = False,
+        precision: Precision = "fp32",
         threads: int | None = None,
     ) -> None:
         if shape.activation_function not in ACTIVATIONS:
@@ -44,9 +60,9 @@ class NativeEngine:
         self._library, self.compile_seconds = native_library()
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
-        self.cache_bytes = 2 * shape.n_layer * shape.n_embd * (2 if bf16 else 4)
+        self.cache_bytes = 2 * shape.n_layer * shape.n_embd * CACHED[precision].itemsize
         self._shape = shape
-        self._bf16 = bf16
+        self.precision = precision
         self._threads = threads or available_processors()
         self._weight_format = weight_format
         self._kept: list[np.ndarray] = []  # the arrays that C points to
@@ -59,18 +75,22 @@ class NativeEngine:
         """Make room for `rows` empty rows of up to `length` tokens each."""
         shape, capacity = self._shape, _padded(length, TILE)
         head_dim = shape.n_embd // shape.n_head
-        dtype = np.uint16 if self._bf16 else np.float32
-        per_head = shape.n_layer * rows * shape.n_head * capacity
-        keys, values = np.zeros(per_head * head_dim, dtype), np.zeros(per_head * _padded(head_dim, TILE), dtype)
-        self._cache = Cache(rows, capacity, _address(keys), _address(values))
+        dtype = CACHED[self.precision]
+        positions = shape.n_layer * rows * shape.n_head * capacity
+        keys, values = (np.zeros(positions * _padded(head_dim, TILE), dtype) for _ in range(2))
+        scales = [np.zeros(positions if self.precision == "int8" else 0, np.float32) for _ in range(2)]
+        self._cache = Cache(rows, capacity, *map(_address, (keys, values, *scales)))
         self._tokens = tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
         widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
         floats = [np.zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
         tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
+        rows = tokens if self.precision == "int8" else 0
+        sizes = ((max(widths), "i1"), (max(widths) // 4, "f4"), (max(widths) // 4, "i4"), (1, "f4"))
+        in_bytes: list[np.ndarray] = [np.zeros(rows * size, dtype) for size, dtype in sizes]
         scratch_size = self._library.gpt_scratch_size(self._model, capacity)
-        buffers: list[np.ndarray] = [*floats, tiles, np.zeros(self._threads * scratch_size, np.float32)]
+        buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, np.zeros(self._threads * scratch_size, np.float32)]
         self._buffers = Buffers(*map(_address, buffers), scratch_size)
-        self._opened = [keys, values, *buffers]
+        self._opened = [keys, values, *scales, *buffers]
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
@@ -121,7 +141,7 @@ class NativeEngine:
             vocab_size=shape.vocab_size,
             pre_norm=shape.pre_norm,
             activation=ACTIVATIONS[shape.activation_function],
-            bf16=self._bf16,
+            precision=PRECISIONS[self.precision],
             threads=self._threads,
             epsilon=shape.layer_norm_epsilon,
             tokens=self._table(weights["transformer.wte.weight"]),
@@ -156,7 +176,7 @@ class NativeEngine:
             self._library.gpt_to_bf16(_address(weight), weight.size, _address(halves), self._threads)
             return halves, None
         if self._weight_format == "int8":
-            codes, scales = np.empty(weight.shape, np.int8), np.empty(outputs, np.float32)
+            codes, scales = np.zeros((outputs, _padded(inputs, BLOCK)), np.int8), np.empty(outputs, np.float32)
             quantize = self._library.gpt_to_int8
         else:
             width = _padded(inputs, BLOCK)

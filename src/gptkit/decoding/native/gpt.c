@@ -9,10 +9,11 @@
 
 #include "simd.h"
 
+#include "bytes.h"
 #include "matmul.h"
 #include "amx.h"
-#include "layers.h"
 #include "quantization.h"
+#include "layers.h"
 
 static void embed(const Matrix* table, long id, float* to, int add) {
     for (long k = 0; k < table->inputs; k++) {
@@ -25,22 +26,24 @@ static void embed(const Matrix* table, long id, float* to, int add) {
 
 static int use_tiles(const Model* model, int tokens) {
 #ifdef TILES
-    return model->bf16 && tokens > BLOCK_M && tiles_allowed();
+    return model->precision == IN_BF16 && tokens > 4 && tiles_allowed();
 #else
     return (void)model, (void)tokens, 0;
 #endif
 }
 
-/* y = x W^T + b for this thread's range of outputs, in units of TILE; by tiles, after a barrier, if use_tiles. */
+/* y = x W^T + b for this thread's range of outputs, in units of TILE; with a barrier if the inputs are converted, to
+   tiles or to bytes. */
 static void linear(const Model* model, const Matrix* w, int tokens, const float* x, long x_width, float* y,
                    long y_width, const Buffers* buffers, long* begin, long* end) {
     float* scratch = buffers->scratch + thread_number() * buffers->scratch_size;
+    long first, last;
     my_range(padded(w->outputs, TILE) / TILE, begin, end);
     *begin *= TILE;
     *end = min_of(*end * TILE, w->outputs);
 #ifdef TILES
     if (use_tiles(model, tokens)) {
-        long width = padded(w->inputs, 32), first, last;
+        long width = padded(w->inputs, 32);
         my_range(padded(tokens, TILE) / TILE, &first, &last);
         for (long i = first; i < last; i++)
             sort_into_tiles(x + i * TILE * x_width, x_width, min_of(TILE, tokens - i * TILE), width,
@@ -50,7 +53,13 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
         return;
     }
 #endif
-    product(w, tokens, *begin, *end, x, x_width, y, y_width, scratch);
+    Inputs inputs = {x, buffers->bytes, x_width};
+    if (model->precision == IN_BYTES) {
+        my_range(tokens, &first, &last);
+        for (long m = first; m < last; m++) to_bytes(x + m * x_width, x_width, &inputs.bytes, m);
+#pragma omp barrier
+    }
+    product(w, model->precision == IN_BYTES, tokens, *begin, *end, &inputs, y, y_width, scratch);
 }
 
 /* Write `normed`, the input of the next product: GPT-2 normalizes a copy of the hidden states, GPT-1 the hidden states
@@ -61,11 +70,12 @@ static void next_input(const Model* model, int tokens, const float* weight, cons
     for (long m = begin; m < end; m++) {
         float *hidden = buffers->hidden + m * embd, *normed = buffers->normed + m * width;
         if (model->pre_norm) {
-            norm(hidden, weight, bias, embd, model->epsilon, model->bf16, normed);
+            norm(hidden, weight, bias, embd, model->epsilon, is_bf16(model), normed);
             continue;
         }
         if (weight) norm(hidden, weight, bias, embd, model->epsilon, 0, hidden);
-        for (long k = 0; k < embd; k++) normed[k] = model->bf16 ? bf16_to_float(float_to_bf16(hidden[k])) : hidden[k];
+        for (long k = 0; k < embd; k++)
+            normed[k] = is_bf16(model) ? bf16_to_float(float_to_bf16(hidden[k])) : hidden[k];
     }
 }
 
@@ -89,10 +99,12 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
             if (task < begin || task >= end) continue;
             const float* qkv = buffers->attention + m * qkv_width;
             float* attended = buffers->attended + m * width;
-            if (model->bf16)
-                attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch, 1);
-            else
-                attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch, 0);
+#define ATTEND(precision) \
+    attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch, precision)
+            if (model->precision == IN_FP32) ATTEND(IN_FP32);
+            if (is_bf16(model)) ATTEND(IN_BF16);
+            if (model->precision == IN_BYTES) ATTEND(IN_BYTES);
+#undef ATTEND
         }
 }
 
@@ -115,7 +127,7 @@ static void run_layer(const Model* model, const Cache* cache, int number, const 
 #pragma omp barrier
     linear(model, &layer->mlp, tokens, buffers->normed, width, buffers->inner, inner_width, buffers, &begin, &end);
     for (int m = 0; m < tokens; m++)
-        activate(buffers->inner + m * inner_width + begin, end - begin, model->activation, model->bf16);
+        activate(buffers->inner + m * inner_width + begin, end - begin, model->activation, is_bf16(model));
 #pragma omp barrier
     residual(model, &layer->mlp_out, tokens, buffers->inner, inner_width, qkv_width, buffers);
 #pragma omp barrier
@@ -131,7 +143,7 @@ static int select_wanted(const Model* model, const Piece* pieces, int count, con
         if (!pieces[i].wanted) continue;
         float* to = buffers->attended + wanted++ * width;
         if (model->pre_norm)
-            norm(buffers->hidden + (m - 1) * embd, model->norm, model->norm_bias, embd, model->epsilon, model->bf16,
+            norm(buffers->hidden + (m - 1) * embd, model->norm, model->norm_bias, embd, model->epsilon, is_bf16(model),
                  to);
         else
             memcpy(to, buffers->normed + (m - 1) * width, embd * sizeof(float));
@@ -179,5 +191,6 @@ int64_t gpt_scratch_size(const Model* model, int64_t capacity) {
     long inputs = padded(model->n_inner > model->n_embd ? model->n_inner : model->n_embd, BLOCK);
     long unpacked = BLOCK_N * inputs, tile = inputs + TILE * inputs / 2;
     long most = unpacked > tile ? unpacked : tile;
-    return padded(most > capacity ? most : capacity, LANES);
+    long attended = capacity + padded(model->n_embd, LANES);
+    return padded(most > attended ? most : attended, LANES);
 }

@@ -29,7 +29,9 @@ SOURCE = FOLDER / "gpt.c"  # includes the headers
 # No -ffast-math: sums keep their order, so a row's logits are the same in any batch.
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
+SPINS = "1000"  # about ten microseconds
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of activations
 
 
 def fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
@@ -51,7 +53,7 @@ class Layer(ctypes.Structure):
 class Model(ctypes.Structure):
     _fields_ = [
         *fields(c_int32, "n_layer", "n_head", "n_embd", "n_inner", "vocab_size"),
-        *fields(c_int32, "pre_norm", "activation", "bf16", "threads"),
+        *fields(c_int32, "pre_norm", "activation", "precision", "threads"),
         ("epsilon", c_float),
         *fields(Matrix, "tokens", "positions", "head"),
         ("layers", POINTER(Layer)),
@@ -60,7 +62,7 @@ class Model(ctypes.Structure):
 
 
 class Cache(ctypes.Structure):
-    _fields_ = fields(c_int32, "rows", "capacity") + fields(c_void_p, "keys", "values")
+    _fields_ = fields(c_int32, "rows", "capacity") + fields(c_void_p, "keys", "values", "key_scales", "value_scales")
 
 
 class CPiece(ctypes.Structure):
@@ -69,7 +71,8 @@ class CPiece(ctypes.Structure):
 
 class Buffers(ctypes.Structure):
     _fields_ = [
-        *fields(c_void_p, "hidden", "normed", "attention", "attended", "inner", "tiles", "scratch"),
+        *fields(c_void_p, "hidden", "normed", "attention", "attended", "inner"),
+        *fields(c_void_p, "codes", "scales", "minus", "offsets", "tiles", "scratch"),
         ("scratch_size", c_int64),
     ]
 
@@ -115,13 +118,31 @@ def native_library() -> tuple[ctypes.CDLL, float]:
 
 def _load(path: Path) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(path))
+        with _short_waits():
+            library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeUnavailableError(f"the compiled library cannot be loaded: {error}") from None
     for name, (result, *arguments) in SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@contextlib.contextmanager
+def _short_waits() -> Iterator[None]:
+    """Have GNU's OpenMP, which reads this once, sleep soon at a barrier: spinning would take turns from busy neighbors.
+
+    A user's own setting counts.
+    """
+    name = "GOMP_SPINCOUNT"
+    if name in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ[name] = SPINS
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def find_c_compiler() -> list[str] | None:

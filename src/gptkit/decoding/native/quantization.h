@@ -10,6 +10,7 @@ INLINE uint32_t magnitude(float weight) {
 /* code = round(w / scale), ties to even, with scale = max |w| / 127 of each output. The scale of a row with NaN or
    infinity is not finite, and so is that of an int4 group. */
 void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t threads) {
+    long width = padded(inputs, BLOCK);
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++) {
         const float* row = weights + n * inputs;
@@ -20,7 +21,7 @@ void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* 
         scale = scale / 127 == 0 ? 1 : scale / 127;
         scales[n] = scale;
         if (!isfinite(scale)) continue;
-        for (int64_t k = 0; k < inputs; k++) codes[n * inputs + k] = (int8_t)rintf(row[k] / scale);
+        for (int64_t k = 0; k < inputs; k++) codes[n * width + k] = (int8_t)rintf(row[k] / scale);
     }
 }
 
@@ -34,16 +35,9 @@ INLINE floats limited(floats v, float low, float high) {
     return from_bits((~(below | above) & (ints)v) | (below & (ints)splat(low)) | (above & (ints)splat(high)));
 }
 
-INLINE double squared_error(floats weights, floats codes, float scale) {
-    floats error = weights - codes * scale;
-    double total = 0;
-    for (int i = 0; i < LANES; i++) total += (double)error[i] * error[i];
-    return total;
-}
-
 /* Quantize one group: of the scales m times -1/8, -0.95/8, -0.9/8, -0.85/8 in bf16, where m is the entry of largest
    magnitude, return the one of least squared error. A code is round(w / scale) in -8 ... 7, plus 8. */
-static uint16_t quantize_group(const float* weights, ints codes[GROUP / LANES]) {
+static uint16_t quantize_group(const float* weights, int8_t codes[GROUP]) {
     static const float factors[] = {-0.125f, -0.11875f, -0.1125f, -0.10625f};
     float extreme = 0;
     for (int k = 0; k < GROUP; k++)
@@ -53,19 +47,22 @@ static uint16_t quantize_group(const float* weights, ints codes[GROUP / LANES]) 
     uint16_t best = 0;
     for (int candidate = 0; candidate < 4; candidate++) {
         uint16_t half = float_to_bf16(extreme * factors[candidate]);
-        float scale = bf16_to_float(half), divisor = scale == 0 ? 1 : scale;
-        floats rounded[GROUP / LANES];
+        float scale = bf16_to_float(half), divisor = scale == 0 ? 1 : scale, errors[GROUP];
+        int8_t rounded[GROUP];
         double error = 0;
-        for (int i = 0; i < GROUP / LANES; i++) {
-            floats w = *(const floats*)(weights + i * LANES);
-            rounded[i] = limited(limited(w / divisor, -16, 16) + 12582912.0f - 12582912.0f, -8, 7); /* to the nearest */
-            error += squared_error(w, rounded[i], scale);
+        for (int k = 0; k < GROUP; k += LANES) {
+            floats w = *(const floats*)(weights + k);
+            floats code =
+                limited(limited(w / divisor, -16, 16) + 12582912.0f - 12582912.0f, -8, 7); /* to the nearest */
+            *(floats*)(errors + k) = w - code * scale;
+            *(narrow_bytes*)(rounded + k) =
+                __builtin_convertvector(__builtin_convertvector(code + 8, ints), narrow_bytes);
         }
+        for (int k = 0; k < GROUP; k++) error += (double)errors[k] * errors[k];
         if (error >= least_error) continue;
         least_error = error;
         best = half;
-        for (int i = 0; i < GROUP / LANES; i++)
-            for (int j = 0; j < LANES; j++) codes[i][j] = (int)rounded[i][j] + 8;
+        memcpy(codes, rounded, GROUP);
     }
     return best;
 }
@@ -77,13 +74,13 @@ void gpt_to_int4(const float* weights, int64_t outputs, int64_t inputs, uint8_t*
     for (int64_t n = 0; n < outputs; n++)
         for (long k = 0; k < row; k += BLOCK) {
             float block[BLOCK] = {0};
-            ints together = {0};
+            int8_t codes[BLOCK] = {0};
             memcpy(block, weights + n * inputs + k, sizeof(float) * min_of(BLOCK, inputs - k));
-            for (int group = 0; group < BLOCK / GROUP; group++) {
-                ints codes[GROUP / LANES] = {{0}};
-                scales[(n * row + k) / GROUP + group] = quantize_group(block + group * GROUP, codes);
-                for (int i = 0; i < GROUP / LANES; i++) together |= codes[i] << 4 * (group * (GROUP / LANES) + i);
+            for (int at = 0; at < BLOCK; at += GROUP)
+                scales[(n * row + k + at) / GROUP] = quantize_group(block + at, codes + at);
+            for (long i = 0; i < BLOCK; i++) { /* see group_scales for the order */
+                long place = (n * row + k + i / (2 * VECTOR) * 2 * VECTOR) / 2 + i % VECTOR;
+                packed[place] = (i / VECTOR % 2 ? packed[place] : 0) | codes[i] << (i / VECTOR % 2 * 4);
             }
-            memcpy(packed + (n * row + k) / 2, &together, sizeof together);
         }
 }

@@ -1,4 +1,5 @@
-/* Vectors of sixteen numbers in fp32, bf16 and integers; the compiler maps them to the processor's instructions. */
+/* Vectors as wide as the processor's registers, of numbers in fp32, bf16 and integers, by GCC's and clang's vector
+   extensions; wider ones would pass through memory. */
 
 #include <math.h>
 #include <stdint.h>
@@ -7,17 +8,29 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX512F__
+#ifdef __SSSE3__
 #include <immintrin.h>
+#endif
+#ifdef __ARM_NEON
+#include <arm_neon.h>
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define LANES 16
+#if defined(__AVX512F__)
+#define VECTOR 64 /* bytes */
+#elif defined(__AVX2__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+#define LANES (VECTOR / 4)
 
-typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int16_t shorts __attribute__((vector_size(32), aligned(2), may_alias));
-typedef int8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
+typedef float floats __attribute__((vector_size(VECTOR), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(VECTOR), aligned(4), may_alias));
+typedef int8_t bytes __attribute__((vector_size(VECTOR), aligned(1), may_alias));
+typedef uint16_t narrow_halves __attribute__((vector_size(VECTOR / 2), aligned(2), may_alias)); /* LANES of them */
+typedef int16_t narrow_shorts __attribute__((vector_size(VECTOR / 2), aligned(2), may_alias));
+typedef int8_t narrow_bytes __attribute__((vector_size(VECTOR / 4), aligned(1), may_alias));
 
 static long padded(long width, long unit) { return (width + unit - 1) / unit * unit; }
 static int min_of(long a, long b) { return (int)(a < b ? a : b); }
@@ -56,22 +69,23 @@ INLINE float bf16_to_float(uint16_t half) {
     return value;
 }
 
+/* GCC would widen 512 bits in halves, and bytes one at a time if not by way of 16 bits. */
 INLINE floats bf16_to_floats(const uint16_t* from) {
-#ifdef __AVX512F__
+#if VECTOR == 64
     return from_bits((ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)) << 16);
 #else
-    ints bits;
-    for (int i = 0; i < LANES; i++) bits[i] = from[i];
-    return from_bits(bits << 16);
+    return from_bits(__builtin_convertvector(*(const narrow_halves*)from, ints) << 16);
 #endif
 }
 
+INLINE floats to_floats(ints values) { return __builtin_convertvector(values, floats); }
+
 INLINE floats int8_to_floats(const int8_t* from) {
-#ifdef __AVX512F__
-    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
-#else /* by way of 16 bits: GCC would convert directly to 32 one at a time */
-    shorts wide = __builtin_convertvector(*(const bytes*)from, shorts);
-    return __builtin_convertvector(__builtin_convertvector(wide, ints), floats);
+#if VECTOR == 64
+    return to_floats((ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#else
+    narrow_shorts wide = __builtin_convertvector(*(const narrow_bytes*)from, narrow_shorts);
+    return to_floats(__builtin_convertvector(wide, ints));
 #endif
 }
 
@@ -84,12 +98,8 @@ INLINE uint16_t float_to_bf16(float value) { /* to the nearest, ties to even */
 
 INLINE void store_as_bf16(uint16_t* to, floats values) { /* finite values only */
     ints bits = (ints)values;
-    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-#ifdef __AVX512F__
-    _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)bits));
-#else
-    for (int i = 0; i < LANES; i++) to[i] = (uint16_t)bits[i];
-#endif
+    bits = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF;
+    *(narrow_halves*)to = __builtin_convertvector(bits, narrow_halves);
 }
 
 INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding up could overflow to zero */
@@ -98,13 +108,23 @@ INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding up cou
     return from_bits((~nan & bits) | (nan & 0x7FC00000));
 }
 
+typedef float eight __attribute__((vector_size(32)));
+typedef float four __attribute__((vector_size(16)));
+
+INLINE float sum_of_four(four v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+INLINE float sum_of_eight(eight v) {
+    return sum_of_four(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+}
+
 INLINE float sum(floats v) {
-    typedef float eight __attribute__((vector_size(32)));
-    typedef float four __attribute__((vector_size(16)));
-    eight a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    four b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-    return (b[0] + b[2]) + (b[1] + b[3]);
+#if VECTOR == 64
+    return sum_of_eight(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                        __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#elif VECTOR == 32
+    return sum_of_eight(v);
+#else
+    return sum_of_four(v);
+#endif
 }
 
 /* exp(x) = 2^n p(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7: accurate to all bits but the last. */
