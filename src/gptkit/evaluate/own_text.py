@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import GptkitError, InputError
+from gptkit.errors import InputError
 from gptkit.scoring.running_text import TextProtocol
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import CHECKPOINTS, RESULT, all_steps
@@ -26,11 +26,7 @@ def own_text(directory: Path) -> tuple[Loaded, TextProtocol]:
     run, options = pretrain_run_of(directory, OTHER)
     data, block = data_of(options), options.get("sequence_length")
     with run_encoding(options):
-        try:
-            corpus = open_run_text(options)
-        except GptkitError as error:
-            message = f"the text that {run} held out cannot be read: {error.message}"
-            raise InputError(message, where=error.where, fix=f"put it back, or {OTHER}") from None
+        corpus = open_run_text(run, options, OTHER)
         _refuse_other_text(corpus, run, data)
         held_out = text_of(corpus.validation, (f"the text that {run} held out, from {corpus.description}",))
     return held_out, validation_protocol(block if isinstance(block, int) else None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.console import Console
-from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.errors import UsageError
 from gptkit.manage.options import (
     TokenizerCompareOptions,
     TokenizerDecodeOptions,
@@ -178,11 +178,7 @@ def _text_to_compare(options: TokenizerCompareOptions, console: Console) -> Iter
         except UsageError:  # it is not in a run
             continue
         with run_encoding(config):
-            try:
-                corpus = open_run_text(config)
-            except GptkitError as error:
-                message = f"the text of {run} cannot be read: {error.message}"
-                raise InputError(message, where=error.where, fix=f"put it back, or {fix}") from None
+            corpus = open_run_text(run, config, fix)
             console.say(f"comparing on the training text of {run}: {corpus.description}")
             yield {"data": data_of(config), "encoding": config.get("encoding") or UTF8}, corpus
             return

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import UsageError
+from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.model_files import model_directory
 from gptkit.recipes import CONFIG
 from gptkit.system.encodings import UTF8, text_encoding
@@ -47,8 +47,15 @@ def run_encoding(options: Mapping[str, Any]) -> AbstractContextManager[object]:
     return text_encoding(str(options.get("encoding") or UTF8))
 
 
-def open_run_text(options: Mapping[str, Any]) -> Corpus:
-    """Open a run's text, divided as it was; call this, and read the text, inside `run_encoding`."""
+def open_run_text(run: Path, options: Mapping[str, Any], fix: str) -> Corpus:
+    """Open a run's text, divided as it was; call this, and read the text, inside `run_encoding`.
+
+    InputError, with `fix` as another way to name a text, if it cannot be read.
+    """
     steps, tokens = options.get("steps"), options.get("tokens_per_step")
     characters = hub_characters(steps * tokens) if isinstance(steps, int) and isinstance(tokens, int) else None
-    return open_corpus(data_of(options), str(options["validation"]), hub_characters=characters)
+    try:
+        return open_corpus(data_of(options), str(options["validation"]), hub_characters=characters)
+    except GptkitError as error:
+        message = f"the text of {run} cannot be read: {error.message}"
+        raise InputError(message, where=error.where, fix=f"put it back, or {fix}") from None
