@@ -31,11 +31,11 @@ static Matrix matrix(long outputs, long inputs, int format, int has_bias) {
     }
     if (format == INT8) {
         to.weights = zeros(outputs * width, 1), to.scales = zeros(outputs, 4);
-        gpt_to_int8(weights, outputs, inputs, (void*)to.weights, (void*)to.scales, 1);
+        gpt_to_int8(weights, outputs, inputs, (void*)to.weights, (void*)to.scales, shape.precision == IN_BYTES, 1);
     }
     if (format == INT4) {
         to.weights = zeros(outputs * width / 2, 1), to.scales = zeros(outputs * width / GROUP, 2);
-        gpt_to_int4(weights, outputs, inputs, (void*)to.weights, (void*)to.scales, 1);
+        gpt_to_int4(weights, outputs, inputs, (void*)to.weights, (void*)to.scales, shape.precision == IN_BYTES, 1);
     }
     if (has_bias) to.bias = vector(outputs);
     return to;

@@ -32,6 +32,7 @@ MOST_TOKENS = 256  # per call; longer prompts are split
 BLOCK = 128  # the inputs of products are padded to a multiple of this
 INT4_GROUP = 32
 TILE = 16
+CACHE_LINE = 64  # bytes
 
 
 class NativeEngine:
@@ -77,18 +78,19 @@ class NativeEngine:
         head_dim = shape.n_embd // shape.n_head
         dtype = CACHED[self.precision]
         positions = shape.n_layer * rows * shape.n_head * capacity
-        keys, values = (np.zeros(positions * _padded(head_dim, TILE), dtype) for _ in range(2))
-        scales = [np.zeros(positions if self.precision == "int8" else 0, np.float32) for _ in range(2)]
+        keys, values = (aligned_zeros(positions * _padded(head_dim, TILE), dtype) for _ in range(2))
+        scales = [aligned_zeros(positions if self.precision == "int8" else 0, np.float32) for _ in range(2)]
         self._cache = Cache(rows, capacity, *map(_address, (keys, values, *scales)))
         self._tokens = tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
         widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
-        floats = [np.zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
-        tiles = np.zeros(_padded(tokens, TILE) * max(widths), np.uint16)
+        floats = [aligned_zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
+        tiles = aligned_zeros(_padded(tokens, TILE) * max(widths), np.uint16)
         rows = tokens if self.precision == "int8" else 0
-        sizes = ((max(widths), "i1"), (max(widths) // 4, "f4"), (max(widths) // 4, "i4"), (1, "f4"))
-        in_bytes: list[np.ndarray] = [np.zeros(rows * size, dtype) for size, dtype in sizes]
+        lanes = _padded(max(widths), 256) // 16  # at most; bytes.h
+        sizes = ((max(widths), "i1"), (lanes, "f4"), (lanes, "i4"), (1, "f4"))
+        in_bytes: list[np.ndarray] = [aligned_zeros(rows * size, dtype) for size, dtype in sizes]
         scratch_size = self._library.gpt_scratch_size(self._model, capacity)
-        buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, np.zeros(self._threads * scratch_size, np.float32)]
+        buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, aligned_zeros(self._threads * scratch_size, np.float32)]
         self._buffers = Buffers(*map(_address, buffers), scratch_size)
         self._opened = [keys, values, *scales, *buffers]
 
@@ -172,18 +174,19 @@ class NativeEngine:
         if self._weight_format == "fp32":
             return weight, None
         if self._weight_format == "bf16":
-            halves = np.empty(weight.shape, np.uint16)
+            halves = aligned_zeros(weight.shape, np.uint16)
             self._library.gpt_to_bf16(_address(weight), weight.size, _address(halves), self._threads)
             return halves, None
         if self._weight_format == "int8":
-            codes, scales = np.zeros((outputs, _padded(inputs, BLOCK)), np.int8), np.empty(outputs, np.float32)
+            codes, scales = aligned_zeros((outputs, _padded(inputs, BLOCK)), np.int8), np.empty(outputs, np.float32)
             quantize = self._library.gpt_to_int8
         else:
             width = _padded(inputs, BLOCK)
-            codes = np.empty((outputs, width // 2), np.uint8)
+            codes = aligned_zeros((outputs, width // 2), np.uint8)
             scales = np.empty((outputs, width // INT4_GROUP), np.uint16)
             quantize = self._library.gpt_to_int4
-        quantize(_address(weight), outputs, inputs, _address(codes), _address(scales), self._threads)
+        in_integers = self.precision == "int8"
+        quantize(_address(weight), outputs, inputs, _address(codes), _address(scales), in_integers, self._threads)
         return codes, scales
 
     def _table(self, weight: np.ndarray) -> Matrix:
@@ -232,6 +235,14 @@ def _is_finite(array: np.ndarray) -> bool:
     if array.dtype == np.uint16:
         return not bool(((array & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(array).all())
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return zeros that begin with a cache line: a vector that spans two takes two loads."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _padded(width: int, unit: int) -> int:

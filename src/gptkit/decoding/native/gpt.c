@@ -24,13 +24,11 @@ static void embed(const Matrix* table, long id, float* to, int add) {
     }
 }
 
-static int use_tiles(const Model* model, int tokens) {
 #ifdef TILES
+static int use_tiles(const Model* model, int tokens) {
     return model->precision == IN_BF16 && tokens > 4 && tiles_allowed();
-#else
-    return (void)model, (void)tokens, 0;
-#endif
 }
+#endif
 
 /* y = x W^T + b for this thread's range of outputs, in units of TILE; with a barrier if the inputs are converted, to
    tiles or to bytes. */
@@ -191,6 +189,6 @@ int64_t gpt_scratch_size(const Model* model, int64_t capacity) {
     long inputs = padded(model->n_inner > model->n_embd ? model->n_inner : model->n_embd, BLOCK);
     long unpacked = BLOCK_N * inputs, tile = inputs + TILE * inputs / 2;
     long most = unpacked > tile ? unpacked : tile;
-    long attended = capacity + padded(model->n_embd, LANES);
+    long attended = QUERIES * query_scratch(capacity, model->n_embd);
     return padded(most > attended ? most : attended, LANES);
 }

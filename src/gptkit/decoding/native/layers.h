@@ -129,83 +129,139 @@ static void store_position(const Cache* cache, const Place* at, long position, c
     }
 }
 
-/* The products of a query with the keys of LANES positions from p on. */
-INLINE floats scores_at(const Cache* cache, const Place* at, long p, const float* query, int precision) {
-    floats even = {0}, odd = {0}; /* two sums: each addition to a single one would wait for the last */
+#define QUERIES 4
+#define MIXED (BLOCK_M == 4 ? 4 : 2) /* vectors of values at a time */
+
+typedef struct { /* a few tokens of one head, which share each read of the cache */
+    const float* query[QUERIES];
+    int32_t* codes[QUERIES]; /* of the query in bytes, four in each */
+    int sum_of_codes[QUERIES];
+    long length[QUERIES]; /* positions up to the token's own */
+    float scale[QUERIES];
+    float* scores[QUERIES];
+} Queries;
+
+/* How many floats a query needs: its scores and its bytes. */
+static long query_scratch(long capacity, long size) { return capacity + padded(size, LANES); }
+
+#define EACH_QUERY _Pragma("GCC unroll 4") for (int q = 0; q < count; q++)
+
+/* The products of queries with the keys of LANES positions from p on. */
+INLINE void scores_at(const Cache* cache, const Place* at, long p, const Queries* queries, int count, int precision,
+                      floats* scores) {
+    floats even[QUERIES], odd[QUERIES]; /* two sums: each addition to a single one would wait for the last */
+    EACH_QUERY even[q] = odd[q] = (floats){0};
     long d = 0, keys = at->keys + p * at->size;
     for (; d + 1 < at->size; d += 2) {
-        even += query[d] * cached(cache->keys, keys + d * LANES, precision);
-        odd += query[d + 1] * cached(cache->keys, keys + (d + 1) * LANES, precision);
+        floats first = cached(cache->keys, keys + d * LANES, precision);
+        floats second = cached(cache->keys, keys + (d + 1) * LANES, precision);
+        EACH_QUERY even[q] += queries->query[q][d] * first;
+        EACH_QUERY odd[q] += queries->query[q][d + 1] * second;
     }
-    if (d < at->size) even += query[d] * cached(cache->keys, keys + d * LANES, precision);
-    return even + odd;
+    if (d < at->size) EACH_QUERY even[q] += queries->query[q][d] * cached(cache->keys, keys + d * LANES, precision);
+    EACH_QUERY scores[q] = (even[q] + odd[q]) * queries->scale[q];
 }
 
-/* The same in bytes, of a query of `quarters` times four. */
-INLINE floats byte_scores_at(const Cache* cache, const Place* at, long p, const int32_t* query, long quarters, int sum,
-                             float scale) {
-    ints even = (ints){0} - WEIGHT_OFFSET * sum, odd = {0}; /* less what dot_bytes adds */
+/* The same in bytes. */
+INLINE void byte_scores_at(const Cache* cache, const Place* at, long p, const Queries* queries, int count,
+                           floats* scores) {
+    ints even[QUERIES], odd[QUERIES];
+    EACH_QUERY even[q] = (ints){0} - WEIGHT_OFFSET * queries->sum_of_codes[q], odd[q] = (ints){0};
+    long d = 0, quarters = padded(at->size, 4) / 4;
     const int8_t* keys = (const int8_t*)cache->keys + at->keys + p * quarters * 4;
-    long d = 0;
     for (; d + 1 < quarters; d += 2) {
-        even = dot_bytes(even, bytes_at(keys + d * VECTOR), (bytes)((ints){0} + query[d]));
-        odd = dot_bytes(odd, bytes_at(keys + (d + 1) * VECTOR), (bytes)((ints){0} + query[d + 1]));
+        bytes first = bytes_at(keys + d * VECTOR), second = bytes_at(keys + (d + 1) * VECTOR);
+        EACH_QUERY even[q] = dot_bytes(even[q], first, (bytes)((ints){0} + queries->codes[q][d]));
+        EACH_QUERY odd[q] = dot_bytes(odd[q], second, (bytes)((ints){0} + queries->codes[q][d + 1]));
     }
-    if (d < quarters) even = dot_bytes(even, bytes_at(keys + d * VECTOR), (bytes)((ints){0} + query[d]));
-    return to_floats(even + odd) * scale * *(const floats*)(cache->key_scales + at->scales + p);
+    if (d < quarters) {
+        bytes last = bytes_at(keys + d * VECTOR);
+        EACH_QUERY even[q] = dot_bytes(even[q], last, (bytes)((ints){0} + queries->codes[q][d]));
+    }
+    floats key_scales = floats_at(cache->key_scales + at->scales + p);
+    EACH_QUERY scores[q] = to_floats(even[q] + odd[q]) * queries->scale[q] * key_scales;
 }
 
-#define MIX(count)                                                                                   \
-    for (long p = 0; p < length; p++) {                                                              \
-        _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++) mixed[i] +=                        \
-            scores[p] * cached(cache->values, at->values + p * at->wide + d + i * LANES, precision); \
+INLINE float largest_score(const float* scores, long length) {
+    floats most = splat(-INFINITY);
+    long p = 0;
+    for (; p + LANES <= length; p += LANES) {
+        ints score = ints_at((const int32_t*)(scores + p)), more = floats_at(scores + p) > most;
+        most = from_bits((more & score) | (~more & (ints)most));
     }
+    float largest = -INFINITY;
+    for (int i = 0; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+    for (; p < length; p++) largest = scores[p] > largest ? scores[p] : largest;
+    return largest;
+}
 
-/* One head of one token: its causal attention over the `length` positions up to its own. */
-INLINE void attend_token(const Cache* cache, const Place* at, long length, const float* query, float* attended,
-                         float* scores, int precision) {
-    long size = at->size, quarters = padded(size, 4) / 4;
-    float scale = 1 / sqrtf((float)size), largest = -INFINITY;
-    int32_t lanes[LANES], *codes = (int32_t*)(scores + padded(length, LANES)); /* of the query, in bytes */
-    int sum_of_codes = 0;
-    if (precision == IN_BYTES) {
-        float query_scale = byte_scale(query, size), factor = reciprocal(query_scale);
-        memset(codes, 0, quarters * 4);
-        for (long d = 0; d < size; d++) sum_of_codes += ((int8_t*)codes)[d] = (int8_t)lrintf(query[d] * factor);
-        scale *= query_scale;
-    }
-    for (long p = 0; p < length; p += LANES) {
-        floats score;
-        if (precision == IN_BYTES)
-            score = byte_scores_at(cache, at, p, codes, quarters, sum_of_codes, scale);
-        else
-            score = scores_at(cache, at, p, query, precision) * scale;
-        *(floats*)(scores + p) = score;
-        for (int i = 0; i < min_of(LANES, length - p); i++) largest = score[i] > largest ? score[i] : largest;
-    }
+/* Turn the scores of a query, up to `longest` of them, into weights, those after its length into zeros; return the
+   reciprocal of their sum. */
+INLINE float softmax(float* scores, long length, long longest, const float* value_scales) {
+    int32_t lanes[LANES];
+    float largest = largest_score(scores, length);
     floats total = {0};
     for (int i = 0; i < LANES; i++) lanes[i] = i;
-    for (long p = 0; p < length; p += LANES) {
-        floats weight = exponential(*(const floats*)(scores + p) - largest);
-        weight = from_bits((ints)weight & (*(const ints*)lanes < (ints){0} + (int32_t)(length - p)));
+    for (long p = 0; p < longest; p += LANES) {
+        floats weight = exponential(floats_at(scores + p) - largest);
+        weight = from_bits((ints)weight & (ints_at(lanes) < (ints){0} + (int32_t)(length - p)));
         total += weight;
-        if (precision == IN_BYTES) weight *= *(const floats*)(cache->value_scales + at->scales + p);
+        if (value_scales) weight *= floats_at(value_scales + p);
         *(floats*)(scores + p) = weight;
     }
-    float inverse_total = 1 / sum(total);
-    for (long d = 0; d < size; d += 4 * LANES) {
-        floats mixed[4] = {{0}};
-        long vectors = min_of(4, (at->wide - d) / LANES);
-        if (vectors == 4)
-            MIX(4)
-        else
-            MIX(vectors)
-        for (long i = 0; i < vectors; i++) {
-            floats v = mixed[i] * inverse_total;
-            if (precision == IN_BF16) v = round_to_bf16(v);
-            memcpy(attended + d + i * LANES, &v, sizeof(float) * min_of(LANES, size - d - i * LANES));
+    return 1 / sum(total);
+}
+
+/* Add up the values by their weights, `vectors` of them from dimension d on. */
+INLINE void mix(const Cache* cache, const Place* at, long d, const Queries* queries, int count, int vectors,
+                long longest, int precision, floats mixed[QUERIES][MIXED]) {
+    EACH_QUERY _Pragma("GCC unroll 4") for (int i = 0; i < vectors; i++) mixed[q][i] = (floats){0};
+    for (long p = 0; p < longest; p++) {
+        long values = at->values + p * at->wide + d;
+        _Pragma("GCC unroll 4") for (int i = 0; i < vectors; i++) {
+            floats value = cached(cache->values, values + i * LANES, precision);
+            EACH_QUERY mixed[q][i] += queries->scores[q][p] * value;
         }
     }
+}
+
+/* One head of `count` tokens, the last of which has most positions: their causal attention. */
+INLINE void attend_tokens(const Cache* cache, const Place* at, const Queries* queries, int count, float* attended,
+                          long attended_width, int precision) {
+    long size = at->size, longest = queries->length[count - 1];
+    floats scores[QUERIES], mixed[QUERIES][MIXED];
+    float inverse_total[QUERIES];
+    for (long p = 0; p < longest; p += LANES) {
+        if (precision == IN_BYTES)
+            byte_scores_at(cache, at, p, queries, count, scores);
+        else
+            scores_at(cache, at, p, queries, count, precision, scores);
+        EACH_QUERY*(floats*)(queries->scores[q] + p) = scores[q];
+    }
+    const float* value_scales = precision == IN_BYTES ? cache->value_scales + at->scales : 0;
+    EACH_QUERY inverse_total[q] = softmax(queries->scores[q], queries->length[q], longest, value_scales);
+    for (long d = 0; d < size; d += MIXED * LANES) {
+        int vectors = min_of(MIXED, (at->wide - d) / LANES);
+        if (vectors == MIXED)
+            mix(cache, at, d, queries, count, MIXED, longest, precision, mixed);
+        else
+            mix(cache, at, d, queries, count, vectors, longest, precision, mixed);
+        EACH_QUERY for (int i = 0; i < vectors; i++) {
+            floats v = mixed[q][i] * inverse_total[q];
+            if (precision == IN_BF16) v = round_to_bf16(v);
+            long place = q * attended_width + d + i * LANES;
+            memcpy(attended + place, &v, sizeof(float) * min_of(LANES, size - d - i * LANES));
+        }
+    }
+}
+
+/* Round a query to bytes; return their scale. */
+INLINE float query_to_bytes(const float* query, long size, int8_t* codes, int* sum_of_codes) {
+    float scale = byte_scale(query, size), factor = reciprocal(scale);
+    *sum_of_codes = 0;
+    memset(codes, 0, padded(size, 4));
+    for (long d = 0; d < size; d++) *sum_of_codes += codes[d] = (int8_t)lrintf(query[d] * factor);
+    return scale;
 }
 
 /* One head of one row: cache the piece's keys and values, then compute its tokens' causal attention. */
@@ -218,7 +274,24 @@ INLINE void attend(const Model* model, const Cache* cache, int layer, int head, 
         const float* key = qkv + t * qkv_width + model->n_embd + head * size;
         store_position(cache, &at, piece->start + t, key, key + model->n_embd, precision);
     }
-    for (int t = 0; t < piece->length; t++)
-        attend_token(cache, &at, piece->start + t + 1, qkv + t * qkv_width + head * size,
-                     attended + t * attended_width + head * size, scratch, precision);
+    attended += head * size;
+    for (int t = 0, count; t < piece->length; t += count) {
+        Queries queries;
+        count = t + QUERIES <= piece->length ? QUERIES : 1;
+        for (int q = 0; q < count; q++) {
+            float* scores = scratch + q * query_scratch(cache->capacity, size);
+            queries.query[q] = qkv + (t + q) * qkv_width + head * size;
+            queries.length[q] = piece->start + t + q + 1;
+            queries.scores[q] = scores;
+            queries.scale[q] = 1 / sqrtf((float)size);
+            queries.codes[q] = (int32_t*)(scores + cache->capacity);
+            if (precision == IN_BYTES)
+                queries.scale[q] *=
+                    query_to_bytes(queries.query[q], size, (int8_t*)queries.codes[q], queries.sum_of_codes + q);
+        }
+        if (count == QUERIES)
+            attend_tokens(cache, &at, &queries, QUERIES, attended + t * attended_width, attended_width, precision);
+        else
+            attend_tokens(cache, &at, &queries, 1, attended + t * attended_width, attended_width, precision);
+    }
 }

@@ -81,8 +81,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the argume
     "gpt_forward": (None, *map(POINTER, (Model, Cache, Buffers, CPiece)), c_int32, c_void_p, c_void_p),
     "gpt_scratch_size": (c_int64, POINTER(Model), c_int64),
     "gpt_to_bf16": (None, c_void_p, c_int64, c_void_p, c_int32),
-    "gpt_to_int8": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
-    "gpt_to_int4": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
+    "gpt_to_int8": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32, c_int32),
+    "gpt_to_int4": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32, c_int32),
 }
 
 

@@ -1,21 +1,21 @@
 /* Matrix products for the inputs of one or many tokens, with weights in any format. */
 
-#define GROUP 32  /* int4: weights that share a scale */
-#define BLOCK 128 /* quantized weights and all inputs are zero-padded to a multiple of this */
 #define BLOCK_N 4 /* outputs of a register block */
 #if VECTOR == 64 || defined(__aarch64__)
 #define BLOCK_M 4 /* its tokens at most, with 32 registers */
 #else
 #define BLOCK_M 2 /* with 16 */
 #endif
-#define AHEAD 4096 /* how many bytes beyond the next block to prefetch */
+#define SECOND_CACHE (1 << 20) /* bytes, of most processors */
+#define AHEAD 4096             /* how many bytes beyond the next block to prefetch */
 
 enum { F32, BF16, INT8, INT4 };
 
 typedef struct {
     int32_t format, outputs, inputs;
-    const void* weights; /* (outputs, inputs), of quantized weights (outputs, inputs padded to BLOCK) */
-    const void* scales;  /* INT8: float (outputs,); INT4: bf16 (outputs, padded inputs / GROUP) */
+    const void* weights; /* (outputs, inputs), of quantized weights (outputs, inputs padded to BLOCK), sorted in chunks
+                            for arithmetic in integers */
+    const void* scales;  /* INT8: float (outputs,); INT4: bf16 (outputs, padded inputs / GROUP); else null */
     const float* bias;   /* (outputs,) or null */
 } Matrix;
 
@@ -53,25 +53,15 @@ INLINE floats tail_at(const char* row, int format, long k, long inputs) {
 }
 
 /* INT4: each VECTOR bytes hold the codes of 2 VECTOR weights, the first half of them in the lower four bits. The scales
-   of VECTOR weights, one for each lane of four: */
-INLINE floats group_scales(const uint16_t* groups) {
-#if VECTOR == 64
-    int32_t two; /* one moves to the upper half of the first lanes, the other is there already */
-    memcpy(&two, groups, sizeof two);
-    const ints up = {16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0};
-    return from_bits((((ints){0} + two) << up) & (int32_t)0xFFFF0000);
-#else
-    return splat(bf16_to_float(*groups));
-#endif
+   of a chunk's weights, in the lanes of their groups: */
+INLINE floats group_scales(const uint16_t* groups, const int size) {
+    uint16_t halves[LANES];
+    for (int lane = 0; lane < LANES; lane += size / GROUP) memcpy(halves + lane, groups, size / GROUP * sizeof *groups);
+    return bf16_to_floats(halves);
 }
 
 INLINE bytes low_codes(ints codes) { return (bytes)(codes & 0x0F0F0F0F); }
 INLINE bytes high_codes(ints codes) { return (bytes)((codes >> 4) & 0x0F0F0F0F); }
-
-/* Return vectors as values; C has no references. */
-INLINE floats floats_at(const float* from) { return *(const floats*)from; }
-INLINE ints ints_at(const int32_t* from) { return *(const ints*)from; }
-INLINE bytes bytes_at(const void* from) { return *(const bytes*)from; }
 
 /* Keep a vector in a register: reading it from memory in each of its products would take all loads of the processor. */
 INLINE floats kept(floats v) {
@@ -87,7 +77,7 @@ INLINE floats kept(floats v) {
 #define EACH_TOKEN _Pragma("GCC unroll 4") for (int m = 0; m < tokens; m++)
 
 typedef struct {                   /* a register block: outputs x tokens */
-    floats sums[BLOCK_N][BLOCK_M]; /* over the inputs, in steps of vectors */
+    floats sums[BLOCK_M][BLOCK_N]; /* over the inputs, in steps of vectors or chunks */
     const char* weights[BLOCK_N];
     const uint16_t* groups[BLOCK_N];
     const float *inputs[BLOCK_M], *scales[BLOCK_M];
@@ -95,81 +85,104 @@ typedef struct {                   /* a register block: outputs x tokens */
     const int32_t* minus[BLOCK_M];
 } Block;
 
-/* Add the products of the inputs from k on: LANES of them in floating point, VECTOR or 2 VECTOR in integers. */
+/* Add the products of the inputs from k on: LANES of them in floating point, a chunk in integers. */
 INLINE void add_floats(Block* b, int outputs, int tokens, int format, long k) {
     floats input[BLOCK_M];
     EACH_TOKEN input[m] = kept(floats_at(b->inputs[m] + k));
     EACH_OUTPUT {
         floats v = kept(weights_at(b->weights[n], format, k));
-        EACH_TOKEN b->sums[n][m] += v * input[m];
+        EACH_TOKEN b->sums[m][n] += v * input[m];
     }
 }
 
 INLINE void add_tail(Block* b, int outputs, int tokens, int format, long k, long inputs) {
     EACH_OUTPUT {
         floats v = tail_at(b->weights[n], format, k, inputs);
-        EACH_TOKEN b->sums[n][m] += v * floats_at(b->inputs[m] + k);
+        EACH_TOKEN b->sums[m][n] += v * floats_at(b->inputs[m] + k);
     }
 }
 
-INLINE void add_int8(Block* b, int outputs, int tokens, long k) {
-    bytes input[BLOCK_M];
-    floats scales[BLOCK_M];
+INLINE void add_int8(Block* b, int outputs, int tokens, long k, const int size) {
+    ints sums[BLOCK_N][BLOCK_M] = {0};
+#pragma GCC unroll 8
+    for (long at = k; at < k + size; at += VECTOR) {
+        bytes input[BLOCK_M];
+        EACH_TOKEN input[m] = (bytes)kept((floats)bytes_at(b->codes[m] + at));
+        EACH_OUTPUT {
+            bytes weights = (bytes)kept((floats)bytes_at(b->weights[n] + at));
+            EACH_TOKEN sums[n][m] = dot_bytes(sums[n][m], weights, input[m]);
+        }
+    }
     EACH_TOKEN {
-        input[m] = (bytes)kept((floats)bytes_at(b->codes[m] + k));
-        scales[m] = kept(floats_at(b->scales[m] + k / 4));
+        floats scales = floats_at(b->scales[m] + k / CHUNK * LANES);
+        EACH_OUTPUT b->sums[m][n] += to_floats(sums[n][m]) * scales;
+    }
+}
+
+INLINE void add_int4(Block* b, int outputs, int tokens, long k, const int size) {
+    code_sums sums[BLOCK_N][BLOCK_M] = {0};
+#pragma GCC unroll 4
+    for (long at = k; at < k + size; at += 2 * VECTOR) {
+        bytes low[BLOCK_M], high[BLOCK_M];
+        EACH_TOKEN low[m] = (bytes)kept((floats)bytes_at(b->codes[m] + at));
+        EACH_TOKEN high[m] = (bytes)kept((floats)bytes_at(b->codes[m] + at + VECTOR));
+        EACH_OUTPUT {
+            ints packed = ints_at((const int32_t*)(b->weights[n] + at / 2));
+            EACH_TOKEN sums[n][m] = add_codes(sums[n][m], low_codes(packed), low[m]);
+            EACH_TOKEN sums[n][m] = add_codes(sums[n][m], high_codes(packed), high[m]);
+        }
     }
     EACH_OUTPUT {
-        bytes weights = (bytes)kept((floats)bytes_at(b->weights[n] + k));
-        EACH_TOKEN b->sums[n][m] += to_floats(dot_bytes((ints){0}, weights, input[m])) * scales[m];
-    }
-}
-
-INLINE void add_int4(Block* b, int outputs, int tokens, long k) {
-    ints packed[BLOCK_N];
-    EACH_OUTPUT packed[n] = ints_at((const int32_t*)(b->weights[n] + k / 2));
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        long at = k + half * VECTOR;
-        bytes input[BLOCK_M];
-        floats scales[BLOCK_M];
-        ints starts[BLOCK_M];
+        floats weight_scales = group_scales(b->groups[n] + k / GROUP, size);
         EACH_TOKEN {
-            input[m] = (bytes)kept((floats)bytes_at(b->codes[m] + at));
-            scales[m] = kept(floats_at(b->scales[m] + at / 4));
-            starts[m] = (ints)kept((floats)(ints_at(b->minus[m] + at / 4) * 8));
-        }
-        EACH_OUTPUT {
-            bytes weights = half ? high_codes(packed[n]) : low_codes(packed[n]);
-            floats weight_scales = group_scales(b->groups[n] + at / GROUP);
-            EACH_TOKEN b->sums[n][m] +=
-                to_floats(dot_codes(starts[m], weights, input[m])) * (scales[m] * weight_scales);
+            long lanes = k / CHUNK * LANES;
+            floats products =
+                to_floats(total(sums[n][m]) + ints_at(b->minus[m] + lanes)); /* codes are weights plus 8 */
+            b->sums[m][n] += products * (floats_at(b->scales[m] + lanes) * weight_scales);
         }
     }
 }
 
 INLINE void fetch(const char* from, const int length) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int line = 0; line < length; line += 64) __builtin_prefetch(from + line);
 }
 
-/* y (m, n) for a block of outputs and tokens, whose inputs begin at `at`; prefetch `fetched` bytes from `ahead` on. */
+/* y (n) = the sums of a block's vectors for one token, less `offset`, times the scale of an output, plus the bias. */
+INLINE void finish(const Matrix* w, int format, float offset, int outputs, long first, const floats* sums, float* y) {
+    const float* scales = format == INT4 || !w->scales ? 0 : (const float*)w->scales + first;
+    if (outputs == 4) {
+        four totals = four_sums(sums[0], sums[1], sums[2], sums[3]) - offset;
+        if (scales) totals *= four_at(scales);
+        if (w->bias) totals += four_at(w->bias + first);
+        *(four*)y = totals;
+        return;
+    }
+    EACH_OUTPUT {
+        float total = sum(sums[n]) - offset;
+        if (scales) total *= scales[n];
+        y[n] = w->bias ? total + w->bias[first + n] : total;
+    }
+}
+
+/* y (m, n) for a block of outputs and tokens from `first` and `first_token` on; prefetch `fetched` bytes from `ahead`
+   on. */
 INLINE void block(const Matrix* w, int format, int integers, int outputs, int tokens, long first, const Inputs* x,
-                  long at, float* y, long y_width, const char* ahead, float fetched) {
+                  long first_token, float* y, long y_width, const char* ahead, float fetched) {
     const int in_floats = !integers || format <= BF16;
-    const int step = in_floats ? LANES : format == INT8 ? VECTOR : 2 * VECTOR;
-    const int step_bytes = in_floats ? LANES * (format == F32 ? 4 : format == BF16 ? 2 : 1) : VECTOR;
+    const int step = in_floats ? LANES : CHUNK;
+    const int step_bytes = format == F32 ? 4 * step : format == BF16 ? 2 * step : format == INT8 ? step : step / 2;
     long inputs = format <= BF16 ? w->inputs : padded(w->inputs, BLOCK), k = 0;
     float rate = fetched * step / inputs, due = 0;
     Block b;
-    EACH_OUTPUT EACH_TOKEN b.sums[n][m] = (floats){0};
+    EACH_OUTPUT EACH_TOKEN b.sums[m][n] = (floats){0};
     EACH_OUTPUT b.weights[n] = row_of(w, first + n), b.groups[n] = groups_of(w, first + n);
     EACH_TOKEN {
-        long place = at + m * x->width;
+        long place = (first_token + m) * x->width, lanes = lanes_at(x->width, first_token + m);
         b.inputs[m] = x->floats + place;
         b.codes[m] = x->bytes.codes + place;
-        b.scales[m] = x->bytes.scales + place / 4;
-        b.minus[m] = x->bytes.minus + place / 4;
+        b.scales[m] = x->bytes.scales + lanes;
+        b.minus[m] = x->bytes.minus + lanes;
     }
     for (; k + step <= inputs; k += step) {
         if (tokens == 1 && ahead)
@@ -179,16 +192,20 @@ INLINE void block(const Matrix* w, int format, int integers, int outputs, int to
         if (in_floats)
             add_floats(&b, outputs, tokens, format, k);
         else if (format == INT8)
-            add_int8(&b, outputs, tokens, k);
+            add_int8(&b, outputs, tokens, k, CHUNK);
         else
-            add_int4(&b, outputs, tokens, k);
+            add_int4(&b, outputs, tokens, k, CHUNK);
     }
-    if (k < inputs) add_tail(&b, outputs, tokens, format, k, inputs);
-    EACH_OUTPUT EACH_TOKEN {
-        float total = sum(b.sums[n][m]), scale = format == INT8 ? ((const float*)w->scales)[first + n] : 1;
-        if (format == INT8 && integers) total -= x->bytes.offsets[at / x->width + m];
-        y[m * y_width + first + n] = fmaf(total, scale, w->bias ? w->bias[first + n] : 0);
+    if (k < inputs) {
+        if (in_floats)
+            add_tail(&b, outputs, tokens, format, k, inputs);
+        else if (format == INT8)
+            add_int8(&b, outputs, tokens, k, BLOCK);
+        else
+            add_int4(&b, outputs, tokens, k, BLOCK);
     }
+    EACH_TOKEN finish(w, format, integers && format == INT8 ? x->bytes.offsets[first_token + m] : 0, outputs, first,
+                      b.sums[m], y + m * y_width + first);
 }
 
 /* The weights of output n as floats, without INT8's scale, zero-padded to a multiple of LANES (INT4: of BLOCK). */
@@ -211,47 +228,59 @@ static void unpack(const Matrix* w, long n, float* to) {
     }
 }
 
-/* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1. Blocks prefetch the `fetched` bytes from `ahead`
-   on, or without `ahead` the weights of the next blocks: rows are too short for the processor to detect the stream. */
-INLINE void product_in(const Matrix* w, int format, int integers, int tokens, long begin, long end, const Inputs* x,
-                       float* y, long y_width, const char* ahead, long fetched) {
-    const int most = integers && format == INT4 ? 2 : BLOCK_M; /* INT4 keeps scales in registers, too */
-    long n = begin;
-    float share = (float)(ahead ? fetched : BLOCK_N * row_bytes(w)) / ((tokens + most - 1) / most);
-    for (; n + BLOCK_N <= end; n += BLOCK_N) {
+typedef struct { /* a range of a product's tokens and outputs, ends excluded */
+    long first_token, last_token, first, last;
+} Range;
+
+/* y (m, n) = x (m, k) W^T + b for a range. Blocks prefetch the `fetched` bytes from `ahead` on, or without `ahead` the
+   weights of the next blocks: rows are too short for the processor to detect the stream. */
+INLINE void product_in(const Matrix* w, int format, int integers, Range range, const Inputs* x, float* y, long y_width,
+                       const char* ahead, long fetched) {
+    long n = range.first, tokens = range.last_token - range.first_token;
+    float share = (float)(ahead ? fetched : BLOCK_N * row_bytes(w)) / ((tokens + BLOCK_M - 1) / BLOCK_M);
+    for (; n + BLOCK_N <= range.last; n += BLOCK_N) {
         const char* next = ahead ? ahead : row_of(w, n + BLOCK_N) + AHEAD;
-        int m = 0;
-        for (; m + most <= tokens; m += most, next += (long)share)
-            block(w, format, integers, BLOCK_N, most, n, x, m * x->width, y + m * y_width, y_width, next, share);
-        for (; m < tokens; m++)
-            block(w, format, integers, BLOCK_N, 1, n, x, m * x->width, y + m * y_width, y_width, tokens == 1 ? next : 0,
-                  0);
+        long m = range.first_token;
+        for (; m + BLOCK_M <= range.last_token; m += BLOCK_M, next += (long)share)
+            block(w, format, integers, BLOCK_N, BLOCK_M, n, x, m, y + m * y_width, y_width, next, share);
+        for (; m < range.last_token; m++)
+            block(w, format, integers, BLOCK_N, 1, n, x, m, y + m * y_width, y_width, tokens == 1 ? next : 0, 0);
     }
-    for (; n < end; n++)
-        for (int m = 0; m < tokens; m++)
-            block(w, format, integers, 1, 1, n, x, m * x->width, y + m * y_width, y_width, 0, 0);
+    for (; n < range.last; n++)
+        for (long m = range.first_token; m < range.last_token; m++)
+            block(w, format, integers, 1, 1, n, x, m, y + m * y_width, y_width, 0, 0);
 }
 
-/* The same for INT4 in floating point: by unpacking a few rows at a time. */
-static void product_unpacked(const Matrix* w, int tokens, long begin, long end, const Inputs* x, float* y, long y_width,
-                             float* scratch) {
-    long row = padded(w->inputs, BLOCK);
-    for (long n = begin; n < end; n += BLOCK_N) {
-        int outputs = min_of(BLOCK_N, end - n);
+/* The same in floating point by unpacking a few rows at a time, which pays if many tokens share them. */
+static void product_unpacked(const Matrix* w, Range range, const Inputs* x, float* y, long y_width, float* scratch) {
+    long row = padded(w->inputs, w->format == INT4 ? BLOCK : LANES);
+    for (long n = range.first; n < range.last; n += BLOCK_N) {
+        int outputs = min_of(BLOCK_N, range.last - n);
         for (int i = 0; i < outputs; i++) unpack(w, n + i, scratch + i * row);
-        Matrix unpacked = {F32, outputs, (int32_t)row, scratch, 0, w->bias ? w->bias + n : 0};
-        product_in(&unpacked, F32, 0, tokens, 0, outputs, x, y + n, y_width, row_of(w, n + BLOCK_N),
-                   outputs * row_bytes(w));
+        const float* scales = w->format == INT8 ? (const float*)w->scales + n : 0;
+        Matrix unpacked = {F32, outputs, (int32_t)row, scratch, scales, w->bias ? w->bias + n : 0};
+        Range of_tokens = {range.first_token, range.last_token, 0, outputs};
+        product_in(&unpacked, F32, 0, of_tokens, x, y + n, y_width, row_of(w, n + BLOCK_N), outputs * row_bytes(w));
     }
 }
 
-/* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1, in any format. */
+static void product_of_range(const Matrix* w, int integers, Range range, const Inputs* x, float* y, long y_width,
+                             float* scratch) {
+    int is_shared = range.last_token - range.first_token > 2 * BLOCK_M;
+    if (w->format == INT8 && integers) return product_in(w, INT8, 1, range, x, y, y_width, 0, 0);
+    if (w->format == INT4 && integers) return product_in(w, INT4, 1, range, x, y, y_width, 0, 0);
+    if (w->format == F32) return product_in(w, F32, 0, range, x, y, y_width, 0, 0);
+    if (w->format == INT4 || is_shared) return product_unpacked(w, range, x, y, y_width, scratch);
+    if (w->format == BF16) return product_in(w, BF16, 0, range, x, y, y_width, 0, 0);
+    return product_in(w, INT8, 0, range, x, y, y_width, 0, 0);
+}
+
+/* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1, in any format; of as many tokens at a time as stay
+   in the processor's second cache. */
 static void product(const Matrix* w, int integers, int tokens, long begin, long end, const Inputs* x, float* y,
                     long y_width, float* scratch) {
-    if (w->format == F32) product_in(w, F32, 0, tokens, begin, end, x, y, y_width, 0, 0);
-    if (w->format == BF16) product_in(w, BF16, 0, tokens, begin, end, x, y, y_width, 0, 0);
-    if (w->format == INT8 && !integers) product_in(w, INT8, 0, tokens, begin, end, x, y, y_width, 0, 0);
-    if (w->format == INT8 && integers) product_in(w, INT8, 1, tokens, begin, end, x, y, y_width, 0, 0);
-    if (w->format == INT4 && integers) product_in(w, INT4, 1, tokens, begin, end, x, y, y_width, 0, 0);
-    if (w->format == INT4 && !integers) product_unpacked(w, tokens, begin, end, x, y, y_width, scratch);
+    long in_floats = !integers || w->format <= BF16, fit = SECOND_CACHE / 2 / (x->width * (in_floats ? 4 : 1));
+    long step = fit > BLOCK_M ? fit / BLOCK_M * BLOCK_M : BLOCK_M;
+    for (long m = 0; m < tokens; m += step)
+        product_of_range(w, integers, (Range){m, min_of(m + step, tokens), begin, end}, x, y, y_width, scratch);
 }

@@ -9,7 +9,8 @@ INLINE uint32_t magnitude(float weight) {
 
 /* code = round(w / scale), ties to even, with scale = max |w| / 127 of each output. The scale of a row with NaN or
    infinity is not finite, and so is that of an int4 group. */
-void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t threads) {
+void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t sorted,
+                 int32_t threads) {
     long width = padded(inputs, BLOCK);
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++) {
@@ -22,6 +23,7 @@ void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* 
         scales[n] = scale;
         if (!isfinite(scale)) continue;
         for (int64_t k = 0; k < inputs; k++) codes[n * width + k] = (int8_t)rintf(row[k] / scale);
+        for (int64_t k = 0; sorted && k < width; k += CHUNK) sort_chunk(codes + n * width + k, chunk_size(width, k));
     }
 }
 
@@ -55,8 +57,7 @@ static uint16_t quantize_group(const float* weights, int8_t codes[GROUP]) {
             floats code =
                 limited(limited(w / divisor, -16, 16) + 12582912.0f - 12582912.0f, -8, 7); /* to the nearest */
             *(floats*)(errors + k) = w - code * scale;
-            *(narrow_bytes*)(rounded + k) =
-                __builtin_convertvector(__builtin_convertvector(code + 8, ints), narrow_bytes);
+            *(narrow_bytes*)(rounded + k) = to_narrow_bytes(__builtin_convertvector(code + 8, ints));
         }
         for (int k = 0; k < GROUP; k++) error += (double)errors[k] * errors[k];
         if (error >= least_error) continue;
@@ -68,19 +69,22 @@ static uint16_t quantize_group(const float* weights, int8_t codes[GROUP]) {
 }
 
 void gpt_to_int4(const float* weights, int64_t outputs, int64_t inputs, uint8_t* packed, uint16_t* scales,
-                 int32_t threads) {
-    long row = padded(inputs, BLOCK);
+                 int32_t sorted, int32_t threads) {
+    long width = padded(inputs, BLOCK);
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++)
-        for (long k = 0; k < row; k += BLOCK) {
-            float block[BLOCK] = {0};
-            int8_t codes[BLOCK] = {0};
-            memcpy(block, weights + n * inputs + k, sizeof(float) * min_of(BLOCK, inputs - k));
-            for (int at = 0; at < BLOCK; at += GROUP)
-                scales[(n * row + k + at) / GROUP] = quantize_group(block + at, codes + at);
-            for (long i = 0; i < BLOCK; i++) { /* see group_scales for the order */
-                long place = (n * row + k + i / (2 * VECTOR) * 2 * VECTOR) / 2 + i % VECTOR;
-                packed[place] = (i / VECTOR % 2 ? packed[place] : 0) | codes[i] << (i / VECTOR % 2 * 4);
+        for (long k = 0; k < width; k += CHUNK) {
+            float chunk[CHUNK] = {0};
+            int8_t codes[CHUNK] = {0};
+            int size = chunk_size(width, k);
+            memcpy(chunk, weights + n * inputs + k, sizeof(float) * min_of(size, inputs - k));
+            for (int i = 0; i < size; i += GROUP)
+                scales[(n * width + k + i) / GROUP] = quantize_group(chunk + i, codes + i);
+            if (sorted) sort_chunk(codes, size);
+            uint8_t* to = packed + (n * width + k) / 2;
+            for (int i = 0; i < size; i++) { /* see low_codes and high_codes */
+                int vector = i / VECTOR, place = vector / 2 * VECTOR + i % VECTOR;
+                to[place] = (vector % 2 ? to[place] : 0) | codes[i] << vector % 2 * 4;
             }
         }
 }

@@ -27,6 +27,7 @@
 
 typedef float floats __attribute__((vector_size(VECTOR), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(VECTOR), aligned(4), may_alias));
+typedef int16_t shorts __attribute__((vector_size(VECTOR), aligned(2), may_alias));
 typedef int8_t bytes __attribute__((vector_size(VECTOR), aligned(1), may_alias));
 typedef uint16_t narrow_halves __attribute__((vector_size(VECTOR / 2), aligned(2), may_alias)); /* LANES of them */
 typedef int16_t narrow_shorts __attribute__((vector_size(VECTOR / 2), aligned(2), may_alias));
@@ -59,6 +60,11 @@ INLINE void my_range(long count, long* begin, long* end) {
     *end = count * (me + 1) / team_size();
 }
 
+/* Return vectors as values; C has no references. */
+INLINE floats floats_at(const float* from) { return *(const floats*)from; }
+INLINE ints ints_at(const int32_t* from) { return *(const ints*)from; }
+INLINE bytes bytes_at(const void* from) { return *(const bytes*)from; }
+
 INLINE floats splat(float value) { return value - (floats){0}; }
 INLINE floats from_bits(ints bits) { return (floats)bits; }
 
@@ -83,9 +89,29 @@ INLINE floats to_floats(ints values) { return __builtin_convertvector(values, fl
 INLINE floats int8_to_floats(const int8_t* from) {
 #if VECTOR == 64
     return to_floats((ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif VECTOR == 32
+    return to_floats((ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
 #else
     narrow_shorts wide = __builtin_convertvector(*(const narrow_bytes*)from, narrow_shorts);
     return to_floats(__builtin_convertvector(wide, ints));
+#endif
+}
+
+INLINE narrow_bytes to_narrow_bytes(ints values) {
+#if VECTOR == 64
+    return (narrow_bytes)_mm512_cvtepi32_epi8((__m512i)values);
+#else
+    return __builtin_convertvector(__builtin_convertvector(values, narrow_shorts), narrow_bytes);
+#endif
+}
+
+INLINE int32_t largest_of(ints values) {
+#if VECTOR == 64
+    return _mm512_reduce_max_epi32((__m512i)values);
+#else
+    int32_t largest = values[0];
+    for (int i = 1; i < LANES; i++) largest = values[i] > largest ? values[i] : largest;
+    return largest;
 #endif
 }
 
@@ -109,7 +135,9 @@ INLINE floats round_to_bf16(floats values) { /* a NaN stays NaN: rounding up cou
 }
 
 typedef float eight __attribute__((vector_size(32)));
-typedef float four __attribute__((vector_size(16)));
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE four four_at(const float* from) { return *(const four*)from; }
 
 INLINE float sum_of_four(four v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 INLINE float sum_of_eight(eight v) {
@@ -125,6 +153,33 @@ INLINE float sum(floats v) {
 #else
     return sum_of_four(v);
 #endif
+}
+
+/* The sums of four vectors, by the same additions as in `sum`, several in one instruction. */
+INLINE four four_sums(floats a, floats b, floats c, floats d) {
+#define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#if VECTOR == 64
+    floats ab = PICK(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                PICK(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    floats cd = PICK(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                PICK(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    floats all = PICK(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                 PICK(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    all += PICK(all, all, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return PICK(all, all, 0, 4, 8, 12) + PICK(all, all, 1, 5, 9, 13);
+#else
+#if VECTOR == 32
+    eight ab = PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    eight cd = PICK(c, d, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
+    eight all = PICK(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+    return PICK(all, all, 0, 4, 2, 6) + PICK(all, all, 1, 5, 3, 7);
+#else
+    four ab = PICK(a, b, 0, 1, 4, 5) + PICK(a, b, 2, 3, 6, 7);
+    four cd = PICK(c, d, 0, 1, 4, 5) + PICK(c, d, 2, 3, 6, 7);
+    return PICK(ab, cd, 0, 2, 4, 6) + PICK(ab, cd, 1, 3, 5, 7);
+#endif
+#endif
+#undef PICK
 }
 
 /* exp(x) = 2^n p(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7: accurate to all bits but the last. */
