@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from gptkit.decoding.engines import NativeUnavailableError, Piece
+from gptkit.decoding.engines import Piece
 from gptkit.decoding.native.library import (
     FORMATS,
     PRECISIONS,
@@ -42,8 +43,8 @@ class NativeEngine:
 
     `weights` has the names and shapes of GPTForCausalLM.state_dict(), as float32, or as uint16 for the bits of bf16;
     float32 is not copied. A row's logits are bitwise the same in any batch, except with bf16 on processors with matrix
-    tiles (AMX). Raises NativeUnavailableError without a C compiler and for an activation that the C code lacks,
-    InputError for vectors and quantized weights that are not finite; other weights are not checked.
+    tiles (AMX). `library` is compiled already. Raises NativeUnavailableError without a C compiler, InputError for
+    vectors and quantized weights that are not finite; other weights are not checked.
     """
 
     def __init__(
@@ -54,13 +55,11 @@ class NativeEngine:
         weight_format: WeightFormat = "fp32",
         precision: Precision = "fp32",
         threads: int | None = None,
+        library: tuple[ctypes.CDLL, float] | None = None,
     ) -> None:
-        if shape.activation_function not in ACTIVATIONS:
-            raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
-        self._library, self.compile_seconds = native_library()
+        self._library, self.compile_seconds = library or native_library()
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
-        self.cache_bytes = 2 * shape.n_layer * shape.n_embd * CACHED[precision].itemsize
         self._shape = shape
         self.precision = precision
         self._threads = threads or available_processors()
@@ -74,11 +73,9 @@ class NativeEngine:
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""
         shape, capacity = self._shape, _padded(length, TILE)
-        head_dim = shape.n_embd // shape.n_head
-        dtype = CACHED[self.precision]
-        positions = shape.n_layer * rows * shape.n_head * capacity
-        keys, values = (np.zeros(positions * _padded(head_dim, TILE), dtype) for _ in range(2))
-        scales = [np.zeros(positions if self.precision == "int8" else 0, np.float32) for _ in range(2)]
+        numbers, scaled = self._cached(length)
+        keys, values = (np.zeros(rows * numbers, CACHED[self.precision]) for _ in range(2))
+        scales = [np.zeros(rows * scaled, np.float32) for _ in range(2)]
         self._cache = Cache(rows, capacity, *map(_address, (keys, values, *scales)))
         self._tokens = tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
         widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
@@ -91,6 +88,18 @@ class NativeEngine:
         buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, np.zeros(self._threads * scratch_size, np.float32)]
         self._buffers = Buffers(*map(_address, buffers), scratch_size)
         self._opened = [keys, values, *scales, *buffers]
+
+    def cache_bytes(self, length: int) -> int:
+        """Return the bytes that `open` allots to a row's keys and values, with their scales."""
+        numbers, scales = self._cached(length)
+        return 2 * (numbers * CACHED[self.precision].itemsize + scales * np.dtype(np.float32).itemsize)
+
+    def _cached(self, length: int) -> tuple[int, int]:
+        """Return how many numbers the keys, or the values, of a row have, and how many scales."""
+        shape = self._shape
+        vectors = shape.n_layer * shape.n_head * _padded(length, TILE)
+        scales = vectors if self.precision == "int8" else 0
+        return vectors * _padded(shape.n_embd // shape.n_head, TILE), scales
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
