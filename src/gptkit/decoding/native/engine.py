@@ -73,9 +73,11 @@ class NativeEngine:
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each."""
         shape, capacity = self._shape, _padded(length, TILE)
-        numbers, scaled = self._cached(length)
-        keys, values = (np.zeros(rows * numbers, CACHED[self.precision]) for _ in range(2))
-        scales = [np.zeros(rows * scaled, np.float32) for _ in range(2)]
+        head_dim = shape.n_embd // shape.n_head
+        dtype = CACHED[self.precision]
+        positions = shape.n_layer * rows * shape.n_head * capacity
+        keys, values = (np.zeros(positions * _padded(head_dim, TILE), dtype) for _ in range(2))
+        scales = [np.zeros(positions if self.precision == "int8" else 0, np.float32) for _ in range(2)]
         self._cache = Cache(rows, capacity, *map(_address, (keys, values, *scales)))
         self._tokens = tokens = min(MOST_TOKENS, _padded(rows * length, TILE))
         widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
@@ -91,15 +93,10 @@ class NativeEngine:
 
     def cache_bytes(self, length: int) -> int:
         """Return the bytes that `open` allots to a row's keys and values, with their scales."""
-        numbers, scales = self._cached(length)
-        return 2 * (numbers * CACHED[self.precision].itemsize + scales * np.dtype(np.float32).itemsize)
-
-    def _cached(self, length: int) -> tuple[int, int]:
-        """Return how many numbers the keys, or the values, of a row have, and how many scales."""
         shape = self._shape
-        vectors = shape.n_layer * shape.n_head * _padded(length, TILE)
-        scales = vectors if self.precision == "int8" else 0
-        return vectors * _padded(shape.n_embd // shape.n_head, TILE), scales
+        vector = _padded(shape.n_embd // shape.n_head, TILE) * CACHED[self.precision].itemsize
+        scale = np.dtype(np.float32).itemsize if self.precision == "int8" else 0
+        return 2 * shape.n_layer * shape.n_head * _padded(length, TILE) * (vector + scale)
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
