@@ -221,13 +221,13 @@ def llama_cpp(directory: Path, weights: str) -> Answer:
 
 
 def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "int4"]) -> Answer:
-    from gptkit.decoding.engines import open_engine
+    from gptkit.decoding.engines import choose_engine
     from gptkit.decoding.loop import Decoder
     from gptkit.decoding.sampling import SamplingRules
     from gptkit.decoding.text_options import TextModelOptions
 
     options = TextModelOptions(device="cpu", precision=precision, quantize=quantize, compile="on")
-    engine = open_engine(directory / GPTKIT, options, tokens=1 << 20)
+    engine = choose_engine(directory / GPTKIT, options, tokens=1 << 20).open()
     rules = SamplingRules(top_k=TOP_K)
 
     def generate(batch: int, prompt: int, tokens: int) -> list[list[int]]:

@@ -153,11 +153,18 @@ def test_damaged_weights_are_refused() -> None:
 
 def test_rows_at_once_bounds_the_cache() -> None:
     model = tiny_model()
-    row_bytes = 2 * 2 * 32 * POSITIONS * 4
-    assert rows_at_once(TorchEngine(model), 1000, cache_bytes=row_bytes * 5) == 5
-    assert rows_at_once(TorchEngine(model), POSITIONS // 2, cache_bytes=row_bytes * 5) == 10
-    assert rows_at_once(TorchEngine(model), 1000, cache_bytes=1) == 1
-    assert rows_at_once(TorchEngine(model), 1000) == 64
+    engine = TorchEngine(model)
+    token_bytes = 2 * 2 * 32 * 4
+    assert rows_at_once(engine, 1000, cache_bytes=token_bytes * (POSITIONS + 1) * 5) == 5
+    assert rows_at_once(engine, POSITIONS // 2, cache_bytes=token_bytes * (POSITIONS // 2 + 1) * 10) == 10
+    assert rows_at_once(engine, 1000, cache_bytes=1) == 1
+    assert rows_at_once(engine, 1000) == 64
+
+
+def test_cache_bytes_are_those_of_the_cache() -> None:
+    engine = TorchEngine(tiny_model().bfloat16())
+    engine.open(3, 7)
+    assert sum(layer.stored.nbytes for layer in engine._layers) == 3 * engine.cache_bytes(7)
 
 
 class Watching(TorchEngine):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gptkit.decoding import engines
-from gptkit.decoding.engines import Piece, open_engine
+from gptkit.decoding.engines import Piece, choose_engine
 from gptkit.decoding.text_options import TextModelOptions
 from gptkit.errors import UsageError
 from gptkit.model.configuration_gpt import GPTConfig
@@ -40,7 +40,7 @@ def test_the_build_is_read_from_torchs_version_file() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no CUDA device"):
-        open_engine(tmp_path, TextModelOptions(device="cuda"), tokens=1)
+        choose_engine(tmp_path, TextModelOptions(device="cuda"), tokens=1).open()
 
 
 def test_formats_of_one_model_agree(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_formats_of_one_model_agree(tmp_path: Path) -> None:
         ("int4", "auto", 0.25),
     ]:
         options = TextModelOptions(device="cpu", precision=precision, quantize=quantize, compile="off")
-        engine = open_engine(tmp_path, options, tokens=1)
+        engine = choose_engine(tmp_path, options, tokens=1).open()
         engine.open(1, 24)
         logits = torch.as_tensor(engine.forward([Piece(0, 0, ids)]))
         assert (logits[0] - expected).norm() / expected.norm() < error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpt_toy import FAMILIES
-from gptkit.decoding.engines import Engine, open_engine
+from gptkit.decoding.engines import Engine, choose_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules
@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest) -> GPTForCausalLM:
 @pytest.fixture
 def native(model: GPTForCausalLM, tmp_path: Path) -> Engine:
     model.save_pretrained(tmp_path)
-    engine = open_engine(tmp_path, TextModelOptions(device="cpu"), tokens=1)
+    engine = choose_engine(tmp_path, TextModelOptions(device="cpu"), tokens=1).open()
     assert isinstance(engine, NativeEngine)
     return engine
 

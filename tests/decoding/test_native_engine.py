@@ -15,7 +15,7 @@ import torch
 from gpt_toy import FAMILIES, toy
 from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native import library
-from gptkit.decoding.native.engine import NativeEngine, WeightFormat, available_processors, to_float
+from gptkit.decoding.native.engine import CACHED, NativeEngine, WeightFormat, available_processors, to_float
 from gptkit.decoding.quantization import quantize_int4, quantize_int8
 from gptkit.decoding.text_options import Precision
 from gptkit.errors import GptkitError, InputError
@@ -181,6 +181,18 @@ def logits_in_all_formats(model: GPTForCausalLM, ids: list[int]) -> np.ndarray:
     one_by_one = [token_by_token(engine, ids)[-1] for engine in engines]
     together = [engine.forward([Piece(0, 0, ids)])[0] for engine in engines]
     return np.stack([*one_by_one, *together])
+
+
+@pytest.mark.parametrize("precision", CACHED)
+@pytest.mark.parametrize("changes", [{}, {"n_embd": 20, "n_head": 2}])  # heads of 8 and 10, padded to 16
+def test_cache_bytes_are_those_of_the_cache(changes: dict[str, Any], precision: Precision) -> None:
+    """Scales and padding included: all that `open` allocates more of for more rows, except for buffers."""
+    engine = native(toy(**changes), weight_format="int8", precision=precision)
+    engine.open(3, 21)
+    cache = engine._cache
+    pointers = [cache.keys, cache.values, cache.key_scales, cache.value_scales]
+    allocated = {array.ctypes.data: array.nbytes for array in engine._opened}
+    assert sum(allocated[pointer] for pointer in pointers) == 3 * engine.cache_bytes(21)
 
 
 def test_bf16_weights_are_read_as_bits() -> None:

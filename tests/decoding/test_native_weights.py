@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from gpt_toy import FAMILIES, SIZES, shaken, toy
-from gptkit.decoding.native.weights import map_weights, shape_of
+from gptkit.decoding.native.weights import map_weights, shape_of, usable
 from gptkit.errors import InputError
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
@@ -43,7 +43,7 @@ def same_as_loaded(directory: Path) -> dict[str, Any]:
     """Assert that shape, names, order and all bits equal load_model's; return the arrays."""
     mapped = map_weights(directory)
     assert mapped is not None
-    shape, arrays = mapped
+    shape, arrays = mapped[0], usable(mapped[1])
     loaded = load_model(directory)
     assert_same_shape(shape, loaded.config)
     assert list(arrays) == list(loaded.state_dict())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from gptkit.decoding.engines import Piece, open_engine
+from gptkit.decoding.engines import Piece, choose_engine
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.text_options import Precision, Quantize, TextModelOptions
 from gptkit.model.configuration_gpt import GPTConfig
@@ -55,7 +55,8 @@ def train(rows: torch.Tensor, steps: int) -> GPTForCausalLM:
 
 def perplexity(folder: Path, rows: np.ndarray, quantize: Quantize = "none", precision: Precision = "fp32") -> float:
     """Score the rows together, token by token, as generation does."""
-    engine = open_engine(folder, TextModelOptions(device="cpu", precision=precision, quantize=quantize), tokens=1)
+    options = TextModelOptions(device="cpu", precision=precision, quantize=quantize)
+    engine = choose_engine(folder, options, tokens=1).open()
     assert isinstance(engine, NativeEngine)
     engine.open(len(rows), LENGTH)
     nll = 0.0

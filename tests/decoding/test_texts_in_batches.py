@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptkit.decoding.engines import open_engine
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.loop import Decoder
 from gptkit.decoding.native.engine import NativeEngine
 from gptkit.decoding.sampling import SamplingRules
@@ -39,7 +39,7 @@ def prompts(seed: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_a_text_depends_on_seed_index_and_prompt_alone(quantize: Quantize, folder: Path) -> None:
-    engine = open_engine(folder, TextModelOptions(device="cpu", precision="fp32", quantize=quantize), tokens=1)
+    engine = choose_engine(folder, TextModelOptions(device="cpu", precision="fp32", quantize=quantize), tokens=1).open()
     assert isinstance(engine, NativeEngine)
 
     def texts(rows: list[list[int]], indices: list[int], *, batch_size: int, seed: int = 3) -> list[list[int]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from generation_toy import POSITIONS, write_model
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings
 from gptkit.evaluate.model import GeneratedTexts, generate_texts
@@ -35,7 +36,7 @@ def protocol(**options: object) -> GeneratedProtocol:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     folder = write_model(tmp_path_factory.mktemp("model"))
-    return TextModel(folder, BASE, tokens=100, say=lambda line: None)
+    return TextModel(folder, BASE, choose_engine(folder, BASE, tokens=100))
 
 
 def write(

@@ -32,7 +32,7 @@ def test_a_cold_process_imports_neither_torch_nor_transformers(
     result, imported = cold(model_folder, *arguments)
     assert "numpy" in imported
     assert not HEAVY & imported
-    monkeypatch.setattr(native, "open_engine", None)  # what is off must not be asked
+    monkeypatch.setattr(native, "choose_engine", None)  # what is off must not be asked
     options = ["--model", str(model_folder), "--device", "cpu", "--json", "--compile", "off"]
     assert main(["generate", *arguments, *options]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == result["samples"]
@@ -54,4 +54,17 @@ def test_nor_do_the_rules_the_reports_and_files_of_prompts(model_folder: Path, t
     rules = ["--top-k", "9", "--top-p", "0.9", "--temperature", "2", "--repetition-penalty", "1.2", "--stop", "zz"]
     result, imported = cold(model_folder, "--prompts", str(prompts), *rules, "--quantize", "int4", "--show-probs")
     assert [sample["prompt"] for sample in result["samples"]] == ["hear", "First"]
+    assert not HEAVY & imported
+
+
+def test_a_finished_file_of_prompts_imports_no_torch_even_where_torch_wrote_it(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("hear\nFirst\n")
+    by_torch = ["--prompts", str(prompts), "--compile", "off", "--quantize", "int4", "--max-new-tokens", "5"]
+    result, imported = cold(model_folder, *by_torch)
+    assert "torch" in imported
+    again, imported = cold(model_folder, *by_torch)
+    assert again["samples"] == result["samples"]
     assert not HEAVY & imported

@@ -13,10 +13,12 @@ import pytest
 from generation_toy import write_model
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
+from gptkit.generate import prompts_file
 from gptkit.generate.command import run
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.prompts_file import SamplesFile
 
+SECONDS = ("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second")
 LINES = ["hear me", "", "First", "any further, hear me", "h", "First"]
 
 
@@ -125,6 +127,46 @@ def test_an_interrupted_file_is_completed_to_the_same_bytes(
     assert again["samples"] == result["samples"]
     assert again["decode_seconds"] == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+CHOICES: list[tuple[dict[str, Any], str]] = [
+    ({}, "fp32"),
+    ({"quantize": "int8"}, "int8"),
+    ({"quantize": "int4", "precision": "fp32"}, "fp32"),
+    ({"precision": "bf16"}, "bf16"),
+    ({"compile": "off"}, "fp32"),
+    ({"compile": "off", "quantize": "int4"}, "bf16"),
+    ({"beams": 2, "max_new_tokens": 3}, "fp32"),
+]
+
+
+@pytest.mark.parametrize(("options", "precision"), CHOICES)
+def test_a_finished_file_is_known_without_its_weights(
+    options: dict[str, Any], precision: str, model_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What --precision auto chooses, on which the samples depend, is known before."""
+    result, _, _ = generated(model_folder, prompts, **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(prompts_file, "TextModel", None)
+        again, _, _ = generated(model_folder, prompts, **options)
+        assert again == result | dict.fromkeys(SECONDS, 0.0)
+        same, _, _ = generated(model_folder, prompts, **options | {"precision": precision})
+        assert same["samples"] == result["samples"]
+    other = {"fp32": "bf16", "bf16": "fp32", "int8": "fp32"}[precision]
+    with pytest.raises(InputError, match="different settings"):
+        generated(model_folder, prompts, **options | {"precision": other})
+
+
+def test_a_compiler_that_fails_changes_the_choice(
+    model_folder: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then torch multiplies quantized weights with activations in bf16: these samples are not mixed with the others."""
+    generated(model_folder, prompts, quantize="int8")
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(InputError, match="different settings"):
+        generated(model_folder, prompts, quantize="int8")
+    _, _, err = generated(model_folder, prompts, quantize="int8", output=tmp_path / "by-torch.jsonl")
+    assert err.count("not compiling (--compile auto)") == 1
 
 
 def test_a_changed_line_is_made_anew_and_other_settings_are_refused(model_folder: Path, prompts: Path) -> None:

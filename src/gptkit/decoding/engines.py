@@ -39,12 +39,13 @@ class Engine(Protocol):
 
     n_positions: int
     vocab_size: int
-    cache_bytes: int  # of one token's keys and values, over all layers
     compile_seconds: float  # 0 if nothing was compiled, or if it was cached
-    precision: Precision  # of activations, as chosen for auto
 
     def open(self, rows: int, length: int) -> None:
         """Make room for `rows` empty rows of up to `length` tokens each (at most n_positions)."""
+
+    def cache_bytes(self, length: int) -> int:
+        """Return the bytes of the cache of one such row."""
 
     def forward(self, pieces: Sequence[Piece]) -> Array:
         """Append each piece to its row; return the float32 logits (len(pieces), vocab_size) after their last tokens.
@@ -52,6 +53,13 @@ class Engine(Protocol):
         The result is a numpy array, or a torch tensor on the engine's device. At most one piece per row; other rows
         stay as they are.
         """
+
+
+class ChosenEngine(NamedTuple):
+    """An engine that is chosen but not open: what a text depends on is known before any weight is read."""
+
+    precision: Precision  # of activations
+    open: Callable[[], Engine]
 
 
 class NativeUnavailableError(Exception):
@@ -62,34 +70,38 @@ class NativeUnavailableError(Exception):
         self.fix = fix
 
 
-def open_engine(
+def choose_engine(
     directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None] = lambda line: None
-) -> Engine:
-    """Return an engine for the model in `directory`, to generate about `tokens` new tokens in total.
+) -> ChosenEngine:
+    """Choose an engine for the model in `directory`, to generate about `tokens` new tokens in total.
 
     On a CPU, `compile` auto compiles even for one token: it takes less time than importing torch, and only once. If it
     cannot, `say` is called with the reason. Raises UsageError for a missing device, and for `compile` on without a
-    compiler, InputError for a model that cannot be read.
+    compiler; opening the engine raises InputError for a model that cannot be read.
     """
     compile = options.compile
-    on_cpu = options.device == "cpu" or (options.device == "auto" and not may_have_gpu())
-    if on_cpu and compile != "off":
+    if options.beams == 1 and on_cpu(options) and compile != "off":
         try:
             native = native_decoder()
             if native is None:
                 raise NativeUnavailableError("this installation has no native engine")
-            engine: Engine | None = native.open_engine(directory, options.precision, options.quantize)
-            if engine is not None:  # else torch reads the model: it knows more layouts, and what is wrong
-                return engine
+            chosen: ChosenEngine | None = native.choose_engine(directory, options.precision, options.quantize)
+            if chosen is not None:  # else torch reads the model: it knows more layouts, and what is wrong
+                return chosen
         except NativeUnavailableError as error:
             if compile == "on":
                 raise UsageError(str(error), where="--compile", fix=error.fix) from None
             say(f"not compiling (--compile auto): {error}")
-    from gptkit.decoding.torch_engine import TorchEngine
+    precision = torch_precision(options)
 
-    model = torch_model(directory, options)
-    pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
-    return TorchEngine(model, compile=model.device.type == "cuda" and pays)
+    def open_torch() -> Engine:
+        from gptkit.decoding.torch_engine import TorchEngine
+
+        model = torch_model(directory, options, precision)
+        pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
+        return TorchEngine(model, compile=model.device.type == "cuda" and pays)
+
+    return ChosenEngine(precision, open_torch)
 
 
 def native_decoder() -> ModuleType | None:
@@ -113,12 +125,34 @@ def open_tokenizer(directory: Path) -> AnyTokenizer:
     return tokenizer_in(directory)
 
 
-def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
+def torch_precision(options: TextModelOptions) -> Precision:
+    """Return the precision of activations in torch, importing torch only to ask about a GPU.
+
+    auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the other rows, so a
+    sample's text is the same in any batch, which bf16 products do not guarantee. Raises UsageError for a missing device
+    and for int8, which only the compiled decoder has.
+    """
+    if options.precision == "int8":
+        message = "int8 activations need the compiled decoder, on a CPU with a C compiler"
+        raise UsageError(message, where="--precision int8", fix="leave it out")
+    if options.precision != "auto":
+        return options.precision
+    if options.quantize != "none":  # packed products are 13 to 54 times slower in fp32, also on a CPU without bf16
+        return "bf16"
+    if on_cpu(options):
+        return "fp32"
+    import torch
+
+    from gptkit.system.processor import choose_device
+
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if choose_device(options.device).type == "cuda" and has_bf16 else "fp32"
+
+
+def torch_model(directory: Path, options: TextModelOptions, precision: Precision) -> GPTForCausalLM:
     """Return the model on its device, in eval mode, with quantized linear layers if `options.quantize` says so.
 
-    Precision auto is bf16 on a GPU that has it, else fp32: there a row of a product does not depend on the other rows,
-    so a sample's text is the same in any batch, which bf16 products do not guarantee. Raises UsageError for a missing
-    device, for bf16 that a CPU would emulate, and for int8, which only the compiled decoder has.
+    Raises UsageError for a missing device, and for bf16 that a CPU would emulate.
     """
     import torch
 
@@ -126,23 +160,21 @@ def torch_model(directory: Path, options: TextModelOptions) -> GPTForCausalLM:
     from gptkit.model.loading import load_model
     from gptkit.system.processor import choose_device, refuse_emulated_bf16
 
-    precision, quantize = options.precision, options.quantize
+    quantize = options.quantize
     device = choose_device(options.device)
-    if precision == "int8":
-        message = "int8 activations need the compiled decoder, on a CPU with a C compiler"
-        raise UsageError(message, where="--precision int8", fix="leave it out")
     if quantize == "none":
         refuse_emulated_bf16(device.type, precision)
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        is_bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
-    else:  # packed products are 13 to 54 times slower in fp32, also on a CPU without bf16
-        is_bf16 = precision != "fp32"
-    dtype = torch.bfloat16 if is_bf16 else torch.float32
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = load_model(directory, dtype=dtype if quantize == "none" else torch.float32)
     model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
         quantize_model(model, quantize, dtype)
     return model
+
+
+def on_cpu(options: TextModelOptions) -> bool:
+    """Return whether a CPU certainly computes, without importing torch."""
+    return options.device == "cpu" or (options.device == "auto" and not may_have_gpu())
 
 
 def may_have_gpu() -> bool:

@@ -210,7 +210,7 @@ class Decoder:
 
 def rows_at_once(engine: Engine, longest: int, *, most: int = 64, cache_bytes: int = 2 * 2**30) -> int:
     """Return how many rows of `longest` tokens to decode together, so that their cache fits in `cache_bytes`."""
-    row_bytes = engine.cache_bytes * min(longest, engine.n_positions)
+    row_bytes = engine.cache_bytes(min(longest, engine.n_positions))
     return max(1, min(most, cache_bytes // row_bytes))
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import Engine, open_engine, open_tokenizer, torch_model
+from gptkit.decoding.engines import ChosenEngine, Engine, open_tokenizer, torch_model
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
-from gptkit.decoding.text_options import Precision, TextModelOptions, full_prompt, stop_strings
+from gptkit.decoding.text_options import TextModelOptions, full_prompt, stop_strings
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.encoding import count_unknown, encode_pieces
 from gptkit.text.tokenizers.shown import pieces_of
@@ -95,23 +95,20 @@ class Generation:
 
 
 class TextModel:
-    """A model directory with its tokenizer, opened with the options' device, precision, quantize, compile and beams.
+    """A model directory with its tokenizer, opened with the engine that `choose_engine` chose for the options.
 
-    `tokens` is the expected total of new tokens, by which `compile` auto decides; `say` is called with the reason
-    if it has to stay off. Raises InputError or UsageError for a directory without model or tokenizer, and for options
-    that do not suit the model.
+    Beams search in torch, in the precision chosen. Raises InputError or UsageError for a directory without model or
+    tokenizer, and for options that do not suit the model.
     """
 
-    def __init__(self, directory: Path, options: TextModelOptions, *, tokens: int, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, options: TextModelOptions, chosen: ChosenEngine) -> None:
         self._engine: Engine | None = None
         if options.beams > 1:
-            self._searched = torch_model(directory, options)
-            self.precision: Precision = "bf16" if str(self._searched.dtype) == "torch.bfloat16" else "fp32"
+            self._searched = torch_model(directory, options, chosen.precision)
             self.n_positions: int = self._searched.config.n_positions
             self.vocab_size: int = self._searched.config.vocab_size
         else:
-            self._engine = open_engine(directory, options, tokens=tokens, say=say)
-            self.precision = self._engine.precision
+            self._engine = chosen.open()
             self.n_positions, self.vocab_size = self._engine.n_positions, self._engine.vocab_size
         self.tokenizer = open_tokenizer(directory)
         self._forbidden = never_sampled(self.tokenizer, self.vocab_size)

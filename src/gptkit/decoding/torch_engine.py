@@ -14,7 +14,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample
 from gptkit.decoding.quantization import QuantisedLinear
-from gptkit.decoding.text_options import Precision
 
 
 class _Target:
@@ -73,9 +72,7 @@ class TorchEngine:
         config = model.config
         self.n_positions: int = config.n_positions
         self.vocab_size: int = config.vocab_size
-        self.cache_bytes: int = 2 * config.n_layer * config.n_embd * model.dtype.itemsize
         self.compile_seconds = 0.0
-        self.precision: Precision = "bf16" if model.dtype == torch.bfloat16 else "fp32"
         self._model: Any = model
         self._static = static or compile
         # A row's text must be the same in any batch. Quantized products ensure that, but padding changes the bits of
@@ -107,6 +104,11 @@ class TorchEngine:
         self._cache = Cache(layers=[*self._layers])
         self._slots = list(range(rows))
         self._length = length
+
+    def cache_bytes(self, length: int) -> int:
+        """Return the bytes of the cache of a row of up to `length` tokens, its scratch position included."""
+        config = self._model.config
+        return int(2 * config.n_layer * config.n_embd * (length + 1) * self._model.dtype.itemsize)
 
     @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece]) -> Tensor:

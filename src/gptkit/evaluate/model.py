@@ -13,6 +13,7 @@ from typing import NamedTuple
 from accelerate import Accelerator
 
 from gptkit.console import Console
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings, prompt_room
 from gptkit.evaluate.options import EvalOptions
@@ -121,7 +122,9 @@ class EvaluatedModel:
         """Return the texts that the model generates from a protocol's prompts."""
         shared = {name: getattr(self.options, name) for name in ("seed", "precision", "device", "batch_size")}
         options = TextModelOptions(**shared, **protocol.options)
-        model = TextModel(self.directory, options, tokens=len(examples) * options.max_new_tokens, say=self.console.say)
+        tokens = len(examples) * options.max_new_tokens
+        chosen = choose_engine(self.directory, options, tokens=tokens, say=self.console.say)
+        model = TextModel(self.directory, options, chosen)
         with self.console.tally(len(examples), noun="texts") as tally:
             generated = generate_texts(model, examples, protocol, options, on_text=tally.add)
         for note in generated.notes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import check_settings, refuse_together
 from gptkit.errors import UsageError
@@ -73,7 +74,8 @@ def _read_prompt(prompt: str | None, console: Console) -> str | None:
 
 
 def _generate(prompt: str | None, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
-    model = TextModel(directory, options, tokens=options.num_samples * options.max_new_tokens, say=console.say)
+    tokens = options.num_samples * options.max_new_tokens
+    model = TextModel(directory, options, choose_engine(directory, options, tokens=tokens, say=console.say))
     read = model.read(prompt, options)
     if read.unknown:
         console.warn(unknown_note("the prompt", read.unknown, len(read.ids)))

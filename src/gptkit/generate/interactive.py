@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import TextModel
 from gptkit.decoding.text_options import TextOptions, check_settings
 from gptkit.errors import InputError, UsageError, suggest
@@ -36,7 +37,8 @@ Ctrl-C stops a reply, Ctrl-D ends"""
 
 def converse(directory: Path, options: GenerateOptions, console: Console) -> None:
     """Continue each line of stdin; on a terminal, errors and Ctrl-C do not end the dialogue."""
-    model = TextModel(directory, options, tokens=EXPECTED_REPLIES * options.max_new_tokens, say=console.say)
+    tokens = EXPECTED_REPLIES * options.max_new_tokens
+    model = TextModel(directory, options, choose_engine(directory, options, tokens=tokens, say=console.say))
     dialogue = Dialogue(model, options, console)
     attended = sys.stdin.isatty()
     if attended:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptkit.console import Console
+from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import Prompt, TextModel
 from gptkit.decoding.text_options import what_texts_depend_on, with_chosen
 from gptkit.errors import InputError, UsageError
@@ -58,8 +59,8 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     if output.resolve() == path.resolve():
         raise UsageError("the samples would overwrite the prompts", where="--output", fix="choose another file")
     total = len(prompts) * options.num_samples
-    model = TextModel(directory, options, tokens=total * options.max_new_tokens, say=console.say)
-    settings = settings_hash(what_texts_depend_on(with_chosen(options, model.precision)), directory)
+    chosen = choose_engine(directory, options, tokens=total * options.max_new_tokens, say=console.say)
+    settings = settings_hash(what_texts_depend_on(with_chosen(options, chosen.precision)), directory)
     if options.beams == 1 and not options.is_greedy:
         settings += BY_LINE
     with SamplesFile(output, settings, prompts) as file:
@@ -69,7 +70,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
             console.say(f"{file.stale:,} samples of changed lines will be regenerated or dropped")
         seconds = dict.fromkeys(("compile_seconds", "prefill_seconds", "decode_seconds", "tokens_per_second"), 0.0)
         if len(file.rows) < total:
-            seconds = _write(file, path, model, options, console)
+            seconds = _write(file, path, TextModel(directory, options, chosen), options, console)
         file.finish()
     console.result(str(output))
     rows = [file.rows[place] for place in sorted(file.rows)]

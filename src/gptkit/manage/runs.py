@@ -229,12 +229,13 @@ def _losses(path: Path) -> dict[str, str]:
 
 def _samples(path: Path, row: Row, console: Console) -> Iterator[Row]:
     """Yield a text of each step whose weights the run kept: same seed, no prompt."""
+    from gptkit.decoding.engines import choose_engine
     from gptkit.decoding.text_model import TextModel
     from gptkit.decoding.text_options import TextModelOptions
 
     for step, folder in _weights(path, row, console).items():
         options = TextModelOptions(max_new_tokens=SAMPLE_TOKENS, top_k=SAMPLE_TOP_K)
-        model = TextModel(folder, options, tokens=SAMPLE_TOKENS, say=console.say)
+        model = TextModel(folder, options, choose_engine(folder, options, tokens=SAMPLE_TOKENS, say=console.say))
         generation = model.generate([model.read(None, options)], [0], options, live=False)
         for _ in generation:
             pass

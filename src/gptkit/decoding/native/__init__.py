@@ -1,6 +1,6 @@
 """The compiled decoder for CPUs, written in C; these functions are its whole interface.
 
-`open_engine` and `read_tokenizer` return None for what they do not understand; then torch and transformers take over,
+`choose_engine` and `read_tokenizer` return None for what they do not understand; then torch and transformers take over,
 as they do if this folder is missing.
 """
 
@@ -9,24 +9,34 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from gptkit.decoding.engines import NativeUnavailableError
-from gptkit.decoding.native.engine import NativeEngine, WeightFormat
-from gptkit.decoding.native.library import find_c_compiler
+from gptkit.decoding.engines import ChosenEngine, NativeUnavailableError
+from gptkit.decoding.native.engine import ACTIVATIONS, NativeEngine, WeightFormat
+from gptkit.decoding.native.library import find_c_compiler, native_library
 from gptkit.decoding.native.tokenizer import read_tokenizer
-from gptkit.decoding.native.weights import map_weights
+from gptkit.decoding.native.weights import map_weights, usable
 from gptkit.decoding.text_options import Precision, Quantize
 
-__all__ = ["c_compiler", "open_engine", "read_tokenizer"]
+__all__ = ["c_compiler", "choose_engine", "read_tokenizer"]
 
 
-def open_engine(directory: Path, precision: Precision, quantize: Quantize) -> NativeEngine | None:
+def choose_engine(directory: Path, precision: Precision, quantize: Quantize) -> ChosenEngine | None:
     """Return the engine for the model in a directory; NativeUnavailableError if this machine cannot compile it."""
     mapped = map_weights(directory)
     if mapped is None:
         return None
+    shape, weights = mapped
+    if shape.activation_function not in ACTIVATIONS:
+        raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
+    library = native_library()
     chosen = native_precision(precision, quantize)
     unquantized: WeightFormat = "bf16" if chosen == "bf16" else "fp32"
-    return NativeEngine(*mapped, weight_format=unquantized if quantize == "none" else quantize, precision=chosen)
+    weight_format = unquantized if quantize == "none" else quantize
+
+    def open_native() -> NativeEngine:
+        arrays = usable(weights)
+        return NativeEngine(shape, arrays, weight_format=weight_format, precision=chosen, library=library)
+
+    return ChosenEngine(chosen, open_native)
 
 
 def native_precision(precision: Precision, quantize: Quantize) -> Precision:

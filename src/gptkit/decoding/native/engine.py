@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from gptkit.decoding.engines import NativeUnavailableError, Piece
+from gptkit.decoding.engines import Piece
 from gptkit.decoding.native.library import (
     FORMATS,
     PRECISIONS,
@@ -43,8 +44,8 @@ class NativeEngine:
 
     `weights` has the names and shapes of GPTForCausalLM.state_dict(), as float32, or as uint16 for the bits of bf16;
     float32 is not copied. A row's logits are bitwise the same in any batch, except with bf16 on processors with matrix
-    tiles (AMX). Raises NativeUnavailableError without a C compiler and for an activation that the C code lacks,
-    InputError for vectors and quantized weights that are not finite; other weights are not checked.
+    tiles (AMX). `library` is compiled already. Raises NativeUnavailableError without a C compiler, InputError for
+    vectors and quantized weights that are not finite; other weights are not checked.
     """
 
     def __init__(
@@ -55,13 +56,11 @@ class NativeEngine:
         weight_format: WeightFormat = "fp32",
         precision: Precision = "fp32",
         threads: int | None = None,
+        library: tuple[ctypes.CDLL, float] | None = None,
     ) -> None:
-        if shape.activation_function not in ACTIVATIONS:
-            raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
-        self._library, self.compile_seconds = native_library()
+        self._library, self.compile_seconds = library or native_library()
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
-        self.cache_bytes = 2 * shape.n_layer * shape.n_embd * CACHED[precision].itemsize
         self._shape = shape
         self.precision = precision
         self._threads = threads or available_processors()
@@ -93,6 +92,13 @@ class NativeEngine:
         buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, aligned_zeros(self._threads * scratch_size, np.float32)]
         self._buffers = Buffers(*map(_address, buffers), scratch_size)
         self._opened = [keys, values, *scales, *buffers]
+
+    def cache_bytes(self, length: int) -> int:
+        """Return the bytes that `open` allots to a row's keys and values, with their scales."""
+        shape = self._shape
+        vector = _padded(shape.n_embd // shape.n_head, TILE) * CACHED[self.precision].itemsize
+        scale = np.dtype(np.float32).itemsize if self.precision == "int8" else 0
+        return 2 * shape.n_layer * shape.n_head * _padded(length, TILE) * (vector + scale)
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""

@@ -51,9 +51,9 @@ _NEEDED = {"vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_no
 def map_weights(directory: Path) -> tuple[GPTShape, Arrays] | None:
     """Return the language model in a directory: ours, or transformers' gpt2 or openai-gpt.
 
-    Names, shapes and order are those of GPTForCausalLM's state dict: matrices (out, in) of float32, or of uint16 for
-    the bits of bf16. Arrays are read-only maps of the file, which must not be truncated meanwhile, or copies if the
-    file has fp16 or matrices (in, out). A tied LM head is the same array as the embedding.
+    Names, shapes and order are those of GPTForCausalLM's state dict: matrices (out, in), uint16 for the bits of bf16.
+    No weight is read: arrays are read-only maps of the file, which must not be truncated meanwhile; `usable` makes what
+    the engine computes with. A tied LM head is the same array as the embedding.
 
     None for what is not fully understood: damage, pickles, unknown keys and tensors. `load_model` reads more, and
     says what is wrong.
@@ -159,6 +159,12 @@ def _mapped(file: Path) -> tuple[mmap.mmap, int, dict[str, Any]]:
     return data, start, header
 
 
+def usable(arrays: Arrays) -> Arrays:
+    """Return arrays to compute with, copies of those of fp16 or (in, out); tied weights stay one array."""
+    made = {id(array): _usable(array) for array in arrays.values()}
+    return {name: made[id(array)] for name, array in arrays.items()}
+
+
 def _usable(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array to compute with: contiguous, aligned, and not fp16."""
     if array.dtype == np.float16:
@@ -178,5 +184,4 @@ def _checked(shape: GPTShape, found: Arrays) -> Arrays:
     shapes = tensor_shapes(shape, found, "")
     if shapes != {name: array.shape for name, array in found.items()}:
         raise ValueError("not the tensors of this shape")
-    usable = {id(found[name]): _usable(found[name]) for name in shapes}  # tied weights stay one array
-    return {name: usable[id(found[name])] for name in shapes}
+    return {name: found[name] for name in shapes}
