@@ -147,9 +147,9 @@ def timed(generate: Generate) -> Answer:
     return seconds
 
 
-def prompt_ids(length: int) -> list[int]:
+def prompt_ids(length: int, start: int = START) -> list[int]:
     """Return a prompt that begins with the end-of-text token; llama.cpp must not have read it before."""
-    return [START, *(random.randrange(START) for _ in range(length - 1))]
+    return [start, *(random.randrange(start) for _ in range(length - 1))]
 
 
 def hf(directory: Path, dtype: str) -> Answer:
@@ -228,10 +228,11 @@ def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "i
 
     options = TextModelOptions(device="cpu", precision=precision, quantize=quantize, compile="on")
     engine = choose_engine(directory / GPTKIT, options, tokens=1 << 20).open()
+    start = engine.vocab_size - 1
     rules = SamplingRules(top_k=TOP_K)
 
     def generate(batch: int, prompt: int, tokens: int) -> list[list[int]]:
-        decoder = Decoder(engine, [prompt_ids(prompt)] * batch, max_new_tokens=tokens, rules=rules)
+        decoder = Decoder(engine, [prompt_ids(prompt, start)] * batch, max_new_tokens=tokens, rules=rules)
         for _ in decoder:
             pass
         return [sample.token_ids for sample in decoder.samples]
@@ -239,8 +240,8 @@ def gptkit(directory: Path, precision: str, quantize: Literal["none", "int8", "i
     return timed(generate)
 
 
-def memory(directory: Path) -> Answer:
-    """Return the function that measures bytes/s of one-way reading by all threads, the best of seven rounds."""
+def memory(directory: Path, size: int = 512 << 20) -> Answer:
+    """Return the function that measures bytes/s of reading `size` bytes by all threads, the best of seven times."""
     import numpy as np
 
     from gptkit.decoding.native.library import FLAGS, FOLDER, find_c_compiler
@@ -249,7 +250,7 @@ def memory(directory: Path) -> Answer:
     flags = [*FLAGS, "-march=native", "-fopenmp", f"-I{FOLDER}"]
     subprocess.run([*(find_c_compiler() or ["cc"]), *flags, str(source), "-o", str(library), "-lm"], check=True)
     read_all = ctypes.CDLL(str(library)).gpt_read_all
-    values = np.ones(512 << 18, np.float32)
+    values = np.ones(size // 4, np.float32)
 
     def measure() -> float:
         seconds = []

@@ -166,9 +166,9 @@ def test_older_processors_compute_the_same(flag: str, tmp_path: Path, monkeypatc
     (ids,) = prompts(131, [20])
     expected = logits_in_all_formats(model, ids)
     compile_anew(monkeypatch, tmp_path)
-    library.native_library()
+    library.native_library("fp32", "fp32")
     monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), flag]))
-    assert library.native_library()[1] > 0  # not the library compiled with other flags
+    assert library.native_library("fp32", "fp32")[1] > 0  # not the library compiled with other flags
     found = logits_in_all_formats(model, ids)
     largest = np.abs(found - expected).max(axis=1) / np.abs(expected).max()
     assert (largest < [4e-2 if "precision" in arithmetic else 1e-4 for arithmetic in ARITHMETICS * 2]).all(), largest
@@ -209,8 +209,8 @@ def test_bf16_weights_are_read_as_bits() -> None:
 
 def test_the_compiled_library_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_anew(monkeypatch, tmp_path)
-    assert library.native_library()[1] > 0
-    assert library.native_library()[1] == 0
+    assert library.native_library("fp32", "fp32")[1] > 0
+    assert library.native_library("fp32", "fp32")[1] == 0
 
 
 def test_fewer_threads_than_asked_for_compute_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,20 +251,20 @@ def test_odd_compilers_are_named(chosen: str, reason: str, tmp_path: Path, monke
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", chosen)
     with pytest.raises(NativeUnavailableError, match=reason):
-        library.native_library()
+        library.native_library("fp32", "fp32")
 
 
 def test_without_a_working_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(NativeUnavailableError, match="no C compiler"):
-        library.native_library()
+        library.native_library("fp32", "fp32")
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\necho 'error: out of ideas' >&2; exit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     with pytest.raises(NativeUnavailableError, match="out of ideas"):
-        library.native_library()
+        library.native_library("fp32", "fp32")
     assert not issubclass(NativeUnavailableError, GptkitError)  # generation falls back to torch
 
 

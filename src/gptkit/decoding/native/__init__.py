@@ -27,10 +27,10 @@ def choose_engine(directory: Path, precision: Precision, quantize: Quantize) -> 
     shape, weights = mapped
     if shape.activation_function not in ACTIVATIONS:
         raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
-    library = native_library()
     chosen = native_precision(precision, quantize)
     unquantized: WeightFormat = "bf16" if chosen == "bf16" else "fp32"
     weight_format = unquantized if quantize == "none" else quantize
+    library = native_library(weight_format, chosen)
 
     def open_native() -> NativeEngine:
         arrays = usable(weights)

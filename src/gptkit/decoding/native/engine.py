@@ -58,7 +58,7 @@ class NativeEngine:
         threads: int | None = None,
         library: tuple[ctypes.CDLL, float] | None = None,
     ) -> None:
-        self._library, self.compile_seconds = library or native_library()
+        self._library, self.compile_seconds = library or native_library(weight_format, precision)
         self.n_positions = shape.n_positions
         self.vocab_size = shape.vocab_size
         self._shape = shape

@@ -26,7 +26,7 @@ static void embed(const Matrix* table, long id, float* to, int add) {
 
 #ifdef TILES
 static int use_tiles(const Model* model, int tokens) {
-    return model->precision == IN_BF16 && tokens > 4 && tiles_allowed();
+    return precision_of(model) == IN_BF16 && tokens > 4 && tiles_allowed();
 }
 #endif
 
@@ -52,12 +52,12 @@ static void linear(const Model* model, const Matrix* w, int tokens, const float*
     }
 #endif
     Inputs inputs = {x, buffers->bytes, x_width};
-    if (model->precision == IN_BYTES) {
+    if (precision_of(model) == IN_BYTES) {
         my_range(tokens, &first, &last);
         for (long m = first; m < last; m++) to_bytes(x + m * x_width, x_width, &inputs.bytes, m);
 #pragma omp barrier
     }
-    product(w, model->precision == IN_BYTES, tokens, *begin, *end, &inputs, y, y_width, scratch);
+    product(w, precision_of(model) == IN_BYTES, tokens, *begin, *end, &inputs, y, y_width, scratch);
 }
 
 /* Write `normed`, the input of the next product: GPT-2 normalizes a copy of the hidden states, GPT-1 the hidden states
@@ -99,9 +99,9 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
             float* attended = buffers->attended + m * width;
 #define ATTEND(precision) \
     attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch, precision)
-            if (model->precision == IN_FP32) ATTEND(IN_FP32);
+            if (precision_of(model) == IN_FP32) ATTEND(IN_FP32);
             if (is_bf16(model)) ATTEND(IN_BF16);
-            if (model->precision == IN_BYTES) ATTEND(IN_BYTES);
+            if (precision_of(model) == IN_BYTES) ATTEND(IN_BYTES);
 #undef ATTEND
         }
 }

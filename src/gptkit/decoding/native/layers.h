@@ -16,7 +16,15 @@ typedef struct {
     const float *norm, *norm_bias;
 } Model;
 
-INLINE int is_bf16(const Model* model) { return model->precision == IN_BF16; }
+INLINE int precision_of(const Model* model) {
+#ifdef PRECISION
+    return (void)model, PRECISION;
+#else
+    return model->precision;
+#endif
+}
+
+INLINE int is_bf16(const Model* model) { return precision_of(model) == IN_BF16; }
 
 typedef struct { /* for each layer, row and head: keys in blocks of LANES positions, (block, d, LANES) or in bytes
                     (block, d / 4, LANES, 4), and values (position, d) */

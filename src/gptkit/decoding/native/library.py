@@ -1,6 +1,6 @@
 """Compile the C code of the native engine once for this machine, cache the library, and load it with ctypes.
 
-It needs only a C compiler (no Python or torch headers). Compiling takes two seconds; later starts use the cache.
+It needs only a C compiler (no Python or torch headers). Compiling takes about a second; later starts use the cache.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # the result's type, then the argume
 }
 
 
-def native_library() -> tuple[ctypes.CDLL, float]:
-    """Return the library, and the seconds it took to compile, 0 if it was cached.
+def native_library(weight_format: str, precision: str) -> tuple[ctypes.CDLL, float]:
+    """Return the library for these weights and activations, and the seconds it took to compile, 0 if it was cached.
 
     Without a usable cache it is compiled for this process only. Raises NativeUnavailableError without a C compiler, or
     if the compiler or the loader fails.
@@ -96,23 +96,24 @@ def native_library() -> tuple[ctypes.CDLL, float]:
     if compiler is None:
         fix = "leave it out, or install gcc or clang"
         raise NativeUnavailableError("no C compiler was found (cc, gcc or clang)", fix)
+    flags = [*FLAGS, f"-DFORMAT={FORMATS[weight_format]}", f"-DPRECISION={PRECISIONS[precision]}"]
     seconds = 0.0
 
     def write(file: HashedFile) -> dict[str, Any]:
         nonlocal seconds
-        with _compiled(compiler) as (library, seconds):
+        with _compiled(compiler, flags) as (library, seconds):
             file.write(library.read_bytes())
         return {"compiler": compiler}
 
     # The name depends on all that determines the library: source, flags, compiler and processor.
     stat = os.stat(os.path.realpath(compiler[0]))
     sources = [source.read_text(encoding="utf-8") for source in sorted(FOLDER.glob("*.[ch]"))]
-    path = cache_path("native", ".so", sources, FLAGS, compiler, stat.st_size, int(stat.st_mtime), _processor())
+    path = cache_path("native", ".so", sources, flags, compiler, stat.st_size, int(stat.st_mtime), _processor())
     try:
         cached_file(path, write, need=lambda file: file.size)
         return _load(path), seconds
     except GptkitError:
-        with _compiled(compiler) as (library, seconds):
+        with _compiled(compiler, flags) as (library, seconds):
             return _load(library), seconds
 
 
@@ -168,7 +169,7 @@ def _processor() -> list[str]:
 
 
 @contextlib.contextmanager
-def _compiled(compiler: list[str]) -> Iterator[tuple[Path, float]]:
+def _compiled(compiler: list[str], flags: list[str]) -> Iterator[tuple[Path, float]]:
     """Yield the compiled library, a temporary file, and the seconds it took; with OpenMP if the compiler has it."""
     began = time.perf_counter()
     # CC may name the processor to compile for; flags such as -mno-avx2 work beside ours.
@@ -181,7 +182,7 @@ def _compiled(compiler: list[str]) -> Iterator[tuple[Path, float]]:
     with folder:
         output = Path(folder.name) / "gpt.so"
         for openmp in (["-fopenmp"], []):
-            command = [*compiler, *FLAGS, *native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
+            command = [*compiler, *flags, *native, *openmp, str(SOURCE), "-o", str(output), "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             except (OSError, subprocess.TimeoutExpired) as error:

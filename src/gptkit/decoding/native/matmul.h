@@ -19,6 +19,16 @@ typedef struct {
     const float* bias;   /* (outputs,) or null */
 } Matrix;
 
+/* The format of weights that are multiplied. A library is compiled for one FORMAT of weights and one PRECISION of
+   activations, which takes a third of the time; without these two, it decides as it runs. */
+INLINE int format_of(const Matrix* w) {
+#ifdef FORMAT
+    return (void)w, FORMAT;
+#else
+    return w->format;
+#endif
+}
+
 typedef struct { /* the inputs of a product: (tokens, width), zero-padded */
     const float* floats;
     Bytes bytes; /* the same in 8 bits, if the arithmetic is in integers */
@@ -266,12 +276,12 @@ static void product_unpacked(const Matrix* w, Range range, const Inputs* x, floa
 
 static void product_of_range(const Matrix* w, int integers, Range range, const Inputs* x, float* y, long y_width,
                              float* scratch) {
-    int is_shared = range.last_token - range.first_token > 2 * BLOCK_M;
-    if (w->format == INT8 && integers) return product_in(w, INT8, 1, range, x, y, y_width, 0, 0);
-    if (w->format == INT4 && integers) return product_in(w, INT4, 1, range, x, y, y_width, 0, 0);
-    if (w->format == F32) return product_in(w, F32, 0, range, x, y, y_width, 0, 0);
-    if (w->format == INT4 || is_shared) return product_unpacked(w, range, x, y, y_width, scratch);
-    if (w->format == BF16) return product_in(w, BF16, 0, range, x, y, y_width, 0, 0);
+    int format = format_of(w), is_shared = range.last_token - range.first_token > 2 * BLOCK_M;
+    if (format == INT8 && integers) return product_in(w, INT8, 1, range, x, y, y_width, 0, 0);
+    if (format == INT4 && integers) return product_in(w, INT4, 1, range, x, y, y_width, 0, 0);
+    if (format == F32) return product_in(w, F32, 0, range, x, y, y_width, 0, 0);
+    if (format == INT4 || is_shared) return product_unpacked(w, range, x, y, y_width, scratch);
+    if (format == BF16) return product_in(w, BF16, 0, range, x, y, y_width, 0, 0);
     return product_in(w, INT8, 0, range, x, y, y_width, 0, 0);
 }
 
@@ -279,7 +289,7 @@ static void product_of_range(const Matrix* w, int integers, Range range, const I
    in the processor's second cache. */
 static void product(const Matrix* w, int integers, int tokens, long begin, long end, const Inputs* x, float* y,
                     long y_width, float* scratch) {
-    long in_floats = !integers || w->format <= BF16, fit = SECOND_CACHE / 2 / (x->width * (in_floats ? 4 : 1));
+    long in_floats = !integers || format_of(w) <= BF16, fit = SECOND_CACHE / 2 / (x->width * (in_floats ? 4 : 1));
     long step = fit > BLOCK_M ? fit / BLOCK_M * BLOCK_M : BLOCK_M;
     for (long m = 0; m < tokens; m += step)
         product_of_range(w, integers, (Range){m, min_of(m + step, tokens), begin, end}, x, y, y_width, scratch);
