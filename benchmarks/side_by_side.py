@@ -70,6 +70,8 @@ def compare(description: str, script: str, parts: Mapping[str, Part], *, rounds:
     figures: dict[str, Figures] = {}
     for name in options.part or parts:
         rows = without_emulated([row for row in parts[name].rows if not options.only or row in options.only])
+        if not rows:
+            continue
         figures[name] = _measure(script, name, parts[name], rows, options)
         if options.json:
             options.json.write_text(json.dumps({"machine": machine("torch", "transformers"), "figures": figures}))
