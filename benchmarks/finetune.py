@@ -1,6 +1,6 @@
 """Fine-tuning speed beside a plain HF loop, in one run: gpt2-small's shape, RTE's lengths, lm_coef 0.5, batch 32.
 
-    python benchmarks/finetune.py [--rounds 5] [--steps N] [--only NAME ...] [--json FILE]
+    python benchmarks/finetune.py [--rounds 3] [--steps N] [--only NAME ...] [--json FILE]
 
 The examples are random tokens as long as RTE's training examples are with GPT-2's tokenizer. HF's rows are the loop
 that people write: GPT2LMHeadModel and a linear layer on the last token, cross-entropy of both, all logits, right
@@ -29,7 +29,7 @@ START, DELIMITER, EXTRACT = VOCABULARY, VOCABULARY + 1, VOCABULARY + 2
 
 def main() -> None:
     parts = {precision: part_of(precision) for precision in ("fp32", "bf16")}
-    compare(__doc__ or "", __file__, parts, rounds=5)
+    compare(__doc__ or "", __file__, parts, rounds=3)
 
 
 def part_of(precision: str) -> Part:
