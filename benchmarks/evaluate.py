@@ -1,11 +1,12 @@
 """Scoring beside a plain HF loop and lm-eval, in one run: GPT-2 124M's shape, random weights, 2 threads or a GPU.
 
-    GPTKIT_TEST_DATA=... python benchmarks/evaluate.py [--passages 96] [--pairs 96] [--rounds 1] [--only NAME ...]
+    GPTKIT_TEST_DATA=... python benchmarks/evaluate.py [--passages 96] [--pairs 96] [--rounds 3] [--only NAME ...]
 
 The first passages of LAMBADA (the last word given the rest) and the first pairs of one BLiMP set, with GPT-2's
 tokenizer, as they lie under GPTKIT_TEST_DATA. Everybody has the same weights; each row is a process of its own that
 has read model and data and warmed up, asked in turn for the seconds of encoding and scoring. The plain loop runs
-one text at a time, over a quarter of the items. What they found is in the table too: NLL a passage in nats, and the
+one text at a time, over a quarter of the items. The claim is the median of the rounds' ratios; --json keeps every
+figure. What they found is in the table too: NLL a passage in nats, and the
 share of pairs whose good sentence is the likelier.
 """
 
@@ -15,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -23,17 +23,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from side_by_side import spread, without_emulated
+from side_by_side import BEST, auto_precision, machine, print_table, ratio_columns, spread, without_emulated
 from turns import Answer, Worker, serve
 
 THREADS, VOCABULARY = 2, 50257
 GPTKIT, HF, TASKS = "gptkit", "hf", "tasks"  # directories
 FILES = {"lambada": "zero_shot/lambada_test.jsonl", "blimp": "zero_shot/blimp/wh_vs_that_no_gap.jsonl"}
 PARTS = tuple(FILES)
+ASKED = 1.5  # times the best peer, of the precision that gptkit would choose
 LM_EVAL_TASKS: dict[str, dict[str, Any]] = {
     "lambada": {
         "output_type": "loglikelihood",
@@ -77,24 +77,26 @@ def main() -> None:
         names = without_emulated([name for name in ROWS if not options.only or name in options.only])
         commands = {name: [sys.executable, __file__, "--row", str(directory), name] for name in names}
         workers = {name: stack.enter_context(Worker(commands[name], os.environ)) for name in names}
-        measure(workers, {"lambada": options.passages, "blimp": options.pairs}, options.rounds)
+        where = machine("torch", "transformers", "lm_eval")
+        print(where)
+        figures = measure(workers, {"lambada": options.passages, "blimp": options.pairs}, options.rounds)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": where, "figures": figures}))
 
 
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", choices=list(ROWS))
+    parser.add_argument("--json", type=Path, help="also write every figure to this file")
     return parser.parse_args()
 
 
-def measure(workers: Mapping[str, Worker], items: Mapping[str, int], rounds: int) -> None:
-    names = ("torch", "transformers", "lm_eval")
-    print(
-        f"{platform.processor() or platform.machine()}, {THREADS} threads, Python {platform.python_version()}, ", end=""
-    )
-    print(", ".join(f"{name} {version(name)}" for name in names))
+def measure(workers: Mapping[str, Worker], items: Mapping[str, int], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Print a table for each part; return the items/s of every round by part and row."""
+    figures = {}
     for part in PARTS:
         rates: dict[str, list[float]] = {name: [] for name in workers}
         for _ in range(rounds):
@@ -102,21 +104,17 @@ def measure(workers: Mapping[str, Worker], items: Mapping[str, int], rounds: int
                 asked = max(1, int(items[part] * ROWS[name].share))
                 rates[name].append(asked / worker.ask(part=PARTS.index(part), items=asked))
         found = {name: worker.ask(part=PARTS.index(part), items=0) for name, worker in workers.items()}
-        print_table(part, rates, found)
+        print_part(part, rates, found)
+        figures[part] = rates
+    return figures
 
 
-def print_table(part: str, rates: Mapping[str, Sequence[float]], found: Mapping[str, float]) -> None:
-    peers = [name for name in rates if not name.startswith(GPTKIT)]
+def print_part(part: str, rates: Mapping[str, list[float]], found: Mapping[str, float]) -> None:
     unit, figure = {"lambada": ("passages", "NLL"), "blimp": ("pairs", "accuracy")}[part]
-    print(
-        f"\n| {part} | {unit}/s: median (lowest to highest) | {figure} | {' | '.join(f'x {peer}' for peer in peers)} |"
-    )
-    print("|---" * (3 + len(peers)) + "|")
-    for name, own in rates.items():
-        ratios = (statistics.median(a / b for a, b in zip(own, rates[peer], strict=True)) for peer in peers)
-        print(
-            f"| {name} | {spread(own)} | {found[name]:.5f} | {' | '.join(f'{one:.2f}' for one in ratios)} |", flush=True
-        )
+    heads, cells = ratio_columns(rates, {f"{GPTKIT} {auto_precision()}": {BEST: ASKED}})
+    rows = [[name, spread(own), f"{found[name]:.5f}", *cells[name]] for name, own in rates.items()]
+    print()
+    print_table([part, f"{unit}/s: median (lowest to highest)", figure, *heads], rows)
 
 
 def timed(directory: Path, name: str) -> Answer:
@@ -222,7 +220,8 @@ def hf_loop(directory: Path, precision: str, batch_size: int) -> Evaluate:
     import torch
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel.from_pretrained(directory / HF, dtype=torch.float32).eval().to(device_name())
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model = GPT2LMHeadModel.from_pretrained(directory / HF, dtype=dtype).eval().to(device_name())
     tokenizer = AutoTokenizer.from_pretrained(directory / HF)
     texts = {part: pairs_of_texts(part) for part in PARTS}
 
@@ -230,7 +229,7 @@ def hf_loop(directory: Path, precision: str, batch_size: int) -> Evaluate:
     def log_probability(context: str, continuation: str) -> float:
         before = tokenizer(context).input_ids or [tokenizer.eos_token_id]
         ids = torch.tensor([before + tokenizer(continuation).input_ids], device=model.device)
-        log_probs = model(ids).logits[0, :-1].log_softmax(-1)  # (token - 1, vocab)
+        log_probs = model(ids).logits[0, :-1].float().log_softmax(-1)  # (token - 1, vocab)
         return float(log_probs.gather(1, ids[0, 1:, None])[len(before) - 1 :].sum())
 
     def evaluate(part: str, items: int) -> float:
@@ -261,6 +260,7 @@ def lm_eval(directory: Path, precision: str, batch_size: int) -> Evaluate:
 
 ROWS = {
     "HF loop fp32": Settings(hf_loop, "fp32", share=0.25),
+    "HF loop bf16": Settings(hf_loop, "bf16", share=0.25),
     "lm-eval fp32, batch 8": Settings(lm_eval, "fp32", 8),
     "lm-eval fp32, batch 64": Settings(lm_eval, "fp32", 64),
     "lm-eval bf16, batch 8": Settings(lm_eval, "bf16", 8),

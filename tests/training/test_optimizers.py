@@ -11,6 +11,7 @@ from training_toy import bits_equal, everything, options, rows, step_rows, super
 
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.training import own_optimizers
 from gptkit.training.job import Plan
 from gptkit.training.optimizers import OPTIMIZERS, build_optimizer
 from gptkit.training.options import OptimizerName
@@ -46,7 +47,11 @@ def openai_reference(
 
 @pytest.mark.parametrize("schedule", ["openai-cosine", "openai-linear", "openai-constant"])
 @pytest.mark.parametrize("shape", [(5, 7), (7,)])
-def test_openai_adam_equals_gpt1s_over_50_steps(schedule: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("piece", [4, own_optimizers.PIECE])
+def test_openai_adam_equals_gpt1s_over_50_steps(
+    schedule: str, shape: tuple[int, ...], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_optimizers, "PIECE", piece)
     random = np.random.default_rng(0)
     weights = (0.1 * random.standard_normal(shape)).astype(np.float32)
     gradients = (1e-3 * random.standard_normal((50, *shape))).astype(np.float32)

