@@ -13,9 +13,9 @@ step() {
 
 step "pretrain --out $run" <<END
 1 of 5: pre-training. A language model learns to predict the next token, a
-piece of a word. This one, a GPT-2 of 2.9 million parameters, starts from
-random weights and reads once the 2 MB of documentation that come with Python.
-At first all 8,192 tokens are about equally likely: a loss of ln 8192 = 9.0.
+piece of a word. This one, a GPT-2 of 1.1 million parameters, starts from random
+weights and reads three times the 2 MB of documentation that come with Python.
+At first all 4,096 tokens are about equally likely: a loss of ln 4096 = 8.3.
 Watch "val loss", on text that it does not train on, and the samples, which
 turn from noise into something like documentation.
 END
