@@ -58,6 +58,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/pretrain.py
 	$(BIN)/python benchmarks/finetune.py
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/generate_presets.py
 	$(if $(GPTKIT_TEST_DATA),$(BIN)/python benchmarks/evaluate.py,@echo 'GPTKIT_TEST_DATA is not set: benchmarks/evaluate.py is left out')
 
 clean:
