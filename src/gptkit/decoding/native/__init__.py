@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from gptkit.decoding.engines import ChosenEngine, NativeUnavailableError
-from gptkit.decoding.native.engine import ACTIVATIONS, NativeEngine, WeightFormat
+from gptkit.decoding.native.engine import NativeEngine, WeightFormat, activation_number
 from gptkit.decoding.native.library import find_c_compiler, native_library
 from gptkit.decoding.native.tokenizer import read_tokenizer
 from gptkit.decoding.native.weights import map_weights, usable
@@ -25,8 +25,7 @@ def choose_engine(directory: Path, precision: Precision, quantize: Quantize) -> 
     if mapped is None:
         return None
     shape, weights = mapped
-    if shape.activation_function not in ACTIVATIONS:
-        raise NativeUnavailableError(f"the compiled decoder lacks the activation {shape.activation_function}")
+    activation_number(shape.activation_function)
     chosen = native_precision(precision, quantize)
     unquantized: WeightFormat = "bf16" if chosen == "bf16" else "fp32"
     weight_format = unquantized if quantize == "none" else quantize

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gptkit.decoding.engines import Piece
+from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native.library import (
     FORMATS,
     PRECISIONS,
@@ -148,7 +148,7 @@ class NativeEngine:
             n_inner=shape.inner_width,
             vocab_size=shape.vocab_size,
             pre_norm=shape.pre_norm,
-            activation=ACTIVATIONS[shape.activation_function],
+            activation=activation_number(shape.activation_function),
             precision=PRECISIONS[self.precision],
             threads=self._threads,
             epsilon=shape.layer_norm_epsilon,
@@ -222,6 +222,13 @@ LAYER_PARTS = {  # field of the C struct -> module of a block
 }
 
 
+def activation_number(name: str) -> int:
+    """Return what layers.h calls an activation; NativeUnavailableError if it has none."""
+    if name not in ACTIVATIONS:
+        raise NativeUnavailableError(f"the compiled decoder lacks the activation {name}")
+    return ACTIVATIONS[name]
+
+
 def available_processors() -> int:
     """Return how many threads to use: the processors that this process may use, at most OMP_NUM_THREADS."""
     usable = usable_processors()
@@ -248,7 +255,8 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    zeros: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return zeros
 
 
 def _padded(width: int, unit: int) -> int:
