@@ -70,6 +70,18 @@ def test_logits_are_the_models(pre_norm: bool, changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_a_row_is_the_same_bits_in_any_batch_and_however_its_prompt_is_cut(arithmetic: dict[str, Any]) -> None:
+    check_bits(arithmetic)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names the processors of another kind")
+def test_a_row_is_the_same_bits_on_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimized: GCC once fused a product and a sum in one copy of the code for AVX2, not in the other."""
+    monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), "-mno-avx512f"]))
+    check_bits({"weight_format": "int8", "precision": "fp32"})
+
+
+def check_bits(arithmetic: dict[str, Any]) -> None:
     model = toy(n_embd=160, n_head=2, vocab_size=131)
     rows = prompts(131, [1, 17, 9, 22, 5, 2, 13])
     engine = native(model, **arithmetic)

@@ -101,14 +101,14 @@ INLINE void add_floats(Block* b, int outputs, int tokens, int format, long k) {
     EACH_TOKEN input[m] = kept(floats_at(b->inputs[m] + k));
     EACH_OUTPUT {
         floats v = kept(weights_at(b->weights[n], format, k));
-        EACH_TOKEN b->sums[m][n] += v * input[m];
+        EACH_TOKEN b->sums[m][n] = add_product(b->sums[m][n], v, input[m]);
     }
 }
 
 INLINE void add_tail(Block* b, int outputs, int tokens, int format, long k, long inputs) {
     EACH_OUTPUT {
         floats v = tail_at(b->weights[n], format, k, inputs);
-        EACH_TOKEN b->sums[m][n] += v * floats_at(b->inputs[m] + k);
+        EACH_TOKEN b->sums[m][n] = add_product(b->sums[m][n], v, floats_at(b->inputs[m] + k));
     }
 }
 
