@@ -74,11 +74,14 @@ def test_a_row_is_the_same_bits_in_any_batch_and_however_its_prompt_is_cut(arith
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names the processors of another kind")
-def test_a_row_is_the_same_bits_on_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_row_is_the_same_bits_on_avx2(
+    arithmetic: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Optimized: GCC once fused a product and a sum in one copy of the code for AVX2, not in the other."""
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
-    monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), "-mno-avx512f"]))
-    check_bits({"weight_format": "int8", "precision": "fp32"})
+    monkeypatch.setenv("CC", shlex.join([*(library.find_c_compiler() or ()), "-mno-avx512f", "-mno-avxvnni"]))
+    check_bits(arithmetic)
 
 
 def check_bits(arithmetic: dict[str, Any]) -> None:

@@ -125,7 +125,7 @@ INLINE void add_int8(Block* b, int outputs, int tokens, long k, const int size) 
     }
     EACH_TOKEN {
         floats scales = floats_at(b->scales[m] + k / CHUNK * LANES);
-        EACH_OUTPUT b->sums[m][n] += to_floats(sums[n][m]) * scales;
+        EACH_OUTPUT b->sums[m][n] = add_product(b->sums[m][n], to_floats(sums[n][m]), scales);
     }
 }
 
@@ -148,7 +148,7 @@ INLINE void add_int4(Block* b, int outputs, int tokens, long k, const int size) 
             long lanes = k / CHUNK * LANES;
             floats products =
                 to_floats(total(sums[n][m]) + ints_at(b->minus[m] + lanes)); /* codes are weights plus 8 */
-            b->sums[m][n] += products * (floats_at(b->scales[m] + lanes) * weight_scales);
+            b->sums[m][n] = add_product(b->sums[m][n], products, floats_at(b->scales[m] + lanes) * weight_scales);
         }
     }
 }

@@ -76,6 +76,8 @@ INLINE floats add_product(floats sum, floats a, floats b) {
     return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
 #elif defined(__SSSE3__) && defined(__FMA__)
     return (floats)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)sum);
+#elif defined(__aarch64__)
+    return (floats)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
 #else
     return sum + a * b;
 #endif
