@@ -163,13 +163,10 @@ INLINE void scores_at(const Cache* cache, const Place* at, long p, const Queries
     for (; d + 1 < at->size; d += 2) {
         floats first = cached(cache->keys, keys + d * LANES, precision);
         floats second = cached(cache->keys, keys + (d + 1) * LANES, precision);
-        EACH_QUERY even[q] = add_product(even[q], splat(queries->query[q][d]), first);
-        EACH_QUERY odd[q] = add_product(odd[q], splat(queries->query[q][d + 1]), second);
+        EACH_QUERY even[q] += queries->query[q][d] * first;
+        EACH_QUERY odd[q] += queries->query[q][d + 1] * second;
     }
-    if (d < at->size) {
-        floats last = cached(cache->keys, keys + d * LANES, precision);
-        EACH_QUERY even[q] = add_product(even[q], splat(queries->query[q][d]), last);
-    }
+    if (d < at->size) EACH_QUERY even[q] += queries->query[q][d] * cached(cache->keys, keys + d * LANES, precision);
     EACH_QUERY scores[q] = (even[q] + odd[q]) * queries->scale[q];
 }
 
@@ -231,7 +228,7 @@ INLINE void mix(const Cache* cache, const Place* at, long d, const Queries* quer
         long values = at->values + p * at->wide + d;
         _Pragma("GCC unroll 4") for (int i = 0; i < vectors; i++) {
             floats value = cached(cache->values, values + i * LANES, precision);
-            EACH_QUERY mixed[q][i] = add_product(mixed[q][i], splat(queries->scores[q][p]), value);
+            EACH_QUERY mixed[q][i] += queries->scores[q][p] * value;
         }
     }
 }

@@ -101,14 +101,14 @@ INLINE void add_floats(Block* b, int outputs, int tokens, int format, long k) {
     EACH_TOKEN input[m] = kept(floats_at(b->inputs[m] + k));
     EACH_OUTPUT {
         floats v = kept(weights_at(b->weights[n], format, k));
-        EACH_TOKEN b->sums[m][n] = add_product(b->sums[m][n], v, input[m]);
+        EACH_TOKEN b->sums[m][n] += v * input[m];
     }
 }
 
 INLINE void add_tail(Block* b, int outputs, int tokens, int format, long k, long inputs) {
     EACH_OUTPUT {
         floats v = tail_at(b->weights[n], format, k, inputs);
-        EACH_TOKEN b->sums[m][n] = add_product(b->sums[m][n], v, floats_at(b->inputs[m] + k));
+        EACH_TOKEN b->sums[m][n] += v * floats_at(b->inputs[m] + k);
     }
 }
 
@@ -125,7 +125,7 @@ INLINE void add_int8(Block* b, int outputs, int tokens, long k, const int size) 
     }
     EACH_TOKEN {
         floats scales = floats_at(b->scales[m] + k / CHUNK * LANES);
-        EACH_OUTPUT b->sums[m][n] = add_product(b->sums[m][n], to_floats(sums[n][m]), scales);
+        EACH_OUTPUT b->sums[m][n] += to_floats(sums[n][m]) * scales;
     }
 }
 
@@ -148,7 +148,7 @@ INLINE void add_int4(Block* b, int outputs, int tokens, long k, const int size) 
             long lanes = k / CHUNK * LANES;
             floats products =
                 to_floats(total(sums[n][m]) + ints_at(b->minus[m] + lanes)); /* codes are weights plus 8 */
-            b->sums[m][n] = add_product(b->sums[m][n], products, floats_at(b->scales[m] + lanes) * weight_scales);
+            b->sums[m][n] += products * (floats_at(b->scales[m] + lanes) * weight_scales);
         }
     }
 }

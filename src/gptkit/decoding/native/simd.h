@@ -68,21 +68,6 @@ INLINE bytes bytes_at(const void* from) { return *(const bytes*)from; }
 INLINE floats splat(float value) { return value - (floats){0}; }
 INLINE floats from_bits(ints bits) { return (floats)bits; }
 
-/* sum + a b, rounded once where the processor can: GCC, left to itself, does so in some loops and not in others. */
-INLINE floats add_product(floats sum, floats a, floats b) {
-#if VECTOR == 64
-    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
-#elif VECTOR == 32 && defined(__FMA__)
-    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
-#elif defined(__SSSE3__) && defined(__FMA__)
-    return (floats)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)sum);
-#elif defined(__aarch64__)
-    return (floats)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
-#else
-    return sum + a * b;
-#endif
-}
-
 INLINE float bf16_to_float(uint16_t half) {
     uint32_t bits = (uint32_t)half << 16;
     float value;
