@@ -26,8 +26,8 @@ from gptkit.system.files import HashedFile
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "gpt.c"  # includes the headers
-# A row's logits are the same in any batch: no -ffast-math, for sums keep their order, and every sum of products is fused;
-# left to itself, GCC fuses some loops on AMD's processors and not others.
+# A row's logits are the same in any batch: no -ffast-math, for sums keep their order, and all sums of products are
+# fused; left to itself, GCC fuses some loops on AMD's processors and not others.
 FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
 FLAGS = ("-O2", *FUSED, "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 NATIVE_FLAGS = {"arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
