@@ -34,6 +34,7 @@ from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system.encodings import UTF8
 from gptkit.system.run_layout import RUNS, best_weights
+from gptkit.use.options import ScoreOptions
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,13 @@ def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
     if flags & {"--num-samples", "--temperature"}:
         return "gptkit generate --interactive --top-k 40 --model {model}"
     return _quoted("gptkit", *words, "--num-samples", "3", "--temperature", "0.8")
+
+
+def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    flags = {word.partition("=")[0] for word in words}
+    if flags & {"-", "--texts", "--tokens"}:
+        return "gptkit generate --max-new-tokens 30 --show-probs --model {model}"
+    return _quoted("gptkit", *words, "--tokens")
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -209,6 +217,18 @@ COMMANDS = (
             "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
         ),
         _after_eval,
+    ),
+    Command(
+        "score",
+        ScoreOptions,
+        "gptkit.use.score:run",
+        (
+            'gptkit score "The function returns None." "The function return None."',
+            'gptkit score "The function returns None." --tokens --model runs/demo/model',
+            "cat article.txt | gptkit score -",
+            "gptkit score --texts pairs.tsv > scores.jsonl    # minimal pairs: which text is preferred",
+        ),
+        _after_score,
     ),
     Command(
         "convert",

@@ -49,10 +49,10 @@ class Engine(Protocol):
         """Return the bytes of the cache of one such row."""
 
     def forward(self, pieces: Sequence[Piece]) -> Array:
-        """Append each piece to its row; return the float32 logits (wanted, vocab_size) after the tokens that want them.
+        """Append each piece to its row; return float32 logits (wanted, vocab_size) after the tokens that want them.
 
-        They are in the order of the pieces. The result is a numpy array, or a torch tensor on the engine's device. At most one piece per row; other rows
-        stay as they are.
+        They are in the order of the pieces. The result is a numpy array, or a torch tensor on the engine's device. At
+        most one piece per row; other rows stay as they are.
         """
 
 
