@@ -35,3 +35,37 @@ class ScoreOptions(ReadingOptions):
         "with quantized weights as in gptkit generate.",
     )
     device: DeviceName = override(TextModelOptions, "device", panel="Speed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(ReadingOptions):
+    """Label new texts with a fine-tuned model: its answer, how probable it is, and what was cut.
+
+    Several TEXTs are the fields of the model's format, in order: a text; premise, hypothesis; first, second; or
+    context, question ('' for none) and choices. A table on a terminal, in a pipe a JSON object per line.
+    """
+
+    text: tuple[str, ...] = option(
+        (), "A text, or the fields of one example in order; - reads one from stdin.", argument=True, metavar="TEXT"
+    )
+    inputs: Path | None = option(
+        None,
+        "A file of examples: .csv, .tsv or .jsonl with the task's field names, .txt with a text per line.",
+        metavar="FILE",
+    )
+    model: str | None = option(
+        None,
+        "A fine-tuned model or its run directory, or hf:NAME [default: the newest finetune run].",
+        short="-m",
+        metavar="MODEL",
+    )
+    output: Path | None = option(
+        None,
+        "Write the predictions of --inputs to this .jsonl; rerun the same command to resume.",
+        short="-o",
+        metavar="FILE",
+    )
+    batch_size: int | None = option(
+        None, "Maximum examples per batch [default: chosen by length].", panel="Speed", minimum=1
+    )
+    device: DeviceName = override(TextModelOptions, "device", panel="Speed")

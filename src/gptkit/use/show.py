@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.report.text import figure
+from gptkit.report.text import figure, known_columns
+from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.tokenizers.shown import visible
 
 SHOWN = 48  # characters of a text in a table
@@ -39,7 +40,7 @@ class Results:
     def finish(self) -> None:
         """Print the table."""
         if self._rows:
-            self._console.table("", self._columns, self._rows)
+            self._console.table("", *known_columns(self._columns, self._rows))
 
 
 class Scores:
@@ -74,6 +75,31 @@ class Scores:
             first, ties = self._preferred["first"], self._preferred["tie"]
             share = f"the first text is preferred in {first:,} of {pairs:,} pairs ({100 * first / pairs:.1f}%)"
             self._console.say(share + f", {ties:,} ties" * bool(ties))
+
+
+class Predictions:
+    """The predictions of examples: their results, and the rows of a table."""
+
+    MOST_LIKELY = 3
+
+    def __init__(self, task: Task, console: Console) -> None:
+        self.results = Results(console)
+        self._fields = FORMAT_FIELDS[task.format]
+        self._is_score = task.target in ("score", "soft-score")
+        self._columns = (*self._fields, *(("value",) if self._is_score else ("label", "probability", "others")), "cut")
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Print or keep the prediction of an example."""
+        texts = [text if isinstance(text, str) else " | ".join(text) for text in map(result.get, self._fields)]
+        answer: list[object] = [f"{result['value']:.4g}"] if self._is_score else self._answer(result)
+        row = [*map(beginning, texts), *answer, "yes" if result["truncated"] else ""]
+        self.results.add(result, self._columns, row)
+
+    def _answer(self, result: Mapping[str, Any]) -> list[object]:
+        chances = sorted(result["probabilities"].items(), key=lambda item: -item[1])
+        others = [f"{label} {chance:.3f}" for label, chance in chances if label != result["label"]]
+        probability = result["probabilities"][result["label"]]
+        return [result["label"], f"{probability:.4f}", "  ".join(others[: self.MOST_LIKELY])]
 
 
 def _row(text: Mapping[str, Any]) -> list[object]:
