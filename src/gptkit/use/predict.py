@@ -124,7 +124,7 @@ def _write(
     """Write the missing predictions to a file and print its name; a finished one is not computed again."""
     fields = (fields_of(task, example) for example in unlabelled_examples(task, inputs))
     with PredictionsFile(output, settings_hash({"command": "predict"}, directory)) as file:
-        total = file.resume(fields)
+        total = file.resume(fields, AT_ONCE)
         if file.done:
             console.say(f"{file.done:,} of {total:,} predictions are already done ({output})")
         if file.stale:

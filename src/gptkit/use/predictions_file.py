@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from gptkit.errors import InputError
 from gptkit.report.resuming import ANOTHER, json_row, open_to_append
@@ -16,6 +16,12 @@ from gptkit.system.encodings import UTF8, decode_text
 from gptkit.system.reading import json_object
 from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.examples import Example
+
+
+class _Done(NamedTuple):
+    rows: int = 0
+    end: int = 0  # in the file, in bytes
+    truncated: int = 0
 
 
 class PredictionsFile:
@@ -34,22 +40,27 @@ class PredictionsFile:
         if not self.path.stat().st_size:
             self.path.unlink()  # leave no empty file behind
 
-    def resume(self, inputs: Iterable[Mapping[str, Any]]) -> int:
+    def resume(self, inputs: Iterable[Mapping[str, Any]], chunk: int) -> int:
         """Find the predictions of the first inputs (fields by name), and cut off the rest; return the number of inputs.
 
-        `done` counts the predictions, `truncated` those of truncated texts, `stale` those that are cut off.
+        `done` counts the predictions, `truncated` those of truncated texts, `stale` those of other inputs. Inputs are
+        predicted `chunk` at a time; one that is not complete is predicted again, since an answer's last bits depend on
+        what is computed together with it.
         """
         rows = self._rows()
-        total, end, follows = 0, 0, True
+        kept = found = _Done()
+        total = 0
         for total, fields in enumerate(inputs, start=1):
-            row, after = next(rows, ({}, end)) if follows else ({}, end)
-            follows = follows and bool(row) and {name: row[name] for name in fields if name in row} == fields
-            if follows:
-                end, self.done, self.truncated = after, total, self.truncated + row["truncated"]
+            row, end = next(rows, ({}, 0)) if found.rows == total - 1 else ({}, 0)
+            if row and all(row.get(name) == text for name, text in fields.items()):
+                found = _Done(total, end, found.truncated + row["truncated"])
+                kept = found if total % chunk == 0 else kept
             elif row:
                 self.stale = 1
         self.stale += sum(1 for _ in rows)
-        self._file.truncate(end)
+        kept = found if found.rows == total else kept
+        self.done, self.truncated = kept.rows, kept.truncated
+        self._file.truncate(kept.end)
         return total
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:

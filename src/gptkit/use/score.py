@@ -19,7 +19,7 @@ from gptkit.training.finished_runs import newest_model, readable_model
 from gptkit.use.likelihood import TextScorer, TokenScores
 from gptkit.use.options import ScoreOptions
 from gptkit.use.show import Scores
-from gptkit.use.texts import Given, given_texts, read_texts
+from gptkit.use.texts import PAIRS, Given, given_texts, read_texts
 
 AT_ONCE = 256  # texts: bounds the memory that a file takes
 
@@ -34,7 +34,8 @@ def run(options: ScoreOptions, console: Console) -> dict[str, Any]:
     directory = model_directory(model)
     scorer = TextScorer(directory, settings, console.say)
     scores = Scores(console)
-    with console.tally(total, noun="texts") if options.texts else nullcontext() as tally:
+    is_pairs = options.texts is not None and options.texts.suffix.lower() == PAIRS
+    with console.tally(total, noun="pairs" if is_pairs else "texts") if options.texts else nullcontext() as tally:
         for results in _scored(given, scorer, tokens=options.tokens):
             for result in results:
                 scores.add(result)

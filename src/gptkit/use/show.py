@@ -90,7 +90,8 @@ class Predictions:
 
     def add(self, result: dict[str, Any]) -> None:
         """Print or keep the prediction of an example."""
-        texts = [text if isinstance(text, str) else " | ".join(text) for text in map(result.get, self._fields)]
+        fields = [result[name] for name in self._fields]
+        texts = [field if isinstance(field, str) else " | ".join(field) for field in fields]
         answer: list[object] = [f"{result['value']:.4g}"] if self._is_score else self._answer(result)
         row = [*map(beginning, texts), *answer, "yes" if result["truncated"] else ""]
         self.results.add(result, self._columns, row)

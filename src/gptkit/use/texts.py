@@ -15,7 +15,8 @@ from gptkit.errors import InputError, UsageError
 from gptkit.system.reading import given_text, json_string
 from gptkit.tasks.files import checked_text, lines
 
-SUFFIXES = (".txt", ".jsonl", ".tsv")
+PAIRS = ".tsv"
+SUFFIXES = (".txt", ".jsonl", PAIRS)
 
 
 class Given(NamedTuple):
@@ -53,7 +54,7 @@ def read_texts(path: Path) -> Iterator[Given]:
 
 
 def _texts_of(line: str, suffix: str, where: str) -> tuple[str, ...]:
-    if suffix == ".tsv":
+    if suffix == PAIRS:
         cells = line.split("\t")
         if len(cells) != 2:
             fix = "write the two texts of a pair with a tab between"
