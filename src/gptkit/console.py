@@ -93,6 +93,12 @@ class Console:
         if not self.has_reader:
             raise NoReader
 
+    def record(self, result: Mapping[str, Any]) -> None:
+        """Write a result to stdout at once, as a line of JSON; nothing with --json. Raises what `stream` raises."""
+        self._write(json_line(result, ascii_only=self._encoding != "utf-8") + "\n")
+        if not self.has_reader:
+            raise NoReader
+
     @property
     def is_watched(self) -> bool:
         """Whether results go to a terminal, where somebody may be waiting for the text."""

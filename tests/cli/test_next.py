@@ -29,6 +29,8 @@ generate --model 'runs/r u' --max-new-tokens 4
 generate a --max-new-tokens 4
 generate a --max-new-tokens 4 --temperature 0.9
 generate a --max-new-tokens 4 --greedy
+score 'ab cd' --model 'runs/r u'
+score 'ab cd' 'a b' --tokens
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5 --output 'base line {0}.json'
@@ -53,6 +55,8 @@ tokenizer decode 5 6 --model 'runs/r u'
 pretrain 'bo ok.txt' --model tiny --tokenizer char --steps 2 --seed 1 --out 'runs/r u 2'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out 'f t'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
+predict 'ab cd' --model 'f t'
+predict 'ab cd' --model 'f t/model'
 eval --model 'f t'
 eval --model 'f t' --output=class.json
 convert 'f t' 'f c'

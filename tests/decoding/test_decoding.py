@@ -232,15 +232,18 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
         [Piece(2, 2, [30]), Piece(0, 2, list(range(10)))],  # one overwrites its end, one fills up
         [Piece(3, 1, [4]), Piece(1, 2, [4])],
         [Piece(2, 3, [4]), Piece(3, 2, [5])],
+        [Piece(1, 3, [4, 5, 6], wanted=3), Piece(0, 5, [7, 8], wanted=0), Piece(3, 0, [1, 2, 3, 4], wanted=2)],
     ]
     for pieces in batches:
         logits = engine.forward(pieces)
         assert logits.dtype == torch.float32
-        for piece, found in zip(pieces, logits, strict=True):
+        expected = []
+        for piece in pieces:
             rows[piece.row] = [*rows[piece.row][: piece.start], *piece.token_ids]
             with torch.inference_mode():
-                expected = model(input_ids=torch.tensor([rows[piece.row]])).logits[0, -1]
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+                whole = model(input_ids=torch.tensor([rows[piece.row]])).logits[0]
+            expected.append(whole[len(whole) - piece.wanted :])
+        torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="grows beyond"):
         engine.forward([Piece(0, POSITIONS, [1])])
     with pytest.raises(ValueError, match="positions end"):

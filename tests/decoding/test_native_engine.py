@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_toy import FAMILIES, toy
+from gpt_toy import FAMILIES, SIZES, toy
 from gptkit.decoding.engines import NativeUnavailableError, Piece
 from gptkit.decoding.native import library
 from gptkit.decoding.native.engine import CACHED, NativeEngine, WeightFormat, available_processors, to_float
@@ -66,6 +66,19 @@ def test_logits_are_the_models(pre_norm: bool, changes: dict[str, Any]) -> None:
     engine = native(model)
     engine.open(1, 24)
     np.testing.assert_allclose(token_by_token(engine, ids), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("pre_norm", FAMILIES)
+def test_a_piece_gives_the_logits_of_as_many_of_its_last_tokens_as_are_wanted(pre_norm: bool) -> None:
+    """In one call and over several: the rows take more than MOST_TOKENS."""
+    engine = native(toy(pre_norm, n_positions=400))
+    rows = prompts(SIZES["vocab_size"], [300, 5, 120, 9])
+    engine.open(len(rows), 400)
+    single = [token_by_token(engine, ids, row) for row, ids in enumerate(rows)]
+    wanted = [290, 5, 0, 1]
+    pieces = [Piece(row, 0, ids, count) for row, (ids, count) in enumerate(zip(rows, wanted, strict=True))]
+    expected = [logits[len(logits) - count :] for logits, count in zip(single, wanted, strict=True)]
+    np.testing.assert_array_equal(engine.forward(pieces), np.concatenate(expected))
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

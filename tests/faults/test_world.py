@@ -43,7 +43,7 @@ def some_batches(kind: str) -> Batches:
         blocks = TrainingBlocks(chance.integers(0, 99, 400).astype(np.uint16), 8, seed=SEED)
         return pretraining_batches(blocks, sequence_length=8, rows_per_step=11, micro_batch=2)
     offsets = np.concatenate([[0], np.cumsum(chance.integers(3, 30, 2 * 50))])
-    examples = EncodedExamples(np.full(offsets[-1], 5, np.int32), offsets, 2, np.arange(50) % 2, {}, 0)
+    examples = EncodedExamples(np.full(offsets[-1], 5, np.int32), offsets, 2, np.arange(50) % 2, {})
     return finetuning_batches(examples, batch_size=11, seed=SEED, micro_batch=3, padded_tokens=200)
 
 

@@ -27,7 +27,7 @@ def examples_of(n: int, sequences: int = 2) -> EncodedExamples:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.full(offsets[-1], 5, np.int32)
     ids[offsets[:-1]], ids[offsets[1:] - 1] = START, EXTRACT
-    return EncodedExamples(ids, offsets, sequences, np.arange(n), {}, 0)
+    return EncodedExamples(ids, offsets, sequences, np.arange(n), {})
 
 
 def numbers(micro_batches: list[MicroBatch]) -> list[int]:

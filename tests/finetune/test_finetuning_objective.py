@@ -105,7 +105,7 @@ def encoded(examples: list[tuple[list[Tensor], Any]], *, labelled: bool = True) 
     sequences = [one.numpy() for sequences, _ in examples for one in sequences]
     labels = torch.tensor([label for _, label in examples]).numpy() if labelled else None
     offsets = np.cumsum([0, *map(len, sequences)])
-    return EncodedExamples(np.concatenate(sequences).astype(np.int32), offsets, len(examples[0][0]), labels, {}, 0)
+    return EncodedExamples(np.concatenate(sequences).astype(np.int32), offsets, len(examples[0][0]), labels, {})
 
 
 @targets

@@ -13,7 +13,8 @@ from generation_toy import write_model
 from gptkit.decoding.text_options import what_texts_depend_on
 from gptkit.errors import InputError
 from gptkit.generate.options import GenerateOptions
-from gptkit.generate.prompts_file import SamplesFile, read_prompts, settings_hash
+from gptkit.generate.prompts_file import SamplesFile, read_prompts
+from gptkit.report.resuming import settings_hash
 
 PROMPTS = {1: "a", 3: "b\x1b"}
 

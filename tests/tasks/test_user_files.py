@@ -15,7 +15,7 @@ import pytest
 from gptkit.errors import InputError, UsageError
 from gptkit.system.encodings import text_encoding
 from gptkit.tasks.own import read_task
-from gptkit.tasks.reading import load_examples, require_named_files
+from gptkit.tasks.reading import load_examples, require_named_files, unlabelled_examples
 from gptkit.tasks.table import TASKS, find_evaluation
 
 COMMAS = ['one, "two", three', "four, five, six"]
@@ -100,7 +100,8 @@ def test_rows_to_predict_need_no_labels_whatever_their_split_is_called(tmp_path:
         (tmp_path / "neu.csv").write_text(content)
         (tmp_path / "dev.csv").write_text(content)
         assert [example.label for example in load_examples(task, "neu", None).examples] == [None]
-        with pytest.raises(InputError, match=r"no (column 'Art'|label) .*finetune with --predict new") as refusal:
+        assert [example.fields for example in unlabelled_examples(task, tmp_path / "neu.csv")] == [("one",)]
+        with pytest.raises(InputError, match=r"no (column 'Art'|label) .*gptkit predict --inputs") as refusal:
             load_examples(task, "dev", None)
         assert "Nachricht" not in str(refusal.value.fix)
 

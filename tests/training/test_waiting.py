@@ -80,7 +80,7 @@ def pretraining() -> tuple[nn.Module, LossFunction, Batches]:
 def finetuning() -> tuple[nn.Module, LossFunction, Batches]:
     config = GPTConfig(**SHAPE, format="similarity", id2label={0: "no", 1: "yes"}, **MARKERS)
     offsets = np.concatenate([[0], np.cumsum(3 + np.arange(16) * 7 % 19)])
-    examples = EncodedExamples(np.full(offsets[-1], 5, np.int32), offsets, 2, np.arange(8) % 2, {}, 0)
+    examples = EncodedExamples(np.full(offsets[-1], 5, np.int32), offsets, 2, np.arange(8) % 2, {})
     batches = finetuning_batches(examples, batch_size=6, seed=0, micro_batch=4, padded_tokens=999)
     return GPTDoubleHeadsModel(config), partial(double_heads_loss, lm_coef=0.5), batches
 

@@ -32,8 +32,10 @@ from gptkit.manage.options import (
 )
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.recipes import CONFIG
 from gptkit.system.encodings import UTF8
 from gptkit.system.run_layout import RUNS, best_weights
+from gptkit.use.options import PredictOptions, ScoreOptions
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
     if flags & {"--num-samples", "--temperature"}:
         return "gptkit generate --interactive --top-k 40 --model {model}"
     return _quoted("gptkit", *words, "--num-samples", "3", "--temperature", "0.8")
+
+
+def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    flags = {word.partition("=")[0] for word in words}
+    if flags & {"-", "--texts", "--tokens"}:
+        return "gptkit generate --max-new-tokens 30 --show-probs --model {model}"
+    return _quoted("gptkit", *words, "--tokens")
+
+
+def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    run = Path(result["model"]).parent
+    has_own_data = (run / CONFIG).is_file() and "data: hf:" not in (run / CONFIG).read_text(encoding="utf-8")
+    return "gptkit eval --model {model}" if has_own_data else "gptkit convert {model} {free:exported}"
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -209,6 +224,29 @@ COMMANDS = (
             "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
         ),
         _after_eval,
+    ),
+    Command(
+        "score",
+        ScoreOptions,
+        "gptkit.use.score:run",
+        (
+            'gptkit score "The function returns None." "The function return None."',
+            'gptkit score "The function returns None." --tokens --model runs/demo/model',
+            "cat article.txt | gptkit score -",
+            "gptkit score --texts pairs.tsv > scores.jsonl    # minimal pairs: which text is preferred",
+        ),
+        _after_score,
+    ),
+    Command(
+        "predict",
+        PredictOptions,
+        "gptkit.use.predict:run",
+        (
+            'gptkit predict "Return the list of message parts."     # by the newest finetune run under ./runs',
+            'gptkit predict "It rains." "The street is wet." --model runs/entailment',
+            "gptkit predict --inputs new.csv --output labelled.jsonl      # rerun the same command to resume",
+        ),
+        _after_predict,
     ),
     Command(
         "convert",

@@ -32,6 +32,7 @@ class Piece(NamedTuple):
     row: int
     start: int  # position of the first token; the row's cache is overwritten from there on
     token_ids: Sequence[int]  # at least one
+    wanted: int = 1  # how many of the last tokens to return logits for
 
 
 class Engine(Protocol):
@@ -48,10 +49,10 @@ class Engine(Protocol):
         """Return the bytes of the cache of one such row."""
 
     def forward(self, pieces: Sequence[Piece]) -> Array:
-        """Append each piece to its row; return the float32 logits (len(pieces), vocab_size) after their last tokens.
+        """Append each piece to its row; return float32 logits (wanted, vocab_size) after the tokens that want them.
 
-        The result is a numpy array, or a torch tensor on the engine's device. At most one piece per row; other rows
-        stay as they are.
+        They are in the order of the pieces. The result is a numpy array, or a torch tensor on the engine's device. At
+        most one piece per row; other rows stay as they are.
         """
 
 

@@ -112,7 +112,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece]) -> Tensor:
-        """Append the pieces; return float32 logits (len(pieces), vocab_size) after each one's last token."""
+        """Append the pieces; return float32 logits (wanted, vocab_size) after the tokens that want them."""
         if any(piece.start + len(piece.token_ids) > self._length for piece in pieces):
             raise ValueError(f"a row grows beyond the {self._length} tokens that it was opened for")
         if self._static and all(len(piece.token_ids) == 1 for piece in pieces):
@@ -123,29 +123,35 @@ class TorchEngine:
         for number, piece in enumerate(pieces):
             groups.setdefault((piece.start, len(piece.token_ids)), []).append(number)
         logits = torch.cat([self._forward_together([pieces[number] for number in group]) for group in groups.values()])
-        return logits[self._tensor([number for group in groups.values() for number in group]).argsort()]
+        return self._in_order(logits, pieces, [number for group in groups.values() for number in group])
 
     def _forward_together(self, pieces: Sequence[Piece]) -> Tensor:
         first = all(piece.start == 0 for piece in pieces)  # all begin a row
         if not first:
             self._bring_to_front([piece.row for piece in pieces])
         order = sorted(range(len(pieces)), key=lambda number: self._slots[pieces[number].row])
-        pieces = [pieces[number] for number in order]
+        given, pieces = pieces, [pieces[number] for number in order]
         width = max(len(piece.token_ids) for piece in pieces)
         ids = self._tensor([[*piece.token_ids, *[0] * (width - len(piece.token_ids))] for piece in pieces])
-        ends = self._tensor([len(piece.token_ids) for piece in pieces])
+        lengths = self._tensor([len(piece.token_ids) for piece in pieces])
         starts = self._tensor([piece.start for piece in pieces])
         offsets = torch.arange(width, device=ids.device)
         positions = starts[:, None] + offsets  # (batch, query)
         target = self._target
         target.slots = self._tensor([[self._slots[piece.row]] for piece in pieces])
-        target.positions = torch.where(offsets < ends[:, None], positions, self._length)  # padding goes to scratch
+        target.positions = torch.where(offsets < lengths[:, None], positions, self._length)  # padding goes to scratch
         target.window = 0 if first else max(piece.start + len(piece.token_ids) for piece in pieces)
         equal = width == 1 and len({piece.start for piece in pieces}) == 1
         mask = None if first or equal else self._mask(positions)  # causality hides padding on the right
         hidden = self._hidden(ids, positions.clamp(max=self.n_positions - 1), mask)
-        last = hidden[torch.arange(len(pieces), device=ids.device), ends - 1]  # (batch, n_embd)
-        return self._logits(last)[self._tensor(order).argsort()]
+        ends = [number * width + len(piece.token_ids) for number, piece in enumerate(pieces)]
+        places = [place for end, piece in zip(ends, pieces, strict=True) for place in range(end - piece.wanted, end)]
+        return self._in_order(self._logits(hidden.flatten(0, 1)[self._tensor(places)]), given, order)
+
+    def _in_order(self, logits: Tensor, pieces: Sequence[Piece], order: Sequence[int]) -> Tensor:
+        """Return logits (wanted, vocab_size) in the order of the pieces; they are in that of the pieces' numbers."""
+        numbers = [number for number in order for _ in range(pieces[number].wanted)]
+        return logits[self._tensor(numbers).argsort(stable=True)]
 
     def _step_all(self, pieces: Sequence[Piece]) -> Tensor:
         """Run one token of every row of the cache; rows without a piece write to the scratch position."""

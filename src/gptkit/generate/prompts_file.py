@@ -10,9 +10,7 @@ whose random numbers depend on their line: older versions used the same for ever
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +22,7 @@ from gptkit.decoding.text_options import what_texts_depend_on, with_chosen
 from gptkit.errors import InputError, UsageError
 from gptkit.generate.options import GenerateOptions
 from gptkit.generate.show import note_slides
-from gptkit.model_files import model_files
+from gptkit.report.resuming import ANOTHER, check_output, json_row, open_to_append, settings_hash
 from gptkit.system.encodings import UTF8, decode_text
 from gptkit.system.files import write_atomically
 from gptkit.system.reading import (
@@ -32,18 +30,13 @@ from gptkit.system.reading import (
     json_string,
     not_text,
     open_text,
-    require_regular,
-    translate_read_errors,
     unusable_character,
 )
-from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
-from gptkit.text.tokenizers.files import tokenizer_files
 
 SUFFIXES = (".txt", ".jsonl")
 BY_LINE = "-by-line"  # suffix of the hash: random numbers depend on the line
 _KINDS = {"line": int, "sample": int, "prompt": str, "text": str, "token_ids": list, "settings": str}
-_ANOTHER = "choose another --output, or remove the file"
 
 
 def generate_file(path: Path, directory: Path, options: GenerateOptions, console: Console) -> dict[str, Any]:
@@ -54,10 +47,7 @@ def generate_file(path: Path, directory: Path, options: GenerateOptions, console
     """
     prompts = read_prompts(path)
     output = options.output or path.with_suffix(".samples.jsonl")
-    if output.suffix != ".jsonl":
-        raise UsageError("the samples file must be .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
-    if output.resolve() == path.resolve():
-        raise UsageError("the samples would overwrite the prompts", where="--output", fix="choose another file")
+    check_output(output, path, "samples", "prompts")
     total = len(prompts) * options.num_samples
     chosen = choose_engine(directory, options, tokens=total * options.max_new_tokens, say=console.say)
     settings = settings_hash(what_texts_depend_on(with_chosen(options, chosen.precision)), directory)
@@ -138,15 +128,6 @@ def read_prompts(path: Path) -> dict[int, str]:
 # --- the file of samples ---
 
 
-def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
-    """Return a hash of all that texts depend on besides the prompt: settings, model files and tokenizer files."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted([*model_files(model), *tokenizer_files(model)]):
-        with translate_read_errors(path), open(path, "rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
 class SamplesFile:
     """The samples of a prompts file, appended as they are generated; a context manager that locks the file.
 
@@ -161,16 +142,8 @@ class SamplesFile:
         self._settings = settings
         self.prompts = prompts
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
-        from filelock import lock_descriptor
-
-        with translate_read_errors(path):
-            if path.exists():
-                require_regular(path)
-            self._file = open(path, "a+b")  # noqa: SIM115  closed by __exit__
+        self._file = open_to_append(path)  # closed by __exit__
         try:
-            if not lock_descriptor(self._file.fileno(), blocking=False):
-                fix = "wait for it, or choose another --output"
-                raise InputError("another process is writing this file", where=str(path), fix=fix)
             self._read()
         except BaseException:
             self._file.close()
@@ -188,12 +161,12 @@ class SamplesFile:
         """Write and flush a sample, so that it survives a kill of this process."""
         row = {"line": line, "sample": sample, **facts, "settings": self._settings}
         self.rows[line, sample] = row
-        self._file.write(_json_line(row))
+        self._file.write(json_row(row))
         self._file.flush()
 
     def finish(self) -> None:
         """Sort the samples by prompt and drop stale ones."""
-        content = b"".join(_json_line(self.rows[place]) for place in sorted(self.rows))
+        content = b"".join(json_row(self.rows[place]) for place in sorted(self.rows))
         self._file.close()
         if self.path.read_bytes() != content:
             write_atomically(self.path, content)
@@ -204,18 +177,14 @@ class SamplesFile:
         whole = content.rfind(b"\n") + 1
         for number, raw in enumerate(content[:whole].split(b"\n")[:-1], start=1):
             where = f"{self.path}:{number}"
-            row = json_object(decode_text(raw, str(self.path), line=number, default=UTF8), where, _ANOTHER)
+            row = json_object(decode_text(raw, str(self.path), line=number, default=UTF8), where, ANOTHER)
             if any(not isinstance(row.get(key), kind) for key, kind in _KINDS.items()):
-                raise InputError("not a sample of gptkit generate", where=where, fix=_ANOTHER)
+                raise InputError("not a sample of gptkit generate", where=where, fix=ANOTHER)
             if row["settings"] != self._settings:
                 message = "the file holds samples with different settings, or from a different model or an older gptkit"
-                raise InputError(message, where=where, fix=_ANOTHER)
+                raise InputError(message, where=where, fix=ANOTHER)
             if self.prompts.get(row["line"]) == row["prompt"]:
                 self.rows[row["line"], row["sample"]] = row
             else:
                 self.stale += 1
         self._file.truncate(whole)
-
-
-def _json_line(row: Mapping[str, Any]) -> bytes:
-    return json_text(row).encode() + b"\n"

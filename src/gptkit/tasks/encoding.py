@@ -100,7 +100,7 @@ class EncodedExamples:
     """All sequences of a split, concatenated: sequence s is ids[offsets[s] : offsets[s + 1]].
 
     `targets` are classes or choices (example,), scores (example,), soft scores (example, score), or None without
-    labels. `truncated` counts the examples with a truncated field, by field; `n_truncated` counts those with any.
+    labels. `truncated` counts the examples with a truncated field, by field; `cut` are the indices of those with any.
     `n_unknown` counts the ids that stand for text that the tokenizer does not know.
     """
 
@@ -109,11 +109,16 @@ class EncodedExamples:
     sequences_per_example: int
     targets: Targets | None
     truncated: dict[str, int]
-    n_truncated: int
+    cut: Sequence[int] = ()
     n_unknown: int = 0
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.sequences_per_example
+
+    @property
+    def n_truncated(self) -> int:
+        """The number of examples with a truncated field."""
+        return len(self.cut)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -176,8 +181,9 @@ def encode_examples(
     ids_of = _encode_texts(tokenizer, examples)
     ids, ends = array("i"), array("q", [0])
     truncated: Counter[str] = Counter()
-    n_truncated = sequences_per_example = 0
-    for example in examples:
+    cut: list[int] = []
+    sequences_per_example = 0
+    for number, example in enumerate(examples):
         fields = [ids_of(field) if isinstance(field, str) else [*map(ids_of, field)] for field in example.fields]
         formatted = format_example(task.format, fields, markers, limit)
         sequences_per_example = len(formatted.sequences)
@@ -185,11 +191,11 @@ def encode_examples(
             ids.fromlist(sequence)
             ends.append(len(ids))
         truncated.update(formatted.truncated)
-        n_truncated += bool(formatted.truncated)
+        cut += [number] * bool(formatted.truncated)
     flat, offsets = np.frombuffer(ids, np.int32), np.frombuffer(ends, np.int64)
     targets = _targets(examples, task.target)
     n_unknown = count_unknown(tokenizer, flat)
-    return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), n_truncated, n_unknown)
+    return EncodedExamples(flat, offsets, sequences_per_example, targets, dict(truncated), cut, n_unknown)
 
 
 def _encode_texts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Callable[[str], list[int]]:

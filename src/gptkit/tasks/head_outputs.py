@@ -36,10 +36,10 @@ class HeadOutput(NamedTuple):
     loss: float | None
 
 
-def evaluation_pieces(examples: EncodedExamples) -> list[Indices]:
-    """Return the example indices of each batch of an evaluation, longest examples first."""
-    everything = np.arange(len(examples))
-    return [indices for _, indices in examples.cut_by_length(everything, len(examples), PREDICTION_TOKENS)]
+def evaluation_pieces(examples: EncodedExamples, batch_size: int | None = None) -> list[Indices]:
+    """Return the example indices of each batch of an evaluation, at most `batch_size`, longest examples first."""
+    everything, most = np.arange(len(examples)), batch_size or len(examples)
+    return [indices for _, indices in examples.cut_by_length(everything, most, PREDICTION_TOKENS)]
 
 
 @torch.no_grad()
@@ -74,9 +74,11 @@ def evaluate_head(
     return HeadOutput(table.cpu().numpy(), None if examples.targets is None else loss.item() / len(examples))
 
 
-def logits_of(model: GPTDoubleHeadsModel, examples: EncodedExamples) -> NDArray[np.float32]:
+def logits_of(
+    model: GPTDoubleHeadsModel, examples: EncodedExamples, batch_size: int | None = None
+) -> NDArray[np.float32]:
     """Return the logits of every example (example, output); InputError where they are not finite."""
-    logits = evaluate_head(model, examples).logits
+    logits = evaluate_head(model, examples, evaluation_pieces(examples, batch_size)).logits
     if not np.isfinite(logits).all():
         raise not_finite("the model's logits are")
     return logits

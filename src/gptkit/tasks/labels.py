@@ -12,10 +12,7 @@ from gptkit.errors import InputError
 from gptkit.tasks.files import quoted
 from gptkit.tasks.task import Columns, Task, may_lack_labels
 
-TO_PREDICT = (
-    "to have new rows labelled, add new: FILE to the splits of the task's YAML, and rerun finetune with --predict new "
-    "and --resume, which names the run"
-)
+TO_PREDICT = "to have new rows labelled by a finished run, pass their file to gptkit predict --inputs"
 Label = int | float | None
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,(\d{1,2}|\d{4,})\s*", re.ASCII)  # 1,234 may be more than a thousand
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)

@@ -20,7 +20,19 @@ from gptkit.tasks import files
 from gptkit.tasks.columns import columns_line, columns_of, extra_column, required_columns
 from gptkit.tasks.files import Table, not_found
 from gptkit.tasks.labels import label_reader
-from gptkit.tasks.task import FORMAT_FIELDS, KINDS, Column, Columns, Evaluation, HubSource, Loaded, Source, Task, loaded
+from gptkit.tasks.task import (
+    FORMAT_FIELDS,
+    KINDS,
+    Column,
+    Columns,
+    Evaluation,
+    HubSource,
+    Kind,
+    Loaded,
+    Source,
+    Task,
+    loaded,
+)
 from gptkit.text.examples import Example
 
 OTHER_STEMS = {"dev": ("validation", "val")}
@@ -168,18 +180,8 @@ def _table_examples(
     task: Task, split: str, source: Source, table: Table, *, first: int = 0
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of one file, numbered from `first`, and notes on dropped rows."""
-    columns, is_generic = columns_of(task, split, source, table)
-    wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
-    identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
-    needed = [*required_columns(columns), *identifiers]
     blank: list[str] = []
-    if not table.keyed:
-        table = replace(table, rows=_without_blank_end(table.rows, blank))
-    rows = (
-        _keyed_rows(task, table, needed, is_generic)
-        if table.keyed
-        else _listed_rows(task, source, table, needed, is_generic)
-    )
+    columns, identifiers, rows = _rows_of(task, split, source, table, blank)
     fields = [*zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)]
     label_of = label_reader(task, split, columns)
     examples: list[Example] = []
@@ -208,6 +210,69 @@ def _table_examples(
     notes = [f"dropped {unlabelled:,} row(s) without a gold label"] * bool(unlabelled)
     notes += [f"skipped {len(blank):,} blank row(s) at the end" for _ in blank[:1]]
     return examples, notes + [f"dropped {len(broken):,} broken row(s) (first: {where})" for where in broken[:1]]
+
+
+def unlabelled_examples(task: Task, path: Path) -> Iterator[Example]:
+    """Yield the examples of a file to be labelled, one at a time; InputError, with file and line, for a bad row.
+
+    Columns are named after the format's fields, or as the YAML of a user's own task says; labels are ignored. A .txt
+    has a text per line, for a format of one field.
+    """
+    fields = FORMAT_FIELDS[task.format]
+    kind = next((kind for kind in KINDS if path.suffix.lower() == f".{kind}"), None)
+    is_empty = True
+    for example in _lines_as_examples(task, path) if kind is None else _rows_as_examples(task, path, kind):
+        is_empty = False
+        yield example
+    if is_empty:
+        raise InputError("no example in this file", where=str(path), fix=f"write rows of {', '.join(fields)}")
+
+
+def _lines_as_examples(task: Task, path: Path) -> Iterator[Example]:
+    fields, kinds = FORMAT_FIELDS[task.format], ", ".join(f".{kind}" for kind in KINDS)
+    if path.suffix.lower() != ".txt":
+        raise InputError(f"neither .txt nor one of {kinds}", where=str(path), fix="pass one of these")
+    if len(fields) > 1:
+        message = f"a .txt has one text per line, but the model reads {', '.join(fields)}"
+        raise InputError(message, where=str(path), fix=f"pass one of {kinds} with these columns")
+    for where, line in files.lines(path):
+        if line.strip():
+            yield Example((files.checked_text(line, "text", where),), None, where, "")
+
+
+def _rows_as_examples(task: Task, path: Path, kind: Kind) -> Iterator[Example]:
+    named = next((source.columns for sources in task.splits.values() for source in sources), None)
+    source = Source((path.name,), kind, named if task.is_own else None)
+    table = files.open_table(path, kind, may_be_quoted=True)
+    columns, _, rows = _rows_of(task, "test", source, table, blank=[])
+    choices = task.choices
+    for where, row in rows:
+        assert row is not None  # broken rows are dropped from authors' files only
+        named_columns = zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)
+        texts = tuple([_field(name, column, columns, row, where) for name, column in named_columns])
+        if task.format == "multiple-choice":
+            choices = choices or len(texts[-1])
+            if len(texts[-1]) != choices:
+                fix = "give every example the same number of choices"
+                raise InputError(f"{len(texts[-1])} choices, expected {choices}", where=where, fix=fix)
+        yield Example(texts, None, where, "")
+
+
+def _rows_of(
+    task: Task, split: str, source: Source, table: Table, blank: list[str]
+) -> tuple[Columns, list[Column], Iterator[tuple[str, Mapping[Column, Any] | None]]]:
+    """Return a file's columns, those of the identifier, and its rows by column; see _listed_rows for broken ones.
+
+    `blank` gets the places of the blank rows at the end.
+    """
+    columns, is_generic = columns_of(task, split, source, table)
+    wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
+    identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
+    needed = [*required_columns(columns), *identifiers]
+    if table.keyed:
+        return columns, identifiers, _keyed_rows(task, table, needed, is_generic)
+    table = replace(table, rows=_without_blank_end(table.rows, blank))
+    return columns, identifiers, _listed_rows(task, source, table, needed, is_generic)
 
 
 def _without_blank_end(rows: Iterator[tuple[str, list[str]]], blank: list[str]) -> Iterator[tuple[str, list[str]]]:

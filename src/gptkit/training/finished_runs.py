@@ -88,17 +88,21 @@ def newest_finished(root: Path, suits: Callable[[dict[str, Any]], bool], warn: C
 
 
 def newest_model(
-    console: Console, can_do: Callable[[dict[str, Any]], bool] | None = None, what: str | None = None
+    console: Console,
+    can_do: Callable[[dict[str, Any]], bool] | None = None,
+    what: str | None = None,
+    *,
+    command: str = "pretrain",
 ) -> str:
     """Return the newest finished run under ./runs, and say which; raises UsageError if there is none.
 
-    `can_do` decides by the result whether a run can do `what`; without them it must be a pretrain run.
+    `can_do` decides by the result whether a run can do `what`; without them it must be a run of `command`.
     """
-    newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == "pretrain"), console.warn)
-    kind, able = ("pretrain run", "") if what is None else ("run", f" can {what}")
+    newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == command), console.warn)
+    kind, able = (f"{command} run", "") if what is None else ("run", f" can {what}")
     if newest is None:
         unfinished = next(filter(is_unfinished, sorted(RUNS.glob("*"))), None)
-        fix = "run gptkit pretrain first, or pass a model or a run elsewhere: --model DIR"
+        fix = f"run gptkit {command} first, or pass a model or a run elsewhere: --model DIR"
         if unfinished is not None:
             fix += f"; {unfinished} is unfinished: gptkit runs show {unfinished.name}"
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)

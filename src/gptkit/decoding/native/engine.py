@@ -101,8 +101,8 @@ class NativeEngine:
         return 2 * shape.n_layer * shape.n_head * _padded(length, TILE) * (vector + scale)
 
     def forward(self, pieces: Sequence[Piece]) -> np.ndarray:
-        """Append each piece to its row; return float32 logits (len(pieces), vocab_size) after each one's last token."""
-        logits = np.empty((len(pieces), self.vocab_size), np.float32)
+        """Append each piece to its row; return float32 logits (wanted, vocab_size) after the tokens that want them."""
+        logits = np.empty((sum(piece.wanted for piece in pieces), self.vocab_size), np.float32)
         batch: list[tuple[CPiece, Sequence[int]]] = []
         done = count = 0
         for piece in pieces:
@@ -111,7 +111,7 @@ class NativeEngine:
                 if count + len(ids) > self._tokens:
                     done += self._call(batch, logits[done:])
                     batch, count = [], 0
-                wanted = start + len(ids) == len(piece.token_ids)
+                wanted = max(0, start + len(ids) - max(start, len(piece.token_ids) - piece.wanted))
                 batch.append((CPiece(piece.row, piece.start + start, len(ids), wanted), ids))
                 count += len(ids)
         self._call(batch, logits[done:])

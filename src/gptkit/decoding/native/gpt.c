@@ -138,18 +138,19 @@ static int select_wanted(const Model* model, const Piece* pieces, int count, con
     int wanted = 0;
     for (int i = 0; i < count; i++) {
         m += pieces[i].length;
-        if (!pieces[i].wanted) continue;
-        float* to = buffers->attended + wanted++ * width;
-        if (model->pre_norm)
-            norm(buffers->hidden + (m - 1) * embd, model->norm, model->norm_bias, embd, model->epsilon, is_bf16(model),
-                 to);
-        else
-            memcpy(to, buffers->normed + (m - 1) * width, embd * sizeof(float));
+        for (long token = m - pieces[i].wanted; token < m; token++) {
+            float* to = buffers->attended + wanted++ * width;
+            if (model->pre_norm)
+                norm(buffers->hidden + token * embd, model->norm, model->norm_bias, embd, model->epsilon,
+                     is_bf16(model), to);
+            else
+                memcpy(to, buffers->normed + token * width, embd * sizeof(float));
+        }
     }
     return wanted;
 }
 
-/* Append the pieces' tokens to the cache; write the logits (wanted, vocab_size) of the pieces that want them. */
+/* Append the pieces' tokens to the cache; write the logits (wanted, vocab_size) of the tokens that want them. */
 void gpt_forward(const Model* model, const Cache* cache, const Buffers* buffers, const Piece* pieces, int32_t count,
                  const int32_t* ids, float* logits) {
     int tokens = 0, wanted = 0;

@@ -34,7 +34,7 @@ typedef struct { /* for each layer, row and head: keys in blocks of LANES positi
 } Cache;
 
 typedef struct {
-    int32_t row, start, length, wanted; /* `wanted`: whether to compute the last token's logits */
+    int32_t row, start, length, wanted; /* `wanted`: how many of the last tokens to compute logits for */
 } Piece;
 
 typedef struct {

@@ -1,0 +1,64 @@
+"""The texts to score: arguments of the command, or a file, which is read line by line.
+
+.txt      a text per line; blank lines are skipped
+.jsonl    {"text": ...} per line; other keys are ignored
+.tsv      two columns without a header: minimal pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gptkit.errors import InputError, UsageError
+from gptkit.system.reading import given_text, json_string
+from gptkit.tasks.files import checked_text, lines
+
+PAIRS = ".tsv"
+SUFFIXES = (".txt", ".jsonl", PAIRS)
+
+
+class Given(NamedTuple):
+    """A text, or the two of a minimal pair, and where they were read."""
+
+    texts: tuple[str, ...]
+    where: str
+
+
+def given_texts(arguments: Sequence[str], names: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """Return the texts of arguments, of which one may be `-` for stdin; UsageError, with its name, for an empty one."""
+    if arguments.count("-") > 1:
+        raise UsageError("stdin has only one text", where=" ".join(arguments), fix="write - once")
+    texts = [given_text(text, "the text", name, say) for text, name in zip(arguments, names, strict=True)]
+    for text, name in zip(texts, names, strict=True):
+        if not text or text.isspace():
+            raise UsageError("the text is empty", where=name, fix="write some text")
+    return texts
+
+
+def read_texts(path: Path) -> Iterator[Given]:
+    """Yield the texts or pairs of a file; InputError, with the line, for a bad one and for a file without any."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        fix = 'pass a .txt with a text per line, a .jsonl of {"text": ...}, or a .tsv of pairs'
+        raise InputError("neither .txt nor .jsonl nor .tsv", where=str(path), fix=fix)
+    is_empty = True
+    for where, line in lines(path):
+        if not line.strip():
+            continue
+        is_empty = False
+        yield Given(_texts_of(line, suffix, where), where)
+    if is_empty:
+        raise InputError("no text in this file", where=str(path), fix="write one per line")
+
+
+def _texts_of(line: str, suffix: str, where: str) -> tuple[str, ...]:
+    if suffix == PAIRS:
+        cells = line.split("\t")
+        if len(cells) != 2:
+            fix = "write the two texts of a pair with a tab between"
+            raise InputError(f"{len(cells)} column(s), expected 2", where=where, fix=fix)
+        return tuple(checked_text(cell, name, where) for name, cell in zip(("first", "second"), cells, strict=True))
+    text = line if suffix == ".txt" else json_string(line, "text", where)
+    return (checked_text(text, "text", where),)
