@@ -17,7 +17,7 @@ PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 BASE = {"errors", "options", "recipes", "system"}
 MODEL = BASE | {"text", "model", "model_files"}
-VERBS = ("pretrain", "finetune", "generate", "evaluate", "manage", "convert")
+VERBS = ("pretrain", "finetune", "generate", "evaluate", "inspect", "manage", "convert")
 CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | {"console"}
 # Each part, and what of the others it may import: cli -> verbs -> tasks -> (decoding, scoring, training, report) ->
 # (model, text) -> errors. No verb imports another.
@@ -37,9 +37,7 @@ MAY_IMPORT = {
     "report": MODEL | {"console"} | {"training"},
     "tasks": MODEL | {"scoring", "training"},
     **dict.fromkeys(VERBS, CORE),
-    "cli": BASE
-    | {"console"}
-    | {"pretrain", "finetune", "generate", "evaluate", "manage", "convert", "training", "tasks"},
+    "cli": BASE | {"console"} | {*VERBS, "training", "tasks"},
     "__main__": {"cli"},
 }
 STANDARD_LIBRARY_ALONE = {"errors", "options"}
