@@ -36,7 +36,7 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     head = None if options.head is None else _parsed_head(options.head, sizes)
     _refuse_more_than(sizes.n_positions, options.max_tokens)
     reading = read(directory, texts, options.max_tokens)
-    _warn(reading, options, console)
+    _warn(reading, console)
 
     from gptkit.inspect.inspection import inspection_of  # imports torch, as do those below
     from gptkit.inspect.page import write_page
@@ -97,10 +97,10 @@ def _refuse_more_than(n_positions: int, max_tokens: int) -> None:
         raise UsageError(message, where=f"--max-tokens {max_tokens}", fix=f"pass at most {n_positions}")
 
 
-def _warn(reading: Reading, options: InspectOptions, console: Console) -> None:
-    if reading.left_out:
-        fix = f"for all of them: --max-tokens {options.max_tokens + reading.left_out}"
-        console.warn(f"only the first {options.max_tokens:,} tokens are shown, {reading.left_out:,} are not; {fix}")
+def _warn(reading: Reading, console: Console) -> None:
+    shown = max(map(len, reading.sequences))
+    if shown < reading.whole:
+        console.warn(f"only {shown:,} of {reading.whole:,} tokens are shown; for all: --max-tokens {reading.whole}")
     ids = np.array(reading.sequences[0])
     if unknown := count_unknown(reading.tokenizer, ids):
         console.warn(unknown_note("the text", unknown, len(ids)))
