@@ -68,7 +68,9 @@ def made_inspection(
         hand=Hand(2, 1, query[2, 1], key[2, 1], value[2, 1], hand_weights @ value[2, 1], normal(length, width)),
         path=Path(residual, *directions(residual)),
         lens=lens(logits, targets),
-        shares=Shares(heads_share, mlps, token, position, bias, heads_share.sum((0, 1)) + mlps.sum(0) + token + position + bias),
+        shares=Shares(
+            heads_share, mlps, token, position, bias, heads_share.sum((0, 1)) + mlps.sum(0) + token + position + bias
+        ),
         loss=loss(softmax(logits[-1]), targets),
         answer=answer,
     )

@@ -23,6 +23,7 @@ from gptkit.inspect.attention import Attention
 from gptkit.inspect.head_types import HEAD_TYPES
 from gptkit.inspect.inspection import Inspection
 from gptkit.system import files
+from gptkit.system.terminal import safe_text
 from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
@@ -74,9 +75,7 @@ def page_of(inspection: Inspection, rounded: dict[str, Array]) -> str:
 
 def _policy(scripts: list[str], style: str) -> str:
     allowed = " ".join(map(_hash, scripts))
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-    )
+    return f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
 
 
 def _hash(source: str) -> str:
@@ -95,7 +94,7 @@ def _contents(inspection: Inspection, rounded: dict[str, Array]) -> dict[str, ob
     return {
         "model": inspection.model,
         "family": inspection.family,
-        "fields": [[name, visible(text)] for name, text in inspection.fields],
+        "fields": [[name, safe_text(text)] for name, text in inspection.fields],
         "vocabulary": {str(id): visible(piece) for id, piece in inspection.vocabulary.items()},
         "tokens": {
             "ids": _packed(tokens.ids),

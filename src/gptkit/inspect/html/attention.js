@@ -123,8 +123,9 @@ function attentionRow() {
   const title = element("h3", {}), box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Attention of the chosen token", "data-arrows": "none key" });
   return [element("div", {}, title, box), ({ token, key: chosenKey, layer, head }) => {
     const row = attention(layer, head, token);
+    const most = Math.max(...Array.from({ length: token + 1 }, (_, key) => row.weight(key)));
     const rows = Array.from({ length: token + 1 }, (_, key) => ({
-      cells: [String(key), word(data.tokens.pieces[key]), number(row.score(key), 2), bar(row.weight(key), 1, number(row.weight(key)))],
+      cells: [String(key), word(data.tokens.pieces[key]), number(row.score(key), 2), bar(row.weight(key), most, number(row.weight(key)))],
       current: key === chosenKey,
       choose: () => select({ key }),
     }));

@@ -1,11 +1,11 @@
 "use strict";
-// The two kinds of charts: lines over the places of a token's path, and bars over the tokens.
+// The two kinds of charts, as wide as the place they are in: lines over the places of a token's path, and bars over the tokens.
 
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 
 // Lines with marks: series is [{name, values, mark: "dot" | "ring"}]; the value at `current` is written beside its mark.
-function lineChart({ series, labels, current, low, high, choose, digits = 2 }) {
-  const width = 640, height = 190, left = 44, right = 12, top = 22, bottom = 26;
+function lineChart({ width, series, labels, current, low, high, choose, digits = 2 }) {
+  const height = 190, left = 44, right = 18, top = 22, bottom = 26;
   const x = (index) => left + (index * (width - left - right)) / Math.max(labels.length - 1, 1);
   const y = (value) => top + ((high - value) * (height - top - bottom)) / (high - low || 1);
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart" });
@@ -14,19 +14,23 @@ function lineChart({ series, labels, current, low, high, choose, digits = 2 }) {
     chart.append(svg("text", { x: left - 6, y: y(tick) + 4, class: "end" }, number(tick, high - low > 20 ? 0 : digits)));
   }
   chart.append(svg("line", { x1: x(current), x2: x(current), y1: top, y2: height - bottom, class: "cursor" }));
+  const every = Math.ceil((labels.length * 44) / width);
+  labels.forEach((label, index) => {
+    if (index % every === 0) chart.append(svg("text", { x: x(index), y: height - 8, class: "middle" }, label));
+  });
   for (const { values, mark } of series) {
     const points = Array.from(values, (value, index) => `${x(index)},${y(value)}`);
     chart.append(svg("polyline", { points: points.join(" "), class: `line ${mark}` }));
     Array.from(values, (value, index) =>
       chart.append(svg("circle", { cx: x(index), cy: y(value), r: index === current ? 5 : 3, class: `mark ${mark}` })));
+  }
+  for (const { values, mark } of series) {
     const isLate = current > labels.length / 2;
     chart.append(svg("text", {
       x: x(current) + (isLate ? -8 : 8), y: y(values[current]) + (mark === "ring" ? 16 : -8), class: isLate ? "value end" : "value",
     }, number(values[current], digits)));
   }
-  const every = Math.ceil(labels.length / 13);
-  labels.forEach((label, index) => {
-    if (index % every === 0) chart.append(svg("text", { x: x(index), y: height - 8, class: "middle" }, label));
+  labels.forEach((_, index) => {
     const half = (width - left - right) / Math.max(labels.length - 1, 1) / 2;
     chart.append(svg("rect", { x: x(index) - half, y: 0, width: 2 * half, height, class: "target", onclick: () => choose(index) }));
   });
@@ -34,8 +38,8 @@ function lineChart({ series, labels, current, low, high, choose, digits = 2 }) {
 }
 
 // Bars of the tokens: values[i] may be null; `current` is outlined and named, `crosses[i]` lists the rows of crosses below it.
-function barChart({ values, current, name, crosses, rows, choose }) {
-  const width = 1000, height = 200 + 18 * rows.length, left = 44, bottom = 18 * rows.length + 6, top = 26;
+function barChart({ width, values, current, name, crosses, rows, choose }) {
+  const height = 200 + 18 * rows.length, left = 44, bottom = 18 * rows.length + 6, top = 26;
   const step = (width - left) / values.length, high = Math.max(...values.filter((value) => value !== null), 1);
   const y = (value) => top + (1 - value / high) * (height - top - bottom);
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart" });

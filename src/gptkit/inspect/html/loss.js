@@ -30,16 +30,16 @@ view({
       const values = data.tokens.pieces.map((_, index) => (index ? nll.at(index - 1) : null));
       const crosses = data.tokens.pieces.map((_, index) => (index ? [cutByK(index - 1, k), cutByP(index - 1, p)] : []));
       chart.replaceChildren(picture(`Surprisal of ${plural(LAST, "token")}; numbers in the table below`,
-        barChart({ values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
+        barChart({ width: body.clientWidth, values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
       updateNumbers();
       expected.replaceChildren(...expectation(at, isLast));
       const places = Array.from({ length: LAST }, (_, index) => index);
       const lost = (cut) => `${places.filter(cut).length} of ${LAST}`;
       const verdict = (cut) => (isLast ? "no next token" : cut ? "cut" : "kept");
-      cuts.replaceChildren(table(`What sampling keeps after ${plainName(at)}`, ["rule", "tokens kept", "probability kept", "the true token", "true tokens cut in the text"], [
+      cuts.replaceChildren(element("h3", {}, "What sampling keeps after ", tokenName(at)), element("div", { class: "scroll whole", tabindex: 0, role: "region", "aria-label": "What sampling keeps" }, table(`What sampling keeps after ${plainName(at)}`, ["rule", "tokens kept", "probability", "true token", "cut in the text"], [
         [`top-k ${ks.at(k)}`, ks.at(k).toLocaleString("en"), percent(massOfK.at(k, at)), verdict(cutByK(at, k)), lost((index) => cutByK(index, k))],
-        [`top-p ${number(ps.at(p), 2)}`, keptByP.at(p, at).toLocaleString("en"), `${percent(ps.at(p))} or more`, verdict(cutByP(at, p)), lost((index) => cutByP(index, p))],
-      ]));
+        [`top-p ${number(ps.at(p), 2)}`, keptByP.at(p, at).toLocaleString("en"), `≥ ${percent(ps.at(p))}`, verdict(cutByP(at, p)), lost((index) => cutByP(index, p))],
+      ])));
       byPosition.replaceChildren(lossByPosition());
     };
 

@@ -70,6 +70,7 @@ buildViews();
 readHash();
 if (location.hash.includes("view=")) document.getElementById(state.view).scrollIntoView();
 document.addEventListener("keydown", onArrow);
+addEventListener("resize", () => select({})); // charts are as wide as their place
 addEventListener("hashchange", () => {
   readHash();
   document.getElementById(state.view).scrollIntoView();
