@@ -29,6 +29,7 @@ generate --model 'runs/r u' --max-new-tokens 4
 generate a --max-new-tokens 4
 generate a --max-new-tokens 4 --temperature 0.9
 generate a --max-new-tokens 4 --greedy
+inspect 'abab cdcd'
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5 --output 'base line {0}.json'
@@ -53,6 +54,7 @@ tokenizer decode 5 6 --model 'runs/r u'
 pretrain 'bo ok.txt' --model tiny --tokenizer char --steps 2 --seed 1 --out 'runs/r u 2'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out 'f t'
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
+inspect 'abab cdcd' --model 'f t' --out tuned.html
 eval --model 'f t'
 eval --model 'f t' --output=class.json
 convert 'f t' 'f c'
@@ -65,7 +67,12 @@ runs compare 'runs/r u' 'runs/r u 2'
 runs prune 'r u' --yes
 runs rm 'r u 2' --yes
 """
-QUIET = {"eval --task demo-cloze --limit 5 --baseline", "eval --task demo-cloze --limit 5 --all", "convert 'f t' 'f c'"}
+QUIET = {
+    "eval --task demo-cloze --limit 5 --baseline",
+    "eval --task demo-cloze --limit 5 --all",
+    "convert 'f t' 'f c'",
+    "inspect 'abab cdcd' --model 'f t'",
+}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
+from gptkit.inspect.options import InspectOptions
 from gptkit.manage.options import (
     EnvOptions,
     RunsCompareOptions,
@@ -90,6 +91,10 @@ def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
     if flags & {"--num-samples", "--temperature"}:
         return "gptkit generate --interactive --top-k 40 --model {model}"
     return _quoted("gptkit", *words, "--num-samples", "3", "--temperature", "0.8")
+
+
+def _after_inspect(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    return "" if "answer" in result else "gptkit generate --show-probs --max-new-tokens 20 --model {model}"
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -209,6 +214,17 @@ COMMANDS = (
             "gptkit eval --task demo-cloze --all-checkpoints runs/demo",
         ),
         _after_eval,
+    ),
+    Command(
+        "inspect",
+        InspectOptions,
+        "gptkit.inspect.command:run",
+        (
+            'gptkit inspect "The function returns a list"     # the newest run\'s model, as inspect.html',
+            'gptkit inspect "The list is a list" --head 2.1 --out list.html --model runs/demo/model',
+            'gptkit inspect "A man sleeps." "Nobody sleeps." --model runs/rte --out pair.html',
+        ),
+        _after_inspect,
     ),
     Command(
         "convert",

@@ -25,7 +25,7 @@ class Hand:
     written: NDArray[np.float32]  # (position, n_embd): what the head adds to the stream, without the projection's bias
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def hand_of(model: GPTForCausalLM, trace: Trace, layer: int, head: int) -> Hand:
     query, key, value, output = (
         part[layer, head] for part in (trace.query, trace.key, trace.value, trace.attended)

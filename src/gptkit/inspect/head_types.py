@@ -51,7 +51,7 @@ class HeadTypes:
         return int(layer), int(head)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def head_types_of(model: GPTForCausalLM, excluded: Collection[int] = ()) -> HeadTypes:
     """Measure each head on sequences of distinct random tokens, each written twice; `excluded` ids never occur."""
     ids = repeated_tokens(model.config.vocab_size, model.config.n_positions, excluded)

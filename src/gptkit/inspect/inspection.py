@@ -96,7 +96,7 @@ def inspection_of(
         return _inspection(model, reading, ids, answer, head, name or str(directory))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _inspection(
     model: GPTForCausalLM,
     reading: Reading,

@@ -25,7 +25,7 @@ class Lens:
     kl: NDArray[np.float32]  # (layer + 1, position): of this prediction from the model's own, D(own || this), in nats
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def lens_of(model: GPTForCausalLM, trace: Trace, logits: Tensor, targets: Tensor) -> Lens:
     """Read each layer's residual stream with the model's own head; GPT-2's final layer norm belongs to the head.
 

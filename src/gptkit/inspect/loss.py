@@ -40,7 +40,7 @@ class Loss:
         return float(self.nll[:-1].sum())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def loss_of(logits: Tensor, ids: Tensor) -> Loss:
     """Compare the logits (position, vocab) with the ids (position,) that the model read."""
     targets = torch.cat([ids[1:], logits[-1:].argmax(-1)])

@@ -47,14 +47,14 @@ class Asked:
 class Reading:
     """What a model reads: `sequences` of ids (position,), several for a pair's two orders or for choices.
 
-    `names` are the pieces of ids that the tokenizer does not have. `left_out` are tokens of the text beyond the limit.
+    `names` are the pieces of ids that the tokenizer does not have. `whole` is the longest sequence's length, uncut.
     """
 
     sequences: tuple[tuple[int, ...], ...]
     fields: Fields
     tokenizer: AnyTokenizer
     names: Mapping[int, str]
-    left_out: int = 0
+    whole: int
     asked: Asked | None = None
 
     def piece(self, id: int) -> str:
@@ -98,8 +98,7 @@ def _read_text(directory: Path, texts: Sequence[str], max_tokens: int) -> Readin
         raise UsageError("the text has no tokens", where="TEXT", fix="pass a text with letters")
     ids = (separator_id(tokenizer), *encoded.tolist())
     _refuse_too_long(len(ids), sizes_in(directory).n_positions)
-    left_out = max(0, len(ids) - max_tokens)
-    return Reading((ids[:max_tokens],), (("text", texts[0]),), tokenizer, {}, left_out)
+    return Reading((ids[:max_tokens],), (("text", texts[0]),), tokenizer, {}, len(ids))
 
 
 def _read_example(head: Head, texts: Sequence[str], max_tokens: int) -> Reading:
@@ -125,7 +124,7 @@ def _read_example(head: Head, texts: Sequence[str], max_tokens: int) -> Reading:
     ends = zip(shown.offsets[:-1], shown.offsets[1:], strict=True)
     sequences = tuple(tuple(shown.ids[start:end].tolist()) for start, end in ends)
     names = {id: f"<{name}>" for name, id in markers._asdict().items()}
-    return Reading(sequences, fields, tokenizer, names, max(0, longest - max_tokens), Asked(task, shown))
+    return Reading(sequences, fields, tokenizer, names, longest, Asked(task, shown))
 
 
 def _named(task: Task, texts: Sequence[str]) -> Fields:
@@ -148,7 +147,5 @@ def _refuse_empty(fields: Sequence[tuple[str, str]]) -> None:
 def _refuse_too_long(length: int, n_positions: int) -> None:
     """Raise UsageError if a sequence, with its separator or markers, has more tokens than the model has positions."""
     if length > n_positions:
-        message = (
-            f"the text has {length:,} tokens with what the model adds, and the model reads at most {n_positions:,}"
-        )
+        message = f"the text takes {length:,} positions, markers included, but the model has {n_positions:,}"
         raise UsageError(message, where="TEXT", fix="pass a shorter text")

@@ -33,7 +33,7 @@ class Shares:
     logit: NDArray[np.float32]  # (position,)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def shares_of(model: GPTForCausalLM, trace: Trace, logits: Tensor, targets: Tensor) -> Shares:
     """Divide the logits (position, vocab) of the targets (position,), in float64, as large parts cancel."""
     blocks, final = blocks_of(model), model.transformer.ln_f

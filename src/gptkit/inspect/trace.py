@@ -45,7 +45,7 @@ class Trace:
     final: Tensor  # (position, n_embd): what the language-model head reads
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def trace(model: GPTForCausalLM, ids: Sequence[int]) -> Trace:
     """Return what a model in eval mode computes of a sequence of 1 to n_positions ids."""
     body = model.transformer
