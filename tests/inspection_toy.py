@@ -57,6 +57,7 @@ def made_inspection(
     heads_share, mlps, token, position, bias = (
         normal(layers, heads, length), normal(layers, length), normal(length), normal(length), normal(length),
     )  # fmt: skip
+    logit = heads_share.sum((0, 1)) + mlps.sum(0) + token + position + bias
     return Inspection(
         model="toy",
         family=family,
@@ -68,9 +69,7 @@ def made_inspection(
         hand=Hand(2, 1, query[2, 1], key[2, 1], value[2, 1], hand_weights @ value[2, 1], normal(length, width)),
         path=Path(residual, *directions(residual)),
         lens=lens(logits, targets),
-        shares=Shares(
-            heads_share, mlps, token, position, bias, heads_share.sum((0, 1)) + mlps.sum(0) + token + position + bias
-        ),
+        shares=Shares(heads_share, mlps, token, position, bias, logit),
         loss=loss(softmax(logits[-1]), targets),
         answer=answer,
     )

@@ -30,7 +30,7 @@ def test_weights_and_scores_of_the_page_are_those_of_the_model_within_their_roun
 
 
 def test_a_head_that_is_sure_and_a_token_alone_are_exact() -> None:
-    attention = made_inspection(2, 4, 9).attention
+    attention = made_inspection(length=9).attention
     scores = np.where(np.tri(9), np.float32(0), -np.inf) + np.where(np.eye(9), np.float32(80), np.float32(0))
     sure = replace(attention, scores=np.broadcast_to(scores, attention.scores.shape).astype(np.float32))
     rounded = rounded_attention(sure)
@@ -42,9 +42,8 @@ def test_a_page_of_gpt2_smalls_shape_has_at_most_3_megabytes(tmp_path: Path) -> 
     inspection = made_inspection(12, 12, 128, 768)
     ids = np.arange(inspection.lens.top_ids.size).reshape(inspection.lens.top_ids.shape)  # all of them different
     vocabulary = inspection.vocabulary | {int(id): " longer" for id in ids.ravel()}
-    write_page(
-        replace(inspection, lens=replace(inspection.lens, top_ids=ids), vocabulary=vocabulary), tmp_path / "page.html"
-    )
+    inspection = replace(inspection, lens=replace(inspection.lens, top_ids=ids), vocabulary=vocabulary)
+    write_page(inspection, tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size <= 3_000_000
 
 
@@ -55,9 +54,7 @@ def test_the_policy_allows_the_pages_own_scripts_and_nothing_else(tmp_path: Path
     assert policy is not None
     assert policy[1].startswith("default-src 'none'; ")
     assert "unsafe" not in policy[1]
-    sources = re.findall(r"<script>(.*?)</script>", page, re.DOTALL) + re.findall(
-        r"<style>(.*?)</style>", page, re.DOTALL
-    )
+    sources = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", page, re.DOTALL)
     assert len(sources) == len(SCRIPTS) + 1
     for source in sources:
         assert base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() in policy[1]

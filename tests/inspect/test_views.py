@@ -1,4 +1,4 @@
-"""The page in a browser, used as a person uses it: a test for each view clicks and types through it and reads numbers."""
+"""The page in a browser, used as a person uses it: each view has a test that clicks, types and reads a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gptkit.inspect.inspection import Inspection
-from gptkit.inspect.page import write_page
+from gptkit.inspect.page import SCRIPTS, write_page
 from gptkit.inspect.sidecar import tensors_of
 from inspection_toy import made_inspection
 
@@ -74,6 +74,13 @@ def body_rows(table: Any) -> list[list[str]]:
     return [cells(row) for row in table.locator("tbody tr").all()]
 
 
+def opened_table(view: Any, title: str) -> Any:
+    view.get_by_text(title).click()
+    table = view.locator("details table")
+    table.wait_for()
+    return table
+
+
 def token(page: Any, position: int) -> Any:
     return page.locator(".strip button").nth(position)
 
@@ -103,7 +110,6 @@ def test_attention(show: Open, made: Inspection) -> None:
     view.locator(".large").click(position={"x": 9.5 * side, "y": 10.5 * side})
     weight, score = numbers(view.locator(".readout").inner_text())[2:]
     assert weight == pytest.approx(exact["attention.weights"][1, 2, 10, 9], abs=0.006)
-    assert weight > 0.4
     assert score == pytest.approx(exact["attention.scores"][1, 2, 10, 9], abs=0.03)
     rows = body_rows(view.locator("table").last)
     assert [float(row[3]) for row in rows[:-1]] == pytest.approx(exact["attention.weights"][1, 2, 10, :11], abs=0.006)
@@ -114,8 +120,7 @@ def test_attention(show: Open, made: Inspection) -> None:
     assert view.get_by_role("heading", name="Layer 2, head 1").is_visible()
     view.get_by_role("button", name="scores before softmax").click()
     assert view.locator("[data-value=scores]").get_attribute("aria-pressed") == "true"
-    view.get_by_text("Table of all heads and their types").click()
-    assert ["1.2", "0.930", "0.050", "0.050"] in body_rows(view.locator("details table"))
+    assert ["1.2", "0.930", "0.050", "0.050"] in body_rows(opened_table(view, "Table of all heads and their types"))
 
 
 def test_the_masked_half_is_visibly_empty(show: Open, made: Inspection) -> None:
@@ -168,8 +173,7 @@ def test_path_of_a_token(show: Open, family: Any) -> None:
     token(page, 5).click()
     page.keyboard.press("Shift+ArrowUp")  # from layer 2, that of the head by hand
     assert "layer 1" in page.locator(".where").inner_text()
-    view.get_by_text("Table of the path").click()
-    site, *shown = cells(view.locator("details tr[aria-current]"))
+    site, *shown = cells(opened_table(view, "Table of the path").locator("tr[aria-current]"))
     assert site == "1 MLP"
     expected = [exact[f"path.{name}"][4, 5] for name in ("norms", "turn", "to_end")]
     assert [float(cell) for cell in shown] == pytest.approx(expected, abs=6e-4)
@@ -178,6 +182,10 @@ def test_path_of_a_token(show: Open, family: Any) -> None:
     assert int(rank) == exact["lens.rank"][2, 5]
     assert float(kl) == pytest.approx(exact["lens.kl"][2, 5], abs=6e-4)
     assert [text.split()[-1] for text in likeliest[:1]] == [f"{100 * exact['lens.top_probabilities'][2, 5, 0]:.0f}%"]
+    view.get_by_role("region", name="Logit lens").focus()
+    for key in ("ArrowUp", "ArrowDown", "ArrowDown", "ArrowRight"):  # the focus stays, though the picture is drawn anew
+        page.keyboard.press(key)
+    assert page.locator(".where").inner_text() == "token , (6) · layer 2 · head 1"
     view.locator(".lens td").first.click()
     assert "layer 0" in page.locator(".where").inner_text()
 
@@ -196,8 +204,7 @@ def test_who_wrote_this_token(show: Open, made: Inspection) -> None:
     view.locator("tr", has_text=head).first.click()
     layer, number = head.removeprefix("head ").split(".")
     assert page.get_by_role("heading", name=f"Layer {layer}, head {number}").is_visible()
-    view.get_by_text("Table of all heads and MLPs").click()
-    row = cells(view.locator("details tr[aria-current]"))
+    row = cells(opened_table(view, "Table of all heads and MLPs").locator("tr[aria-current]"))
     assert float(row[1 + int(number)]) == pytest.approx(exact["shares.heads"][int(layer), int(number), 3], abs=6e-4)
 
 
@@ -223,10 +230,8 @@ def test_loss(show: Open, made: Inspection) -> None:
     assert float(means[0][1]) == pytest.approx(exact["loss.nll"][0], abs=6e-4)
     facts = numbers(page.locator(".facts").inner_text())
     assert facts[-3] == pytest.approx(made.loss.total, abs=0.006)
-    view.get_by_text("Table of all tokens").click()
-    assert sum(float(row[2]) for row in body_rows(view.locator("details table"))) == pytest.approx(
-        made.loss.total, abs=0.001
-    )
+    surprisals = [float(row[2]) for row in body_rows(opened_table(view, "Table of all tokens"))]
+    assert sum(surprisals) == pytest.approx(made.loss.total, abs=0.001)
 
 
 def test_the_links_hash_shows_what_its_sender_saw(show: Open, made: Inspection) -> None:
@@ -234,7 +239,7 @@ def test_the_links_hash_shows_what_its_sender_saw(show: Open, made: Inspection) 
     token(page, 4).click()
     page.get_by_role("button", name="1.2 0.93").click()
     page.get_by_role("link", name="6 Loss").click()
-    page.wait_for_function("location.hash.includes('view=loss')")
+    page.wait_for_timeout(500)  # the hash follows when nothing has changed for a moment
     other = show(made, hash=page.evaluate("location.hash"))
     assert other.locator(".where").inner_text() == "token ␣the (4) · layer 1 · head 2"
     assert other.evaluate("scrollY") > 1000
@@ -253,9 +258,8 @@ def test_hostile_text_stays_text(show: Open) -> None:
     page = show(made_inspection(pieces=hostile * 3))
     for position in range(15):
         token(page, position).click()
-    assert page.evaluate("document.scripts.length") == page.evaluate(
-        "document.querySelectorAll('body > script').length"
-    )
+    scripts, outer = (page.locator(f"{place}script").count() for place in ("", "body > "))
+    assert scripts == outer == len(SCRIPTS) + 1
     assert page.locator("img, b").count() == 0
     assert token(page, 0).inner_text().strip() == "<img␣src=x␣onerror=alert(1)>"
     assert token(page, 3).inner_text().strip() == "&lt;b&gt;"
@@ -280,9 +284,10 @@ def test_every_picture_is_named_and_every_table_has_headings(show: Open, made: I
     page = show(made)
     for summary in page.locator("summary").all():
         summary.click()
+        summary.locator("xpath=..").locator("table").wait_for()
     assert page.locator("[role=img]:not([aria-label])").count() == 0
     assert page.locator("table:not(:has(caption)), table:not(:has(th[scope=col]))").count() == 0
-    assert page.locator("details table").count() == 4
+    assert page.locator("details table").count() == 5
 
 
 def test_a_page_of_gpt2_smalls_shape_opens_in_2_seconds_and_answers_a_click_in_100_milliseconds(show: Open) -> None:

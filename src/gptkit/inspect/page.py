@@ -36,14 +36,11 @@ Array = np.ndarray[Any, Any]
 
 
 def write_page(inspection: Inspection, path: Path) -> float:
-    """Write the page and return the largest error of an attention weight that it shows; see the module for why."""
+    """Write the page and return the largest error of an attention weight on it; raises OSError."""
     rounded = rounded_attention(inspection.attention)
-    files.write_atomically(path, page_of(inspection, rounded))
-    length = inspection.attention.weights.shape[-1]
-    rows, columns = np.tril_indices(length)
-    exact = inspection.attention.weights[..., rows, columns]
-    shown = np.exp(-rounded["scale"][..., rows] * np.square(rounded["codes"], dtype=np.float32))
-    return float(np.abs(shown - exact).max())
+    error = largest_error(inspection.attention, rounded)
+    files.write_atomically(path, page_of(inspection, rounded, error))
+    return error
 
 
 def rounded_attention(attention: Attention) -> dict[str, Array]:
@@ -60,7 +57,13 @@ def rounded_attention(attention: Attention) -> dict[str, Array]:
     return {"codes": codes, "scale": scale.astype(np.float32), "log_sum": log_sum.astype(np.float32)}
 
 
-def page_of(inspection: Inspection, rounded: dict[str, Array]) -> str:
+def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
+    rows, columns = np.tril_indices(attention.weights.shape[-1])
+    shown = np.exp(-rounded["scale"][..., rows] * np.square(rounded["codes"], dtype=np.float32))
+    return float(np.abs(shown - attention.weights[..., rows, columns]).max())
+
+
+def page_of(inspection: Inspection, rounded: dict[str, Array], error: float) -> str:
     """Return the whole page."""
     scripts = [(FILES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     style = (FILES / STYLE).read_text(encoding="utf-8")
@@ -68,7 +71,7 @@ def page_of(inspection: Inspection, rounded: dict[str, Array]) -> str:
     return page.substitute(
         policy=_policy(scripts, style),
         style=style,
-        data=_harmless(json_text(_contents(inspection, rounded), separators=(",", ":"))),
+        data=_harmless(json_text(_contents(inspection, rounded, error), separators=(",", ":"))),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
 
@@ -87,7 +90,7 @@ def _harmless(json: str) -> str:
     return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _contents(inspection: Inspection, rounded: dict[str, Array]) -> dict[str, object]:
+def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
     """Return what data.js reads, part by part as in `Inspection`."""
     tokens, hand, path, lens = inspection.tokens, inspection.hand, inspection.path, inspection.lens
     shares, loss = inspection.shares, inspection.loss
@@ -102,7 +105,7 @@ def _contents(inspection: Inspection, rounded: dict[str, Array]) -> dict[str, ob
             "token_embedding": _packed(tokens.token_embedding, "f2"),
             "position_embedding": _packed(tokens.position_embedding, "f2"),
         },
-        "attention": {name: _packed(array) for name, array in rounded.items()},
+        "attention": {"error": error, **{name: _packed(array) for name, array in rounded.items()}},
         "heads": {
             "types": HEAD_TYPES,
             "scores": _packed(inspection.heads.scores),

@@ -11,7 +11,8 @@ view({
     const [grid, drawGrid] = headGrid();
     const [large, drawLarge] = largeHead();
     const [row, drawRow] = attentionRow();
-    body.append(element("div", { class: "columns" }, grid, large), row);
+    body.append(element("div", { class: "columns" }, grid, large), row,
+      element("p", { class: "note" }, `Weights are kept in 8 bits here, within ${data.attention.error.toFixed(4)} of the model's; the exact ones are in the .safetensors file beside this page.`));
     return (now) => [drawGrid, drawLarge, drawRow].forEach((draw) => draw(now));
   },
 });
@@ -90,7 +91,7 @@ function largeHead() {
   const note = element("span", { class: "future" }, "masked: the future");
   masked.style.clipPath = `polygon(${staircase(LENGTH)})`;
   const frame = element("div", { class: "large", role: "img", onclick: choose, "data-arrows": "key token", tabindex: 0 }, canvas, masked, note, row, cell);
-  const title = element("h3", {}), readout = element("p", { class: "readout", "aria-live": "polite" });
+  const title = element("h3", {}), readout = element("p", { class: "readout" });
   const [shown, updateShown] = choices("What the picture shows", [["weights", "weights"], ["scores", "scores before softmax"]], (show) => select({ show }));
 
   function choose(event) {

@@ -14,7 +14,7 @@ const state = {
   token: Math.floor(LENGTH / 2),
   layer: data.hand.layer,
   head: data.hand.head,
-  key: Math.floor(LENGTH / 2) - 1,
+  key: Math.max(Math.floor(LENGTH / 2) - 1, 0),
   dimension: 0,
   k: 3,
   p: 3,
@@ -33,8 +33,17 @@ function select(changes) {
     else if (name === "view" && views.some(({ id }) => id === value)) state.view = value;
   }
   state.key = Math.min(state.key, state.token); // a token sees no later one
-  for (const update of updates) update(state);
+  keepFocus(() => updates.forEach((update) => update(state)));
   writeHash();
+}
+
+// Where what had the focus is drawn anew, its successor gets it: the same one of its view's controls.
+function keepFocus(draw) {
+  const section = document.activeElement.closest("section");
+  const controls = () => [...section.querySelectorAll("button, summary, [tabindex]")];
+  const index = section ? controls().indexOf(document.activeElement) : -1;
+  draw();
+  if (index >= 0 && document.activeElement === document.body) controls()[index]?.focus({ preventScroll: true });
 }
 
 let waiting = 0;
@@ -52,7 +61,7 @@ function onArrow(event) {
   const box = event.target.closest("[data-arrows]");
   const [across, down] = event.shiftKey ? ["head", "layer"] : box ? box.dataset.arrows.split(" ") : ["token"];
   const name = step[0] ? across : down;
-  if (!name) return; // the page scrolls
+  if (!(name in LIMITS)) return; // the page scrolls
   event.preventDefault();
   select({ [name]: state[name] + step[0] + step[1] });
 }

@@ -10,14 +10,21 @@ view({
     const width = tokens.shape[1], first = Math.min(8, width);
     const list = element("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": "Tokens", "data-arrows": "none token" });
     const sum = element("div", {});
-    body.append(element("div", { class: "columns narrow-wide" }, list, sum));
-    const norm = (vector) => Math.hypot(...vector);
+        const norm = (vector) => Math.hypot(...vector);
+    const vectorsOf = (token) => {
+      const sums = tokens.row(token).map((value, index) => value + positions.at(token, index));
+      return [["token", tokens.row(token)], ["+ position", positions.row(token)], ["= input", sums]];
+    };
+    const [numbers, updateNumbers] = numbersOf("Table of all dimensions", () => table(`Embeddings of ${plainName(state.token)}`,
+      ["dimension", "token", "position", "input"],
+      Array.from({ length: width }, (_, index) => [`[${index}]`, ...vectorsOf(state.token).map(([, vector]) => number(vector[index]))])));
     const rows = data.tokens.pieces.map((text, position) => ({
       cells: [String(position), word(text), String(data.tokens.ids.at(position))],
       choose: () => select({ token: position }),
     }));
     const made = table("Tokens", ["position", "piece", "id"], rows);
     list.append(made);
+    body.append(element("div", { class: "columns narrow-wide" }, list, element("div", {}, sum, numbers)));
     let before = 0;
 
     return ({ token }) => {
@@ -25,8 +32,7 @@ view({
       made.tBodies[0].rows[token].setAttribute("aria-current", "true");
       scrollTo(made.tBodies[0].rows[token], list);
       before = token;
-      const added = tokens.row(token).map((value, index) => value + positions.at(token, index));
-      const vectors = [["token", tokens.row(token)], ["+ position", positions.row(token)], ["= input", added]];
+      const vectors = vectorsOf(token);
       const most = Math.max(...vectors.flatMap(([, vector]) => [...vector].map(Math.abs)));
       const columns = ["", ...Array.from({ length: first }, (_, index) => `[${index}]`), "norm"];
       sum.replaceChildren(
@@ -37,6 +43,7 @@ view({
         element("div", { class: "scroll" }, table(`Embeddings of ${plainName(token)}`, columns,
           vectors.map(([name, vector]) => [name, ...[...vector.subarray(0, first)].map((value) => number(value)), number(norm(vector))]))),
       );
+      updateNumbers();
     };
   },
 });
