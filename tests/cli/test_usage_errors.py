@@ -71,7 +71,7 @@ WRONG = {
     "inspect '' --model model": "the text is empty",
     "inspect a --model model --head 9.0": "has no head '9.0'",
     "inspect a --model model --out nodir/a.html": "its folder does not exist",
-    "inspect 'hear me speak, hear me speak, hear me speak' --model model": "but the model has 24",
+    "inspect '0123456789 0123456789 0123456789' --model model": "but the model has 24",
     "convert nope new": "no such model directory",
     "convert model model": "already exists",
     "convert model new --tokenizer nope": "no such tokenizer directory",

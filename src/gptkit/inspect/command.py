@@ -46,8 +46,8 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     name = model if model.startswith("hf:") else str(directory)
     inspection = inspection_of(directory, reading, head=head, device=options.device, name=name)
     with translate_os_errors("writing the page", fix="choose another --out"):
-        max_error = write_page(inspection, page)
         write_sidecar(inspection, sidecar)
+        max_error = write_page(inspection, page)
     print_summary(inspection, console)
     console.result(f"page {page}, exact numbers {sidecar}")
     return {"page": page, "sidecar": sidecar, **facts(inspection), "max_error": max_error}
