@@ -141,8 +141,8 @@ class Console:
         for part in (Text(title, "bold"), *parts) if title else parts:
             screen.print(part)
 
-    def tokens(self, pieces: Sequence[str], notes: Sequence[str]) -> None:
-        """Write tokens to stdout, each with a note: on a terminal in alternating colours, else one per line."""
+    def tokens(self, pieces: Sequence[str], notes: Sequence[str], colours: Sequence[str] = ()) -> None:
+        """Write tokens to stdout, each with a note: on a terminal in `colours` or alternating, else one per line."""
         if self._silent or self.json:
             return
         pieces = [safe_text(piece) for piece in pieces]
@@ -154,13 +154,14 @@ class Console:
 
         screen = self._rich(self._stdout)
         above, below = Text(), Text()
-        for number, (piece, note) in enumerate(zip(pieces, notes, strict=True)):
+        colours = colours or [("cyan", "magenta")[number % 2] for number in range(len(pieces))]
+        for piece, note, colour in zip(pieces, notes, colours, strict=True):
             for part in chop_cells(piece, max(2, screen.width - 1)) or [""]:
                 width = max(cell_len(part), len(note)) + 1
                 if above and cell_len(above.plain) + width > screen.width:
                     screen.print(above, below, sep="\n", soft_wrap=True)
                     above, below = Text(), Text()
-                above.append(part, style=("bold cyan", "bold magenta")[number % 2])
+                above.append(part, style=f"bold {colour}")
                 above.append(" " * (width - cell_len(part)))
                 below.append(note.ljust(width), style="dim")
                 note = ""  # below the first part only

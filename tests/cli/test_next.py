@@ -31,6 +31,7 @@ generate a --max-new-tokens 4 --temperature 0.9
 generate a --max-new-tokens 4 --greedy
 score 'ab cd' --model 'runs/r u'
 score 'ab cd' 'a b' --tokens
+inspect 'abab cdcd'
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5 --output 'base line {0}.json'
@@ -57,6 +58,7 @@ finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out '
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
 predict 'ab cd' --model 'f t'
 predict 'ab cd' --model 'f t/model'
+inspect 'abab cdcd' --model 'f t' --out tuned.html
 eval --model 'f t'
 eval --model 'f t' --output=class.json
 convert 'f t' 'f c'
@@ -69,7 +71,12 @@ runs compare 'runs/r u' 'runs/r u 2'
 runs prune 'r u' --yes
 runs rm 'r u 2' --yes
 """
-QUIET = {"eval --task demo-cloze --limit 5 --baseline", "eval --task demo-cloze --limit 5 --all", "convert 'f t' 'f c'"}
+QUIET = {
+    "eval --task demo-cloze --limit 5 --baseline",
+    "eval --task demo-cloze --limit 5 --all",
+    "convert 'f t' 'f c'",
+    "inspect 'abab cdcd' --model 'f t'",
+}
 
 
 @pytest.fixture

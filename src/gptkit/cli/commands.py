@@ -16,6 +16,7 @@ from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.generate.options import GenerateOptions
+from gptkit.inspect.options import InspectOptions
 from gptkit.manage.options import (
     EnvOptions,
     RunsCompareOptions,
@@ -105,6 +106,10 @@ def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
     run = Path(result["model"]).parent
     has_own_data = (run / CONFIG).is_file() and "data: hf:" not in (run / CONFIG).read_text(encoding="utf-8")
     return "gptkit eval --model {model}" if has_own_data else "gptkit convert {model} {free:exported}"
+
+
+def _after_inspect(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    return "" if "answer" in result else "gptkit generate --show-probs --max-new-tokens 20 --model {model}"
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -247,6 +252,17 @@ COMMANDS = (
             "gptkit predict --inputs new.csv --output labelled.jsonl      # rerun the same command to resume",
         ),
         _after_predict,
+    ),
+    Command(
+        "inspect",
+        InspectOptions,
+        "gptkit.inspect.command:run",
+        (
+            'gptkit inspect "The function returns a list"     # the newest run\'s model, as inspect.html',
+            'gptkit inspect "The list is a list" --head 2.1 --out list.html --model runs/demo/model',
+            'gptkit inspect "A man sleeps." "Nobody sleeps." --model runs/rte --out pair.html',
+        ),
+        _after_inspect,
     ),
     Command(
         "convert",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,15 +107,8 @@ def _check(options: EvalOptions) -> None:
         for other, place in places.items():
             if other != name and place == places[name] and not is_stream:
                 raise UsageError(f"this file would overwrite --{other}", where=f"--{name}", fix="choose another file")
-        folder, problem = places[name].parent, "it is a folder" if path.is_dir() else ""
-        if not is_stream and not problem:
-            try:
-                tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                problem = str(error.strerror) if folder.is_dir() else "its folder does not exist"
-        if problem:
-            fix = "choose a file in a folder that exists and is writable"
-            raise UsageError(f"{path} cannot be written: {problem}", where=f"--{name}", fix=fix)
+        if not is_stream:
+            files.require_writable(path, f"--{name}")
     for name in REPORTS:
         if name in places and places[name].is_file():
             places[name].unlink(missing_ok=True)  # an earlier job's, which this one may not live to replace

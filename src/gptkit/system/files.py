@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import socket
+import tempfile
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -211,6 +212,19 @@ def require_free(path: Path, where: str) -> None:
     """Raise UsageError if anything but an empty directory stands at `path`."""
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError("destination already exists", where=where, fix="choose a new directory")
+
+
+def require_writable(path: Path, where: str) -> None:
+    """Raise UsageError unless a file can be written to `path`, or replaced there."""
+    folder, problem = path.resolve().parent, "it is a folder" if path.is_dir() else ""
+    if not problem:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            problem = str(error.strerror) if folder.is_dir() else "its folder does not exist"
+    if problem:
+        fix = "choose a file in a folder that exists and is writable"
+        raise UsageError(f"{path} cannot be written: {problem}", where=where, fix=fix)
 
 
 @contextmanager

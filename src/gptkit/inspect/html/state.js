@@ -1,0 +1,67 @@
+"use strict";
+// What is selected. It stands in the URL's hash, so that a link shows what its sender saw; every view follows it.
+
+const LIMITS = {
+  token: LENGTH,
+  layer: LAYERS,
+  head: HEADS,
+  key: LENGTH,
+  dimension: data.hand.query.shape[1],
+  k: data.loss.ks.shape[0],
+  p: data.loss.ps.shape[0],
+};
+const state = {
+  token: Math.floor(LENGTH / 2),
+  layer: data.hand.layer,
+  head: data.hand.head,
+  key: Math.max(Math.floor(LENGTH / 2) - 1, 0),
+  dimension: 0,
+  k: 3,
+  p: 3,
+  show: "weights",
+  view: "tokens",
+};
+const views = []; // {id, title, lead, build}: build(body) returns what draws the view anew
+const updates = [];
+
+const view = (description) => views.push(description);
+
+function select(changes) {
+  for (const [name, value] of Object.entries(changes)) {
+    if (name in LIMITS) state[name] = Math.min(Math.max(Math.trunc(value) || 0, 0), LIMITS[name] - 1);
+    else if (name === "show") state.show = value === "scores" ? "scores" : "weights";
+    else if (name === "view" && views.some(({ id }) => id === value)) state.view = value;
+  }
+  state.key = Math.min(state.key, state.token); // a token sees no later one
+  keepFocus(() => updates.forEach((update) => update(state)));
+  writeHash();
+}
+
+// Where what had the focus is drawn anew, its successor gets it: the same one of its view's controls.
+function keepFocus(draw) {
+  const section = document.activeElement.closest("section");
+  const controls = () => [...section.querySelectorAll("button, summary, [tabindex]")];
+  const index = section ? controls().indexOf(document.activeElement) : -1;
+  draw();
+  if (index >= 0 && document.activeElement === document.body) controls()[index]?.focus({ preventScroll: true });
+}
+
+let waiting = 0;
+function writeHash() {
+  clearTimeout(waiting); // browsers refuse many changes of the URL in a short time, as of a key held down
+  waiting = setTimeout(() => history.replaceState(null, "", `#${new URLSearchParams(state)}`), 150);
+}
+
+const readHash = () => select(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
+
+// What the arrow keys move: [across, down] where an element says so with data-arrows, else the token, or with Shift head and layer.
+function onArrow(event) {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, select, summary")) return;
+  const box = event.target.closest("[data-arrows]");
+  const [across, down] = event.shiftKey ? ["head", "layer"] : box ? box.dataset.arrows.split(" ") : ["token"];
+  const name = step[0] ? across : down;
+  if (!(name in LIMITS)) return; // the page scrolls
+  event.preventDefault();
+  select({ [name]: state[name] + step[0] + step[1] });
+}

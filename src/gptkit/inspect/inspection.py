@@ -1,0 +1,133 @@
+"""Everything that `gptkit inspect` shows of one sequence: its page, its sidecar, its summary and its JSON read this.
+
+P positions (the separator or start token first, then the text), L layers, H heads. All that concerns a prediction is
+indexed by the position after which it is made: row p predicts token p + 1, the last row what would follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gptkit.inspect.answer import Answer, answer_of
+from gptkit.inspect.attention import Attention, attention_of
+from gptkit.inspect.hand import Hand, hand_of
+from gptkit.inspect.head_types import HeadTypes, head_types_of
+from gptkit.inspect.lens import Lens, lens_of
+from gptkit.inspect.loss import Loss, loss_of
+from gptkit.inspect.path import Path, path_of
+from gptkit.inspect.reading import Fields, Reading, read
+from gptkit.inspect.shares import Shares, shares_of
+from gptkit.inspect.trace import trace
+from gptkit.model.loading import load_model, saved_head
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model_files import not_finite
+from gptkit.system.limits import translate_out_of_memory
+from gptkit.system.processor import choose_device
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    ids: NDArray[np.int64]  # (position,)
+    pieces: tuple[str, ...]
+    token_embedding: NDArray[np.float32]  # (position, n_embd)
+    position_embedding: NDArray[np.float32]  # (position, n_embd)
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """One sequence in one model; `vocabulary` has the piece of every id that occurs in any part."""
+
+    model: str
+    family: Literal["GPT-1", "GPT-2"]  # post-norm, pre-norm
+    fields: Fields
+    vocabulary: dict[int, str]
+    tokens: Tokens
+    attention: Attention
+    heads: HeadTypes
+    hand: Hand
+    path: Path
+    lens: Lens
+    shares: Shares
+    loss: Loss
+    answer: Answer | None  # of a fine-tuned model
+
+
+def inspect_model(
+    directory: FilePath,
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 128,
+    head: tuple[int, int] | None = None,
+    device: str = "auto",
+) -> Inspection:
+    """Read the texts with the model in a directory; see `read` and `inspection_of`."""
+    return inspection_of(directory, read(directory, texts, max_tokens), head=head, device=device)
+
+
+def inspection_of(
+    directory: FilePath,
+    reading: Reading,
+    *,
+    head: tuple[int, int] | None = None,
+    device: str = "auto",
+    name: str | None = None,
+) -> Inspection:
+    """Return what the model in a directory computes of a reading, in fp32; `head` is (layer, head), from 0.
+
+    Without `head`, the head of the clearest type is shown by hand. Of a pair's sequences the first order is shown, of a
+    multiple choice's the choice that the model takes.
+    """
+    loaded = load_model(directory, head=saved_head(directory)).to(choose_device(device))  # type: ignore[arg-type]
+    with translate_out_of_memory("pass a shorter text, or --max-tokens"):
+        answer, ids = None, reading.sequences[0]
+        if isinstance(loaded, GPTDoubleHeadsModel) and reading.asked is not None:
+            answer = answer_of(loaded, reading.asked, reading.fields)
+            ids = reading.sequences[answer.chosen if reading.asked.task.target == "choice" else 0]
+        model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
+        assert isinstance(model, GPTForCausalLM)
+        return _inspection(model, reading, ids, answer, head, name or str(directory))
+
+
+@torch.no_grad()
+def _inspection(
+    model: GPTForCausalLM,
+    reading: Reading,
+    ids: Sequence[int],
+    answer: Answer | None,
+    head: tuple[int, int] | None,
+    name: str,
+) -> Inspection:
+    traced = trace(model, ids)
+    logits = model.lm_head(traced.final).float()  # (position, vocab)
+    if not bool(logits.isfinite().all()):
+        raise not_finite("the model's logits are")
+    loss = loss_of(logits, torch.tensor(ids, device=logits.device))
+    targets = torch.from_numpy(loss.targets).to(logits.device)
+    lens = lens_of(model, traced, logits, targets)
+    heads = head_types_of(model, excluded={ids[0], *reading.names})
+    embeddings = (traced.token_embedding.cpu().numpy(), traced.position_embedding.cpu().numpy())
+    occurring = np.unique(np.concatenate([ids, loss.targets, loss.top_ids.ravel(), lens.top_ids.ravel()]))
+    vocabulary = {id: reading.piece(id) for id in occurring.tolist()}
+    return Inspection(
+        model=name,
+        family="GPT-2" if model.config.pre_norm else "GPT-1",
+        fields=reading.fields,
+        vocabulary=vocabulary,
+        tokens=Tokens(np.array(ids), tuple(vocabulary[id] for id in ids), *embeddings),
+        attention=attention_of(traced),
+        heads=heads,
+        hand=hand_of(model, traced, *(heads.clearest() if head is None else head)),
+        path=path_of(traced),
+        lens=lens,
+        shares=shares_of(model, traced, logits, targets),
+        loss=loss,
+        answer=answer,
+    )

@@ -1,0 +1,33 @@
+"""The options of `gptkit inspect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptkit.options import REQUIRED, DeviceName, ReadingOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ReadingOptions):
+    """Show what a model computes of a text: attention, each token's path, who wrote it, and the loss.
+
+    Writes a page that any browser opens without a network, and beside it the exact numbers (.safetensors).
+    """
+
+    text: tuple[str, ...] = option(
+        REQUIRED,
+        "A text, or the fields of a fine-tuned model's format in order, choices last; - reads stdin.",
+        argument=True,
+        metavar="TEXT",
+    )
+    model: str | None = option(
+        None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
+    )
+    out: Path = option(Path("inspect.html"), "The page to write.", short="-o", metavar="FILE.html")
+    overwrite: bool = option(False, "Replace a page that exists.")
+    head: str | None = option(
+        None, "The head to compute by hand: layer.head, from 0 [default: the clearest].", metavar="L.H"
+    )
+    max_tokens: int = option(128, "Show at most this many tokens; the page grows with their square.", minimum=8)
+    device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Speed")

@@ -1,0 +1,151 @@
+"""The HTML page of an inspection: one file that a browser opens from the disk and that fetches nothing.
+
+The numbers travel as base64 in a block of JSON; the scripts beside this file draw them. A content-security policy
+allows these scripts and this style sheet by their hashes and nothing else, so that no text can become code.
+
+Attention takes most of the room, and so is rounded to 8 bits: in each row of a lower triangle, an exact weight w is
+stored as q = round(sqrt(-ln(w) / scale)), the scale being that of the row's smallest weight. The page computes the
+weight exp(-scale q^2) and, with the row's log-sum-exp, the score lse - scale q^2. The square makes steps small where
+weights are large.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from gptkit.inspect.attention import Attention
+from gptkit.inspect.head_types import HEAD_TYPES
+from gptkit.inspect.inspection import Inspection
+from gptkit.system import files
+from gptkit.system.terminal import safe_text
+from gptkit.system.writing import json_text
+from gptkit.text.tokenizers.shown import visible
+
+FILES = Path(__file__).with_name("html")
+VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
+SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *VIEWS, "start.js")
+STYLE = "page.css"
+LEVELS = 255
+Array = np.ndarray[Any, Any]
+
+
+def write_page(inspection: Inspection, path: Path) -> float:
+    """Write the page and return the largest error of an attention weight on it; raises OSError."""
+    rounded = rounded_attention(inspection.attention)
+    error = largest_error(inspection.attention, rounded)
+    files.write_atomically(path, page_of(inspection, rounded, error))
+    return error
+
+
+def rounded_attention(attention: Attention) -> dict[str, Array]:
+    """Return the codes (layer, head, entry of the lower triangle), and per row a scale and a log-sum-exp."""
+    rows, columns = np.tril_indices(attention.scores.shape[-1])
+    scores = attention.scores
+    top = scores.max(-1, keepdims=True)
+    log_sum = (top + np.log(np.exp(scores - top).sum(-1, keepdims=True)))[..., 0]  # (layer, head, query)
+    surprise = np.maximum(log_sum[..., rows] - scores[..., rows, columns], 0)  # -ln(weight)
+    firsts = np.flatnonzero(columns == 0)
+    scale = np.maximum.reduceat(surprise, firsts, axis=-1) / LEVELS**2  # (layer, head, query)
+    steps = np.divide(surprise, scale[..., rows], out=np.zeros_like(surprise), where=scale[..., rows] > 0)
+    codes = np.rint(np.sqrt(steps)).clip(0, LEVELS).astype(np.uint8)
+    return {"codes": codes, "scale": scale.astype(np.float32), "log_sum": log_sum.astype(np.float32)}
+
+
+def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
+    rows, columns = np.tril_indices(attention.weights.shape[-1])
+    shown = np.exp(-rounded["scale"][..., rows] * np.square(rounded["codes"], dtype=np.float32))
+    return float(np.abs(shown - attention.weights[..., rows, columns]).max())
+
+
+def page_of(inspection: Inspection, rounded: dict[str, Array], error: float) -> str:
+    """Return the whole page."""
+    scripts = [(FILES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    style = (FILES / STYLE).read_text(encoding="utf-8")
+    page = Template((FILES / "page.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        policy=_policy(scripts, style),
+        style=style,
+        data=_harmless(json_text(_contents(inspection, rounded, error), separators=(",", ":"))),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+def _policy(scripts: list[str], style: str) -> str:
+    allowed = " ".join(map(_hash, scripts))
+    return f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def _harmless(json: str) -> str:
+    """Return JSON in which no text can end the element that holds it."""
+    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
+    """Return what data.js reads, part by part as in `Inspection`."""
+    tokens, hand, path, lens = inspection.tokens, inspection.hand, inspection.path, inspection.lens
+    shares, loss = inspection.shares, inspection.loss
+    return {
+        "model": inspection.model,
+        "family": inspection.family,
+        "fields": [[name, safe_text(text)] for name, text in inspection.fields],
+        "vocabulary": {str(id): visible(piece) for id, piece in inspection.vocabulary.items()},
+        "tokens": {
+            "ids": _packed(tokens.ids),
+            "pieces": [visible(piece) for piece in tokens.pieces],
+            "token_embedding": _packed(tokens.token_embedding, "f2"),
+            "position_embedding": _packed(tokens.position_embedding, "f2"),
+        },
+        "attention": {"error": error, **{name: _packed(array) for name, array in rounded.items()}},
+        "heads": {
+            "types": HEAD_TYPES,
+            "scores": _packed(inspection.heads.scores),
+            "named": [[head.layer, head.head, head.type, round(head.score, 4)] for head in inspection.heads.names()],
+        },
+        "hand": {
+            "layer": hand.layer,
+            "head": hand.head,
+            **{name: _packed(getattr(hand, name)) for name in ("query", "key", "value", "output")},
+        },
+        "path": {
+            "sites": path.sites,
+            **{name: _packed(getattr(path, name)) for name in ("norms", "turn", "to_end")},
+        },
+        "lens": {name: _packed(getattr(lens, name)) for name in ("top_ids", "top_probabilities", "rank", "kl")},
+        "shares": {
+            name: _packed(getattr(shares, name)) for name in ("heads", "mlps", "token", "position", "bias", "logit")
+        },
+        "loss": {
+            name: _packed(getattr(loss, name))
+            for name in (
+                *("targets", "nll", "rank", "top_ids", "top_probabilities", "mass_above", "entropy"),
+                *("ks", "top_k_mass", "ps", "top_p_kept"),
+            )
+        },
+        "answer": _answer(inspection),
+    }
+
+
+def _answer(inspection: Inspection) -> list[list[object]] | None:
+    answer = inspection.answer
+    if answer is None:
+        return None
+    return [[label, float(value)] for label, value in zip(answer.labels, answer.probabilities, strict=True)]
+
+
+def _packed(array: Array, kind: str | None = None) -> dict[str, object]:
+    """Return an array's shape, its type (i4, u1, f2, f4) and its little-endian bytes in base64."""
+    given = np.asarray(array)
+    if kind is None:
+        kind = "u1" if given.dtype == np.uint8 else "i4" if given.dtype.kind in "iu" else "f4"
+    data = np.ascontiguousarray(given, dtype=f"<{kind}").tobytes()
+    return {"shape": list(given.shape), "type": kind, "data": base64.b64encode(data).decode()}
