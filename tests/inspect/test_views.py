@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gptkit.inspect.answer import Answer
 from gptkit.inspect.inspection import Inspection
 from gptkit.inspect.page import SCRIPTS, write_page
 from gptkit.inspect.sidecar import tensors_of
@@ -278,6 +279,25 @@ def test_the_shortest_texts_are_shown(show: Open, length: int) -> None:
 def test_no_page_is_wider_than_its_window(show: Open, made: Inspection, width: int, scheme: str) -> None:
     page = show(made, viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    paper = {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 29)"}[scheme]
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+
+
+def test_on_paper_everything_is_light_and_nothing_is_cut(show: Open, made: Inspection) -> None:
+    page = show(made, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator(".links").is_visible()
+    hidden = "boxes => boxes.filter((box) => box.scrollHeight > box.clientHeight + 1).length"
+    assert page.locator(".scroll, .cells").evaluate_all(hidden) == 0
+
+
+def test_a_fine_tuned_models_answer_is_shown(show: Open) -> None:
+    answer = Answer(("no", "<b>yes</b>"), np.array([0.25, 0.75], np.float32))
+    page = show(made_inspection(answer=answer))
+    assert body_rows(page.locator(".answer")) == [["no", "0.2500"], ["<b>yes</b>", "0.7500"]]
+    score = Answer(("score",), np.array([3.5], np.float32), is_score=True)
+    assert body_rows(show(made_inspection(answer=score)).locator(".answer")) == [["score", "3.5000"]]
 
 
 def test_every_picture_is_named_and_every_table_has_headings(show: Open, made: Inspection) -> None:

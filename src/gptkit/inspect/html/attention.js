@@ -37,7 +37,8 @@ function headGrid() {
       cells: [`${layer}.${head}`, ...[...data.heads.scores.row(layer, head)].map((score) => number(score))],
       choose: () => select({ layer, head }),
     })))));
-  const node = element("div", {}, element("h3", {}, "All heads"), element("p", { class: "note" }, "Layers downwards, heads across; the more ink, the more attention."), grid, namedHeads(), numbers);
+  const node = element("div", {}, element("h3", {}, "All heads"), element("p", { class: "note" }, "Layers downwards, heads across; the more ink, the more attention."), grid, namedHeads(),
+    element("p", { class: "note" }, "Named by the mean attention over random tokens, each written twice, from 0.4 on."), numbers);
   let chosen = cells[0][0];
   return [node, ({ layer, head }) => {
     chosen.removeAttribute("aria-current");

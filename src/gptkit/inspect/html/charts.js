@@ -1,6 +1,8 @@
 "use strict";
 // The two kinds of charts, as wide as the place they are in: lines over the places of a token's path, and bars over the tokens.
 
+const widthOf = (place) => Math.max(place.clientWidth, 280); // a window may be hidden, and have none
+
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 
 // Lines with marks: series is [{name, values, mark: "dot" | "ring"}]; the value at `current` is written beside its mark.

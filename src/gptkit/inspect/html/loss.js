@@ -30,7 +30,7 @@ view({
       const values = data.tokens.pieces.map((_, index) => (index ? nll.at(index - 1) : null));
       const crosses = data.tokens.pieces.map((_, index) => (index ? [cutByK(index - 1, k), cutByP(index - 1, p)] : []));
       chart.replaceChildren(picture(`Surprisal of ${plural(LAST, "token")}; numbers in the table below`,
-        barChart({ width: body.clientWidth, values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
+        barChart({ width: widthOf(body), values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
       updateNumbers();
       expected.replaceChildren(...expectation(at, isLast));
       const places = Array.from({ length: LAST }, (_, index) => index);

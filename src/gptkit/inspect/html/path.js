@@ -25,14 +25,14 @@ view({
 
     return ({ token, layer }) => {
       const current = siteOf(layer), norm = along(norms, token), turns = along(turn, token), ends = along(toEnd, token);
-      const low = Math.min(0, ...turns, ...ends), width = body.clientWidth < 900 ? body.clientWidth : body.clientWidth / 2 - 16;
+      const low = Math.min(0, ...turns, ...ends), whole = widthOf(body), width = whole < 900 ? whole : whole / 2 - 16;
       charts.replaceChildren(
         element("div", {}, element("h3", {}, "Norm of ", tokenName(token)), picture(`Norm at ${sites.length} places, ${number(norm[0], 2)} to ${number(norm.at(-1), 2)}; numbers in the table below`,
           lineChart({ width, series: [{ values: norm, mark: "dot" }], labels, current, low: 0, high: Math.max(...norm), choose: chooseSite }))),
         element("div", {}, element("h3", {}, "Direction: cosine with the place before ● and with the end ○"), picture("Cosines at each place; numbers in the table below",
           lineChart({ width, series: [{ values: turns, mark: "dot" }, { values: ends, mark: "ring" }], labels, current, low, high: 1, choose: chooseSite }))));
       updateNumbers();
-      lens.replaceChildren(...lensGrid(token, layer, body.clientWidth));
+      lens.replaceChildren(...lensGrid(token, layer, whole));
       list.replaceChildren(...lensOf(token, layer));
     };
   },

@@ -6,18 +6,25 @@ function buildHead() {
   const mean = LAST ? total / LAST : 0;
   const order = data.family === "GPT-1" ? "layer norms after each sublayer" : "layer norms before each sublayer";
   document.title = `Inside ${data.model} - gptkit inspect`;
-  document.getElementById("head").append(
+  document.getElementById("head").append(...[
     element("h1", {}, "Inside ", element("bdi", {}, data.model)),
     element("p", { class: "facts" },
       `${data.family} (${order}) · ${plural(LAYERS, "layer")} × ${plural(HEADS, "head")} · ${plural(LENGTH, "token")}`
       + (LAST ? ` · surprisal ${number(total, 2)} nats, ${number(mean, 3)} a token · perplexity ${number(Math.exp(mean), 2)}` : "")),
     element("dl", { class: "fields" }, data.fields.map(([name, text]) => [element("dt", {}, name), element("dd", {}, word(text))])),
-    ...(data.answer ? [table("What the fine-tuned head answers", ["label", data.answer.length > 1 ? "probability" : "value"],
-      data.answer.map(([label, value]) => [word(label), data.answer.length > 1 ? bar(value, 1, number(value, 4)) : number(value, 4)]))] : []),
+    data.answer ? buildAnswer(data.answer) : [],
     element("p", { class: "keys" }, "Click anything, or: ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " token, ",
       element("kbd", {}, "Shift"), " + ", element("kbd", {}, "↑"), " ", element("kbd", {}, "↓"), " layer, ",
       element("kbd", {}, "Shift"), " + ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " head. All views follow."),
-  );
+  ].flat());
+}
+
+function buildAnswer(answer) {
+  const isScore = answer.length === 1, most = Math.max(...answer.map(([, value]) => value));
+  return table("What the fine-tuned head answers", ["label", isScore ? "value" : "probability"], answer.map(([label, value]) => ({
+    cells: [word(label), isScore ? number(value, 4) : bar(value, 1, number(value, 4))],
+    current: !isScore && value === most,
+  })), "answer");
 }
 
 function buildBar() {
