@@ -58,7 +58,7 @@ def test_a_page_is_replaced_only_if_asked(place: Path, capsys: pytest.CaptureFix
     before = (place / "one.html").read_bytes()
     code, _, err = run(line, capsys)
     assert (code, (place / "one.html").read_bytes()) == (2, before)
-    assert "one.html exists already" in err
+    assert "one.html already exists" in err
     assert "--overwrite" in err
     assert run("inspect 'speak' --model model --out one.html --overwrite", capsys)[0] == 0
     assert (place / "one.html").read_bytes() != before

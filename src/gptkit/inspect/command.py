@@ -1,4 +1,4 @@
-"""`gptkit inspect`: what a model computes of a text, as a page, as exact numbers and in short on the terminal."""
+"""`gptkit inspect`: what a model computes on a text, as a page, as exact numbers, and summarized on the terminal."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _refuse_files(page: Path, sidecar: Path, *, overwrite: bool) -> None:
     for path in (page, sidecar):
         if path.is_file() and not overwrite:
             fix = "pass --overwrite, or another --out"
-            raise UsageError(f"{path} exists already", where=f"--out {page}", fix=fix)
+            raise UsageError(f"{path} already exists", where=f"--out {page}", fix=fix)
         require_writable(path, f"--out {page}")
 
 

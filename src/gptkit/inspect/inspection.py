@@ -80,7 +80,7 @@ def inspection_of(
     device: str = "auto",
     name: str | None = None,
 ) -> Inspection:
-    """Return what the model in a directory computes of a reading, in fp32; `head` is (layer, head), from 0.
+    """Return what the model in a directory computes on a reading, in fp32; `head` is (layer, head), from 0.
 
     Without `head`, the head of the clearest type is shown by hand. Of a pair's sequences the first order is shown, of a
     multiple choice's the choice that the model takes.

@@ -1,4 +1,4 @@
-"""What the model expected at each place, and what sampling from it would have cut."""
+"""What the model expected at each place, and what top-k and top-p would have cut."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from gptkit.options import REQUIRED, DeviceName, ReadingOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(ReadingOptions):
-    """Show what a model computes of a text: attention, each token's path, who wrote it, and the loss.
+    """Show what a model computes on a text: attention, each token's path, what wrote each prediction, and the loss.
 
-    Writes a page that any browser opens without a network, and beside it the exact numbers (.safetensors).
+    Writes a self-contained HTML page, and the exact numbers beside it (.safetensors).
     """
 
     text: tuple[str, ...] = option(
@@ -25,9 +25,9 @@ class InspectOptions(ReadingOptions):
         None, "A model or run directory, or hf:NAME [default: the newest pretrain run].", short="-m", metavar="MODEL"
     )
     out: Path = option(Path("inspect.html"), "The page to write.", short="-o", metavar="FILE.html")
-    overwrite: bool = option(False, "Replace a page that exists.")
+    overwrite: bool = option(False, "Replace an existing page.")
     head: str | None = option(
-        None, "The head to compute by hand: layer.head, from 0 [default: the clearest].", metavar="L.H"
+        None, "The head to work through by hand: layer.head, from 0 [default: the clearest].", metavar="L.H"
     )
     max_tokens: int = option(128, "Show at most this many tokens; the page grows with their square.", minimum=8)
     device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Speed")

@@ -1,4 +1,4 @@
-"""An inspection in short, for the terminal: the tokens by surprisal, one head, and the logit lens at the end."""
+"""The summary of an inspection on the terminal: tokens by surprisal, one head, and the logit lens at the last token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def print_summary(inspection: Inspection, console: Console) -> None:
 
 
 def _print_tokens(inspection: Inspection, console: Console) -> None:
-    """Print each token with its surprisal, of which its colour is a reminder."""
+    """Print each token with its surprisal; the colour only repeats it."""
     surprisals = inspection.loss.nll[:-1].tolist()
     mean = inspection.loss.total / len(surprisals)
     console.result(f"surprisal in nats by token (total {inspection.loss.total:.4f}, mean {mean:.4f})")

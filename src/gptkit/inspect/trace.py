@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What a GPT computes of one sequence, in fp32 on the model's device; `residual` has 2 * layers + 1 places.
+    """What a GPT computes on one sequence, in fp32 on the model's device; `residual` has 2 * layers + 1 places.
 
     The places are the sum of the embeddings and then, for each layer, what follows its attention and its MLP: in GPT-2
     the residual stream, in GPT-1 the output of the layer norm after it. Outputs include the biases of projections.
@@ -47,7 +47,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: GPTForCausalLM, ids: Sequence[int]) -> Trace:
-    """Return what a model in eval mode computes of a sequence of 1 to n_positions ids."""
+    """Return what a model in eval mode computes on a sequence of 1 to n_positions ids."""
     body = model.transformer
     points = [Point("token", body.wte), Point("position", body.wpe), Point("embedded", body.drop)]
     points += [point for block in blocks_of(model) for point in _points(block)]
