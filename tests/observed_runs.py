@@ -101,10 +101,9 @@ def watch_evaluation() -> None:
         for batch in windows(*arguments):
             yield Seen(batch)
 
-    def noted_evaluation(model: nn.Module, examples: EncodedExamples, **named: Any) -> Any:
-        return evaluate_head(
-            model, Noted(**{field.name: getattr(examples, field.name) for field in fields(examples)}), **named
-        )
+    def noted_evaluation(model: nn.Module, examples: EncodedExamples, *others: Any, **named: Any) -> Any:
+        noted = Noted(**{field.name: getattr(examples, field.name) for field in fields(examples)})
+        return evaluate_head(model, noted, *others, **named)
 
     pretraining_job._validation_batches = noted_windows
     finetuning_job.evaluate_head = head_outputs.evaluate_head = noted_evaluation
