@@ -87,7 +87,7 @@ FIELDS = {
     "mrpc": ("hear me speak", "we proceed any further"),
     "stsb": ("hear me speak", "we proceed any further"),
     "stsb-soft": ("hear me speak", "we proceed any further"),
-    "demo-cloze": ("hear me", "", "speak", "we proceed", "any further"),
+    "demo-cloze": ("hear me", "", "speak", "we proceed further"),
 }
 
 

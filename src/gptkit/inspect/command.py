@@ -14,7 +14,6 @@ from gptkit.inspect.options import InspectOptions
 from gptkit.inspect.reading import Reading, Sizes, read, sizes_in
 from gptkit.model_files import model_directory
 from gptkit.system.files import require_writable, translate_os_errors
-from gptkit.system.reading import given_text
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.encoding import count_unknown
 from gptkit.training.finished_runs import newest_model, readable_model
@@ -29,13 +28,12 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     """Write the page and its sidecar, print a summary, and return what --json prints."""
     page, sidecar = options.out, options.out.with_suffix(SIDECAR)
     _refuse_files(page, sidecar, overwrite=options.overwrite)
-    texts = [given_text(text, "the text", "TEXT", console.say) for text in options.text]
     model = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(model)
     sizes = sizes_in(directory)
     head = None if options.head is None else _parsed_head(options.head, sizes)
     _refuse_more_than(sizes.n_positions, options.max_tokens)
-    reading = read(directory, texts, options.max_tokens)
+    reading = read(directory, options.text, options.max_tokens, console.say)
     _warn(reading, console)
 
     from gptkit.inspect.inspection import inspection_of  # imports torch, as do those below

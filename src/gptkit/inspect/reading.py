@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,6 +14,7 @@ from gptkit.model_files import MARKER_FIELDS, GPTShape
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
+from gptkit.tasks.given import example_of, given_texts
 from gptkit.tasks.heads import Head
 from gptkit.tasks.task import FORMAT_FIELDS, Task
 from gptkit.text.examples import Example
@@ -76,22 +77,25 @@ def _size(raw: Mapping[str, Any], name: str) -> int:
     return size if type(size) is int else int(getattr(GPTShape, name))
 
 
-def read(directory: Path, texts: Sequence[str], max_tokens: int) -> Reading:
-    """Return what the model in a directory reads: one text, or the fields of its format in order, choices last.
+def read(
+    directory: Path, texts: Sequence[str], max_tokens: int, say: Callable[[str], None] = lambda line: None
+) -> Reading:
+    """Return what the model in a directory reads: one text, or the fields of its format in order, choices last; `-` is
+    stdin.
 
     Raises UsageError for another number of texts, for an empty one, and for one that does not fit into the model.
     """
     head = Head.of(directory)
     if head.format is None:
-        return _read_text(directory, texts, max_tokens)
-    return _read_example(head, texts, max_tokens)
+        return _read_text(directory, texts, max_tokens, say)
+    return _read_example(head, texts, max_tokens, say)
 
 
-def _read_text(directory: Path, texts: Sequence[str], max_tokens: int) -> Reading:
+def _read_text(directory: Path, texts: Sequence[str], max_tokens: int, say: Callable[[str], None]) -> Reading:
     if len(texts) > 1:
         message = f"a language model reads one text, not {len(texts)}"
         raise UsageError(message, where="TEXT", fix="put the text in quotes")
-    _refuse_empty([("text", texts[0])])
+    texts = given_texts(texts, ["TEXT"], say)
     tokenizer = open_tokenizer(directory)
     (encoded,) = encode_pieces(tokenizer, texts)
     if not len(encoded):
@@ -101,18 +105,12 @@ def _read_text(directory: Path, texts: Sequence[str], max_tokens: int) -> Readin
     return Reading((ids[:max_tokens],), (("text", texts[0]),), tokenizer, {}, len(ids))
 
 
-def _read_example(head: Head, texts: Sequence[str], max_tokens: int) -> Reading:
+def _read_example(head: Head, texts: Sequence[str], max_tokens: int, say: Callable[[str], None]) -> Reading:
     task = head.own_task()
-    fields = _named(task, texts)
-    required = [(name, text) for name, text in fields if name != "question"]
-    _refuse_empty(required)
+    example = example_of(task, texts, say)
     tokenizer = open_tokenizer(head.directory)
     raw = read_json_object(described_in(head.directory) / "config.json")
     markers = Markers(*(raw[name] for name in MARKER_FIELDS))
-    given: tuple[str | tuple[str, ...], ...] = tuple(texts)
-    if task.target == "choice":
-        given = (*texts[:2], tuple(texts[2:]))
-    example = Example(given, None, "TEXT", "")
 
     def encoded(limit: int) -> EncodedExamples:
         return encode_examples(cast("PreTrainedTokenizerBase", tokenizer), task, [example], markers, limit)
@@ -124,24 +122,13 @@ def _read_example(head: Head, texts: Sequence[str], max_tokens: int) -> Reading:
     ends = zip(shown.offsets[:-1], shown.offsets[1:], strict=True)
     sequences = tuple(tuple(shown.ids[start:end].tolist()) for start, end in ends)
     names = {id: f"<{name}>" for name, id in markers._asdict().items()}
-    return Reading(sequences, fields, tokenizer, names, longest, Asked(task, shown))
+    return Reading(sequences, _named(task, example), tokenizer, names, longest, Asked(task, shown))
 
 
-def _named(task: Task, texts: Sequence[str]) -> Fields:
-    """Return the texts with the names of the format's fields; UsageError for another number of texts."""
-    names = FORMAT_FIELDS[task.format]
-    is_choice = task.target == "choice"
-    if len(texts) < len(names) + is_choice or (len(texts) > len(names) and not is_choice):
-        wanted = ", ".join(names) + (", one TEXT for each choice" if is_choice else "")
-        message = f"the model was fine-tuned on {task.name}, which reads {wanted}, not {len(texts)} texts"
-        raise UsageError(message, where="TEXT", fix="pass each field as one TEXT in quotes, in this order")
-    return tuple(zip([*names, *names[-1:] * (len(texts) - len(names))], texts, strict=True))
-
-
-def _refuse_empty(fields: Sequence[tuple[str, str]]) -> None:
-    for name, text in fields:
-        if not text.strip():
-            raise UsageError(f"the {name} is empty", where="TEXT", fix="pass some text")
+def _named(task: Task, example: Example) -> Fields:
+    """Return the texts with the names of the format's fields, choices one by one."""
+    named = zip(FORMAT_FIELDS[task.format], example.fields, strict=True)
+    return tuple((name, text) for name, field in named for text in ([field] if isinstance(field, str) else field))
 
 
 def _refuse_too_long(length: int, n_positions: int) -> None:

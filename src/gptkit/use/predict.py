@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,16 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.model_files import model_directory
 from gptkit.report.resuming import check_output, settings_hash
+from gptkit.tasks.given import example_of
 from gptkit.tasks.heads import Head
 from gptkit.tasks.reading import unlabelled_examples
-from gptkit.tasks.task import FORMAT_FIELDS, Task
+from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.training.finished_runs import newest_model, readable_model
 from gptkit.use.options import PredictOptions
 from gptkit.use.predictions_file import PredictionsFile, fields_of
 from gptkit.use.show import Predictions
-from gptkit.use.texts import given_texts
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.use.predictor import Predictor
@@ -71,28 +71,6 @@ def _task_of(directory: Path, model: str) -> Task:
         fix = "pass a fine-tuned one, from gptkit finetune; gptkit score takes language models"
         raise UsageError("the model is not fine-tuned: it has no labels", where=f"--model {model}", fix=fix)
     return head.own_task()
-
-
-def example_of(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> Example:
-    """Return the example whose fields are given in order; UsageError for too few or too many."""
-    fields = FORMAT_FIELDS[task.format]
-    if task.format != "multiple-choice":
-        if len(texts) != len(fields):
-            fix = f"pass {' '.join(field.upper() for field in fields)}, each as one argument in quotes"
-            message = f"{len(texts)} text(s), but the model reads {' and '.join(fields)}"
-            raise UsageError(message, where="TEXT", fix=fix)
-        return Example(tuple(given_texts(texts, [field.upper() for field in fields], say)), None, "TEXT", "")
-    count = len(texts) - 2
-    if count < 2 or (task.choices or count) != count:
-        choices = " ".join(f"CHOICE{number}" for number in range(1, 1 + (task.choices or 2)))
-        fix = f"pass CONTEXT QUESTION {choices}{' ...' * (not task.choices)}, with '' for no question"
-        raise UsageError(f"{len(texts)} text(s), but the model reads {', '.join(fields)}", where="TEXT", fix=fix)
-    names = ["CONTEXT", "QUESTION", *(f"CHOICE{number}" for number in range(1, count + 1))]
-    has_question = bool(texts[1])
-    kept = [number for number in range(len(texts)) if number != 1 or has_question]
-    context, *rest = given_texts([texts[number] for number in kept], [names[number] for number in kept], say)
-    question = rest.pop(0) if has_question else ""
-    return Example((context, question, tuple(rest)), None, "TEXT", "")
 
 
 def _open(directory: Path, task: Task, options: PredictOptions) -> Predictor:

@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.decoding.text_options import TextModelOptions, check_settings
 from gptkit.errors import InputError, UsageError
 from gptkit.model_files import model_directory
+from gptkit.tasks.given import given_texts
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.encoding import count_unknown
 from gptkit.text.tokenizers.shown import pieces_of
@@ -19,7 +20,7 @@ from gptkit.training.finished_runs import newest_model, readable_model
 from gptkit.use.likelihood import TextScorer, TokenScores
 from gptkit.use.options import ScoreOptions
 from gptkit.use.show import Scores
-from gptkit.use.texts import PAIRS, Given, given_texts, read_texts
+from gptkit.use.texts import PAIRS, Given, read_texts
 
 AT_ONCE = 256  # texts: bounds the memory that a file takes
 

@@ -1,4 +1,4 @@
-"""The texts to score: arguments of the command, or a file, which is read line by line.
+"""A file of texts to score, which is read line by line.
 
 .txt      a text per line; blank lines are skipped
 .jsonl    {"text": ...} per line; other keys are ignored
@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gptkit.errors import InputError, UsageError
-from gptkit.system.reading import given_text, json_string
+from gptkit.errors import InputError
+from gptkit.system.reading import json_string
 from gptkit.tasks.files import checked_text, lines
 
 PAIRS = ".tsv"
@@ -24,17 +24,6 @@ class Given(NamedTuple):
 
     texts: tuple[str, ...]
     where: str
-
-
-def given_texts(arguments: Sequence[str], names: Sequence[str], say: Callable[[str], None]) -> list[str]:
-    """Return the texts of arguments, of which one may be `-` for stdin; UsageError, with its name, for an empty one."""
-    if arguments.count("-") > 1:
-        raise UsageError("stdin has only one text", where=" ".join(arguments), fix="write - once")
-    texts = [given_text(text, "the text", name, say) for text, name in zip(arguments, names, strict=True)]
-    for text, name in zip(texts, names, strict=True):
-        if not text or text.isspace():
-            raise UsageError("the text is empty", where=name, fix="write some text")
-    return texts
 
 
 def read_texts(path: Path) -> Iterator[Given]:

@@ -113,6 +113,24 @@ typedef struct { /* for each token, `width` inputs, a multiple of BLOCK, sorted 
 /* Where a token's scales and sums begin, in vectors of one a chunk. */
 INLINE long lanes_at(long width, long token) { return padded(width, CHUNK) / CHUNK * LANES * token; }
 
+/* The bits of |x|, which are ordered like the magnitudes, with NaN on top: comparing floats would miss a NaN. */
+INLINE uint32_t magnitude(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits & 0x7FFFFFFF;
+}
+
+/* The scale that makes a vector's entry of largest magnitude 127; of NaN or infinity, itself. */
+INLINE float byte_scale(const float* x, long size) {
+    uint32_t largest = 0;
+    float scale;
+    for (long d = 0; d < size; d++) largest = magnitude(x[d]) > largest ? magnitude(x[d]) : largest;
+    memcpy(&scale, &largest, 4);
+    return scale / 127;
+}
+
+INLINE float reciprocal(float scale) { return scale == 0 ? 0 : 1 / scale; }
+
 /* code = round(x / scale), ties to even, with scale = max |x| / 127 of each group; return the scale. */
 INLINE float group_to_bytes(const float* x, int8_t codes[GROUP]) {
     ints most = {0}; /* bits of magnitudes are ordered like them, with NaN on top */
@@ -123,7 +141,7 @@ INLINE float group_to_bytes(const float* x, int8_t codes[GROUP]) {
     int32_t bits = largest_of(most);
     float largest;
     memcpy(&largest, &bits, 4);
-    float scale = largest / 127, inverse = scale == 0 ? 0 : 1 / scale;
+    float scale = largest / 127, inverse = reciprocal(scale);
     for (int i = 0; i < GROUP; i += LANES) {
         floats rounded = *(const floats*)(x + i) * inverse + 12582912.0f; /* 1.5 * 2^23: to an integer */
         *(narrow_bytes*)(codes + i) = to_narrow_bytes((ints)rounded << 24 >> 24);

@@ -84,10 +84,10 @@ class NativeEngine:
         widths = [_padded(width, BLOCK) for width in (shape.n_embd, 3 * shape.n_embd, shape.n_embd, shape.inner_width)]
         floats = [aligned_zeros(tokens * width, np.float32) for width in (shape.n_embd, *widths)]
         tiles = aligned_zeros(_padded(tokens, TILE) * max(widths), np.uint16)
-        rows = tokens if self.precision == "int8" else 0
+        rounded = tokens if self.precision == "int8" else 0
         lanes = _padded(max(widths), 256) // 16  # at most; bytes.h
         sizes = ((max(widths), "i1"), (lanes, "f4"), (lanes, "i4"), (1, "f4"))
-        in_bytes: list[np.ndarray] = [aligned_zeros(rows * size, dtype) for size, dtype in sizes]
+        in_bytes: list[np.ndarray] = [aligned_zeros(rounded * size, dtype) for size, dtype in sizes]
         scratch_size = self._library.gpt_scratch_size(self._model, capacity)
         buffers: list[np.ndarray] = [*floats, *in_bytes, tiles, aligned_zeros(self._threads * scratch_size, np.float32)]
         self._buffers = Buffers(*map(_address, buffers), scratch_size)

@@ -97,12 +97,8 @@ static void attend_all(const Model* model, const Cache* cache, int layer, const 
             if (task < begin || task >= end) continue;
             const float* qkv = buffers->attention + m * qkv_width;
             float* attended = buffers->attended + m * width;
-#define ATTEND(precision) \
-    attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch, precision)
-            if (precision_of(model) == IN_FP32) ATTEND(IN_FP32);
-            if (is_bf16(model)) ATTEND(IN_BF16);
-            if (precision_of(model) == IN_BYTES) ATTEND(IN_BYTES);
-#undef ATTEND
+            attend(model, cache, layer, head, pieces + i, qkv, qkv_width, attended, width, scratch,
+                   precision_of(model));
         }
 }
 

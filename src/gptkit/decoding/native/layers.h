@@ -104,17 +104,6 @@ INLINE void store(void* cache, long at, float value, int precision) {
         ((float*)cache)[at] = value;
 }
 
-/* The scale that makes a vector's entry of largest magnitude 127; of NaN or infinity, itself. */
-INLINE float byte_scale(const float* x, long size) {
-    uint32_t largest = 0;
-    float scale;
-    for (long d = 0; d < size; d++) largest = magnitude(x[d]) > largest ? magnitude(x[d]) : largest;
-    memcpy(&scale, &largest, 4);
-    return scale / 127;
-}
-
-INLINE float reciprocal(float scale) { return scale == 0 ? 0 : 1 / scale; }
-
 typedef struct { /* one head of one row in the cache: where its keys, values and scales begin */
     long keys, values, scales, size, wide;
 } Place;

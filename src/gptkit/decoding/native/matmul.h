@@ -277,12 +277,10 @@ static void product_unpacked(const Matrix* w, Range range, const Inputs* x, floa
 static void product_of_range(const Matrix* w, int integers, Range range, const Inputs* x, float* y, long y_width,
                              float* scratch) {
     int format = format_of(w), is_shared = range.last_token - range.first_token > 2 * BLOCK_M;
-    if (format == INT8 && integers) return product_in(w, INT8, 1, range, x, y, y_width, 0, 0);
-    if (format == INT4 && integers) return product_in(w, INT4, 1, range, x, y, y_width, 0, 0);
-    if (format == F32) return product_in(w, F32, 0, range, x, y, y_width, 0, 0);
-    if (format == INT4 || is_shared) return product_unpacked(w, range, x, y, y_width, scratch);
-    if (format == BF16) return product_in(w, BF16, 0, range, x, y, y_width, 0, 0);
-    return product_in(w, INT8, 0, range, x, y, y_width, 0, 0);
+    if (!integers && (format == INT4 || (is_shared && format != F32)))
+        product_unpacked(w, range, x, y, y_width, scratch);
+    else
+        product_in(w, format, integers, range, x, y, y_width, 0, 0);
 }
 
 /* y (m, n) = x (m, k) W^T + b for the outputs `begin` ... `end` - 1, in any format; of as many tokens at a time as stay

@@ -1,12 +1,5 @@
 /* Quantize weights to int8, int4 or bf16, by the rules of quantization.py. */
 
-/* The bits of |w|, which are ordered like the magnitudes, with NaN on top: comparing floats would miss a NaN. */
-INLINE uint32_t magnitude(float weight) {
-    uint32_t bits;
-    memcpy(&bits, &weight, 4);
-    return bits & 0x7FFFFFFF;
-}
-
 /* code = round(w / scale), ties to even, with scale = max |w| / 127 of each output. The scale of a row with NaN or
    infinity is not finite, and so is that of an int4 group. */
 void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* codes, float* scales, int32_t sorted,
@@ -15,11 +8,8 @@ void gpt_to_int8(const float* weights, int64_t outputs, int64_t inputs, int8_t* 
 #pragma omp parallel for num_threads(threads)
     for (int64_t n = 0; n < outputs; n++) {
         const float* row = weights + n * inputs;
-        uint32_t largest = 0;
-        for (int64_t k = 0; k < inputs; k++) largest = magnitude(row[k]) > largest ? magnitude(row[k]) : largest;
-        float scale;
-        memcpy(&scale, &largest, 4);
-        scale = scale / 127 == 0 ? 1 : scale / 127;
+        float scale = byte_scale(row, inputs);
+        if (scale == 0) scale = 1;
         scales[n] = scale;
         if (!isfinite(scale)) continue;
         for (int64_t k = 0; k < inputs; k++) codes[n * width + k] = (int8_t)rintf(row[k] / scale);
