@@ -17,12 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from gptkit.cli.commands import COMMANDS
 from gptkit.console import Console
 from gptkit.convert import command, own
+from gptkit.convert.dtypes import NAMES, TORCH
 from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
+from gptkit.convert.proof import Peer
+from gptkit.convert.torch_peer import TorchPeer
 from gptkit.errors import GptkitError, InputError, UsageError
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.loading import State, build_model, load_model, save_model
+from gptkit.model.loading import build_model, load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.tasks.own import write_task
 from gptkit.tasks.table import find_task
@@ -65,7 +68,9 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
     parameters = sum(tensor.numel() for tensor in GPTForCausalLM.from_pretrained(source).parameters())
     for result in (there, back):
         assert result["parameters"] == parameters
-        assert result["dtype"] == str(dtype).removeprefix("torch.")
+        assert result["dtype"] == NAMES[dtype]
+        assert result["peer"].startswith("transformers 5.")
+        assert result["greedy_equal"]
         assert 0 <= result["max_logit_difference"] < 1e-4
     assert there["to"] == "hf"
     assert there["destination"] == str(tmp_path / "new" / "there")
@@ -181,11 +186,13 @@ def test_a_destination_that_holds_something_is_refused(tmp_path: Path) -> None:
         converted(source, source / "config.json", to="hf")
 
 
-def other_weights(model: GPTForCausalLM, folder: Path) -> None:
+def other_weights(
+    model: GPTForCausalLM, tokenizer: Any, folder: Path, dtype: str, console: Console, write: Any = own.write
+) -> None:
     """A writer with a fault: one number of one tensor."""
     with torch.no_grad():
         model.transformer.h[1].mlp.c_fc.bias[3] += 0.1
-    save_model(model, folder)
+    write(model, tokenizer, folder, dtype, console)
     with torch.no_grad():
         model.transformer.h[1].mlp.c_fc.bias[3] -= 0.1
 
@@ -226,30 +233,91 @@ def test_a_failure_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-EXPORT_PARTS = ("write", "tensors", "read_back", "write_tokenizer", "NO_HEAD")
+READ_PARTS = ("matches", "read")
+EXPORT_PARTS = ("refuse", "write", "open_peer")
 
 
-def test_an_export_need_not_be_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(model: GPTForCausalLM, folder: Path) -> None:
-        torch.save(model.state_dict(), folder / "weights.pt")
+class Toy:
+    """A format of one pickle, whose other program has a fault: it adds `error` to a logit."""
 
-    def tensors(folder: Path) -> State:
-        return own.plain_tensors(own.weights_only(folder / "weights.pt"))
+    def __init__(self, config: GPTConfig, error: float = 0.0, missing: str = "") -> None:
+        self.config, self.error, self.missing = config, error, missing
 
-    source = write_model(tmp_path / "source")
-    config = load_model(source).config
-    toy = SimpleNamespace(
-        write=write,
-        tensors=tensors,
-        read_back=lambda folder: build_model(config, tensors(folder), torch.float32, GPTForCausalLM),
-        write_tokenizer=own.write_tokenizer,
-        NO_HEAD=None,
-    )
-    monkeypatch.setitem(FORMATS, "toy", SimpleNamespace(load=lambda: toy))  # type: ignore[arg-type]
-    result, out, _ = converted(source, tmp_path / "exported", to="toy")
+    def refuse(self, model: GPTForCausalLM, tokenizer: Any, dtype: str) -> None: ...
+
+    def write(self, model: GPTForCausalLM, tokenizer: Any, folder: Path, dtype: str, console: Console) -> None:
+        torch.save({name: tensor.to(TORCH[dtype]) for name, tensor in model.state_dict().items()}, folder / "toy.bin")
+        (folder / "notes").touch()
+
+    def open_peer(self, folder: Path) -> Peer:
+        if self.missing:
+            raise ModuleNotFoundError(name=self.missing)
+        state = own.plain_tensors(own.weights_only(folder / "toy.bin"))
+        model = build_model(self.config, state, torch.float32, GPTForCausalLM)
+
+        def forward(ids: torch.Tensor) -> torch.Tensor:
+            logits = model(ids).logits[0]
+            logits[-1, 3] += self.error
+            return logits
+
+        return TorchPeer(model, None, name="toy", version="1", forward=forward)
+
+
+def toy_format(monkeypatch: pytest.MonkeyPatch, source: Path, **faults: Any) -> None:
+    toy = Toy(load_model(source).config, **faults)
+    row = SimpleNamespace(load=lambda: toy, dtypes=("f32", "bf16"), suffix=".bin", packages=())
+    monkeypatch.setitem(FORMATS, "toy", row)  # type: ignore[arg-type]
+
+
+def test_the_destination_is_a_directory_or_the_one_file_of_its_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_format(monkeypatch, source := write_model(tmp_path / "source"))
+    result, _, _ = converted(source, tmp_path / "exported", to="toy")
+    assert result["peer"] == "toy 1"
     assert result["max_logit_difference"] == 0
-    assert re.search(r"lm_head\.weight\W+300 x 16 ", out)
-    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["weights.pt"]
+    assert result["tokenizer_ids_equal"] is None
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {"toy.bin", "notes"}
+    converted(source, tmp_path / "one.bin", to="toy")
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "exported" / "toy.bin").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "exported", "one.bin"}
+
+
+def test_a_lesser_dtype_says_what_it_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_format(monkeypatch, source := write_model(tmp_path / "source"))
+    result, out, _ = converted(source, tmp_path / "exported", to="toy", dtype="bf16")
+    assert result["dtype"] == "bf16"
+    assert 1e-4 < result["max_logit_difference"] < 0.5
+    assert 0 < abs(result["nll_difference"]) < 0.02
+    assert f"NLL by {result['nll_difference']:+.1e} nats per token" in out
+
+
+@pytest.mark.parametrize("destination", ["new", "new.bin"])
+def test_a_proof_that_fails_leaves_nothing_behind(
+    destination: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_format(monkeypatch, source := write_model(tmp_path / "source"), error=0.01)
+    with pytest.raises(GptkitError, match=r"toy 1 computes something else: logits differ by 1\.0e-02") as failed:
+        converted(source, tmp_path / destination, to="toy")
+    assert failed.value.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_without_the_other_program_the_figures_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_format(monkeypatch, source := write_model(tmp_path / "source"), missing="toylib")
+    result, _, err = converted(source, tmp_path / "exported", to="toy")
+    assert "toylib is not installed, so nothing is proven: pip install 'gptkit[export]'" in err
+    figures = ("peer", "max_logit_difference", "nll_difference", "tokenizer_ids_equal", "greedy_equal")
+    assert [result[name] for name in figures] == [None] * 5
+
+
+def test_a_weight_that_overflows_f16_is_refused_by_name(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "source"))
+    torch.nn.init.constant_(model.transformer.h[1].mlp.c_fc.bias, -70000.0)
+    save_model(model, tmp_path / "large")
+    with pytest.raises(InputError, match=r"tensor transformer\.h\.1\.mlp\.c_fc\.bias holds -70000, .*f16"):
+        converted(tmp_path / "large", tmp_path / "new", to="hf", dtype="f16")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
@@ -265,8 +333,8 @@ def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
     module = FORMATS[name].load()
-    assert callable(module.matches)
-    assert callable(module.read)
+    assert all(callable(getattr(module, part)) for part in READ_PARTS if FORMATS[name].reads is not None)
     is_export = FORMATS[name].writes is not None
     assert all(hasattr(module, part) == is_export for part in EXPORT_PARTS)
+    assert ("f32" in FORMATS[name].dtypes) == is_export
     assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, ids, shaken, toy
+from gptkit.console import Console
+from gptkit.convert import hf
 from gptkit.convert.command import load_source
+from gptkit.convert.dtypes import NAMES
 from gptkit.convert.formats import format_of
-from gptkit.convert.hf import write as write_hf
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model, save_model
@@ -70,6 +72,11 @@ def test_gpt2_variants_compute_the_same(changes: dict[str, Any], tmp_path: Path)
     torch.testing.assert_close(ours(ids()).logits, theirs(ids()).logits, **CLOSE)
     write_hf(ours, tmp_path / "back")
     assert same_weights(tmp_path / "back", tmp_path)
+
+
+def write_hf(model: GPTForCausalLM, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    hf.write(model, None, folder, NAMES[model.dtype], Console())
 
 
 def same_weights(one: Path, other: Path) -> bool:

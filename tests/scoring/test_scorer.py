@@ -20,7 +20,8 @@ import torch
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
 from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
-from gptkit.convert.hf import write as write_hf
+from gptkit.console import Console
+from gptkit.convert import hf
 from gptkit.errors import InputError, OutOfResources
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -66,7 +67,7 @@ def assert_same(ours: Sequence[Answer], others: Sequence[Answer]) -> None:
 @families
 def test_scores_are_those_of_a_plain_loop_over_transformers(pre_norm: bool, tmp_path: Path) -> None:
     model, groups, banned = toy(pre_norm), random_groups(40), [5, 9, 33]
-    write_hf(model, tmp_path)
+    hf.write(model, None, tmp_path, "f32", Console())
     with quiet_transformers():
         theirs = (GPT2LMHeadModel if pre_norm else OpenAIGPTLMHeadModel).from_pretrained(tmp_path).eval()
     rows = rows_of(groups)

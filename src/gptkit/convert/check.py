@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
+from gptkit.errors import InputError, UsageError
 from gptkit.model_files import source_directory
 from gptkit.system.files import require_free
 from gptkit.system.run_layout import is_unfinished
@@ -15,6 +18,14 @@ from gptkit.text.tokenizers.kinds import check_tokenizer
 def check(options: ConvertOptions) -> None:
     """Raise UsageError or InputError for options that name what is not there, or is in the way."""
     require_free(options.destination, str(options.destination))
+    target = FORMATS[options.to]
+    if options.dtype is not None and options.dtype not in target.dtypes:
+        fix = f"choose from {', '.join(target.dtypes)}"
+        raise UsageError(f"{options.to} holds no {options.dtype}", where="--dtype", fix=fix)
+    for package in target.packages:
+        if importlib.util.find_spec(package) is None:
+            message = f"{options.to} is written with the package {package}, which is not installed"
+            raise InputError(message, where="--to", fix="pip install 'gptkit[export]'")
     source = options.source
     if not os.path.isfile(source) and not source.startswith("hf:") and not is_unfinished(Path(source)):
         source_directory(source)

@@ -1,78 +1,92 @@
-"""`gptkit convert`: convert a model's weights between formats, and check that the logits stay the same."""
+"""`gptkit convert`: convert a model's weights between formats, and prove that another program computes the same."""
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import tempfile
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert.dtypes import chosen_dtype, refuse_overflow
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
-from gptkit.errors import GptkitError, InputError
+from gptkit.convert.proof import (
+    Answers,
+    Peer,
+    Proof,
+    Questions,
+    classifier_questions,
+    compare,
+    language_questions,
+    observe,
+    proof_text,
+    require,
+)
+from gptkit.convert.torch_peer import OURS, own_peer
+from gptkit.errors import InputError
 from gptkit.model.loading import State, build_model, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files import source_directory
-from gptkit.system.files import new_directory, require_free
+from gptkit.system.files import new_directory, rename, require_free, sync_all, sync_directory
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.own import TASK_FILE, carried_task, write_task
+from gptkit.tasks.own import TASK_FILE, carried_task
+from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.files import LAYOUTS
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
 
-SEQUENCES, LENGTH = 4, 64  # of random ids, on which source and destination are compared
-
 
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
-    """Write the destination completely or not at all, print its tensors, and return how far its logits differ."""
-    destination, target = options.destination, FORMATS[options.to].load()
+    """Write the destination completely or not at all, and return how far another program's figures differ."""
+    destination, row = options.destination, FORMATS[options.to]
+    target = row.load()
     require_free(destination, str(destination))
     asked = options.source
     source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
     origin = format_of(source)
-    model = load_source(source)
-    language_model = model.language_model() if isinstance(model, GPTDoubleHeadsModel) else model
-    if model is not language_model and target.NO_HEAD:
-        console.warn(f"the head for {model.config.task} is dropped: {target.NO_HEAD}")
-        if (described_in(source) / TASK_FILE).exists():
-            console.warn(f"{TASK_FILE}, which describes that task, is dropped too")
-        model = language_model
-    task = carried_task(source) if model is not language_model else None
-    tokenizer = _tokenizer(options.tokenizer, source, model.config.vocab_size, console)
-    dtype = str(model.dtype).removeprefix("torch.")
-    if tokenizer is not None and model.config.eos_token_id is None:
+    models = [_with_head_if_kept(load_source(source), target, source, console)]
+    tokenizer = _tokenizer(options.tokenizer, origin, source, models[0].config.vocab_size, console)
+    if tokenizer is not None and models[0].config.eos_token_id is None:
         with suppress(InputError):  # with a tokenizer without a separator they stay unset
-            set_special_tokens(model, tokenizer)
+            set_special_tokens(models[0], tokenizer)
+    dtype = chosen_dtype(options.dtype, models[0].dtype, row.dtypes)
+    target.refuse(models[0], tokenizer, dtype)
+    refuse_overflow(models[0], dtype)
+    questions, parameters = _questions(models[0], tokenizer), models[0].num_parameters()
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with new_directory(destination.absolute(), replace=False) as folder:
-        target.write(model, folder)
-        tensors = _tensors(target.tensors(folder))
-        if task is not None:
-            write_task(folder, task)
-        if tokenizer is not None:
-            target.write_tokenizer(tokenizer, folder, console)
-        reference = origin.in_its_own_code(source) if hasattr(origin, "in_its_own_code") else language_model
-        expected = _logits_on_random_ids(reference)
-        del model, language_model, reference  # hold only one model in memory
-        difference = _difference(expected, _logits_on_random_ids(target.read_back(folder)), asked)
-    parameters = sum(row[-1] for row in tensors)
-    console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
-    console.result(f"{parameters:,} parameters in {dtype}; logits differ from the source's by at most {difference:.1e}")
+    with _new_destination(destination.absolute(), row.suffix) as folder:
+        target.write(models[0], tokenizer, folder, dtype, console)
+        if hasattr(target, "write_task") and (task := carried_task(source)) is not None:
+            target.write_task(folder, task)
+        tensors = _tensors(target.tensors(folder)) if hasattr(target, "tensors") else []
+        reference = _reference(origin, source, models, tokenizer)
+        expected, name = observe(reference, questions, with_gaps=True), reference.name
+        del reference
+        gc.collect()  # hold only one model in memory
+        proof = _proof(target, folder, questions, expected, name, console)
+        same_ids = not isinstance(tokenizer, GPT1Tokenizer)  # which nobody else splits as OpenAI did
+        require(proof, expected, dtype, where=asked, same_ids=same_ids)
+    if tensors:
+        console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
+    console.result(f"{parameters:,} parameters in {dtype}; {_told(proof)}")
     return {
         "source": asked,
         "destination": str(destination),
         "to": options.to,
         "dtype": dtype,
         "parameters": parameters,
-        "max_logit_difference": difference,
+        **asdict(proof),
         "tokenizer": tokenizer is not None,
     }
 
@@ -84,44 +98,116 @@ def load_source(source: Path) -> GPTPreTrainedModel:
     return build_model(config, state, state["transformer.wte.weight"].dtype, head)
 
 
-def _tokenizer(asked: str | None, source: Path, vocab_size: int, console: Console) -> PreTrainedTokenizerBase | None:
+def _with_head_if_kept(model: GPTPreTrainedModel, target: Any, source: Path, console: Console) -> GPTPreTrainedModel:
+    """Return the model, or the language model inside, saying what is dropped, if the format cannot hold its head."""
+    if not isinstance(model, GPTDoubleHeadsModel):
+        return model
+    obstacle = getattr(target, "head_obstacle", lambda _: "the format holds language models only")(model)
+    if obstacle is None:
+        return model
+    console.warn(f"the head for {model.config.task} is dropped: {obstacle}")
+    if (described_in(source) / TASK_FILE).exists():
+        console.warn(f"{TASK_FILE}, which describes that task, is dropped too")
+    return model.language_model()
+
+
+def _tokenizer(
+    asked: str | None, origin: Any, source: Path, vocab_size: int, console: Console
+) -> PreTrainedTokenizerBase | None:
     """Return the requested tokenizer, else the source's own, else None with a warning."""
-    own = any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout)
-    if asked is None and not own:
+    tokenizer: PreTrainedTokenizerBase | None = None
+    if asked is not None:
+        tokenizer = load_tokenizer(asked)
+    elif hasattr(origin, "tokenizer"):
+        tokenizer = origin.tokenizer(source)
+    elif any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout):
+        tokenizer = tokenizer_in(source)
+    if tokenizer is None:
         console.warn(f"no tokenizer found in {source}: generate needs one; pass it with --tokenizer")
-        return None
-    tokenizer = load_tokenizer(asked) if asked else tokenizer_in(source)
-    if len(tokenizer) > vocab_size:
+    elif len(tokenizer) > vocab_size:
         message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {vocab_size:,}"
         raise InputError(message, where="--tokenizer", fix="pass the one that the model was trained with")
     return tokenizer
 
 
+@contextmanager
+def _new_destination(path: Path, suffix: str | None) -> Iterator[Path]:
+    """Yield a new directory that becomes `path` at the end, or whose one file of that suffix does; else remove it."""
+    if suffix is None or path.suffix.lower() != suffix or path.is_dir():
+        with new_directory(path, replace=False) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        yield Path(temporary)
+        [file] = Path(temporary).glob(f"*{suffix}")
+        sync_all(file.parent)
+        require_free(path, str(path))
+        rename(file, path)
+        sync_directory(path.parent)
+
+
+def _questions(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Questions:
+    config, text, ids = model.config, None, None
+    if tokenizer is not None:
+        text = proof_text()
+        ids = encode_pieces(tokenizer, [text])[0].tolist()
+    sizes = {"n_positions": config.n_positions, "vocab_size": config.vocab_size}
+    if isinstance(model, GPTDoubleHeadsModel):
+        markers = int(config.start_token_id or 0), int(config.extract_token_id or 0)
+        return classifier_questions(ids, text, markers=markers, **sizes)
+    return language_questions(ids, text, parameters=model.num_parameters(), **sizes)
+
+
+def _reference(
+    origin: Any, source: Path, models: list[GPTPreTrainedModel], tokenizer: PreTrainedTokenizerBase | None
+) -> Peer:
+    """Return the program that says what is right: the source's own code where there is one, else our model.
+
+    Empties `models`, so that no other reference keeps the weights in memory.
+    """
+    model = models.pop()
+    if hasattr(origin, "in_its_own_code") and isinstance(model, GPTForCausalLM):
+        del model
+        with suppress(ImportError):
+            peer: Peer = origin.in_its_own_code(source)
+            return peer
+        model = load_source(source)
+    return own_peer(model, tokenizer)
+
+
+def _proof(
+    target: Any, folder: Path, questions: Questions, expected: Answers, reference: str, console: Console
+) -> Proof:
+    """Return how far the format's other program agrees; one without figures, and a warning, if it is not installed."""
+    try:
+        peer: Peer = target.open_peer(folder)
+    except ImportError as error:
+        console.warn(f"{error.name or error} is not installed, so nothing is proven: pip install 'gptkit[export]'")
+        return Proof()
+    other = expected.program if peer.name == OURS != reference else None  # an import: compared with where it came from
+    return compare(expected, observe(peer, questions), other)
+
+
 def _tensors(state: State) -> list[tuple[str, str, int, int]]:
     """Return (name, shape, number, parameters) of each kind of tensor, counting all layers together."""
     kinds = [
-        (re.sub(r"\.\d+\.", ".N.", name), " x ".join(map(str, tensor.shape)), tensor.numel())
+        (re.sub(r"(^|\.)h\.\d+\.", r"\1h.N.", name), " x ".join(map(str, tensor.shape)), tensor.numel())
         for name, tensor in state.items()
     ]
     return [(name, shape, number, number * size) for (name, shape, size), number in Counter(kinds).items()]
 
 
-@torch.inference_mode()
-def _logits_on_random_ids(model: PreTrainedModel) -> Tensor:
-    """Return logits (sequences, length, vocab) for the same random ids each time; converts the model to fp32."""
-    length = min(LENGTH, model.config.n_positions)
-    generator = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(model.config.vocab_size, (SEQUENCES, length), generator=generator)
-    logits: Tensor = model.float().eval()(input_ids=input_ids).logits
-    return logits
-
-
-def _difference(expected: Tensor, found: Tensor, source: str) -> float:
-    """Return the largest difference between logits; raise if it exceeds what fp32 rounding explains."""
-    if not bool(expected.isfinite().all()):
-        fix = "its weights are damaged; use another model"
-        raise InputError("the model's logits are not finite", where=source, fix=fix)
-    difference = float((expected - found).abs().max())
-    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):  # also true for NaN
-        raise GptkitError(f"the converted model's logits differ by {difference:.1e}", where=source)
-    return difference
+def _told(proof: Proof) -> str:
+    """Return a proof in words."""
+    if proof.peer is None:
+        return "not compared with any other program"
+    told = [f"{proof.peer} computes the same"]
+    if proof.max_logit_difference is not None:
+        told.append(f"logits differ by at most {proof.max_logit_difference:.1e}")
+    if proof.nll_difference is not None:
+        told.append(f"NLL by {proof.nll_difference:+.1e} nats per token")
+    if proof.greedy_equal is not None:
+        told.append("greedy text is equal" if proof.greedy_equal else "greedy text is not equal")
+    if proof.tokenizer_ids_equal is not None:
+        told.append("token ids are equal" if proof.tokenizer_ids_equal else "token ids are not equal")
+    return f"{told[0]}: {', '.join(told[1:])}"

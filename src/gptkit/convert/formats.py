@@ -12,18 +12,32 @@ from gptkit.errors import InputError
 
 @dataclass(frozen=True)
 class Format:
-    """A format's module, and the phrases that describe reading it (for errors) and writing it (for help), or None.
+    """A format: its module, how users are told of it, and what must be known before the module is imported.
 
-    The module has `matches(path)` and `read(path) -> (GPTConfig, State)`. If it can write, it also has
-    `write(model, folder)`, `tensors(folder)`, which returns the tensors that were written, `read_back(folder)`,
-    `write_tokenizer(tokenizer, folder, console)` and NO_HEAD, the reason why a fine-tuned model's head is dropped
-    (None = it is kept). `in_its_own_code(path)`, if present, returns the model as the library that the format comes
-    from computes it.
+    `reads` describes a source in errors ("" = unmentioned, None = it cannot be read), `writes` an export in the help
+    (None = it cannot be written). `dtypes` are the names that it can hold, `packages` the modules that writing needs,
+    all of the extra `export`; a destination that ends in `suffix` is that one file instead of a directory.
+
+    The module of a format that can be read has
+      matches(path) -> bool                       without importing anything heavy
+      read(path) -> (GPTConfig, State)
+      tokenizer(path) -> tokenizer | None         if the source brings one in a form of its own
+      in_its_own_code(path) -> Peer               if its library computes the source; ImportError: not installed
+    The module of a format that can be written has
+      refuse(model, tokenizer | None, dtype)      InputError for what it cannot hold, before anything is written
+      write(model, tokenizer | None, folder, dtype, console)    into an empty directory; warns of what others ignore
+      open_peer(folder) -> Peer                   the other program, which has read it; ImportError: not installed
+      head_obstacle(model) -> str | None          why this classifier's head is dropped, None: kept; absent: never kept
+      tensors(folder) -> State                    if they can be listed as written
+      write_task(folder, task)                    if a user's own task travels with a classifier
     """
 
     module: str
-    reads: str | None
+    reads: str | None = None
     writes: str | None = None
+    dtypes: tuple[str, ...] = ()
+    suffix: str | None = None
+    packages: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import and return the module."""
@@ -31,11 +45,12 @@ class Format:
 
 
 FORMATS = {  # in the order in which a source is matched
-    "gptkit": Format("gptkit.convert.own", None, ""),
+    "gptkit": Format("gptkit.convert.own", "", "", ("f32", "f16", "bf16")),
     "hf": Format(
         "gptkit.convert.hf",
         "config.json with safetensors or pytorch_model.bin",
         "a directory that plain transformers loads",
+        ("f32", "f16", "bf16"),
     ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
@@ -43,17 +58,19 @@ FORMATS = {  # in the order in which a source is matched
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
 _EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
 EXPORTS_HELP = f"Format to write: {_EXPORTS}."
+DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "int8")
 if TYPE_CHECKING:
     ExportName = str
+    DtypeName = str
 else:
     ExportName = Literal[tuple(EXPORTS)]
+    DtypeName = Literal[DTYPES]
 
 
 def format_of(path: Path) -> Any:
     """Return the module for a source's format; InputError if none matches."""
     for row in FORMATS.values():
-        module = row.load()
-        if module.matches(path):
+        if row.reads is not None and (module := row.load()).matches(path):
             return module
     *others, last = [row.reads for row in FORMATS.values() if row.reads]
     fix = f"convert reads {', '.join(others)}, and {last}"

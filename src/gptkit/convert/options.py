@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptkit.convert.formats import EXPORTS_HELP, ExportName
+from gptkit.convert.formats import EXPORTS_HELP, DtypeName, ExportName
 from gptkit.options import REQUIRED, OutputOptions, option
 
 
@@ -20,9 +20,15 @@ class ConvertOptions(OutputOptions):
         metavar="SRC",
     )
     destination: Path = option(
-        REQUIRED, "Directory to create; it may exist if it is empty.", argument=True, metavar="DST"
+        REQUIRED,
+        "Directory to create; it may exist if it is empty.",
+        argument=True,
+        metavar="DST",
     )
     to: ExportName = option("gptkit", EXPORTS_HELP)
+    dtype: DtypeName | None = option(
+        None, "Number format of the written weights [default: the source's own, or f32 if the format has no such one]."
+    )
     tokenizer: str | None = option(
         None,
         "Tokenizer to save with the weights: a directory or hf:NAME [default: the source's own].",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +10,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.configuration_utils import PreTrainedConfig
 
 from gptkit.console import Console
+from gptkit.convert.dtypes import TORCH
+from gptkit.convert.proof import Peer
+from gptkit.convert.torch_peer import own_peer
 from gptkit.errors import InputError
-from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.loading import State, load_model, read_directory, read_safetensors, save_model, saved_head
+from gptkit.model.configuration_gpt import GPTConfig, quiet_transformers
+from gptkit.model.loading import State, build_model, read_directory, read_safetensors, saved_head
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import PYTORCH_BIN, SAFETENSORS, files_named, model_type, row_parts
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
+from gptkit.tasks.own import write_task as write_task  # beside a classifier
+from gptkit.text.tokenizers.files import CONFIG_FILE
+from gptkit.text.tokenizers.loading import tokenizer_in
+from gptkit.training.checkpoint_files import safetensors_chunks
 
-NO_HEAD = None
-write, read_back, tensors = save_model, load_model, read_safetensors
+tensors = read_safetensors
 
 
 def matches(path: Path) -> bool:
@@ -33,8 +43,52 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     return read_directory(path, saved_head(path), read_weights)
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, _: Console) -> None:
-    tokenizer.save_pretrained(folder)
+def head_obstacle(_: GPTDoubleHeadsModel) -> None:
+    """Every classifier is kept."""
+
+
+def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
+    """Every model and tokenizer that gptkit reads, it writes."""
+
+
+def write(
+    model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str, _: Console
+) -> None:
+    """Write the weights, exact where they are in this dtype already, and what describes them."""
+    write_description(model, model.config, folder, dtype)
+    write_weights(saved_state(model), folder, dtype)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def open_peer(folder: Path) -> Peer:
+    """Return our own reading of the directory."""
+    tokenizer = tokenizer_in(folder) if (folder / CONFIG_FILE).exists() else None
+    head = saved_head(folder)
+    config, state = read_directory(folder, head)
+    return own_peer(build_model(config, state, next(iter(state.values())).dtype, head), tokenizer)
+
+
+def write_description(model: PreTrainedModel, config: PreTrainedConfig, folder: Path, dtype: str) -> None:
+    """Write config.json, and generation_config.json for a model that generates."""
+    config = copy.deepcopy(config)
+    config.architectures, config.dtype = [type(model).__name__], TORCH[dtype]
+    with quiet_transformers():
+        config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+
+
+def saved_state(model: GPTPreTrainedModel) -> State:
+    """Return the tensors of a model without a copy of those that are tied."""
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def write_weights(state: State, folder: Path, dtype: str) -> None:
+    """Write model.safetensors, casting and copying one tensor at a time: a large model is in memory once."""
+    with open(folder / SAFETENSORS, "xb") as file:
+        file.writelines(safetensors_chunks(state, dtype=TORCH[dtype], metadata={"format": "pt"}))
 
 
 def read_weights(directory: Path) -> State:

@@ -66,6 +66,11 @@ def embedded_documents() -> tuple[EmbeddedDocument, ...]:
     return tuple(found)
 
 
+def embedded_topics() -> list[str]:
+    """Return the texts of the language reference's topics, by name: English that takes no second to read."""
+    return [text for _, text in _topics(_library())]
+
+
 def embedded_texts() -> list[tuple[str, str]]:
     """Return (group, text) of the documents that a model trains on: a topic each, or all docstrings of a module.
 
@@ -104,10 +109,8 @@ def _distinct() -> list[EmbeddedDocument]:
 def _read_all() -> Iterator[tuple[str, str, str, str]]:
     """Yield (text, package, module, qualname) of all topics and docstrings, copies included."""
     library = _library()
-    for statement in _statements(library / "pydoc_data" / "topics.py").body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            for name, text in sorted(ast.literal_eval(statement.value).items()):
-                yield text, "pydoc_data", _TOPICS, name
+    for name, text in _topics(library):
+        yield text, "pydoc_data", _TOPICS, name
     for package in sorted(sys.stdlib_module_names - _SKIPPED_PACKAGES):
         for path in _sources(library, package):
             parts = path.relative_to(library).with_suffix("").parts
@@ -116,6 +119,12 @@ def _read_all() -> Iterator[tuple[str, str, str, str]]:
                 docstring = ast.get_docstring(node, clean=False)
                 if docstring is not None:
                     yield docstring, package, module, qualname
+
+
+def _topics(library: Path) -> Iterator[tuple[str, str]]:
+    for statement in _statements(library / "pydoc_data" / "topics.py").body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            yield from sorted(ast.literal_eval(statement.value).items())
 
 
 def _sources(library: Path, name: str) -> list[Path]:

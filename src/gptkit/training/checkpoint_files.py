@@ -98,20 +98,27 @@ def rows_defect(path: Path) -> str | None:
     return f"{rows} has changed since {path.name}"
 
 
-def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Chunk]:
-    """Yield the bytes of a safetensors file of `tensors`, widest dtypes first so that all are aligned."""
+def safetensors_chunks(
+    tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None
+) -> Iterator[Chunk]:
+    """Yield the bytes of a safetensors file of `tensors`, widest dtypes first so that all are aligned.
+
+    With `dtype` each is cast, and if need be made contiguous, when its turn comes.
+    """
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header, offset = {}, 0
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": {**metadata}}
+    offset = 0
     for name, tensor in ordered:
-        end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        kind = dtype or tensor.dtype
+        end = offset + tensor.numel() * kind.itemsize
+        header[name] = {"dtype": DTYPES[kind], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for _, tensor in ordered:
         if tensor.numel():
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            flat = tensor.detach().cpu().to(dtype or tensor.dtype).contiguous().reshape(-1)
             yield flat.view(torch.uint8).numpy().data
 
 
