@@ -323,11 +323,10 @@ def test_a_weight_that_overflows_f16_is_refused_by_name(tmp_path: Path) -> None:
 def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
     [row] = [row for row in COMMANDS if row.name == "convert"]
     assert callable(row.next)
-    result = {"tokenizer": True, "destination": str(tmp_path)}
-    assert row.next(result, []) == ""  # generate loads no directory without config.json
-    (tmp_path / "config.json").touch()
+    result = {"tokenizer": True, "destination": str(tmp_path), "to": "hf", "greedy_equal": True}
     assert row.next(result, []).startswith("gptkit generate")
-    assert row.next({**result, "tokenizer": False}, []) == ""
+    for change in ({"tokenizer": False}, {"to": "toy"}, {"greedy_equal": None}):  # a file, a classifier
+        assert row.next(result | change, []) == ""
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -80,9 +80,8 @@ def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    config = Path(result["destination"], "config.json")
-    if not result["tokenizer"] or not config.is_file() or '"task": ' in config.read_text(encoding="utf-8"):
-        return ""  # a classifier does not write
+    if result["to"] not in ("gptkit", "hf") or not result["tokenizer"] or result["greedy_equal"] is None:
+        return ""  # other formats are for other programs, and a classifier does not write
     return "gptkit generate --model {destination}"
 
 

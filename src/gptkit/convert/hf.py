@@ -1,32 +1,56 @@
-"""Plain transformers' format: GPT2LMHeadModel, or OpenAIGPTLMHeadModel for GPT-1; matrices are (in, out)."""
+"""Plain transformers' format: gpt2, or openai-gpt for GPT-1; matrices are (in, out), names are those of the hub.
+
+It is what llama.cpp's converter, CTranslate2's, mlx-lm and transformers from 4.57 read too. A classifier of one text
+becomes GPT2ForSequenceClassification, whose tokenizer puts the markers around each text.
+"""
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import tokenizers
 import torch
 import transformers
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     OpenAIGPTLMHeadModel,
     OpenAIGPTTokenizer,
     PreTrainedTokenizerBase,
 )
 
+import gptkit
 from gptkit.console import Console
 from gptkit.convert import own
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import TorchPeer
+from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, foreign_config, hf_config, quiet_transformers
 from gptkit.model.loading import State, transposed
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
-from gptkit.model_files import EMBEDDINGS
+from gptkit.model_files import EMBEDDINGS, MARKER_FIELDS
+from gptkit.report.text import code_block
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
+from gptkit.system.writing import json_text
+from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
+from gptkit.text.tokenizers.files import CONFIG_FILE
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
+from gptkit.text.tokenizers.kinds import is_byte_level
+
+MARKERS = ("<|start|>", "<|delimiter|>", "<|extract|>")  # the names that a classifier's markers get
+BATCH = "batch = tokenizer(['a text', 'another'], padding=True, truncation=True, return_tensors='pt')"
+PREFIX = "transformer."
 
 read = own.read
 tensors = own.tensors
@@ -45,23 +69,75 @@ def in_its_own_code(folder: Path) -> Peer:
     return TorchPeer(model, None, name="transformers", version=transformers.__version__)
 
 
+# --- what fits ---
+
+
+def head_obstacle(model: GPTDoubleHeadsModel) -> str | None:
+    """Return why GPT2ForSequenceClassification cannot hold this classifier, None if it can."""
+    if not model.config.pre_norm:
+        return "transformers has no classifier that reads GPT-1's tokens"
+    if model.config.format != "classification":
+        return f"GPT2ForSequenceClassification reads one text, not the sequences of {model.config.format}"
+    if bias_as_shift(model) is None:
+        return "GPT2ForSequenceClassification has no bias"
+    return None
+
+
+def bias_as_shift(model: GPTDoubleHeadsModel) -> Tensor | None:
+    """Return the shift (n_embd,) of the final layer norm's bias that acts as the classifier's bias, None if none does.
+
+    It solves weight @ shift = bias, as it can unless the rows of the weight (label, n_embd) depend on each other.
+    """
+    weight, bias = model.score.weight.detach().double(), model.score.bias.detach().double()
+    shift: Tensor = torch.linalg.pinv(weight) @ bias
+    fits = torch.allclose(weight @ shift, bias, rtol=1e-6, atol=1e-6)
+    return shift if fits and float(shift.abs().max()) < 100 else None
+
+
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
-    """Raise InputError for a configuration that transformers' class cannot express."""
+    """Raise InputError for a configuration or markers that transformers' classes cannot express."""
     hf_config(model.config)
+    if isinstance(model, GPTDoubleHeadsModel) and tokenizer is not None:
+        markers = [getattr(model.config, name) for name in MARKER_FIELDS]
+        free = [*range(len(tokenizer), len(tokenizer) + len(markers))]
+        if markers != free or {*MARKERS} & tokenizer.get_vocab().keys():
+            message = f"the markers' ids {markers} are not the {free} that come after the tokenizer's entries"
+            raise InputError(message, where="--tokenizer", fix="pass the tokenizer that the model was fine-tuned with")
+
+
+# --- writing ---
 
 
 def write(
     model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str, console: Console
 ) -> None:
-    """Write the exact weights in their dtype, with the hub's names."""
-    theirs = GPT2LMHeadModel if model.config.pre_norm else OpenAIGPTLMHeadModel
-    config = hf_config(model.config)
+    """Write the weights, exact where they are in this dtype already, with what describes them, and a card."""
+    if model.config.pre_norm and (ignored := _ignored_elsewhere(model.config)):
+        console.warn(f"{' and '.join(ignored)}: transformers computes it, but llama.cpp and mlx-lm ignore it")
+    config, state = hf_config(model.config), to_hf(model.config, own.saved_state(model))
+    theirs: type[Any] = GPT2LMHeadModel if model.config.pre_norm else OpenAIGPTLMHeadModel
+    if isinstance(model, GPTDoubleHeadsModel):
+        theirs, state = GPT2ForSequenceClassification, _classifier_state(model, state)
+        config.id2label, config.label2id = model.config.id2label, model.config.label2id
+        config.pad_token_id = model.config.delimiter_token_id  # which no single text has
+    elif model.config.tie_word_embeddings:
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}  # as the hub has them
+    config.n_ctx = model.config.n_positions  # llama.cpp and mlx-lm look for it
     with torch.device("meta"), quiet_transformers():
-        empty = theirs(config)  # type: ignore[arg-type]
+        empty = theirs(config)
     own.write_description(empty, config, folder, dtype)
-    own.write_weights(to_hf(model.config, own.saved_state(model)), folder, dtype)
+    own.write_weights(state, folder, dtype)
     if tokenizer is not None:
-        write_tokenizer(tokenizer, folder, console)
+        write_tokenizer(tokenizer, model, folder, console)
+    (folder / "README.md").write_text(card(model, theirs.__name__), encoding="utf-8")
+
+
+def _ignored_elsewhere(config: GPTConfig) -> list[str]:
+    """Return the settings that only transformers reads from a gpt2 config.json."""
+    return [
+        *([f"n_inner = {config.n_inner}"] if config.inner_width != 4 * config.n_embd else []),
+        *(["the erf GELU"] if config.activation_function == "gelu" else []),
+    ]
 
 
 def to_hf(config: GPTConfig, state: State) -> State:
@@ -75,22 +151,97 @@ def to_hf(config: GPTConfig, state: State) -> State:
     return theirs
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, console: Console) -> None:
-    """Write the tokenizer; GPT-1's becomes transformers' own class."""
+def _classifier_state(model: GPTDoubleHeadsModel, state: State) -> State:
+    """Return the tensors of GPT2ForSequenceClassification, its bias moved into that of the final layer norm."""
+    shift = bias_as_shift(model)
+    assert shift is not None, "head_obstacle lets no other pass"
+    state = {name: tensor for name, tensor in state.items() if name not in ("lm_head.weight", "score.bias")}
+    last = f"{PREFIX}ln_f.bias"
+    return state | {last: (state[last].double() + shift).to(state[last].dtype)}
+
+
+def write_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, model: GPTPreTrainedModel, folder: Path, console: Console
+) -> None:
+    """Write the tokenizer as what it is to plain transformers; a classifier's puts the markers around each text."""
+    roles = {role: token for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    about: dict[str, Any] = {"model_max_length": model.config.n_positions, "clean_up_tokenization_spaces": False}
     if isinstance(tokenizer, GPT1Tokenizer):
         console.warn("plain transformers splits text for GPT-1 differently: ids differ, and there is no newline token")
         added = sorted(tokenizer.added_tokens_encoder.items(), key=lambda item: item[1])
-        tokenizer = OpenAIGPTTokenizer(tokenizer.vocabulary, tokenizer.merges)  # type: ignore[arg-type]
-        tokenizer.add_tokens([token for token, _ in added], special_tokens=True)
-    tokenizer.save_pretrained(folder)
+        theirs = OpenAIGPTTokenizer(tokenizer.vocabulary, tokenizer.merges)  # type: ignore[arg-type]
+        theirs.add_tokens([token for token, _ in added], special_tokens=True)
+        theirs.save_pretrained(folder)
+        about |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": str(theirs.unk_token)}
+        (folder / CONFIG_FILE).write_text(json_text(about, indent=2) + "\n", encoding="utf-8")
+        return
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(model, GPTDoubleHeadsModel):
+        start, delimiter, extract = MARKERS
+        backend.add_special_tokens([*MARKERS])
+        ids = [(token, backend.token_to_id(token)) for token in (start, extract)]
+        backend.post_processor = TemplateProcessing(single=f"{start} $A {extract}", special_tokens=ids)
+        roles |= {"pad_token": delimiter}
+    about["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():
+        about |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
+        roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) | roles
+        _write_gpt2_files(backend, folder)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / CONFIG_FILE).write_text(json_text(about | roles, indent=2) + "\n", encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json_text(roles, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_gpt2_files(backend: tokenizers.Tokenizer, folder: Path) -> None:
+    """Write vocab.json and merges.txt, which some programs still read instead of tokenizer.json."""
+    entries = dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    lines = ["#version: 0.2", *(merge if isinstance(merge, str) else " ".join(merge) for merge in merges)]
+    (folder / "vocab.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8", newline="")
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+
+
+def card(model: GPTPreTrainedModel, theirs: str) -> str:
+    """Return a model card that says how to load the directory."""
+    config = model.config
+    kind = "text-classification" if isinstance(model, GPTDoubleHeadsModel) else "text-generation"
+    auto = "AutoModelForSequenceClassification" if isinstance(model, GPTDoubleHeadsModel) else "AutoModelForCausalLM"
+    code = [f"from transformers import {auto}, AutoTokenizer", ""]
+    code += ["tokenizer = AutoTokenizer.from_pretrained('.')", f"model = {auto}.from_pretrained('.')"]
+    if isinstance(model, GPTDoubleHeadsModel):
+        code += [BATCH, "print([model.config.id2label[int(row.argmax())] for row in model(**batch).logits])"]
+        note = (
+            "The tokenizer puts the start and extract tokens around each text; the model answers at the last of them."
+        )
+    else:
+        code += ["ids = tokenizer('Once upon a time', return_tensors='pt')"]
+        code += ["print(tokenizer.decode(model.generate(**ids, max_new_tokens=40)[0]))"]
+        note = f"It reads at most {config.n_positions:,} tokens."
+    shape = f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions"
+    return "\n".join(
+        [
+            f"---\nlibrary_name: transformers\npipeline_tag: {kind}\ntags: [gptkit]\n---\n",
+            f"# {theirs}\n",
+            f"{model.num_parameters():,} parameters: {shape}, {config.vocab_size:,} tokens.",
+            f"Written by gptkit {gptkit.__version__}.\n",
+            f"## Use\n\n{code_block(chr(10).join(code), 'python')}\n\n{note}\n",
+        ]
+    )
+
+
+# --- the proof ---
 
 
 def open_peer(folder: Path) -> Peer:
     """Load a directory that was just written, the way a user of transformers would."""
+    is_classifier = "GPT2ForSequenceClassification" in read_json_object(folder / "config.json")["architectures"]
+    auto = AutoModelForSequenceClassification if is_classifier else AutoModelForCausalLM
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        has_tokenizer = (folder / "tokenizer_config.json").exists()
+        model = auto.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        has_tokenizer = (folder / CONFIG_FILE).exists()
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
-
-    encode = partial(tokenizer.encode, add_special_tokens=False) if tokenizer else None
-    return TorchPeer(model, encode, name="transformers", version=transformers.__version__)
+    encode = partial(tokenizer.encode, add_special_tokens=is_classifier, verbose=False) if tokenizer else None
+    forward = (lambda ids: model(input_ids=ids).logits) if is_classifier else None
+    return TorchPeer(model, encode, name="transformers", version=transformers.__version__, forward=forward)

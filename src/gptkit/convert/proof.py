@@ -100,7 +100,7 @@ class Proof:
 def proof_text() -> str:
     """Return about 100 KB of English with emoji, Chinese, Japanese, line ends of Windows and the like between."""
     english = "\n\n".join(embedded_topics())
-    places = [0, CHUNK // 5, *range(CHUNK, TEXT_BYTES, CHUNK)]
+    places = [0, CHUNK // 5, *range(CHUNK, TEXT_BYTES + 1, CHUNK)]
     parts = [english[start:end] for start, end in pairwise(places)]
     return UNUSUAL.join(parts)
 
@@ -122,15 +122,11 @@ def language_questions(
 
 
 def classifier_questions(
-    sequence: Sequence[int] | None, text: str | None, *, markers: tuple[int, int], n_positions: int, vocab_size: int
+    ids: Sequence[int] | None, text: str | None, *, markers: tuple[int, int], n_positions: int, vocab_size: int
 ) -> Questions:
-    """Return the questions for a classifier: texts of all lengths from one token, between start and extract.
-
-    `sequence` are the ids of the whole text with both markers.
-    """
+    """Return the questions for a classifier: texts of one token to as many as fit between the markers."""
     start, extract = markers
-    ids = np.random.default_rng(0).integers(vocab_size, size=MOST_TOKENS).tolist() if sequence is None else sequence
-    body = [id for id in ids if id not in markers]
+    body = np.random.default_rng(0).integers(vocab_size, size=MOST_TOKENS).tolist() if ids is None else list(ids)
     lengths = sorted({1, 2, 7, (n_positions - 2) // 2, n_positions - 2} & set(range(1, n_positions - 1)))
     places = [(length, offset) for length in lengths for offset in (0, len(body) // 2)]
     windows = [[start, *body[offset : offset + length], extract] for length, offset in places]

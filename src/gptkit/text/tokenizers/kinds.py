@@ -80,6 +80,16 @@ def is_char(tokenizer: Any) -> bool:
     return state == expected and all(token.special for token in backend.get_added_tokens_decoder().values())
 
 
+def is_byte_level(tokenizer: Any) -> bool:
+    """Return whether a tokenizer is GPT-2's in all but its vocabulary: byte-level BPE, split by GPT-2's expression."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, models.BPE) or backend.normalizer is not None:
+        return False
+    state = json.loads(backend.pre_tokenizer.__getstate__()) if backend.pre_tokenizer else {}
+    is_split = state.get("type") == "ByteLevel" and state["use_regex"] and not state["add_prefix_space"]
+    return bool(is_split) and {*pre_tokenizers.ByteLevel.alphabet()} <= backend.get_vocab().keys()
+
+
 def code_points(text: str) -> NDArray[np.uint32]:
     """Return the Unicode code points of a text, shape (characters,)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
