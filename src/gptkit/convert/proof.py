@@ -25,9 +25,9 @@ TEXT_BYTES = 100_000
 CHUNK = 10_000  # characters of English between two blocks of UNUSUAL, of which the first comes after a fifth of that
 MOST_TOKENS = 4096  # on which the NLL is measured
 MOST_WINDOWS = 32
-WORK = 10**12  # parameters x tokens: larger models are measured on fewer tokens, but on a full window
+WORK = 3 * 10**11  # parameters x tokens: larger models are asked about fewer tokens, but always about a full window
 KEPT_ROWS, KEPT_WINDOWS = 64, 4  # logits to hold until they are compared: 51 MB with GPT-2's vocabulary
-PROMPT, CONTINUATION = 16, 24  # tokens
+MOST_PROMPTS, PROMPT, CONTINUATION = 3, 16, 24  # tokens, of each
 LARGEST_DIFFERENCE = 1e-3  # of f32 logits; a hundred-thousandth of the largest logit where that is more
 TIE = 1e-4  # two tokens whose logits differ by less may change places
 # What a dtype may cost, in nats per token: more than any model lost by rounding, less than a wrong layout costs.
@@ -117,7 +117,8 @@ def language_questions(
     prompt = max(1, min(PROMPT, n_positions // 2))
     starts = range(0, max(1, len(asked) - prompt), max(1, len(asked) // 4))
     continuation = min(CONTINUATION, n_positions - prompt)
-    prompts = [asked[start : start + prompt] for start in starts][:3] if continuation else []
+    most = 1 if WORK // parameters < MOST_TOKENS else MOST_PROMPTS
+    prompts = [asked[start : start + prompt] for start in starts][:most] if continuation else []
     return Questions(text, windows, prompts, continuation)
 
 
