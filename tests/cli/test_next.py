@@ -75,6 +75,7 @@ QUIET = {
     "eval --task demo-cloze --limit 5 --baseline",
     "eval --task demo-cloze --limit 5 --all",
     "convert 'f t' 'f c'",
+    "convert 'f t' 'f h'",
     "inspect 'abab cdcd' --model 'f t'",
 }
 
