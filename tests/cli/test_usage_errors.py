@@ -83,6 +83,7 @@ WRONG = {
     "convert nope new": "no such model directory",
     "convert model model": "already exists",
     "convert model new --tokenizer nope": "no such tokenizer directory",
+    "convert model new --to hf --dtype q4_0": "hf holds no q4_0",
     "tokenizer train nofile.txt": "file not found",
     "tokenizer train --tokenizer nope": "cannot be trained",
     "tokenizer compare char nope": "no such tokenizer directory",

@@ -94,6 +94,16 @@ def test_a_wrong_logit_fails_and_names_the_program() -> None:
     require(proof, answers(table()), "q8_0", where="source")  # which may cost that much
 
 
+def test_the_nll_finds_what_is_wrong_where_no_logits_are_kept() -> None:
+    text = "abcdefghi" * 30 + "j" * 70  # its last windows hold an id that no earlier one has
+    wrong = table()
+    wrong[ord("j") % VOCABULARY, 0] += 3
+    proof = compare(answers(table(), questions(text)), answers(wrong, questions(text)))
+    assert proof.max_logit_difference == 0
+    with pytest.raises(GptkitError, match="NLL changes"):
+        require(proof, answers(table()), "f32", where="source")
+
+
 @pytest.mark.parametrize("fault", ["shape", "nan"])
 def test_no_dtype_excuses_other_shapes_or_nan(fault: str) -> None:
     theirs = answers(table())

@@ -31,7 +31,7 @@ MOST_PROMPTS, PROMPT, CONTINUATION = 3, 16, 24  # tokens, of each
 LARGEST_DIFFERENCE = 1e-3  # of f32 logits; a hundred-thousandth of the largest logit where that is more
 TIE = 1e-4  # two tokens whose logits differ by less may change places
 # What a dtype may cost, in nats per token: more than any model lost by rounding, less than a wrong layout costs.
-LARGEST_COST = {"f16": 0.02, "bf16": 0.05, "q8_0": 0.05, "int8": 0.2, "q4_0": 0.5}
+LARGEST_COST = {"f32": 1e-3, "f16": 0.02, "bf16": 0.05, "q8_0": 0.05, "int8": 0.2, "q4_0": 0.5}
 
 UNUSUAL = """\
 Emoji: \N{GRINNING FACE} \N{WOMAN}\u200d\N{ROCKET} \N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5} \
@@ -218,7 +218,6 @@ def require(proof: Proof, ours: Answers, dtype: str, *, where: str, same_ids: bo
             raise fail(f"logits differ by {largest:.1e}, more than {most:.1e}")
         if proof.greedy_equal is False:
             raise fail("greedy text differs, and not by a tie")
-        return
     if largest is not None and not math.isfinite(largest):
         raise fail("logits are not finite, or not as many")
     if cost is not None and not abs(cost) <= LARGEST_COST[dtype]:  # also true for NaN
