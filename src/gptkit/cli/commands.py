@@ -33,10 +33,11 @@ from gptkit.manage.options import (
 )
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
-from gptkit.recipes import CONFIG
 from gptkit.system.encodings import UTF8
 from gptkit.system.run_layout import RUNS, best_weights
 from gptkit.use.options import PredictOptions, ScoreOptions
+
+EXPORT = "gptkit convert {model} {free:exported}"  # a fine-tuned model, once its answers have been seen
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    run = Path(result["model"]).parent
-    has_own_data = (run / CONFIG).is_file() and "data: hf:" not in (run / CONFIG).read_text(encoding="utf-8")
-    return "gptkit eval --model {model}" if has_own_data else "gptkit convert {model} {free:exported}"
+    flags = {word.partition("=")[0] for word in words if word.startswith("-")}
+    if flags - {"--model", "-m", "--device"}:
+        return EXPORT
+    model = [] if flags & {"--model", "-m"} else ["--model", result["model"]]
+    return _quoted("gptkit", "inspect", *words[1:], *model) + " --out {free:inspect.html}"
 
 
 def _after_inspect(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    return "" if "answer" in result else "gptkit generate --show-probs --max-new-tokens 20 --model {model}"
+    return EXPORT if "answer" in result else "gptkit generate --show-probs --max-new-tokens 20 --model {model}"
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:

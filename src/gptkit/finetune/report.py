@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         tokenizer=f"{len(inputs.tokenizer):,} entries, from {inputs.model_name}",
         command=command,
         python=_snippet(task),
-        use="gptkit eval --model ." + "  # in another place also --data, its files' folder" * (not task.is_demo),
+        use=_commands(task),
         task={
             "name": task.name,
             "format": task.format,
@@ -185,11 +186,22 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     )
 
 
+def _commands(task: Task) -> str:
+    """Return the commands that label a new example and that score the model again."""
+    words = [word for text in _new_example(task) for word in ([text] if isinstance(text, str) else text)]
+    elsewhere = "" if task.is_demo else "  # in another place also --data, its files' folder"
+    return f"{shlex.join(['gptkit', 'predict', *words])} --model .\ngptkit eval --model .{elsewhere}"
+
+
 def _snippet(task: Task) -> str:
     """Return Python that prints a model's predictions of new examples."""
-    texts = {"choices": ("a choice", "another choice")}
-    fields = tuple(texts.get(name, f"a {name}") for name in FORMAT_FIELDS[task.format])
-    return SNIPPET.replace("FIELDS", repr(fields))
+    return SNIPPET.replace("FIELDS", repr(_new_example(task)))
+
+
+def _new_example(task: Task) -> tuple[str | tuple[str, ...], ...]:
+    return tuple(
+        ("a choice", "another choice") if name == "choices" else f"a {name}" for name in FORMAT_FIELDS[task.format]
+    )
 
 
 def update_card(model: Path, result: Mapping[str, Any], task: Task, epochs: int) -> None:
