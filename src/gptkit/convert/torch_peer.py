@@ -81,22 +81,27 @@ def own_peer(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
 def compute_in_fp32(model: PreTrainedModel) -> PreTrainedModel:
     """Return the model, which now computes in fp32, holding a layer's weights in fp32 only while it runs.
 
-    So a model of bf16 weights never takes the memory of an fp32 one; the way there and back changes no bit.
+    So a model of bf16 weights never takes the memory of an fp32 one.
     """
     stored = model.dtype
     if stored == torch.float32:
         return model
 
-    def widen(layer: nn.Module, _: Any) -> None:
-        layer.float()
+    narrow: dict[nn.Parameter, Tensor] = {}  # aside while they are wide: narrowing again would take memory anew
 
-    def narrow(layer: nn.Module, *_: Any) -> None:
-        layer.to(stored)
+    def widen(layer: nn.Module, _: Any) -> None:
+        for parameter in layer.parameters():
+            narrow[parameter] = parameter.data
+            parameter.data = parameter.data.float()
+
+    def restore(layer: nn.Module, *_: Any) -> None:
+        for parameter in layer.parameters():
+            parameter.data = narrow.pop(parameter)
 
     layers: nn.ModuleList = model.get_submodule("transformer.h")  # type: ignore[assignment]  # gpt2's and ours alike
     for layer in layers:
         layer.register_forward_pre_hook(widen)
-        layer.register_forward_hook(narrow)
+        layer.register_forward_hook(restore)
     inside = {id(parameter) for parameter in layers.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in inside:
