@@ -18,7 +18,7 @@ from gptkit.console import Console
 from gptkit.inspect.inspection import inspect_model
 from gptkit.inspect.summary import print_summary
 
-TEXT = "hear me speak"
+TEXT, UNKNOWN = "hear me speak", "\N{SNOWMAN}"
 
 
 @pytest.fixture
@@ -101,6 +101,12 @@ def test_a_text_beyond_max_tokens_is_shown_in_part_and_counted(place: Path, caps
     found = json.loads(out)["tokens"]
     assert len(found) == 8
     assert re.search(r"only 8 of (\d+) tokens are shown; for all: --max-tokens \1\n", err)
+
+
+def test_unknown_letters_are_counted_without_the_separator(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(place / "letters", "char")
+    _, _, err = run(f"inspect 'a{UNKNOWN}' --model letters --json", capsys)
+    assert "the text: 1 of 2 tokens (50%) are unknown" in err
 
 
 def test_the_summary_says_in_words_what_it_colours(place: Path) -> None:

@@ -283,6 +283,24 @@ def test_no_page_is_wider_than_its_window(show: Open, made: Inspection, width: i
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_tokens_and_long_choices_are_no_wider_than_their_window(show: Open, width: int) -> None:
+    answer = Answer(("He told her what he had seen. " * 8, "no"), np.array([0.75, 0.25], np.float32))
+    page = show(made_inspection(pieces=("-" * 64, "a") * 7, answer=answer), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_tab_key_passes_tables_in_one_step_and_arrows_select_in_them(show: Open) -> None:
+    page = show(made_inspection(length=60, width=256))
+    stops = page.locator("a, button:not([tabindex='-1']), summary, [tabindex='0']").count()
+    assert stops < 50  # rows, thumbnails and the numbers of an output are reached by arrows
+    cells = page.locator("#by-hand .cells")
+    cells.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert cells.locator("[aria-pressed=true]").get_attribute("title") == "dimension 2"
+
+
 def test_on_paper_everything_is_light_and_nothing_is_cut(show: Open, made: Inspection) -> None:
     page = show(made, color_scheme="dark")
     page.emulate_media(media="print")

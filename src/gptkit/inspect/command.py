@@ -99,6 +99,6 @@ def _warn(reading: Reading, console: Console) -> None:
     shown = max(map(len, reading.sequences))
     if shown < reading.whole:
         console.warn(f"only {shown:,} of {reading.whole:,} tokens are shown; for all: --max-tokens {reading.whole}")
-    ids = np.array(reading.sequences[0])
+    ids = np.array([id for id in reading.sequences[0][1:] if id not in reading.names])
     if unknown := count_unknown(reading.tokenizer, ids):
         console.warn(unknown_note("the text", unknown, len(ids)))

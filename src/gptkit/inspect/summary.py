@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.console import Console
-from gptkit.inspect.head_types import HEAD_TYPES
+from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
 from gptkit.text.tokenizers.shown import visible
 
@@ -44,7 +44,7 @@ def _print_tokens(inspection: Inspection, console: Console) -> None:
 def _print_heads(inspection: Inspection, console: Console) -> None:
     """Print which heads have a type, and what the last tokens attend to most in the head by hand."""
     named = [f"{each.layer}.{each.head} {each.type} {each.score:.2f}" for each in inspection.heads.names()]
-    console.result("heads by type: " + (", ".join(named) or "none is clear"))
+    console.result("heads by type: " + (", ".join(named) or f"none scores {NAMED_FROM} or more"))
     layer, head = inspection.hand.layer, inspection.hand.head
     scores = inspection.heads.scores[layer, head]
     pieces = [visible(piece) for piece in inspection.tokens.pieces]

@@ -12,7 +12,7 @@ view({
     const [large, drawLarge] = largeHead();
     const [row, drawRow] = attentionRow();
     body.append(element("div", { class: "columns" }, grid, large), row,
-      element("p", { class: "note" }, `Weights are kept in 8 bits here, within ${data.attention.error.toFixed(4)} of the model's; the exact ones are in the .safetensors file beside this page.`));
+      element("p", { class: "note" }, `Weights and scores are rounded to 8 bits here, weights by at most ${data.attention.error.toFixed(4)}; the exact ones are in the .safetensors file beside this page.`));
     return (now) => [drawGrid, drawLarge, drawRow].forEach((draw) => draw(now));
   },
 });
@@ -38,7 +38,7 @@ function headGrid() {
       choose: () => select({ layer, head }),
     })))));
   const node = element("div", {}, element("h3", {}, "All heads"), element("p", { class: "note" }, "Layers downwards, heads across; the more ink, the more attention."), grid, namedHeads(),
-    element("p", { class: "note" }, "Named by the mean attention over random tokens, each written twice, from 0.4 on."), numbers);
+    element("p", { class: "note" }, "A head is named where its mean attention, over random tokens written twice, is 0.4 or more."), numbers);
   let chosen = cells[0][0];
   return [node, ({ layer, head }) => {
     chosen.removeAttribute("aria-current");
@@ -53,8 +53,8 @@ function headGrid() {
 function namedHeads() {
   const meaning = {
     "previous-token": "look at the token before",
-    "first-token": "look at the first token, where nothing else is to be found",
-    induction: "look at what followed the same token earlier, and so repeat it",
+    "first-token": "look at the first token, often when nothing else matches",
+    induction: "look at what followed the same token earlier, and so can repeat it",
   };
   return element("dl", { class: "named" }, data.heads.types.map((type) => {
     const found = data.heads.named.filter(([, , its]) => its === type).sort((one, other) => other[3] - one[3]);

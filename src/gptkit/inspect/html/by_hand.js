@@ -65,10 +65,10 @@ view({
 
     function outputOf(token, dimension, computed) {
       const cells = [...output.row(token)].map((value, index) => element("button", {
-        type: "button", "aria-pressed": String(index === dimension), title: `dimension ${index}`, onclick: () => select({ dimension: index }),
+        type: "button", tabindex: -1, "aria-pressed": String(index === dimension), title: `dimension ${index}`, onclick: () => select({ dimension: index }),
       }, number(value, 3)));
       return [element("h3", {}, "Output of ", tokenName(token)),
-        element("div", { class: "cells", role: "group", "aria-label": `Output, ${width} numbers; a click takes one apart above` }, cells),
+        element("div", { class: "cells", tabindex: 0, role: "group", "aria-label": `Output, ${width} numbers; the chosen one is taken apart above`, "data-arrows": "dimension" }, cells),
         element("p", { class: "readout" }, `dimension ${dimension}: ${number(computed, 4)} by the sum above, ${number(output.at(token, dimension), 4)} in the model`)];
     }
     return draw;

@@ -44,19 +44,13 @@ function table(caption, columns, rows, name = "") {
   const body = rows.map((row) => {
     const { cells, current = false, choose, kind = "" } = Array.isArray(row) ? { cells: row } : row;
     const attributes = { "aria-current": current && "true", class: `${kind}${choose ? " choice" : ""}`.trim() || undefined };
-    if (choose) Object.assign(attributes, { onclick: choose, tabindex: 0, onkeydown: onEnter(choose) });
+    if (choose) attributes.onclick = choose; // by keyboard, the arrows select
     const [first, ...others] = cells;
     return element("tr", attributes, element("th", { scope: "row" }, first), others.map((cell) => element("td", {}, cell)));
   });
   return element("table", { class: name || undefined },
     element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, body));
 }
-
-const onEnter = (choose) => (event) => {
-  if (event.key !== "Enter" && event.key !== " ") return;
-  event.preventDefault();
-  choose(event);
-};
 
 // The table behind a picture, made when it is opened; returns [node, update].
 function numbersOf(title, makeTable) {
