@@ -62,8 +62,14 @@ def test_a_page_is_replaced_only_if_asked(place: Path, capsys: pytest.CaptureFix
     assert "--overwrite" in err
     assert run("inspect 'speak' --model model --out one.html --overwrite", capsys)[0] == 0
     assert (place / "one.html").read_bytes() != before
-    (place / "two.safetensors").write_text("")
-    assert run(f"inspect '{TEXT}' --model model --out two.html", capsys)[0] == 2
+
+
+def test_the_weights_of_a_model_are_never_replaced(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (place / "model" / "model.safetensors").read_bytes()
+    code, _, err = run(f"inspect '{TEXT}' --model model --out model/model.html --overwrite", capsys)
+    assert (code, (place / "model" / "model.safetensors").read_bytes()) == (2, before)
+    assert "model.safetensors, which is not an inspection's" in err
+    assert "choose another --out" in err
 
 
 WRONG = {

@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.inspect.options import InspectOptions
 from gptkit.inspect.reading import Reading, Sizes, read, sizes_in
+from gptkit.inspect.sidecar import SUFFIX, is_sidecar, write_sidecar
 from gptkit.model_files import model_directory
 from gptkit.system.files import require_writable, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
@@ -21,12 +22,12 @@ from gptkit.training.finished_runs import newest_model, readable_model
 if TYPE_CHECKING:
     from gptkit.inspect.inspection import Inspection
 
-PAGE, SIDECAR = ".html", ".safetensors"
+PAGE = ".html"
 
 
 def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     """Write the page and its sidecar, print a summary, and return what --json prints."""
-    page, sidecar = options.out, options.out.with_suffix(SIDECAR)
+    page, sidecar = options.out, options.out.with_suffix(SUFFIX)
     _refuse_files(page, sidecar, overwrite=options.overwrite)
     model = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(model)
@@ -38,7 +39,6 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
 
     from gptkit.inspect.inspection import inspection_of  # imports torch, as do those below
     from gptkit.inspect.page import write_page
-    from gptkit.inspect.sidecar import write_sidecar
     from gptkit.inspect.summary import print_summary
 
     name = model if model.startswith("hf:") else str(directory)
@@ -71,6 +71,9 @@ def _refuse_files(page: Path, sidecar: Path, *, overwrite: bool) -> None:
     """Raise UsageError unless both files can be written."""
     if page.suffix.lower() != PAGE:
         raise UsageError("a page's name ends in .html", where=f"--out {page}", fix=f"--out {page.with_suffix(PAGE)}")
+    if sidecar.is_file() and not is_sidecar(sidecar):
+        message = f"its numbers would replace {sidecar}, which is not an inspection's"
+        raise UsageError(message, where=f"--out {page}", fix="choose another --out")
     for path in (page, sidecar):
         if path.is_file() and not overwrite:
             fix = "pass --overwrite, or another --out"
