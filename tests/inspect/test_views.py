@@ -301,6 +301,27 @@ def test_the_tab_key_passes_tables_in_one_step_and_arrows_select_in_them(show: O
     assert cells.locator("[aria-pressed=true]").get_attribute("title") == "dimension 2"
 
 
+def test_a_change_of_height_alone_moves_nothing(show: Open) -> None:
+    page = show(made_inspection(length=60))  # as on a phone, whose address bar comes and goes
+    strip = page.locator(".strip")
+    strip.evaluate("strip => strip.scrollLeft = 7")
+    page.set_viewport_size({"width": 1280, "height": 700})
+    page.wait_for_timeout(100)
+    assert strip.evaluate("strip => strip.scrollLeft") == 7
+    page.set_viewport_size({"width": 700, "height": 700})
+    page.wait_for_function("document.querySelector('#loss .chart').viewBox.baseVal.width < 700")
+
+
+def test_arrows_scroll_a_table_of_numbers(show: Open) -> None:
+    page = show(made_inspection(layers=3, heads=12, width=48), viewport={"width": 400, "height": 800})
+    page.get_by_text("Table of all heads and MLPs").click()
+    box = page.get_by_role("region", name="Table of all heads and MLPs")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())
+    assert page.locator(".where").inner_text() == "token ␣and (7) · layer 2 · head 1"
+
+
 def test_on_paper_everything_is_light_and_nothing_is_cut(show: Open, made: Inspection) -> None:
     page = show(made, color_scheme="dark")
     page.emulate_media(media="print")

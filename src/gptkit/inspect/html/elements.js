@@ -54,7 +54,7 @@ function table(caption, columns, rows, name = "") {
 
 // The table behind a picture, made when it is opened; returns [node, update].
 function numbersOf(title, makeTable) {
-  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title });
+  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-arrows": "none none" });
   const details = element("details", {}, element("summary", {}, title), box);
   const update = () => details.open && box.replaceChildren(makeTable());
   details.addEventListener("toggle", update);

@@ -77,7 +77,8 @@ buildViews();
 readHash();
 if (location.hash.includes("view=")) document.getElementById(state.view).scrollIntoView();
 document.addEventListener("keydown", onArrow);
-addEventListener("resize", () => select({})); // charts are as wide as their place
+let width = innerWidth;
+addEventListener("resize", () => width !== (width = innerWidth) && select({})); // charts are as wide as their place
 addEventListener("hashchange", () => {
   readHash();
   document.getElementById(state.view).scrollIntoView();
