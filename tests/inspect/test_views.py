@@ -218,7 +218,7 @@ def test_loss(show: Open, made: Inspection) -> None:
     assert probability == pytest.approx(np.exp(-exact["loss.nll"][6]), rel=0.06, abs=6e-5)
     assert rank == exact["loss.rank"][6]
     assert entropy == pytest.approx(exact["loss.entropy"][6], abs=6e-4)
-    likeliest = [float(row[2]) for row in body_rows(view.locator("table", has_text="The five likeliest"))]
+    likeliest = [float(row[2]) for row in body_rows(view.locator("table", has_text="The five most likely"))]
     assert likeliest == pytest.approx(exact["loss.top_probabilities"][6], rel=0.06, abs=6e-5)
     view.get_by_role("button", name="k 2", exact=True).click()
     view.get_by_role("button", name="p 0.50").click()

@@ -1,7 +1,8 @@
 "use strict";
 // The two kinds of charts, as wide as the place they are in: lines over the places of a token's path, and bars over the tokens.
 
-const widthOf = (place) => Math.max(place.clientWidth, 280); // a window may be hidden, and have none
+let pageWidth = 0; // measured when it changes, since measuring between drawings costs a layout each time
+const measure = () => (pageWidth = Math.max(document.getElementById("views").clientWidth, 280)); // a hidden window has none
 
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 

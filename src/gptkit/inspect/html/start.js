@@ -74,11 +74,11 @@ function buildViews() {
 buildHead();
 buildBar();
 buildViews();
+measure();
 readHash();
 if (location.hash.includes("view=")) document.getElementById(state.view).scrollIntoView();
 document.addEventListener("keydown", onArrow);
-let width = innerWidth;
-addEventListener("resize", () => width !== (width = innerWidth) && select({})); // charts are as wide as their place
+addEventListener("resize", () => pageWidth !== measure() && select({})); // charts are as wide as the page
 addEventListener("hashchange", () => {
   readHash();
   document.getElementById(state.view).scrollIntoView();

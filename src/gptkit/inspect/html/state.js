@@ -21,7 +21,7 @@ const state = {
   show: "weights",
   view: "tokens",
 };
-const views = []; // {id, title, lead, build}: build(body) returns what draws the view anew
+const views = []; // {id, title, lead, build}: build(body) returns what redraws the view
 const updates = [];
 
 const view = (description) => views.push(description);
@@ -37,7 +37,7 @@ function select(changes) {
   writeHash();
 }
 
-// Where what had the focus is drawn anew, its successor gets it: the same one of its view's controls.
+// Where the element with the focus is redrawn, the control at the same place of its view gets the focus.
 function keepFocus(draw) {
   const section = document.activeElement.closest("section");
   const controls = () => [...section.querySelectorAll("button, summary, [tabindex]")];
