@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -70,6 +71,19 @@ def test_the_weights_of_a_model_are_never_replaced(place: Path, capsys: pytest.C
     assert (code, (place / "model" / "model.safetensors").read_bytes()) == (2, before)
     assert "model.safetensors, which is not an inspection's" in err
     assert "choose another --out" in err
+
+
+def test_a_page_that_cannot_be_written_leaves_no_numbers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gptkit.inspect.page.write_page", full)
+        assert run(f"inspect '{TEXT}' --model model", capsys)[0] == 6
+    assert not (place / "inspect.safetensors").exists()
+    assert run(f"inspect '{TEXT}' --model model", capsys)[0] == 0
 
 
 WRONG = {

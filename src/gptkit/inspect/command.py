@@ -45,7 +45,11 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     inspection = inspection_of(directory, reading, head=head, device=options.device, name=name)
     with translate_os_errors("writing the page", fix="choose another --out"):
         write_sidecar(inspection, sidecar)
-        max_error = write_page(inspection, page)
+        try:
+            max_error = write_page(inspection, page)
+        except BaseException:
+            sidecar.unlink()  # alone, it would keep the same command from running again
+            raise
     print_summary(inspection, console)
     console.result(f"page {page}, exact numbers {sidecar}")
     return {"page": page, "sidecar": sidecar, **facts(inspection), "max_error": max_error}
