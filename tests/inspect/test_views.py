@@ -312,6 +312,18 @@ def test_a_change_of_height_alone_moves_nothing(show: Open) -> None:
     page.wait_for_function("document.querySelector('#loss .chart').viewBox.baseVal.width < 700")
 
 
+def test_a_held_key_stops_when_it_is_released(show: Open, made: Inspection) -> None:
+    page = show(made)
+    before = page.locator(".where").inner_text()
+    page.evaluate(
+        """() => { const late = new KeyboardEvent("keydown", {key: "ArrowRight", repeat: true, bubbles: true});
+        return new Promise((done) => setTimeout(() => done(document.body.dispatchEvent(late)), 150)); }"""
+    )
+    assert page.locator(".where").inner_text() == before
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".where").inner_text() != before
+
+
 def test_arrows_scroll_a_table_of_numbers(show: Open) -> None:
     page = show(made_inspection(layers=3, heads=12, width=48), viewport={"width": 400, "height": 800})
     page.get_by_text("Table of all heads and MLPs").click()

@@ -63,5 +63,6 @@ function onArrow(event) {
   const name = step[0] ? across : down;
   if (!(name in LIMITS)) return; // the page scrolls
   event.preventDefault();
+  if (event.repeat && performance.now() - event.timeStamp > 100) return; // late: the key may have been released
   select({ [name]: state[name] + step[0] + step[1] });
 }
