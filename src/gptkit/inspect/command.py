@@ -67,7 +67,9 @@ def facts(inspection: Inspection) -> dict[str, Any]:
         "head_types": [named._asdict() for named in inspection.heads.names()],
     }
     if answer is not None:
-        found["answer"] = dict(zip(answer.labels, answer.probabilities.tolist(), strict=True))
+        has_choices = any(name == "choices" for name, _ in inspection.fields)  # as in predict, since two may be equal
+        labels = map(str, range(len(answer.labels))) if has_choices else answer.labels
+        found["answer"] = dict(zip(labels, answer.probabilities.tolist(), strict=True))
     return found
 
 
