@@ -22,8 +22,6 @@ from gptkit.training.finished_runs import newest_model, readable_model
 if TYPE_CHECKING:
     from gptkit.inspect.inspection import Inspection
 
-PAGE = ".html"
-
 
 def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     """Write the page and its sidecar, print a summary, and return what --json prints."""
@@ -75,8 +73,8 @@ def facts(inspection: Inspection) -> dict[str, Any]:
 
 def _refuse_files(page: Path, sidecar: Path, *, overwrite: bool) -> None:
     """Raise UsageError unless both files can be written."""
-    if page.suffix.lower() != PAGE:
-        raise UsageError("a page's name ends in .html", where=f"--out {page}", fix=f"--out {page.with_suffix(PAGE)}")
+    if page.suffix.lower() != ".html":
+        raise UsageError("a page's name ends in .html", where=f"--out {page}", fix=f"--out {page.with_suffix('.html')}")
     if sidecar.is_file() and not is_sidecar(sidecar):
         message = f"its numbers would replace {sidecar}, which is not an inspection's"
         raise UsageError(message, where=f"--out {page}", fix="choose another --out")
