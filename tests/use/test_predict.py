@@ -155,6 +155,20 @@ def test_all_kinds_of_files_and_a_column_of_labels(
     assert [one["text"] for one in json.loads(capsys.readouterr().out)["results"]] == ["hear me", "speak"]
 
 
+def test_columns_of_other_things_are_ignored(
+    tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New rows come with dates and names, and not all have a label."""
+    files = {
+        "a.csv": "index,stars,text,label\n7,5,hear me,\n8,,speak,yes\n",
+        "a.jsonl": '{"label": "yes", "text": "hear me"}\n{"text": "speak", "tags": ["a"]}\n',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        results = predicted(capsys, "--inputs", tmp_path / name, "--model", tuned("texts").run)
+        assert [result["text"] for result in results] == ["hear me", "speak"]
+
+
 def test_what_is_cut_is_marked_and_counted(
     tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +179,7 @@ def test_what_is_cut_is_marked_and_counted(
     printed = capsys.readouterr()
     assert [json.loads(row)["truncated"] for row in printed.out.splitlines()] == [False, True, True]
     for _ in range(2):  # also once all are done
-        assert "2 of 3 examples do not fit" in printed.err
+        assert "truncated 2 of 3 examples" in printed.err
         assert main([*line, "--output", str(tmp_path / "out.jsonl")]) == 0
         printed = capsys.readouterr()
 
@@ -226,7 +240,9 @@ BAD = {
     "--inputs nofile.csv": "file not found",
     "--inputs good.doc": "neither .txt nor one of",
     "--inputs empty.txt": "no example in this file",
-    "--inputs other.csv": "no column 'text'",
+    "--inputs good.txt --output folder/out.jsonl": "its folder does not exist",
+    "--inputs good.txt --output folder.jsonl": "it is a folder",
+    "--inputs other.csv": "name them text in the first line",
     "--inputs blank.csv": "blank.csv:3",
     "--inputs keys.jsonl": "keys.jsonl:2",
 }
@@ -253,6 +269,7 @@ def test_bad_input_is_refused_in_one_line(
     }
     for name, content in files.items():
         Path(name).write_text(content)
+    Path("folder.jsonl").mkdir()
     capsys.readouterr()
     assert main(["predict", *shlex.split(line), "--model", str(model), "--device", "cpu"]) == 2
     printed = capsys.readouterr()
