@@ -73,8 +73,8 @@ class Scores:
         self.results.finish()
         if pairs := self._preferred.total():
             first, ties = self._preferred["first"], self._preferred["tie"]
-            share = f"first text preferred: {first:,}/{pairs:,} pairs ({100 * first / pairs:.1f}%)"
-            self._console.say(share + f", ties: {ties:,}" * bool(ties))
+            share = f"the first text is preferred in {first:,} of {pairs:,} pairs ({100 * first / pairs:.1f}%)"
+            self._console.say(share + f", {ties:,} tied" * bool(ties))
 
 
 class Predictions:
