@@ -18,6 +18,9 @@ import pytest
 from generation_toy import POSITIONS, TEXT
 from gpt_toy import toy
 from gptkit.cli.main import main
+from gptkit.errors import InputError
+from gptkit.tasks.own import read_task
+from gptkit.tasks.reading import unlabelled_examples
 from gptkit.text.tokenizers.kinds import train_tokenizer
 
 LONG = "proceed any further, hear me speak " * 3
@@ -167,6 +170,24 @@ def test_columns_of_other_things_are_ignored(
         (tmp_path / name).write_text(content)
         results = predicted(capsys, "--inputs", tmp_path / name, "--model", tuned("texts").run)
         assert [result["text"] for result in results] == ["hear me", "speak"]
+
+
+def test_columns_have_the_names_of_the_fields_or_those_in_the_tasks_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nformat: classification\nlabels: [no, yes]\ncolumns: {text: review, label: stars}\n"
+        "splits: {train: train.csv, dev: dev.csv}\n"
+    )
+    task, rows = read_task(tmp_path / "own.yaml"), tmp_path / "rows.csv"
+    for header in ("review", "text", "text,review,,", "text,label,review"):
+        rows.write_text(f"{header}\n{','.join(['hear me'] * (1 + header.count(',')))}\n")
+        assert [example.fields for example in unlabelled_examples(task, rows)] == [("hear me",)]
+    for header, fix in (("Review", "rename 'Review' to review"), ("x", "name them review in the first line")):
+        rows.write_text(f"{header}\nhear me\n")
+        with pytest.raises(InputError, match="no column 'review'") as raised:
+            [*unlabelled_examples(task, rows)]
+        assert raised.value.fix == fix
 
 
 def test_what_is_cut_is_marked_and_counted(

@@ -22,7 +22,7 @@ def columns_of(task: Task, split: str, source: Source, table: Table) -> tuple[Co
     """Return a file's columns, without the label in a test split that has none, and whether it is a generic file."""
     is_described = task.is_own and source.columns is not None
     generic = None if is_described else _generic_columns(task, table)
-    columns = generic or source.columns or _hub_columns(task, split, table)
+    columns = generic or source.columns or _hub_columns(task, table)
     if source.width and generic is None:
         return columns, False
     files.refuse_duplicate_columns(table.names, table.names_at)
@@ -31,19 +31,35 @@ def columns_of(task: Task, split: str, source: Source, table: Table) -> tuple[Co
     header = () if generic else source.header
     for name in [*required_columns(columns), *header]:
         if name not in table.names:
-            raise missing_column(task, split, str(name), table, None if generic else source)
+            raise missing_column(task, str(name), table, None if generic else source)
     for name in table.names:
         if header and name not in header:
             raise extra_column(name, table.names_at, header, columns_line(task, table))
     return columns, generic is not None
 
 
-def _hub_columns(task: Task, split: str, table: Table) -> Columns:
+def columns_to_label(task: Task, table: Table) -> Columns:
+    """Return the columns of a file of new rows, named as the task's YAML or data set says or after the fields."""
+    described = next((source.columns for sources in task.splits.values() for source in sources), None)
+    named = described if task.is_own else task.hub and task.hub.columns
+    for columns in (named, _generic_columns(task, table)):
+        if columns and {*_texts(columns)} <= {*table.names}:
+            files.refuse_duplicate_columns([name for name in table.names if name in _texts(columns)], table.names_at)
+            return replace(columns, label=None)
+    wanted = [*map(str, _texts(named))] if named and task.is_own else _generic_names(task, table)
+    name = next(name for name in wanted if name not in table.names)
+    near, found = nearest(name, table.names), ", ".join(map(repr, table.names[:12]))
+    first_line = "" if table.keyed else " in the first line"
+    fix = f"rename {near!r} to {name}" if near else f"name them {', '.join(wanted)}{first_line}"
+    raise InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
+
+
+def _hub_columns(task: Task, table: Table) -> Columns:
     """Return the columns of the task's hub data set if this file has any of them, else raise for a generic one."""
     hub = task.hub.columns if task.hub else None
     wanted = _generic_names(task, table)
     if hub is None or not set(_texts(hub)) & (set(table.names) - set(wanted)):
-        raise missing_column(task, split, next(name for name in wanted if name not in table.names), table)
+        raise missing_column(task, next(name for name in wanted if name not in table.names), table)
     return hub
 
 
@@ -78,10 +94,10 @@ def required_columns(columns: Columns) -> list[Column]:
     return _texts(columns) if columns.label is None else [*_texts(columns), columns.label]
 
 
-def missing_column(task: Task, split: str, name: str, table: Table, source: Source | None = None) -> InputError:
+def missing_column(task: Task, name: str, table: Table, source: Source | None = None) -> InputError:
     near = nearest(name, table.names)
     found = ", ".join(map(repr, table.names[:12]))
-    generic = ", ".join([*_generic_names(task, table), *["label"] * (not may_lack_labels(split))])
+    generic = ", ".join([*_generic_names(task, table), "label"])
     fix = f"name them {generic}"
     if not table.keyed:
         fix += " in the first line"

@@ -17,7 +17,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
 from gptkit.tasks import files
-from gptkit.tasks.columns import columns_line, columns_of, extra_column, required_columns
+from gptkit.tasks.columns import columns_line, columns_of, columns_to_label, extra_column, required_columns
 from gptkit.tasks.files import Table, not_found
 from gptkit.tasks.labels import label_reader
 from gptkit.tasks.task import (
@@ -215,8 +215,8 @@ def _table_examples(
 def unlabelled_examples(task: Task, path: Path) -> Iterator[Example]:
     """Yield the examples of a file to be labelled, one at a time; InputError, with file and line, for a bad row.
 
-    Columns are named after the format's fields, or as the YAML of a user's own task says; all others are ignored, that
-    of the labels too. A .txt has a text per line, for a format of one field.
+    Columns are named after the format's fields, or as the task's YAML or data set says; all others are ignored, that of
+    the labels too. A .txt has a text per line, for a format of one field.
     """
     fields = FORMAT_FIELDS[task.format]
     kind = next((kind for kind in KINDS if path.suffix.lower() == f".{kind}"), None)
@@ -241,10 +241,9 @@ def _lines_as_examples(task: Task, path: Path) -> Iterator[Example]:
 
 
 def _rows_as_examples(task: Task, path: Path, kind: Kind) -> Iterator[Example]:
-    named = next((source.columns for sources in task.splits.values() for source in sources), None)
-    source = Source((path.name,), kind, named if task.is_own else None)
+    source = Source((path.name,), kind)
     table = files.open_table(path, kind, may_be_quoted=True)
-    columns = replace(columns_of(task, "test", source, table)[0], label=None)
+    columns = columns_to_label(task, table)
     rows = _rows_by_column(task, source, table, required_columns(columns), is_generic=False, blank=[])
     choices = task.choices
     for where, row in rows:
