@@ -190,6 +190,17 @@ def test_columns_have_the_names_of_the_fields_or_those_in_the_tasks_yaml(
         assert raised.value.fix == fix
 
 
+def test_a_question_is_not_ignored_because_the_first_row_has_none(
+    tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, rows = {"context": "hear", "choices": ["me", "us", "no"]}, tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(row) + "\n" + json.dumps(row | {"question": "who"}) + "\n")
+    model = str(tuned("choices").run)
+    capsys.readouterr()
+    assert main(["predict", "--inputs", str(rows), "--model", model, "--device", "cpu"]) == 2
+    assert "rows.jsonl:2" in capsys.readouterr().err
+
+
 def test_what_is_cut_is_marked_and_counted(
     tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -251,6 +251,9 @@ def _rows_as_examples(task: Task, path: Path, kind: Kind) -> Iterator[Example]:
         named_columns = zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)
         texts = tuple([_field(name, column, columns, row, where) for name, column in named_columns])
         if task.format == "multiple-choice":
+            if table.keyed and "question" in row and "question" not in table.names:
+                fix = 'give every row one, "" for none'
+                raise InputError("a question, but the first row has none", where=where, fix=fix)
             choices = choices or len(texts[-1])
             if len(texts[-1]) != choices:
                 fix = "give every example the same number of choices"
