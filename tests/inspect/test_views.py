@@ -347,6 +347,7 @@ def test_a_fine_tuned_models_answer_is_shown(show: Open) -> None:
     answer = Answer(("no", "<b>yes</b>"), np.array([0.25, 0.75], np.float32))
     page = show(made_inspection(answer=answer))
     assert body_rows(page.locator(".answer")) == [["no", "0.2500"], ["<b>yes</b>", "0.7500"]]
+    assert "(13)" in page.locator(".where").inner_text()  # the last token, which the head reads
     score = Answer(("score",), np.array([3.5], np.float32), is_score=True)
     assert body_rows(show(made_inspection(answer=score)).locator(".answer")) == [["score", "3.5000"]]
 

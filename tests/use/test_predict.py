@@ -207,6 +207,7 @@ def test_what_is_cut_is_marked_and_counted(
     inputs = tmp_path / "a.txt"
     inputs.write_text(f"hear\n{LONG}\n{LONG * 2}\n")
     line = ["predict", "--inputs", str(inputs), "--model", str(tuned("texts").run), "--device", "cpu"]
+    capsys.readouterr()  # what fine-tuning printed
     assert main(line) == 0
     printed = capsys.readouterr()
     assert [json.loads(row)["truncated"] for row in printed.out.splitlines()] == [False, True, True]

@@ -1,6 +1,7 @@
 "use strict";
 // View 2: every head at a glance, one head large, and the row of the chosen token as a table.
 
+const MOST_NAMES = 40; // tokens written beside the large head
 const INITIALS = Object.fromEntries(data.heads.types.map((type) => [type, type[0].toUpperCase()]));
 
 view({
@@ -92,6 +93,8 @@ function largeHead() {
   const note = element("span", { class: "future" }, "masked: the future");
   masked.style.clipPath = `polygon(${staircase(LENGTH)})`;
   const frame = element("div", { class: "large", role: "img", onclick: choose, "data-arrows": "key token", tabindex: 0 }, canvas, masked, note, row, cell);
+  const names = (axis) => element("div", { class: axis, "aria-hidden": "true" }, LENGTH > MOST_NAMES ? [] : data.tokens.pieces.map(word));
+  const labelled = element("div", { class: "labelled" }, names("across"), names("down"), frame);
   const title = element("h3", {}), readout = element("p", { class: "readout" });
   const [shown, updateShown] = choices("What the picture shows", [["weights", "weights"], ["scores", "scores before softmax"]], (show) => select({ show }));
 
@@ -102,7 +105,7 @@ function largeHead() {
   }
 
   let painted = "";
-  return [element("div", {}, title, shown, frame, readout), ({ token, key, layer, head, show }) => {
+  return [element("div", {}, title, shown, readout, labelled), ({ token, key, layer, head, show }) => {
     if (painted !== (painted = `${layer}.${head} ${show}`)) paint(canvas, layer, head, show);
     updateShown(show);
     title.textContent = `Layer ${layer}, head ${head}`;

@@ -5,8 +5,8 @@ view({
   id: "path",
   title: "Path of a token",
   lead: data.family === "GPT-1"
-    ? "Every sublayer adds to the token's vector, and GPT-1 then normalizes the sum: the vector is shown after that layer norm. The logit lens asks each layer's vector for its prediction."
-    : "Every sublayer adds to the token's vector, the residual stream. The logit lens puts the vector after each layer through the final layer norm and asks it for its prediction.",
+    ? "Every sublayer adds to the token's vector, and GPT-1 then normalizes the sum: the vector is shown after that layer norm. The logit lens asks each layer's vector for its prediction. Before the first layer it often repeats the token, whose embedding it is."
+    : "Every sublayer adds to the token's vector, the residual stream. The logit lens puts the vector after each layer through the final layer norm and asks it for its prediction. Before the first layer it often repeats the token, whose embedding it is.",
   build(body) {
     const { sites, norms, turn, to_end: toEnd } = data.path;
     const labels = sites.map((_, site) => (site === 0 ? "emb" : `${Math.floor((site - 1) / 2)}${site % 2 ? "a" : "m"}`));
@@ -21,7 +21,7 @@ view({
         current: index === siteOf(state.layer),
       }))));
     body.append(charts,
-      element("p", { class: "note" }, "emb: the embeddings; 0a: after the attention of layer 0; 0m: after its MLP; and so on."), numbers, lens, list);
+      element("p", { class: "note" }, "emb: the embeddings, with no place before them; 0a: after the attention of layer 0; 0m: after its MLP; and so on."), numbers, lens, list);
 
     return ({ token, layer }) => {
       const current = siteOf(layer), norm = along(norms, token), turns = along(turn, token), ends = along(toEnd, token);

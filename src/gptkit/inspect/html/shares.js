@@ -4,7 +4,7 @@
 view({
   id: "shares",
   title: "Who wrote this token",
-  lead: "The logit of the next token is a sum: each head, each MLP, the embeddings and the biases wrote a share of it. Every layer norm's scale is held at the value it has here, which makes the sum exact.",
+  lead: "The logit of the next token is a sum: each head, each MLP, the embeddings and the biases (of all projections and layer norms together) wrote a share of it. Every layer norm's scale is held at the value it has here, which makes the sum exact.",
   build(body) {
     const { heads, mlps, token: tokens, position: positions, bias, logit } = data.shares;
     const title = element("h3", {}), most = element("div", {}), byLayer = element("div", {}), check = element("p", { class: "readout" });

@@ -10,11 +10,12 @@ const LIMITS = {
   k: data.loss.ks.shape[0],
   p: data.loss.ps.shape[0],
 };
+const START = data.answer ? LAST : Math.floor(LENGTH / 2); // the fine-tuned head reads the last token
 const state = {
-  token: Math.floor(LENGTH / 2),
+  token: START,
   layer: data.hand.layer,
   head: data.hand.head,
-  key: Math.max(Math.floor(LENGTH / 2) - 1, 0),
+  key: Math.max(START - 1, 0),
   dimension: 0,
   k: 3,
   p: 3,
