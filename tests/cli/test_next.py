@@ -31,6 +31,8 @@ generate a --max-new-tokens 4 --temperature 0.9
 generate a --max-new-tokens 4 --greedy
 score 'ab cd' --model 'runs/r u'
 score 'ab cd' 'a b' --tokens
+score -- -ab
+generate --max-new-tokens 4 -- -a
 inspect 'abab cdcd'
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
@@ -58,6 +60,7 @@ finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out '
 finetune --task 'o wn.yaml' --model 'runs/r u' --epochs 1 --batch-size 4 --out study --study ablation
 predict 'ab cd' --model 'f t'
 predict 'ab cd' --model 'f t/model'
+predict 'LONG' --model 'f t'
 inspect 'abab cdcd' --model 'f t' --out tuned.html
 eval --model 'f t'
 eval --model 'f t' --output=class.json
@@ -99,7 +102,7 @@ def test_every_line_after_next_works(folder: Path, capsys: pytest.CaptureFixture
     followed = set()
     tried: set[str] = set()
     for line in filter(None, STORY.splitlines()):
-        assert main(shlex.split(line)) == 0, line + capsys.readouterr().err
+        assert main(shlex.split(line.replace("LONG", "ab cd " * 200))) == 0, line + capsys.readouterr().err
         printed = capsys.readouterr().err.splitlines()[-1:]
         has_next = bool(printed) and printed[0].startswith("next: ")
         assert has_next != any(line.startswith(begin) for begin in QUIET), line

@@ -106,6 +106,8 @@ def test_a_result_stands_beside_chance_and_one_that_holds_it_is_told_what_to_try
     assert "chance: always the most frequent class" in text
     line = "accuracy is not shown to be better than chance: try more --epochs or a higher --learning-rate"
     assert (line in text) == is_told
+    few = shown(over_seeds(RTE, [run_of(108) | found | {"n_eval": 13}]))
+    assert ("try more labelled examples, as dev has so few, more --epochs" in few) == is_told
     assert "try more --seeds, more --epochs" in shown(over_seeds(RTE, [run_of(90) | found, run_of(100) | found]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -18,7 +19,7 @@ from gptkit.console import Console
 from gptkit.inspect.inspection import inspect_model
 from gptkit.inspect.summary import print_summary
 
-TEXT = "hear me speak"
+TEXT, UNKNOWN = "hear me speak", "\N{SNOWMAN}"
 
 
 @pytest.fixture
@@ -62,8 +63,27 @@ def test_a_page_is_replaced_only_if_asked(place: Path, capsys: pytest.CaptureFix
     assert "--overwrite" in err
     assert run("inspect 'speak' --model model --out one.html --overwrite", capsys)[0] == 0
     assert (place / "one.html").read_bytes() != before
-    (place / "two.safetensors").write_text("")
-    assert run(f"inspect '{TEXT}' --model model --out two.html", capsys)[0] == 2
+
+
+def test_the_weights_of_a_model_are_never_replaced(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (place / "model" / "model.safetensors").read_bytes()
+    code, _, err = run(f"inspect '{TEXT}' --model model --out model/model.html --overwrite", capsys)
+    assert (code, (place / "model" / "model.safetensors").read_bytes()) == (2, before)
+    assert "model.safetensors, which is not an inspection's" in err
+    assert "choose another --out" in err
+
+
+def test_a_page_that_cannot_be_written_leaves_no_numbers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gptkit.inspect.page.write_page", full)
+        assert run(f"inspect '{TEXT}' --model model", capsys)[0] == 6
+    assert not (place / "inspect.safetensors").exists()
+    assert run(f"inspect '{TEXT}' --model model", capsys)[0] == 0
 
 
 WRONG = {
@@ -101,6 +121,12 @@ def test_a_text_beyond_max_tokens_is_shown_in_part_and_counted(place: Path, caps
     found = json.loads(out)["tokens"]
     assert len(found) == 8
     assert re.search(r"only 8 of (\d+) tokens are shown; for all: --max-tokens \1\n", err)
+
+
+def test_unknown_letters_are_counted_without_the_separator(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(place / "letters", "char")
+    _, _, err = run(f"inspect 'a{UNKNOWN}' --model letters --json", capsys)
+    assert "the text: 1 of 2 tokens (50%) are unknown" in err
 
 
 def test_the_summary_says_in_words_what_it_colours(place: Path) -> None:

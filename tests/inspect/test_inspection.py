@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from generation_toy import TEXT
 from gpt_toy import FAMILIES, shaken
+from gptkit.inspect.command import facts
 from gptkit.inspect.inspection import inspect_model
 from gptkit.inspect.sidecar import tensors_of, write_sidecar
 from gptkit.model.configuration_gpt import GPTConfig
@@ -138,3 +139,16 @@ def test_a_longer_text_is_shown_from_its_beginning(pre_norm: bool, tmp_path: Pat
     np.testing.assert_allclose(cut.loss.nll[:-1], whole.loss.nll[:7], atol=1e-5)
     tuned = inspect_model(fine_tuned(tmp_path / "tuned", "rte", pre_norm), FIELDS["rte"], max_tokens=8)
     assert (len(tuned.tokens.ids), tuned.tokens.pieces[-1]) == (7, "<extract>")  # both fields keep as many
+
+
+def test_equal_choices_are_all_in_the_json(tmp_path: Path) -> None:
+    found = inspect_model(fine_tuned(tmp_path / "model", "demo-cloze"), ("hear me", "", "speak", "speak"))
+    assert facts(found)["answer"] == pytest.approx({"0": 0.5, "1": 0.5})
+
+
+def test_what_is_shown_in_part_is_answered_whole(tmp_path: Path) -> None:
+    directory = fine_tuned(tmp_path / "model", "rte")
+    whole, cut = (inspect_model(directory, FIELDS["rte"], max_tokens=most).answer for most in (128, 8))
+    assert whole is not None
+    assert cut is not None
+    np.testing.assert_array_equal(cut.probabilities, whole.probabilities)

@@ -218,7 +218,7 @@ def test_loss(show: Open, made: Inspection) -> None:
     assert probability == pytest.approx(np.exp(-exact["loss.nll"][6]), rel=0.06, abs=6e-5)
     assert rank == exact["loss.rank"][6]
     assert entropy == pytest.approx(exact["loss.entropy"][6], abs=6e-4)
-    likeliest = [float(row[2]) for row in body_rows(view.locator("table", has_text="The five likeliest"))]
+    likeliest = [float(row[2]) for row in body_rows(view.locator("table", has_text="The five most likely"))]
     assert likeliest == pytest.approx(exact["loss.top_probabilities"][6], rel=0.06, abs=6e-5)
     view.get_by_role("button", name="k 2", exact=True).click()
     view.get_by_role("button", name="p 0.50").click()
@@ -283,6 +283,57 @@ def test_no_page_is_wider_than_its_window(show: Open, made: Inspection, width: i
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_tokens_and_long_choices_are_no_wider_than_their_window(show: Open, width: int) -> None:
+    answer = Answer(("He told her what he had seen. " * 8, "no"), np.array([0.75, 0.25], np.float32))
+    page = show(made_inspection(pieces=("-" * 64, "a") * 7, answer=answer), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_tab_key_passes_tables_in_one_step_and_arrows_select_in_them(show: Open) -> None:
+    page = show(made_inspection(length=60, width=256))
+    stops = page.locator("a, button:not([tabindex='-1']), summary, [tabindex='0']").count()
+    assert stops < 50  # rows, thumbnails and the numbers of an output are reached by arrows
+    cells = page.locator("#by-hand .cells")
+    cells.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert cells.locator("[aria-pressed=true]").get_attribute("title") == "dimension 2"
+
+
+def test_a_change_of_height_alone_moves_nothing(show: Open) -> None:
+    page = show(made_inspection(length=60))  # as on a phone, whose address bar comes and goes
+    strip = page.locator(".strip")
+    strip.evaluate("strip => strip.scrollLeft = 7")
+    page.set_viewport_size({"width": 1280, "height": 700})
+    page.wait_for_timeout(100)
+    assert strip.evaluate("strip => strip.scrollLeft") == 7
+    page.set_viewport_size({"width": 700, "height": 700})
+    page.wait_for_function("document.querySelector('#loss .chart').viewBox.baseVal.width < 700")
+
+
+def test_a_held_key_stops_when_it_is_released(show: Open, made: Inspection) -> None:
+    page = show(made)
+    before = page.locator(".where").inner_text()
+    page.evaluate(
+        """() => { const late = new KeyboardEvent("keydown", {key: "ArrowRight", repeat: true, bubbles: true});
+        return new Promise((done) => setTimeout(() => done(document.body.dispatchEvent(late)), 150)); }"""
+    )
+    assert page.locator(".where").inner_text() == before
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".where").inner_text() != before
+
+
+def test_arrows_scroll_a_table_of_numbers(show: Open) -> None:
+    page = show(made_inspection(layers=3, heads=12, width=48), viewport={"width": 400, "height": 800})
+    page.get_by_text("Table of all heads and MLPs").click()
+    box = page.get_by_role("region", name="Table of all heads and MLPs")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())
+    assert page.locator(".where").inner_text() == "token ␣and (7) · layer 2 · head 1"
+
+
 def test_on_paper_everything_is_light_and_nothing_is_cut(show: Open, made: Inspection) -> None:
     page = show(made, color_scheme="dark")
     page.emulate_media(media="print")
@@ -296,6 +347,7 @@ def test_a_fine_tuned_models_answer_is_shown(show: Open) -> None:
     answer = Answer(("no", "<b>yes</b>"), np.array([0.25, 0.75], np.float32))
     page = show(made_inspection(answer=answer))
     assert body_rows(page.locator(".answer")) == [["no", "0.2500"], ["<b>yes</b>", "0.7500"]]
+    assert "(13)" in page.locator(".where").inner_text()  # the last token, which the head reads
     score = Answer(("score",), np.array([3.5], np.float32), is_score=True)
     assert body_rows(show(made_inspection(answer=score)).locator(".answer")) == [["score", "3.5000"]]
 
@@ -306,6 +358,7 @@ def test_every_picture_is_named_and_every_table_has_headings(show: Open, made: I
         summary.click()
         summary.locator("xpath=..").locator("table").wait_for()
     assert page.locator("[role=img]:not([aria-label])").count() == 0
+    assert page.locator("svg:not([aria-hidden=true])").count() == 0  # some browsers read their marks one by one
     assert page.locator("table:not(:has(caption)), table:not(:has(th[scope=col]))").count() == 0
     assert page.locator("details table").count() == 5
 

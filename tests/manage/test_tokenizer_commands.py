@@ -142,4 +142,4 @@ def test_encoding_the_name_of_a_file_says_how_to_encode_the_file(book: str, caps
     for text, is_said in ((book, True), ("low", False), ("low" * 2000, False)):
         capsys.readouterr()
         assert main(["tokenizer", "encode", text, "--tokenizer", str(directory)]) == 0
-        assert (f"to read the file, write: - < {text}" in capsys.readouterr().err) == is_said
+        assert (f"to read it as one text, write: - < {text}" in capsys.readouterr().err) == is_said

@@ -18,6 +18,9 @@ import pytest
 from generation_toy import POSITIONS, TEXT
 from gpt_toy import toy
 from gptkit.cli.main import main
+from gptkit.errors import InputError
+from gptkit.tasks.own import read_task
+from gptkit.tasks.reading import unlabelled_examples
 from gptkit.text.tokenizers.kinds import train_tokenizer
 
 LONG = "proceed any further, hear me speak " * 3
@@ -155,17 +158,61 @@ def test_all_kinds_of_files_and_a_column_of_labels(
     assert [one["text"] for one in json.loads(capsys.readouterr().out)["results"]] == ["hear me", "speak"]
 
 
+def test_columns_of_other_things_are_ignored(
+    tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New rows come with dates and names, and not all have a label."""
+    files = {
+        "a.csv": "index,stars,text,label\n7,5,hear me,\n8,,speak,yes\n",
+        "a.jsonl": '{"label": "yes", "text": "hear me"}\n{"text": "speak", "tags": ["a"]}\n',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        results = predicted(capsys, "--inputs", tmp_path / name, "--model", tuned("texts").run)
+        assert [result["text"] for result in results] == ["hear me", "speak"]
+
+
+def test_columns_have_the_names_of_the_fields_or_those_in_the_tasks_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nformat: classification\nlabels: [no, yes]\ncolumns: {text: review, label: stars}\n"
+        "splits: {train: train.csv, dev: dev.csv}\n"
+    )
+    task, rows = read_task(tmp_path / "own.yaml"), tmp_path / "rows.csv"
+    for header in ("review", "text", "text,review,,", "text,label,review"):
+        rows.write_text(f"{header}\n{','.join(['hear me'] * (1 + header.count(',')))}\n")
+        assert [example.fields for example in unlabelled_examples(task, rows)] == [("hear me",)]
+    for header, fix in (("Review", "rename 'Review' to review"), ("x", "name them review in the first line")):
+        rows.write_text(f"{header}\nhear me\n")
+        with pytest.raises(InputError, match="no column 'review'") as raised:
+            [*unlabelled_examples(task, rows)]
+        assert raised.value.fix == fix
+
+
+def test_a_question_is_not_ignored_because_the_first_row_has_none(
+    tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, rows = {"context": "hear", "choices": ["me", "us", "no"]}, tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(row) + "\n" + json.dumps(row | {"question": "who"}) + "\n")
+    model = str(tuned("choices").run)
+    capsys.readouterr()
+    assert main(["predict", "--inputs", str(rows), "--model", model, "--device", "cpu"]) == 2
+    assert "rows.jsonl:2" in capsys.readouterr().err
+
+
 def test_what_is_cut_is_marked_and_counted(
     tuned: Callable[[str], Tuned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs = tmp_path / "a.txt"
     inputs.write_text(f"hear\n{LONG}\n{LONG * 2}\n")
     line = ["predict", "--inputs", str(inputs), "--model", str(tuned("texts").run), "--device", "cpu"]
+    capsys.readouterr()  # what fine-tuning printed
     assert main(line) == 0
     printed = capsys.readouterr()
     assert [json.loads(row)["truncated"] for row in printed.out.splitlines()] == [False, True, True]
     for _ in range(2):  # also once all are done
-        assert "2 of 3 examples do not fit" in printed.err
+        assert "truncated 2 of 3 examples" in printed.err
         assert main([*line, "--output", str(tmp_path / "out.jsonl")]) == 0
         printed = capsys.readouterr()
 
@@ -226,7 +273,9 @@ BAD = {
     "--inputs nofile.csv": "file not found",
     "--inputs good.doc": "neither .txt nor one of",
     "--inputs empty.txt": "no example in this file",
-    "--inputs other.csv": "no column 'text'",
+    "--inputs good.txt --output folder/out.jsonl": "its folder does not exist",
+    "--inputs good.txt --output folder.jsonl": "it is a folder",
+    "--inputs other.csv": "name them text in the first line",
     "--inputs blank.csv": "blank.csv:3",
     "--inputs keys.jsonl": "keys.jsonl:2",
 }
@@ -253,6 +302,7 @@ def test_bad_input_is_refused_in_one_line(
     }
     for name, content in files.items():
         Path(name).write_text(content)
+    Path("folder.jsonl").mkdir()
     capsys.readouterr()
     assert main(["predict", *shlex.split(line), "--model", str(model), "--device", "cpu"]) == 2
     printed = capsys.readouterr()

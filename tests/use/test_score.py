@@ -123,6 +123,19 @@ def test_of_a_pair_the_likelier_text_is_preferred(
     assert [results[0]["first"]["nll"], results[0]["second"]["nll"]] == pytest.approx([one["nll"] for one in single])
 
 
+def test_quotes_of_a_spreadsheet_are_not_part_of_a_pair(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text('hear me\tspeak\n"say ""hear"""\t"two\nlines"\n')
+    results = scored(capsys, "--texts", str(pairs), "--model", str(folder), "--device", "cpu")
+    assert [result["first"]["text"] for result in results] == ["hear me", 'say "hear"']
+    assert results[1]["second"]["text"] == "two\nlines"
+    pairs.write_text('"Me," he said\t"Me," I said\n')
+    results = scored(capsys, "--texts", str(pairs), "--model", str(folder), "--device", "cpu")
+    assert results[0]["first"]["text"] == '"Me," he said'
+
+
 def test_json_wraps_the_lines_and_a_file_has_a_text_a_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

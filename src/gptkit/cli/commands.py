@@ -92,19 +92,19 @@ def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
         return "gptkit convert {model} {free:exported} --to hf"
     if flags & {"--num-samples", "--temperature"}:
         return "gptkit generate --interactive --top-k 40 --model {model}"
-    return _quoted("gptkit", *words, "--num-samples", "3", "--temperature", "0.8")
+    return _repeated(words, "--num-samples", "3", "--temperature", "0.8")
 
 
 def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = {word.partition("=")[0] for word in words}
     if flags & {"-", "--texts", "--tokens"}:
         return "gptkit generate --max-new-tokens 30 --show-probs --model {model}"
-    return _quoted("gptkit", *words, "--tokens")
+    return _repeated(words, "--tokens")
 
 
 def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
-    if flags - {"--model", "-m", "--device"}:
+    if flags - {"--model", "-m", "--device"} or result["truncated"]:  # inspect shows no more than fits
         return EXPORT
     model = [] if flags & {"--model", "-m"} else ["--model", result["model"]]
     return _quoted("gptkit", "inspect", *words[1:], *model) + " --out {free:inspect.html}"
@@ -137,6 +137,12 @@ def _after_tokenizer(result: Mapping[str, Any], words: Sequence[str]) -> str:
     tokenizer = "{tokenizer_dir}" if "tokenizer_dir" in result else "{suggested}"
     encoding = ("--encoding", result["encoding"]) if result["encoding"] != UTF8 else ()
     return f"{_quoted('gptkit', 'pretrain', *result['data'], *encoding)} --tokenizer {tokenizer}"
+
+
+def _repeated(words: Sequence[str], *flags: str) -> str:
+    """Return the command that the user typed with more flags, before any `--`, after which all is text."""
+    end = words.index("--") if "--" in words else len(words)
+    return _quoted("gptkit", *words[:end], *flags, *words[end:])
 
 
 def _quoted(*words: str) -> str:

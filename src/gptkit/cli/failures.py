@@ -70,7 +70,7 @@ def as_gptkit_error(error: BaseException, run_directory: Path | None, command_li
 
 def _out_of_memory(error: BaseException, command_line: str) -> GptkitError:
     command = [*shlex.split(command_line)[1:], ""][0]
-    flags = {"generate": "--num-samples or --max-new-tokens", "eval": "--batch-size"}
+    flags = {"generate": "--num-samples or --max-new-tokens", "eval": "--batch-size", "predict": "--batch-size"}
     fix = f"lower {flags.get(command, '--micro-batch or --sequence-length')}, or use a smaller model"
     if "out of memory" in str(error):  # torch's words for GPUs only
         return OutOfResources("out of memory", where="the GPU", fix=fix)

@@ -28,6 +28,7 @@ from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
 MORE_PRETRAINING = "pre-train longer, and fine-tune the weights of the last step rather than an early snapshot"
+FEW = 100  # examples of dev, on which an interval of accuracy is 20 points wide
 SNIPPET = """\
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
     chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
     if chance is not None and lowest is not None and lowest <= chance:
-        cure = "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
+        few = "more labelled examples, as dev has so few, " * (result["n_eval"] < FEW)
+        cure = few + "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
         console.result(f"{first} is not shown to be better than chance: try {cure}")
     lost = _interval_of_gain(gains.get("no_pretraining", {}))
     if lost is not None and lost[1] < 0:

@@ -12,6 +12,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.inspect.options import InspectOptions
 from gptkit.inspect.reading import Reading, Sizes, read, sizes_in
+from gptkit.inspect.sidecar import SUFFIX, is_sidecar, write_sidecar
 from gptkit.model_files import model_directory
 from gptkit.system.files import require_writable, translate_os_errors
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
@@ -21,12 +22,10 @@ from gptkit.training.finished_runs import newest_model, readable_model
 if TYPE_CHECKING:
     from gptkit.inspect.inspection import Inspection
 
-PAGE, SIDECAR = ".html", ".safetensors"
-
 
 def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     """Write the page and its sidecar, print a summary, and return what --json prints."""
-    page, sidecar = options.out, options.out.with_suffix(SIDECAR)
+    page, sidecar = options.out, options.out.with_suffix(SUFFIX)
     _refuse_files(page, sidecar, overwrite=options.overwrite)
     model = readable_model(options.model, console) if options.model else newest_model(console)
     directory = model_directory(model)
@@ -38,14 +37,17 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
 
     from gptkit.inspect.inspection import inspection_of  # imports torch, as do those below
     from gptkit.inspect.page import write_page
-    from gptkit.inspect.sidecar import write_sidecar
     from gptkit.inspect.summary import print_summary
 
     name = model if model.startswith("hf:") else str(directory)
     inspection = inspection_of(directory, reading, head=head, device=options.device, name=name)
     with translate_os_errors("writing the page", fix="choose another --out"):
         write_sidecar(inspection, sidecar)
-        max_error = write_page(inspection, page)
+        try:
+            max_error = write_page(inspection, page)
+        except BaseException:
+            sidecar.unlink()  # alone, it would keep the same command from running again
+            raise
     print_summary(inspection, console)
     console.result(f"page {page}, exact numbers {sidecar}")
     return {"page": page, "sidecar": sidecar, **facts(inspection), "max_error": max_error}
@@ -63,14 +65,19 @@ def facts(inspection: Inspection) -> dict[str, Any]:
         "head_types": [named._asdict() for named in inspection.heads.names()],
     }
     if answer is not None:
-        found["answer"] = dict(zip(answer.labels, answer.probabilities.tolist(), strict=True))
+        has_choices = any(name == "choices" for name, _ in inspection.fields)  # as in predict, since two may be equal
+        labels = map(str, range(len(answer.labels))) if has_choices else answer.labels
+        found["answer"] = dict(zip(labels, answer.probabilities.tolist(), strict=True))
     return found
 
 
 def _refuse_files(page: Path, sidecar: Path, *, overwrite: bool) -> None:
     """Raise UsageError unless both files can be written."""
-    if page.suffix.lower() != PAGE:
-        raise UsageError("a page's name ends in .html", where=f"--out {page}", fix=f"--out {page.with_suffix(PAGE)}")
+    if page.suffix.lower() != ".html":
+        raise UsageError("a page's name ends in .html", where=f"--out {page}", fix=f"--out {page.with_suffix('.html')}")
+    if sidecar.is_file() and not is_sidecar(sidecar):
+        message = f"its numbers would replace {sidecar}, which is not an inspection's"
+        raise UsageError(message, where=f"--out {page}", fix="choose another --out")
     for path in (page, sidecar):
         if path.is_file() and not overwrite:
             fix = "pass --overwrite, or another --out"
@@ -99,6 +106,6 @@ def _warn(reading: Reading, console: Console) -> None:
     shown = max(map(len, reading.sequences))
     if shown < reading.whole:
         console.warn(f"only {shown:,} of {reading.whole:,} tokens are shown; for all: --max-tokens {reading.whole}")
-    ids = np.array(reading.sequences[0])
+    ids = np.array([id for id in reading.sequences[0][1:] if id not in reading.names])
     if unknown := count_unknown(reading.tokenizer, ids):
         console.warn(unknown_note("the text", unknown, len(ids)))

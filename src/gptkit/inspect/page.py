@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import fields
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -92,8 +93,7 @@ def _harmless(json: str) -> str:
 
 def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
     """Return what data.js reads, part by part as in `Inspection`."""
-    tokens, hand, path, lens = inspection.tokens, inspection.hand, inspection.path, inspection.lens
-    shares, loss = inspection.shares, inspection.loss
+    tokens, hand, path, answer = inspection.tokens, inspection.hand, inspection.path, inspection.answer
     return {
         "model": inspection.model,
         "family": inspection.family,
@@ -111,35 +111,18 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
             "scores": _packed(inspection.heads.scores),
             "named": [[head.layer, head.head, head.type, round(head.score, 4)] for head in inspection.heads.names()],
         },
-        "hand": {
-            "layer": hand.layer,
-            "head": hand.head,
-            **{name: _packed(getattr(hand, name)) for name in ("query", "key", "value", "output")},
-        },
-        "path": {
-            "sites": path.sites,
-            **{name: _packed(getattr(path, name)) for name in ("norms", "turn", "to_end")},
-        },
-        "lens": {name: _packed(getattr(lens, name)) for name in ("top_ids", "top_probabilities", "rank", "kl")},
-        "shares": {
-            name: _packed(getattr(shares, name)) for name in ("heads", "mlps", "token", "position", "bias", "logit")
-        },
-        "loss": {
-            name: _packed(getattr(loss, name))
-            for name in (
-                *("targets", "nll", "rank", "top_ids", "top_probabilities", "mass_above", "entropy"),
-                *("ks", "top_k_mass", "ps", "top_p_kept"),
-            )
-        },
-        "answer": _answer(inspection),
+        "hand": {"layer": hand.layer, "head": hand.head, **_arrays(hand, left_out="written")},
+        "path": {"sites": path.sites, **_arrays(path, left_out="residual")},
+        "lens": _arrays(inspection.lens),
+        "shares": _arrays(inspection.shares),
+        "loss": _arrays(inspection.loss),
+        "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
     }
 
 
-def _answer(inspection: Inspection) -> list[list[object]] | None:
-    answer = inspection.answer
-    if answer is None:
-        return None
-    return [[label, float(value)] for label, value in zip(answer.labels, answer.probabilities, strict=True)]
+def _arrays(part: Any, left_out: str = "") -> dict[str, object]:
+    values = {field.name: getattr(part, field.name) for field in fields(part) if field.name != left_out}
+    return {name: _packed(value) for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def _packed(array: Array, kind: str | None = None) -> dict[str, object]:

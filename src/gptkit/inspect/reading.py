@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a fine-tuned model is asked: its task and one encoded example of it."""
+    """What a fine-tuned model is asked: its task and one encoded example of it, whole even where less is shown."""
 
     task: Task
     encoded: EncodedExamples
@@ -122,7 +122,7 @@ def _read_example(head: Head, texts: Sequence[str], max_tokens: int, say: Callab
     ends = zip(shown.offsets[:-1], shown.offsets[1:], strict=True)
     sequences = tuple(tuple(shown.ids[start:end].tolist()) for start, end in ends)
     names = {id: f"<{name}>" for name, id in markers._asdict().items()}
-    return Reading(sequences, _named(task, example), tokenizer, names, longest, Asked(task, shown))
+    return Reading(sequences, _named(task, example), tokenizer, names, longest, Asked(task, whole))
 
 
 def _named(task: Task, example: Example) -> Fields:

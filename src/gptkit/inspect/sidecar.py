@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from gptkit.inspect.inspection import Inspection
 from gptkit.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from gptkit.inspect.inspection import Inspection
 
 SUFFIX = ".safetensors"
 
@@ -31,3 +34,12 @@ def write_sidecar(inspection: Inspection, path: Path) -> None:
     """Write the arrays, all or none; whoever reads them finds shapes and meaning in the classes of their parts."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors_of(inspection).items()}
     write_atomically(path, save(contiguous, metadata={"model": inspection.model, "family": inspection.family}))
+
+
+def is_sidecar(path: Path) -> bool:
+    """Return whether a file is an inspection's, and not, say, the weights of a model."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "family" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.console import Console
-from gptkit.inspect.head_types import HEAD_TYPES
+from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
 from gptkit.text.tokenizers.shown import visible
 
@@ -44,7 +44,7 @@ def _print_tokens(inspection: Inspection, console: Console) -> None:
 def _print_heads(inspection: Inspection, console: Console) -> None:
     """Print which heads have a type, and what the last tokens attend to most in the head by hand."""
     named = [f"{each.layer}.{each.head} {each.type} {each.score:.2f}" for each in inspection.heads.names()]
-    console.result("heads by type: " + (", ".join(named) or "none is clear"))
+    console.result("heads by type: " + (", ".join(named) or f"none scores {NAMED_FROM} or more"))
     layer, head = inspection.hand.layer, inspection.hand.head
     scores = inspection.heads.scores[layer, head]
     pieces = [visible(piece) for piece in inspection.tokens.pieces]
@@ -52,7 +52,9 @@ def _print_heads(inspection: Inspection, console: Console) -> None:
     rows = []
     for query in range(max(0, len(pieces) - ROWS), len(pieces)):
         keys = np.argsort(-weights[query, : query + 1], kind="stable")[:MOST]
-        rows.append((query, pieces[query], "  ".join(f"{pieces[key]} {weights[query, key]:.2f}" for key in keys)))
+        rows.append(
+            (query, pieces[query], "  ".join(f"{pieces[key]} ({key}) {weights[query, key]:.2f}" for key in keys))
+        )
     types = ", ".join(f"{type} {score:.2f}" for type, score in zip(HEAD_TYPES, scores, strict=True))
     console.table(f"head {layer}.{head} ({types})", ("position", "token", "attends most to"), rows)
 
@@ -65,7 +67,7 @@ def _print_lens(inspection: Inspection, console: Console) -> None:
         place = "embeddings" if row == 0 else f"layer {row - 1}"
         top = _candidates(lens.top_ids[row, -1], lens.top_probabilities[row, -1], inspection.vocabulary)
         rows.append((place, "  ".join(top), int(rank), f"{kl:.3f}"))
-    columns = ("after", "most likely next", f"rank of {last}", "KL, nats")
+    columns = ("after", "most likely next", f"rank of '{last}'", "KL, nats")
     console.table("logit lens after the last token", columns, rows)
 
 

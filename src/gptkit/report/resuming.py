@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from gptkit.errors import InputError, UsageError
 from gptkit.model_files import model_files
+from gptkit.system.files import require_writable
 from gptkit.system.reading import require_regular, translate_read_errors
 from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.files import tokenizer_files
@@ -27,11 +28,12 @@ def settings_hash(settings: Mapping[str, Any], model: Path) -> str:
 
 
 def check_output(output: Path, source: Path, what: str, sources: str) -> None:
-    """Raise UsageError unless --output names a .jsonl for `what`, and not the file of the `sources` themselves."""
+    """Raise UsageError unless --output names a .jsonl for `what` that can be written, and not that of the `sources`."""
     if output.suffix != ".jsonl":
         raise UsageError(f"the {what} file must be .jsonl", where="--output", fix=f"name it {output.name}.jsonl")
     if output.resolve() == source.resolve():
         raise UsageError(f"the {what} would overwrite the {sources}", where="--output", fix="choose another file")
+    require_writable(output, "--output")
 
 
 def open_to_append(path: Path) -> BinaryIO:
@@ -40,7 +42,7 @@ def open_to_append(path: Path) -> BinaryIO:
 
     with translate_read_errors(path):
         if path.exists():
-            require_regular(path)
+            require_regular(path, ANOTHER)
         file = open(path, "a+b")  # noqa: SIM115  the caller closes it
     if not lock_descriptor(file.fileno(), blocking=False):
         file.close()

@@ -112,7 +112,7 @@ def given_text(argument: str, what: str, where: str, say: Callable[[str], None])
             raise UsageError(f"{what} is not UTF-8", where=where, fix="convert it to UTF-8")
         with suppress(OSError, ValueError):  # a text that is too long for a path, or has a NUL character
             if Path(argument).is_file():
-                say(f"{what} is the name of a file; to read the file, write: - < {shlex.quote(argument)}")
+                say(f"{what} is the name of a file; to read it as one text, write: - < {shlex.quote(argument)}")
         return without_marks(argument)
     if sys.stdin is None:
         raise UsageError("stdin is closed", where="stdin", fix=f"pass {what} as an argument")

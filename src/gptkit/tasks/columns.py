@@ -38,6 +38,22 @@ def columns_of(task: Task, split: str, source: Source, table: Table) -> tuple[Co
     return columns, generic is not None
 
 
+def columns_to_label(task: Task, table: Table) -> Columns:
+    """Return the columns of a file of new rows, named as the task's YAML or data set says or after the fields."""
+    described = next((source.columns for sources in task.splits.values() for source in sources), None)
+    named = described if task.is_own else task.hub and task.hub.columns
+    for columns in (named, _generic_columns(task, table)):
+        if columns and {*_texts(columns)} <= {*table.names}:
+            files.refuse_duplicate_columns([name for name in table.names if name in _texts(columns)], table.names_at)
+            return replace(columns, label=None)
+    wanted = [*map(str, _texts(named))] if named and task.is_own else _generic_names(task, table)
+    name = next(name for name in wanted if name not in table.names)
+    near, found = nearest(name, table.names), ", ".join(map(repr, table.names[:12]))
+    first_line = "" if table.keyed else " in the first line"
+    fix = f"rename {near!r} to {name}" if near else f"name them {', '.join(wanted)}{first_line}"
+    raise InputError(f"no column {name!r} (columns: {found})", where=table.names_at, fix=fix)
+
+
 def _hub_columns(task: Task, table: Table) -> Columns:
     """Return the columns of the task's hub data set if this file has any of them, else raise for a generic one."""
     hub = task.hub.columns if task.hub else None

@@ -46,8 +46,8 @@ _CURES = {
 }
 # Tab-separated cells in which quotes stand only around a cell, and doubled within it: as spreadsheets and pandas write.
 _CELL = r'(?:"(?:[^"]|"")*+"|[^"\t\n]*+)'
-_QUOTED = re.compile(rf"{_CELL}(?:[\t\n]{_CELL})*+")
-_QUOTES_WITHIN = re.compile(r'\A"|[^\t\n]""|""[^\t\n]')
+_QUOTED = re.compile(rf"{_CELL}(?:\t{_CELL})*+")
+_QUOTES_WITHIN = re.compile(r'[^\t\n]""|""[^\t\n]')
 
 
 def find_files(evaluation: str, data: str | None, sets: Sequence[FileSet], *, source: str) -> list[Path]:
@@ -163,9 +163,7 @@ class Table:
 def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows], *, may_be_quoted: bool = False) -> Table:
     """Open a file, or a folder that `kind` reads. In a .tsv that may not be quoted, quotes are text."""
     if kind in ("tsv", "csv"):
-        tabbed = ((where, text.split("\t")) for where, text in lines(path))
-        is_plain = kind == "tsv" and not (may_be_quoted and _is_quoted(path))
-        rows = tabbed if is_plain else _separated(path, ",\t;|" if kind == "csv" else "\t")
+        rows = _separated(path, ",\t;|") if kind == "csv" else tsv_rows(path, may_be_quoted=may_be_quoted)
         where, names = next(rows, (f"{path}:1", None))
         if names is None:
             raise _empty(where)
@@ -177,6 +175,13 @@ def open_table(path: Path, kind: Kind | Callable[[Path], KeyedRows], *, may_be_q
     if first is None:
         raise _empty(f"{path}:1")
     return Table(tuple(first[1]), first[0], itertools.chain([first], keyed), keyed=True)
+
+
+def tsv_rows(path: Path, *, may_be_quoted: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """Return the rows of cells of a .tsv; quotes are text if it may not be quoted, or is not."""
+    if may_be_quoted and _is_quoted(path):
+        return _separated(path, "\t")
+    return ((where, text.split("\t")) for where, text in lines(path))
 
 
 def open_rows(path: Path, *, fix: str) -> KeyedRows:
@@ -265,9 +270,20 @@ def _empty(where: str) -> InputError:
 
 
 def _is_quoted(path: Path) -> bool:
-    """Return whether a .tsv has quoted cells, some of them with quotes within, and no other quotes."""
-    text = "\n".join(line for _, line in lines(path))
-    return _QUOTES_WITHIN.search(text) is not None and _QUOTED.fullmatch(text) is not None
+    """Return whether a .tsv has quoted cells, the first one or some with quotes within, and no other quotes."""
+    found, quotes, parts = False, 0, list[str]()
+    for number, (_, line) in enumerate(lines(path)):
+        found = found or (number == 0 and line.startswith('"'))
+        quotes += line.count('"')
+        parts.append(line)
+        if quotes % 2:  # the line ends within a cell
+            continue
+        row = "\n".join(parts)
+        parts.clear()
+        found = found or _QUOTES_WITHIN.search(row) is not None
+        if not _QUOTED.fullmatch(row):
+            return False
+    return found and not parts
 
 
 def _separated(path: Path, separators: str) -> Iterator[tuple[str, list[str]]]:

@@ -17,7 +17,7 @@ from gptkit.errors import InputError, UsageError
 from gptkit.scoring.protocols import Protocol
 from gptkit.system.hub import load_dataset
 from gptkit.tasks import files
-from gptkit.tasks.columns import columns_line, columns_of, extra_column, required_columns
+from gptkit.tasks.columns import columns_line, columns_of, columns_to_label, extra_column, required_columns
 from gptkit.tasks.files import Table, not_found
 from gptkit.tasks.labels import label_reader
 from gptkit.tasks.task import (
@@ -215,8 +215,8 @@ def _table_examples(
 def unlabelled_examples(task: Task, path: Path) -> Iterator[Example]:
     """Yield the examples of a file to be labelled, one at a time; InputError, with file and line, for a bad row.
 
-    Columns are named after the format's fields, or as the YAML of a user's own task says; labels are ignored. A .txt
-    has a text per line, for a format of one field.
+    Columns are named after the format's fields, or as the task's YAML or data set says; all others are ignored, that of
+    the labels too. A .txt has a text per line, for a format of one field.
     """
     fields = FORMAT_FIELDS[task.format]
     kind = next((kind for kind in KINDS if path.suffix.lower() == f".{kind}"), None)
@@ -241,16 +241,19 @@ def _lines_as_examples(task: Task, path: Path) -> Iterator[Example]:
 
 
 def _rows_as_examples(task: Task, path: Path, kind: Kind) -> Iterator[Example]:
-    named = next((source.columns for sources in task.splits.values() for source in sources), None)
-    source = Source((path.name,), kind, named if task.is_own else None)
+    source = Source((path.name,), kind)
     table = files.open_table(path, kind, may_be_quoted=True)
-    columns, _, rows = _rows_of(task, "test", source, table, blank=[])
+    columns = columns_to_label(task, table)
+    rows = _rows_by_column(task, source, table, required_columns(columns), is_generic=False, blank=[])
     choices = task.choices
     for where, row in rows:
         assert row is not None  # broken rows are dropped from authors' files only
         named_columns = zip(FORMAT_FIELDS[task.format], columns.fields, strict=True)
         texts = tuple([_field(name, column, columns, row, where) for name, column in named_columns])
         if task.format == "multiple-choice":
+            if table.keyed and "question" in row and "question" not in table.names:
+                fix = 'give every row one, "" for none'
+                raise InputError("a question, but the first row has none", where=where, fix=fix)
             choices = choices or len(texts[-1])
             if len(texts[-1]) != choices:
                 fix = "give every example the same number of choices"
@@ -261,18 +264,22 @@ def _rows_as_examples(task: Task, path: Path, kind: Kind) -> Iterator[Example]:
 def _rows_of(
     task: Task, split: str, source: Source, table: Table, blank: list[str]
 ) -> tuple[Columns, list[Column], Iterator[tuple[str, Mapping[Column, Any] | None]]]:
-    """Return a file's columns, those of the identifier, and its rows by column; see _listed_rows for broken ones.
-
-    `blank` gets the places of the blank rows at the end.
-    """
+    """Return a file's columns, those of the identifier, and its rows by column."""
     columns, is_generic = columns_of(task, split, source, table)
     wanted = columns.identifier if isinstance(columns.identifier, tuple) else (columns.identifier,)
     identifiers = [name for name in wanted if name is not None and (isinstance(name, int) or name in table.names)]
     needed = [*required_columns(columns), *identifiers]
+    return columns, identifiers, _rows_by_column(task, source, table, needed, is_generic=is_generic, blank=blank)
+
+
+def _rows_by_column(
+    task: Task, source: Source, table: Table, needed: Sequence[Column], *, is_generic: bool, blank: list[str]
+) -> Iterator[tuple[str, Mapping[Column, Any] | None]]:
+    """Return the rows of a file by column, see _listed_rows; `blank` gets the places of the blank rows at the end."""
     if table.keyed:
-        return columns, identifiers, _keyed_rows(task, table, needed, is_generic)
+        return _keyed_rows(task, table, needed, is_generic)
     table = replace(table, rows=_without_blank_end(table.rows, blank))
-    return columns, identifiers, _listed_rows(task, source, table, needed, is_generic)
+    return _listed_rows(task, source, table, needed, is_generic)
 
 
 def _without_blank_end(rows: Iterator[tuple[str, list[str]]], blank: list[str]) -> Iterator[tuple[str, list[str]]]:

@@ -20,7 +20,8 @@ class ScoreOptions(ReadingOptions):
     text: tuple[str, ...] = option((), "Texts to score; - reads one from stdin.", argument=True, metavar="TEXT")
     texts: Path | None = option(
         None,
-        'A file of texts: .txt with one per line, .jsonl of {"text": ...}, or a .tsv of two columns: minimal pairs.',
+        'A file of texts: .txt with one per line, .jsonl of {"text": ...}, or a .tsv of minimal pairs: two columns, '
+        "no header.",
         metavar="FILE",
     )
     model: str | None = option(

@@ -93,7 +93,7 @@ def _print(
                 tally.reach(tally.done + len(results))
     shown.results.finish()
     _note_losses(truncated, total, predictor, console)
-    return {"results": shown.results.kept}
+    return {"truncated": truncated, "results": shown.results.kept}
 
 
 def _write(
@@ -106,7 +106,7 @@ def _write(
         if file.done:
             console.say(f"{file.done:,} of {total:,} predictions are already done ({output})")
         if file.stale:
-            console.say(f"{file.stale:,} predictions from a changed row on will be made again or dropped")
+            console.say(f"{file.stale:,} predictions no longer match the inputs and will be redone or dropped")
         predictor = None
         if file.done < total:
             predictor = open_model()
@@ -117,7 +117,7 @@ def _write(
                     tally.reach(tally.done + len(results))
         _note_losses(file.truncated, total, predictor, console)
         console.result(str(output))
-        return {"output": str(output), "results": file.results() if console.json else []}
+        return {"output": str(output), "truncated": file.truncated, "results": file.results() if console.json else []}
 
 
 def _predicted(examples: Iterable[Example], predictor: Predictor) -> Iterator[list[dict[str, Any]]]:
@@ -129,6 +129,6 @@ def _predicted(examples: Iterable[Example], predictor: Predictor) -> Iterator[li
 def _note_losses(truncated: int, total: int, predictor: Predictor | None, console: Console) -> None:
     """Warn of what the model did not see."""
     if truncated:
-        console.warn(f"{truncated:,} of {total:,} examples do not fit the model's positions: cut as in training")
+        console.warn(f"truncated {truncated:,} of {total:,} examples to the model's positions, as in training")
     if predictor is not None and predictor.unknown:
         console.warn(unknown_note("the texts", predictor.unknown, predictor.tokens))

@@ -74,7 +74,7 @@ class Scores:
         if pairs := self._preferred.total():
             first, ties = self._preferred["first"], self._preferred["tie"]
             share = f"the first text is preferred in {first:,} of {pairs:,} pairs ({100 * first / pairs:.1f}%)"
-            self._console.say(share + f", {ties:,} ties" * bool(ties))
+            self._console.say(share + f", {ties:,} tied" * bool(ties))
 
 
 class Predictions:

@@ -1,6 +1,7 @@
 "use strict";
 // View 2: every head at a glance, one head large, and the row of the chosen token as a table.
 
+const MOST_NAMES = 40; // tokens written beside the large head
 const INITIALS = Object.fromEntries(data.heads.types.map((type) => [type, type[0].toUpperCase()]));
 
 view({
@@ -12,7 +13,7 @@ view({
     const [large, drawLarge] = largeHead();
     const [row, drawRow] = attentionRow();
     body.append(element("div", { class: "columns" }, grid, large), row,
-      element("p", { class: "note" }, `Weights are kept in 8 bits here, within ${data.attention.error.toFixed(4)} of the model's; the exact ones are in the .safetensors file beside this page.`));
+      element("p", { class: "note" }, `Weights and scores are rounded to 8 bits here, weights by at most ${data.attention.error.toFixed(4)}; the exact ones are in the .safetensors file beside this page.`));
     return (now) => [drawGrid, drawLarge, drawRow].forEach((draw) => draw(now));
   },
 });
@@ -38,7 +39,7 @@ function headGrid() {
       choose: () => select({ layer, head }),
     })))));
   const node = element("div", {}, element("h3", {}, "All heads"), element("p", { class: "note" }, "Layers downwards, heads across; the more ink, the more attention."), grid, namedHeads(),
-    element("p", { class: "note" }, "Named by the mean attention over random tokens, each written twice, from 0.4 on."), numbers);
+    element("p", { class: "note" }, "A head is named where its mean attention, over random tokens written twice, is 0.4 or more."), numbers);
   let chosen = cells[0][0];
   return [node, ({ layer, head }) => {
     chosen.removeAttribute("aria-current");
@@ -53,8 +54,8 @@ function headGrid() {
 function namedHeads() {
   const meaning = {
     "previous-token": "look at the token before",
-    "first-token": "look at the first token, where nothing else is to be found",
-    induction: "look at what followed the same token earlier, and so repeat it",
+    "first-token": "look at the first token, often when nothing else matches",
+    induction: "look at what followed the same token earlier, and so can repeat it",
   };
   return element("dl", { class: "named" }, data.heads.types.map((type) => {
     const found = data.heads.named.filter(([, , its]) => its === type).sort((one, other) => other[3] - one[3]);
@@ -92,6 +93,8 @@ function largeHead() {
   const note = element("span", { class: "future" }, "masked: the future");
   masked.style.clipPath = `polygon(${staircase(LENGTH)})`;
   const frame = element("div", { class: "large", role: "img", onclick: choose, "data-arrows": "key token", tabindex: 0 }, canvas, masked, note, row, cell);
+  const names = (axis) => element("div", { class: axis, "aria-hidden": "true" }, LENGTH > MOST_NAMES ? [] : data.tokens.pieces.map(word));
+  const labelled = element("div", { class: "labelled" }, names("across"), names("down"), frame);
   const title = element("h3", {}), readout = element("p", { class: "readout" });
   const [shown, updateShown] = choices("What the picture shows", [["weights", "weights"], ["scores", "scores before softmax"]], (show) => select({ show }));
 
@@ -102,7 +105,7 @@ function largeHead() {
   }
 
   let painted = "";
-  return [element("div", {}, title, shown, frame, readout), ({ token, key, layer, head, show }) => {
+  return [element("div", {}, title, shown, readout, labelled), ({ token, key, layer, head, show }) => {
     if (painted !== (painted = `${layer}.${head} ${show}`)) paint(canvas, layer, head, show);
     updateShown(show);
     title.textContent = `Layer ${layer}, head ${head}`;

@@ -10,10 +10,10 @@ view({
     const width = query.shape[1];
     const picker = choices("Rows", [["few", "the heaviest keys"], ["all", "all keys"]], (rows) => { shownRows = rows; draw(state); });
     let shownRows = "few";
-    const title = element("h3", {}), product = element("div", {}), sums = element("div", {}), result = element("div", {});
+    const other = element("span", {}), title = element("h3", {}), product = element("div", {}), sums = element("div", {}), result = element("div", {});
     body.append(
       element("p", {}, "The head is ", element("button", { type: "button", onclick: () => select({ layer, head }) }, `${layer}.${head}`),
-        `, with vectors of d = ${width} numbers; gptkit inspect --head chooses another.`),
+        `, with vectors of d = ${width} numbers; the page has those of one head.`, other),
       title, picker[0], sums, element("div", { class: "columns" }, product, result));
 
     function rowsOf(token) {
@@ -28,7 +28,9 @@ view({
       return { rows, top, total };
     }
 
-    function draw({ token, key, dimension }) {
+    function draw({ token, key, dimension, layer: layerNow, head: headNow }) {
+      const now = `${layerNow}.${headNow}`;
+      other.textContent = now === `${layer}.${head}` ? "" : ` For head ${now}: gptkit inspect --head ${now}.`;
       const { rows, top, total } = rowsOf(token);
       const heaviest = [...rows].sort((one, other) => other.weight - one.weight).slice(0, 6);
       const shown = shownRows === "all" ? rows : rows.filter((row) => heaviest.includes(row) || row.key === key);
@@ -65,10 +67,10 @@ view({
 
     function outputOf(token, dimension, computed) {
       const cells = [...output.row(token)].map((value, index) => element("button", {
-        type: "button", "aria-pressed": String(index === dimension), title: `dimension ${index}`, onclick: () => select({ dimension: index }),
+        type: "button", tabindex: -1, "aria-pressed": String(index === dimension), title: `dimension ${index}`, onclick: () => select({ dimension: index }),
       }, number(value, 3)));
       return [element("h3", {}, "Output of ", tokenName(token)),
-        element("div", { class: "cells", role: "group", "aria-label": `Output, ${width} numbers; a click takes one apart above` }, cells),
+        element("div", { class: "cells", tabindex: 0, role: "group", "aria-label": `Output, ${width} numbers; the chosen one is taken apart above`, "data-arrows": "dimension" }, cells),
         element("p", { class: "readout" }, `dimension ${dimension}: ${number(computed, 4)} by the sum above, ${number(output.at(token, dimension), 4)} in the model`)];
     }
     return draw;

@@ -1,7 +1,8 @@
 "use strict";
 // The two kinds of charts, as wide as the place they are in: lines over the places of a token's path, and bars over the tokens.
 
-const widthOf = (place) => Math.max(place.clientWidth, 280); // a window may be hidden, and have none
+let pageWidth = 0; // measured when it changes, since measuring between drawings costs a layout each time
+const measure = () => (pageWidth = Math.max(document.getElementById("views").clientWidth, 280)); // a hidden window has none
 
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 
@@ -10,7 +11,7 @@ function lineChart({ width, series, labels, current, low, high, choose, digits =
   const height = 190, left = 44, right = 18, top = 22, bottom = 26;
   const x = (index) => left + (index * (width - left - right)) / Math.max(labels.length - 1, 1);
   const y = (value) => top + ((high - value) * (height - top - bottom)) / (high - low || 1);
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart" });
+  const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", "aria-hidden": "true" });
   for (const tick of [low, (low + high) / 2, high]) {
     chart.append(svg("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "rule" }));
     chart.append(svg("text", { x: left - 6, y: y(tick) + 4, class: "end" }, number(tick, high - low > 20 ? 0 : digits)));
@@ -44,7 +45,7 @@ function barChart({ width, values, current, name, crosses, rows, choose }) {
   const height = 200 + 18 * rows.length, left = 44, bottom = 18 * rows.length + 6, top = 26;
   const step = (width - left) / values.length, high = Math.max(...values.filter((value) => value !== null), 1);
   const y = (value) => top + (1 - value / high) * (height - top - bottom);
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart" });
+  const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", "aria-hidden": "true" });
   for (const tick of [0, high / 2, high]) {
     chart.append(svg("line", { x1: left, x2: width, y1: y(tick), y2: y(tick), class: "rule" }));
     chart.append(svg("text", { x: left - 6, y: y(tick) + 4, class: "end" }, number(tick, 1)));

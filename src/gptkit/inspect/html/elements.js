@@ -44,7 +44,7 @@ function table(caption, columns, rows, name = "") {
   const body = rows.map((row) => {
     const { cells, current = false, choose, kind = "" } = Array.isArray(row) ? { cells: row } : row;
     const attributes = { "aria-current": current && "true", class: `${kind}${choose ? " choice" : ""}`.trim() || undefined };
-    if (choose) Object.assign(attributes, { onclick: choose, tabindex: 0, onkeydown: onEnter(choose) });
+    if (choose) attributes.onclick = choose; // by keyboard, the arrows select
     const [first, ...others] = cells;
     return element("tr", attributes, element("th", { scope: "row" }, first), others.map((cell) => element("td", {}, cell)));
   });
@@ -52,15 +52,9 @@ function table(caption, columns, rows, name = "") {
     element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, body));
 }
 
-const onEnter = (choose) => (event) => {
-  if (event.key !== "Enter" && event.key !== " ") return;
-  event.preventDefault();
-  choose(event);
-};
-
 // The table behind a picture, made when it is opened; returns [node, update].
 function numbersOf(title, makeTable) {
-  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title });
+  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-arrows": "none none" });
   const details = element("details", {}, element("summary", {}, title), box);
   const update = () => details.open && box.replaceChildren(makeTable());
   details.addEventListener("toggle", update);

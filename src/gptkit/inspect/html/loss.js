@@ -30,7 +30,7 @@ view({
       const values = data.tokens.pieces.map((_, index) => (index ? nll.at(index - 1) : null));
       const crosses = data.tokens.pieces.map((_, index) => (index ? [cutByK(index - 1, k), cutByP(index - 1, p)] : []));
       chart.replaceChildren(picture(`Surprisal of ${plural(LAST, "token")}; numbers in the table below`,
-        barChart({ width: widthOf(body), values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
+        barChart({ width: pageWidth, values, current: at + 1, name, crosses, rows: ["top-k", "top-p"], choose: (index) => select({ token: index - 1 }) })));
       updateNumbers();
       expected.replaceChildren(...expectation(at, isLast));
       const places = Array.from({ length: LAST }, (_, index) => index);
@@ -50,7 +50,7 @@ view({
       const verdict = isLast
         ? `what follows is unknown; entropy ${number(entropy.at(at))} nats`
         : [word(target(at)), ` followed: probability ${probability(Math.exp(-nll.at(at)))}, surprisal ${number(nll.at(at), 4)} nats, rank ${rank.at(at).toLocaleString("en")}, entropy ${number(entropy.at(at))} nats`];
-      return [element("h3", {}, "After ", tokenName(at)), table("The five likeliest", ["", "token", "probability"], rows), element("p", { class: "readout" }, verdict)];
+      return [element("h3", {}, "After ", tokenName(at)), table("The five most likely", ["", "token", "probability"], rows), element("p", { class: "readout" }, verdict)];
     }
 
     function lossByPosition() {

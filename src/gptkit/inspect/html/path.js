@@ -5,8 +5,8 @@ view({
   id: "path",
   title: "Path of a token",
   lead: data.family === "GPT-1"
-    ? "Every sublayer adds to the token's vector, and GPT-1 then normalizes the sum: the vector is shown after that layer norm. The logit lens asks each layer's vector for its prediction."
-    : "Every sublayer adds to the token's vector, the residual stream. The logit lens puts the vector after each layer through the final layer norm and asks it for its prediction.",
+    ? "Every sublayer adds to the token's vector, and GPT-1 then normalizes the sum: the vector is shown after that layer norm. The logit lens asks each layer's vector for its prediction. Before the first layer it often repeats the token, whose embedding it is."
+    : "Every sublayer adds to the token's vector, the residual stream. The logit lens puts the vector after each layer through the final layer norm and asks it for its prediction. Before the first layer it often repeats the token, whose embedding it is.",
   build(body) {
     const { sites, norms, turn, to_end: toEnd } = data.path;
     const labels = sites.map((_, site) => (site === 0 ? "emb" : `${Math.floor((site - 1) / 2)}${site % 2 ? "a" : "m"}`));
@@ -21,18 +21,18 @@ view({
         current: index === siteOf(state.layer),
       }))));
     body.append(charts,
-      element("p", { class: "note" }, "emb: the embeddings; 0a: after the attention of layer 0; 0m: after its MLP; and so on."), numbers, lens, list);
+      element("p", { class: "note" }, "emb: the embeddings, with no place before them; 0a: after the attention of layer 0; 0m: after its MLP; and so on."), numbers, lens, list);
 
     return ({ token, layer }) => {
       const current = siteOf(layer), norm = along(norms, token), turns = along(turn, token), ends = along(toEnd, token);
-      const low = Math.min(0, ...turns, ...ends), whole = widthOf(body), width = whole < 900 ? whole : whole / 2 - 16;
+      const low = Math.min(0, ...turns, ...ends), width = pageWidth < 900 ? pageWidth : pageWidth / 2 - 16;
       charts.replaceChildren(
         element("div", {}, element("h3", {}, "Norm of ", tokenName(token)), picture(`Norm at ${sites.length} places, ${number(norm[0], 2)} to ${number(norm.at(-1), 2)}; numbers in the table below`,
           lineChart({ width, series: [{ values: norm, mark: "dot" }], labels, current, low: 0, high: Math.max(...norm), choose: chooseSite }))),
         element("div", {}, element("h3", {}, "Direction: cosine with the place before ● and with the end ○"), picture("Cosines at each place; numbers in the table below",
           lineChart({ width, series: [{ values: turns, mark: "dot" }, { values: ends, mark: "ring" }], labels, current, low, high: 1, choose: chooseSite }))));
       updateNumbers();
-      lens.replaceChildren(...lensGrid(token, layer, whole));
+      lens.replaceChildren(...lensGrid(token, layer, pageWidth));
       list.replaceChildren(...lensOf(token, layer));
     };
   },
@@ -40,7 +40,7 @@ view({
 
 const lensRow = (row) => (row === 0 ? "embeddings" : `layer ${row - 1}`);
 
-// The likeliest token by layer and position, around the chosen token; ✓ where it is the true next token.
+// The most likely token by layer and position, around the chosen token; ✓ where it is the true next token.
 function lensGrid(token, layer, width) {
   const shown = Math.min(LENGTH, Math.max(3, Math.min(11, Math.floor((width - 90) / 96))));
   const start = Math.min(Math.max(token - Math.floor(shown / 2), 0), LENGTH - shown);
@@ -59,9 +59,9 @@ function lensGrid(token, layer, width) {
       cell.style.setProperty("--share", `${Math.round(55 * share)}%`);
       return cell;
     })));
-  return [element("h3", {}, "Logit lens: the likeliest next token after each layer (✓ the true one)"),
+  return [element("h3", {}, "Logit lens: the most likely next token after each layer (✓ the true one)"),
     element("div", { class: "scroll whole", tabindex: 0, role: "region", "aria-label": "Logit lens", "data-arrows": "token layer" },
-      element("table", { class: "lens" }, element("caption", {}, "Likeliest next token"), element("thead", {}, head), element("tbody", {}, rows)))];
+      element("table", { class: "lens" }, element("caption", {}, "Most likely next token"), element("thead", {}, head), element("tbody", {}, rows)))];
 }
 
 function lensOf(token, layer) {
@@ -75,7 +75,7 @@ function lensOf(token, layer) {
     choose: () => select({ layer: Math.max(row - 1, 0) }),
   }));
   const likeliest = Array.from({ length: ids.shape[2] }, (_, index) => `${index + 1}.`);
-  return [element("h3", {}, "After ", tokenName(token), isLast ? ", the likeliest next token is " : ", the true next token is ", word(target(token))),
-    element("div", { class: "scroll whole", tabindex: 0, role: "region", "aria-label": "Five likeliest tokens by layer", "data-arrows": "token layer" },
-      table(`Logit lens of ${plainName(token)}`, ["after", ...likeliest, isLast ? "rank of the likeliest" : "rank of the true", "KL to the end (nats)"], rows))];
+  return [element("h3", {}, "After ", tokenName(token), isLast ? ", the most likely next token is " : ", the true next token is ", word(target(token))),
+    element("div", { class: "scroll whole", tabindex: 0, role: "region", "aria-label": "Five most likely tokens by layer", "data-arrows": "token layer" },
+      table(`Logit lens of ${plainName(token)}`, ["after", ...likeliest, isLast ? "rank of that token" : "rank of the true token", "KL to the end (nats)"], rows))];
 }

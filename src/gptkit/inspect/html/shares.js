@@ -4,7 +4,7 @@
 view({
   id: "shares",
   title: "Who wrote this token",
-  lead: "The logit of the next token is a sum: each head, each MLP, the embeddings and the biases wrote a share of it. Every layer norm's scale is held at the value it has here, which makes the sum exact.",
+  lead: "The logit of the next token is a sum: each head, each MLP, the embeddings and the biases (of all projections and layer norms together) wrote a share of it. Every layer norm's scale is held at the value it has here, which makes the sum exact.",
   build(body) {
     const { heads, mlps, token: tokens, position: positions, bias, logit } = data.shares;
     const title = element("h3", {}), most = element("div", {}), byLayer = element("div", {}), check = element("p", { class: "readout" });
@@ -41,7 +41,7 @@ view({
         { name: `layer ${layer}: heads`, layer, share: total(parts.filter((part) => part.layer === layer && part.head !== undefined)) },
         { name: `layer ${layer}: MLP`, layer, share: mlps.at(layer, at) }]).flat(), parts.at(-1)];
       const scale = (list) => Math.max(...list.map(({ share }) => Math.abs(share)));
-      title.replaceChildren(at === LAST ? "The likeliest token " : "The next token ", word(target(at)), " after ", ...tokenName(at));
+      title.replaceChildren(at === LAST ? "The most likely token " : "The next token ", word(target(at)), " after ", ...tokenName(at));
       check.textContent = `shares add up to ${number(total(parts))}; the model's logit is ${number(logit.at(at))}`;
       most.replaceChildren(table("The largest shares", ["part", "share of the logit"], [...largest, rest].map(line(scale([...largest, rest]), now))));
       byLayer.replaceChildren(table("By layer", ["part", "share of the logit"], layers.map(line(scale(layers), { layer: now.layer }))));

@@ -15,16 +15,19 @@ function buildHead() {
     data.answer ? buildAnswer(data.answer) : [],
     element("p", { class: "keys" }, "Click anything, or: ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " token, ",
       element("kbd", {}, "Shift"), " + ", element("kbd", {}, "↑"), " ", element("kbd", {}, "↓"), " layer, ",
-      element("kbd", {}, "Shift"), " + ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " head. All views follow."),
+      element("kbd", {}, "Shift"), " + ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " head. All views follow. ",
+      "The bar above a token is its surprisal; the dashed token is the next one, whose prediction the views explain."),
   ].flat());
 }
 
 function buildAnswer(answer) {
   const isScore = answer.length === 1, most = Math.max(...answer.map(([, value]) => value));
-  return table("What the fine-tuned head answers", ["label", isScore ? "value" : "probability"], answer.map(([label, value]) => ({
+  const answers = table("What the fine-tuned head answers", ["label", isScore ? "value" : "probability"], answer.map(([label, value]) => ({
     cells: [word(label), isScore ? number(value, 4) : bar(value, 1, number(value, 4))],
     current: !isScore && value === most,
   })), "answer");
+  return [answers, element("p", { class: "note" }, `The head of its own that answers reads the last token, `, word(data.tokens.pieces[LAST]),
+    `. The views show the language model before it; the next token that they explain is not the label.`)];
 }
 
 function buildBar() {
@@ -74,10 +77,11 @@ function buildViews() {
 buildHead();
 buildBar();
 buildViews();
+measure();
 readHash();
 if (location.hash.includes("view=")) document.getElementById(state.view).scrollIntoView();
 document.addEventListener("keydown", onArrow);
-addEventListener("resize", () => select({})); // charts are as wide as their place
+addEventListener("resize", () => pageWidth !== measure() && select({})); // charts are as wide as the page
 addEventListener("hashchange", () => {
   readHash();
   document.getElementById(state.view).scrollIntoView();

@@ -10,18 +10,19 @@ const LIMITS = {
   k: data.loss.ks.shape[0],
   p: data.loss.ps.shape[0],
 };
+const START = data.answer ? LAST : Math.floor(LENGTH / 2); // the fine-tuned head reads the last token
 const state = {
-  token: Math.floor(LENGTH / 2),
+  token: START,
   layer: data.hand.layer,
   head: data.hand.head,
-  key: Math.max(Math.floor(LENGTH / 2) - 1, 0),
+  key: Math.max(START - 1, 0),
   dimension: 0,
   k: 3,
   p: 3,
   show: "weights",
   view: "tokens",
 };
-const views = []; // {id, title, lead, build}: build(body) returns what draws the view anew
+const views = []; // {id, title, lead, build}: build(body) returns what redraws the view
 const updates = [];
 
 const view = (description) => views.push(description);
@@ -37,7 +38,7 @@ function select(changes) {
   writeHash();
 }
 
-// Where what had the focus is drawn anew, its successor gets it: the same one of its view's controls.
+// Where the element with the focus is redrawn, the control at the same place of its view gets the focus.
 function keepFocus(draw) {
   const section = document.activeElement.closest("section");
   const controls = () => [...section.querySelectorAll("button, summary, [tabindex]")];
@@ -63,5 +64,6 @@ function onArrow(event) {
   const name = step[0] ? across : down;
   if (!(name in LIMITS)) return; // the page scrolls
   event.preventDefault();
+  if (event.repeat && performance.now() - event.timeStamp > 100) return; // late: the key may have been released
   select({ [name]: state[name] + step[0] + step[1] });
 }

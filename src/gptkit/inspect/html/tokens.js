@@ -10,7 +10,7 @@ view({
     const width = tokens.shape[1], first = Math.min(8, width);
     const list = element("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": "Tokens", "data-arrows": "none token" });
     const sum = element("div", {});
-        const norm = (vector) => Math.hypot(...vector);
+    const norm = (vector) => Math.hypot(...vector);
     const vectorsOf = (token) => {
       const sums = tokens.row(token).map((value, index) => value + positions.at(token, index));
       return [["token", tokens.row(token)], ["+ position", positions.row(token)], ["= input", sums]];
@@ -51,6 +51,6 @@ view({
 // A vector as thin lines up and down from a middle line.
 function spikes(label, vector, most) {
   const path = Array.from(vector, (value, index) => `M${index + 0.5} 0V${number((-20 * value) / (most || 1), 2)}`).join("");
-  return picture(label, svg("svg", { viewBox: `0 -21 ${vector.length} 42`, preserveAspectRatio: "none", class: "spikes" },
+  return picture(label, svg("svg", { viewBox: `0 -21 ${vector.length} 42`, preserveAspectRatio: "none", class: "spikes", "aria-hidden": "true" },
     svg("path", { d: `M0 0H${vector.length}`, class: "rule" }), svg("path", { d: path, class: "spike" })));
 }
