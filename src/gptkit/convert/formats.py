@@ -53,6 +53,7 @@ FORMATS = {  # in the order in which a source is matched
         ("f32", "f16", "bf16"),
     ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
+    "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
