@@ -1,4 +1,4 @@
-"""OpenAI's GPT-2 in TensorFlow's own files (tests/convert/tf_checkpoint, by its make.py) computes what TensorFlow did."""
+"""OpenAI's GPT-2 in TensorFlow's files (tf_checkpoint/, by its make.py) computes what TensorFlow did."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Makes the checkpoint that is kept here, once, with TensorFlow 2.21 in an environment of its own: python make.py.
 
-It has the files and variable names of OpenAI's GPT-2, an optimizer's slot and a step beside the weights, and two shards.
-logits.npy is what TensorFlow computes from it, position by position, for the ids in ids.json.
+It has the files and variable names of OpenAI's GPT-2, and beside the weights an optimizer's slot and a step, in shards.
+logits.npy (sequence, position, vocab) is what TensorFlow computes from it for the ids in ids.json.
 """
 
 from __future__ import annotations
