@@ -230,6 +230,7 @@ def unfit(message: str, where: str = "config.json") -> InputError:
 # --- weight files ---
 
 SAFETENSORS, PYTORCH_BIN = "model.safetensors", "pytorch_model.bin"
+ADAPTER_SETTINGS = "adapter_config.json"  # PEFT's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 LARGEST_HEADER = 1_000_000  # bytes; a thousand tensors take about a hundred thousand
 
@@ -245,11 +246,7 @@ def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors, or its shards or row parts; InputError if there is none, or only pickles."""
     files = files_named(directory, SAFETENSORS) or row_parts(directory)
     for file in files:
-        with open(file, "rb") as handle:
-            length = int.from_bytes(handle.read(8), "little")
-        if length > LARGEST_HEADER:  # parsing it could exhaust the memory
-            message = f"damaged: a header of {length:,} bytes"
-            raise InputError(message, where=str(file), fix="copy the file again")
+        require_header(file)
     if files:
         return files
     pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
@@ -259,6 +256,14 @@ def weight_files(directory: Path) -> list[Path]:
     raise InputError(
         "no model.safetensors in this directory", where=str(directory), fix="pass a directory that holds a saved model"
     )
+
+
+def require_header(file: Path) -> None:
+    """Raise InputError for a safetensors file whose header is so long that parsing it could exhaust the memory."""
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > LARGEST_HEADER:
+        raise InputError(f"damaged: a header of {length:,} bytes", where=str(file), fix="copy the file again")
 
 
 def files_named(directory: Path, name: str) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert.adapter import in_peft, merge
 from gptkit.convert.dtypes import chosen_dtype, refuse_overflow
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
@@ -55,7 +56,9 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     asked = options.source
     source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
     origin = format_of(source)
-    models = [_with_head_if_kept(load_source(source), target, source, console)]
+    for note in origin.notes(source) if hasattr(origin, "notes") else ():
+        console.warn(note)
+    models = [_with_head_if_kept(load_source(source, options.adapter), target, source, console)]
     tokenizer = _tokenizer(options.tokenizer, origin, source, models[0].config.vocab_size, console)
     if tokenizer is not None and models[0].config.eos_token_id is None:
         with suppress(InputError):  # with a tokenizer without a separator they stay unset
@@ -70,7 +73,7 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         if hasattr(target, "write_task") and (task := carried_task(source)) is not None:
             target.write_task(folder, task)
         tensors = _tensors(target.tensors(folder)) if hasattr(target, "tensors") else []
-        reference = _reference(origin, source, models, tokenizer)
+        reference = _reference(origin, source, options.adapter, models, tokenizer)
         expected, name = observe(reference, questions, with_gaps=True), reference.name
         del reference
         gc.collect()  # hold only one model in memory
@@ -91,9 +94,14 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     }
 
 
-def load_source(source: Path) -> GPTPreTrainedModel:
-    """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written."""
+def load_source(source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
+    """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written.
+
+    With `adapter`, it is merged into the weights.
+    """
     config, state = format_of(source).read(source)
+    if adapter is not None:
+        merge(state, adapter)
     head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
     return build_model(config, state, state["transformer.wte.weight"].dtype, head)
 
@@ -159,13 +167,26 @@ def _questions(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
 
 
 def _reference(
-    origin: Any, source: Path, models: list[GPTPreTrainedModel], tokenizer: PreTrainedTokenizerBase | None
+    origin: Any,
+    source: Path,
+    adapter: Path | None,
+    models: list[GPTPreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> Peer:
-    """Return the program that says what is right: the source's own code where there is one, else our model.
+    """Return the program that says what is right: the source's own code, or the adapter's, or else our model.
 
     Empties `models`, so that no other reference keeps the weights in memory.
     """
     model = models.pop()
+    if adapter is not None:
+        kind = type(model)
+        del model
+        base = load_source(source)
+        if type(base) is kind:
+            with suppress(ImportError):
+                return in_peft(base, tokenizer, adapter)
+        del base
+        return own_peer(load_source(source, adapter), tokenizer)
     if hasattr(origin, "in_its_own_code") and isinstance(model, GPTForCausalLM):
         del model
         with suppress(ImportError):

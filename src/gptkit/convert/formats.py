@@ -21,6 +21,7 @@ class Format:
     The module of a format that can be read has
       matches(path) -> bool                       without importing anything heavy
       read(path) -> (GPTConfig, State)
+      notes(path) -> list[str]                    if it must be said what is assumed or dropped
       tokenizer(path) -> tokenizer | None         if the source brings one in a form of its own
       in_its_own_code(path) -> Peer               if its library computes the source; ImportError: not installed
     The module of a format that can be written has
@@ -54,7 +55,7 @@ FORMATS = {  # in the order in which a source is matched
     ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
-    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
+    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict"),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
 _EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
