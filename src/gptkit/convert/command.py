@@ -42,7 +42,7 @@ from gptkit.system.files import new_directory, rename, require_free, sync_all, s
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.own import TASK_FILE, carried_task
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.files import LAYOUTS
+from gptkit.text.tokenizers.files import has_tokenizer
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
@@ -128,7 +128,7 @@ def _tokenizer(
         tokenizer = load_tokenizer(asked)
     elif hasattr(origin, "tokenizer"):
         tokenizer = origin.tokenizer(source)
-    elif any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout):
+    elif has_tokenizer(described_in(source)):
         tokenizer = tokenizer_in(source)
     if tokenizer is None:
         console.warn(f"no tokenizer found in {source}: generate needs one; pass it with --tokenizer")
