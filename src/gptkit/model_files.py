@@ -19,7 +19,9 @@ from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_com
 
 # --- directories ---
 
-CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads besides safetensors
+# What convert reads besides safetensors.
+CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")
+TORCH_SUFFIXES = (".pt", ".pth")
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
 
@@ -79,8 +81,8 @@ def refuse_other_formats(path: Path) -> None:
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return
     for name in names:
-        if CONVERTIBLE.fullmatch(name) or (path.suffix == ".pt" and not is_directory):
-            source = path if is_directory or path.suffix == ".pt" else path.parent
+        if CONVERTIBLE.fullmatch(name) or (path.suffix in TORCH_SUFFIXES and not is_directory):
+            source = path if is_directory or path.suffix in TORCH_SUFFIXES else path.parent
             fix = f"gptkit convert {shlex.quote(str(source))} converted; then pass --model converted"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
         if name.endswith(".gguf"):

@@ -28,10 +28,14 @@ WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 COPY = "copy the whole directory of the adapter again"
 MERGE = "merge it with PEFT (model.merge_and_unload()), save that model and convert it"
 # What `merge` heeds, and what changes no weight of a merged model. Any other setting that is on is refused.
-HEEDED = ("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights")
-HEEDED += ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias", "modules_to_save")
-HARMLESS = ("auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version")
-HARMLESS += ("fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "eva_config", "runtime_config")
+HEEDED = {
+    *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias", "modules_to_save"),
+}
+HARMLESS = {
+    *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version"),
+    *("fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"),
+}
 INITIALIZATIONS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base model too
 PLAIN = re.compile(r"\^?[\w.]+")  # patterns without repetition, which cannot take forever
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
@@ -92,7 +96,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if kind != "LORA":
         raise InputError(f"peft_type is {str(kind)[:60]!r}, not 'LORA'", where=str(path), fix=MERGE)
     for key, value in settings.items():
-        if value and key not in HEEDED + HARMLESS:
+        if value and key not in HEEDED | HARMLESS:
             raise InputError(f"{key[:60]} = {str(value)[:60]} is not LoRA as published", where=str(path), fix=MERGE)
     start = settings.get("init_lora_weights", True)
     if start not in INITIALIZATIONS:

@@ -185,7 +185,7 @@ def write_tokenizer(
     backend.no_padding()
     if isinstance(model, GPTDoubleHeadsModel):
         backend.add_special_tokens([*MARKERS])
-        backend.post_processor = around_a_text(*(backend.token_to_id(token) for token in MARKERS))
+        backend.post_processor = around_a_text(*(int(backend.token_to_id(token) or 0) for token in MARKERS))
         roles |= {"pad_token": MARKERS[1]}
     about["tokenizer_class"] = "PreTrainedTokenizerFast"
     if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():

@@ -24,6 +24,7 @@ from gptkit.model.loading import State, checked, read_directory, transposed
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files import MARKER_FIELDS, own_name
 from gptkit.system.reading import read_json, read_json_object
+from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.loading import tokenizer_in
 
 MARKERS = ("<|start|>", "<|delimiter|>", "<|extract|>")  # the names that a classifier's markers get
@@ -35,9 +36,13 @@ TASK = "finetuning_task"  # transformers' name for ours in config.json
 
 def architecture(folder: Path) -> str | None:
     """Return the class in a directory's config.json if it has a head of its own, None for a language model."""
-    named = read_json_object(folder / "config.json").get("architectures")
+    named = _description(folder).get("architectures")
     name = named[0] if isinstance(named, list) and named else None
     return name if isinstance(name, str) and OTHERS.fullmatch(name) else None
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    return read_json_object(described_in(folder) / "config.json")
 
 
 def markers_in(folder: Path) -> tuple[int, ...] | None:
@@ -49,8 +54,8 @@ def markers_in(folder: Path) -> tuple[int, ...] | None:
     added = description.get("added_tokens")
     listed = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
     numbers = {token.get("content"): token.get("id") for token in listed if isinstance(token.get("content"), str)}
-    ids = tuple(numbers[name] for name in MARKERS if isinstance(numbers.get(name), int))
-    if len(ids) < len(MARKERS) or ids[1] != read_json_object(folder / "config.json").get("pad_token_id"):
+    ids = tuple(id for name in MARKERS if isinstance(id := numbers.get(name), int))
+    if len(ids) < len(MARKERS) or ids[1] != _description(folder).get("pad_token_id"):
         return None
     processor = description.get("post_processor")
     return ids if processor == json.loads(around_a_text(*ids).__getstate__()) else None
@@ -67,7 +72,7 @@ def notes(folder: Path) -> list[str]:
     name = architecture(folder)
     if name is None or markers_in(folder) is not None:
         return []
-    labels = read_json_object(folder / "config.json").get("id2label")
+    labels = _description(folder).get("id2label")
     reason = "gptkit has no equivalent"
     if name == CLASSIFIER:
         reason = "it reads the last token of a bare text, gptkit's a token of its own that follows each text"
@@ -80,8 +85,7 @@ def read(folder: Path) -> tuple[GPTConfig, State]:
     markers = markers_in(folder)
     if markers is None:
         return read_directory(folder, read=language_weights)
-    raw = read_json_object(folder / "config.json")
-    where = str(folder / "config.json")
+    raw, where = _description(folder), str(described_in(folder) / "config.json")
     try:
         labels = {int(index): str(label) for index, label in raw["id2label"].items()}
     except (KeyError, AttributeError, ValueError):

@@ -13,15 +13,16 @@ from gptkit.convert.pickled import load_pickled, plain_tensors
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
 from gptkit.model.loading import State, checked
-from gptkit.model_files import BUFFER, LAYER, tensor_shapes
+from gptkit.model_files import BUFFER, LAYER, TORCH_SUFFIXES, tensor_shapes
 
-ARGUMENTS = frozenset({"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"})
+SIZES = {name: name for name in ("n_layer", "n_head", "n_embd", "vocab_size")} | {"block_size": "n_positions"}
+ARGUMENTS = {*SIZES, "bias", "dropout"}
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 FIX = "pass the ckpt.pt that nanoGPT's train.py wrote, or its model's state dict"
 
 
 def matches(path: Path) -> bool:
-    return (path / "ckpt.pt").exists() or (path.is_file() and path.suffix in (".pt", ".pth"))
+    return (path / "ckpt.pt").exists() or (path.is_file() and path.suffix in TORCH_SUFFIXES)
 
 
 def read(path: Path) -> tuple[GPTConfig, State]:
@@ -85,9 +86,7 @@ def _sizes(arguments: dict[str, Any], state: State, where: str) -> dict[str, Any
         "n_layer": len({layer[1] for name in state if (layer := LAYER.match(name))}),
         "n_inner": None if mlp[0] == 4 * width else mlp[0],
     }
-    named = {name: arguments[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in arguments}
-    if "block_size" in arguments:
-        named["n_positions"] = arguments["block_size"]
+    named = {SIZES[name]: arguments[name] for name in SIZES if name in arguments}
     if "n_head" not in named:
         if width % HEAD_DIM:
             message = f"the number of heads is not stated, and width {width} is not a multiple of {HEAD_DIM}"

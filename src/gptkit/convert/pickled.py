@@ -40,7 +40,7 @@ def number(kind: NumberType, raw: bytes) -> Any:
     return np.frombuffer(raw, kind.order + kind.name).item()
 
 
-NUMBERS = [
+NUMBERS: list[Any] = [
     (NumberType, "numpy.dtype"),
     (number, "numpy.core.multiarray.scalar"),  # numpy 1
     (number, "numpy._core.multiarray.scalar"),
