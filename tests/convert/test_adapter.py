@@ -83,10 +83,11 @@ def converted(folder: Path, **options: Any) -> dict[str, Any]:
             "alpha_pattern": {"^transformer.h.0.attn.c_proj": 7, "c_fc": 5},
         },
         {"bias": "all", "target_modules": "all-linear"},
+        {"target_modules": r".*\.[01]\.(attn|mlp)\.c_\w+"},
         {"bias": "lora_only", "layers_to_transform": [1]},
         {"modules_to_save": ["ln_f", "ln_2"], "exclude_modules": ["h.0.attn.c_attn"]},
     ],
-    ids=["plain", "rslora", "patterns", "bias", "layers", "norms"],
+    ids=["plain", "rslora", "patterns", "bias", "expression", "layers", "norms"],
 )
 def test_a_merged_model_computes_what_peft_does(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     theirs = tuned(base_model(kind), tmp_path, **settings)

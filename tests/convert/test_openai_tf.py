@@ -102,9 +102,11 @@ def field(number: int, value: int | bytes) -> bytes:
     return varint(8 * number + 2) + varint(len(value)) + value
 
 
-def entry(dtype: int = 1, shape: tuple[int, ...] = (264, 8), offset: int = 0, size: int = 264 * 8 * 4) -> bytes:
-    dims = b"".join(field(2, field(1, size)) for size in shape)
-    return field(1, dtype) + field(2, dims) + field(3, 2) + field(4, offset) + field(5, size)
+def entry(
+    dtype: int = 1, shape: tuple[int, ...] = (264, 8), offset: int = 0, size: int = 264 * 8 * 4, shard: int = 2
+) -> bytes:
+    dims = b"".join(field(2, field(1, length)) for length in shape)
+    return field(1, dtype) + field(2, dims) + field(3, shard) + field(4, offset) + field(5, size)
 
 
 def lying(value: bytes, name: str = TOKENS) -> Callable[[Path], None]:

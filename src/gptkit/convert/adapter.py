@@ -78,10 +78,13 @@ def in_peft(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     """Return the base model with the adapter as PEFT computes it, unmerged; ImportError if it is not installed."""
     import peft
 
-    config = peft.LoraConfig.from_pretrained(str(folder))
-    config.task_type = None  # or PEFT would look for what a model of transformers has for it
+    factors, _ = _tensors(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the adapter of a Conv1D is loaded onto nn.Linear
+        config = peft.LoraConfig.from_pretrained(str(folder))
+        config.task_type = None  # or PEFT would look for what a model of transformers has for it
+        config.target_modules = sorted(factors)  # by name: a regular expression could take forever
+        config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         peft.PeftModel.from_pretrained(model, str(folder), config=config)  # changes the layers of `model`
     peer = own_peer(model, tokenizer)
     peer.name, peer.version = "peft", peft.__version__
