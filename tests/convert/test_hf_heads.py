@@ -131,6 +131,7 @@ def edited(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[P
         edited("tokenizer.json", lambda content: content.update(post_processor=None)),
         edited("tokenizer.json", lambda content: content.update(added_tokens=[3])),
         edited("tokenizer.json", lambda content: content["added_tokens"].pop()),
+        edited("tokenizer.json", lambda content: content["added_tokens"][-1].update(id=-1)),
         edited("config.json", lambda content: content.update(pad_token_id=0)),
         edited("config.json", lambda content: content.update(architectures=["GPT2ForTokenClassification"])),
         lambda folder: (folder / "tokenizer.json").unlink(),
@@ -155,6 +156,8 @@ def test_a_classifier_without_its_markers_does_not_fit(
     [
         (lambda content: content.update(id2label=[1]), "id2label does not name the labels"),
         (lambda content: content.update(id2label={"x": "good"}), "id2label does not name the labels"),
+        (lambda content: content.update(id2label={"0": "bad", "2": "good"}), "id2label does not name the labels"),
+        (lambda content: content.update(id2label={"0": ["bad"], "1": 3, "2": "fine"}), "id2label"),
         (lambda content: content.update(id2label={"0": "bad", "1": "good"}), r"score\.weight has shape \(3, 16\), not"),
         (lambda content: content.update(finetuning_task=3), "task cannot be 3"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
             small.writestr(part, plain.read(part))
     with pytest.raises(InputError, match="weights_only"):
         load_pickled(tmp_path / "b.pt", "copy it again")
+
+
+def test_parts_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Two entries of the zip's directory name the same bytes."""
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as whole:
+        [part] = [part for part in whole.infolist() if part.filename.endswith("data/0")]
+        for number in range(1, 4):
+            again = copy.copy(part)
+            again.filename = part.filename[:-1] + str(number)
+            whole.filelist.append(again)
+            whole.NameToInfo[again.filename] = again
+        whole.comment = b"changed"
+    with pytest.raises(InputError, match="weights_only"):
+        load_pickled(tmp_path / "a.pt", "copy it again")
 
 
 def cut(path: Path) -> None:

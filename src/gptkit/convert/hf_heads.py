@@ -31,7 +31,12 @@ MARKERS = ("<|start|>", "<|delimiter|>", "<|extract|>")  # the names that a clas
 CLASSIFIER = "GPT2ForSequenceClassification"
 OTHERS = re.compile(r"(GPT2|OpenAIGPT)(For(Sequence|Token)Classification|ForQuestionAnswering|DoubleHeadsModel)")
 HEAD = re.compile(r"(score|classifier|qa_outputs|multiple_choice_head)\.")  # their names for a head's tensors
+LARGEST_ID = 1 << 31
 TASK = "finetuning_task"  # transformers' name for ours in config.json
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    return read_json_object(described_in(folder) / "config.json")
 
 
 def architecture(folder: Path) -> str | None:
@@ -39,10 +44,6 @@ def architecture(folder: Path) -> str | None:
     named = _description(folder).get("architectures")
     name = named[0] if isinstance(named, list) and named else None
     return name if isinstance(name, str) and OTHERS.fullmatch(name) else None
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    return read_json_object(described_in(folder) / "config.json")
 
 
 def markers_in(folder: Path) -> tuple[int, ...] | None:
@@ -54,7 +55,7 @@ def markers_in(folder: Path) -> tuple[int, ...] | None:
     added = description.get("added_tokens")
     listed = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
     numbers = {token.get("content"): token.get("id") for token in listed if isinstance(token.get("content"), str)}
-    ids = tuple(id for name in MARKERS if isinstance(id := numbers.get(name), int))
+    ids = tuple(id for name in MARKERS if isinstance(id := numbers.get(name), int) and 0 <= id < LARGEST_ID)
     if len(ids) < len(MARKERS) or ids[1] != _description(folder).get("pad_token_id"):
         return None
     processor = description.get("post_processor")
@@ -86,17 +87,17 @@ def read(folder: Path) -> tuple[GPTConfig, State]:
     if markers is None:
         return read_directory(folder, read=language_weights)
     raw, where = _description(folder), str(described_in(folder) / "config.json")
-    try:
-        labels = {int(index): str(label) for index, label in raw["id2label"].items()}
-    except (KeyError, AttributeError, ValueError):
-        raise InputError("id2label does not name the labels", where=where, fix="copy the directory again") from None
+    labels = raw.get("id2label")
+    listed = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
+    if not listed or {*labels} != {str(index) for index in range(len(labels))}:
+        raise InputError("id2label does not name the labels 0, 1, ...", where=where, fix="copy the directory again")
     head: dict[str, Any] = {
         **dict(zip(MARKER_FIELDS, markers, strict=True)),
         "model_type": "gptkit",
         "task": raw.get(TASK),
         "format": "classification",
-        "id2label": {str(index): label for index, label in labels.items()},
-        "label2id": {label: index for index, label in labels.items()},
+        "id2label": labels,
+        "label2id": {label: int(index) for index, label in labels.items()},
         "architectures": [GPTDoubleHeadsModel.__name__],
         "pad_token_id": None,
     }

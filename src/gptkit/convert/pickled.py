@@ -52,11 +52,17 @@ def load_pickled(path: Path, fix: str) -> Any:
 
     InputError, with `fix` if nothing better is known, for a file that is damaged or holds more than weights.
     """
-    require_regular(path, fix)
+    size = require_regular(path, fix)
     try:
         is_zip = zipfile.is_zipfile(path)
-        if is_zip and any(part.compress_type != zipfile.ZIP_STORED for part in zipfile.ZipFile(path).infolist()):
-            raise ValueError("compressed")  # torch never does it, and there is no limit to what might come out
+        parts = zipfile.ZipFile(path).infolist() if is_zip else []
+        if (
+            any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            or sum(part.file_size for part in parts) > size
+        ):
+            raise ValueError(
+                "compressed, or parts that overlap"
+            )  # torch writes neither, and both could fill the memory
         with torch.serialization.safe_globals(NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # pickle, zip and torch raise a dozen types
