@@ -126,6 +126,8 @@ def test_a_classifier_keeps_the_head_that_was_trained_with_it(tmp_path: Path) ->
     assert converted(tmp_path)["peer"].startswith("peft ")
     merged = load_model(tmp_path / "merged", head=GPTDoubleHeadsModel)
     torch.testing.assert_close(merged(IDS[:, None], extract).logits, expected, atol=1e-5, rtol=1e-5)
+    shutil.rmtree(tmp_path / "merged")
+    assert converted(tmp_path, to="hf")["max_logit_difference"] < 1e-5  # which drops a head for two texts
 
 
 def test_an_older_adapter_is_a_pickle(tmp_path: Path) -> None:

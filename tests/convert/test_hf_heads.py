@@ -32,11 +32,11 @@ SIZES: dict[str, Any] = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head"
 LABELS = ("bad", "good", "fine")
 
 
-def converted(source: Path, destination: Path, **options: Any) -> str:
-    """Return what was logged."""
+def converted(source: Path, destination: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Return what was logged, and the result."""
     given = ConvertOptions(source=str(source), destination=destination, **options)
-    command.run(given, Console(stdout=io.StringIO(), stderr=(log := io.StringIO()), environment={}))
-    return log.getvalue()
+    result = command.run(given, Console(stdout=io.StringIO(), stderr=(log := io.StringIO()), environment={}))
+    return log.getvalue(), result
 
 
 def fine_tuned(folder: Path) -> GPTDoubleHeadsModel:
@@ -71,7 +71,10 @@ def test_a_classifier_that_we_exported_comes_back_whole(
     exported: tuple[GPTDoubleHeadsModel, Path], tmp_path: Path
 ) -> None:
     model, folder = exported
-    assert "dropped" not in converted(folder / "theirs", tmp_path / "back")
+    log, result = converted(folder / "theirs", tmp_path / "back")
+    assert "dropped" not in log
+    assert result["peer"].startswith("transformers ")
+    assert result["max_logit_difference"] < 1e-5
     back = load_model(tmp_path / "back", head=GPTDoubleHeadsModel)
     for name in ("task", "format", "id2label", "start_token_id", "delimiter_token_id", "extract_token_id"):
         assert getattr(back.config, name) == getattr(model.config, name)
@@ -109,7 +112,7 @@ def test_any_other_head_is_dropped_and_named(name: str, tmp_path: Path) -> None:
     theirs.config.id2label = {0: "bad", 1: "good"}
     with quiet_transformers():
         theirs.save_pretrained(tmp_path / "theirs")
-    log = converted(tmp_path / "theirs", tmp_path / "ours")
+    log, _ = converted(tmp_path / "theirs", tmp_path / "ours")
     assert f"the head of {name} (bad, good) is dropped" in log
     ids = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(0))
     hidden = theirs.transformer(input_ids=ids).last_hidden_state

@@ -84,6 +84,8 @@ def in_peft(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
         config = peft.LoraConfig.from_pretrained(str(folder))
         config.task_type = None  # or PEFT would look for what a model of transformers has for it
         config.target_modules = sorted(factors)  # by name: a regular expression could take forever
+        there = {name.rpartition(".")[2] for name, _ in model.named_modules()}  # not a head that was dropped
+        config.modules_to_save = [name for name in config.modules_to_save or [] if name in there] or None
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         peft.PeftModel.from_pretrained(model, str(folder), config=config)  # changes the layers of `model`
     peer = own_peer(model, tokenizer)

@@ -178,22 +178,23 @@ def _reference(
     Empties `models`, so that no other reference keeps the weights in memory.
     """
     model = models.pop()
-    if adapter is not None:
-        kind = type(model)
-        del model
-        base = load_source(source)
-        if type(base) is kind:
-            with suppress(ImportError):
-                return in_peft(base, tokenizer, adapter)
-        del base
-        return own_peer(load_source(source, adapter), tokenizer)
-    if hasattr(origin, "in_its_own_code") and isinstance(model, GPTForCausalLM):
-        del model
-        with suppress(ImportError):
-            peer: Peer = origin.in_its_own_code(source)
-            return peer
-        model = load_source(source)
-    return own_peer(model, tokenizer)
+    kind = type(model)
+    own_code = "in_its_own_code" if kind is GPTForCausalLM else "classifier_in_its_own_code"
+    if adapter is None and not hasattr(origin, own_code):
+        return own_peer(model, tokenizer)
+    del model
+    with suppress(ImportError):
+        if adapter is not None:
+            return in_peft(_loaded_as(kind, source), tokenizer, adapter)
+        peer: Peer = getattr(origin, own_code)(source)
+        return peer
+    return own_peer(_loaded_as(kind, source, adapter), tokenizer)
+
+
+def _loaded_as(kind: type[GPTPreTrainedModel], source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
+    """Return the source's model once more, of a classifier whose head was dropped the language model inside."""
+    model = load_source(source, adapter)
+    return model.language_model() if isinstance(model, GPTDoubleHeadsModel) and kind is GPTForCausalLM else model
 
 
 def _proof(

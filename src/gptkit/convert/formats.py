@@ -24,6 +24,7 @@ class Format:
       notes(path) -> list[str]                    if it must be said what is assumed or dropped
       tokenizer(path) -> tokenizer | None         if the source brings one in a form of its own
       in_its_own_code(path) -> Peer               if its library computes the source; ImportError: not installed
+      classifier_in_its_own_code(path) -> Peer    the same for a source whose head is kept
     The module of a format that can be written has
       refuse(model, tokenizer | None, dtype)      InputError for what it cannot hold, before anything is written
       write(model, tokenizer | None, folder, dtype, console)    into an empty directory; warns of what others ignore

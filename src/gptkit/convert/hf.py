@@ -73,6 +73,22 @@ def in_its_own_code(folder: Path) -> Peer:
     return TorchPeer(model, None, name="transformers", version=transformers.__version__)
 
 
+def classifier_in_its_own_code(folder: Path) -> Peer:
+    """Return a classifier as transformers' own class, built from our reading of its tensors."""
+    config = foreign_config(folder / "config.json")
+    config.id2label = hf_heads.labels_in(folder)
+    with quiet_transformers():
+        model = GPT2ForSequenceClassification.from_pretrained(None, config=config, state_dict=own.read_weights(folder))
+    forward = partial(classify, model)
+    return TorchPeer(model, None, name="transformers", version=transformers.__version__, forward=forward)
+
+
+def classify(model: GPT2ForSequenceClassification, ids: Tensor) -> Tensor:
+    """Return the logits (1, label) of ids (1, position) that begin and end with a marker."""
+    logits: Tensor = model(input_ids=ids).logits
+    return logits
+
+
 # --- what fits ---
 
 
@@ -246,5 +262,5 @@ def open_peer(folder: Path) -> Peer:
         has_tokenizer = (folder / CONFIG_FILE).exists()
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
     encode = partial(tokenizer.encode, add_special_tokens=is_classifier, verbose=False) if tokenizer else None
-    forward = (lambda ids: model(input_ids=ids).logits) if is_classifier else None
+    forward = partial(classify, model) if is_classifier else None
     return TorchPeer(model, encode, name="transformers", version=transformers.__version__, forward=forward)

@@ -87,17 +87,14 @@ def read(folder: Path) -> tuple[GPTConfig, State]:
     if markers is None:
         return read_directory(folder, read=language_weights)
     raw, where = _description(folder), str(described_in(folder) / "config.json")
-    labels = raw.get("id2label")
-    listed = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
-    if not listed or {*labels} != {str(index) for index in range(len(labels))}:
-        raise InputError("id2label does not name the labels 0, 1, ...", where=where, fix="copy the directory again")
+    labels = labels_in(folder)
     head: dict[str, Any] = {
         **dict(zip(MARKER_FIELDS, markers, strict=True)),
         "model_type": "gptkit",
         "task": raw.get(TASK),
         "format": "classification",
-        "id2label": labels,
-        "label2id": {label: int(index) for index, label in labels.items()},
+        "id2label": {str(index): label for index, label in labels.items()},
+        "label2id": {label: index for index, label in labels.items()},
         "architectures": [GPTDoubleHeadsModel.__name__],
         "pad_token_id": None,
     }
@@ -109,6 +106,16 @@ def read(folder: Path) -> tuple[GPTConfig, State]:
     if "score.weight" in state:
         state["score.bias"] = torch.zeros(len(state["score.weight"]), dtype=state["score.weight"].dtype)
     return config, checked(config, state, str(folder), GPTDoubleHeadsModel)
+
+
+def labels_in(folder: Path) -> dict[int, str]:
+    """Return the labels of a classifier's outputs."""
+    labels = _description(folder).get("id2label")
+    listed = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
+    if not listed or {*labels} != {str(index) for index in range(len(labels))}:
+        where = str(described_in(folder) / "config.json")
+        raise InputError("id2label does not name the labels 0, 1, ...", where=where, fix="copy the directory again")
+    return {int(index): label for index, label in labels.items()}
 
 
 def language_weights(folder: Path) -> State:
