@@ -175,6 +175,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a negative offset": (lying(entry(offset=2**64 - 4)), "beyond the end"),
     "a shape larger than its bytes": (lying(entry(shape=(2**40, 8))), "do not fit its shape"),
     "a shape that overflows": (lying(entry(shape=(2**63, 2**63))), "do not fit its shape"),
+    "ten thousand dimensions": (lying(entry(shape=(1,) * 10_000 + (264, 8))), "do not fit its shape"),
     "nothing": (lying(entry(shape=(0, 8), size=0)), "do not fit its shape"),
     "strings": (lying(entry(dtype=7)), "or not as float32"),
     "slices": (lying(entry() + field(7, b"\1")), "stored in slices"),

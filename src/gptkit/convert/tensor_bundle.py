@@ -28,7 +28,7 @@ DTYPES = {1: torch.float32, 14: torch.bfloat16, 19: torch.float16}  # by their n
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER, TRAILER = 48, 5  # bytes: of a table; after a block, its compression and the checksum of both
 PLAIN, SNAPPY = 0, 1
-LONGEST_NAME = 1000
+LONGEST_NAME, MOST_DIMENSIONS = 1000, 8
 AGAIN = "copy the whole directory again"
 
 
@@ -76,8 +76,8 @@ def entry_of(name: str, value: bytes) -> Entry:
     shape = tuple(message(dim)[0][1] for dim in dims)
     if numbers[1] not in DTYPES or parts[7]:
         raise ValueError(f"{name} is stored in slices, or not as float32, float16 or bfloat16")
-    if math.prod(shape) * DTYPES[numbers[1]].itemsize != numbers[5] or not numbers[5]:
-        raise ValueError(f"{name} has {numbers[5]:,} bytes, which do not fit its shape {shape}")
+    if len(shape) > MOST_DIMENSIONS or math.prod(shape) * DTYPES[numbers[1]].itemsize != numbers[5] or not numbers[5]:
+        raise ValueError(f"{name} has {numbers[5]:,} bytes, which do not fit its shape {shape[:MOST_DIMENSIONS]}")
     return Entry(numbers[3], numbers[4], numbers[5], numbers[1], shape)
 
 
