@@ -49,7 +49,8 @@ def notes(path: Path) -> list[str]:
     if "n_head" in arguments:
         return []
     heads = _sizes(arguments, state, str(path))["n_head"]
-    return [f"{path} does not state the number of heads: assuming {heads} of {HEAD_DIM} dimensions each"]
+    assumed = f"{heads} heads of {HEAD_DIM} dimensions and the erf GELU, as nanoGPT has"
+    return [f"{path} states neither heads nor activation: assuming {assumed}"]
 
 
 def _contents(path: Path) -> tuple[dict[str, Any], State]:
