@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from gptkit.console import Console
 from gptkit.convert import adapter, command
@@ -39,6 +39,8 @@ def base_model(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "transformers":
         return GPT2LMHeadModel(GPT2Config(**SIZES, bos_token_id=0, eos_token_id=0, initializer_range=0.2)).eval()
+    if kind == "openai-gpt":
+        return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**SIZES)).eval()
     return GPTForCausalLM(GPTConfig(**SIZES, initializer_range=0.2)).eval()
 
 
@@ -98,6 +100,12 @@ def test_a_merged_model_computes_what_peft_does(kind: str, settings: dict[str, A
     torch.testing.assert_close(model(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
     unmerged = load_model(tmp_path / "base")(input_ids=IDS).logits
     assert (unmerged - expected).abs().max() > 0.1
+
+
+def test_an_adapter_of_gpt1_is_merged_too(tmp_path: Path) -> None:
+    expected = tuned(base_model("openai-gpt"), tmp_path)(input_ids=IDS).logits
+    converted(tmp_path)
+    torch.testing.assert_close(load_model(tmp_path / "merged")(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_it_can_be_exported_and_peft_need_not_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

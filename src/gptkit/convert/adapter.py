@@ -1,7 +1,7 @@
 """Adapters that PEFT trained with LoRA, merged into the weights: W + scale B A (Hu et al. 2022, section 4.1).
 
-PEFT itself would need a second model beside the weights; the proof of a conversion compares with it where it is
-installed. Its factors are A (rank, in) and B (out, rank) for our class and for transformers' alike.
+Merging needs no PEFT; where it is installed, the proof of a conversion compares with it. Its factors are A (rank, in)
+and B (out, rank) for our class and for transformers' alike.
 """
 
 from __future__ import annotations
