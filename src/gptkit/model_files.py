@@ -19,7 +19,9 @@ from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_com
 
 # --- directories ---
 
-CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")  # what convert reads besides safetensors
+# What convert reads besides safetensors.
+CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")
+TORCH_SUFFIXES = (".pt", ".pth")
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
 
@@ -79,8 +81,8 @@ def refuse_other_formats(path: Path) -> None:
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return
     for name in names:
-        if CONVERTIBLE.fullmatch(name) or (path.suffix == ".pt" and not is_directory):
-            source = path if is_directory or path.suffix == ".pt" else path.parent
+        if CONVERTIBLE.fullmatch(name) or (path.suffix in TORCH_SUFFIXES and not is_directory):
+            source = path if is_directory or path.suffix in TORCH_SUFFIXES else path.parent
             fix = f"gptkit convert {shlex.quote(str(source))} converted; then pass --model converted"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
         if name.endswith(".gguf"):
@@ -230,6 +232,7 @@ def unfit(message: str, where: str = "config.json") -> InputError:
 # --- weight files ---
 
 SAFETENSORS, PYTORCH_BIN = "model.safetensors", "pytorch_model.bin"
+ADAPTER_SETTINGS = "adapter_config.json"  # PEFT's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 LARGEST_HEADER = 1_000_000  # bytes; a thousand tensors take about a hundred thousand
 
@@ -245,11 +248,7 @@ def weight_files(directory: Path) -> list[Path]:
     """Return model.safetensors, or its shards or row parts; InputError if there is none, or only pickles."""
     files = files_named(directory, SAFETENSORS) or row_parts(directory)
     for file in files:
-        with open(file, "rb") as handle:
-            length = int.from_bytes(handle.read(8), "little")
-        if length > LARGEST_HEADER:  # parsing it could exhaust the memory
-            message = f"damaged: a header of {length:,} bytes"
-            raise InputError(message, where=str(file), fix="copy the file again")
+        require_header(file)
     if files:
         return files
     pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
@@ -259,6 +258,14 @@ def weight_files(directory: Path) -> list[Path]:
     raise InputError(
         "no model.safetensors in this directory", where=str(directory), fix="pass a directory that holds a saved model"
     )
+
+
+def require_header(file: Path) -> None:
+    """Raise InputError for a safetensors file whose header is so long that parsing it could exhaust the memory."""
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > LARGEST_HEADER:
+        raise InputError(f"damaged: a header of {length:,} bytes", where=str(file), fix="copy the file again")
 
 
 def files_named(directory: Path, name: str) -> list[Path]:

@@ -84,6 +84,7 @@ WRONG = {
     "convert model model": "already exists",
     "convert model new --tokenizer nope": "no such tokenizer directory",
     "convert model new --to hf --dtype q4_0": "hf holds no q4_0",
+    "convert model new --adapter nope": "file not found",
     "tokenizer train nofile.txt": "file not found",
     "tokenizer train --tokenizer nope": "cannot be trained",
     "tokenizer compare char nope": "no such tokenizer directory",

@@ -180,6 +180,26 @@ def nanogpt(folder: Path, canary: Path) -> None:
     torch.save({"model_args": Payload(canary), "model": {}}, folder / "ckpt.pt")
 
 
+def functions_of_numpy(folder: Path, canary: Path) -> None:
+    """nanoGPT's checkpoint with an array of objects, which numpy would unpickle."""
+    nanogpt(folder, canary)
+    torch.save({"model_args": np.array([Payload(canary)], dtype=object), "model": {}}, folder / "ckpt.pt")
+
+
+def tensorflow(pointer: str, index: bytes = b"") -> Callable[[Path, Path], None]:
+    """OpenAI's GPT-2, whose newest checkpoint is `pointer`, with an index of nonsense."""
+
+    def make(folder: Path, canary: Path) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        sizes = {"n_vocab": 100, "n_ctx": 24, "n_embd": 16, "n_head": 2, "n_layer": 1}
+        (folder / "hparams.json").write_text(json.dumps(sizes))
+        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{pointer}"\n')
+        (folder / "model.ckpt.index").write_bytes(index)
+
+    return make
+
+
 PICKLES = ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "model.pkl", "custom_checkpoint_0.pkl"]
 BESIDE = ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "custom_checkpoint_0.pkl", "ckpt.pt"]
 CODE = "import os; os.system('touch {canary}')\ndef generate(*a, **k): pass\n"
@@ -198,6 +218,14 @@ ATTACKS = [
     ),
     Attack("pickle in ckpt.pt", nanogpt, commands=("convert",)),
     Attack("pickle in params", arrays, commands=("convert",)),
+    Attack("numpy's functions in ckpt.pt", functions_of_numpy, commands=("convert",)),
+    Attack("a TensorFlow checkpoint elsewhere", tensorflow("/etc/passwd"), commands=("convert",)),
+    Attack("a TensorFlow index of nonsense", tensorflow("model.ckpt", b"\xff" * 1000), commands=("convert",)),
+    Attack(
+        "a TensorFlow index that ends right",
+        tensorflow("model.ckpt", b"\xff" * 1000 + bytes.fromhex("57fb808b247547db")),
+        commands=("convert",),
+    ),
     Attack("auto_map", edited("config.json", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})),
     Attack("auto_map of gpt2", edited("config.json", auto_map={"AutoModelForCausalLM": "evil.M"}), base="gpt2"),
     Attack("auto_map of the tokenizer", edited("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})),

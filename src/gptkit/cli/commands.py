@@ -279,6 +279,7 @@ COMMANDS = (
         (
             "gptkit convert runs/demo/model exported --to hf  # a directory that plain transformers loads",
             "gptkit convert ckpt.pt imported --tokenizer gpt2-files",
+            "gptkit convert runs/demo/model merged --adapter lora   # weights that PEFT fine-tuned",
         ),
         _after_convert,
         check="gptkit.convert.check:check",

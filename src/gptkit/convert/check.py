@@ -9,8 +9,9 @@ from pathlib import Path
 from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import InputError, UsageError
-from gptkit.model_files import source_directory
+from gptkit.model_files import ADAPTER_SETTINGS, source_directory
 from gptkit.system.files import require_free
+from gptkit.system.reading import require_regular
 from gptkit.system.run_layout import is_unfinished
 from gptkit.text.tokenizers.kinds import check_tokenizer
 
@@ -29,5 +30,7 @@ def check(options: ConvertOptions) -> None:
     source = options.source
     if not os.path.isfile(source) and not source.startswith("hf:") and not is_unfinished(Path(source)):
         source_directory(source)
+    if options.adapter is not None:
+        require_regular(options.adapter / ADAPTER_SETTINGS, missing="pass the directory that PEFT saved (--adapter)")
     if options.tokenizer is not None:
         check_tokenizer(options.tokenizer)

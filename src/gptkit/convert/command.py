@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert.adapter import in_peft, merge
 from gptkit.convert.dtypes import chosen_dtype, refuse_overflow
 from gptkit.convert.formats import FORMATS, format_of
 from gptkit.convert.options import ConvertOptions
@@ -41,7 +42,7 @@ from gptkit.system.files import new_directory, rename, require_free, sync_all, s
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.own import TASK_FILE, carried_task
 from gptkit.text.tokenizers.encoding import encode_pieces
-from gptkit.text.tokenizers.files import LAYOUTS
+from gptkit.text.tokenizers.files import has_tokenizer
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
@@ -55,7 +56,9 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     asked = options.source
     source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
     origin = format_of(source)
-    models = [_with_head_if_kept(load_source(source), target, source, console)]
+    for note in origin.notes(source) if hasattr(origin, "notes") else ():
+        console.warn(note)
+    models = [_with_head_if_kept(load_source(source, options.adapter), target, source, console)]
     tokenizer = _tokenizer(options.tokenizer, origin, source, models[0].config.vocab_size, console)
     if tokenizer is not None and models[0].config.eos_token_id is None:
         with suppress(InputError):  # with a tokenizer without a separator they stay unset
@@ -70,7 +73,7 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         if hasattr(target, "write_task") and (task := carried_task(source)) is not None:
             target.write_task(folder, task)
         tensors = _tensors(target.tensors(folder)) if hasattr(target, "tensors") else []
-        reference = _reference(origin, source, models, tokenizer)
+        reference = _reference(origin, source, options.adapter, models, tokenizer)
         expected, name = observe(reference, questions, with_gaps=True), reference.name
         del reference
         gc.collect()  # hold only one model in memory
@@ -91,9 +94,14 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     }
 
 
-def load_source(source: Path) -> GPTPreTrainedModel:
-    """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written."""
+def load_source(source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
+    """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written.
+
+    With `adapter`, it is merged into the weights.
+    """
     config, state = format_of(source).read(source)
+    if adapter is not None:
+        merge(state, adapter)
     head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
     return build_model(config, state, state["transformer.wte.weight"].dtype, head)
 
@@ -120,7 +128,7 @@ def _tokenizer(
         tokenizer = load_tokenizer(asked)
     elif hasattr(origin, "tokenizer"):
         tokenizer = origin.tokenizer(source)
-    elif any((described_in(source) / name).is_file() for layout in LAYOUTS for name in layout):
+    elif has_tokenizer(described_in(source)):
         tokenizer = tokenizer_in(source)
     if tokenizer is None:
         console.warn(f"no tokenizer found in {source}: generate needs one; pass it with --tokenizer")
@@ -159,20 +167,34 @@ def _questions(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
 
 
 def _reference(
-    origin: Any, source: Path, models: list[GPTPreTrainedModel], tokenizer: PreTrainedTokenizerBase | None
+    origin: Any,
+    source: Path,
+    adapter: Path | None,
+    models: list[GPTPreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> Peer:
-    """Return the program that says what is right: the source's own code where there is one, else our model.
+    """Return the program that says what is right: the source's own code, or the adapter's, or else our model.
 
     Empties `models`, so that no other reference keeps the weights in memory.
     """
     model = models.pop()
-    if hasattr(origin, "in_its_own_code") and isinstance(model, GPTForCausalLM):
-        del model
-        with suppress(ImportError):
-            peer: Peer = origin.in_its_own_code(source)
-            return peer
-        model = load_source(source)
-    return own_peer(model, tokenizer)
+    kind = type(model)
+    own_code = "in_its_own_code" if kind is GPTForCausalLM else "classifier_in_its_own_code"
+    if adapter is None and not hasattr(origin, own_code):
+        return own_peer(model, tokenizer)
+    del model
+    with suppress(ImportError):
+        if adapter is not None:
+            return in_peft(_loaded_as(kind, source), tokenizer, adapter)
+        peer: Peer = getattr(origin, own_code)(source)
+        return peer
+    return own_peer(_loaded_as(kind, source, adapter), tokenizer)
+
+
+def _loaded_as(kind: type[GPTPreTrainedModel], source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
+    """Return the source's model once more, of a classifier whose head was dropped the language model inside."""
+    model = load_source(source, adapter)
+    return model.language_model() if isinstance(model, GPTDoubleHeadsModel) and kind is GPTForCausalLM else model
 
 
 def _proof(

@@ -21,8 +21,10 @@ class Format:
     The module of a format that can be read has
       matches(path) -> bool                       without importing anything heavy
       read(path) -> (GPTConfig, State)
+      notes(path) -> list[str]                    if it must be said what is assumed or dropped
       tokenizer(path) -> tokenizer | None         if the source brings one in a form of its own
       in_its_own_code(path) -> Peer               if its library computes the source; ImportError: not installed
+      classifier_in_its_own_code(path) -> Peer    the same for a source whose head is kept
     The module of a format that can be written has
       refuse(model, tokenizer | None, dtype)      InputError for what it cannot hold, before anything is written
       write(model, tokenizer | None, folder, dtype, console)    into an empty directory; warns of what others ignore
@@ -53,7 +55,8 @@ FORMATS = {  # in the order in which a source is matched
         ("f32", "f16", "bf16"),
     ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
-    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
+    "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
+    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict"),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
 _EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())

@@ -14,7 +14,6 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -30,7 +29,8 @@ from transformers import (
 
 import gptkit
 from gptkit.console import Console
-from gptkit.convert import own
+from gptkit.convert import hf_heads, own
+from gptkit.convert.hf_heads import MARKERS, TASK, around_a_text
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import TorchPeer
 from gptkit.errors import InputError
@@ -44,15 +44,14 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
-from gptkit.text.tokenizers.files import CONFIG_FILE
+from gptkit.text.tokenizers.files import CONFIG_FILE, has_tokenizer
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.kinds import is_byte_level
 
-MARKERS = ("<|start|>", "<|delimiter|>", "<|extract|>")  # the names that a classifier's markers get
 BATCH = "batch = tokenizer(['a text', 'another'], padding=True, truncation=True, return_tensors='pt')"
 PREFIX = "transformer."
 
-read = own.read
+read, notes = hf_heads.read, hf_heads.notes
 tensors = own.tensors
 
 
@@ -60,13 +59,34 @@ def matches(path: Path) -> bool:
     return (described_in(path) / "config.json").exists()
 
 
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer in a directory, None if there is none."""
+    return hf_heads.tokenizer(folder) if has_tokenizer(described_in(folder)) else None
+
+
 def in_its_own_code(folder: Path) -> Peer:
     """Return the model in a directory as transformers' own class, built from our reading of its tensors."""
     config = foreign_config(folder / "config.json")
     theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
     with quiet_transformers():
-        model = theirs.from_pretrained(None, config=config, state_dict=own.read_weights(folder))
+        model = theirs.from_pretrained(None, config=config, state_dict=hf_heads.language_weights(folder))
     return TorchPeer(model, None, name="transformers", version=transformers.__version__)
+
+
+def classifier_in_its_own_code(folder: Path) -> Peer:
+    """Return a classifier as transformers' own class, built from our reading of its tensors."""
+    config = foreign_config(folder / "config.json")
+    config.id2label = hf_heads.labels_in(folder)
+    with quiet_transformers():
+        model = GPT2ForSequenceClassification.from_pretrained(None, config=config, state_dict=own.read_weights(folder))
+    forward = partial(classify, model)
+    return TorchPeer(model, None, name="transformers", version=transformers.__version__, forward=forward)
+
+
+def classify(model: GPT2ForSequenceClassification, ids: Tensor) -> Tensor:
+    """Return the logits (1, label) of ids (1, position) that begin and end with a marker."""
+    logits: Tensor = model(input_ids=ids).logits
+    return logits
 
 
 # --- what fits ---
@@ -120,6 +140,7 @@ def write(
         theirs, state = GPT2ForSequenceClassification, _classifier_state(model, state)
         config.id2label, config.label2id = model.config.id2label, model.config.label2id
         config.pad_token_id = model.config.delimiter_token_id  # which no single text has
+        setattr(config, TASK, model.config.task)
     elif model.config.tie_word_embeddings:
         state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}  # as the hub has them
     config.n_ctx = model.config.n_positions  # llama.cpp and mlx-lm look for it
@@ -179,11 +200,9 @@ def write_tokenizer(
     backend.no_truncation()
     backend.no_padding()
     if isinstance(model, GPTDoubleHeadsModel):
-        start, delimiter, extract = MARKERS
         backend.add_special_tokens([*MARKERS])
-        ids = [(token, backend.token_to_id(token)) for token in (start, extract)]
-        backend.post_processor = TemplateProcessing(single=f"{start} $A {extract}", special_tokens=ids)
-        roles |= {"pad_token": delimiter}
+        backend.post_processor = around_a_text(*(int(backend.token_to_id(token) or 0) for token in MARKERS))
+        roles |= {"pad_token": MARKERS[1]}
     about["tokenizer_class"] = "PreTrainedTokenizerFast"
     if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():
         about |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
@@ -243,5 +262,5 @@ def open_peer(folder: Path) -> Peer:
         has_tokenizer = (folder / CONFIG_FILE).exists()
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
     encode = partial(tokenizer.encode, add_special_tokens=is_classifier, verbose=False) if tokenizer else None
-    forward = (lambda ids: model(input_ids=ids).logits) if is_classifier else None
+    forward = partial(classify, model) if is_classifier else None
     return TorchPeer(model, encode, name="transformers", version=transformers.__version__, forward=forward)

@@ -15,7 +15,7 @@ class ConvertOptions(OutputOptions):
 
     source: str = option(
         REQUIRED,
-        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's GPT-1 as params_*.npy.",
+        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's own GPT-1 or GPT-2.",
         argument=True,
         metavar="SRC",
     )
@@ -28,6 +28,9 @@ class ConvertOptions(OutputOptions):
     to: ExportName = option("gptkit", EXPORTS_HELP)
     dtype: DtypeName | None = option(
         None, "Number format of the written weights [default: the source's own, or f32 if the format has no such one]."
+    )
+    adapter: Path | None = option(
+        None, "LoRA adapter to merge into the weights: a directory that PEFT saved.", metavar="DIR"
     )
     tokenizer: str | None = option(
         None,

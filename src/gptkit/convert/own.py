@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
 from gptkit.console import Console
 from gptkit.convert.dtypes import TORCH
+from gptkit.convert.pickled import load_pickled, plain_tensors
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import own_peer
 from gptkit.errors import InputError
@@ -103,23 +99,9 @@ def read_weights(directory: Path) -> State:
         return read_safetensors(directory)  # raises an error that says what is there instead
     state: State = {}
     for file in pickled:
-        try:
-            state |= plain_tensors(weights_only(file))
-        except Exception:  # pickle, zip and torch raise a dozen types for a file that is damaged or not just weights
-            message = "not a file that torch.load accepts with weights_only=True"
-            raise InputError(message, where=str(file), fix="copy the file again, or save it as safetensors") from None
+        found = plain_tensors(load_pickled(file, "copy the file again, or save it as safetensors"), str(file))
+        if twice := sorted(state.keys() & found.keys()):
+            message = f"tensor {twice[0]} is in another shard too"
+            raise InputError(message, where=str(file), fix="copy the whole directory")
+        state |= found
     return state
-
-
-def weights_only(path: Path) -> Any:
-    """Return what a pickle holds, without running code; memory-mapped if it has the zip format of current torch."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
-def plain_tensors(state: Mapping[str, Any]) -> State:
-    """Return a state dict; TypeError for anything but strings and dense CPU tensors."""
-    for name, tensor in state.items():
-        is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not (isinstance(name, str) and is_plain):
-            raise TypeError(f"{name!r} is not a plain tensor")
-    return dict(state)

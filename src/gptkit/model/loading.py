@@ -122,22 +122,25 @@ def read_safetensors(directory: Path) -> State:
     A sharded checkpoint's rows, one file per process, are concatenated. Raises InputError for pickles, which can run
     code.
     """
-    found: list[State] = []
-    for file in weight_files(directory):
-        try:
-            found.append(load_file(file))
-        except SafetensorError as error:
-            raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
-        except OSError as error:
-            reason = error.strerror or "no such file"
-            raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
-        except RuntimeError:  # torch raises it when mmap fails
-            size = file.stat().st_size
-            message = f"the file's {size:,} bytes do not fit into memory"
-            raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
+    found = [load_safetensors(file) for file in weight_files(directory)]
     if row_parts(directory):
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
     return {name: tensor for state in found for name, tensor in state.items()}
+
+
+def load_safetensors(file: Path) -> State:
+    """Return the tensors of a file whose header `require_header` accepts, memory-mapped and not yet read."""
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"damaged: {error}", where=str(file), fix="copy the file again") from None
+    except OSError as error:
+        reason = error.strerror or "no such file"
+        raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy the whole directory") from None
+    except RuntimeError:  # torch raises it when mmap fails
+        size = file.stat().st_size
+        message = f"the file's {size:,} bytes do not fit into memory"
+        raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
 
 
 def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:

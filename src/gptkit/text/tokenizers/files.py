@@ -29,6 +29,11 @@ CONFIG_FILE = "tokenizer_config.json"
 BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # optional files that affect the ids
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Return whether a directory has a tokenizer's files, or some of them."""
+    return any((directory / name).is_file() for layout in LAYOUTS for name in layout)
+
+
 def find_tokenizer(directory: Path, shown: str | None = None) -> tuple[Path, tuple[str, ...]]:
     """Return the folder and layout of a tokenizer's files; in a run, they are in model/ or else in start/."""
     for folder in dict.fromkeys((directory, directory / MODEL, directory / START, described_in(directory))):
