@@ -97,6 +97,11 @@ def bias_as_shift(model: GPTDoubleHeadsModel) -> Tensor | None:
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
     """Raise InputError for a configuration or markers that transformers' classes cannot express."""
     hf_config(model.config)
+    refuse_markers(model, tokenizer)
+
+
+def refuse_markers(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Raise InputError if a classifier's markers cannot become the next entries of the tokenizer."""
     if isinstance(model, GPTDoubleHeadsModel) and tokenizer is not None:
         markers = [getattr(model.config, name) for name in MARKER_FIELDS]
         free = [*range(len(tokenizer), len(tokenizer) + len(markers))]
@@ -163,7 +168,7 @@ def _classifier_state(model: GPTDoubleHeadsModel, state: State) -> State:
 def write_tokenizer(
     tokenizer: PreTrainedTokenizerBase, model: GPTPreTrainedModel, folder: Path, console: Console
 ) -> None:
-    """Write the tokenizer as what it is to plain transformers; a classifier's puts the markers around each text."""
+    """Write the tokenizer as what it is to plain transformers; a classifier's adds the markers."""
     roles = {role: token for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     about: dict[str, Any] = {"model_max_length": model.config.n_positions, "clean_up_tokenization_spaces": False}
     if isinstance(tokenizer, GPT1Tokenizer):
@@ -181,8 +186,9 @@ def write_tokenizer(
     if isinstance(model, GPTDoubleHeadsModel):
         start, delimiter, extract = MARKERS
         backend.add_special_tokens([*MARKERS])
-        ids = [(token, backend.token_to_id(token)) for token in (start, extract)]
-        backend.post_processor = TemplateProcessing(single=f"{start} $A {extract}", special_tokens=ids)
+        ids = [(token, backend.token_to_id(token)) for token in MARKERS]
+        single, pair = f"{start} $A {extract}", f"{start} $A {delimiter} $B {extract}"
+        backend.post_processor = TemplateProcessing(single=single, pair=pair, special_tokens=ids)
         roles |= {"pad_token": delimiter}
     about["tokenizer_class"] = "PreTrainedTokenizerFast"
     if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():

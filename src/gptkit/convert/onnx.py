@@ -1,12 +1,12 @@
-"""ONNX: one graph, with and without a cache, and its weights in a file beside it; run by onnxruntime.
+"""ONNX: a graph that serves with and without a cache, and a file of weights; onnxruntime computes it.
 
-A language model takes `input_ids` (batch, length), `attention_mask` (batch, total), where total = past + length and 0 is
-padding on either side, and for each layer N `past_key_values.N.key` and `.value` (batch, head, past, head_dim); without a
-cache, past = 0. It returns `logits` (batch, length, vocab) in fp32 and `present.N.key` and `.value`, the next past. These
-are the names that Optimum and Transformers.js look for.
+A language model takes input_ids (batch, length), attention_mask (batch, total) and, for each layer N,
+past_key_values.N.key and .value (batch, head, past, head_dim), where total = past + length. The mask is 0 for padding on
+either side. It returns logits (batch, length, vocab) in fp32, and present.N.key and .value, which are the next past;
+the first past is empty. Optimum and Transformers.js look for these names.
 
-A classifier takes `input_ids` and `attention_mask` of (batch, length), with the markers in place; for similarity
-(batch, 2, length), for multiple-choice (batch, choice, length). It returns `logits` (batch, label) or (batch, choice).
+A classifier takes input_ids and attention_mask (batch, length), with the markers in place; for similarity (batch, 2,
+length), for multiple-choice (batch, choice, length). It returns logits (batch, label) or (batch, choice).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+import gptkit
 from gptkit.console import Console
 from gptkit.convert import hf
 from gptkit.convert.dtypes import TORCH, cast
@@ -37,10 +39,11 @@ from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, hf_config, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel, GPTPreTrainedModel
+from gptkit.report.text import code_block
 from gptkit.tasks.own import write_task as write_task  # beside a classifier
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
-OPSET = 20  # the first with GPT's tanh GELU; onnxruntime has it since 1.17
+OPSET = 20  # the first with GELU
 PAST, PRESENT = "past_key_values", "present"
 INT8 = "int8"
 Cache = dict[str, NDArray[Any]]  # keys and values by the name of the input
@@ -57,11 +60,12 @@ class Matrix(nn.Module):
         self.weight, self.bias = nn.Parameter(linear.weight.mT), linear.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden @ self.weight + self.bias
+        product = hidden @ self.weight
+        return product if self.bias is None else product + self.bias
 
 
 class GivenCache:
-    """What GPT's attention needs of a cache: it joins given keys and values (batch, head, past, head_dim) and new ones."""
+    """What attention needs of a cache: it puts new keys and values (batch, head, length, head_dim) after given ones."""
 
     def __init__(self, past: Sequence[torch.Tensor]) -> None:
         self.past, self.present = past, list[torch.Tensor]()
@@ -124,12 +128,16 @@ class ClassifierGraph(nn.Module):
 # --- writing ---
 
 
-def head_obstacle(model: GPTDoubleHeadsModel) -> None:
-    """Every head can be held."""
+def head_obstacle(_: GPTDoubleHeadsModel) -> None:
+    """Every classifier is kept."""
 
 
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
-    """Every model can be held."""
+    """Raise InputError for markers that the tokenizer has no place for, and for int8 without onnxruntime."""
+    hf.refuse_markers(model, tokenizer)
+    if dtype == INT8 and find_spec("onnxruntime") is None:
+        message = "int8 is written by onnxruntime, which is not installed"
+        raise InputError(message, where="--dtype int8", fix="pip install 'gptkit[export]'")
 
 
 def write(
@@ -141,57 +149,57 @@ def write(
     model again in fp32.
     """
     with _silence(), tempfile.TemporaryDirectory(dir=folder) as temporary:
-        graph = _with_weights(model, "f32" if dtype == INT8 else dtype)
+        graph = _graph(model, "f32" if dtype == INT8 else dtype)
         if dtype == INT8:
             graph = _quantized(graph, Path(temporary))
         onnx_ir.save(graph, folder / GRAPH, external_data=WEIGHTS)
     (folder / "config.json").write_text(_config(model).to_json_string(), encoding="utf-8")
     if tokenizer is not None:
-        hf.write_tokenizer(tokenizer, folder, console)
+        hf.write_tokenizer(tokenizer, model, folder, console)
+    (folder / "README.md").write_text(_card(model), encoding="utf-8")
 
 
-def _with_weights(model: GPTPreTrainedModel, dtype: str) -> onnx_ir.Model:
-    """Return the graph of a model with its weights, each of which is converted when it is saved."""
-    graph, state, transposed = _traced(model, TORCH[dtype]), model.state_dict(), _linear_layers(model)
+def _graph(model: GPTPreTrainedModel, dtype: str) -> onnx_ir.Model:
+    """Return the graph of a model with its weights, each of which is converted when it is read."""
+    program, state, transposed = _traced(model, TORCH[dtype]), model.state_dict(), _linear_layers(model)
 
     def stored(name: str) -> onnx_ir.Tensor:
         tensor = state[name].mT if name.removesuffix(".weight") in transposed else state[name]
         return onnx_ir.tensor(cast(name, tensor, dtype).contiguous().numpy())
 
-    for name, value in graph.graph.initializers.items():
+    for name, value in program.model.graph.initializers.items():
         if name.startswith(PREFIX):
             read = partial(stored, name.removeprefix(PREFIX))
             value.const_value = onnx_ir.LazyTensor(read, value.dtype, value.shape, name=name)
-    return graph
+    program.optimize()  # not before, as it computes with small weights and merges equal ones
+    ClearMetadataAndDocStringPass()(program.model)  # which names files of this machine
+    return program.model
 
 
-def _traced(model: GPTPreTrainedModel, dtype: torch.dtype) -> onnx_ir.Model:
-    """Return the graph of a model; in place of each weight stands a number that takes no memory."""
+def _traced(model: GPTPreTrainedModel, dtype: torch.dtype) -> torch.onnx.ONNXProgram:
+    """Return the graph as it was traced; in place of its weights are zeros that take no memory."""
     config = GPTConfig(**model.config.to_diff_dict(), attn_implementation="eager")  # plain products
     with torch.device("meta"):
         twin = type(model)(config).to(dtype).eval()
-    parameters = dict(twin.named_parameters())
-    for number, (name, parameter) in enumerate(parameters.items(), start=2):
-        # Different numbers, as equal tensors are merged; neither 0 nor 1, which would be optimized away.
-        blank = torch.full((), number, dtype=dtype).expand(parameter.shape)
+    for name, parameter in dict(twin.named_parameters()).items():
         owner, _, own_name = name.rpartition(".")
-        setattr(twin.get_submodule(owner), own_name, nn.Parameter(blank, requires_grad=False))
+        zeros = torch.zeros((), dtype=dtype).expand(parameter.shape)
+        setattr(twin.get_submodule(owner), own_name, nn.Parameter(zeros, requires_grad=False))
     twin.tie_weights()
     for block in twin.transformer.h:
         if config.activation_function == "gelu_new":
             block.mlp.act = nn.GELU("tanh")  # one operator; while tracing, ours is the loop that compiles well
     for name, linear in _linear_layers(twin).items():
         twin.set_submodule(name, Matrix(linear))
-    module, interface = (
-        (ClassifierGraph, _classifier) if isinstance(twin, GPTDoubleHeadsModel) else (LanguageGraph, _language)
-    )
+    is_classifier = isinstance(twin, GPTDoubleHeadsModel)
+    module = ClassifierGraph(twin) if is_classifier else LanguageGraph(twin)
+    interface = _classifier(config) if is_classifier else _language(config, dtype)
     with torch.no_grad():
         program = torch.onnx.export(
-            module(twin), **interface(config, dtype), opset_version=OPSET, dynamo=True, verbose=False
+            module, **interface, opset_version=OPSET, dynamo=True, optimize=False, verbose=False
         )
     assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # which names files of this machine
-    return program.model
+    return program
 
 
 def _linear_layers(model: GPTPreTrainedModel) -> dict[str, nn.Linear]:
@@ -220,7 +228,7 @@ def _language(config: GPTConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _classifier(config: GPTConfig, dtype: torch.dtype) -> dict[str, Any]:
+def _classifier(config: GPTConfig) -> dict[str, Any]:
     """Return the same for a classifier, whose inputs depend on the format."""
     sequences = {"similarity": (2,), "multiple-choice": (CHOICES,)}.get(str(config.format), ())
     ids = torch.zeros(BATCH, *sequences, LENGTH, dtype=torch.long)
@@ -243,6 +251,49 @@ def _quantized(graph: onnx_ir.Model, folder: Path) -> onnx_ir.Model:
     onnx_ir.save(graph, whole, external_data="whole.onnx_data")
     quantize_dynamic(whole, quantized, per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
     return onnx_ir.load(quantized)
+
+
+EXAMPLES = {  # by format, None for a language model; those of several sequences get an axis more
+    None: "['a text', 'another one']",
+    "classification": "['a text', 'another one']",
+    "entailment": "[('a premise', 'a hypothesis')]",
+    "similarity": "[('a text', 'another one'), ('another one', 'a text')]",
+    "multiple-choice": "[('a text', 'an ending'), ('a text', 'another one')]",
+}
+
+
+def _card(model: GPTPreTrainedModel) -> str:
+    """Return a model card that says how to run the graph."""
+    config = model.config
+    axis = "[None]" if config.format in ("similarity", "multiple-choice") else ""
+    code = [
+        "import numpy as np",
+        "import onnxruntime",
+        "from tokenizers import Tokenizer",
+        "",
+        "tokenizer = Tokenizer.from_file('tokenizer.json')",
+        "tokenizer.enable_padding()",
+        f"texts = tokenizer.encode_batch({EXAMPLES[config.format]})",
+        f"inputs = {{'input_ids': np.array([text.ids for text in texts]){axis}}}",
+        f"inputs['attention_mask'] = np.array([text.attention_mask for text in texts]){axis}",
+        f"session = onnxruntime.InferenceSession('{GRAPH}')",
+        "for past in session.get_inputs()[2:]:  # an empty cache",
+        "    dtype = np.float16 if 'float16' in past.type else np.float32",
+        "    inputs[past.name] = np.zeros((len(texts), past.shape[1], 0, past.shape[3]), dtype)",
+        "logits, *present = session.run(None, inputs)",
+    ]
+    if config.format is not None:
+        code = [line for line in code if "past" not in line]
+    kind = "text-generation" if config.format is None else "text-classification"
+    return "\n".join(
+        [
+            f"---\nlibrary_name: onnx\npipeline_tag: {kind}\ntags: [gptkit]\n---\n",
+            f"# A GPT for onnxruntime\n\n{model.num_parameters():,} parameters.",
+            f"Written by gptkit {gptkit.__version__}.",
+            f"{GRAPH} is the graph, {WEIGHTS} beside it holds the weights.\n",
+            f"## Use\n\n{code_block(chr(10).join(code), 'python')}\n",
+        ]
+    )
 
 
 def _config(model: GPTPreTrainedModel) -> Any:
@@ -293,10 +344,8 @@ class OnnxPeer:
     def encode(self, text: str) -> list[int] | None:
         if self.tokenizer is None:
             return None
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        if self.config.format is None:
-            return ids
-        return [int(self.config.start_token_id or 0), *ids, int(self.config.extract_token_id or 0)]
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self.config.format is not None).ids
+        return ids
 
     def logits(self, ids: Sequence[int]) -> Logits:
         given = np.array([ids])

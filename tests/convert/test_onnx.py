@@ -1,0 +1,185 @@
+"""ONNX: onnxruntime computes what our model computes, at every length, batch, padding and split of the cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from gptkit.console import Console
+from gptkit.convert import onnx
+from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.text.tokenizers.kinds import train_tokenizer
+
+POSITIONS, VOCABULARY = 12, 300
+SIZES = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 16, "n_layer": 2, "n_head": 2}
+MODELS = {
+    "gpt2": {},
+    "gpt1": {"pre_norm": False},
+    "unusual": {"tie_word_embeddings": False, "n_inner": 24, "activation_function": "gelu", "layer_norm_epsilon": 1e-6},
+}
+
+
+def language_model(**sizes: Any) -> GPTForCausalLM:
+    torch.manual_seed(0)
+    return with_random_biases(GPTForCausalLM(GPTConfig(**SIZES | sizes, initializer_range=0.2)))
+
+
+def with_random_biases(model: Any) -> Any:
+    """New ones are all equal, and equal tensors could be confused."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def exported(model: Any, folder: Path, dtype: str = "f32", tokenizer: Any = None) -> onnx.OnnxPeer:
+    onnx.write(model, tokenizer, folder, dtype, Console())
+    return onnx.open_peer(folder)
+
+
+@torch.inference_mode()
+def expected(model: Any, ids: NDArray[Any]) -> NDArray[Any]:
+    logits: NDArray[Any] = model(input_ids=torch.from_numpy(ids)).logits.numpy()
+    return logits
+
+
+def random_ids(*shape: int) -> NDArray[np.int64]:
+    return np.random.default_rng(sum(shape)).integers(VOCABULARY, size=shape)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnxruntime_computes_our_logits(name: str, tmp_path: Path) -> None:
+    model = language_model(**MODELS[name])
+    peer = exported(model, tmp_path)
+    for batch in (1, 3):
+        for length in (1, 2, 7, POSITIONS):
+            ids = random_ids(batch, length)
+            whole = expected(model, ids)
+            logits, _ = peer.step(ids, np.ones_like(ids))
+            np.testing.assert_allclose(logits, whole, atol=1e-5)
+            for cut in {1, length - 1} - {0, length}:  # with a cache of all but the last token, and of the first alone
+                first, past = peer.step(ids[:, :cut], np.ones_like(ids[:, :cut]))
+                rest, _ = peer.step(ids[:, cut:], np.ones_like(ids), past)
+                np.testing.assert_allclose(np.concatenate((first, rest), 1), whole, atol=1e-5)
+
+
+def test_padding_on_either_side_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = language_model()
+    peer = exported(model, tmp_path, tokenizer=train_tokenizer("bpe:280", ["hear me speak, hear me speak. " * 9]))
+    assert run_card(tmp_path, monkeypatch)["logits"].shape[::2] == (2, VOCABULARY)
+    lengths, longest = (2, 9, 5), 9
+    left, mask = random_ids(3, longest), np.zeros((3, longest), np.int64)
+    for row, length in enumerate(lengths):
+        mask[row, longest - length :] = 1
+    logits, past = peer.step(left, mask)
+    chosen = logits[:, -1:].argmax(2)
+    after, _ = peer.step(chosen, np.concatenate((mask, np.ones_like(chosen)), 1), past)
+    right, _ = peer.step(left[:, ::-1].copy(), mask[:, ::-1].copy())
+    for row, length in enumerate(lengths):
+        ids = left[row : row + 1, longest - length :]
+        np.testing.assert_allclose(logits[row : row + 1, longest - length :], expected(model, ids), atol=1e-5)
+        continued = np.concatenate((ids, chosen[row : row + 1]), 1)
+        np.testing.assert_allclose(after[row, 0], expected(model, continued)[0, -1], atol=1e-5)
+        np.testing.assert_allclose(right[row : row + 1, :length], expected(model, ids[:, ::-1].copy()), atol=1e-5)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(("dtype", "most", "share"), [("f16", 0.01, 0.55), ("int8", 0.2, 0.5)])
+def test_a_lesser_dtype_is_close_and_small(dtype: str, most: float, share: float, tmp_path: Path) -> None:
+    model = language_model(n_embd=64)
+    for name in (dtype, "f32"):
+        (tmp_path / name).mkdir()
+        peer = exported(model, tmp_path / name, name)
+        if name == dtype:
+            ids = random_ids(3, POSITIONS)
+            logits, _ = peer.step(ids, np.ones_like(ids))
+            difference = np.abs(logits - expected(model, ids)).max()
+            assert 0 < difference < most * np.abs(logits).max()
+            assert logits.dtype == np.float32
+    small, large = ((tmp_path / name / "model.onnx_data").stat().st_size for name in (dtype, "f32"))
+    assert small < share * large
+
+
+HEADS = [  # format, outputs, sequences of an example, shape of the logits that the card's code computes
+    ("classification", 3, 1, (2, 3)),
+    ("classification", 1, 1, (2, 1)),  # a score
+    ("entailment", 2, 1, (1, 2)),
+    ("similarity", 1, 2, (1, 1)),
+    ("similarity", 2, 2, (1, 2)),
+    ("multiple-choice", 1, 3, (1, 2)),
+]
+
+
+@pytest.mark.parametrize(("format", "outputs", "sequences", "shape"), HEADS)
+def test_a_classifier_answers_as_ours_does(
+    format: str, outputs: int, sequences: int, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = train_tokenizer("bpe:280", ["hear me speak, hear me speak. " * 9])
+    start, delimiter, extract = (len(tokenizer) + number for number in range(3))
+    markers = {"start_token_id": start, "delimiter_token_id": delimiter, "extract_token_id": extract}
+    head = {"task": "mine", "format": format, "id2label": {number: f"label {number}" for number in range(outputs)}}
+    torch.manual_seed(0)
+    sizes = SIZES | {"pre_norm": format != "entailment", "n_positions": 40}
+    model = with_random_biases(GPTDoubleHeadsModel(GPTConfig(**sizes, **markers, **head, initializer_range=0.2)))
+    onnx.refuse(model, tokenizer, "f32")
+    peer = exported(model, tmp_path, tokenizer=tokenizer)
+    for batch, longest in ((1, 1), (3, 7), (3, 40)):
+        lengths = np.random.default_rng(longest).integers(1, longest + 1, size=(batch, sequences))
+        lengths[0] = longest
+        mask = (np.arange(longest) < lengths[..., None]).astype(np.int64)  # (batch, sequence, length)
+        ids = random_ids(*mask.shape)
+        with torch.inference_mode():
+            answers = model(torch.from_numpy(ids), torch.from_numpy(lengths - 1)).logits.numpy().reshape(batch, -1)
+        for side in (1, -1):  # padded on the right; on the left, as the sequences are given backwards twice
+            order = np.argsort(mask, axis=2, kind="stable") if side < 0 else np.arange(longest)[None, None]
+            given = {
+                "input_ids": np.take_along_axis(ids, order, 2),
+                "attention_mask": np.take_along_axis(mask, order, 2),
+            }
+            if sequences == 1:
+                given = {name: array[:, 0] for name, array in given.items()}
+            [logits] = peer.session.run(None, given)
+            np.testing.assert_allclose(logits, answers, atol=1e-5)
+    names = run_card(tmp_path, monkeypatch)
+    assert names["logits"].shape == shape
+    rows, seen = (names["inputs"][name].reshape(-1, shape_of) for name, shape_of in _last_axes(names["inputs"]))
+    for row, is_seen in zip(rows, seen, strict=True):
+        read = row[is_seen == 1].tolist()
+        assert (read[0], read[-1]) == (start, extract)
+        assert (delimiter in read) == (format != "classification")
+
+
+def _last_axes(inputs: dict[str, NDArray[Any]]) -> list[tuple[str, int]]:
+    return [(name, inputs[name].shape[-1]) for name in ("input_ids", "attention_mask")]
+
+
+def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the code that the model card shows, and return its variables."""
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_nothing_is_printed_and_the_graph_names_nothing_of_this_machine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exported(language_model(n_layer=1), tmp_path, "int8")
+    assert capfd.readouterr() == ("", "")
+    graph = (tmp_path / "model.onnx").read_bytes()
+    assert b"site-packages" not in graph
+    assert b".py" not in graph
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.onnx", "model.onnx_data"}
