@@ -111,23 +111,27 @@ def _token_table(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
 
 
 def matches(path: Path) -> bool:
-    return _model_file(path) is not None
+    return bool(_model_files(path))
 
 
-def _model_file(path: Path) -> Path | None:
-    """Return a file with llm.c's header: `path`, else the first .bin in a directory; None if there is none."""
-    for file in sorted(path.glob("*.bin")) if path.is_dir() else [path]:
-        if file.is_file() and file.stat().st_size >= HEADER.size:
-            with file.open("rb") as opened:
-                if struct.unpack("<i", opened.read(4)) == (MODEL_MAGIC,):
-                    return file
-    return None
+def _model_files(path: Path) -> list[Path]:
+    """Return the files with llm.c's header: `path`, or those in it that end in .bin."""
+    files = sorted(path.glob("*.bin")) if path.is_dir() else [path]
+    return [file for file in files if file.is_file() and _has_magic(file)]
+
+
+def _has_magic(file: Path) -> bool:
+    with file.open("rb") as opened:
+        start = opened.read(HEADER.size)
+    return len(start) == HEADER.size and HEADER.unpack(start)[0] == MODEL_MAGIC
 
 
 def read(path: Path) -> tuple[GPTConfig, State]:
     """Return the config and weights; InputError for a header that does not fit the file, before anything is read."""
-    file = _model_file(path)
-    assert file is not None  # matches
+    file, *others = _model_files(path)
+    if others:
+        fix = f"pass one of the files, such as {others[-1]}"
+        raise InputError(f"{1 + len(others)} models in this directory", where=str(path), fix=fix)
     config, state = _mapped(file)
     return config, checked(config, state, str(file))
 

@@ -1,8 +1,8 @@
 """ONNX: a graph that serves with and without a cache, and a file of weights; onnxruntime computes it.
 
 A language model takes input_ids (batch, length), attention_mask (batch, total) and, for each layer N,
-past_key_values.N.key and .value (batch, head, past, head_dim), where total = past + length. The mask is 0 for padding on
-either side. It returns logits (batch, length, vocab) in fp32, and present.N.key and .value, which are the next past;
+past_key_values.N.key and .value (batch, head, past, head_dim), where total = past + length. The mask is 0 for padding
+on either side. It returns logits (batch, length, vocab) in fp32, and present.N.key and .value, which are the next past;
 the first past is empty. Optimum and Transformers.js look for these names.
 
 A classifier takes input_ids and attention_mask (batch, length), with the markers in place; for similarity (batch, 2,
