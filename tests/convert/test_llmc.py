@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from gptkit.console import Console
-from gptkit.convert import llmc
+from gptkit.convert import command, llmc
+from gptkit.convert.options import ConvertOptions
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.kinds import train_tokenizer
 
@@ -155,6 +157,19 @@ def test_a_file_of_another_length_is_refused(change: int, tmp_path: Path) -> Non
     path.write_bytes(raw[:change] if -len(raw) < change < 0 else raw + b"\0" if change > 0 else raw[:1024])
     with pytest.raises(InputError, match="the header describes"):
         llmc.read(path)
+
+
+def test_the_command_writes_and_reads_them(tmp_path: Path) -> None:
+    save_model(model(), tmp_path / "source")
+    steps = (("source", "there", "llm.c"), ("there", "back", "gptkit"), ("back", "one.bin", "llm.c"))
+    for source, destination, to in steps:
+        options = ConvertOptions(source=str(tmp_path / source), destination=tmp_path / destination, to=to)
+        result = command.run(options, Console())
+        assert result["max_logit_difference"] == 0
+        assert result["greedy_equal"]
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("source", "back")]
+    assert weights[0] == weights[1]
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "there" / "model.bin").read_bytes()
 
 
 def test_a_directory_of_several_models_is_refused(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from gptkit.console import Console
-from gptkit.convert import onnx
+from gptkit.convert import command, onnx
+from gptkit.convert.options import ConvertOptions
+from gptkit.errors import OutOfResources
 from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.kinds import train_tokenizer
@@ -175,3 +178,27 @@ def test_nothing_is_printed_and_the_graph_names_nothing_of_this_machine(
     assert b"site-packages" not in graph
     assert b".py" not in graph
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.onnx", "model.onnx_data"}
+
+
+def test_the_command_proves_it_with_onnxruntime(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    save_model(language_model().to(torch.bfloat16), source)
+    train_tokenizer("bpe:280", ["hear me speak, hear me speak. " * 9]).save_pretrained(source)
+    options = ConvertOptions(source=str(source), destination=tmp_path / "exported", to="onnx")
+    result = command.run(options, Console())
+    assert result["dtype"] == "f32"  # there is no bf16
+    assert result["peer"].startswith("onnxruntime 1.")
+    assert result["max_logit_difference"] < 1e-4
+    assert abs(result["nll_difference"]) < 1e-5
+    assert result["tokenizer_ids_equal"]
+    assert result["greedy_equal"]
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert names >= {"README.md", "config.json", "model.onnx", "model.onnx_data", "tokenizer.json"}
+    assert not any((tmp_path / "exported" / name).is_dir() for name in names)
+
+
+def test_int8_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "INT8_BYTES", 10**12)
+    with pytest.raises(OutOfResources, match=r"quantization takes about .* GB, and .* free .* - write --dtype f16"):
+        onnx.refuse(language_model(), None, "int8")
+    onnx.refuse(language_model(), None, "f16")
