@@ -27,7 +27,8 @@ from gptkit.errors import InputError, OutOfResources
 from gptkit.model.configuration_gpt import hf_config, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
-from gptkit.report.text import code_block, size
+from gptkit.model_files import MARKER_FIELDS
+from gptkit.report.text import code_block, escape_markdown, size
 from gptkit.tasks.own import write_task as write_task  # beside a classifier
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
@@ -81,7 +82,14 @@ def _quantized(graph: onnx_ir.Model, folder: Path) -> onnx_ir.Model:
 
     whole, quantized = folder / "whole.onnx", folder / "quantized.onnx"
     onnx_ir.save(graph, whole, external_data="whole.onnx_data")
-    quantize_dynamic(whole, quantized, per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
+    quantize_dynamic(
+        whole,
+        quantized,
+        per_channel=True,
+        reduce_range=True,  # 7 bits: with 8, sums saturate on processors without VNNI
+        weight_type=QuantType.QInt8,
+        use_external_data_format=True,
+    )
     return onnx_ir.load(quantized)
 
 
@@ -114,16 +122,19 @@ def _card(model: GPTPreTrainedModel) -> str:
         "    inputs[past.name] = np.zeros((len(texts), past.shape[1], 0, past.shape[3]), dtype)",
         "logits, *present = session.run(None, inputs)",
     ]
+    kind, notes = "text-generation", [f"It reads at most {config.n_positions:,} tokens."]
     if config.format is not None:
-        code = [line for line in code if "past" not in line]
-    kind = "text-generation" if config.format is None else "text-classification"
+        kind, code = "text-classification", [line for line in code if "past" not in line]
+        start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
+        notes += [f"Start, delimiter and extract tokens are {start}, {delimiter} and {extract}."]
+        notes += [f"Outputs: {escape_markdown(', '.join(map(str, config.id2label.values())))}."]
     return "\n".join(
         [
             f"---\nlibrary_name: onnx\npipeline_tag: {kind}\ntags: [gptkit]\n---\n",
             f"# A GPT for onnxruntime\n\n{model.num_parameters():,} parameters.",
             f"Written by gptkit {gptkit.__version__}.",
             f"{GRAPH} is the graph, {WEIGHTS} beside it holds the weights.\n",
-            f"## Use\n\n{code_block(chr(10).join(code), 'python')}\n",
+            f"## Use\n\n{code_block(chr(10).join(code), 'python')}\n\n{' '.join(notes)}\n",
         ]
     )
 
