@@ -169,6 +169,7 @@ def open_peer(folder: Path) -> OnnxPeer:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.disable_prepacking", "1")  # the weights stay mapped from their file
     session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
     return OnnxPeer(session, folder, version=onnxruntime.__version__)
 
