@@ -57,7 +57,7 @@ FORMATS = {  # in the order in which a source is matched
         None,
         "a graph for onnxruntime",
         ("f32", "f16", "int8"),
-        packages=("onnx", "onnxscript"),
+        packages=("onnx", "onnx_ir", "onnxscript"),
     ),
     "llm.c": Format("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), suffix=".bin"),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
