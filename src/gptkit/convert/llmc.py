@@ -84,7 +84,7 @@ def _model_bytes(model: GPTForCausalLM, dtype: str) -> Iterator[bytes | memoryvi
     yield _header(MODEL_MAGIC, VERSIONS[dtype], *sizes)
     for name in _tensor_names(config.n_layer):
         tensor = cast(name, state[name], dtype).contiguous()
-        yield memoryview(tensor.view(torch.uint8).numpy()).cast("B")
+        yield tensor.view(torch.uint8).numpy().data.cast("B")
         if name == "transformer.wte.weight":
             yield bytes((padded - config.vocab_size) * config.n_embd * tensor.itemsize)
 

@@ -127,7 +127,7 @@ def _card(model: GPTPreTrainedModel) -> str:
         kind, code = "text-classification", [line for line in code if "past" not in line]
         start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
         notes += [f"Start, delimiter and extract tokens are {start}, {delimiter} and {extract}."]
-        notes += [f"Outputs: {escape_markdown(', '.join(map(str, config.id2label.values())))}."]
+        notes += [f"Outputs: {escape_markdown(', '.join(map(str, (config.id2label or {}).values())))}."]
     return "\n".join(
         [
             f"---\nlibrary_name: onnx\npipeline_tag: {kind}\ntags: [gptkit]\n---\n",
@@ -192,14 +192,15 @@ class OnnxPeer:
         return ids
 
     def logits(self, ids: Sequence[int]) -> Logits:
-        given = np.array([ids])
+        given = np.array([ids])  # (batch, length)
         if self.config.format is None:
-            return self.step(given, np.ones_like(given))[0][0]
+            logits: Logits = self.step(given, np.ones_like(given))[0][0]
+            return logits
         if self.config.format == "similarity":  # twice the same text
             given = np.array([[ids, ids]])
         elif self.config.format == "multiple-choice":
             given = np.array([[ids]])
-        [logits] = self.session.run(["logits"], {"input_ids": given, "attention_mask": np.ones_like(given)})
+        logits = self.session.run(None, {"input_ids": given, "attention_mask": np.ones_like(given)})[0]
         return logits
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:

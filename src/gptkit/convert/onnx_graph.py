@@ -105,9 +105,10 @@ class ClassifierGraph(nn.Module):
 
 def _traced(model: GPTPreTrainedModel, dtype: torch.dtype) -> torch.onnx.ONNXProgram:
     """Return the graph as it was traced; in place of its weights are zeros that take no memory."""
-    config = GPTConfig(**model.config.to_diff_dict(), attn_implementation="eager")  # plain products
+    config = GPTConfig(**model.config.to_diff_dict())
+    config._attn_implementation = "eager"  # plain products
     with torch.device("meta"):
-        twin = type(model)(config).to(dtype).eval()
+        twin = type(model)(config).eval()
     for name, parameter in dict(twin.named_parameters()).items():
         owner, _, own_name = name.rpartition(".")
         zeros = torch.zeros((), dtype=dtype).expand(parameter.shape)
@@ -170,12 +171,13 @@ def graph_of(model: GPTPreTrainedModel, dtype: str) -> onnx_ir.Model:
     """Return the graph of a model with its weights, each of which is converted when it is read."""
     program, state, transposed = _traced(model, TORCH[dtype]), model.state_dict(), _linear_layers(model)
 
-    def stored(name: str) -> onnx_ir.Tensor:
+    def stored(name: str) -> onnx_ir.TensorProtocol:
         tensor = state[name].mT if name.removesuffix(".weight") in transposed else state[name]
         return onnx_ir.tensor(cast(name, tensor, dtype).contiguous().numpy())
 
     for name, value in program.model.graph.initializers.items():
         if name.startswith(PREFIX):
+            assert value.dtype is not None and value.shape is not None
             read = partial(stored, name.removeprefix(PREFIX))
             value.const_value = onnx_ir.LazyTensor(read, value.dtype, value.shape, name=name)
     program.optimize()  # not before, as it computes with small weights and merges equal ones
