@@ -19,7 +19,7 @@ from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_com
 
 # --- directories ---
 
-CONVERTIBLE = re.compile(r"ckpt\.pt|pytorch_model.*\.bin|model\.bin|params_shapes\.json")  # what convert reads besides safetensors
+CONVERTIBLE = re.compile(r"ckpt\.pt|(pytorch_)?model.*\.bin|params_shapes\.json")  # what only convert reads
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
 

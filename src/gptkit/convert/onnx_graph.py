@@ -177,7 +177,8 @@ def graph_of(model: GPTPreTrainedModel, dtype: str) -> onnx_ir.Model:
 
     for name, value in program.model.graph.initializers.items():
         if name.startswith(PREFIX):
-            assert value.dtype is not None and value.shape is not None
+            assert value.dtype is not None
+            assert value.shape is not None
             read = partial(stored, name.removeprefix(PREFIX))
             value.const_value = onnx_ir.LazyTensor(read, value.dtype, value.shape, name=name)
     program.optimize()  # not before, as it computes with small weights and merges equal ones
