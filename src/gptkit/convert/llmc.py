@@ -106,7 +106,7 @@ def _token_table(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
         if not 0 < len(token) <= LONGEST_TOKEN:
             message = f"token {id} has {len(token):,} bytes; llm.c's tokenizer file holds 1 to {LONGEST_TOKEN}"
             raise InputError(message, where="--to llm.c", fix="export to another format, such as --to hf")
-    separator_id(tokenizer)
+    separator_id(tokenizer)  # InputError without one
     return tokens
 
 
@@ -149,6 +149,19 @@ def open_peer(folder: Path) -> TorchPeer:
 
 def _mapped(file: Path) -> tuple[GPTConfig, State]:
     """Return the config, and the tensors mapped into memory; InputError for a header that does not fit the file."""
+    config, padded, dtype = _described(file)
+    names = _tensor_names(config.n_layer)
+    shapes = tensor_shapes(config, names, str(file)) | {names[0]: (padded, config.n_embd)}
+    sizes = [math.prod(shapes[name]) for name in names]
+    start = HEADER.size // dtype.itemsize
+    flat = torch.from_file(str(file), shared=False, size=start + sum(sizes), dtype=dtype)
+    parts = flat[start:].split(sizes)
+    state = {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
+    return config, state | {names[0]: state[names[0]][: config.vocab_size]}
+
+
+def _described(file: Path) -> tuple[GPTConfig, int, torch.dtype]:
+    """Return what the header says: config, rows of the token embedding, dtype; InputError unless the file fits it."""
     where, damaged = str(file), "copy the file again"
     length = require_regular(file, damaged)
     with file.open("rb") as opened:
@@ -158,20 +171,15 @@ def _mapped(file: Path) -> tuple[GPTConfig, State]:
         fix = "write it again with today's llm.c"
         raise InputError(f"version {version} of llm.c's format; gptkit reads 3 and 5", where=where, fix=fix)
     sizes = dict(zip(SIZES, numbers[: len(SIZES)], strict=True))
-    padded, vocab_size, width = sizes.pop(PADDED_SIZE), sizes["vocab_size"], sizes["n_embd"]
+    padded = sizes.pop(PADDED_SIZE)
     config = parse_config(sizes, where)
-    if padded < vocab_size:
-        message = f"damaged: the vocabulary of {vocab_size:,} is padded to {padded:,} rows"
+    if padded < config.vocab_size:
+        message = f"damaged: the vocabulary of {config.vocab_size:,} is padded to {padded:,} rows"
         raise InputError(message, where=where, fix=damaged)
-    count = (padded + config.n_positions + config.n_layer * (12 * width + 13) + 2) * width
-    needed = HEADER.size + count * dtype.itemsize
+    # A count, not a list of shapes: n_layer may be anything.
+    parameters = (padded + config.n_positions + config.n_layer * (12 * config.n_embd + 13) + 2) * config.n_embd
+    needed = HEADER.size + parameters * dtype.itemsize
     if length != needed:
         message = f"damaged: the header describes {needed:,} bytes, the file has {length:,}"
         raise InputError(message, where=where, fix=damaged)
-    skipped = HEADER.size // dtype.itemsize
-    flat = torch.from_file(where, shared=False, size=skipped + count, dtype=dtype)[skipped:]
-    names = _tensor_names(config.n_layer)
-    shapes = tensor_shapes(config, names, where) | {names[0]: (padded, width)}
-    parts = flat.split([math.prod(shapes[name]) for name in names])
-    state = {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
-    return config, state | {names[0]: state[names[0]][:vocab_size]}
+    return config, padded, dtype
