@@ -108,7 +108,7 @@ def _traced(model: GPTPreTrainedModel, dtype: torch.dtype) -> torch.onnx.ONNXPro
     config = GPTConfig(**model.config.to_diff_dict())
     config._attn_implementation = "eager"  # plain products
     with torch.device("meta"):
-        twin = type(model)(config).eval()
+        twin: Any = type(model)(config).eval()  # type: ignore[no-untyped-call]
     for name, parameter in dict(twin.named_parameters()).items():
         owner, _, own_name = name.rpartition(".")
         zeros = torch.zeros((), dtype=dtype).expand(parameter.shape)
