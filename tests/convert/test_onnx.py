@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +171,16 @@ def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
-def test_nothing_is_printed_and_the_graph_names_nothing_of_this_machine(
+def test_the_export_prints_nothing_keeps_no_weights_and_names_no_files_of_this_machine(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    exported(language_model(n_layer=1), tmp_path, "int8")
+    model = language_model(n_layer=1)
+    weights = [weakref.ref(parameter) for parameter in model.parameters()]
+    exported(model, tmp_path, "int8")
     assert capfd.readouterr() == ("", "")
+    del model
+    gc.collect()
+    assert not any(weight() is not None for weight in weights)  # the proof needs their memory
     graph = (tmp_path / "model.onnx").read_bytes()
     assert b"site-packages" not in graph
     assert b".py" not in graph

@@ -65,11 +65,13 @@ def write(
     int8 are the matrices of the layers and the embeddings, by onnxruntime's dynamic quantization, which holds the whole
     model again in fp32.
     """
+    state = model.state_dict()
     with _silence(), tempfile.TemporaryDirectory(dir=folder) as temporary:
-        graph = graph_of(model, "f32" if dtype == INT8 else dtype)
+        graph = graph_of(model, state, "f32" if dtype == INT8 else dtype)
         if dtype == INT8:
             graph = _quantized(graph, Path(temporary))
         onnx_ir.save(graph, folder / GRAPH, external_data=WEIGHTS)
+    state.clear()  # torch's exporter keeps parts of the graph, which would keep the weights in memory
     (folder / "config.json").write_text(_config(model).to_json_string(), encoding="utf-8")
     if tokenizer is not None:
         hf.write_tokenizer(tokenizer, model, folder, console)

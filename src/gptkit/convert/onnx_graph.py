@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gptkit.convert.dtypes import TORCH, cast
 from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.loading import State
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel, GPTPreTrainedModel
 
@@ -167,9 +168,9 @@ def _classifier(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-def graph_of(model: GPTPreTrainedModel, dtype: str) -> onnx_ir.Model:
-    """Return the graph of a model with its weights, each of which is converted when it is read."""
-    program, state, transposed = _traced(model, TORCH[dtype]), model.state_dict(), _linear_layers(model)
+def graph_of(model: GPTPreTrainedModel, state: State, dtype: str) -> onnx_ir.Model:
+    """Return the graph of a model whose weights are in `state`, from which each is converted when it is read."""
+    program, transposed = _traced(model, TORCH[dtype]), set(_linear_layers(model))
 
     def stored(name: str) -> onnx_ir.TensorProtocol:
         tensor = state[name].mT if name.removesuffix(".weight") in transposed else state[name]
