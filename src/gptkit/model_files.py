@@ -20,7 +20,7 @@ from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_com
 # --- directories ---
 
 # What convert reads besides safetensors.
-CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|pytorch_model.*\.bin|params_shapes\.json")
+CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|(pytorch_)?model.*\.bin|params_shapes\.json")
 TORCH_SUFFIXES = (".pt", ".pth")
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 

@@ -246,13 +246,13 @@ class Toy:
     def refuse(self, model: GPTForCausalLM, tokenizer: Any, dtype: str) -> None: ...
 
     def write(self, model: GPTForCausalLM, tokenizer: Any, folder: Path, dtype: str, console: Console) -> None:
-        torch.save({name: tensor.to(TORCH[dtype]) for name, tensor in model.state_dict().items()}, folder / "toy.bin")
+        torch.save({name: tensor.to(TORCH[dtype]) for name, tensor in model.state_dict().items()}, folder / "model.bin")
         (folder / "notes").touch()
 
     def open_peer(self, folder: Path) -> Peer:
         if self.missing:
             raise ModuleNotFoundError(name=self.missing)
-        state = torch.load(folder / "toy.bin", weights_only=True)
+        state = torch.load(folder / "model.bin", weights_only=True)
         model = build_model(self.config, state, torch.float32, GPTForCausalLM)
 
         def forward(ids: torch.Tensor) -> torch.Tensor:
@@ -277,9 +277,9 @@ def test_the_destination_is_a_directory_or_the_one_file_of_its_suffix(
     assert result["peer"] == "toy 1"
     assert result["max_logit_difference"] == 0
     assert result["tokenizer_ids_equal"] is None
-    assert {path.name for path in (tmp_path / "exported").iterdir()} == {"toy.bin", "notes"}
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {"model.bin", "notes"}
     converted(source, tmp_path / "one.bin", to="toy")
-    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "exported" / "toy.bin").read_bytes()
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "exported" / "model.bin").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"source", "exported", "one.bin"}
 
 

@@ -147,10 +147,9 @@ def _new_destination(path: Path, suffix: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         yield Path(temporary)
-        [file] = Path(temporary).glob(f"*{suffix}")
-        sync_all(file.parent)
+        sync_all(Path(temporary))
         require_free(path, str(path))
-        rename(file, path)
+        rename(Path(temporary, f"model{suffix}"), path)
         sync_directory(path.parent)
 
 

@@ -16,7 +16,7 @@ class Format:
 
     `reads` describes a source in errors ("" = unmentioned, None = it cannot be read), `writes` an export in the help
     (None = it cannot be written). `dtypes` are the names that it can hold, `packages` the modules that writing needs,
-    all of the extra `export`; a destination that ends in `suffix` is that one file instead of a directory.
+    all of the extra `export`; a destination that ends in `suffix` is the file model.SUFFIX instead of a directory.
 
     The module of a format that can be read has
       matches(path) -> bool                       without importing anything heavy
@@ -54,6 +54,14 @@ FORMATS = {  # in the order in which a source is matched
         "a directory that plain transformers loads",
         ("f32", "f16", "bf16"),
     ),
+    "onnx": Format(
+        "gptkit.convert.onnx",
+        None,
+        "a graph for onnxruntime",
+        ("f32", "f16", "int8"),
+        packages=("onnx", "onnx_ir", "onnxscript"),
+    ),
+    "llm.c": Format("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), suffix=".bin"),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict"),

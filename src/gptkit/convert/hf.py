@@ -117,6 +117,11 @@ def bias_as_shift(model: GPTDoubleHeadsModel) -> Tensor | None:
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
     """Raise InputError for a configuration or markers that transformers' classes cannot express."""
     hf_config(model.config)
+    refuse_markers(model, tokenizer)
+
+
+def refuse_markers(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Raise InputError if a classifier's markers cannot become the next entries of the tokenizer."""
     if isinstance(model, GPTDoubleHeadsModel) and tokenizer is not None:
         markers = [getattr(model.config, name) for name in MARKER_FIELDS]
         free = [*range(len(tokenizer), len(tokenizer) + len(markers))]
@@ -184,7 +189,7 @@ def _classifier_state(model: GPTDoubleHeadsModel, state: State) -> State:
 def write_tokenizer(
     tokenizer: PreTrainedTokenizerBase, model: GPTPreTrainedModel, folder: Path, console: Console
 ) -> None:
-    """Write the tokenizer as what it is to plain transformers; a classifier's puts the markers around each text."""
+    """Write the tokenizer as what it is to plain transformers; a classifier's adds the markers."""
     roles = {role: token for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     about: dict[str, Any] = {"model_max_length": model.config.n_positions, "clean_up_tokenization_spaces": False}
     if isinstance(tokenizer, GPT1Tokenizer):

@@ -80,7 +80,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         examples, sequences, length = input_ids.shape
         hidden = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
         hidden = hidden.view(examples, sequences, length, -1)  # (example, sequence, length, n_embd)
-        logits = self._classify(hidden, extract)
+        logits = self.classify(hidden, extract)
         if labels is None:
             return DoubleHeadsOutput(logits=logits)
         count = examples if num_items_in_batch is None else num_items_in_batch
@@ -100,7 +100,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
 
-    def _classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
+    def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
         index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
         state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)

@@ -28,17 +28,18 @@ codecs.register_error("gptkit-hexadecimal", _as_hexadecimal)
 
 def pieces_of(tokenizer: AnyTokenizer, ids: Iterable[int]) -> list[str]:
     """Return the text of each token, with bytes that are no whole character as <E4><BD>."""
-    return [_piece(tokenizer, id) for id in ids]
+    return [token_bytes(tokenizer, id).decode("utf-8", "gptkit-hexadecimal") for id in ids]
 
 
-def _piece(tokenizer: AnyTokenizer, id: int) -> str:
+def token_bytes(tokenizer: AnyTokenizer, id: int) -> bytes:
+    """Return the bytes that a token stands for in UTF-8 text; of a byte-level one they may be part of a character."""
     entry = str(tokenizer.convert_ids_to_tokens(id))
     if hasattr(tokenizer, "encode_text"):  # GPT-1's, whose decoding drops the space at the end
-        return entry.replace("</w>", "" if entry.startswith("\n") else " ")
+        return entry.replace("</w>", "" if entry.startswith("\n") else " ").encode()
     text = str(tokenizer.decode([id], clean_up_tokenization_spaces=False))
     if "\N{REPLACEMENT CHARACTER}" not in text or not set(entry) <= _BYTES.keys():
-        return text
-    return bytes(_BYTES[symbol] for symbol in entry).decode("utf-8", "gptkit-hexadecimal")
+        return text.encode()
+    return bytes(_BYTES[symbol] for symbol in entry)
 
 
 def visible(piece: str) -> str:
