@@ -7,32 +7,38 @@ embeddings. Matrices are (out, in), as in nn.Linear.
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from tokenizers import AddedToken
 from torch import Tensor
-from transformers import GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gptkit.console import Console
 from gptkit.convert.dtypes import TORCH, cast
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.gguf_file import DAMAGED, StoredTensor, read_header
 from gptkit.convert.proof import Peer
+from gptkit.convert.torch_peer import TorchPeer
 from gptkit.errors import InputError
-from gptkit.model.configuration_gpt import GPTConfig, parse_config
+from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
 from gptkit.model.loading import State, checked
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.files import checked_merges
 from gptkit.text.tokenizers.kinds import byte_level
 
-DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
-NO_HEAD = "GGUF's gpt2 has no classifier"
+DTYPES = FORMATS["gguf"].dtypes
+ROUNDING = 2**-11  # llama.cpp looks GELU up in a table of f16 numbers, whatever the weights are
 FILE, MODELFILE = "model.gguf", "Modelfile"
 BLOCK = 32  # numbers of a row that q8_0 and q4_0 quantize together
 ARCHITECTURE, TOKENIZER, SPLIT = "gpt2", "gpt2", "gpt-2"
@@ -352,13 +358,23 @@ def _in_one_dtype(state: State) -> State:
     return {name: tensor.to(dtype) for name, tensor in state.items()}
 
 
-def tokenizer_of(path: Path) -> PreTrainedTokenizerFast | None:
+def tokenizer(path: Path) -> PreTrainedTokenizerFast | None:
     """Return the tokenizer in a GGUF file, None if it has none; InputError for one that splits text otherwise."""
     path = _file(path)
     metadata, _ = _header(path)
-    if "tokenizer.ggml.tokens" not in metadata:
-        return None
-    return _tokenizer(metadata, path)
+    return _tokenizer(metadata, path) if "tokenizer.ggml.tokens" in metadata else None
+
+
+def in_its_own_code(path: Path) -> Peer:
+    """Return the file as transformers reads it, which computes in f32 whatever the weights are."""
+    file = _file(path)
+    config = _config(*_header(file), str(file))
+    named = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, "local_files_only": True}
+    with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
+        model = GPT2LMHeadModel.from_pretrained(**named, n_positions=config.n_positions, n_inner=config.n_inner)
+        theirs = AutoTokenizer.from_pretrained(**named) if tokenizer(file) else None
+    encode = (lambda text: encode_pieces(theirs, [text])[0].tolist()) if theirs else None
+    return TorchPeer(model, encode, name="transformers", version=transformers.__version__)
 
 
 def _tokenizer(metadata: dict[str, Any], path: Path) -> PreTrainedTokenizerFast:

@@ -6,7 +6,7 @@ The wheel's own classes return neither the logits of a whole prompt nor the ids 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, byref, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_void_p
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,6 @@ class LlamaCpp:
     """
 
     name = "llama.cpp (xllamacpp)"
-    rounding = 1e-3  # of the largest logit: it looks GELU up in a table of f16 numbers, whatever the weights are
 
     def __init__(self, file: Path) -> None:
         self._library = _library()
