@@ -55,6 +55,7 @@ NAMES = {  # theirs -> ours
     "output_norm": "transformer.ln_f",
     "output": "lm_head",
 }
+RECOGNIZED = {"<|start|>", "<|message|>", "<|channel|>", "<|constrain|>"}  # by llama.cpp in any text, for gpt-oss
 OURS = {ours: theirs for theirs, ours in NAMES.items()}
 THEIR_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 OUR_NAME = re.compile(r"(?:transformer\.h\.(\d+)\.)?([\w.]+)\.(weight|bias)")
@@ -202,6 +203,8 @@ def _add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, vocab_size: 
         kinds[id] = CONTROL if added.special else USER_DEFINED
     if unused := kinds.count(UNUSED):
         console.warn(f"{unused:,} of {vocab_size:,} rows have no token: GGUF needs one for each, here called [PAD...]")
+    for token in RECOGNIZED & tokenizer.get_vocab().keys():
+        console.warn(f"llama.cpp takes {token} in a text for the special token, gptkit for plain text")
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_tokenizer_model(TOKENIZER)
     writer.add_tokenizer_pre(SPLIT)
@@ -263,10 +266,11 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     where = str(path)
     config = _config(metadata, rows, where)
     names = {name: _own_name(name, where) for name in rows}
-    state = _in_one_dtype({names[name]: _loaded(path, row) for name, row in rows.items()})
+    state = {names[name]: _loaded(path, row) for name, row in rows.items()}
     if not config.tie_word_embeddings and torch.equal(state["lm_head.weight"], state["transformer.wte.weight"]):
         config.tie_word_embeddings = True  # older files hold the tied weight twice
-    return config, checked(config, state, where)
+    state = checked(config, state, where, copy=False)
+    return config, _in_one_dtype(state)
 
 
 def _file(path: Path) -> Path:
@@ -279,8 +283,11 @@ def _file(path: Path) -> Path:
 
 def _header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     """Return the metadata and tensors of a GGUF file of architecture gpt2."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
+    try:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    except ImportError:
+        message = "GGUF is read with the package gguf, which is not installed"
+        raise InputError(message, where=str(path), fix="pip install 'gptkit[export]'") from None
     metadata, rows = read_header(path, {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()})
     architecture = metadata.get("general.architecture")
     if architecture != ARCHITECTURE:
@@ -347,15 +354,20 @@ def _loaded(path: Path, row: StoredTensor) -> Tensor:
     kind = GGMLQuantizationType(row.kind)
     if dtype := TORCH.get(kind.name.lower()):
         return torch.from_numpy(raw).view(dtype)
-    return torch.from_numpy(quants.dequantize(raw, kind))
+    with np.errstate(all="ignore"):  # `checked` refuses what is not finite
+        return torch.from_numpy(quants.dequantize(raw, kind))
 
 
 def _in_one_dtype(state: State) -> State:
+    """Return copies in the narrowest dtype that holds all; empties `state`, so that nothing is held twice."""
     dtype = state["transformer.wte.weight"].dtype
-    for tensor in state.values():
-        if not torch.equal(tensor.to(dtype).float(), tensor.float()):
-            dtype = torch.float32
-    return {name: tensor.to(dtype) for name, tensor in state.items()}
+    if not all(torch.equal(tensor.to(dtype).float(), tensor.float()) for tensor in state.values()):
+        dtype = torch.float32
+    is_tied = state["lm_head.weight"] is state["transformer.wte.weight"]
+    if is_tied:
+        del state["lm_head.weight"]
+    found = {name: state.pop(name).to(dtype, copy=True) for name in [*state]}
+    return found | ({"lm_head.weight": found["transformer.wte.weight"]} if is_tied else {})
 
 
 def tokenizer(path: Path) -> PreTrainedTokenizerFast | None:

@@ -65,8 +65,8 @@ def read_header(path: Path, block_sizes: dict[int, tuple[int, int]]) -> tuple[di
             raise header.damaged(f"duplicate tensor {name[:60]!r}")
         rows[name] = _tensor_row(header, name, block_sizes)
     alignment = metadata.get("general.alignment", 32)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise header.damaged(f"general.alignment is {alignment!r}, not a power of two")
+    if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):
+        raise header.damaged(f"general.alignment is {alignment!r}, not a power of two from 8 on")
     start = -(-header.place // alignment) * alignment
     left = file_size - start
     for name, row in rows.items():

@@ -164,19 +164,18 @@ def _library() -> Any:
     """Return the wheel's shared library with typed functions; ImportError if it is not as expected."""
     import xllamacpp
 
-    [file] = Path(xllamacpp.__file__).parent.glob("xllamacpp*.so")
-    library = ctypes.CDLL(str(file))
-    unknown = f"xllamacpp {version('xllamacpp')} exports another llama.h than 2026.10"
-    try:
-        for name, (result, *arguments) in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except AttributeError as error:
-        raise ImportError(unknown) from error
+    other = ImportError(f"an xllamacpp with the llama.h of 2026.10 (this is {version('xllamacpp')})")
+    files = sorted(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))
+    library: Any = ctypes.CDLL(str(files[0])) if files else None
+    for name, (result, *arguments) in _SIGNATURES.items():
+        function = getattr(library, name, None)
+        if function is None:
+            raise other
+        function.restype, function.argtypes = result, arguments
     library.llama_log_set(ctypes.cast(_silent, c_void_p), None)
     library.llama_backend_init()
     default = library.llama_context_default_params()
     automatic = (default.rope_scaling_type, default.pooling_type, default.attention_type, default.flash_attn_type)
     if {*automatic} != {AUTO} or {default.type_k, default.type_v} != {F16} or default.n_seq_max != 1:
-        raise ImportError(unknown)  # llama_context_params has other fields
+        raise other  # llama_context_params has other fields
     return library

@@ -140,10 +140,11 @@ def read_safetensors(directory: Path) -> State:
     return {name: tensor for state in found for name, tensor in state.items()}
 
 
-def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
+def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM, *, copy: bool = True) -> State:
     """Return a copy of `state` with the tied head's weight; InputError if a tensor is missing, unknown or damaged.
 
-    A copy, because reading a mapped tensor whose file was truncated would kill the process.
+    A copy, because reading a mapped tensor whose file was truncated would kill the process; without `copy` the caller
+    makes it.
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
@@ -166,6 +167,8 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
         if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # allocates nothing
             raise not_finite(f"tensor {name} is", where)
+    if not copy:
+        return state
     copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
     return {name: copies[id(tensor)] for name, tensor in state.items()}
 
