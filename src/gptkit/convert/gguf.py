@@ -381,10 +381,11 @@ def in_its_own_code(path: Path) -> Peer:
     """Return the file as transformers reads it, which computes in f32 whatever the weights are."""
     file = _file(path)
     config = _config(*_header(file), str(file))
-    named = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, "local_files_only": True}
+    named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    sizes = {"n_positions": config.n_positions, "n_inner": config.n_inner}
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
-        model = GPT2LMHeadModel.from_pretrained(**named, n_positions=config.n_positions, n_inner=config.n_inner)
-        theirs = AutoTokenizer.from_pretrained(**named) if tokenizer(file) else None
+        model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **sizes)
+        theirs = AutoTokenizer.from_pretrained(file.parent, **named) if tokenizer(file) else None
     encode = (lambda text: encode_pieces(theirs, [text])[0].tolist()) if theirs else None
     return TorchPeer(model, encode, name="transformers", version=transformers.__version__)
 

@@ -6,6 +6,8 @@ The wheel's own classes return neither the logits of a whole prompt nor the ids 
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_void_p
 from importlib.metadata import version
 from pathlib import Path
@@ -88,9 +90,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # result, then arguments
 }
 
 
-@ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
-def _silent(level: int, text: bytes, data: int) -> None:
-    """Drop a line of llama.cpp's log."""
+# Called with each line of llama.cpp's log; it must live as long as the library.
+_SILENCE = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(lambda level, line, data: None)
 
 
 class LlamaCpp:
@@ -106,7 +107,7 @@ class LlamaCpp:
         self._library = _library()
         self.version = version("xllamacpp")
         self._model = self._library.llama_model_load_from_file(
-            str(file).encode(), self._library.llama_model_default_params()
+            os.fsencode(file), self._library.llama_model_default_params()
         )
         if not self._model:
             raise GptkitError("llama.cpp cannot load the file", where=str(file))
@@ -138,19 +139,19 @@ class LlamaCpp:
         count = self._library.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, False)
         return list(ids[:count])
 
-    def logits(self, ids: list[int]) -> NDArray[np.float32]:
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits (position, vocab) of one window of ids."""
         self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
         return self._continued(ids)
 
-    def greedy(self, ids: list[int], count: int) -> list[int]:
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """Return the `count` most likely ids after `ids`, one by one from the cache."""
         found = [int(self.logits(ids)[-1].argmax())]
         while len(found) < count:
             found.append(int(self._continued(found[-1:])[-1].argmax()))
         return found
 
-    def _continued(self, ids: list[int]) -> NDArray[np.float32]:
+    def _continued(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits of ids that follow those in the cache."""
         count = len(ids)
         batch = _Batch(n_tokens=count, token=(c_int32 * count)(*ids), logits=(c_int8 * count)(*[1] * count))
@@ -172,7 +173,7 @@ def _library() -> Any:
         if function is None:
             raise other
         function.restype, function.argtypes = result, arguments
-    library.llama_log_set(ctypes.cast(_silent, c_void_p), None)
+    library.llama_log_set(ctypes.cast(_SILENCE, c_void_p), None)
     library.llama_backend_init()
     default = library.llama_context_default_params()
     automatic = (default.rope_scaling_type, default.pooling_type, default.attention_type, default.flash_attn_type)
