@@ -382,7 +382,7 @@ def in_its_own_code(path: Path) -> Peer:
     file = _file(path)
     config = _config(*_header(file), str(file))
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    sizes = {"n_positions": config.n_positions, "n_inner": config.n_inner}
+    sizes: dict[str, Any] = {"n_positions": config.n_positions, "n_inner": config.n_inner}
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
         model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **sizes)
         theirs = AutoTokenizer.from_pretrained(file.parent, **named) if tokenizer(file) else None
