@@ -24,7 +24,7 @@ from gptkit.convert import gguf as format
 from gptkit.convert.options import ConvertOptions
 from gptkit.convert.proof import UNUSUAL, Peer, compare, language_questions, observe, require
 from gptkit.convert.torch_peer import own_peer
-from gptkit.errors import InputError
+from gptkit.errors import GptkitError, InputError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -158,6 +158,29 @@ def test_lesser_types_are_stored_as_llama_cpp_does_and_cost_little(tmp_path: Pat
         require(compare(ours, observe(opened(folder), questions)), ours, dtype, where="here", rounding=format.ROUNDING)
         sizes[dtype] = (folder / format.FILE).stat().st_size
     assert sizes["f32"] > sizes["f16"] == sizes["bf16"] > sizes["q8_0"] > sizes["q4_0"]
+
+
+def test_a_fault_in_one_number_is_seen(tmp_path: Path) -> None:
+    """What llama.cpp's rounding is allowed hides no wrong weight."""
+    tokenizer = trained()
+    model, ids = small(len(tokenizer)), ids_of(tokenizer)
+    peer = opened(written(model, tokenizer, tmp_path / "out")[0])
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] += 0.1
+    questions = language_questions(ids, None, n_positions=48, vocab_size=len(tokenizer), parameters=10**6)
+    ours = observe(own_peer(model, tokenizer), questions, with_gaps=True)
+    proof = compare(ours, observe(peer, questions), rounding=format.ROUNDING)
+    with pytest.raises(GptkitError, match="logits differ"):
+        require(proof, ours, "f32", where="here", rounding=format.ROUNDING)
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_written(*_: Any) -> None:
+        raise OSError("64 requested and 32 written")  # numpy's, without a number
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", half_written)
+    with pytest.raises(OSError, match="No space left on device"):
+        written(small(320), trained(), tmp_path / "out")
 
 
 @pytest.mark.parametrize("difference", ["llama_gone", "n_seq_max"])

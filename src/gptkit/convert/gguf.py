@@ -7,10 +7,12 @@ embeddings. Matrices are (out, in), as in nn.Linear.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
-from contextlib import redirect_stderr
+from contextlib import closing, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +119,24 @@ def write(
     import gguf
 
     assert tokenizer is not None  # see `refuse`
-    writer = gguf.GGUFWriter(folder / FILE, ARCHITECTURE)
-    _add_shape(writer, model.config, dtype)
-    _add_tokenizer(writer, tokenizer, model.config.vocab_size, console)
-    kinds = {name: _kind(name, tensor, model.config, dtype) for name, tensor in _tensors(model).items()}
-    for name, tensor in _tensors(model).items():
-        size = _size(tensor.shape, kinds[name])
-        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kinds[name])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for name, tensor in _tensors(model).items():
-        writer.write_tensor_data(_stored(name, tensor, kinds[name]))
-    writer.close()
+    tensors = _tensors(model)
+    kinds = {name: _kind(name, tensor, model.config, dtype) for name, tensor in tensors.items()}
+    with closing(gguf.GGUFWriter(folder / FILE, ARCHITECTURE)) as writer:
+        _add_shape(writer, model.config, dtype)
+        _add_tokenizer(writer, tokenizer, model.config.vocab_size, console)
+        for name, tensor in tensors.items():
+            size = _size(tensor.shape, kinds[name])
+            writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kinds[name])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name, tensor in tensors.items():
+            stored = _stored(name, tensor, kinds[name])
+            try:
+                writer.write_tensor_data(stored)
+            except OSError as error:  # numpy's tofile forgets why it wrote too little
+                number = error.errno or errno.ENOSPC
+                raise OSError(number, os.strerror(number), str(folder / FILE)) from None
     (folder / MODELFILE).write_text(_modelfile(model.config), encoding="utf-8")
     _say_how_transformers_reads_it(model.config, console)
 
