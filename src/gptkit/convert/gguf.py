@@ -78,6 +78,7 @@ def refuse(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, dty
         raise _unfit("a model without a tokenizer", "the tokenizer in the same file", "pass one with --tokenizer")
     if problem := _other_split(tokenizer):
         raise _unfit(f"a tokenizer {problem}", "byte-level BPE that splits text as GPT-2's does", "write --to hf")
+    separator_id(tokenizer)  # raises if there is none: llama.cpp would end every text at token 11
     for name in ("n_embd", "inner_width"):
         width = getattr(config, name)
         if dtype.startswith("q") and width % BLOCK:
@@ -217,7 +218,7 @@ def _add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, vocab_size: 
     writer.add_tokenizer_pre(SPLIT)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
-    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     separator = separator_id(tokenizer)
     writer.add_bos_token_id(separator)
     writer.add_eos_token_id(separator)
