@@ -79,7 +79,8 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
         gc.collect()  # hold only one model in memory
         proof = _proof(target, folder, questions, expected, name, console)
         same_ids = not isinstance(tokenizer, GPT1Tokenizer)  # which nobody else splits as OpenAI did
-        require(proof, expected, dtype, where=asked, same_ids=same_ids)
+        rounding = getattr(target, "ROUNDING", 0.0)
+        require(proof, expected, dtype, where=asked, same_ids=same_ids, rounding=rounding)
     if tensors:
         console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
     console.result(f"{parameters:,} parameters in {dtype}; {_told(proof)}")
@@ -206,7 +207,7 @@ def _proof(
         console.warn(f"{error.name or error} is not installed, so nothing is proven: pip install 'gptkit[export]'")
         return Proof()
     other = expected.program if peer.name == OURS != reference else None  # an import: compared with where it came from
-    return compare(expected, observe(peer, questions), other)
+    return compare(expected, observe(peer, questions), other, getattr(target, "ROUNDING", 0.0))
 
 
 def _tensors(state: State) -> list[tuple[str, str, int, int]]:

@@ -29,6 +29,7 @@ class Format:
       refuse(model, tokenizer | None, dtype)      InputError for what it cannot hold, before anything is written
       write(model, tokenizer | None, folder, dtype, console)    into an empty directory; warns of what others ignore
       open_peer(folder) -> Peer                   the other program, which has read it; ImportError: not installed
+      ROUNDING                                    relative error of that program's f32, where it is coarser than f32
       head_obstacle(model) -> str | None          why this classifier's head is dropped, None: kept; absent: never kept
       tensors(folder) -> State                    if they can be listed as written
       write_task(folder, task)                    if a user's own task travels with a classifier
@@ -53,6 +54,14 @@ FORMATS = {  # in the order in which a source is matched
         "config.json with safetensors or pytorch_model.bin",
         "a directory that plain transformers loads",
         ("f32", "f16", "bf16"),
+    ),
+    "gguf": Format(
+        "gptkit.convert.gguf",
+        "GGUF (.gguf)",
+        "a .gguf for llama.cpp, with a Modelfile for Ollama",
+        ("f32", "f16", "bf16", "q8_0", "q4_0"),
+        ".gguf",
+        ("gguf",),
     ),
     "onnx": Format(
         "gptkit.convert.onnx",

@@ -171,20 +171,24 @@ def _gaps(logits: Logits) -> list[float]:
     return [float(gap) for gap in first - second]
 
 
-def compare(ours: Answers, theirs: Answers, peer: str | None = None) -> Proof:
-    """Return how far another program agrees with ours; InputError if ours computes no finite logits."""
+def compare(ours: Answers, theirs: Answers, peer: str | None = None, rounding: float = 0.0) -> Proof:
+    """Return how far another program agrees with ours; InputError if ours computes no finite logits.
+
+    `rounding` is the relative error of its f32, where it is coarser than f32.
+    """
     if not all(bool(np.isfinite(rows).all()) for rows in ours.logits):
         fix = "its weights are damaged; use another model"
         raise InputError("the model's logits are not finite", where="source", fix=fix)
     differences = [_largest(a, b) for a, b in zip(ours.logits, theirs.logits, strict=True)]
     costs = None if ours.nll is None or theirs.nll is None else theirs.nll - ours.nll
     triples = list(zip(ours.texts, theirs.texts, ours.gaps, strict=True))
+    tie = max(TIE, 2 * rounding * _largest_logit(ours))
     return Proof(
         peer=peer or theirs.program,
         max_logit_difference=max(differences) if differences else None,
         nll_difference=costs,
         tokenizer_ids_equal=None if ours.ids is None or theirs.ids is None else ours.ids == theirs.ids,
-        greedy_equal=all(_same_text(*triple) for triple in triples) if triples else None,
+        greedy_equal=all(_same_text(*triple, tie) for triple in triples) if triples else None,
     )
 
 
@@ -195,15 +199,21 @@ def _largest(ours: Logits, theirs: Logits) -> float:
     return float(np.abs(ours - theirs).max())
 
 
-def _same_text(ours: Sequence[int], theirs: Sequence[int], gaps: Sequence[float]) -> bool:
+def _largest_logit(answers: Answers) -> float:
+    return max((float(np.abs(rows).max()) for rows in answers.logits), default=0.0)
+
+
+def _same_text(ours: Sequence[int], theirs: Sequence[int], gaps: Sequence[float], tie: float) -> bool:
     """Return whether two greedy texts are equal up to the first tie, after which they may go apart."""
     for a, b, gap in zip(ours, theirs, gaps, strict=False):
         if a != b:
-            return gap < TIE
+            return gap < tie
     return len(ours) == len(theirs)
 
 
-def require(proof: Proof, ours: Answers, dtype: str, *, where: str, same_ids: bool = True) -> None:
+def require(
+    proof: Proof, ours: Answers, dtype: str, *, where: str, same_ids: bool = True, rounding: float = 0.0
+) -> None:
     """Raise GptkitError for a proof that fails: f32 must be equal but for rounding, a lesser dtype cost little."""
 
     def fail(what: str) -> GptkitError:
@@ -213,7 +223,7 @@ def require(proof: Proof, ours: Answers, dtype: str, *, where: str, same_ids: bo
         raise fail("its tokenizer gives other ids for the same text")
     largest, cost = proof.max_logit_difference, proof.nll_difference
     if dtype == "f32":
-        most = max(LARGEST_DIFFERENCE, 1e-5 * max((float(np.abs(rows).max()) for rows in ours.logits), default=0.0))
+        most = max(LARGEST_DIFFERENCE, max(1e-5, rounding) * _largest_logit(ours))
         if largest is not None and not largest <= most:
             raise fail(f"logits differ by {largest:.1e}, more than {most:.1e}")
         if proof.greedy_equal is False:

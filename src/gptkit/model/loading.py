@@ -143,10 +143,11 @@ def load_safetensors(file: Path) -> State:
         raise InputError(message, where=str(file), fix="free memory, or copy the file again") from None
 
 
-def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM) -> State:
+def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCausalLM, *, copy: bool = True) -> State:
     """Return a copy of `state` with the tied head's weight; InputError if a tensor is missing, unknown or damaged.
 
-    A copy, because reading a mapped tensor whose file was truncated would kill the process.
+    A copy, because reading a mapped tensor whose file was truncated would kill the process; without `copy` the caller
+    makes it.
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
@@ -169,6 +170,8 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
         numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 has few operations
         if not all(bool(extreme.isfinite()) for extreme in numbers.aminmax()):  # allocates nothing
             raise not_finite(f"tensor {name} is", where)
+    if not copy:
+        return state
     copies = {id(tensor): tensor.clone(memory_format=torch.contiguous_format) for tensor in state.values()}
     return {name: copies[id(tensor)] for name, tensor in state.items()}
 

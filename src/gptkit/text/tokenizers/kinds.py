@@ -95,8 +95,13 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Path) -> PreTrainedTokenizerFast:
-    """Return GPT-2's tokenizer with the given vocabulary; InputError at `where` if it is unusable."""
+def byte_level(
+    vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Path, end: str = END_OF_TEXT
+) -> PreTrainedTokenizerFast:
+    """Return GPT-2's tokenizer with the given vocabulary, in which `end` separates documents.
+
+    InputError at `where` if the vocabulary is unusable.
+    """
     missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - vocabulary.keys())
     if missing:
         message = f"not a byte-level vocabulary: {len(missing)} of the 256 byte symbols are missing"
@@ -106,7 +111,7 @@ def byte_level(vocabulary: Mapping[str, int], merges: Sequence[Merge], where: Pa
     except Exception as error:  # tokenizers raises no narrower type
         message = f"vocabulary and merges do not match: {error}"
         raise InputError(message, where=str(where), fix="fetch both again") from error
-    return _with_end_of_text(Tokenizer(model))
+    return _with_end_of_text(Tokenizer(model), end)
 
 
 def _accepts_byte_level(spec: str) -> bool:
@@ -137,13 +142,13 @@ def _train_byte_level(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFas
     return _with_end_of_text(tokenizer)
 
 
-def _with_end_of_text(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def _with_end_of_text(tokenizer: Tokenizer, end: str = END_OF_TEXT) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer.pre_tokenizer = _SPLIT
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([END_OF_TEXT])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
+    tokenizer.add_special_tokens([end])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end)
 
 
 @dataclass(frozen=True)
