@@ -132,9 +132,8 @@ class LateCast(PyTorchVariable):  # type: ignore[misc]
     def num_bytes(self) -> int:
         return int(self.tensor.numel()) * self.target.itemsize
 
-    def to_bytes(self) -> bytes:
-        data: bytes = PyTorchVariable(self.tensor.to(self.target)).to_bytes()
-        return data
+    def to_bytes(self) -> memoryview:
+        return memoryview(self.tensor.to(self.target).flatten().view(torch.uint8).numpy())
 
 
 class Peer:
