@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert.proof import Logits
 from gptkit.errors import InputError
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.loading import tokenizer_in
 
-NO_HEAD = "CTranslate2 has no equivalent"
 WEIGHTS = {
     "f32": "float32",
     "f16": "float16",
     "bf16": "bfloat16",
     "int8": "int8_float32",
 }  # what CTranslate2 calls them
-DTYPES = tuple(WEIGHTS)
 ACTIVATIONS = {"gelu_new": Activation.GELUTanh, "gelu": Activation.GELU}
 
 
@@ -153,12 +152,12 @@ class Peer:
         """Return the ids that CTranslate2's vocabulary gives to the tokenizer's tokens."""
         return [self._ids.get(token, self._unknown) for token in self._tokenizer.tokenize(text)]
 
-    def logits(self, ids: list[int]) -> NDArray[np.float32]:
+    def logits(self, ids: Sequence[int]) -> Logits:
         """Return the logits (position, vocab) of at most n_positions ids."""
-        logits: NDArray[np.float32] = np.asarray(self._generator.forward_batch([ids]), np.float32)[0]
+        logits: Logits = np.asarray(self._generator.forward_batch([list(ids)]), np.float32)[0]
         return logits
 
-    def greedy(self, ids: list[int], count: int) -> list[int]:
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """Return the `count` most likely next ids, whatever they are."""
         [result] = self._generator.generate_batch(
             [[self._names[id] for id in ids]], max_length=count, include_prompt_in_result=False, end_token=[]

@@ -52,6 +52,13 @@ FORMATS = {  # in the order in which a source is matched
         "a directory that plain transformers loads",
         ("f32", "f16", "bf16"),
     ),
+    "ctranslate2": Format(
+        "gptkit.convert.ctranslate2",
+        None,
+        "CTranslate2's directory",
+        ("f32", "f16", "bf16", "int8"),
+        packages=("ctranslate2",),
+    ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt"),
 }
