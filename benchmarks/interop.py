@@ -110,7 +110,9 @@ def make_models(folder: Path) -> None:
         run, hf = folder / f"run-{number}", folder / f"hf-{number}"
         gptkit("pretrain", "--model", config, "--tokenizer", chosen, "--out", run, *TRAINED)
         gptkit("convert", run, hf, "--to", "hf")
-        made.append({"name": name, "model": str(run / "model"), "hf": str(hf), "expected": str(folder / f"{number}.pkl")})
+        made.append(
+            {"name": name, "model": str(run / "model"), "hf": str(hf), "expected": str(folder / f"{number}.pkl")}
+        )
     (folder / "models.json").write_text(json.dumps(made))
     for model in made:
         Path(model["expected"]).write_bytes(pickle.dumps(what_gptkit_computes(Path(model["model"]))))

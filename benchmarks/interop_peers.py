@@ -179,8 +179,9 @@ def ctranslate2(models: Sequence[Model]) -> Found:
             TransformersConverter(model.hf, copy_files=["tokenizer.json", "tokenizer_config.json"]).convert(
                 folder, force=True
             )
-            yield f"{model.name}: the hf export through CTranslate2's converter, {SAME}", compared(
-                model, open_peer(Path(folder))
+            yield (
+                f"{model.name}: the hf export through CTranslate2's converter, {SAME}",
+                compared(model, open_peer(Path(folder))),
             )
 
 
