@@ -23,7 +23,7 @@ import numpy as np
 
 from gptkit.convert.proof import Logits, Proof, compare, observe, require
 
-PASSAGES = 200  # of LAMBADA
+LAMBADA_FILE, PASSAGES = Path("zero_shot", "lambada_test.jsonl"), 200  # the first ones
 SAME = "ids of 100 KB of text, logits and NLL of 4,096 tokens, greedy text"
 Found = Iterator[tuple[str, str]]
 
@@ -50,6 +50,10 @@ def compared(model: Model, peer: Any) -> str:
     proof = compare(ours, observe(peer, questions))
     require(proof, ours, "f32", where=model.name)
     return told(proof)
+
+
+def is_gpt2(model: Model) -> bool:
+    return bool(json.loads(Path(model.hf, "config.json").read_text())["model_type"] == "gpt2")
 
 
 def told(proof: Proof) -> str:
@@ -105,9 +109,8 @@ class TransformersPeer:
 
 
 def mlx_lm(models: Sequence[Model]) -> Found:
-    for model in models:
-        if json.loads(Path(model.hf, "config.json").read_text())["model_type"] == "gpt2":
-            yield f"{model.name}: the hf export, {SAME}", compared(model, MlxPeer(model.hf))
+    for model in filter(is_gpt2, models):  # it knows no openai-gpt
+        yield f"{model.name}: the hf export, {SAME}", compared(model, MlxPeer(model.hf))
 
 
 class MlxPeer:
@@ -136,7 +139,7 @@ class MlxPeer:
 
 
 def converted(to: str) -> Callable[[Sequence[Model]], Found]:
-    """Return the peer of a format: convert's own proof in every dtype of it, of the first model, and the others in f32."""
+    """Return the peer of a format: convert's own proof, of the first model in every dtype, of the others in f32."""
 
     def peer(models: Sequence[Model]) -> Found:
         from gptkit.convert.formats import FORMATS
@@ -169,20 +172,15 @@ def ctranslate2(models: Sequence[Model]) -> Found:
     """Also CTranslate2's own converter on the hf export."""
     from ctranslate2.converters import TransformersConverter
 
-    yield from converted("ctranslate2")(models)
-    for model in models:
-        if json.loads(Path(model.hf, "config.json").read_text())["model_type"] != "gpt2":
-            continue  # it knows no other
-        from gptkit.convert.ctranslate2 import open_peer
+    from gptkit.convert.ctranslate2 import open_peer
 
+    yield from converted("ctranslate2")(models)
+    for model in filter(is_gpt2, models):  # it knows no openai-gpt
         with tempfile.TemporaryDirectory() as folder:
-            TransformersConverter(model.hf, copy_files=["tokenizer.json", "tokenizer_config.json"]).convert(
-                folder, force=True
-            )
-            yield (
-                f"{model.name}: the hf export through CTranslate2's converter, {SAME}",
-                compared(model, open_peer(Path(folder))),
-            )
+            converter = TransformersConverter(model.hf, copy_files=["tokenizer.json", "tokenizer_config.json"])
+            converter.convert(folder, force=True)
+            difference = compared(model, open_peer(Path(folder)))
+        yield f"{model.name}: the hf export through CTranslate2's converter, {SAME}", difference
 
 
 # --- PEFT ---
@@ -264,7 +262,7 @@ def first_loss(model: Model) -> str:
     own = load_model(model.model)
     with torch.inference_mode():
         sums = [own(input_ids=ids, labels=ids).loss * (ids.numel() - 1) for ids in rows]
-    ours = float(sum(sums)) / sum(ids.numel() - 1 for ids in rows)
+    ours = float(sum(sums)) / sum(ids.numel() for ids in rows)  # Trainer counts each row's first token as a target too
     if not math.isclose(ours, theirs, abs_tol=1e-3):
         raise AssertionError(f"loss {theirs}, ours {ours}")
     return f"{theirs:.5f} - {ours:.5f} = {theirs - ours:.1e}"
@@ -287,7 +285,7 @@ LAMBADA = {  # as lm-eval's lambada_openai, from a local file
 
 
 def lm_eval(models: Sequence[Model]) -> Found:
-    data = Path(os.environ["GPTKIT_TEST_DATA"], "zero_shot")
+    data = Path(os.environ["GPTKIT_TEST_DATA"], LAMBADA_FILE)
     for model in models:
         theirs, ours = lambada_of_lm_eval(model.hf, data), lambada_of_gptkit(model.model, data)
         difference = math.log(theirs["perplexity"]) - math.log(ours["perplexity"])
@@ -305,7 +303,7 @@ def lambada_of_lm_eval(folder: str, data: Path) -> dict[str, float]:
     from lm_eval.tasks import TaskManager
 
     with tempfile.TemporaryDirectory() as tasks:
-        task = LAMBADA | {"dataset_kwargs": {"data_files": {"test": str(data / "lambada_test.jsonl")}}}
+        task = LAMBADA | {"dataset_kwargs": {"data_files": {"test": str(data)}}}
         Path(tasks, "lambada.yaml").write_text(json.dumps(task))
         found = TaskManager(include_path=tasks, include_defaults=False).load("lambada")["tasks"]
         model = HFLM(pretrained=folder, dtype="float32", batch_size=8, device="cpu")

@@ -17,9 +17,12 @@ pytest.importorskip("ctranslate2")
 
 from gpt_toy import FAMILIES, toy
 from gptkit.console import Console
+from gptkit.convert import command, hf
 from gptkit.convert import ctranslate2 as format
-from gptkit.convert import hf
+from gptkit.convert.formats import FORMATS
+from gptkit.convert.options import ConvertOptions
 from gptkit.errors import InputError
+from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer
@@ -163,6 +166,21 @@ def test_openais_vocabularies_stay_in_step(name: str, test_data: Path, tmp_path:
     assert peer.encode(text) == tokenizer.encode(text)
     if name == "gpt2":
         assert AutoTokenizer.from_pretrained(tmp_path)(AWKWARD)["input_ids"] == peer.encode(AWKWARD)
+
+
+@pytest.mark.parametrize(("pre_norm", "dtype"), [(True, "f32"), (False, "f32"), (True, "int8")])
+def test_the_command_has_ctranslate2_prove_it(
+    pre_norm: bool, dtype: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    save_model(toy(pre_norm, vocab_size=VOCABULARY), tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    asked = ConvertOptions(source=str(tmp_path / "source"), destination=tmp_path / "new", to="ctranslate2", dtype=dtype)
+    result = command.run(asked, quiet())
+    assert result["peer"].startswith("CTranslate2 ")
+    assert result["tokenizer_ids_equal"]
+    assert result["max_logit_difference"] < (1e-4 if dtype == "f32" else 1)
+    assert dtype == "int8" or result["greedy_equal"]
+    assert FORMATS["ctranslate2"].dtypes == tuple(format.WEIGHTS)
 
 
 def test_what_has_no_tokens_is_refused_before_anything_is_written() -> None:
