@@ -31,6 +31,8 @@ from typing import Any, NamedTuple
 from interop_peers import LAMBADA_FILE, PASSAGES
 from side_by_side import machine
 
+from gptkit.convert.formats import EXPORTS
+
 SOURCES = Path(__file__).parents[1] / "src"
 LONGEST = 180  # seconds that an installation, or a peer, may take
 TORCH = os.environ.get("TORCH", f"torch=={version('torch')}").split()  # as the Makefile has it
@@ -38,7 +40,7 @@ TORCH = os.environ.get("TORCH", f"torch=={version('torch')}").split()  # as the 
 
 @dataclass(frozen=True)
 class Peer:
-    """What to install, and the distribution whose version counts.
+    """What to install, the distribution whose version counts, and the format of convert that it reads.
 
     `beside`: on top of gptkit's own environment, whose torch and transformers it sees; pip adds only what is missing.
     Otherwise nothing but `packages` is there. `data`: it needs GPTKIT_TEST_DATA.
@@ -46,6 +48,7 @@ class Peer:
 
     packages: Sequence[str]
     counts: str
+    reads: str = "hf"
     beside: bool = True
     data: bool = False
 
@@ -56,9 +59,9 @@ PEERS = {  # the names are those of the functions in interop_peers.py
     "PEFT": Peer(["peft"], "peft"),
     "TRL": Peer(["trl"], "trl"),
     "lm-eval": Peer(["lm-eval[hf]"], "lm_eval", data=True),
-    "llama.cpp": Peer(["gguf", "xllamacpp"], "xllamacpp"),
-    "onnxruntime": Peer(["onnx", "onnxscript", "onnxruntime"], "onnxruntime"),
-    "CTranslate2": Peer(["ctranslate2"], "ctranslate2"),
+    "llama.cpp": Peer(["gguf", "xllamacpp"], "xllamacpp", "gguf"),
+    "onnxruntime": Peer(["onnx", "onnxscript", "onnxruntime"], "onnxruntime", "onnx"),
+    "CTranslate2": Peer(["ctranslate2"], "ctranslate2", "ctranslate2"),
     "mlx-lm": Peer(["mlx-lm", "mlx[cpu]"], "mlx-lm", beside=False),
 }
 
@@ -84,7 +87,7 @@ def main() -> int:
     began, rows = time.perf_counter(), list[Row]()
     with tempfile.TemporaryDirectory(prefix="interop-") as folder:
         make_models(Path(folder))
-        for name in options.only or PEERS:
+        for name in options.only or [name for name, peer in PEERS.items() if peer.reads in EXPORTS]:
             rows += rows_of(name, Path(folder))
             print(*(" | ".join(row) for row in rows if row.peer == name), sep="\n", flush=True)
     minutes = (time.perf_counter() - began) / 60
