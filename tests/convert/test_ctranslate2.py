@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 pytest.importorskip("ctranslate2")
 
@@ -28,8 +29,8 @@ from gptkit.text.tokenizers.kinds import train_tokenizer
 from gptkit.text.tokenizers.loading import load_tokenizer
 
 TEXT = "First Citizen: before we proceed any further, hear me speak.\n" * 20
-AWKWARD = "naïve  \U0001f469‍\U0001f680 你好\r\n\tΣ \x00<unk> <unused7> [é] Ġthe <|endoftext|>\n\n hear  me"
-ADDED = ["\n\n", " x", "<0x0A>", "é", "<unused290>", "你好"]
+AWKWARD = "naïve  \U0001f469‍\U0001f680 你好\r\n\tΣ \x00<unk> <7> <<299>> [é] Ġthe <|endoftext|>\n\n hear  me"
+ADDED = ["\n\n", " x", "<0x0A>", "é", "<290>", "你好"]
 VOCABULARY = 300
 
 
@@ -42,7 +43,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def exported(
-    model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str = "f32"
+    model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str = "f32"
 ) -> tuple[format.Peer, str]:
     """Return CTranslate2 with what was written, and the warnings."""
     err = io.StringIO()
@@ -138,7 +139,7 @@ def test_ids_of_any_text_are_the_tokenizers(kind: str, tokenizer: PreTrainedToke
     peer, err = exported(model, tokenizer, tmp_path)
     names = json.loads((tmp_path / "vocabulary.json").read_text(encoding="utf-8"))
     assert len(set(names)) == len(names) == VOCABULARY
-    assert f"{VOCABULARY - len(tokenizer):,} rows" in err
+    assert f"{VOCABULARY - len(tokenizer):,} of 300 ids" in err
     for text in (TEXT, AWKWARD, "", "unknown: Ж"):
         assert peer.encode(text) == tokenizer.encode(text)
     for ids in torch.arange(VOCABULARY).split(model.config.n_positions):  # CTranslate2's id of each name is its place
@@ -183,7 +184,16 @@ def test_the_command_has_ctranslate2_prove_it(
     assert FORMATS["ctranslate2"].dtypes == tuple(format.WEIGHTS)
 
 
-def test_what_has_no_tokens_is_refused_before_anything_is_written() -> None:
+def test_without_a_tokenizer_each_id_has_a_name(tmp_path: Path) -> None:
     model = toy(vocab_size=VOCABULARY)
-    with pytest.raises(InputError, match="no tokenizer"):
-        format.refuse(model, None, "f32")
+    peer, err = exported(model, None, tmp_path)
+    assert "300 of 300 ids have no token" in err
+    assert peer.encode(TEXT) is None
+    assert json.loads((tmp_path / "vocabulary.json").read_text())[7] == "<7>"
+    assert peer.greedy([7, 8], 1) == [int(logits(model, [7, 8])[-1].argmax())]
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    with pytest.raises(InputError, match="to separate documents"):
+        format.refuse(toy(), PreTrainedTokenizerFast(tokenizer_object=backend), "f32")

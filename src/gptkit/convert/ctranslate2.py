@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
 from gptkit.convert.proof import Logits
-from gptkit.errors import InputError
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
+from gptkit.text.tokenizers.files import CONFIG_FILE
 from gptkit.text.tokenizers.loading import tokenizer_in
 
 WEIGHTS = {
@@ -39,43 +39,50 @@ ACTIVATIONS = {"gelu_new": Activation.GELUTanh, "gelu": Activation.GELU}
 
 
 def refuse(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
-    """Raise InputError without a tokenizer whose tokens name the ids, and an end-of-text token among them."""
-    if tokenizer is None:
-        fix = "pass the one that the model was trained with: --tokenizer DIR"
-        raise InputError("CTranslate2 takes tokens, not ids, and no tokenizer names them", where="--tokenizer", fix=fix)
-    separator_id(tokenizer)
+    """Raise InputError for a tokenizer without an end of text, which CTranslate2's configuration must name."""
+    end_of_text(model, tokenizer)
+
+
+def end_of_text(model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """Return the id at which generation stops: the tokenizer's; without one the model's, or else the last."""
+    if tokenizer is not None:
+        return separator_id(tokenizer)
+    ids = model.config.eos_token_id
+    return model.config.vocab_size - 1 if ids is None else int(ids[0] if isinstance(ids, list) else ids)
 
 
 def write(
-    model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str, console: Console
+    model: GPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str, console: Console
 ) -> None:
     """Write model.bin, config.json, vocabulary.json and the tokenizer; the model's own weights stay as they are."""
     names = vocabulary(tokenizer, model.config.vocab_size)
-    if unused := model.config.vocab_size - len(tokenizer):
-        console.warn(f"{unused:,} rows of the embedding have no token: {names[-1]} and the like stand for them")
-    separator = names[separator_id(tokenizer)]
+    if unnamed := len(names) - (0 if tokenizer is None else len(tokenizer)):
+        console.warn(f"{unnamed:,} of {len(names):,} ids have no token: vocabulary.json has {names[-1]} and the like")
+    end = names[end_of_text(model, tokenizer)]
+    unknown = None if tokenizer is None else tokenizer.unk_token
     spec = specification(model)
     spec.register_vocabulary(names)
-    spec.config.bos_token = spec.config.eos_token = separator
-    spec.config.unk_token = tokenizer.unk_token or separator  # CTranslate2 would add a row-less token of its own
+    spec.config.bos_token = spec.config.eos_token = end
+    spec.config.unk_token = unknown or end  # CTranslate2 would append one of its own, for which there is no row
     spec.config.layer_norm_epsilon = model.config.layer_norm_epsilon
     spec.validate()
     spec.optimize(WEIGHTS[dtype])
     spec.save(str(folder))
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
+def vocabulary(tokenizer: PreTrainedTokenizerBase | None, size: int) -> list[str]:
     """Return a name of its own for each id below `size`: CTranslate2 would skip a repeated one and shift all others."""
-    entries = tokenizer.get_vocab()
+    entries = {} if tokenizer is None else tokenizer.get_vocab()
     pieces = {id: piece for piece, id in entries.items()}
-    names = []
-    for id in range(size):
-        name = pieces.get(id, f"<unused{id}>")
-        while id not in pieces and name in entries:
-            name = f"<{name}>"
-        names.append(name)
-    return names
+    return [pieces[id] if id in pieces else _unlike(f"<{id}>", entries) for id in range(size)]
+
+
+def _unlike(name: str, others: Collection[str]) -> str:
+    while name in others:
+        name = f"<{name}>"
+    return name
 
 
 def specification(model: GPTForCausalLM) -> Any:
@@ -142,15 +149,16 @@ class Peer:
 
     def __init__(self, folder: Path) -> None:
         ctranslate2.set_log_level(logging.ERROR)  # it warns that a CPU computes f16 and bf16 weights in fp32
-        self._generator = ctranslate2.Generator(str(folder), device="cpu")
-        self._tokenizer = tokenizer_in(folder)
+        self._folder, self._generator = folder, ctranslate2.Generator(str(folder), device="cpu")
         self._names: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
         self._ids = {name: id for id, name in enumerate(self._names)}
         self._unknown = self._ids[json.loads((folder / "config.json").read_text(encoding="utf-8"))["unk_token"]]
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int] | None:
         """Return the ids that CTranslate2's vocabulary gives to the tokenizer's tokens."""
-        return [self._ids.get(token, self._unknown) for token in self._tokenizer.tokenize(text)]
+        if not (self._folder / CONFIG_FILE).is_file():
+            return None
+        return [self._ids.get(token, self._unknown) for token in tokenizer_in(self._folder).tokenize(text)]
 
     def logits(self, ids: Sequence[int]) -> Logits:
         """Return the logits (position, vocab) of at most n_positions ids."""
