@@ -23,10 +23,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
+from gptkit.convert import hf
 from gptkit.convert.proof import Logits
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.files import CONFIG_FILE
+from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import tokenizer_in
 
 WEIGHTS = {
@@ -68,8 +70,10 @@ def write(
     spec.validate()
     spec.optimize(WEIGHTS[dtype])
     spec.save(str(folder))
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    if isinstance(tokenizer, GPT1Tokenizer):
+        tokenizer.save_pretrained(folder)  # ours: transformers' own would give other ids
+    elif tokenizer is not None:
+        hf.write_tokenizer(tokenizer, model, folder, console)
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase | None, size: int) -> list[str]:
