@@ -162,7 +162,8 @@ class Peer:
         """Return the ids that CTranslate2's vocabulary gives to the tokenizer's tokens."""
         if not (self._folder / CONFIG_FILE).is_file():
             return None
-        return [self._ids.get(token, self._unknown) for token in tokenizer_in(self._folder).tokenize(text)]
+        pieces = tokenizer_in(self._folder).tokenize(text, verbose=False)  # says nothing of n_positions
+        return [self._ids.get(piece, self._unknown) for piece in pieces]
 
     def logits(self, ids: Sequence[int]) -> Logits:
         """Return the logits (position, vocab) of at most n_positions ids."""
