@@ -54,8 +54,8 @@ class Peer:
 
 
 PEERS = {  # the names are those of the functions in interop_peers.py
-    "transformers": Peer([], "transformers"),
-    "transformers 4": Peer([*TORCH, "transformers==4.57.*"], "transformers", beside=False),
+    "transformers 5": Peer([], "transformers"),
+    "transformers 4.57": Peer([*TORCH, "transformers==4.57.*"], "transformers", beside=False),
     "PEFT": Peer(["peft"], "peft"),
     "TRL": Peer(["trl"], "trl"),
     "lm-eval": Peer(["lm-eval[hf]"], "lm_eval", data=True),

@@ -326,8 +326,8 @@ def lambada_of_gptkit(folder: str, data: Path) -> dict[str, float]:
 
 
 PEERS: dict[str, Callable[[Sequence[Model]], Found]] = {
-    "transformers": transformers,
-    "transformers 4": transformers,
+    "transformers 5": transformers,
+    "transformers 4.57": transformers,
     "PEFT": peft,
     "TRL": trl,
     "lm-eval": lm_eval,
