@@ -1,6 +1,7 @@
 # make demo    installs gptkit into .venv, pre-trains on the embedded corpus, generates from the model, fine-tunes and evaluates it
 # make test    the fast tests (test-all: the slow ones too; test-processors: the numeric ones as on AVX2 and x86-64-v2), each target setting up what it needs
 # make faults  every fault at full count, for hours; writes benchmarks/faults.md
+# make interop what other programs make of gptkit's models, each in an environment of its own; writes docs/interop.md
 # A CPU-only or CUDA build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 TORCH ?= torch==2.13.0
@@ -24,10 +25,10 @@ X86_V2 = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUC
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-all test-processors faults check bench clean
+.PHONY: help install dev demo test test-all test-processors faults interop check bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 install: $(VENV)/installed
 dev: $(VENV)/installed-dev
@@ -48,6 +49,9 @@ test-processors: $(VENV)/installed-dev
 
 faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults --faults-full
+
+interop: $(VENV)/installed
+	TORCH='$(TORCH)' $(BIN)/python benchmarks/interop.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

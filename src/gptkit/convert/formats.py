@@ -71,6 +71,13 @@ FORMATS = {  # in the order in which a source is matched
         packages=("onnx", "onnx_ir", "onnxscript"),
     ),
     "llm.c": Format("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), suffix=".bin"),
+    "ctranslate2": Format(
+        "gptkit.convert.ctranslate2",
+        None,
+        "CTranslate2's directory",
+        ("f32", "f16", "bf16", "int8"),
+        packages=("ctranslate2",),
+    ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
     "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict"),
