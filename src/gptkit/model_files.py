@@ -20,7 +20,7 @@ from gptkit.system.run_layout import WEIGHTS, described_in, did_you_mean, is_com
 # --- directories ---
 
 # What convert reads besides safetensors.
-CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|(pytorch_)?model.*\.bin|params_shapes\.json")
+CONVERTIBLE = re.compile(r".*\.ckpt\.index|ckpt\.pt|(pytorch_)?model.*\.bin|params_shapes\.json|.*\.gguf")
 TORCH_SUFFIXES = (".pt", ".pth")
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.txt", "*.bpe", "task.yaml"]  # never code, never pickles
 
@@ -82,12 +82,9 @@ def refuse_other_formats(path: Path) -> None:
         return
     for name in names:
         if CONVERTIBLE.fullmatch(name) or (path.suffix in TORCH_SUFFIXES and not is_directory):
-            source = path if is_directory or path.suffix in TORCH_SUFFIXES else path.parent
+            source = path if is_directory or path.suffix in (*TORCH_SUFFIXES, ".gguf") else path.parent
             fix = f"gptkit convert {shlex.quote(str(source))} converted; then pass --model converted"
             raise InputError(f"{name} is not safetensors, which --model takes", where=str(path), fix=fix)
-        if name.endswith(".gguf"):
-            fix = "gptkit convert cannot read GGUF either: convert the original safetensors or pytorch_model.bin"
-            raise InputError(f"{name} is GGUF, which gptkit does not read", where=str(path), fix=fix)
 
 
 # --- config.json ---

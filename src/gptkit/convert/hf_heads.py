@@ -63,9 +63,13 @@ def markers_in(folder: Path) -> tuple[int, ...] | None:
 
 
 def around_a_text(start: int, delimiter: int, extract: int) -> TemplateProcessing:
-    """Return what makes a tokenizer put a classifier's markers around each text."""
-    first, _, last = MARKERS
-    return TemplateProcessing(single=f"{first} $A {last}", special_tokens=[(first, start), (last, extract)])
+    """Return what makes a tokenizer put a classifier's markers around each text, and between two."""
+    first, between, last = MARKERS
+    return TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {between} $B {last}",
+        special_tokens=[(first, start), (between, delimiter), (last, extract)],
+    )
 
 
 def notes(folder: Path) -> list[str]:
