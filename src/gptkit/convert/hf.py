@@ -261,7 +261,7 @@ def card(model: GPTPreTrainedModel, theirs: str) -> str:
 def open_peer(folder: Path) -> Peer:
     """Load a directory that was just written, the way a user of transformers would."""
     is_classifier = "GPT2ForSequenceClassification" in read_json_object(folder / "config.json")["architectures"]
-    auto = AutoModelForSequenceClassification if is_classifier else AutoModelForCausalLM
+    auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForCausalLM
     with quiet_transformers():
         model = auto.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         has_tokenizer = (folder / CONFIG_FILE).exists()

@@ -114,9 +114,9 @@ def read(folder: Path) -> tuple[GPTConfig, State]:
 
 def labels_in(folder: Path) -> dict[int, str]:
     """Return the labels of a classifier's outputs."""
-    labels = _description(folder).get("id2label")
-    listed = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
-    if not listed or {*labels} != {str(index) for index in range(len(labels))}:
+    labels: Any = _description(folder).get("id2label")
+    is_listed = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
+    if not is_listed or {*labels} != {str(index) for index in range(len(labels))}:
         where = str(described_in(folder) / "config.json")
         raise InputError("id2label does not name the labels 0, 1, ...", where=where, fix="copy the directory again")
     return {int(index): label for index, label in labels.items()}
