@@ -27,6 +27,7 @@ LAYOUTS = (  # files that make up a tokenizer; of transformers' three layouts th
 )
 CONFIG_FILE = "tokenizer_config.json"
 BESIDE = (CONFIG_FILE, "special_tokens_map.json", "added_tokens.json")  # optional files that affect the ids
+CHAT_TEMPLATE = "chat_template.jinja"  # one that does not, but that transformers reads whole
 
 
 def has_tokenizer(directory: Path) -> bool:
@@ -55,7 +56,8 @@ def tokenizer_files(directory: Path) -> list[Path]:
     """Return the files of the tokenizer in a directory; InputError if an optional one is not regular, or is huge."""
     folder, layout = find_tokenizer(directory)
     beside = [folder / name for name in BESIDE if (folder / name).exists()]
-    for path in beside:
+    template = folder / CHAT_TEMPLATE
+    for path in [*beside, template] if template.exists() else beside:
         if require_regular(path) > LARGEST_JSON:
             raise InputError(f"the file is larger than {LARGEST_JSON >> 20} MiB", where=str(path), fix="fetch it again")
     return [*(folder / name for name in layout), *beside]
