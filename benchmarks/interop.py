@@ -66,7 +66,8 @@ PEERS = {  # the names are those of the functions in interop_peers.py
 }
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 64, "n_positions": 256}
-TRAINED = ["--steps", "60", "--tokens-per-step", "2048", "--learning-rate", "3e-3", "--eval-every", "60"]
+RECIPE = {"steps": 80, "tokens-per-step": 2048, "optimizer": "muon", "learning-rate": 0.02, "eval-every": 80}
+TRAINED = [f"--{name}={value}" for name, value in RECIPE.items()]
 MODELS: dict[str, tuple[dict[str, Any], str | None]] = {  # what the table calls it -> its config.json, its tokenizer
     "GPT-2, bpe:1024": (SHAPE, "bpe:1024"),
     "GPT-2, its own tokenizer": (SHAPE, None),  # from GPTKIT_TEST_DATA, trained on what lm-eval will ask for
