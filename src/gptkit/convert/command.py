@@ -223,7 +223,7 @@ def _told(proof: Proof) -> str:
     """Return a proof in words."""
     if proof.peer is None:
         return "not compared with any other program"
-    told = [f"{proof.peer} computes the same"]
+    told = [f"compared with {proof.peer}"]
     if proof.max_logit_difference is not None:
         told.append(f"logits differ by at most {proof.max_logit_difference:.1e}")
     if proof.nll_difference is not None:
