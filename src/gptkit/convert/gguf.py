@@ -218,7 +218,7 @@ def _add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, vocab_size: 
     writer.add_tokenizer_pre(SPLIT)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_token_merges([" ".join(merge) for merge in merges])
     separator = separator_id(tokenizer)
     writer.add_bos_token_id(separator)
     writer.add_eos_token_id(separator)

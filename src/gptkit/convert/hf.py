@@ -220,11 +220,9 @@ def write_tokenizer(
 
 def _write_gpt2_files(backend: tokenizers.Tokenizer, folder: Path) -> None:
     """Write vocab.json and merges.txt, which some programs still read instead of tokenizer.json."""
+    backend.model.save(str(folder))  # its vocab.json lacks the added tokens
     entries = dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
-    merges = json.loads(backend.to_str())["model"]["merges"]
-    lines = ["#version: 0.2", *(merge if isinstance(merge, str) else " ".join(merge) for merge in merges)]
     (folder / "vocab.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8", newline="")
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
 
 
 def card(model: GPTPreTrainedModel, theirs: str) -> str:
