@@ -172,14 +172,14 @@ def ctranslate2(models: Sequence[Model]) -> Found:
     """Also CTranslate2's own converter on the hf export."""
     from ctranslate2.converters import TransformersConverter
 
-    from gptkit.convert.ctranslate2 import open_peer
+    from gptkit.convert.ctranslate2 import Peer
 
     yield from converted("ctranslate2")(models)
     for model in filter(is_gpt2, models):  # it knows no openai-gpt
         with tempfile.TemporaryDirectory() as folder:
             converter = TransformersConverter(model.hf, copy_files=["tokenizer.json", "tokenizer_config.json"])
             converter.convert(folder, force=True)
-            difference = compared(model, open_peer(Path(folder)))
+            difference = compared(model, Peer(Path(folder)))
         yield f"{model.name}: the hf export through CTranslate2's converter, {SAME}", difference
 
 

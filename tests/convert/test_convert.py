@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
@@ -18,7 +20,7 @@ from gptkit.cli.commands import COMMANDS
 from gptkit.console import Console
 from gptkit.convert import command, own
 from gptkit.convert.dtypes import NAMES, TORCH
-from gptkit.convert.formats import FORMATS
+from gptkit.convert.formats import FORMATS, Exporter, Format, Importer
 from gptkit.convert.options import ConvertOptions
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import TorchPeer
@@ -225,7 +227,7 @@ def test_a_failure_leaves_nothing_behind(
 ) -> None:
     source = write_model(tmp_path / "source", vocab_size=260)
     if damage is None:
-        monkeypatch.setattr(own, "write", other_weights)
+        monkeypatch.setattr(own, "EXPORTER", replace(own.EXPORTER, write=other_weights))
     else:
         damage(source)
     with pytest.raises(error, match=message):
@@ -233,17 +235,11 @@ def test_a_failure_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-READ_PARTS = ("matches", "read")
-EXPORT_PARTS = ("refuse", "write", "open_peer")
-
-
 class Toy:
     """A format of one pickle, whose other program has a fault: it adds `error` to a logit."""
 
     def __init__(self, config: GPTConfig, error: float = 0.0, missing: str = "") -> None:
         self.config, self.error, self.missing = config, error, missing
-
-    def refuse(self, model: GPTForCausalLM, tokenizer: Any, dtype: str) -> None: ...
 
     def write(self, model: GPTForCausalLM, tokenizer: Any, folder: Path, dtype: str, console: Console) -> None:
         torch.save({name: tensor.to(TORCH[dtype]) for name, tensor in model.state_dict().items()}, folder / "model.bin")
@@ -265,8 +261,9 @@ class Toy:
 
 def toy_format(monkeypatch: pytest.MonkeyPatch, source: Path, **faults: Any) -> None:
     toy = Toy(load_model(source).config, **faults)
-    row = SimpleNamespace(load=lambda: toy, dtypes=("f32", "bf16"), suffix=".bin", packages=())
-    monkeypatch.setitem(FORMATS, "toy", row)  # type: ignore[arg-type]
+    module = SimpleNamespace(EXPORTER=Exporter(toy.write, toy.open_peer))
+    monkeypatch.setitem(sys.modules, "toy_format", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, "toy", Format("toy_format", dtypes=("f32", "bf16"), suffix=".bin"))
 
 
 def test_the_destination_is_a_directory_or_the_one_file_of_its_suffix(
@@ -320,20 +317,41 @@ def test_a_weight_that_overflows_f16_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_the_next_command_is_named_where_it_would_work(tmp_path: Path) -> None:
+NEXT = [
+    ("gptkit", None, "gptkit generate --model {destination}"),
+    ("gptkit", "classification", "gptkit predict 'A man sleeps.' --model {destination}"),
+    ("gptkit", "entailment", "gptkit predict 'A man sleeps.' 'Nobody sleeps.' --model {destination}"),
+    ("gptkit", "multiple-choice", ""),
+    ("hf", None, "gptkit generate --model {destination}"),
+    ("gguf", None, "llama-completion -m {destination}/model.gguf -p 'Once upon a time' -n 40"),
+    ("onnx", "similarity", "cat {destination}/README.md"),
+]
+
+
+@pytest.mark.parametrize(("to", "format", "line"), NEXT)
+def test_the_next_command_is_the_one_that_the_format_is_for(
+    to: str, format: str | None, line: str, tmp_path: Path
+) -> None:
     [row] = [row for row in COMMANDS if row.name == "convert"]
     assert callable(row.next)
-    result = {"tokenizer": True, "destination": str(tmp_path), "to": "hf", "greedy_equal": True}
-    assert row.next(result, []).startswith("gptkit generate")
-    for change in ({"tokenizer": False}, {"to": "toy"}, {"greedy_equal": None}):  # a file, a classifier
-        assert row.next(result | change, []) == ""
+    result = {"tokenizer": True, "destination": str(tmp_path), "to": to, "format": format}
+    assert row.next(result, []) == line
+    assert row.next(result | {"tokenizer": False}, []) == ""
+
+
+def test_a_file_is_named_by_its_own_path(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").touch()
+    [row] = [row for row in COMMANDS if row.name == "convert"]
+    assert callable(row.next)
+    result = {"tokenizer": True, "destination": str(tmp_path / "a.gguf"), "to": "gguf", "format": None}
+    assert row.next(result, []).startswith("llama-completion -m {destination} -p")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_a_row_and_a_module_that_has_what_the_row_says(name: str) -> None:
-    module = FORMATS[name].load()
-    assert all(callable(getattr(module, part)) for part in READ_PARTS if FORMATS[name].reads is not None)
-    is_export = FORMATS[name].writes is not None
-    assert all(hasattr(module, part) == is_export for part in EXPORT_PARTS)
-    assert ("f32" in FORMATS[name].dtypes) == is_export
+    row = FORMATS[name]
+    is_export = row.writes is not None
+    assert row.reads is None or isinstance(row.importer(), Importer)
+    assert not is_export or isinstance(row.exporter(), Exporter)
+    assert ("f32" in row.dtypes) == is_export
     assert (name in get_args(get_type_hints(ConvertOptions)["to"])) == is_export

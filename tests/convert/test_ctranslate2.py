@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gpt_toy import FAMILIES, toy
 from gptkit.console import Console
 from gptkit.convert import command, hf
 from gptkit.convert import ctranslate2 as format
-from gptkit.convert.formats import FORMATS
+from gptkit.convert.formats import COMPLETE, FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import InputError
 from gptkit.model.loading import save_model
@@ -50,7 +51,7 @@ def exported(
     folder.mkdir(exist_ok=True)
     format.refuse(model, tokenizer, dtype)
     format.write(model, tokenizer, folder, dtype, quiet(err))
-    return format.open_peer(folder), err.getvalue()
+    return format.Peer(folder), err.getvalue()
 
 
 def quiet(err: io.StringIO | None = None) -> Console:
@@ -171,7 +172,12 @@ def test_openais_vocabularies_stay_in_step(name: str, test_data: Path, tmp_path:
 
 @pytest.mark.parametrize(("pre_norm", "dtype"), [(True, "f32"), (False, "f32"), (True, "int8")])
 def test_the_command_has_ctranslate2_prove_it(
-    pre_norm: bool, dtype: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    pre_norm: bool,
+    dtype: str,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_model(toy(pre_norm, vocab_size=VOCABULARY), tmp_path / "source")
     tokenizer.save_pretrained(tmp_path / "source")
@@ -181,6 +187,9 @@ def test_the_command_has_ctranslate2_prove_it(
     assert result["tokenizer_ids_equal"]
     assert result["max_logit_difference"] < (1e-4 if dtype == "f32" else 1)
     assert dtype == "int8" or result["greedy_equal"]
+    monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "new")])
+    exec(COMPLETE, {})  # what `next:` names, without the shell
+    assert "sequences" in capsys.readouterr().out
     assert FORMATS["ctranslate2"].dtypes == tuple(format.WEIGHTS)
 
 

@@ -211,7 +211,7 @@ def test_transformers_reads_it(n_positions: int, dtype: str, tmp_path: Path) -> 
     config, state = format.read(folder)
     ours = GPTForCausalLM(config).eval()
     ours.load_state_dict(state)
-    peer, ids = format.in_its_own_code(folder), ids_of(tokenizer)
+    peer, ids = format.open_source(folder, GPTForCausalLM, True), ids_of(tokenizer)
     assert peer.encode(MIXED) == ids
     assert np.abs(peer.logits(ids[:48]) - own_peer(ours, tokenizer).logits(ids[:48])).max() < 1e-5
 

@@ -22,7 +22,7 @@ from gptkit.console import Console
 from gptkit.convert import hf
 from gptkit.convert.command import load_source
 from gptkit.convert.dtypes import NAMES
-from gptkit.convert.formats import format_of
+from gptkit.convert.formats import importer_of
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model, save_model
@@ -366,5 +366,5 @@ def test_a_model_with_parts_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_the_state_is_complete(tmp_path: Path) -> None:
     """Whoever reads a source can load it strictly."""
     source = save(transformers_toy(True), tmp_path)
-    config, state = format_of(source).read(source)
+    config, state = importer_of(source).read(source)
     GPTForCausalLM(config).load_state_dict(state, strict=True)

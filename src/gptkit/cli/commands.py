@@ -5,6 +5,7 @@ To add a command, write a file with its options and `run(options, console) -> di
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.cli.recipes import RecipesCopyOptions, RecipesListOptions, RecipesShowOptions
+from gptkit.convert.formats import FORMATS
 from gptkit.convert.options import ConvertOptions
 from gptkit.evaluate.options import EvalOptions
 from gptkit.finetune.options import FinetuneOptions
@@ -38,6 +40,8 @@ from gptkit.system.run_layout import RUNS, best_weights
 from gptkit.use.options import PredictOptions, ScoreOptions
 
 EXPORT = "gptkit convert {model} {free:exported}"  # a fine-tuned model, once its answers have been seen
+
+EXAMPLES = ("A man sleeps.", "Nobody sleeps.")  # texts for a classifier
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,12 @@ def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 
 def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
-    if result["to"] not in ("gptkit", "hf") or not result["tokenizer"] or result["greedy_equal"] is None:
-        return ""  # other formats are for other programs, and a classifier does not write
-    return "gptkit generate --model {destination}"
+    row, head = FORMATS[result["to"]], result["format"]
+    if not result["tokenizer"] or head == "multiple-choice":  # only the task knows of how many choices
+        return ""
+    inside = "" if os.path.isfile(result["destination"]) else f"/model{row.suffix}"
+    texts = shlex.join(EXAMPLES[: 1 if head == "classification" else 2])
+    return row.next[bool(head)].replace("{inside}", inside).replace("{texts}", texts)
 
 
 def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from gptkit.console import Console
 from gptkit.convert.adapter import in_peft, merge
 from gptkit.convert.dtypes import chosen_dtype, refuse_overflow
-from gptkit.convert.formats import FORMATS, format_of
+from gptkit.convert.formats import FORMATS, Exporter, Importer, importer_of
 from gptkit.convert.options import ConvertOptions
 from gptkit.convert.proof import (
-    Answers,
     Peer,
     Proof,
     Questions,
@@ -32,15 +31,15 @@ from gptkit.convert.proof import (
     proof_text,
     require,
 )
-from gptkit.convert.torch_peer import OURS, own_peer
+from gptkit.convert.torch_peer import OURS, Encode, own_encoder, own_peer
 from gptkit.errors import InputError
-from gptkit.model.loading import State, build_model, set_special_tokens
+from gptkit.model.loading import Head, State, build_model, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files import source_directory
 from gptkit.system.files import new_directory, rename, require_free, sync_all, sync_directory
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.own import TASK_FILE, carried_task
+from gptkit.tasks.own import TASK_FILE, carried_task, write_task
 from gptkit.text.tokenizers.encoding import encode_pieces
 from gptkit.text.tokenizers.files import has_tokenizer
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
@@ -48,50 +47,47 @@ from gptkit.text.tokenizers.loading import load_tokenizer, tokenizer_in
 from gptkit.training.finished_runs import readable_model
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is converted: where it lies, what is added, and the class of the model that is written."""
+
+    path: Path
+    adapter: Path | None
+    tokenizer: PreTrainedTokenizerBase | None
+    is_tokenizer_shared: bool  # the program that the source belongs to has the same one
+    encode: Encode | None
+    kind: Head
+
+
 def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     """Write the destination completely or not at all, and return how far another program's figures differ."""
     destination, row = options.destination, FORMATS[options.to]
-    target = row.load()
     require_free(destination, str(destination))
-    asked = options.source
-    source = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
-    origin = format_of(source)
-    for note in origin.notes(source) if hasattr(origin, "notes") else ():
-        console.warn(note)
-    models = [_with_head_if_kept(load_source(source, options.adapter), target, source, console)]
-    tokenizer = _tokenizer(options.tokenizer, origin, source, models[0].config.vocab_size, console)
-    if tokenizer is not None and models[0].config.eos_token_id is None:
-        with suppress(InputError):  # with a tokenizer without a separator they stay unset
-            set_special_tokens(models[0], tokenizer)
-    dtype = chosen_dtype(options.dtype, models[0].dtype, row.dtypes)
-    target.refuse(models[0], tokenizer, dtype)
-    refuse_overflow(models[0], dtype)
-    questions, parameters = _questions(models[0], tokenizer), models[0].num_parameters()
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    exporter = row.exporter()
+    source, model = _opened(options, exporter, console)
+    dtype, questions = chosen_dtype(options.dtype, model.dtype, row.dtypes), _questions(model, source.tokenizer)
+    parameters, head_format = model.num_parameters(), model.config.format
+    exporter.refuse(model, source.tokenizer, dtype)
+    refuse_overflow(model, dtype)
     with _new_destination(destination.absolute(), row.suffix) as folder:
-        target.write(models[0], tokenizer, folder, dtype, console)
-        if hasattr(target, "write_task") and (task := carried_task(source)) is not None:
-            target.write_task(folder, task)
-        tensors = _tensors(target.tensors(folder)) if hasattr(target, "tensors") else []
-        reference = _reference(origin, source, options.adapter, models, tokenizer)
-        expected, name = observe(reference, questions, with_gaps=True), reference.name
-        del reference
-        gc.collect()  # hold only one model in memory
-        proof = _proof(target, folder, questions, expected, name, console)
-        same_ids = not isinstance(tokenizer, GPT1Tokenizer)  # which nobody else splits as OpenAI did
-        rounding = getattr(target, "ROUNDING", 0.0)
-        require(proof, expected, dtype, where=asked, same_ids=same_ids, rounding=rounding)
+        exporter.write(model, source.tokenizer, folder, dtype, console)
+        if exporter.holds_task and (task := carried_task(source.path)) is not None:
+            write_task(folder, task)
+        del model
+        tensors = _tensors(exporter.tensors(folder))
+        proof = _proof(source, exporter, folder, questions, dtype, console)
     if tensors:
         console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
-    console.result(f"{parameters:,} parameters in {dtype}; {_told(proof)}")
+    console.result(f"{parameters:,} parameters in {dtype}; {_described(proof)}")
     return {
-        "source": asked,
+        "source": options.source,
         "destination": str(destination),
         "to": options.to,
         "dtype": dtype,
         "parameters": parameters,
+        "format": head_format,
         **asdict(proof),
-        "tokenizer": tokenizer is not None,
+        "tokenizer": source.tokenizer is not None,
     }
 
 
@@ -100,18 +96,37 @@ def load_source(source: Path, adapter: Path | None = None) -> GPTPreTrainedModel
 
     With `adapter`, it is merged into the weights.
     """
-    config, state = format_of(source).read(source)
+    config, state = importer_of(source).read(source)
     if adapter is not None:
         merge(state, adapter)
     head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
     return build_model(config, state, state["transformer.wte.weight"].dtype, head)
 
 
-def _with_head_if_kept(model: GPTPreTrainedModel, target: Any, source: Path, console: Console) -> GPTPreTrainedModel:
+def _opened(options: ConvertOptions, exporter: Exporter, console: Console) -> tuple[_Source, GPTPreTrainedModel]:
+    """Return the source and the model to write, with a head only if the format can hold it; warn of what is dropped."""
+    asked = options.source
+    path = Path(asked) if os.path.isfile(asked) else source_directory(readable_model(asked, console))
+    importer = importer_of(path)
+    for note in importer.notes(path):
+        console.warn(note)
+    model = _with_head_if_kept(load_source(path, options.adapter), exporter, path, console)
+    tokenizer = _tokenizer(options.tokenizer, importer, path, model.config.vocab_size, console)
+    if tokenizer is not None and model.config.eos_token_id is None:
+        with suppress(InputError):  # with a tokenizer without a separator they stay unset
+            set_special_tokens(model, tokenizer)
+    is_shared = options.tokenizer is None and not isinstance(tokenizer, GPT1Tokenizer)
+    encode = own_encoder(model.config, tokenizer)
+    return _Source(path, options.adapter, tokenizer, is_shared, encode, type(model)), model
+
+
+def _with_head_if_kept(
+    model: GPTPreTrainedModel, exporter: Exporter, source: Path, console: Console
+) -> GPTPreTrainedModel:
     """Return the model, or the language model inside, saying what is dropped, if the format cannot hold its head."""
     if not isinstance(model, GPTDoubleHeadsModel):
         return model
-    obstacle = getattr(target, "head_obstacle", lambda _: "the format holds language models only")(model)
+    obstacle = exporter.head_obstacle(model)
     if obstacle is None:
         return model
     console.warn(f"the head for {model.config.task} is dropped: {obstacle}")
@@ -121,14 +136,14 @@ def _with_head_if_kept(model: GPTPreTrainedModel, target: Any, source: Path, con
 
 
 def _tokenizer(
-    asked: str | None, origin: Any, source: Path, vocab_size: int, console: Console
+    asked: str | None, importer: Importer, source: Path, vocab_size: int, console: Console
 ) -> PreTrainedTokenizerBase | None:
     """Return the requested tokenizer, else the source's own, else None with a warning."""
     tokenizer: PreTrainedTokenizerBase | None = None
     if asked is not None:
         tokenizer = load_tokenizer(asked)
-    elif hasattr(origin, "tokenizer"):
-        tokenizer = origin.tokenizer(source)
+    elif importer.tokenizer is not None:
+        tokenizer = importer.tokenizer(source)
     elif has_tokenizer(described_in(source)):
         tokenizer = tokenizer_in(source)
     if tokenizer is None:
@@ -142,6 +157,7 @@ def _tokenizer(
 @contextmanager
 def _new_destination(path: Path, suffix: str | None) -> Iterator[Path]:
     """Yield a new directory that becomes `path` at the end, or whose one file of that suffix does; else remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if suffix is None or path.suffix.lower() != suffix or path.is_dir():
         with new_directory(path, replace=False) as folder:
             yield folder
@@ -166,48 +182,46 @@ def _questions(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
     return language_questions(ids, text, parameters=model.num_parameters(), **sizes)
 
 
-def _reference(
-    origin: Any,
-    source: Path,
-    adapter: Path | None,
-    models: list[GPTPreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> Peer:
-    """Return the program that says what is right: the source's own code, or the adapter's, or else our model.
-
-    Empties `models`, so that no other reference keeps the weights in memory.
-    """
-    model = models.pop()
-    kind = type(model)
-    own_code = "in_its_own_code" if kind is GPTForCausalLM else "classifier_in_its_own_code"
-    if adapter is None and not hasattr(origin, own_code):
-        return own_peer(model, tokenizer)
-    del model
-    with suppress(ImportError):
-        if adapter is not None:
-            return in_peft(_loaded_as(kind, source), tokenizer, adapter)
-        peer: Peer = getattr(origin, own_code)(source)
-        return peer
-    return own_peer(_loaded_as(kind, source, adapter), tokenizer)
-
-
-def _loaded_as(kind: type[GPTPreTrainedModel], source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
-    """Return the source's model once more, of a classifier whose head was dropped the language model inside."""
-    model = load_source(source, adapter)
-    return model.language_model() if isinstance(model, GPTDoubleHeadsModel) and kind is GPTForCausalLM else model
-
-
 def _proof(
-    target: Any, folder: Path, questions: Questions, expected: Answers, reference: str, console: Console
+    source: _Source, exporter: Exporter, folder: Path, questions: Questions, dtype: str, console: Console
 ) -> Proof:
-    """Return how far the format's other program agrees; one without figures, and a warning, if it is not installed."""
+    """Return how far the other program agrees; GptkitError if too little. Without figures if it is not installed."""
+    gc.collect()  # only one model at a time is in memory
     try:
-        peer: Peer = target.open_peer(folder)
+        peer = exporter.open_peer(folder)
     except ImportError as error:
         console.warn(f"{error.name or error} is not installed, so nothing is proven: pip install 'gptkit[export]'")
         return Proof()
-    other = expected.program if peer.name == OURS != reference else None  # an import: compared with where it came from
-    return compare(expected, observe(peer, questions), other, getattr(target, "ROUNDING", 0.0))
+    found, name = observe(peer, questions), peer.name
+    del peer
+    gc.collect()
+    reference = _reference(source)
+    expected = observe(reference, questions, with_gaps=True)
+    other = expected.program if name == OURS != reference.name else None  # an import: compared with where it came from
+    if other is None and expected.ids is None and questions.text is not None and source.encode is not None:
+        expected = replace(expected, ids=source.encode(questions.text))
+    proof = compare(expected, found, other, exporter.rounding)
+    same_ids = not isinstance(source.tokenizer, GPT1Tokenizer)  # which nobody else splits as OpenAI did
+    where = str(source.path)
+    require(proof, expected, dtype, where=where, same_ids=same_ids, rounding=exporter.rounding)
+    return proof
+
+
+def _reference(source: _Source) -> Peer:
+    """Return the program that says what is right: the source's own, or PEFT for an adapter, or else our model."""
+    open_source = importer_of(source.path).open_source
+    with suppress(ImportError):
+        if source.adapter is not None:
+            return in_peft(_loaded_again(source), source.tokenizer, source.adapter)
+        if open_source is not None:
+            return open_source(source.path, source.kind, source.is_tokenizer_shared)
+    return own_peer(_loaded_again(source, source.adapter), source.tokenizer)
+
+
+def _loaded_again(source: _Source, adapter: Path | None = None) -> GPTPreTrainedModel:
+    """Return the source's model once more, of a classifier whose head was dropped the language model inside."""
+    model = load_source(source.path, adapter)
+    return model.language_model() if isinstance(model, GPTDoubleHeadsModel) and source.kind is GPTForCausalLM else model
 
 
 def _tensors(state: State) -> list[tuple[str, str, int, int]]:
@@ -219,17 +233,17 @@ def _tensors(state: State) -> list[tuple[str, str, int, int]]:
     return [(name, shape, number, number * size) for (name, shape, size), number in Counter(kinds).items()]
 
 
-def _told(proof: Proof) -> str:
+def _described(proof: Proof) -> str:
     """Return a proof in words."""
     if proof.peer is None:
         return "not compared with any other program"
-    told = [f"compared with {proof.peer}"]
+    parts = [f"compared with {proof.peer}"]
     if proof.max_logit_difference is not None:
-        told.append(f"logits differ by at most {proof.max_logit_difference:.1e}")
+        parts.append(f"logits differ by at most {proof.max_logit_difference:.1e}")
     if proof.nll_difference is not None:
-        told.append(f"NLL by {proof.nll_difference:+.1e} nats per token")
+        parts.append(f"NLL by {proof.nll_difference:+.1e} nats per token")
     if proof.greedy_equal is not None:
-        told.append("greedy text is equal" if proof.greedy_equal else "greedy text is not equal")
+        parts.append("greedy text is equal" if proof.greedy_equal else "greedy text is not equal")
     if proof.tokenizer_ids_equal is not None:
-        told.append("token ids are equal" if proof.tokenizer_ids_equal else "token ids are not equal")
-    return f"{told[0]}: {', '.join(told[1:])}"
+        parts.append("token ids are equal" if proof.tokenizer_ids_equal else "token ids are not equal")
+    return f"{parts[0]}: {', '.join(parts[1:])}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
 from gptkit.convert import hf
+from gptkit.convert.formats import Exporter
 from gptkit.convert.proof import Logits
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
@@ -31,12 +32,7 @@ from gptkit.text.tokenizers.files import CONFIG_FILE
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import tokenizer_in
 
-WEIGHTS = {
-    "f32": "float32",
-    "f16": "float16",
-    "bf16": "bfloat16",
-    "int8": "int8_float32",
-}  # what CTranslate2 calls them
+WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "int8": "int8_float32"}  # what CTranslate2 says
 ACTIVATIONS = {"gelu_new": Activation.GELUTanh, "gelu": Activation.GELU}
 
 
@@ -179,4 +175,4 @@ class Peer:
         return next_ids
 
 
-open_peer: Callable[[Path], Peer] = Peer
+EXPORTER = Exporter(write, Peer, refuse)

@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gptkit.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from gptkit.console import Console
+    from gptkit.convert.proof import Peer
+    from gptkit.model.configuration_gpt import GPTConfig
+    from gptkit.model.loading import Head, State
+    from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+
+
+@dataclass(frozen=True)
+class Importer:
+    """How a format is read."""
+
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], tuple[GPTConfig, State]]
+    # What is assumed or dropped, and so must be said.
+    notes: Callable[[Path], Sequence[str]] = lambda path: ()
+    # The tokenizer, if the source may have one in a form of its own; None: it is in the usual files, or there is none.
+    tokenizer: Callable[[Path], PreTrainedTokenizerBase | None] | None = None
+    # The program that the source belongs to, which has read it as a model of this class, and its tokenizer or none;
+    # ImportError if it is not installed.
+    open_source: Callable[[Path, Head, bool], Peer] | None = None
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How a format is written; `refuse` and `write` take a model, its tokenizer or None, and a dtype."""
+
+    # Into an empty directory; warns of what other programs ignore.
+    write: Callable[[Any, PreTrainedTokenizerBase | None, Path, str, Console], None]
+    # The other program, which has read the directory; ImportError if it is not installed.
+    open_peer: Callable[[Path], Peer]
+    # InputError for what the format cannot hold, before anything is written.
+    refuse: Callable[[Any, PreTrainedTokenizerBase | None, str], None] = lambda model, tokenizer, dtype: None
+    # The relative error of the other program's f32, where it is coarser than f32.
+    rounding: float = 0.0
+    # Why a classifier's head is dropped; None: it is kept.
+    head_obstacle: Callable[[GPTDoubleHeadsModel], str | None] = lambda model: "the format holds language models only"
+    # The tensors as they were written, if they can be listed.
+    tensors: Callable[[Path], State] = lambda folder: {}
+    # Whether a user's own task travels with a classifier.
+    holds_task: bool = False
 
 
 @dataclass(frozen=True)
@@ -17,22 +62,8 @@ class Format:
     `reads` describes a source in errors ("" = unmentioned, None = it cannot be read), `writes` an export in the help
     (None = it cannot be written). `dtypes` are the names that it can hold, `packages` the modules that writing needs,
     all of the extra `export`; a destination that ends in `suffix` is the file model.SUFFIX instead of a directory.
-
-    The module of a format that can be read has
-      matches(path) -> bool                       without importing anything heavy
-      read(path) -> (GPTConfig, State)
-      notes(path) -> list[str]                    if it must be said what is assumed or dropped
-      tokenizer(path) -> tokenizer | None         if the source brings one in a form of its own
-      in_its_own_code(path) -> Peer               if its library computes the source; ImportError: not installed
-      classifier_in_its_own_code(path) -> Peer    the same for a source whose head is kept
-    The module of a format that can be written has
-      refuse(model, tokenizer | None, dtype)      InputError for what it cannot hold, before anything is written
-      write(model, tokenizer | None, folder, dtype, console)    into an empty directory; warns of what others ignore
-      open_peer(folder) -> Peer                   the other program, which has read it; ImportError: not installed
-      ROUNDING                                    relative error of that program's f32, where it is coarser than f32
-      head_obstacle(model) -> str | None          why this classifier's head is dropped, None: kept; absent: never kept
-      tensors(folder) -> State                    if they can be listed as written
-      write_task(folder, task)                    if a user's own task travels with a classifier
+    `next` are the commands to try after an export of a language model and of a classifier, formatted as in the table of
+    commands; {inside} is the name of the file if the destination is a directory.
     """
 
     module: str
@@ -41,19 +72,32 @@ class Format:
     dtypes: tuple[str, ...] = ()
     suffix: str | None = None
     packages: tuple[str, ...] = ()
+    next: tuple[str, str] = ("", "")
 
-    def load(self) -> Any:
-        """Import and return the module."""
-        return importlib.import_module(self.module)
+    def importer(self) -> Importer:
+        """Import the module of a format that can be read; return its IMPORTER."""
+        return cast("Importer", importlib.import_module(self.module).IMPORTER)
+
+    def exporter(self) -> Exporter:
+        """Import the module of a format that can be written; return its EXPORTER."""
+        return cast("Exporter", importlib.import_module(self.module).EXPORTER)
 
 
+CLASSIFY = "import sys, transformers as t; print(t.pipeline('text-classification', sys.argv[1])('a text'))"
+COMPLETE = (
+    "import sys, ctranslate2 as c; print(c.Generator(sys.argv[1]).generate_batch([['<|endoftext|>']], max_length=40))"
+)
 FORMATS = {  # in the order in which a source is matched
-    "gptkit": Format("gptkit.convert.own", "", "", ("f32", "f16", "bf16")),
+    "gptkit": Format(
+        *("gptkit.convert.own", "", "", ("f32", "f16", "bf16")),
+        next=("gptkit generate --model {destination}", "gptkit predict {texts} --model {destination}"),
+    ),
     "hf": Format(
         "gptkit.convert.hf",
         "config.json with safetensors or pytorch_model.bin",
         "a directory that plain transformers loads",
         ("f32", "f16", "bf16"),
+        next=("gptkit generate --model {destination}", f'python -c "{CLASSIFY}" {{destination}}'),
     ),
     "gguf": Format(
         "gptkit.convert.gguf",
@@ -62,21 +106,21 @@ FORMATS = {  # in the order in which a source is matched
         ("f32", "f16", "bf16", "q8_0", "q4_0"),
         ".gguf",
         ("gguf",),
+        ("llama-completion -m {destination}{inside} -p 'Once upon a time' -n 40", ""),
     ),
     "onnx": Format(
-        "gptkit.convert.onnx",
-        None,
-        "a graph for onnxruntime",
-        ("f32", "f16", "int8"),
+        *("gptkit.convert.onnx", None, "a graph for onnxruntime", ("f32", "f16", "int8")),
         packages=("onnx", "onnx_ir", "onnxscript"),
+        next=("cat {destination}/README.md", "cat {destination}/README.md"),  # which has the code to run
     ),
-    "llm.c": Format("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), suffix=".bin"),
+    "llm.c": Format(
+        *("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), ".bin"),
+        next=("gptkit convert {destination} {free:imported}", ""),  # the way back, also for what llm.c has trained
+    ),
     "ctranslate2": Format(
-        "gptkit.convert.ctranslate2",
-        None,
-        "CTranslate2's directory",
-        ("f32", "f16", "bf16", "int8"),
+        *("gptkit.convert.ctranslate2", None, "CTranslate2's directory", ("f32", "f16", "bf16", "int8")),
         packages=("ctranslate2",),
+        next=(f'python -c "{COMPLETE}" {{destination}}', ""),
     ),
     "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
     "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
@@ -94,11 +138,11 @@ else:
     DtypeName = Literal[DTYPES]
 
 
-def format_of(path: Path) -> Any:
-    """Return the module for a source's format; InputError if none matches."""
+def importer_of(path: Path) -> Importer:
+    """Return the importer for a source's format; InputError if none matches."""
     for row in FORMATS.values():
-        if row.reads is not None and (module := row.load()).matches(path):
-            return module
+        if row.reads is not None and (importer := row.importer()).matches(path):
+            return importer
     *others, last = [row.reads for row in FORMATS.values() if row.reads]
     fix = f"convert reads {', '.join(others)}, and {last}"
     raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)

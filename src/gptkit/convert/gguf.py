@@ -26,13 +26,13 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 
 from gptkit.console import Console
 from gptkit.convert.dtypes import TORCH, cast
-from gptkit.convert.formats import FORMATS
+from gptkit.convert.formats import FORMATS, Exporter, Importer
 from gptkit.convert.gguf_file import DAMAGED, StoredTensor, read_header
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import TorchPeer
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers
-from gptkit.model.loading import State, checked
+from gptkit.model.loading import Head, State, checked
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.text.tokenizers.encoding import encode_pieces
@@ -385,7 +385,7 @@ def tokenizer(path: Path) -> PreTrainedTokenizerFast | None:
     return _tokenizer(metadata, path) if "tokenizer.ggml.tokens" in metadata else None
 
 
-def in_its_own_code(path: Path) -> Peer:
+def open_source(path: Path, _: Head, with_tokenizer: bool) -> Peer:
     """Return the file as transformers reads it, which computes in f32 whatever the weights are."""
     file = _file(path)
     config = _config(*_header(file), str(file))
@@ -393,7 +393,7 @@ def in_its_own_code(path: Path) -> Peer:
     sizes: dict[str, Any] = {"n_positions": config.n_positions, "n_inner": config.n_inner}
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
         model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **sizes)
-        theirs = AutoTokenizer.from_pretrained(file.parent, **named) if tokenizer(file) else None
+        theirs = AutoTokenizer.from_pretrained(file.parent, **named) if with_tokenizer and tokenizer(file) else None
     encode = (lambda text: encode_pieces(theirs, [text])[0].tolist()) if theirs else None
     return TorchPeer(model, encode, name="transformers", version=transformers.__version__)
 
@@ -426,3 +426,7 @@ def _tokenizer(metadata: dict[str, Any], path: Path) -> PreTrainedTokenizerFast:
         if type(id) is int and 0 <= id < len(tokens):
             setattr(tokenizer, name, tokens[id])
     return tokenizer
+
+
+IMPORTER = Importer(matches, read, tokenizer=tokenizer, open_source=open_source)
+EXPORTER = Exporter(write, open_peer, refuse, ROUNDING)

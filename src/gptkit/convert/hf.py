@@ -7,6 +7,8 @@ becomes GPT2ForSequenceClassification, whose tokenizer puts the markers around e
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,18 @@ from transformers import (
     OpenAIGPTTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.configuration_utils import PreTrainedConfig
 
 import gptkit
 from gptkit.console import Console
 from gptkit.convert import hf_heads, own
+from gptkit.convert.formats import Exporter, Importer
 from gptkit.convert.hf_heads import MARKERS, TASK, around_a_text
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import TorchPeer
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, foreign_config, hf_config, quiet_transformers
-from gptkit.model.loading import State, transposed
+from gptkit.model.loading import Head, State, read_safetensors, transposed
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import EMBEDDINGS, MARKER_FIELDS
@@ -44,15 +48,12 @@ from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.any_tokenizer import END_OF_TEXT
-from gptkit.text.tokenizers.files import CONFIG_FILE, has_tokenizer
+from gptkit.text.tokenizers.files import CONFIG_FILE, LAYOUTS, find_tokenizer, has_tokenizer, tokenizer_files
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.kinds import is_byte_level
 
 BATCH = "batch = tokenizer(['a text', 'another'], padding=True, truncation=True, return_tensors='pt')"
 PREFIX = "transformer."
-
-read, notes = hf_heads.read, hf_heads.notes
-tensors = own.tensors
 
 
 def matches(path: Path) -> bool:
@@ -64,23 +65,37 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     return hf_heads.tokenizer(folder) if has_tokenizer(described_in(folder)) else None
 
 
-def in_its_own_code(folder: Path) -> Peer:
+def open_source(folder: Path, kind: Head, with_tokenizer: bool) -> Peer:
     """Return the model in a directory as transformers' own class, built from our reading of its tensors."""
-    config = foreign_config(folder / "config.json")
-    theirs = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
+    config, is_classifier = foreign_config(folder / "config.json"), kind is GPTDoubleHeadsModel
+    theirs: type[Any] = GPT2LMHeadModel if isinstance(config, GPT2Config) else OpenAIGPTLMHeadModel
+    read = own.read_weights if is_classifier else hf_heads.language_weights
+    if is_classifier:
+        theirs, config.id2label = GPT2ForSequenceClassification, hf_heads.labels_in(folder)
     with quiet_transformers():
-        model = theirs.from_pretrained(None, config=config, state_dict=hf_heads.language_weights(folder))
-    return TorchPeer(model, None, name="transformers", version=transformers.__version__)
+        model = theirs.from_pretrained(None, config=config, state_dict=read(folder))
+    found = _their_tokenizer(folder, config) if with_tokenizer else None
+    return _peer(model, found, is_classifier)
 
 
-def classifier_in_its_own_code(folder: Path) -> Peer:
-    """Return a classifier as transformers' own class, built from our reading of its tensors."""
-    config = foreign_config(folder / "config.json")
-    config.id2label = hf_heads.labels_in(folder)
-    with quiet_transformers():
-        model = GPT2ForSequenceClassification.from_pretrained(None, config=config, state_dict=own.read_weights(folder))
-    forward = partial(classify, model)
-    return TorchPeer(model, None, name="transformers", version=transformers.__version__, forward=forward)
+def _their_tokenizer(folder: Path, config: PreTrainedConfig) -> Any:
+    """Return transformers' own tokenizer of a directory, None if there is none that it can read."""
+    if not has_tokenizer(described_in(folder)) or find_tokenizer(folder)[1] not in LAYOUTS[:3]:
+        return None
+    with tempfile.TemporaryDirectory() as alone, quiet_transformers():
+        for file in tokenizer_files(folder):  # it would open others too, which may be anything
+            shutil.copy(file, alone)
+        try:
+            return AutoTokenizer.from_pretrained(alone, config=config, trust_remote_code=False)
+        except Exception:  # whatever its parsing runs into; our reading has passed its checks
+            return None
+
+
+def _peer(model: Any, tokenizer: Any, is_classifier: bool) -> TorchPeer:
+    """Return a model of transformers as a peer; a classifier's tokenizer puts the markers around a text."""
+    encode = partial(tokenizer.encode, add_special_tokens=is_classifier, verbose=False) if tokenizer else None
+    forward = partial(classify, model) if is_classifier else None
+    return TorchPeer(model, encode, name="transformers", version=transformers.__version__, forward=forward)
 
 
 def classify(model: GPT2ForSequenceClassification, ids: Tensor) -> Tensor:
@@ -262,8 +277,10 @@ def open_peer(folder: Path) -> Peer:
     auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForCausalLM
     with quiet_transformers():
         model = auto.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        has_tokenizer = (folder / CONFIG_FILE).exists()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
-    encode = partial(tokenizer.encode, add_special_tokens=is_classifier, verbose=False) if tokenizer else None
-    forward = partial(classify, model) if is_classifier else None
-    return TorchPeer(model, encode, name="transformers", version=transformers.__version__, forward=forward)
+        is_there = (folder / CONFIG_FILE).exists()
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if is_there else None
+    return _peer(model, tokenizer, is_classifier)
+
+
+IMPORTER = Importer(matches, hf_heads.read, hf_heads.notes, tokenizer, open_source)
+EXPORTER = Exporter(write, open_peer, refuse, head_obstacle=head_obstacle, tensors=read_safetensors)

@@ -28,27 +28,12 @@ class _ContextParams(ctypes.Structure):
     """llama_context_params up to the last field that is set here."""
 
     _fields_ = (
-        ("n_ctx", c_uint32),
-        ("n_batch", c_uint32),
-        ("n_ubatch", c_uint32),
-        ("n_seq_max", c_uint32),
-        ("n_rs_seq", c_uint32),
-        ("n_outputs_max", c_uint32),
+        *((name, c_uint32) for name in ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_rs_seq", "n_outputs_max")),
         ("n_outputs_max_per_seq", c_uint32),
-        ("n_threads", c_int32),
-        ("n_threads_batch", c_int32),
-        ("ctx_type", c_int32),
-        ("rope_scaling_type", c_int32),
-        ("pooling_type", c_int32),
-        ("attention_type", c_int32),
-        ("flash_attn_type", c_int32),
-        ("rope", c_float * 6),
-        ("yarn_orig_ctx", c_uint32),
-        ("defrag_thold", c_float),
-        ("cb_eval", c_void_p * 2),
-        ("type_k", c_int32),
-        ("type_v", c_int32),
-        ("rest", c_int32 * _SPARE),
+        *((name, c_int32) for name in ("n_threads", "n_threads_batch", "ctx_type", "rope_scaling_type")),
+        *((name, c_int32) for name in ("pooling_type", "attention_type", "flash_attn_type")),
+        *(("rope", c_float * 6), ("yarn_orig_ctx", c_uint32), ("defrag_thold", c_float), ("cb_eval", c_void_p * 2)),
+        *(("type_k", c_int32), ("type_v", c_int32), ("rest", c_int32 * _SPARE)),
     )
 
 

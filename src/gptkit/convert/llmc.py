@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
 from gptkit.convert.dtypes import TORCH, cast
+from gptkit.convert.formats import Exporter, Importer
 from gptkit.convert.torch_peer import TorchPeer, own_peer
 from gptkit.errors import GptkitError, InputError
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
@@ -183,3 +184,7 @@ def _described(file: Path) -> tuple[GPTConfig, int, torch.dtype]:
         message = f"damaged: the header describes {needed:,} bytes, the file has {length:,}"
         raise InputError(message, where=where, fix=damaged)
     return config, padded, dtype
+
+
+IMPORTER = Importer(matches, read)
+EXPORTER = Exporter(write, open_peer, refuse, tensors=tensors)

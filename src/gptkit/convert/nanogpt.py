@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gptkit.convert.formats import Importer
 from gptkit.convert.openai import HEAD_DIM
 from gptkit.convert.pickled import load_pickled, plain_tensors
 from gptkit.errors import InputError, suggest
@@ -95,3 +96,6 @@ def _sizes(arguments: dict[str, Any], state: State, where: str) -> dict[str, Any
             raise InputError(message, where=where, fix=fix)
         named["n_head"] = width // HEAD_DIM
     return found | named
+
+
+IMPORTER = Importer(matches, read, notes)

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 import gptkit
 from gptkit.console import Console
 from gptkit.convert import hf
+from gptkit.convert.formats import Exporter
 from gptkit.convert.onnx_graph import graph_of
 from gptkit.convert.proof import Logits
 from gptkit.errors import InputError, OutOfResources
@@ -29,7 +30,6 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import MARKER_FIELDS
 from gptkit.report.text import code_block, escape_markdown, size
-from gptkit.tasks.own import write_task as write_task  # beside a classifier
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
 INT8, INT8_BYTES = "int8", 14  # of memory for each parameter, measured on 355M
@@ -37,10 +37,6 @@ Cache = dict[str, NDArray[Any]]  # keys and values by the name of the input
 
 
 # --- writing ---
-
-
-def head_obstacle(_: GPTDoubleHeadsModel) -> None:
-    """Every classifier is kept."""
 
 
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
@@ -225,3 +221,6 @@ class OnnxPeer:
     def _nothing(input: Any, batch: int) -> NDArray[Any]:
         _, heads, _, head_dim = input.shape
         return np.zeros((batch, heads, 0, head_dim), np.float16 if "float16" in input.type else np.float32)
+
+
+EXPORTER = Exporter(write, open_peer, refuse, head_obstacle=lambda model: None, holds_task=True)

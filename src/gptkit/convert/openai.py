@@ -9,24 +9,15 @@ from typing import Any
 
 import torch
 
+from gptkit.convert.formats import Importer
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import State, checked, transposed
 from gptkit.system.reading import read_json, require_regular
 
 LAYER = (  # in the order of finetune-transformer-lm's params files, after position and token embeddings
-    "attn.c_attn.weight",
-    "attn.c_attn.bias",
-    "attn.c_proj.weight",
-    "attn.c_proj.bias",
-    "ln_1.weight",
-    "ln_1.bias",
-    "mlp.c_fc.weight",
-    "mlp.c_fc.bias",
-    "mlp.c_proj.weight",
-    "mlp.c_proj.bias",
-    "ln_2.weight",
-    "ln_2.bias",
+    *("attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias", "ln_1.weight", "ln_1.bias"),
+    *("mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias", "ln_2.weight", "ln_2.bias"),
 )
 HEAD_DIM = 64  # the params files do not contain the number of heads
 
@@ -82,3 +73,6 @@ def _shapes(path: Path) -> list[list[int]]:
         message = "not the shapes of position embeddings, token embeddings and 12 tensors per layer"
         raise InputError(message, where=str(path), fix=fix)
     return list(shapes)
+
+
+IMPORTER = Importer(matches, read)

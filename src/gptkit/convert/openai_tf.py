@@ -5,19 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from gptkit.convert.formats import Importer
 from gptkit.convert.tensor_bundle import AGAIN, read_bundle
 from gptkit.errors import InputError, suggest
 from gptkit.model.configuration_gpt import GPTConfig, parse_config
 from gptkit.model.loading import State, checked, transposed
 from gptkit.system.reading import read_json_object, read_text
 
-HPARAMS = {
-    "n_vocab": "vocab_size",
-    "n_ctx": "n_positions",
-    "n_embd": "n_embd",
-    "n_head": "n_head",
-    "n_layer": "n_layer",
-}
+HPARAMS = {"n_vocab": "vocab_size", "n_ctx": "n_positions"} | {name: name for name in ("n_embd", "n_head", "n_layer")}
 LARGEST_POINTER = 1_000_000  # bytes
 _EMBEDDING = re.compile(r"model/(wte|wpe)")
 _PARAMETER = re.compile(r"model/(?:h([0-9]+)/)?((?:\w+/)*\w+)/([wgb])")  # not what an optimizer saved beside it
@@ -72,3 +67,6 @@ def _prefix(directory: Path) -> Path:
         fix = 'write, for instance, model_checkpoint_path: "model.ckpt"'
         raise InputError(message, where=str(pointer), fix=fix)
     return directory / name
+
+
+IMPORTER = Importer(matches, read)

@@ -10,23 +10,20 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from gptkit.console import Console
 from gptkit.convert.dtypes import TORCH
+from gptkit.convert.formats import Exporter, Importer
 from gptkit.convert.pickled import load_pickled, plain_tensors
 from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import own_peer
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, quiet_transformers
 from gptkit.model.loading import State, build_model, read_directory, read_safetensors, saved_head
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import PYTORCH_BIN, SAFETENSORS, files_named, model_type, row_parts
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
-from gptkit.tasks.own import write_task as write_task  # beside a classifier
 from gptkit.text.tokenizers.files import CONFIG_FILE
 from gptkit.text.tokenizers.loading import tokenizer_in
 from gptkit.training.checkpoint_files import safetensors_chunks
-
-tensors = read_safetensors
 
 
 def matches(path: Path) -> bool:
@@ -37,14 +34,6 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> tuple[GPTConfig, State]:
     """Return the config and weights in a directory of ours, or of transformers' gpt2 or openai-gpt."""
     return read_directory(path, saved_head(path), read_weights)
-
-
-def head_obstacle(_: GPTDoubleHeadsModel) -> None:
-    """Every classifier is kept."""
-
-
-def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
-    """Every model and tokenizer that gptkit reads, it writes."""
 
 
 def write(
@@ -105,3 +94,7 @@ def read_weights(directory: Path) -> State:
             raise InputError(message, where=str(file), fix="copy the whole directory")
         state |= found
     return state
+
+
+IMPORTER = Importer(matches, read)
+EXPORTER = Exporter(write, open_peer, head_obstacle=lambda model: None, tensors=read_safetensors, holds_task=True)

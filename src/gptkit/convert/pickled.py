@@ -60,9 +60,7 @@ def load_pickled(path: Path, fix: str) -> Any:
             any(part.compress_type != zipfile.ZIP_STORED for part in parts)
             or sum(part.file_size for part in parts) > size
         ):
-            raise ValueError(
-                "compressed, or parts that overlap"
-            )  # torch writes neither, and both could fill the memory
+            raise ValueError("compressed, or parts that overlap")  # torch writes neither; both could fill the memory
         with torch.serialization.safe_globals(NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # pickle, zip and torch raise a dozen types

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 import gptkit
 from gptkit.convert.proof import Logits
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.text.tokenizers.encoding import encode_pieces
 
@@ -54,28 +54,31 @@ class TorchPeer:
         return [int(id) for id in found[0, len(ids) :]]
 
 
-def own_peer(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> TorchPeer:
-    """Return our own model as a peer; a classifier reads a text between its markers, twice if it compares two texts."""
+def own_encoder(config: GPTConfig, tokenizer: PreTrainedTokenizerBase | None) -> Encode | None:
+    """Return how our model reads a text, a classifier between its markers; None without a tokenizer."""
+    if tokenizer is None:
+        return None
 
     def encode(text: str) -> list[int]:
-        [ids] = encode_pieces(tokenizer, [text])  # type: ignore[arg-type]
-        return [int(id) for id in ids]
+        ids: list[int] = encode_pieces(tokenizer, [text])[0].tolist()
+        if config.format is None:
+            return ids
+        return [int(config.start_token_id or 0), *ids, int(config.extract_token_id or 0)]
 
-    config = model.config
-    if not isinstance(model, GPTDoubleHeadsModel):
-        return TorchPeer(model, encode if tokenizer is not None else None, name=OURS, version=gptkit.__version__)
+    return encode
+
+
+def own_peer(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> TorchPeer:
+    """Return our own model as a peer; a classifier that compares two texts reads the same one twice."""
+    sequences = 2 if model.config.format == "similarity" else 1
 
     def classify(ids: Tensor) -> Tensor:
-        sequences = 2 if config.format == "similarity" else 1
         extract = torch.full((1, sequences), ids.shape[1] - 1)
         logits: Tensor = model(ids[:, None].expand(1, sequences, -1), extract).logits
         return logits.reshape(1, -1)
 
-    def encode_between(text: str) -> list[int]:
-        return [int(config.start_token_id or 0), *encode(text), int(config.extract_token_id or 0)]
-
-    reads = encode_between if tokenizer is not None else None
-    return TorchPeer(model, reads, name=OURS, version=gptkit.__version__, forward=classify)
+    encode, forward = own_encoder(model.config, tokenizer), classify if model.config.format is not None else None
+    return TorchPeer(model, encode, name=OURS, version=gptkit.__version__, forward=forward)
 
 
 def compute_in_fp32(model: PreTrainedModel) -> PreTrainedModel:
