@@ -504,6 +504,15 @@ def rewritten(path: Path, changes: dict[str, Any]) -> Path:
     return path.with_name("changed.gguf")
 
 
+def test_a_tokenizer_of_ones_own_takes_the_place_of_one_that_splits_otherwise(tmp_path: Path) -> None:
+    folder, _ = written(small(320), trained(), tmp_path / "out")
+    path = rewritten(folder / format.FILE, {"tokenizer.ggml.pre": "llama-bpe"})
+    trained().save_pretrained(tmp_path / "own")
+    console = Console(stdout=io.StringIO(), stderr=io.StringIO(), environment={})
+    options = ConvertOptions(source=str(path), destination=tmp_path / "back", tokenizer=str(tmp_path / "own"))
+    assert command.run(options, console)["max_logit_difference"] < 1e-4
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     folder, _ = written(small(320, n_embd=32, n_layer=1), trained(), tmp_path / "out")
     data = (folder / format.FILE).read_bytes()

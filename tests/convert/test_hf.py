@@ -21,7 +21,7 @@ from gptkit.console import Console
 from gptkit.convert import command
 from gptkit.convert.hf import bias_as_shift
 from gptkit.convert.options import ConvertOptions
-from gptkit.errors import InputError
+from gptkit.errors import GptkitError, InputError
 from gptkit.finetune.inputs import add_task_head, head_config
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model, save_model
@@ -86,6 +86,25 @@ def test_the_files_are_those_of_gpt2_on_the_hub(tmp_path: Path) -> None:
     assert read(made / "vocab.json") == tokenizer.get_vocab()
     assert (made / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\n")
     assert len(tokenizer) == 280
+
+
+def test_an_import_has_the_ids_of_transformers_own_tokenizer(tmp_path: Path) -> None:
+    converted(write_model(tmp_path / "source"), made := tmp_path / "made")
+    console = Console(stdout=io.StringIO(), stderr=io.StringIO(), environment={})
+
+    def imported(name: str, **options: Any) -> dict[str, Any]:
+        return command.run(ConvertOptions(source=str(made), destination=tmp_path / name, **options), console)
+
+    assert imported("with tokenizer.json")["tokenizer_ids_equal"]
+    about = read(made / "tokenizer_config.json") | {"add_prefix_space": True}
+    (made / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(GptkitError, match=r"transformers 5\S+ makes other token ids .* with --tokenizer"):
+        imported("spaced")
+    assert not (tmp_path / "spaced").exists()
+    assert imported("spaced", tokenizer=str(made))["tokenizer_ids_equal"] is None
+    (made / "tokenizer_config.json").unlink()
+    (made / "tokenizer.json").unlink()
+    assert imported("with vocab.json")["tokenizer_ids_equal"]
 
 
 def test_the_two_files_alone_make_the_same_tokenizer(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Adapters that PEFT trained with LoRA, merged into the weights: W + scale B A (Hu et al. 2022, section 4.1).
 
-Merging needs no PEFT; where it is installed, the proof of a conversion compares with it. Its factors are A (rank, in)
-and B (out, rank) for our class and for transformers' alike.
+Merging needs no PEFT, which holds the model beside the weights, and takes names in a stranger's adapter_config.json for
+regular expressions, which can run forever; where it is installed, the proof of a conversion compares with it. Its
+factors are A (rank, in) and B (out, rank) for our class and for transformers' alike.
 """
 
 from __future__ import annotations

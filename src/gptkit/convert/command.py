@@ -32,7 +32,7 @@ from gptkit.convert.proof import (
     require,
 )
 from gptkit.convert.torch_peer import OURS, Encode, own_encoder, own_peer
-from gptkit.errors import InputError
+from gptkit.errors import GptkitError, InputError
 from gptkit.model.loading import Head, State, build_model, set_special_tokens
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
@@ -203,6 +203,9 @@ def _proof(
     proof = compare(expected, found, other, exporter.rounding)
     same_ids = not isinstance(source.tokenizer, GPT1Tokenizer)  # which nobody else splits as OpenAI did
     where = str(source.path)
+    if other is not None and same_ids and proof.tokenizer_ids_equal is False:
+        fix = "to keep gptkit's reading of its files, pass them with --tokenizer"
+        raise GptkitError(f"{other} makes other token ids of the same text; nothing was written", where=where, fix=fix)
     require(proof, expected, dtype, where=where, same_ids=same_ids, rounding=exporter.rounding)
     return proof
 

@@ -85,7 +85,8 @@ class Format:
 
 CLASSIFY = "import sys, transformers as t; print(t.pipeline('text-classification', sys.argv[1])('a text'))"
 COMPLETE = (
-    "import sys, ctranslate2 as c; print(c.Generator(sys.argv[1]).generate_batch([['<|endoftext|>']], max_length=40))"
+    "import sys, ctranslate2 as c; "
+    "print(c.Generator(sys.argv[1]).generate_batch([['<|endoftext|>']], max_length=20)[0].sequences[0])"
 )
 FORMATS = {  # in the order in which a source is matched
     "gptkit": Format(

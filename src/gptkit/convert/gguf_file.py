@@ -1,7 +1,8 @@
 """The container of a GGUF file: its metadata, and where each tensor lies.
 
-The package `gguf` has a reader, but one that believes a header: an array of 2**60 numbers fills the memory. Here
-every count and size is compared with what the file has left before anything is read.
+The package `gguf` has a reader, but one that believes a header: it reads an array of 2**62 numbers until the memory is
+full, and accepts big-endian files and strings beyond the file's end. Here every count and size is compared with what
+the file has left before anything is read.
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
