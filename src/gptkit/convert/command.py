@@ -79,16 +79,9 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     if tensors:
         console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
     console.result(f"{parameters:,} parameters in {dtype}; {_described(proof)}")
-    return {
-        "source": options.source,
-        "destination": str(destination),
-        "to": options.to,
-        "dtype": dtype,
-        "parameters": parameters,
-        "format": head_format,
-        **asdict(proof),
-        "tokenizer": source.tokenizer is not None,
-    }
+    about = {"source": options.source, "destination": str(destination), "to": options.to, "dtype": dtype}
+    about |= {"parameters": parameters, "format": head_format}
+    return {**about, **asdict(proof), "tokenizer": source.tokenizer is not None}
 
 
 def load_source(source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:

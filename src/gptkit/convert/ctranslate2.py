@@ -90,10 +90,7 @@ def specification(model: GPTForCausalLM) -> Any:
     config, state = model.config, model.state_dict()
     weights = {name: LateCast(tensor, tensor.dtype) for name, tensor in state.items()}
     spec = TransformerDecoderModelSpec.from_config(
-        config.n_layer,
-        config.n_head,
-        pre_norm=config.pre_norm,
-        activation=ACTIVATIONS[config.activation_function],
+        config.n_layer, config.n_head, pre_norm=config.pre_norm, activation=ACTIVATIONS[config.activation_function]
     )
     decoder = spec.decoder
     decoder.scale_embeddings = False

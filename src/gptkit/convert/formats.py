@@ -94,19 +94,13 @@ FORMATS = {  # in the order in which a source is matched
         next=("gptkit generate --model {destination}", "gptkit predict {texts} --model {destination}"),
     ),
     "hf": Format(
-        "gptkit.convert.hf",
-        "config.json with safetensors or pytorch_model.bin",
-        "a directory that plain transformers loads",
-        ("f32", "f16", "bf16"),
+        *("gptkit.convert.hf", "config.json with safetensors or pytorch_model.bin"),
+        *("a directory that plain transformers loads", ("f32", "f16", "bf16")),
         next=("gptkit generate --model {destination}", f'python -c "{CLASSIFY}" {{destination}}'),
     ),
     "gguf": Format(
-        "gptkit.convert.gguf",
-        "GGUF (.gguf)",
-        "a .gguf for llama.cpp, with a Modelfile for Ollama",
-        ("f32", "f16", "bf16", "q8_0", "q4_0"),
-        ".gguf",
-        ("gguf",),
+        *("gptkit.convert.gguf", "GGUF (.gguf)", "a .gguf for llama.cpp, with a Modelfile for Ollama"),
+        *(("f32", "f16", "bf16", "q8_0", "q4_0"), ".gguf", ("gguf",)),
         ("llama-completion -m {destination}{inside} -p 'Once upon a time' -n 40", ""),
     ),
     "onnx": Format(

@@ -6,7 +6,6 @@ becomes GPT2ForSequenceClassification, whose tokenizer puts the markers around e
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from functools import partial
@@ -227,17 +226,14 @@ def write_tokenizer(
     if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():
         about |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
         roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) | roles
-        _write_gpt2_files(backend, folder)
+        backend.model.save(
+            str(folder)
+        )  # for those that read no tokenizer.json; vocab.json lacks the added tokens
+        entries = dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
+        (folder / "vocab.json").write_text(json_text(entries) + "\n", encoding="utf-8", newline="")
     backend.save(str(folder / "tokenizer.json"))
     (folder / CONFIG_FILE).write_text(json_text(about | roles, indent=2) + "\n", encoding="utf-8")
     (folder / "special_tokens_map.json").write_text(json_text(roles, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_gpt2_files(backend: tokenizers.Tokenizer, folder: Path) -> None:
-    """Write vocab.json and merges.txt, which some programs still read instead of tokenizer.json."""
-    backend.model.save(str(folder))  # its vocab.json lacks the added tokens
-    entries = dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
-    (folder / "vocab.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8", newline="")
 
 
 def card(model: GPTPreTrainedModel, theirs: str) -> str:

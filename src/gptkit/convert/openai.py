@@ -39,23 +39,17 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
         flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"params files cannot be read: {error}", where=str(directory), fix="copy them again") from None
-    sizes = [math.prod(shape) for shape in shapes]
-    if sum(sizes) != flat.numel():
-        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(sizes):,}"
+    counts = [math.prod(shape) for shape in shapes]
+    if sum(counts) != flat.numel():
+        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(counts):,}"
         raise InputError(message, where=str(directory), fix="copy all params_*.npy")
-    tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    tensors = [part.view(shape) for part, shape in zip(flat.split(counts), shapes, strict=True)]
     (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
     if n_embd % HEAD_DIM:
         where = str(directory / "params_shapes.json")
         raise InputError(f"width {n_embd} is not a multiple of {HEAD_DIM}", where=where, fix="use GPT-1's own files")
-    config = GPTConfig(
-        vocab_size=vocab_size,
-        n_positions=n_positions,
-        n_embd=n_embd,
-        n_layer=(len(shapes) - 2) // len(LAYER),
-        n_head=n_embd // HEAD_DIM,
-        pre_norm=False,
-    )
+    sizes = {"vocab_size": vocab_size, "n_positions": n_positions, "n_embd": n_embd, "n_head": n_embd // HEAD_DIM}
+    config = GPTConfig(**sizes, n_layer=(len(shapes) - 2) // len(LAYER), pre_norm=False)
     names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), LAYER)]
     state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
     state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}

@@ -25,12 +25,10 @@ def matches(path: Path) -> bool:
 def read(directory: Path) -> tuple[GPTConfig, State]:
     hparams = directory / "hparams.json"
     sizes = read_json_object(hparams)
-    for name in sizes:
-        if name not in HPARAMS:
-            raise InputError(f"unknown key {name!r}", where=str(hparams), fix=suggest(name, HPARAMS))
-    for name in HPARAMS:
-        if name not in sizes:
-            raise InputError(f"no {name}", where=str(hparams), fix="use OpenAI's own file")
+    for name in sizes.keys() - HPARAMS.keys():
+        raise InputError(f"unknown key {name!r}", where=str(hparams), fix=suggest(name, HPARAMS))
+    for name in sorted(HPARAMS.keys() - sizes.keys(), reverse=True):
+        raise InputError(f"no {name}", where=str(hparams), fix="use OpenAI's own file")
     config = parse_config({HPARAMS[name]: size for name, size in sizes.items()}, str(hparams))
     theirs = read_bundle(_prefix(directory), lambda name: own_name(name) is not None)
     state: State = {}

@@ -4,8 +4,8 @@
     PREFIX.data-00000-of-00002     what the entries point into
 
 The first entry, under an empty key, is a BundleHeaderProto; each other is the BundleEntryProto of the tensor that its
-key names (tensorflow/core/protobuf/tensor_bundle.proto; LevelDB's doc/table_format.md). Of the libraries that read them,
-TensorFlow alone is kept, and it is larger than all that gptkit installs.
+key names (tensorflow/core/protobuf/tensor_bundle.proto; LevelDB's doc/table_format.md). No library but
+TensorFlow reads them today, and gptkit does not depend on that.
 """
 
 from __future__ import annotations

@@ -16,20 +16,14 @@ from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.text.tokenizers.encoding import encode_pieces
 
 OURS = "gptkit"
-Encode = Callable[[str], list[int]]
+Encode, Forward = Callable[[str], list[int]], Callable[[Tensor], Tensor]
 
 
 class TorchPeer:
     """A model in eval mode; `forward` returns logits (1, position, vocab) of ids (1, position), or (1, label)."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        encode: Encode | None,
-        *,
-        name: str,
-        version: str,
-        forward: Callable[[Tensor], Tensor] | None = None,
+        self, model: PreTrainedModel, encode: Encode | None, *, name: str, version: str, forward: Forward | None = None
     ) -> None:
         self.name, self.version = name, version
         self._model, self._encode = compute_in_fp32(model).eval(), encode
