@@ -79,8 +79,8 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
     if tensors:
         console.table(f"Tensors of {destination}", ("tensor", "shape", "number", "parameters"), tensors)
     console.result(f"{parameters:,} parameters in {dtype}; {_described(proof)}")
-    about = {"source": options.source, "destination": str(destination), "to": options.to, "dtype": dtype}
-    about |= {"parameters": parameters, "format": head_format}
+    about: dict[str, Any] = {"source": options.source, "destination": str(destination), "to": options.to}
+    about |= {"dtype": dtype, "parameters": parameters, "format": head_format}
     return {**about, **asdict(proof), "tokenizer": source.tokenizer is not None}
 
 

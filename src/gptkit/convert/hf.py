@@ -226,9 +226,7 @@ def write_tokenizer(
     if is_byte_level(tokenizer) and END_OF_TEXT in tokenizer.get_vocab():
         about |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
         roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) | roles
-        backend.model.save(
-            str(folder)
-        )  # for those that read no tokenizer.json; vocab.json lacks the added tokens
+        backend.model.save(str(folder))  # for those that read no tokenizer.json; vocab.json lacks the added tokens
         entries = dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
         (folder / "vocab.json").write_text(json_text(entries) + "\n", encoding="utf-8", newline="")
     backend.save(str(folder / "tokenizer.json"))

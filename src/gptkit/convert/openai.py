@@ -48,8 +48,8 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
     if n_embd % HEAD_DIM:
         where = str(directory / "params_shapes.json")
         raise InputError(f"width {n_embd} is not a multiple of {HEAD_DIM}", where=where, fix="use GPT-1's own files")
-    sizes = {"vocab_size": vocab_size, "n_positions": n_positions, "n_embd": n_embd, "n_head": n_embd // HEAD_DIM}
-    config = GPTConfig(**sizes, n_layer=(len(shapes) - 2) // len(LAYER), pre_norm=False)
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "n_positions": n_positions, "n_embd": n_embd}
+    config = GPTConfig(**sizes, n_layer=(len(shapes) - 2) // len(LAYER), n_head=n_embd // HEAD_DIM, pre_norm=False)
     names = [f"transformer.h.{layer}.{name}" for layer, name in itertools.product(range(config.n_layer), LAYER)]
     state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
     state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}

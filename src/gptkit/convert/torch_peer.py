@@ -16,7 +16,8 @@ from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.text.tokenizers.encoding import encode_pieces
 
 OURS = "gptkit"
-Encode, Forward = Callable[[str], list[int]], Callable[[Tensor], Tensor]
+Encode = Callable[[str], list[int]]
+Forward = Callable[[Tensor], Tensor]
 
 
 class TorchPeer:
