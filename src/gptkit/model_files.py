@@ -252,9 +252,8 @@ def weight_files(directory: Path) -> list[Path]:
     if pickles:
         message = f"{pickles[0]} is a pickle, which can run code; gptkit loads safetensors only"
         raise InputError(message, where=str(directory), fix="save the model as safetensors (save_pretrained does)")
-    raise InputError(
-        "no model.safetensors in this directory", where=str(directory), fix="pass a directory that holds a saved model"
-    )
+    fix = "pass a directory that holds a saved model; for an export to another program, the model that it was made from"
+    raise InputError("no model.safetensors in this directory", where=str(directory), fix=fix)
 
 
 def require_header(file: Path) -> None:

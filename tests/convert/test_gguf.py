@@ -129,8 +129,8 @@ def test_rows_without_a_token_and_other_widths_and_heads_are_held(tmp_path: Path
     tokenizer = trained()
     model = small(len(tokenizer) + 60, n_inner=96, tie_word_embeddings=False)
     folder, told = written(model, tokenizer, tmp_path / "out")
-    assert "60 of 380 rows have no token" in told
-    assert 'gguf_file="model.gguf", n_positions=48, n_inner=96' in told
+    assert "60 of the 380 embedding rows have no token" in told
+    assert 'gguf_file=its name, n_positions=48, n_inner=96' in told
     peer, ids = opened(folder), ids_of(tokenizer)
     assert peer.encode(MIXED) == ids
     assert np.abs(peer.logits(ids[:48]) - own_peer(model, tokenizer).logits(ids[:48])).max() < 2e-3

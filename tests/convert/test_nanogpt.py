@@ -52,7 +52,7 @@ def test_a_bare_state_dict_has_the_sizes_of_its_tensors_and_heads_of_64(prefix: 
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
     (note,) = notes(path)
-    assert "assuming 2 heads of 64 dimensions and the erf GELU" in note
+    assert "assuming 64 dimensions a head (n_head 2) and the erf GELU" in note
 
 
 def test_the_number_of_heads_can_be_stated_alone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from gptkit.convert.formats import FORMATS
+from gptkit.convert.formats import FORMATS, require_sign
 from gptkit.convert.options import ConvertOptions
 from gptkit.errors import InputError, UsageError
 from gptkit.model_files import ADAPTER_SETTINGS, source_directory
@@ -28,8 +28,10 @@ def check(options: ConvertOptions) -> None:
             message = f"{options.to} is written with the package {package}, which is not installed"
             raise InputError(message, where="--to", fix="pip install 'gptkit[export]'")
     source = options.source
-    if not os.path.isfile(source) and not source.startswith("hf:") and not is_unfinished(Path(source)):
-        source_directory(source)
+    if os.path.isfile(source):
+        require_sign(Path(source))
+    elif not source.startswith("hf:") and not is_unfinished(Path(source)):
+        require_sign(source_directory(source))
     if options.adapter is not None:
         require_regular(options.adapter / ADAPTER_SETTINGS, missing="pass the directory that PEFT saved (--adapter)")
     if options.tokenizer is not None:

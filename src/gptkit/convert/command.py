@@ -233,7 +233,8 @@ def _described(proof: Proof) -> str:
     """Return a proof in words."""
     if proof.peer is None:
         return "not compared with any other program"
-    parts = [f"compared with {proof.peer}"]
+    is_own = proof.peer.startswith(f"{OURS} ")
+    parts = [f"read back by {proof.peer}, no other program" if is_own else f"compared with {proof.peer}"]
     if proof.max_logit_difference is not None:
         parts.append(f"logits differ by at most {proof.max_logit_difference:.1e}")
     if proof.nll_difference is not None:

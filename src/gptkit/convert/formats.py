@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gptkit.errors import InputError
+from gptkit.system.run_layout import described_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +75,7 @@ class Format:
     suffix: str | None = None
     packages: tuple[str, ...] = ()
     next: tuple[str, str] = ("", "")
+    signs: tuple[str, ...] = ()  # patterns of a source's file, or of files in its directory
 
     def importer(self) -> Importer:
         """Import the module of a format that can be read; return its IMPORTER."""
@@ -91,6 +94,7 @@ COMPLETE = (
 FORMATS = {  # in the order in which a source is matched
     "gptkit": Format(
         *("gptkit.convert.own", "", "", ("f32", "f16", "bf16")),
+        signs=("config.json",),
         next=("gptkit generate --model {destination}", "gptkit predict {texts} --model {destination}"),
     ),
     "hf": Format(
@@ -102,6 +106,7 @@ FORMATS = {  # in the order in which a source is matched
         *("gptkit.convert.gguf", "GGUF (.gguf)", "a .gguf for llama.cpp, with a Modelfile for Ollama"),
         *(("f32", "f16", "bf16", "q8_0", "q4_0"), ".gguf", ("gguf",)),
         ("llama-completion -m {destination}{inside} -p 'Once upon a time' -n 40", ""),
+        signs=("*.gguf",),
     ),
     "onnx": Format(
         *("gptkit.convert.onnx", None, "a graph for onnxruntime", ("f32", "f16", "int8")),
@@ -110,6 +115,7 @@ FORMATS = {  # in the order in which a source is matched
     ),
     "llm.c": Format(
         *("gptkit.convert.llmc", "llm.c's model.bin", "its model.bin", ("f32", "bf16"), ".bin"),
+        signs=("*.bin",),
         next=("gptkit convert {destination} {free:imported}", ""),  # the way back, also for what llm.c has trained
     ),
     "ctranslate2": Format(
@@ -117,13 +123,15 @@ FORMATS = {  # in the order in which a source is matched
         packages=("ctranslate2",),
         next=(f'python -c "{COMPLETE}" {{destination}}', ""),
     ),
-    "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy"),
-    "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json"),
-    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict"),
+    "openai": Format("gptkit.convert.openai", "OpenAI's params_*.npy", signs=("params_shapes.json",)),
+    "openai-tf": Format("gptkit.convert.openai_tf", "OpenAI's model.ckpt.* with hparams.json", signs=("hparams.json",)),
+    "nanogpt": Format("gptkit.convert.nanogpt", "nanoGPT's ckpt.pt or state dict", signs=("*.pt", "*.pth", "*.bin")),
 }
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
 _EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
 EXPORTS_HELP = f"Format to write: {_EXPORTS}."
+*_OTHERS, _LAST = [row.reads for row in FORMATS.values() if row.reads]
+READS = f"{', '.join(_OTHERS)}, and {_LAST}"
 DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "int8")
 if TYPE_CHECKING:
     ExportName = str
@@ -138,6 +146,17 @@ def importer_of(path: Path) -> Importer:
     for row in FORMATS.values():
         if row.reads is not None and (importer := row.importer()).matches(path):
             return importer
-    *others, last = [row.reads for row in FORMATS.values() if row.reads]
-    fix = f"convert reads {', '.join(others)}, and {last}"
-    raise InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)
+    raise _no_model(path)
+
+
+def require_sign(path: Path) -> None:
+    """Raise InputError for a source that is of no format by its names alone, without importing a format."""
+    names = [path.name] if path.is_file() else [file.name for file in described_in(path).glob("*")]
+    signs = [sign for row in FORMATS.values() for sign in row.signs]
+    if not any(fnmatch(name, sign) for name in names for sign in signs):
+        raise _no_model(path)
+
+
+def _no_model(path: Path) -> InputError:
+    fix = f"convert reads {READS}"
+    return InputError("no model here" if path.exists() else "no such file or directory", where=str(path), fix=fix)

@@ -210,7 +210,9 @@ def _add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, vocab_size: 
     for id, added in tokenizer.added_tokens_decoder.items():
         kinds[id] = CONTROL if added.special else USER_DEFINED
     if unused := kinds.count(UNUSED):
-        console.warn(f"{unused:,} of {vocab_size:,} rows have no token: GGUF needs one for each, here called [PAD...]")
+        console.warn(
+            f"{unused:,} of the {vocab_size:,} embedding rows have no token: GGUF needs one for each, here [PAD...]"
+        )
     for token in RECOGNIZED & tokenizer.get_vocab().keys():
         console.warn(f"llama.cpp takes {token} in a text for the special token, gptkit for plain text")
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
@@ -247,7 +249,7 @@ def _say_how_transformers_reads_it(config: GPTConfig, console: Console) -> None:
     default = GPT2Config()
     other = [f", {name}={size}" for name, size in sizes.items() if size != getattr(default, name)]
     if other:
-        console.say(f'transformers reads it by from_pretrained(DIR, gguf_file="{FILE}"{"".join(other)})')
+        console.say(f"transformers reads it by from_pretrained(its directory, gguf_file=its name{''.join(other)})")
 
 
 def open_peer(folder: Path) -> Peer:

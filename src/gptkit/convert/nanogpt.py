@@ -21,6 +21,8 @@ ARGUMENTS = {*SIZES, "bias", "dropout"}
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 FIX = "pass the ckpt.pt that nanoGPT's train.py wrote, or its model's state dict"
 
+STATE_HEADS = 'state them: torch.save({"model": state_dict, "model_args": {"n_head": 4}}, "ckpt.pt")'
+
 
 def matches(path: Path) -> bool:
     return (path / "ckpt.pt").exists() or (path.is_file() and path.suffix in TORCH_SUFFIXES)
@@ -50,8 +52,8 @@ def notes(path: Path) -> list[str]:
     if "n_head" in arguments:
         return []
     heads = _sizes(arguments, state, str(path))["n_head"]
-    assumed = f"{heads} heads of {HEAD_DIM} dimensions and the erf GELU, as nanoGPT has"
-    return [f"{path} states neither heads nor activation: assuming {assumed}"]
+    assumed = f"{HEAD_DIM} dimensions a head (n_head {heads}) and the erf GELU, as in nanoGPT"
+    return [f"{path} states neither heads nor activation: assuming {assumed}; otherwise {STATE_HEADS}"]
 
 
 def _contents(path: Path) -> tuple[dict[str, Any], State]:
@@ -92,8 +94,7 @@ def _sizes(arguments: dict[str, Any], state: State, where: str) -> dict[str, Any
     if "n_head" not in named:
         if width % HEAD_DIM:
             message = f"the number of heads is not stated, and width {width} is not a multiple of {HEAD_DIM}"
-            fix = 'state it: torch.save({"model": state_dict, "model_args": {"n_head": 4}}, "ckpt.pt")'
-            raise InputError(message, where=where, fix=fix)
+            raise InputError(message, where=where, fix=STATE_HEADS)
         named["n_head"] = width // HEAD_DIM
     return found | named
 

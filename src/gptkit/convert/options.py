@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptkit.convert.formats import EXPORTS_HELP, DtypeName, ExportName
+from gptkit.convert.formats import EXPORTS_HELP, READS, DtypeName, ExportName
 from gptkit.options import REQUIRED, OutputOptions, option
 
 
@@ -15,13 +15,13 @@ class ConvertOptions(OutputOptions):
 
     source: str = option(
         REQUIRED,
-        "A model directory (safetensors or pytorch_model.bin), nanoGPT's ckpt.pt, or OpenAI's own GPT-1 or GPT-2.",
+        f"A model: {READS}.",
         argument=True,
         metavar="SRC",
     )
     destination: Path = option(
         REQUIRED,
-        "Directory to create; it may exist if it is empty.",
+        "Directory to create; it may exist if it is empty. A name in .gguf or .bin is that file alone.",
         argument=True,
         metavar="DST",
     )

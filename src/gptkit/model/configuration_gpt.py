@@ -100,7 +100,7 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
         raise InputError("the weights are quantized", where=where, fix="pass the model before quantization")
     kind = model_type(raw)
     if kind != "gptkit" and kind not in FOREIGN:
-        fix = suggest(kind, ["gptkit", *FOREIGN])
+        fix = f"gptkit reads models of type {', '.join(['gptkit', *FOREIGN])} alone"
         raise InputError(f"model_type {kind!r} is not supported", where=where, fix=fix)
     try:
         with quiet_transformers():
