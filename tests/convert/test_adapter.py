@@ -88,8 +88,9 @@ def converted(folder: Path, **options: Any) -> dict[str, Any]:
         {"target_modules": r".*\.[01]\.(attn|mlp)\.c_\w+"},
         {"bias": "lora_only", "layers_to_transform": [1]},
         {"modules_to_save": ["ln_f", "ln_2"], "exclude_modules": ["h.0.attn.c_attn"]},
+        {"modules_to_save": ["ln_f", "ln_2"], "bias": "all"},
     ],
-    ids=["plain", "rslora", "patterns", "bias", "expression", "layers", "norms"],
+    ids=["plain", "rslora", "patterns", "bias", "expression", "layers", "norms", "norms and bias"],
 )
 def test_a_merged_model_computes_what_peft_does(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     theirs = tuned(base_model(kind), tmp_path, **settings)

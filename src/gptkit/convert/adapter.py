@@ -39,6 +39,7 @@ HARMLESS = {
 COMPUTED = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias")  # what PEFT needs of them
 INITIALIZATIONS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base model too
 PLAIN = re.compile(r"\^?[\w.]+")  # patterns without repetition, which cannot take forever
+_WRAPPED = ".modules_to_save."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
 
 
@@ -136,6 +137,11 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], State]:
         found = load_safetensors(path)
     else:
         found = plain_tensors(load_pickled(path, COPY), str(path))
+    for name in list(
+        found
+    ):  # with bias = "all" PEFT saves biases again as what they are in its wrapper, and were before
+        if ".original_module." in name or (_WRAPPED in name and name.replace(_WRAPPED, ".") in found):
+            del found[name]
     named = {name.removeprefix("base_model.model.").replace(".base_layer.", "."): found[name] for name in found}
     halves: dict[str, dict[str, Tensor]] = {}
     for name in list(named):

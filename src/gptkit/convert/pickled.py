@@ -97,7 +97,10 @@ def load_pickled(path: Path, fix: str) -> Any:
     size = require_regular(path, fix)
     try:
         is_zip = zipfile.is_zipfile(path)
-        (require_plain_zip if is_zip else require_short_pickles)(path, size)
+        if is_zip:
+            require_plain_zip(path, size)
+        else:
+            require_short_pickles(path)
         with narrowed():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # pickle, zip and torch raise a dozen types
@@ -119,13 +122,12 @@ def require_plain_zip(path: Path, size: int) -> None:
         raise ValueError("a pickle too large for names and shapes")
 
 
-def require_short_pickles(path: Path, _: int) -> None:
+def require_short_pickles(path: Path) -> None:
     """Raise ValueError for a file of older versions of torch whose pickles are too large for names and shapes."""
     with path.open("rb") as file:
-        for _ in range(LEGACY_PICKLES):
-            for _, _, place in pickletools.genops(file):
-                if (place or 0) > LARGEST_PICKLE:
-                    raise ValueError("a pickle too large for names and shapes")
+        operations = (operation for _ in range(LEGACY_PICKLES) for operation in pickletools.genops(file))
+        if any((place or 0) > LARGEST_PICKLE for _, _, place in operations):
+            raise ValueError("a pickle too large for names and shapes")
 
 
 def plain_tensors(found: Any, where: str) -> State:
