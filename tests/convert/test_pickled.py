@@ -114,6 +114,16 @@ def test_a_pickle_that_torch_did_not_write_is_refused_in_one_line(
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_file_that_may_not_be_read_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    torch.save({}, tmp_path / "a.pt")
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(InputError, match="permission denied"):
+        load_pickled(tmp_path / "a.pt", "copy it again")
+
+
 def test_a_zip_behind_other_bytes_is_refused(tmp_path: Path) -> None:
     """Where its list of parts lies, readers then disagree."""
     torch.save({"a": torch.zeros(3)}, tmp_path / "a.pt")

@@ -137,9 +137,8 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], State]:
         found = load_safetensors(path)
     else:
         found = plain_tensors(load_pickled(path, COPY), str(path))
-    for name in list(
-        found
-    ):  # with bias = "all" PEFT saves biases again as what they are in its wrapper, and were before
+    # With bias = "all" PEFT saves some biases again: in a wrapper, and as they were before.
+    for name in list(found):
         if ".original_module." in name or (_WRAPPED in name and name.replace(_WRAPPED, ".") in found):
             del found[name]
     named = {name.removeprefix("base_model.model.").replace(".base_layer.", "."): found[name] for name in found}

@@ -25,7 +25,7 @@ from torch._utils import _rebuild_tensor, _rebuild_tensor_v2
 
 from gptkit.errors import InputError
 from gptkit.model.loading import State
-from gptkit.system.reading import require_regular
+from gptkit.system.reading import require_regular, translate_read_errors
 
 LARGEST_PICKLE = 4_000_000  # bytes, without the numbers of tensors: a thousand tensors take about a hundred thousand
 LEGACY_PICKLES = 5  # of torch before 1.6, which wrote them one after the other, and the numbers behind them
@@ -95,6 +95,8 @@ def load_pickled(path: Path, fix: str) -> Any:
     InputError, with `fix` if nothing better is known, for a file that is damaged or holds more than weights.
     """
     size = require_regular(path, fix)
+    with translate_read_errors(path):
+        path.open("rb").close()
     try:
         is_zip = zipfile.is_zipfile(path)
         if is_zip:
