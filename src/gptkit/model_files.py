@@ -282,7 +282,7 @@ def _shards(index: Path) -> list[Path]:
         raise InputError(message, where=str(index), fix="copy the whole directory")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
-        if Path(name).name != name or "\\" in name or not name.endswith(suffix):
+        if Path(name).name != name or "\\" in name or not name.isprintable() or not name.endswith(suffix):
             message = f"{name!r} is not the name of a {suffix} file in this directory"
             raise InputError(message, where=str(index), fix="correct it")
     return [index.parent / name for name in names]

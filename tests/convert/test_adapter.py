@@ -88,8 +88,9 @@ def converted(folder: Path, **options: Any) -> dict[str, Any]:
         {"target_modules": r".*\.[01]\.(attn|mlp)\.c_\w+"},
         {"bias": "lora_only", "layers_to_transform": [1]},
         {"modules_to_save": ["ln_f", "ln_2"], "exclude_modules": ["h.0.attn.c_attn"]},
+        {"modules_to_save": ["ln_f", "ln_2"], "bias": "all"},
     ],
-    ids=["plain", "rslora", "patterns", "bias", "expression", "layers", "norms"],
+    ids=["plain", "rslora", "patterns", "bias", "expression", "layers", "norms", "norms and bias"],
 )
 def test_a_merged_model_computes_what_peft_does(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     theirs = tuned(base_model(kind), tmp_path, **settings)
@@ -136,6 +137,20 @@ def test_a_classifier_keeps_the_head_that_was_trained_with_it(tmp_path: Path) ->
     torch.testing.assert_close(merged(IDS[:, None], extract).logits, expected, atol=1e-5, rtol=1e-5)
     shutil.rmtree(tmp_path / "merged")
     assert converted(tmp_path, to="hf")["max_logit_difference"] < 1e-5  # which drops a head for two texts
+
+
+def test_what_changes_no_weight_may_be_anything(tmp_path: Path) -> None:
+    expected = tuned(base_model("gptkit"), tmp_path)(input_ids=IDS).logits
+    setting(task_type="ANYTHING", lora_dropout="much", layers_pattern=[], target_modules=5)(tmp_path)
+    assert converted(tmp_path)["peer"].startswith("peft ")
+    torch.testing.assert_close(load_model(tmp_path / "merged")(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_head_is_merged_where_it_has_weights_of_its_own(tmp_path: Path) -> None:
+    untied = GPTForCausalLM(GPTConfig(**SIZES, initializer_range=0.2, tie_word_embeddings=False)).eval()
+    expected = tuned(untied, tmp_path, target_modules=["c_attn", "lm_head"])(input_ids=IDS).logits
+    assert converted(tmp_path)["peer"].startswith("peft ")
+    torch.testing.assert_close(load_model(tmp_path / "merged")(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_older_adapter_is_a_pickle(tmp_path: Path) -> None:
@@ -193,6 +208,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (setting(megatron_config={"a": 1}, megatron_core="os"), "megatron_config"),
     "a search without end": (setting(alpha_pattern={"(a|a)*b": 1}), "alpha_pattern is not a number for each"),
     "a list": (setting(rank_pattern=[1]), "rank_pattern is not"),
+    "half a rank": (setting(r=4.5), "r is 4.5, not a positive number"),
+    "a bias of its own": (setting(bias="some"), "bias is 'some'"),
+    "a number of modules": (setting(modules_to_save=5), "modules_to_save is not a list of names"),
     "no rank": (setting(r=None), "r is None, not a positive number"),
     "no scale": (setting(lora_alpha="16"), "lora_alpha is 16, not a positive number"),
     "a rank of 0": (setting(rank_pattern={"c_attn": 0}), "rank_pattern of c_attn is 0"),

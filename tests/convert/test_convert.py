@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gptkit.cli.commands import COMMANDS
@@ -82,6 +83,17 @@ def test_there_and_back_is_bitwise_equal(pre_norm: bool, dtype: torch.dtype, tmp
     assert ("tokens_embed" in out) == (not pre_norm)
     assert "no tokenizer" in err
     assert not there["tokenizer"]
+
+
+def test_weights_of_several_dtypes_are_not_rounded(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source")
+    state = load_file(source / "model.safetensors")
+    state["transformer.wte.weight"] = state["transformer.wte.weight"].bfloat16()
+    save_file(state, source / "model.safetensors")
+    result, _, _ = converted(source, tmp_path / "made")
+    assert result["dtype"] == "f32"
+    made = load_file(tmp_path / "made" / "model.safetensors")
+    assert all(torch.equal(made[name], tensor.float()) for name, tensor in state.items())
 
 
 def test_a_fine_tuned_model_keeps_its_head_with_us_and_drops_it_elsewhere(tmp_path: Path) -> None:

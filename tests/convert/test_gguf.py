@@ -130,7 +130,7 @@ def test_rows_without_a_token_and_other_widths_and_heads_are_held(tmp_path: Path
     model = small(len(tokenizer) + 60, n_inner=96, tie_word_embeddings=False)
     folder, told = written(model, tokenizer, tmp_path / "out")
     assert "60 of the 380 embedding rows have no token" in told
-    assert 'gguf_file=its name, n_positions=48, n_inner=96' in told
+    assert "gguf_file=its name, n_positions=48, n_inner=96" in told
     peer, ids = opened(folder), ids_of(tokenizer)
     assert peer.encode(MIXED) == ids
     assert np.abs(peer.logits(ids[:48]) - own_peer(model, tokenizer).logits(ids[:48])).max() < 2e-3
@@ -431,6 +431,11 @@ HOSTILE = {
     "an unknown tensor type": (header(tensors=1) + row(kind=77) + DATA, "unknown ggml type, 77"),
     "no alignment": (header(pair(U32, bytes(4), b"general.alignment")), "power of two"),
     "another architecture": (header(pair(STRING, text(b"llama"), b"general.architecture")), "architecture 'llama'"),
+    "several architectures": (
+        header(pair(ARRAY, struct.pack("<IQ2I", U32, 2, 1, 2), b"general.architecture")),
+        r"architecture \[1, 2\]",
+    ),
+    "several parts": (header(GPT2, pair(ARRAY, struct.pack("<IQ2I", U32, 2, 1, 1), b"split.count")), "parts of a"),
     "a type of architecture": (header(pair(U32, bytes(4), b"general.architecture")), "architecture 0"),
     "a part": (header(GPT2, pair(U32, struct.pack("<I", 3), b"split.count")), "3 parts"),
     "another quantization": (header(GPT2, tensors=1) + row(sizes=(256,), kind=14) + DATA, "Q6_K"),
@@ -463,6 +468,7 @@ METADATA = [
     ({"tokenizer.ggml.eos_token_id": 320}, "outside the vocabulary"),
     ({"tokenizer.ggml.pre": "llama-bpe"}, "pre-tokenizer 'llama-bpe'"),
     ({"tokenizer.ggml.model": "llama"}, "'llama'"),
+    ({"tokenizer.ggml.model": [1, 2]}, r"\[1, 2\]"),
     ({"tokenizer.ggml.eos_token_id": None}, "no token that ends"),
     ({"tokenizer.ggml.tokens": ["a"] * 320}, "a token twice"),
     ({"tokenizer.ggml.tokens": ["a", "b"]}, "do not match"),

@@ -72,12 +72,26 @@ def test_a_bare_state_dict_without_biases_gets_zeros(tmp_path: Path) -> None:
     assert state["transformer.h.1.mlp.c_fc.bias"].shape == (96,)
 
 
+def test_a_head_with_weights_of_its_own_is_kept(tmp_path: Path) -> None:
+    state = {**weights(), "lm_head.weight": torch.randn(50, WIDTH)}
+    config, found = read(saved(state, tmp_path / "weights.pt"))
+    assert not config.tie_word_embeddings
+    assert torch.equal(found["lm_head.weight"], state["lm_head.weight"])
+
+
+def shared_lists(depth: int) -> list[Any]:
+    """Return what is 2**depth items long where it is shown."""
+    return [inner := shared_lists(depth - 1), inner] if depth else []
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ([1, 2], "not a state dict"),
         ({}, "no matrix transformer.wte.weight"),
         ({"model": weights(), "model_args": 3}, "model_args is not a dictionary"),
+        ({"model": weights(), "model_args": {"n_head": shared_lists(60)}}, "n_head in model_args is not a name with"),
+        ({"model": weights(), "model_args": {3: 3}}, "a key in model_args is not a name"),
         ({"model": weights(), "model_args": {"n_experts": 3}}, "unknown key 'n_experts'"),
         ({"model": weights(), "model_args": {"n_head": np.float64(2.5)}}, "n_head"),
         ({"fc.weight": torch.ones(2, 2)}, "no matrix transformer.wte.weight"),

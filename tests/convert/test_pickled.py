@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _codecs
+import collections
 import copy
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -51,8 +54,13 @@ class Calls:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Calls(os.system, "touch canary"), r"it asks for posix\.system, and so could run code"),
+        (Calls(os.system, "touch canary"), r"it asks for posix\.system, which no tensor needs"),
         (Calls(eval, "1"), r"it asks for (builtins\.)?eval"),
+        (bytearray(2), r"it asks for (builtins\.)?bytearray"),  # of a number, it would be as many bytes
+        (Calls(torch.FloatTensor, 1000), r"it asks for torch\.FloatTensor"),
+        (Calls(_codecs.encode, "a" * 1000, "latin1"), "weights_only=True"),  # many times the same text
+        (Calls(_codecs.encode, "aa", "hex"), "weights_only=True"),  # twice as long each time
+        (Calls(collections.OrderedDict, [(1, 2)]), "weights_only=True"),
         (np.array([1.5]), r"it asks for numpy\._core\.multiarray\._reconstruct"),
         (Calls(np.dtype, "O"), "weights_only=True"),
         (Calls(np.dtype, "V1000000"), "weights_only=True"),
@@ -72,9 +80,56 @@ def test_a_pickle_that_asks_for_more_is_refused(
 
 
 def test_what_is_safe_elsewhere_stays_as_it_was(tmp_path: Path) -> None:
-    before = torch.serialization.get_safe_globals()
     loaded({"value": np.float64(1)}, tmp_path / "a.pt")
-    assert torch.serialization.get_safe_globals() == before
+    torch.save({"value": {1}}, tmp_path / "b.pt")
+    assert torch.load(tmp_path / "b.pt") == {"value": {1}}
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_files_of_old_and_new_torch_are_read_and_parameters_become_tensors(is_zip: bool, tmp_path: Path) -> None:
+    expected = torch.randn(3, 2)
+    state = collections.OrderedDict(a=expected, b=torch.nn.Parameter(expected.half()))
+    torch.save({"model": state, "lr": np.float32(0.5)}, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip)
+    found = load_pickled(tmp_path / "a.pt", "copy it again")
+    assert found["lr"] == 0.5
+    tensors = plain_tensors(found["model"], "a.pt")
+    assert torch.equal(tensors["a"], expected)
+    assert type(tensors["b"]) is torch.Tensor
+    assert not tensors["b"].requires_grad
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_pickle_of_more_than_names_and_shapes_is_refused(is_zip: bool, tmp_path: Path) -> None:
+    torch.save({"a": "x" * 5_000_000}, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(InputError, match="weights_only"):
+        load_pickled(tmp_path / "a.pt", "copy it again")
+
+
+def test_a_pickle_that_torch_did_not_write_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(InputError, match="weights_only"):
+        load_pickled(tmp_path / "a.pt", "copy it again")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_file_that_may_not_be_read_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    torch.save({}, tmp_path / "a.pt")
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(InputError, match="permission denied"):
+        load_pickled(tmp_path / "a.pt", "copy it again")
+
+
+def test_a_zip_behind_other_bytes_is_refused(tmp_path: Path) -> None:
+    """Where its list of parts lies, readers then disagree."""
+    torch.save({"a": torch.zeros(3)}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(b"PK\x03\x04" + (tmp_path / "a.pt").read_bytes())
+    with pytest.raises(InputError, match="weights_only"):
+        load_pickled(tmp_path / "b.pt", "copy it again")
 
 
 def test_a_compressed_file_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config, OpenAIGPTConfig
 
 from gptkit.errors import InputError
-from gptkit.model.configuration_gpt import GPTConfig, hf_config, parse_config, read_config
+from gptkit.model.configuration_gpt import FOREIGN, GPTConfig, foreign_config, hf_config, parse_config, read_config
 
 
 def test_what_is_left_out_is_gpt2() -> None:
@@ -99,11 +99,25 @@ def test_transformers_configurations_are_read_and_written() -> None:
         {"model_type": "openai-gpt", "afn": "relu"},
         {"model_type": "gpt2", "quantization_config": {"bits": 8}},
         {"model_type": "llama"},
+        {"model_type": "gptkit", "id2label": ["bad", "good"]},
+        {"model_type": "gptkit", "id2label": {"bad": "0"}},
     ],
 )
 def test_what_has_no_counterpart_here_is_refused(raw: dict[str, object]) -> None:
     with pytest.raises(InputError):
         parse_config(raw, "config.json")
+
+
+@pytest.mark.parametrize(
+    "general",
+    [{"dtype": "x"}, {"dtype": 5}, {"id2label": [1]}, {"is_encoder_decoder": True}, {"return_dict": 0}],
+)
+@pytest.mark.parametrize("kind", ["gpt2", "openai-gpt"])
+def test_what_any_model_of_transformers_has_is_left_out(kind: str, general: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": kind, **general}))
+    assert foreign_config(path).to_dict() == FOREIGN[kind]().to_dict()
+    assert read_config(path) == parse_config({"model_type": kind}, "config.json")
 
 
 @pytest.mark.parametrize("unknown", [{"n_inner": 100}, {"activation_function": "gelu"}])

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,16 @@ def test_foreign_files_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     directory = openai_params(tmp_path / "params", transformers_toy(False, n_embd=128, n_head=2, n_layer=1))
     (directory / "params_10.npy").unlink()
     refused(directory, "numbers")
+    header = (directory / "params_0.npy").read_bytes()[:128]
+    for raw, message in (
+        (re.sub(rb"\(\d+,\), } *", b"(%d,), }" % 10**15, header)[:127].ljust(127) + b"\n", "greater than file size"),
+        (header.replace(b"<f4", b"<U1") + bytes(10**6), "not a flat one of float32"),
+        (header.replace(b"<f4", b"<c8") + bytes(10**6), "not a flat one of float32"),
+        (header.replace(b"}", b"("), "cannot be read"),
+        (b"PK\x03\x04", "cannot be read"),
+    ):
+        (directory / "params_0.npy").write_bytes(raw)
+        refused(directory, message)
     (directory / "params_shapes.json").write_text("[[1, 2], 3]")
     refused(directory, "12 tensors per layer")
 
@@ -353,7 +364,7 @@ def test_a_checkpoint_whose_names_are_none_is_refused(tmp_path: Path) -> None:
     checkpoint = torch.load(nanogpt_checkpoint(tmp_path / "b.pt", weights), weights_only=True)
     checkpoint["model_args"][7] = 1
     torch.save(checkpoint, tmp_path / "b.pt")
-    refused(tmp_path / "b.pt", "unknown key '7' in model_args")
+    refused(tmp_path / "b.pt", "a key in model_args is not a name")
 
 
 def test_a_model_with_parts_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_shards_are_read(tmp_path: Path) -> None:
     assert torch.equal(load_model(tmp_path)(ids()).logits, toy()(ids()).logits)
 
 
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
+    with quiet_transformers():
+        toy().save_pretrained(tmp_path, max_shard_size="40KB")
+    first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
+    save_file({**load_file(first), **load_file(second)}, second)
+    refused(tmp_path, "is in another shard too")
+
+
 def test_a_loaded_model_outlives_its_file(tmp_path: Path) -> None:
     save_model(toy(), tmp_path)
     loaded = load_model(tmp_path)
@@ -246,7 +254,11 @@ def test_a_config_that_lies_is_one_line(
     assert capfd.readouterr().err == ""  # nor a line of transformers' own
 
 
-@pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "model.bin"])
+ELSEWHERE = ["../model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "model.bin"]
+UNUSABLE = ["a\0.safetensors", "a\ud800.safetensors", "a\n.safetensors"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE + UNUSABLE)
 def test_shards_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     toy().config.save_pretrained(tmp_path / "model")
     save_model(toy(), tmp_path)

@@ -37,8 +37,10 @@ HARMLESS = {
     *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version"),
     *("fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"),
 }
+COMPUTED = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias")  # what PEFT needs of them
 INITIALIZATIONS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base model too
 PLAIN = re.compile(r"\^?[\w.]+")  # patterns without repetition, which cannot take forever
+_WRAPPED = ".modules_to_save."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
 
 
@@ -51,14 +53,23 @@ def merge(state: State, folder: Path) -> None:
     factors, whole = _tensors(folder)
     base = settings.get("base_model_name_or_path")
     fix = f"pass the adapter's base model as SRC: {str(base)[:100]}" if base else "pass the adapter's base model as SRC"
+    is_tied = state["lm_head.weight"] is state["transformer.wte.weight"]
+    heads = {"score.weight"} if is_tied else {"score.weight", "lm_head.weight"}
     for module in factors:
-        if module == "lm_head":
+        if module == "lm_head" and is_tied:
             message = "lm_head shares its weight with the embeddings: merging would change both"
             raise InputError(message, where=str(folder), fix="train the adapter without lm_head")
-        if not MATRIX.search(f"{module}.weight") or f"{module}.weight" not in state:
+        if not (module == "lm_head" or MATRIX.search(f"{module}.weight")) or f"{module}.weight" not in state:
             raise InputError(f"no matrix {module} to merge into in this model", where=str(folder), fix=fix)
     for module in sorted(_expected(settings, state) - factors.keys()):
         raise InputError(f"the adapter has nothing for {module}", where=str(folder), fix=f"{fix}, or {COPY}")
+    for name, tensor in whole.items():
+        if name not in state or not (tensor.ndim == 1 or name in heads):
+            raise InputError(f"{name} was trained as a whole, and is not merged", where=str(folder), fix=MERGE)
+        if state[name].shape != tensor.shape:
+            raise InputError(f"{name} has another shape in this model", where=str(folder), fix=fix)
+        state[name].copy_(tensor)
+        _require_finite(name, state[name], folder)
     for module, (a, b) in factors.items():
         weight, shape = state[f"{module}.weight"], (b.shape[0], a.shape[1])
         if weight.shape != shape:
@@ -66,28 +77,21 @@ def merge(state: State, folder: Path) -> None:
             raise InputError(message, where=str(folder), fix=fix)
         weight.add_(b.float() @ a.float(), alpha=_scale(settings, module, len(a), folder))
         _require_finite(module, weight, folder)
-    for name, tensor in whole.items():
-        if name not in state or not (tensor.ndim == 1 or name == "score.weight"):
-            raise InputError(f"{name} was trained as a whole, and is not merged", where=str(folder), fix=MERGE)
-        if state[name].shape != tensor.shape:
-            raise InputError(f"{name} has another shape in this model", where=str(folder), fix=fix)
-        state[name].copy_(tensor)
-        _require_finite(name, state[name], folder)
 
 
 def in_peft(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> TorchPeer:
     """Return the base model with the adapter as PEFT computes it, unmerged; ImportError if it is not installed."""
     import peft
 
-    factors, _ = _tensors(folder)
+    settings, (factors, _) = read_settings(folder), _tensors(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the adapter of a Conv1D is loaded onto nn.Linear
-        config = peft.LoraConfig.from_pretrained(str(folder))
-        config.task_type = None  # or PEFT would look for what a model of transformers has for it
-        config.target_modules = sorted(factors)  # by name: a regular expression could take forever
         there = {name.rpartition(".")[2] for name, _ in model.named_modules()}  # not a head that was dropped
-        config.modules_to_save = [name for name in config.modules_to_save or [] if name in there] or None
-        config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+        config = peft.LoraConfig(
+            target_modules=sorted(factors),  # by name: a regular expression could take forever
+            modules_to_save=[name for name in settings.get("modules_to_save") or [] if name in there] or None,
+            **{key: settings[key] for key in COMPUTED if settings.get(key)},
+        )
         peft.PeftModel.from_pretrained(model, str(folder), config=config)  # changes the layers of `model`
     peer = own_peer(model, tokenizer)
     peer.name, peer.version = "peft", peft.__version__
@@ -107,6 +111,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
     start = settings.get("init_lora_weights", True)
     if start not in INITIALIZATIONS:
         raise InputError(f"init_lora_weights = {str(start)[:60]!r} changed its base too", where=str(path), fix=MERGE)
+    if settings.get("bias", "none") not in ("none", "all", "lora_only"):
+        raise InputError(f"bias is {str(settings['bias'])[:60]!r}", where=str(path), fix=COPY)
+    saved = settings.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        raise InputError("modules_to_save is not a list of names", where=str(path), fix=COPY)
     numbers = {key: settings.get(key) for key in ("r", "lora_alpha")}
     for name in ("rank_pattern", "alpha_pattern"):
         pattern = settings.get(name) or {}
@@ -114,7 +123,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
             raise InputError(f"{name} is not a number for each of some names", where=str(path), fix=MERGE)
         numbers |= {f"{name} of {key}": value for key, value in pattern.items()}
     for name, value in numbers.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
+        kind = int if name.startswith("r") else int | float  # a rank is whole
+        if not isinstance(value, kind) or not 0 < value < math.inf:
             raise InputError(f"{name[:60]} is {str(value)[:60]}, not a positive number", where=str(path), fix=COPY)
     return settings
 
@@ -128,6 +138,10 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], State]:
         found = load_safetensors(path)
     else:
         found = plain_tensors(load_pickled(path, COPY), str(path))
+    # With bias = "all" PEFT saves some biases again: in a wrapper, and as they were before.
+    for name in list(found):
+        if ".original_module." in name or (_WRAPPED in name and name.replace(_WRAPPED, ".") in found):
+            del found[name]
     named = {name.removeprefix("base_model.model.").replace(".base_layer.", "."): found[name] for name in found}
     halves: dict[str, dict[str, Tensor]] = {}
     for name in list(named):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from gptkit.console import Console
@@ -87,13 +88,14 @@ def run(options: ConvertOptions, console: Console) -> dict[str, Any]:
 def load_source(source: Path, adapter: Path | None = None) -> GPTPreTrainedModel:
     """Return a model in any format that convert reads, in its own dtype, so that its exact bits can be written.
 
-    With `adapter`, it is merged into the weights.
+    Weights of several dtypes become f32. With `adapter`, it is merged into the weights.
     """
     config, state = importer_of(source).read(source)
     if adapter is not None:
         merge(state, adapter)
     head = GPTDoubleHeadsModel if "score.weight" in state else GPTForCausalLM
-    return build_model(config, state, state["transformer.wte.weight"].dtype, head)
+    dtypes = {tensor.dtype for tensor in state.values()}
+    return build_model(config, state, dtypes.pop() if len(dtypes) == 1 else torch.float32, head)
 
 
 def _opened(options: ConvertOptions, exporter: Exporter, console: Console) -> tuple[_Source, GPTPreTrainedModel]:

@@ -123,7 +123,7 @@ class _Header:
             raise self.damaged(f"the string before byte {self.place:,} is not UTF-8") from None
 
     def value(self, kind: int) -> Any:
-        """Return a number, a boolean or a string, an array of numbers, or a list of strings."""
+        """Return a number, a boolean or a string, or a list of either."""
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind == STRING:
@@ -133,7 +133,7 @@ class _Header:
         kind, count = self.number("I"), self.number("Q")
         if kind in SCALARS:
             dtype = np.dtype(f"<{SCALARS[kind]}")
-            return np.frombuffer(self.take(count * dtype.itemsize), dtype)
+            return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
         if kind != STRING:
             raise self.damaged(f"an array of type {kind}")
         return [self.string() for _ in range(count)]

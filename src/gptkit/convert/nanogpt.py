@@ -31,11 +31,12 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> tuple[GPTConfig, State]:
     """Return the config and weights; sizes that the file does not state are those of its tensors."""
     arguments, state = _contents(path)
-    dropout = arguments.get("dropout", 0.0)
+    dropout, embedding = arguments.get("dropout", 0.0), state.get("transformer.wte.weight")
     raw = {
         **_sizes(arguments, state, str(path)),
         "activation_function": "gelu",  # nanoGPT's nn.GELU() is the exact (erf) form
         "position_initializer_range": 0.02,
+        "tie_word_embeddings": embedding is None or torch.equal(state.get("lm_head.weight", embedding), embedding),
         **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
     }
     config = parse_config(raw, str(path))
@@ -65,10 +66,13 @@ def _contents(path: Path) -> tuple[dict[str, Any], State]:
     theirs = plain_tensors(checkpoint if is_bare else checkpoint["model"], str(path))
     if not isinstance(arguments, dict):
         raise InputError("model_args is not a dictionary", where=str(path), fix=FIX)
-    for name in arguments:
+    for name, value in arguments.items():
+        if not isinstance(name, str) or not isinstance(value, int | float):  # printing another could take forever
+            shown = name[:60] if isinstance(name, str) else "a key"
+            raise InputError(f"{shown} in model_args is not a name with a number", where=str(path), fix=FIX)
         if name not in ARGUMENTS:
-            message = f"unknown key {str(name)[:60]!r} in model_args"
-            raise InputError(message, where=str(path), fix=suggest(str(name)[:60], ARGUMENTS))
+            message = f"unknown key {name[:60]!r} in model_args"
+            raise InputError(message, where=str(path), fix=suggest(name[:60], ARGUMENTS))
     state = {PREFIX.sub("", name): tensor for name, tensor in theirs.items()}
     return arguments, {name: tensor for name, tensor in state.items() if not BUFFER.search(name)}
 

@@ -27,23 +27,17 @@ def matches(path: Path) -> bool:
 
 
 def read(directory: Path) -> tuple[GPTConfig, State]:
-    import numpy as np
-
     shapes = _shapes(directory / "params_shapes.json")
     numbers = {file: file.stem.removeprefix("params_") for file in directory.glob("params_[0-9]*.npy")}
     files = sorted((file for file in numbers if numbers[file].isdecimal()), key=lambda file: int(numbers[file]))
     for file in files:
         require_regular(file, "copy it again")
-    try:
-        parts = [np.load(file, allow_pickle=False) for file in files]
-        flat = torch.from_numpy(np.concatenate(parts, dtype=np.float32))
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"params files cannot be read: {error}", where=str(directory), fix="copy them again") from None
-    counts = [math.prod(shape) for shape in shapes]
-    if sum(counts) != flat.numel():
-        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(counts):,}"
+    flat = torch.cat([torch.zeros(0), *(_flat_array(file) for file in files)])
+    sizes = [math.prod(shape) for shape in shapes]
+    if sum(sizes) != flat.numel():
+        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(sizes):,}"
         raise InputError(message, where=str(directory), fix="copy all params_*.npy")
-    tensors = [part.view(shape) for part, shape in zip(flat.split(counts), shapes, strict=True)]
+    tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
     (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
     if n_embd % HEAD_DIM:
         where = str(directory / "params_shapes.json")
@@ -54,6 +48,20 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
     state = dict(zip(["transformer.wpe.weight", "transformer.wte.weight", *names], tensors, strict=True))
     state = {name: transposed(name, tensor[0] if tensor.ndim == 3 else tensor) for name, tensor in state.items()}
     return config, checked(config, state, str(directory))
+
+
+def _flat_array(file: Path) -> torch.Tensor:
+    """Return the numbers in a .npy file; InputError for one that is damaged, or lies about its size."""
+    import numpy as np
+
+    try:
+        mapped = np.lib.format.open_memmap(file, mode="r")  # np.load would first allocate what the header says
+        if mapped.ndim != 1 or mapped.dtype != np.float32:
+            raise ValueError(f"an array {mapped.shape} of {mapped.dtype}, not a flat one of float32")
+        return torch.from_numpy(np.array(mapped))
+    except Exception as error:  # numpy raises what its parsing runs into
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"cannot be read: {reason}", where=str(file), fix="copy it again") from None
 
 
 def _shapes(path: Path) -> list[list[int]]:

@@ -16,7 +16,7 @@ from gptkit.convert.proof import Peer
 from gptkit.convert.torch_peer import own_peer
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, quiet_transformers
-from gptkit.model.loading import State, build_model, read_directory, read_safetensors, saved_head
+from gptkit.model.loading import State, build_model, read_directory, read_safetensors, read_shards, saved_head
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import PYTORCH_BIN, SAFETENSORS, files_named, model_type, row_parts
 from gptkit.system.reading import read_json_object
@@ -86,14 +86,8 @@ def read_weights(directory: Path) -> State:
         raise InputError(message, where=str(directory), fix="copy the whole directory")
     if not pickled:
         return read_safetensors(directory)  # raises an error that says what is there instead
-    state: State = {}
-    for file in pickled:
-        found = plain_tensors(load_pickled(file, "copy the file again, or save it as safetensors"), str(file))
-        if twice := sorted(state.keys() & found.keys()):
-            message = f"tensor {twice[0]} is in another shard too"
-            raise InputError(message, where=str(file), fix="copy the whole directory")
-        state |= found
-    return state
+    fix = "copy the file again, or save it as safetensors"
+    return read_shards(pickled, lambda file: plain_tensors(load_pickled(file, fix), str(file)))
 
 
 IMPORTER = Importer(matches, read)

@@ -120,6 +120,9 @@ def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
             alias = GPTConfig.attribute_map.get(key)
             fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
+    labels = raw.get("id2label", {})
+    if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+        raise InputError("id2label does not map numbers to labels", where=where, fix="correct the value")
     vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
     for key, id in ids_outside(raw, vocab_size):  # transformers would only warn
         message = f"{key} {id} is outside the vocabulary of {vocab_size:,}"
@@ -152,9 +155,14 @@ def hf_config(config: GPTConfig) -> GPT2Config | OpenAIGPTConfig:
 
 
 def _known_config(raw: dict[str, Any]) -> GPT2Config | OpenAIGPTConfig:
-    """Return their configuration, from the keys that are fields of it; files on the hub carry many others."""
+    """Return their configuration, from the keys of that family; files on the hub carry many others.
+
+    Those of any transformers model are left out: they set what a call returns, or are looked up in torch by name.
+    """
     theirs = FOREIGN[model_type(raw)]
-    return theirs(**{field.name: raw[field.name] for field in dataclasses.fields(theirs) if field.name in raw})
+    general = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    names = {field.name for field in dataclasses.fields(theirs)} - general
+    return theirs(**{name: raw[name] for name in names & raw.keys()})
 
 
 def _shared(config: PreTrainedConfig) -> dict[str, Any]:

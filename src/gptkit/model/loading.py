@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -122,10 +122,23 @@ def read_safetensors(directory: Path) -> State:
     A sharded checkpoint's rows, one file per process, are concatenated. Raises InputError for pickles, which can run
     code.
     """
-    found = [load_safetensors(file) for file in weight_files(directory)]
+    files = weight_files(directory)
     if row_parts(directory):
+        found = [load_safetensors(file) for file in files]
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    return {name: tensor for state in found for name, tensor in state.items()}
+    return read_shards(files, load_safetensors)
+
+
+def read_shards(files: Sequence[Path], read: Callable[[Path], State]) -> State:
+    """Return the tensors of all files; InputError for one that is in two of them."""
+    state: State = {}
+    for file in files:
+        found = read(file)
+        if twice := sorted(state.keys() & found.keys()):
+            message = f"tensor {twice[0]} is in another shard too"
+            raise InputError(message, where=str(file), fix="copy the whole directory")
+        state |= found
+    return state
 
 
 def load_safetensors(file: Path) -> State:
