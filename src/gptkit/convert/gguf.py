@@ -398,7 +398,8 @@ def in_its_own_code(path: Path) -> Peer:
     metadata, rows = _header(file)
     config = _config(metadata, rows, str(file))
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    other = {"n_positions": config.n_positions, "n_inner": config.n_inner, "dtype": _exact_dtype(file, rows)}
+    other: dict[str, Any] = {"n_positions": config.n_positions, "n_inner": config.n_inner}
+    other["dtype"] = _exact_dtype(file, rows)
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
         model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **other)
         theirs = AutoTokenizer.from_pretrained(file.parent, **named) if tokenizer(file) else None
