@@ -398,7 +398,7 @@ def in_its_own_code(path: Path) -> Peer:
     metadata, rows = _header(file)
     config = _config(metadata, rows, str(file))
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    other: dict[str, Any] = {"n_positions": config.n_positions, "n_inner": config.n_inner}
+    other: dict[str, Any] = {name: getattr(config, name) for name in ("vocab_size", "n_positions", "n_inner")}
     other["dtype"] = _exact_dtype(file, rows)
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
         model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **other)
