@@ -305,6 +305,16 @@ def test_a_lesser_type_comes_back_as_it_was_cast(dtype: str, tmp_path: Path) -> 
         assert torch.equal(state[name], expected), name
 
 
+def test_transformers_holds_16_bit_weights_in_16_bits(tmp_path: Path) -> None:
+    tokenizer = trained()
+    model = small(len(tokenizer)).to(torch.bfloat16)
+    folder, _ = written(model, tokenizer, tmp_path / "out", "bf16")
+    peer: Any = format.in_its_own_code(folder)
+    ids = ids_of(tokenizer)[:48]
+    assert np.abs(peer.logits(ids) - own_peer(model, tokenizer).logits(ids)).max() < 1e-4
+    assert {parameter.dtype for parameter in peer._model.transformer.h.parameters()} == {torch.bfloat16}
+
+
 def test_the_command_proves_an_export_and_an_import(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     model, tokenizer = small(330), trained()

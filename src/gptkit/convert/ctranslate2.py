@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from ctranslate2.specs import TransformerDecoderModelSpec
 from ctranslate2.specs.common_spec import Activation
-from ctranslate2.specs.model_spec import PyTorchVariable
-from numpy.typing import NDArray
+from ctranslate2.specs.model_spec import PyTorchVariable, visit_spec
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -33,6 +32,7 @@ from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 from gptkit.text.tokenizers.loading import tokenizer_in
 
 WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "int8": "int8_float32"}  # what CTranslate2 says
+LARGEST = 127  # number in int8; -128 is not used
 ACTIVATIONS = {"gelu_new": Activation.GELUTanh, "gelu": Activation.GELU}
 
 
@@ -64,7 +64,9 @@ def write(
     spec.config.unk_token = unknown or end  # CTranslate2 would append one of its own, for which there is no row
     spec.config.layer_norm_epsilon = model.config.layer_norm_epsilon
     spec.validate()
-    spec.optimize(WEIGHTS[dtype])
+    spec.optimize("float32" if dtype == "int8" else WEIGHTS[dtype])
+    if dtype == "int8":
+        visit_spec(spec, quantize)
     spec.save(str(folder))
     if isinstance(tokenizer, GPT1Tokenizer):
         tokenizer.save_pretrained(folder)  # ours: transformers' own would give other ids
@@ -112,10 +114,7 @@ def specification(model: GPTForCausalLM) -> Any:
 
 
 class LateCast(PyTorchVariable):  # type: ignore[misc]
-    """A weight that is cast as it is written or quantized, so that one tensor at a time is held twice.
-
-    CTranslate2's own holds all of them twice, and its quantization scales the model's fp32 weights in place.
-    """
+    """A weight that is cast as it is written; CTranslate2's own holds all of them twice."""
 
     def __init__(self, tensor: Tensor, target: torch.dtype) -> None:
         super().__init__(tensor.detach())
@@ -128,15 +127,36 @@ class LateCast(PyTorchVariable):  # type: ignore[misc]
     def _to(self, dtype: str) -> LateCast:
         return LateCast(self.tensor, getattr(torch, dtype))
 
-    def numpy(self) -> NDArray[Any]:
-        numbers: NDArray[Any] = self.tensor.to(self.target, copy=True).numpy()
-        return numbers
-
     def num_bytes(self) -> int:
         return int(self.tensor.numel()) * self.target.itemsize
 
     def to_bytes(self) -> memoryview:
         return memoryview(self.tensor.to(self.target).flatten().view(torch.uint8).numpy())
+
+
+class LateInt8(LateCast):
+    """A matrix (row, column) that is quantized as it is written, with CTranslate2's scale of each row."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor, torch.int8)
+        smallest, largest = (extreme.float() for extreme in tensor.aminmax(dim=1))
+        most = torch.maximum(largest, -smallest)
+        most[most == 0] = LARGEST
+        most = most.clamp(min=LARGEST / torch.finfo(torch.float32).max)  # with a finite scale
+        self.scale = torch.full_like(most, LARGEST) / most  # LARGEST / most would multiply by the reciprocal
+
+    def to_bytes(self) -> memoryview:
+        scaled = self.tensor.to(torch.float32, copy=True).mul_(self.scale[:, None])
+        return memoryview(scaled.round_().to(torch.int8).flatten().numpy()).cast("B")
+
+
+def quantize(layer: Any, name: str, value: Any) -> None:
+    """Set a weight of a layer's specification, and its scale, to int8 if CTranslate2 has a place for the scale."""
+    key = name.rpartition("/")[2]
+    if isinstance(value, LateCast) and hasattr(layer, f"{key}_scale"):
+        quantized = LateInt8(value.tensor)
+        setattr(layer, key, quantized)
+        setattr(layer, f"{key}_scale", PyTorchVariable(quantized.scale))
 
 
 class Peer:

@@ -280,7 +280,7 @@ def read(path: Path) -> tuple[GPTConfig, State]:
     if not config.tie_word_embeddings and torch.equal(state["lm_head.weight"], state["transformer.wte.weight"]):
         config.tie_word_embeddings = True  # older files hold the tied weight twice
     state = checked(config, state, where, copy=False)
-    return config, _in_one_dtype(state)
+    return config, _copied(state, _exact_dtype(path, rows))
 
 
 def _file(path: Path) -> Path:
@@ -368,11 +368,18 @@ def _loaded(path: Path, row: StoredTensor) -> Tensor:
         return torch.from_numpy(quants.dequantize(raw, kind))
 
 
-def _in_one_dtype(state: State) -> State:
-    """Return copies in the narrowest dtype that holds all; empties `state`, so that nothing is held twice."""
-    dtype = state["transformer.wte.weight"].dtype
-    if not all(torch.equal(tensor.to(dtype).float(), tensor.float()) for tensor in state.values()):
-        dtype = torch.float32
+def _exact_dtype(path: Path, rows: dict[str, StoredTensor]) -> torch.dtype:
+    """Return the dtype of the matrices if it holds every number of the file, else f32."""
+    dtype = _loaded(path, rows["token_embd.weight"]).dtype
+    if dtype == torch.float32:
+        return dtype
+    tensors = (_loaded(path, row) for row in rows.values())
+    is_exact = all(torch.equal(tensor.to(dtype).float(), tensor.float()) for tensor in tensors)
+    return dtype if is_exact else torch.float32
+
+
+def _copied(state: State, dtype: torch.dtype) -> State:
+    """Return copies in one dtype; empties `state`, so that nothing is held twice."""
     is_tied = state["lm_head.weight"] is state["transformer.wte.weight"]
     if is_tied:
         del state["lm_head.weight"]
@@ -388,13 +395,15 @@ def tokenizer(path: Path) -> PreTrainedTokenizerFast | None:
 
 
 def open_source(path: Path, _: Head, with_tokenizer: bool) -> Peer:
-    """Return the file as transformers reads it, which computes in f32 whatever the weights are."""
+    """Return the file as transformers reads it, in a dtype that holds its numbers: by default it would take f32."""
     file = _file(path)
-    config = _config(*_header(file), str(file))
+    metadata, rows = _header(file)
+    config = _config(metadata, rows, str(file))
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    sizes: dict[str, Any] = {"n_positions": config.n_positions, "n_inner": config.n_inner}
+    other: dict[str, Any] = {name: getattr(config, name) for name in ("vocab_size", "n_positions", "n_inner")}
+    other["dtype"] = _exact_dtype(file, rows)
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # it draws a bar in any case
-        model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **sizes)
+        model = GPT2LMHeadModel.from_pretrained(file.parent, **named, **other)
         theirs = AutoTokenizer.from_pretrained(file.parent, **named) if with_tokenizer and tokenizer(file) else None
     encode = (lambda text: encode_pieces(theirs, [text])[0].tolist()) if theirs else None
     return TorchPeer(model, encode, name="transformers", version=transformers.__version__)

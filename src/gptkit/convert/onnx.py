@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir
-import psutil
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -23,16 +21,17 @@ from gptkit.console import Console
 from gptkit.convert import hf
 from gptkit.convert.formats import Exporter
 from gptkit.convert.onnx_graph import graph_of
+from gptkit.convert.onnx_int8 import quantize
 from gptkit.convert.proof import Logits
-from gptkit.errors import InputError, OutOfResources
+from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import hf_config, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
 from gptkit.model_files import MARKER_FIELDS
-from gptkit.report.text import code_block, escape_markdown, size
+from gptkit.report.text import code_block, escape_markdown
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
-INT8, INT8_BYTES = "int8", 14  # of memory for each parameter, measured on 355M
+INT8 = "int8"
 Cache = dict[str, NDArray[Any]]  # keys and values by the name of the input
 
 
@@ -40,55 +39,29 @@ Cache = dict[str, NDArray[Any]]  # keys and values by the name of the input
 
 
 def refuse(model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> None:
-    """Raise InputError for markers that the tokenizer has no place for, and for what quantization lacks."""
+    """Raise InputError for markers that the tokenizer has no place for."""
     hf.refuse_markers(model, tokenizer)
-    if dtype != INT8:
-        return
-    if find_spec("onnxruntime") is None:
-        message = "int8 is written by onnxruntime, which is not installed"
-        raise InputError(message, where="--dtype int8", fix="pip install 'gptkit[export]'")
-    needed, available = INT8_BYTES * model.num_parameters(), psutil.virtual_memory().available
-    if needed > available:
-        message = f"onnxruntime's quantization takes about {size(needed)}, and {size(available)} are free"
-        raise OutOfResources(message, where="--dtype int8", fix="write --dtype f16")
 
 
 def write(
     model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str, console: Console
 ) -> None:
-    """Write the graph, its weights, config.json and the tokenizer; one tensor at a time is copied, except for int8.
+    """Write the graph, its weights, config.json and the tokenizer; one tensor at a time is copied.
 
-    int8 are the matrices of the layers and the embeddings, by onnxruntime's dynamic quantization, which holds the whole
-    model again in fp32.
+    int8 are the matrices of the layers and the embeddings.
     """
     state = model.state_dict()
-    with _silence(), tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with _silence():
         graph = graph_of(model, state, "f32" if dtype == INT8 else dtype)
         if dtype == INT8:
-            graph = _quantized(graph, Path(temporary))
+            quantize(graph.graph)
+        gc.collect()  # what torch traced
         onnx_ir.save(graph, folder / GRAPH, external_data=WEIGHTS)
     state.clear()  # torch's exporter keeps parts of the graph, which would keep the weights in memory
     (folder / "config.json").write_text(_config(model).to_json_string(), encoding="utf-8")
     if tokenizer is not None:
         hf.write_tokenizer(tokenizer, model, folder, console)
     (folder / "README.md").write_text(_card(model), encoding="utf-8")
-
-
-def _quantized(graph: onnx_ir.Model, folder: Path) -> onnx_ir.Model:
-    """Return the graph with int8 weights, which stay in a file in `folder`."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    whole, quantized = folder / "whole.onnx", folder / "quantized.onnx"
-    onnx_ir.save(graph, whole, external_data="whole.onnx_data")
-    quantize_dynamic(
-        whole,
-        quantized,
-        per_channel=True,
-        reduce_range=True,  # 7 bits: with 8, sums saturate on processors without VNNI
-        weight_type=QuantType.QInt8,
-        use_external_data_format=True,
-    )
-    return onnx_ir.load(quantized)
 
 
 EXAMPLES = {  # by format, None for a language model; those of several sequences get an axis more

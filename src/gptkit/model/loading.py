@@ -113,7 +113,7 @@ def read_directory(
     if head is GPTForCausalLM and config.format is not None:
         config = config.without_head()
         state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
-    return config, checked(config, state, str(directory), head)
+    return config, checked(config, state, str(directory), head, copy=not row_parts(directory))
 
 
 def read_safetensors(directory: Path) -> State:
@@ -160,7 +160,7 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     """Return a copy of `state` with the tied head's weight; InputError if a tensor is missing, unknown or damaged.
 
     A copy, because reading a mapped tensor whose file was truncated would kill the process; without `copy` the caller
-    makes it.
+    makes it, or has made it.
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
