@@ -125,12 +125,23 @@ def test_only_gelu_is_rounded_by_llama_cpp(tmp_path: Path) -> None:
     assert np.abs(peer.logits(ids) - own_peer(model, tokenizer).logits(ids)).max() < 1e-5
 
 
+def test_large_weights_through_many_layers_are_no_fault(tmp_path: Path) -> None:
+    """GELU's rounding then moves a logit by more than 2**-11 of the largest one."""
+    tokenizer = trained()
+    model, ids = small(len(tokenizer), n_layer=6, initializer_range=0.3), ids_of(tokenizer)
+    questions = language_questions(ids, None, n_positions=48, vocab_size=len(tokenizer), parameters=10**6)
+    ours = observe(own_peer(model, tokenizer), questions, with_gaps=True)
+    peer = opened(written(model, tokenizer, tmp_path / "out")[0])
+    proof = compare(ours, observe(peer, questions), rounding=format.ROUNDING)
+    require(proof, ours, "f32", where="here", rounding=format.ROUNDING)
+
+
 def test_rows_without_a_token_and_other_widths_and_heads_are_held(tmp_path: Path) -> None:
     tokenizer = trained()
     model = small(len(tokenizer) + 60, n_inner=96, tie_word_embeddings=False)
     folder, told = written(model, tokenizer, tmp_path / "out")
     assert "60 of the 380 embedding rows have no token" in told
-    assert "gguf_file=its name, n_positions=48, n_inner=96" in told
+    assert "gguf_file=NAME, n_positions=48, n_inner=96" in told
     peer, ids = opened(folder), ids_of(tokenizer)
     assert peer.encode(MIXED) == ids
     assert np.abs(peer.logits(ids[:48]) - own_peer(model, tokenizer).logits(ids[:48])).max() < 2e-3

@@ -79,8 +79,10 @@ def test_the_files_are_those_of_gpt2_on_the_hub(tmp_path: Path) -> None:
     assert config["architectures"] == ["GPT2LMHeadModel"]
     assert {name.split(".")[0] for name in load_file(made / "model.safetensors")} == {"wte", "wpe", "h", "ln_f"}
     end = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    inputs = ["input_ids", "attention_mask"]
     about = {"model_max_length": 32, "clean_up_tokenization_spaces": False, "add_prefix_space": False}
-    assert read(made / "tokenizer_config.json") == {"tokenizer_class": "GPT2Tokenizer", **about, **end}
+    about |= {"tokenizer_class": "GPT2Tokenizer", "model_input_names": inputs}
+    assert read(made / "tokenizer_config.json") == {**about, **end}
     assert read(made / "special_tokens_map.json") == end
     tokenizer = AutoTokenizer.from_pretrained(made)
     assert read(made / "vocab.json") == tokenizer.get_vocab()
@@ -117,7 +119,10 @@ def test_the_two_files_alone_make_the_same_tokenizer(tmp_path: Path) -> None:
 def test_a_tokenizer_of_characters_is_loaded_by_its_plain_class(tmp_path: Path) -> None:
     result, _ = converted(write_model(tmp_path / "source", "char"), made := tmp_path / "made")
     assert result["tokenizer_ids_equal"]
-    assert read(made / "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
+    about = read(made / "tokenizer_config.json")
+    assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
+    # Else transformers 4.57 gives token types as well, for which GPT-2 adds the embedding of token 0 to each position.
+    assert about["model_input_names"] == ["input_ids", "attention_mask"]
     assert not (made / "vocab.json").exists()
 
 
@@ -134,7 +139,14 @@ def test_what_others_ignore_is_said_in_one_warning(tmp_path: Path) -> None:
     result, err = converted(source, tmp_path / "made")
     assert result["max_logit_difference"] < 1e-4
     [line] = err.splitlines()
-    assert "n_inner = 40 and the erf GELU" in line
+    assert "llama.cpp's converter and mlx-lm ignore n_inner = 40 and the erf GELU;" in line
+
+
+def test_ctranslate2s_converter_reads_no_layer_norm_epsilon(tmp_path: Path) -> None:
+    _, err = converted(write_model(tmp_path / "source", layer_norm_epsilon=1e-3), tmp_path / "made")
+    assert err == ("warning: CTranslate2's converter ignores layer_norm_epsilon = 0.001; transformers computes it\n")
+    post_norm = write_model(tmp_path / "post-norm", pre_norm=False, layer_norm_epsilon=1e-3)
+    assert converted(post_norm, tmp_path / "others")[1] == ""  # which that converter does not take
 
 
 def test_gpt1_holds_neither_in_transformers_and_is_refused(tmp_path: Path) -> None:
@@ -223,14 +235,40 @@ def test_markers_that_the_tokenizer_cannot_get_are_refused(tmp_path: Path) -> No
 # --- the card ---
 
 
-@pytest.mark.parametrize("write", [write_model, write_classifier])
+def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the code on a model card as it is printed, and return its names."""
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+@pytest.mark.parametrize(("spec", "n_positions"), [("bpe:280", 32), ("char", 32), ("char", 12), ("bpe:280", 64)])
 def test_the_code_on_the_card_runs(
-    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spec: str, n_positions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    converted(write(tmp_path / "source"), made := tmp_path / "made")
-    card = (made / "README.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    monkeypatch.chdir(made)
-    exec(code.replace("max_new_tokens=40", "max_new_tokens=8"), {})
-    said = capsys.readouterr().out
-    assert any(label in said for label in LABELS) if write is write_classifier else "Once upon a time" in said
+    converted(write_model(tmp_path / "source", spec, n_positions=n_positions), made := tmp_path / "made")
+    run_card(made, monkeypatch)
+    assert "Once u" in capsys.readouterr().out
+
+
+def test_the_code_on_a_classifiers_card_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converted(write_classifier(tmp_path), made := tmp_path / "made")
+    run_card(made, monkeypatch)
+    assert any(label in capsys.readouterr().out for label in LABELS)
+
+
+@pytest.mark.parametrize("write", [write_model, write_classifier])
+def test_a_card_loads_no_tokenizer_where_there_is_none(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "source")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    converted(source, made := tmp_path / "made")
+    names = run_card(made, monkeypatch)
+    assert names["model"].config.n_positions == 32
+    assert "tokenizer" not in names

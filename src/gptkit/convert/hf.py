@@ -151,8 +151,8 @@ def write(
     model: GPTPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, dtype: str, console: Console
 ) -> None:
     """Write the weights, exact where they are in this dtype already, with what describes them, and a card."""
-    if model.config.pre_norm and (ignored := _ignored_elsewhere(model.config)):
-        console.warn(f"{' and '.join(ignored)}: transformers computes it, but llama.cpp and mlx-lm ignore it")
+    if ignored := _ignored_elsewhere(model.config):
+        console.warn(f"{' and '.join(ignored)}; transformers computes it")
     config, state = hf_config(model.config), to_hf(model.config, own.saved_state(model))
     theirs: type[Any] = GPT2LMHeadModel if model.config.pre_norm else OpenAIGPTLMHeadModel
     if isinstance(model, GPTDoubleHeadsModel):
@@ -169,14 +169,21 @@ def write(
     own.write_weights(state, folder, dtype)
     if tokenizer is not None:
         write_tokenizer(tokenizer, model, folder, console)
-    (folder / "README.md").write_text(card(model, theirs.__name__), encoding="utf-8")
+    (folder / "README.md").write_text(card(model, theirs.__name__, tokenizer), encoding="utf-8")
 
 
 def _ignored_elsewhere(config: GPTConfig) -> list[str]:
-    """Return the settings that only transformers reads from a gpt2 config.json."""
-    return [
+    """Return the settings that some other reader of a gpt2 config.json ignores, and which."""
+    if not config.pre_norm:  # openai-gpt, which only transformers reads
+        return []
+    unlike_gpt2 = [
         *([f"n_inner = {config.n_inner}"] if config.inner_width != 4 * config.n_embd else []),
         *(["the erf GELU"] if config.activation_function == "gelu" else []),
+    ]
+    epsilon = config.layer_norm_epsilon
+    return [
+        *([f"llama.cpp's converter and mlx-lm ignore {' and '.join(unlike_gpt2)}"] if unlike_gpt2 else []),
+        *([f"CTranslate2's converter ignores layer_norm_epsilon = {epsilon}"] if epsilon != 1e-5 else []),
     ]
 
 
@@ -205,7 +212,11 @@ def write_tokenizer(
 ) -> None:
     """Write the tokenizer as what it is to plain transformers; a classifier's adds the markers."""
     roles = {role: token for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    about: dict[str, Any] = {"model_max_length": model.config.n_positions, "clean_up_tokenization_spaces": False}
+    about: dict[str, Any] = {
+        "model_max_length": model.config.n_positions,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # transformers 4 adds token types, which GPT-2 embeds
+    }
     if isinstance(tokenizer, GPT1Tokenizer):
         console.warn("plain transformers splits text for GPT-1 differently: ids differ, and there is no newline token")
         added = sorted(tokenizer.added_tokens_encoder.items(), key=lambda item: item[1])
@@ -234,22 +245,27 @@ def write_tokenizer(
     (folder / "special_tokens_map.json").write_text(json_text(roles, indent=2) + "\n", encoding="utf-8")
 
 
-def card(model: GPTPreTrainedModel, theirs: str) -> str:
+def card(model: GPTPreTrainedModel, theirs: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
     """Return a model card that says how to load the directory."""
     config = model.config
     kind = "text-classification" if isinstance(model, GPTDoubleHeadsModel) else "text-generation"
     auto = "AutoModelForSequenceClassification" if isinstance(model, GPTDoubleHeadsModel) else "AutoModelForCausalLM"
-    code = [f"from transformers import {auto}, AutoTokenizer", ""]
-    code += ["tokenizer = AutoTokenizer.from_pretrained('.')", f"model = {auto}.from_pretrained('.')"]
-    if isinstance(model, GPTDoubleHeadsModel):
+    code = [f"from transformers import {auto}, AutoTokenizer", "", "tokenizer = AutoTokenizer.from_pretrained('.')"]
+    code += [f"model = {auto}.from_pretrained('.')"]
+    note = f"It reads at most {config.n_positions:,} tokens."
+    if tokenizer is None:
+        code = [f"from transformers import {auto}", "", code[-1]]
+        note += " There is no tokenizer here."
+    elif isinstance(model, GPTDoubleHeadsModel):
         code += [BATCH, "print([model.config.id2label[int(row.argmax())] for row in model(**batch).logits])"]
         note = (
             "The tokenizer puts the start and extract tokens around each text; the model answers at the last of them."
         )
     else:
-        code += ["ids = tokenizer('Once upon a time', return_tensors='pt')"]
-        code += ["print(tokenizer.decode(model.generate(**ids, max_new_tokens=40)[0]))"]
-        note = f"It reads at most {config.n_positions:,} tokens."
+        prompt = "Once upon a time"[: max(1, config.n_positions // 2)]  # a token has at least a character
+        count = max(1, min(40, config.n_positions - len(prompt)))
+        code += [f"ids = tokenizer('{prompt}', return_tensors='pt')"]
+        code += [f"print(tokenizer.decode(model.generate(**ids, max_new_tokens={count})[0]))"]
     shape = f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions"
     return "\n".join(
         [

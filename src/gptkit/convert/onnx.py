@@ -61,7 +61,7 @@ def write(
     (folder / "config.json").write_text(_config(model).to_json_string(), encoding="utf-8")
     if tokenizer is not None:
         hf.write_tokenizer(tokenizer, model, folder, console)
-    (folder / "README.md").write_text(_card(model), encoding="utf-8")
+    (folder / "README.md").write_text(_card(model, tokenizer is not None), encoding="utf-8")
 
 
 EXAMPLES = {  # by format, None for a language model; those of several sequences get an axis more
@@ -73,7 +73,7 @@ EXAMPLES = {  # by format, None for a language model; those of several sequences
 }
 
 
-def _card(model: GPTPreTrainedModel) -> str:
+def _card(model: GPTPreTrainedModel, has_tokenizer: bool) -> str:
     """Return a model card that says how to run the graph."""
     config = model.config
     axis = "[None]" if config.format in ("similarity", "multiple-choice") else ""
@@ -94,6 +94,8 @@ def _card(model: GPTPreTrainedModel) -> str:
         "logits, *present = session.run(None, inputs)",
     ]
     kind, notes = "text-generation", [f"It reads at most {config.n_positions:,} tokens."]
+    if not has_tokenizer:
+        notes += ["There is no tokenizer.json here: copy the one that the model was trained with."]
     if config.format is not None:
         kind, code = "text-classification", [line for line in code if "past" not in line]
         start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)

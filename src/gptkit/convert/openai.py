@@ -33,11 +33,11 @@ def read(directory: Path) -> tuple[GPTConfig, State]:
     for file in files:
         require_regular(file, "copy it again")
     flat = torch.cat([torch.zeros(0), *(_flat_array(file) for file in files)])
-    sizes = [math.prod(shape) for shape in shapes]
-    if sum(sizes) != flat.numel():
-        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(sizes):,}"
+    counts = [math.prod(shape) for shape in shapes]
+    if sum(counts) != flat.numel():
+        message = f"params files hold {flat.numel():,} numbers, but params_shapes.json needs {sum(counts):,}"
         raise InputError(message, where=str(directory), fix="copy all params_*.npy")
-    tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    tensors = [part.view(shape) for part, shape in zip(flat.split(counts), shapes, strict=True)]
     (n_positions, n_embd), (vocab_size, _) = shapes[0], shapes[1]
     if n_embd % HEAD_DIM:
         where = str(directory / "params_shapes.json")
