@@ -322,10 +322,6 @@ def adapted(source: str) -> str:
 # --- TRL ---
 
 
-def text_of(model: Model) -> str:
-    return str(expected(model)[0].text)
-
-
 def trl(models: Sequence[Model]) -> Found:
     for model in models:
         yield f"{model.name}: the hf export, the loss of SFTTrainer's first step and ours", first_loss(model)
@@ -338,7 +334,7 @@ def first_loss(model: Model) -> str:
 
     from gptkit.model.loading import load_model
 
-    texts = [text_of(model)[start : start + 300] for start in (0, 20_000)]
+    texts = [str(expected(model)[0].text)[start : start + 300] for start in (0, 20_000)]
     with tempfile.TemporaryDirectory() as folder:
         options = SFTConfig(
             folder,
@@ -363,6 +359,19 @@ def first_loss(model: Model) -> str:
 
 # --- lm-eval ---
 
+LAMBADA = {  # as lm-eval's lambada_openai, from a local file
+    "task": "lambada",
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "loglikelihood",
+    "doc_to_text": "{{text.split(' ')[:-1]|join(' ')}}",
+    "doc_to_target": "{{' '+text.split(' ')[-1]}}",
+    "metric_list": [
+        {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+        {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+    ],
+}
+
 
 def lm_eval(models: Sequence[Model]) -> Found:
     data = Path(os.environ[DATA], LAMBADA_FILE)
@@ -372,18 +381,23 @@ def lm_eval(models: Sequence[Model]) -> Found:
         if theirs["acc"] != ours["accuracy"] or not abs(difference) < 1e-4:
             raise AssertionError(f"{theirs}, ours {ours}")
         yield (
-            f"{model.name}: lambada_openai, {PASSAGES} passages of a local file; gptkit eval's lambada/last-word",
+            f"{model.name}: LAMBADA, {PASSAGES} passages of a local file, beside gptkit eval's lambada/last-word",
             f"accuracy {theirs['acc']:.4f}, equal; perplexity {theirs['perplexity']:.6g}: ln {difference:.1e}",
         )
 
 
 def lambada_of_lm_eval(folder: str, data: Path) -> dict[str, float]:
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
-    task = {"task": "lambada_openai", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}}
-    asked = {"pretrained": folder, "dtype": "float32", "device": "cpu", "batch_size": 8}
-    found = simple_evaluate("hf", asked, [task], limit=PASSAGES, bootstrap_iters=0, log_samples=False)
-    return {name: float(found["results"]["lambada_openai"][f"{name},none"]) for name in ("perplexity", "acc")}
+    with tempfile.TemporaryDirectory() as tasks:
+        task = LAMBADA | {"dataset_kwargs": {"data_files": {"test": str(data)}}}
+        Path(tasks, "lambada.yaml").write_text(json.dumps(task))
+        found = TaskManager(include_path=tasks, include_defaults=False).load("lambada")["tasks"]
+        model = HFLM(pretrained=folder, dtype="float32", batch_size=8, device="cpu")
+        results = evaluate(lm=model, task_dict=found, limit=PASSAGES, bootstrap_iters=0, log_samples=False)["results"]
+    return {name: float(results["lambada"][f"{name},none"]) for name in ("perplexity", "acc")}
 
 
 def lambada_of_gptkit(folder: str, data: Path) -> dict[str, float]:
