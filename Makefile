@@ -51,7 +51,7 @@ faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults --faults-full
 
 interop: $(VENV)/installed
-	TORCH='$(TORCH)' $(BIN)/python benchmarks/interop.py
+	$(BIN)/python benchmarks/interop.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,12 +1,12 @@
 """Other programs on the models that gptkit writes: do they read them, and compute the same?
 
-    [GPTKIT_TEST_DATA=...] python benchmarks/interop.py [--only PEER ...] [--out docs/interop.md]
+    [GPTKIT_TEST_DATA=...] [LLM_C=llm.c/test_gpt2] python benchmarks/interop.py [--only PEER ...] [--out FILE]
 
-small models, trained here -> what gptkit computes -> for each peer an environment of its own, thrown away afterwards,
-in which interop_peers.py runs it -> the table in docs/interop.md
+small models, trained here -> what gptkit computes -> for each peer of interop_peers.py an environment of its own, on
+top of gptkit's and thrown away afterwards -> the table in docs/interop.md
 
 `make interop` runs it all: 15 minutes on two cores, most of them pip's. A peer that cannot be installed, or for which
-there are no data, is "not run", with the reason; one that computes something else fails the run: exit 1.
+something else is missing, is "not run", with the reason; one that computes something else fails the run: exit 1.
 """
 
 from __future__ import annotations
@@ -23,54 +23,26 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interop_peers import LAMBADA_FILE, PASSAGES
+from interop_peers import DATA, GPT2_TOKENIZER, LAMBADA_FILE, PASSAGES, PEERS, Model
 from side_by_side import machine
 
-from gptkit.convert.formats import EXPORTS
+from gptkit.system.files import plain_name
 
 SOURCES = Path(__file__).parents[1] / "src"
-LONGEST = 180  # seconds that an installation, or a peer, may take
-TORCH = os.environ.get("TORCH", f"torch=={version('torch')}").split()  # as the Makefile has it
-
-
-@dataclass(frozen=True)
-class Peer:
-    """What to install, the distribution whose version counts, and the format of convert that it reads.
-
-    `beside`: on top of gptkit's own environment, whose torch and transformers it sees; pip adds only what is missing.
-    Otherwise nothing but `packages` is there. `data`: it needs GPTKIT_TEST_DATA.
-    """
-
-    packages: Sequence[str]
-    counts: str
-    reads: str = "hf"
-    beside: bool = True
-    data: bool = False
-
-
-PEERS = {  # the names are those of the functions in interop_peers.py
-    "transformers 5": Peer([], "transformers"),
-    "transformers 4.57": Peer([*TORCH, "transformers==4.57.*"], "transformers", beside=False),
-    "PEFT": Peer(["peft"], "peft"),
-    "TRL": Peer(["trl"], "trl"),
-    "lm-eval": Peer(["lm-eval[hf]"], "lm_eval", data=True),
-    "llama.cpp": Peer(["gguf", "xllamacpp"], "xllamacpp", "gguf"),
-    "onnxruntime": Peer(["onnx", "onnxscript", "onnxruntime"], "onnxruntime", "onnx"),
-    "CTranslate2": Peer(["ctranslate2"], "ctranslate2", "ctranslate2"),
-    "mlx-lm": Peer(["mlx-lm", "mlx[cpu]"], "mlx-lm", beside=False),
-}
+LONGEST = 300  # seconds that an installation, or a peer, may take
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 64, "n_positions": 256}
-RECIPE = {"steps": 80, "tokens-per-step": 2048, "optimizer": "muon", "learning-rate": 0.02, "eval-every": 80}
+SHAPE |= dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0)  # TRL's loss while it trains is compared
+RECIPE = {"steps": 200, "tokens-per-step": 512, "optimizer": "muon", "learning-rate": 0.02, "eval-every": 200}
 TRAINED = [f"--{name}={value}" for name, value in RECIPE.items()]
-MODELS: dict[str, tuple[dict[str, Any], str | None]] = {  # what the table calls it -> its config.json, its tokenizer
+MODELS: dict[str, tuple[dict[str, Any], str]] = {  # what the table calls it -> its config.json, its tokenizer
     "GPT-2, bpe:1024": (SHAPE, "bpe:1024"),
-    "GPT-2, its own tokenizer": (SHAPE, None),  # from GPTKIT_TEST_DATA, trained on what lm-eval will ask for
+    GPT2_TOKENIZER: (SHAPE, f"{os.environ.get(DATA)}/tokenizers/gpt2"),
     "GPT-1's post-norm, bpe:1024": (SHAPE | {"pre_norm": False}, "bpe:1024"),
 }
 
@@ -85,14 +57,16 @@ class Row(NamedTuple):
 def main() -> int:
     options = parsed_options()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(SOURCES)}
+    os.environ["OMP_NUM_THREADS"] = "1"  # of each of the two that run at a time
     began, rows = time.perf_counter(), list[Row]()
-    with tempfile.TemporaryDirectory(prefix="interop-") as folder:
-        make_models(Path(folder))
-        for name in options.only or [name for name, peer in PEERS.items() if peer.reads in EXPORTS]:
-            rows += rows_of(name, Path(folder))
-            print(*(" | ".join(row) for row in rows if row.peer == name), sep="\n", flush=True)
-    minutes = (time.perf_counter() - began) / 60
-    options.out.write_text(page(rows, minutes), encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="interop-") as folder, ThreadPoolExecutor(2) as pool:
+        names = [name for name in MODELS if name != GPT2_TOKENIZER or DATA in os.environ]
+        models = list(pool.map(partial(make_model, Path(folder)), names))
+        Path(folder, "models.json").write_text(json.dumps(models))
+        for found in pool.map(partial(rows_of, Path(folder)), options.only or PEERS):
+            print(*(" | ".join(row) for row in found), sep="\n", flush=True)
+            rows += found
+    options.out.write_text(page(rows, (time.perf_counter() - began) / 60), encoding="utf-8")
     return int(any(row.difference.startswith("FAILED") for row in rows))
 
 
@@ -103,29 +77,27 @@ def parsed_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_models(folder: Path) -> None:
-    """Train the models, export them, and write what gptkit computes; models.json lists them for the peers."""
-    data, made = os.environ.get("GPTKIT_TEST_DATA"), []
-    for number, (name, (shape, tokenizer)) in enumerate(MODELS.items()):
-        if tokenizer is None and data is None:
-            continue
-        config, run, hf = folder / f"{number}.json", folder / f"run-{number}", folder / f"hf-{number}"
-        config.write_text(json.dumps(shape))
-        learnt = ["--tokenizer", tokenizer] if tokenizer else passages_and_tokenizer(Path(str(data)), folder)
-        gptkit("pretrain", *learnt, "--model", config, "--out", run, *TRAINED)
-        gptkit("convert", run, hf, "--to", "hf")
-        files = {"model": run / "model", "hf": hf, "expected": folder / f"{number}.pkl"}
-        files["expected"].write_bytes(pickle.dumps(what_gptkit_computes(files["model"])))
-        made.append({"name": name, **{what: str(path) for what, path in files.items()}})
-    (folder / "models.json").write_text(json.dumps(made))
+def make_model(folder: Path, name: str) -> Model:
+    """Train a model, export it, and write what gptkit computes; return the row of models.json, which peers read."""
+    shape, tokenizer = MODELS[name]
+    files = Model(name, *(str(folder / f"{plain_name(name)}{end}") for end in ("/model", "-hf", ".pkl")))
+    config = Path(files.expected).with_suffix(".json")
+    config.write_text(json.dumps(shape))
+    run = Path(files.model).parent
+    gptkit("pretrain", *passages(run), "--tokenizer", tokenizer, "--model", config, "--out", run, *TRAINED)
+    gptkit("convert", run, files.hf, "--to", "hf")
+    Path(files.expected).write_bytes(pickle.dumps(what_gptkit_computes(run / "model")))
+    return files
 
 
-def passages_and_tokenizer(data: Path, folder: Path) -> list[str | Path]:
-    """Return arguments for GPT-2's tokenizer and the passages that lm-eval will ask for, to get some of them right."""
-    lines = (data / LAMBADA_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
-    passages = folder / "passages.jsonl"
-    passages.write_text("".join(lines[:PASSAGES]), encoding="utf-8")
-    return [passages, "--tokenizer", data / "tokenizers" / "gpt2"]
+def passages(run: Path) -> list[Path]:
+    """Return the text to learn: half of what lm-eval will ask for, to get that right; nothing without the data."""
+    if DATA not in os.environ:
+        return []
+    lines = Path(os.environ[DATA], LAMBADA_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    text = run.with_suffix(".jsonl")
+    text.write_text("".join(lines[: PASSAGES // 2]), encoding="utf-8")
+    return [text]
 
 
 def gptkit(*arguments: str | Path) -> None:
@@ -148,32 +120,33 @@ def what_gptkit_computes(folder: Path) -> Any:
     return questions, observe(own_peer(model, tokenizer), questions, with_gaps=True)
 
 
-def rows_of(name: str, folder: Path) -> list[Row]:
+def rows_of(folder: Path, name: str) -> list[Row]:
     """Return a peer's rows of the table, one that says why if there is none."""
     peer, began = PEERS[name], time.perf_counter()
-    if peer.data and "GPTKIT_TEST_DATA" not in os.environ:
-        return [Row(name, "", "", "not run: GPTKIT_TEST_DATA is not set")]
+    if peer.data and DATA not in os.environ:
+        return [Row(name, "", "", f"not run: {DATA} is not set")]
     with tempfile.TemporaryDirectory(prefix="peer-", dir=folder) as environment:
-        python = make_environment(Path(environment), beside=peer.beside)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "-U"]
-        if peer.packages and (reason := failure([*install, *peer.packages])):
-            return [Row(name, "", "", f"not run: pip could not install it: {reason}")]
-        installed, result = time.perf_counter(), folder / "result.json"
-        result.unlink(missing_ok=True)
+        python = make_environment(Path(environment))
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
+        steps = [[*pip, "install", "--no-compile", "-U", *peer.packages]] if peer.packages else []
+        if source := peer.source:
+            steps.append([*pip, "download", "--no-deps", f"--no-binary={source}", "-d", environment, source])
+        for step in steps:
+            if reason := failure(step):
+                return [Row(name, "", "", f"not run: pip could not install it: {reason}")]
+        installed = time.perf_counter()
         script = str(Path(__file__).with_name("interop_peers.py"))
-        if reason := failure([python, script, name, peer.counts, str(folder)]):
+        if reason := failure([python, script, name, str(folder), environment]):
             return [Row(name, "", "", f"FAILED: {reason}")]
         print(f"{name}: {installed - began:.0f} s of installing, {time.perf_counter() - installed:.0f} s of running")
-        release, rows = json.loads(result.read_text(encoding="utf-8"))
-        return [Row(name, release, *row) for row in rows]
+        return [Row(name, *row) for row in json.loads(Path(environment, "result.json").read_text(encoding="utf-8"))]
 
 
-def make_environment(folder: Path, *, beside: bool) -> str:
-    """Make an environment and return its Python; `beside`: it also sees the packages of this one, after its own."""
-    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+def make_environment(folder: Path) -> str:
+    """Make an environment that also sees the packages of this one, after its own, and return its Python."""
+    venv.create(folder, symlinks=os.name != "nt")
     paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)}, scheme="venv")
-    if beside:
-        Path(paths["purelib"], "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    Path(paths["purelib"], "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return str(Path(paths["scripts"], "python"))
 
 
@@ -193,7 +166,8 @@ def page(rows: Iterable[Row], minutes: float) -> str:
     lines = [
         "# Interoperability: what other programs make of gptkit's models",
         "",
-        f"Written by `make interop` on {today}, in {minutes:.0f} minutes. {machine('torch', 'transformers')}.",
+        f"Written by `make interop` on {today}, in {minutes:.0f} minutes, {sum(os.times()[:4]) / 60:.0f} of CPU time.",
+        f"{machine('torch', 'transformers')}.",
         "",
         *__doc__.split("\n\n")[0].splitlines(),
         "",

@@ -1,7 +1,7 @@
-"""What benchmarks/interop.py runs in each peer's environment: python interop_peers.py PEER DISTRIBUTION FOLDER.
+"""What benchmarks/interop.py runs in each peer's environment: python interop_peers.py PEER MODELS OUT.
 
-A peer is a function from the models to (what was compared, difference). Of gptkit it imports at its top only what
-needs nothing but numpy: some of the environments have no torch, or another transformers.
+A peer is a function from the models to (what was compared, difference). Of gptkit this file imports at its top only
+what needs nothing but numpy: one of the environments has another transformers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -21,9 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gptkit.convert.proof import Logits, Proof, compare, observe, require
+from gptkit.console import Console
+from gptkit.convert.proof import Answers, Logits, Proof, Questions, compare, observe, require
+from gptkit.errors import InputError
 
-LAMBADA_FILE, PASSAGES = Path("zero_shot", "lambada_test.jsonl"), 200  # the first ones
+GPT2_TOKENIZER = "GPT-2, its own tokenizer"
+LAMBADA_FILE, PASSAGES = Path("zero_shot", "lambada_test.jsonl"), 80  # the first ones; the models learn half of them
+DATA, LLM_C = "GPTKIT_TEST_DATA", "LLM_C"  # environment variables: a directory, and llm.c's compiled test_gpt2
 SAME = "ids of 100 KB of text, logits and NLL of 4,096 tokens, greedy text"
 Found = Iterator[tuple[str, str]]
 
@@ -38,18 +44,23 @@ class Model(NamedTuple):
 
 
 def main() -> None:
-    name, distribution, folder = sys.argv[1:]
-    models = [Model(**row) for row in json.loads(Path(folder, "models.json").read_text())]
-    rows = list(PEERS[name](models))
-    Path(folder, "result.json").write_text(json.dumps([version(distribution), rows]), encoding="utf-8")
+    name, folder, out = sys.argv[1:]
+    models = [Model(*row) for row in json.loads(Path(folder, "models.json").read_text())]
+    peer = PEERS[name]
+    rows = [(peer.counts and version(peer.counts), *row) for row in peer.run(models)]
+    Path(out, "result.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-def compared(model: Model, peer: Any) -> str:
+def compared(model: Model, peer: Any, dtype: str = "f32", rounding: float = 0.0) -> str:
     """Return how far a peer's answers are from ours; GptkitError if it is further than rounding explains."""
-    questions, ours = pickle.loads(Path(model.expected).read_bytes())  # written by interop.py
-    proof = compare(ours, observe(peer, questions))
-    require(proof, ours, "f32", where=model.name)
+    questions, ours = expected(model)
+    proof = compare(ours, observe(peer, questions), rounding=rounding)
+    require(proof, ours, dtype, where=model.name, rounding=rounding)
     return told(proof)
+
+
+def expected(model: Model) -> tuple[Questions, Answers]:
+    return pickle.loads(Path(model.expected).read_bytes())  # written by interop.py
 
 
 def is_gpt2(model: Model) -> bool:
@@ -57,15 +68,11 @@ def is_gpt2(model: Model) -> bool:
 
 
 def told(proof: Proof) -> str:
-    equal = {True: "equal", False: "not equal", None: "not compared"}
+    equal = {True: "equal", False: "not equal"}
     return (
-        f"ids {equal[proof.tokenizer_ids_equal]}; logits {figure(proof.max_logit_difference)}; "
-        f"NLL {figure(proof.nll_difference)} nats a token; greedy text {equal[proof.greedy_equal]}"
+        f"ids {equal[proof.tokenizer_ids_equal]}; logits {proof.max_logit_difference:.1e}; "
+        f"NLL {proof.nll_difference:.1e} nats a token; greedy text {equal[proof.greedy_equal]}"
     )
-
-
-def figure(number: float | None) -> str:
-    return "not compared" if number is None else f"{number:.1e}"
 
 
 # --- transformers ---
@@ -153,19 +160,37 @@ def converted(to: str) -> Callable[[Sequence[Model]], Found]:
 
 def proven(model: Model, to: str, dtype: str) -> str:
     """Return what `gptkit convert` says of its own proof, or why it refuses."""
-    from gptkit.console import Console
-    from gptkit.convert.command import run
-    from gptkit.convert.options import ConvertOptions
-    from gptkit.errors import InputError
-
-    console = Console(stdout=io.StringIO(), stderr=io.StringIO(), environment={})
     with tempfile.TemporaryDirectory() as folder:
-        options = ConvertOptions(source=model.model, destination=Path(folder, "new"), to=to, dtype=dtype)
         try:
-            result = run(options, console)
+            result = convert(model.model, folder, to, dtype=dtype)
         except InputError as error:
             return f"refused: {error.message}"
     return told(Proof(**{name: result[name] for name in Proof.__dataclass_fields__}))
+
+
+def convert(source: str, destination: str, to: str, **asked: Any) -> dict[str, Any]:
+    from gptkit.convert.command import run
+    from gptkit.convert.options import ConvertOptions
+
+    console = Console(stdout=io.StringIO(), stderr=io.StringIO(), environment={})
+    return run(ConvertOptions(source=source, destination=Path(destination), to=to, **asked), console)
+
+
+def llama_cpp_converter(models: Sequence[Model]) -> Found:
+    """llama.cpp's own converter on the hf export, from llama-cpp-python's source; it knows only GPT-2's tokenizer."""
+    from gptkit.convert.gguf import ROUNDING
+    from gptkit.convert.llama_cpp import LlamaCpp
+
+    [archive] = Path(sys.argv[3]).glob("llama_cpp_python-*.tar.gz")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, [one for one in opened if one.name.endswith(".py")], filter="data")
+        [script] = Path(folder).glob("*/vendor/llama.cpp/convert_hf_to_gguf.py")
+        for model in (model for model in models if model.name == GPT2_TOKENIZER):
+            file = Path(folder, "model.gguf")
+            subprocess.run([sys.executable, script, model.hf, "--outfile", file, "--outtype", "f32"], check=True)
+            difference = compared(model, LlamaCpp(file), rounding=ROUNDING)
+            yield f"{model.name}: the hf export through {script.name} of {archive.name}, {SAME}", difference
 
 
 def ctranslate2(models: Sequence[Model]) -> Found:
@@ -183,54 +208,115 @@ def ctranslate2(models: Sequence[Model]) -> Found:
         yield f"{model.name}: the hf export through CTranslate2's converter, {SAME}", difference
 
 
+# --- llm.c ---
+
+LLM_C_ORDER = [  # of the tensors in a model.bin, each of them for all layers, then the next
+    f"{module}.{part}"
+    for module in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    for part in ("weight", "bias")
+]
+
+
+def llm_c(models: Sequence[Model]) -> Found:
+    """Its weights read here without gptkit, by llm.c's order and shapes, into transformers' class; and by llm.c."""
+    for model in filter(is_gpt2, models):
+        for dtype in ("f32", "bf16") if model is models[0] else ("f32",):
+            with tempfile.TemporaryDirectory() as folder:
+                file, peer = Path(folder, "gpt2_124M.bin"), TransformersPeer(model.hf)  # the name that llm.c expects
+                convert(model.model, str(file), "llm.c", dtype=dtype)
+                fill(peer.model.transformer.state_dict(), file)
+                yield f"{model.name}: its .bin in {dtype}, read into transformers, {SAME}", compared(model, peer, dtype)
+                if dtype == "f32":
+                    yield f"{model.name}: its .bin in test_gpt2, logits and loss of a window", in_llm_c(model, file)
+
+
+def fill(state: dict[str, Any], file: Path) -> None:
+    """Overwrite all of a model's weights with those of a model.bin."""
+    import torch
+
+    _, version, _, _, layers, _, width, padded = np.fromfile(file, "<i4", 8).tolist()
+    numbers = torch.from_numpy(np.fromfile(file, {3: "<f4", 5: "<i2"}[version], offset=1024))
+    left = numbers if version == 3 else numbers.view(torch.bfloat16)
+    stacked = [f"h.{layer}.{name}" for name in LLM_C_ORDER for layer in range(layers)]
+    for name in ("wte.weight", "wpe.weight", *stacked, "ln_f.weight", "ln_f.bias"):
+        into = state[name].transpose(0, -1) if name.startswith("h.") else state[name]  # (out, in) in llm.c
+        into.copy_(left[: into.numel()].view(into.shape))
+        left = left[padded * width if name == "wte.weight" else into.numel() :]
+    if len(left):
+        raise AssertionError(f"{len(left)} numbers are left")
+
+
+def in_llm_c(model: Model, file: Path) -> str:
+    """Return what test_gpt2 prints, which compares with the figures in a file; the gradients are left zero there."""
+    if LLM_C not in os.environ:
+        return f"not run: {LLM_C} names no compiled test_gpt2, and PyPI has none"
+    zeros = bytes(file.stat().st_size - 1024)
+    file.with_name("gpt2_124M_debug_state.bin").write_bytes(debug_state(model) + zeros)
+    done = subprocess.run([os.environ[LLM_C]], cwd=file.parent, check=True, capture_output=True, text=True)
+    pattern = r"^OK \(LOGITS\), max_diff = (\S+)\nLOSS OK: (\S+) (\S+)"
+    [(logits, theirs, ours)] = re.findall(pattern, done.stdout, re.MULTILINE)
+    return f"logits {float(logits):.1e}; loss {theirs} - {ours} = {float(theirs) - float(ours):.1e}"
+
+
+def debug_state(model: Model) -> bytes:
+    """Return what test_gpt2 compares with: header, ids, targets, our logits and loss."""
+    import torch
+
+    from gptkit.model.loading import load_model
+
+    window = torch.tensor(expected(model)[0].windows[0])
+    with torch.inference_mode():
+        ours = load_model(model.model)(input_ids=window[None], labels=window[None])
+    header = [20240327, 2, 1, len(window) - 1, *[0] * 252]
+    ids = np.array([*header, *window[:-1], *window[1:]], "<i4")
+    return ids.tobytes() + ours.logits[0, :-1].numpy().tobytes() + ours.loss.numpy().tobytes()
+
+
 # --- PEFT ---
 
 
 def peft(models: Sequence[Model]) -> Found:
-    """LoRA on our class and on the hf export: a step of training, saved, loaded, merged."""
-    from transformers import AutoModelForCausalLM
-
-    import gptkit.model  # noqa: F401 - registers our class
-
+    """A step of LoRA on our class and on the hf export; the adapter saved, loaded, merged by PEFT and by convert."""
     for model in models:
         for what, folder in (("our own class", model.model), ("the hf export", model.hf)):
             yield (
-                f"{model.name}: {what}, a step of LoRA, saved; logits when loaded, and when merged",
-                adapted(lambda folder=folder: AutoModelForCausalLM.from_pretrained(folder)),
+                f"{model.name}: {what}, a step of LoRA, saved; logits when loaded, when merged by PEFT, "
+                "and when merged by convert --adapter",
+                adapted(folder),
             )
 
 
-def adapted(load: Callable[[], Any]) -> str:
+def adapted(source: str) -> str:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers.pytorch_utils import Conv1D
+    from transformers import AutoModelForCausalLM
+
+    from gptkit.model.loading import load_model
 
     torch.manual_seed(0)
-    base = load()
+    base = AutoModelForCausalLM.from_pretrained(source)
     ids = torch.randint(base.config.vocab_size, (2, 64))
-    is_transposed = any(isinstance(module, Conv1D) for module in base.modules())
-    model = get_peft_model(
-        base,
-        LoraConfig(
-            task_type="CAUSAL_LM", r=4, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=is_transposed
-        ),
-    )
+    targets = ["c_attn", "c_proj", "c_fc"]
+    transposed = base.config.model_type != "gptkit"  # Conv1D
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=targets, fan_in_fan_out=transposed)
+    model = get_peft_model(base, settings)
     before = model(input_ids=ids, labels=ids).loss
     before.backward()
     torch.optim.AdamW((one for one in model.parameters() if one.requires_grad), lr=1e-2).step()
-    model.eval()
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        outputs = model(input_ids=ids, labels=ids)
+        outputs = model.eval()(input_ids=ids, labels=ids)
         if not float(outputs.loss) < float(before):
             raise AssertionError(f"the step took the loss from {before} to {outputs.loss}")
         model.save_pretrained(folder)
-        loaded = PeftModel.from_pretrained(load(), folder).eval()
-        there = loaded(input_ids=ids).logits
-        merged = loaded.merge_and_unload()(input_ids=ids).logits
-    differences = [float((outputs.logits - logits).abs().max()) for logits in (there, merged)]
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source), folder).eval()
+        found = [loaded(input_ids=ids).logits, loaded.merge_and_unload()(input_ids=ids).logits]
+        convert(source, f"{folder}/merged", "gptkit", adapter=Path(folder))
+        found.append(load_model(Path(folder, "merged"))(input_ids=ids).logits)
+    differences = [float((outputs.logits - logits).abs().max()) for logits in found]
     if not max(differences) < 1e-3:
         raise AssertionError(f"logits differ by {differences}")
-    return f"logits {differences[0]:.1e} and {differences[1]:.1e}; loss {before:.3f} -> {outputs.loss:.3f}"
+    there, by_peft, by_us = differences
+    return f"logits {there:.1e}, {by_peft:.1e} and {by_us:.1e}; loss {before:.3f} -> {outputs.loss:.3f}"
 
 
 # --- TRL ---
@@ -248,8 +334,7 @@ def first_loss(model: Model) -> str:
 
     from gptkit.model.loading import load_model
 
-    questions, _ = pickle.loads(Path(model.expected).read_bytes())
-    texts = [questions.text[start : start + 300] for start in (0, 20_000)]
+    texts = [str(expected(model)[0].text)[start : start + 300] for start in (0, 20_000)]
     with tempfile.TemporaryDirectory() as folder:
         options = SFTConfig(
             folder,
@@ -261,8 +346,6 @@ def first_loss(model: Model) -> str:
             report_to="none",
         )
         trainer = SFTTrainer(model.hf, args=options, train_dataset=Dataset.from_dict({"text": texts}))
-        trainer.model.eval()  # no dropout: the loss is compared
-        trainer.model.train = lambda mode=True: trainer.model
         theirs = trainer.train().training_loss
         rows = [torch.tensor([row["input_ids"]]) for row in trainer.train_dataset]
     own = load_model(model.model)
@@ -291,7 +374,7 @@ LAMBADA = {  # as lm-eval's lambada_openai, from a local file
 
 
 def lm_eval(models: Sequence[Model]) -> Found:
-    data = Path(os.environ["GPTKIT_TEST_DATA"], LAMBADA_FILE)
+    data = Path(os.environ[DATA], LAMBADA_FILE)
     for model in models:
         theirs, ours = lambada_of_lm_eval(model.hf, data), lambada_of_gptkit(model.model, data)
         difference = math.log(theirs["perplexity"]) - math.log(ours["perplexity"])
@@ -325,16 +408,36 @@ def lambada_of_gptkit(folder: str, data: Path) -> dict[str, float]:
     return {name: float(metrics[name]["value"]) for name in ("perplexity", "accuracy")}
 
 
-PEERS: dict[str, Callable[[Sequence[Model]], Found]] = {
-    "transformers 5": transformers,
-    "transformers 4.57": transformers,
-    "PEFT": peft,
-    "TRL": trl,
-    "lm-eval": lm_eval,
-    "llama.cpp": converted("gguf"),
-    "onnxruntime": converted("onnx"),
-    "CTranslate2": ctranslate2,
-    "mlx-lm": mlx_lm,
+# --- all of them ---
+
+
+class Peer(NamedTuple):
+    """How to compare, the distribution whose version counts, and what to install on top of gptkit's environment.
+
+    `source` is downloaded as an archive and not installed. `data`: it needs GPTKIT_TEST_DATA.
+    """
+
+    run: Callable[[Sequence[Model]], Found]
+    counts: str = ""
+    packages: Sequence[str] = ()
+    source: str = ""
+    data: bool = False
+
+
+PEERS = {
+    "transformers 5": Peer(transformers, "transformers"),
+    "transformers 4.57": Peer(transformers, "transformers", ["transformers==4.57.*"]),
+    "PEFT": Peer(peft, "peft", ["peft"]),
+    "TRL": Peer(trl, "trl", ["trl"]),
+    "lm-eval": Peer(lm_eval, "lm_eval", ["lm-eval[hf]"], data=True),
+    "llama.cpp": Peer(converted("gguf"), "xllamacpp", ["gguf", "xllamacpp"]),
+    "llama.cpp's converter": Peer(
+        llama_cpp_converter, "xllamacpp", ["xllamacpp", "sentencepiece"], "llama-cpp-python", True
+    ),
+    "onnxruntime": Peer(converted("onnx"), "onnxruntime", ["onnx", "onnxscript", "onnxruntime"]),
+    "CTranslate2": Peer(ctranslate2, "ctranslate2", ["ctranslate2"]),
+    "mlx-lm": Peer(mlx_lm, "mlx-lm", ["mlx-lm", "mlx[cpu]"]),
+    "llm.c": Peer(llm_c),
 }
 
 if __name__ == "__main__":
