@@ -20,6 +20,7 @@ from gptkit.inspect.attention import Attention, attention_of
 from gptkit.inspect.hand import Hand, hand_of
 from gptkit.inspect.head_types import HeadTypes, head_types_of
 from gptkit.inspect.lens import Lens, lens_of
+from gptkit.inspect.live import Live, live_obstacle, live_of
 from gptkit.inspect.loss import Loss, loss_of
 from gptkit.inspect.path import Path, path_of
 from gptkit.inspect.reading import Fields, Reading, read
@@ -58,6 +59,7 @@ class Inspection:
     shares: Shares
     loss: Loss
     answer: Answer | None  # of a fine-tuned model
+    live: Live | str  # or why there is none
 
 
 def inspect_model(
@@ -79,6 +81,7 @@ def inspection_of(
     head: tuple[int, int] | None = None,
     device: str = "auto",
     name: str | None = None,
+    live: bool = True,
 ) -> Inspection:
     """Return what the model in a directory computes on a reading, in fp32; `head` is (layer, head), from 0.
 
@@ -93,7 +96,8 @@ def inspection_of(
             ids = reading.sequences[answer.chosen if reading.asked.task.target == "choice" else 0]
         model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
         assert isinstance(model, GPTForCausalLM)
-        return _inspection(model, reading, ids, answer, head, name or str(directory))
+        copied = _live(model, reading) if live else "it was left out"
+        return _inspection(model, reading, ids, answer, copied, head, name or str(directory))
 
 
 @torch.no_grad()
@@ -102,6 +106,7 @@ def _inspection(
     reading: Reading,
     ids: Sequence[int],
     answer: Answer | None,
+    live: Live | str,
     head: tuple[int, int] | None,
     name: str,
 ) -> Inspection:
@@ -130,4 +135,12 @@ def _inspection(
         shares=shares_of(model, traced, logits, targets),
         loss=loss,
         answer=answer,
+        live=live,
     )
+
+
+def _live(model: GPTForCausalLM, reading: Reading) -> Live | str:
+    """Return the model's copy for the page, or why there is none."""
+    if reading.asked is not None:
+        return "a fine-tuned model reads the fields of its format, not a text"
+    return live_obstacle(model, reading.tokenizer) or live_of(model, reading.tokenizer)

@@ -29,8 +29,9 @@ from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
-SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *VIEWS, "start.js")
+VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js", "live.js")
+LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
+SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
 LEVELS = 255
 Array = np.ndarray[Any, Any]
@@ -116,7 +117,24 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         "lens": _arrays(inspection.lens),
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "live": _live(inspection),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
+    }
+
+
+def _live(inspection: Inspection) -> dict[str, object]:
+    live = inspection.live
+    if isinstance(live, str):
+        return {"obstacle": live}
+    return {
+        "text": inspection.fields[0][1],
+        "config": live.config,
+        "matrices": {
+            name: {"codes": _packed(codes, "i1"), "scale": _packed(scale)}
+            for name, (codes, scale) in live.matrices.items()
+        },
+        "vectors": {name: _packed(vector) for name, vector in live.vectors.items()},
+        "tokenizer": live.tokenizer,
     }
 
 
@@ -126,7 +144,7 @@ def _arrays(part: Any, left_out: str = "") -> dict[str, object]:
 
 
 def _packed(array: Array, kind: str | None = None) -> dict[str, object]:
-    """Return an array's shape, its type (i4, u1, f2, f4) and its little-endian bytes in base64."""
+    """Return an array's shape, its type (i4, i1, u1, f2, f4) and its little-endian bytes in base64."""
     given = np.asarray(array)
     if kind is None:
         kind = "u1" if given.dtype == np.uint8 else "i4" if given.dtype.kind in "iu" else "f4"

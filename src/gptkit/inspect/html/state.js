@@ -2,10 +2,10 @@
 // What is selected. It stands in the URL's hash, so that a link shows what its sender saw; every view follows it.
 
 const LIMITS = {
-  token: LENGTH,
+  get token() { return LENGTH; },
   layer: LAYERS,
   head: HEADS,
-  key: LENGTH,
+  get key() { return LENGTH; },
   dimension: data.hand.query.shape[1],
   k: data.loss.ks.shape[0],
   p: data.loss.ps.shape[0],
@@ -22,7 +22,7 @@ const state = {
   show: "weights",
   view: "tokens",
 };
-const views = []; // {id, title, lead, build}: build(body) returns what redraws the view
+const views = []; // {id, title, lead, build, isKept}: build(body) returns what redraws the view; a kept one is built once
 const updates = [];
 
 const view = (description) => views.push(description);
@@ -58,7 +58,7 @@ const readHash = () => select(Object.fromEntries(new URLSearchParams(location.ha
 // What the arrow keys move: [across, down] where an element says so with data-arrows, else the token, or with Shift head and layer.
 function onArrow(event) {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, select, summary")) return;
+  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, textarea, select, summary")) return;
   const box = event.target.closest("[data-arrows]");
   const [across, down] = event.shiftKey ? ["head", "layer"] : box ? box.dataset.arrows.split(" ") : ["token"];
   const name = step[0] ? across : down;
