@@ -6,10 +6,10 @@ indexed by the position after which it is made: row p predicts token p + 1, the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from gptkit.inspect.answer import Answer, answer_of
 from gptkit.inspect.attention import Attention, attention_of
 from gptkit.inspect.hand import Hand, hand_of
 from gptkit.inspect.head_types import HeadTypes, head_types_of
+from gptkit.inspect.learning import Learning, learning_of
 from gptkit.inspect.lens import Lens, lens_of
 from gptkit.inspect.live import Live, live_obstacle, live_of
 from gptkit.inspect.loss import Loss, loss_of
@@ -59,36 +60,38 @@ class Inspection:
     shares: Shares
     loss: Loss
     answer: Answer | None  # of a fine-tuned model
+    learning: Learning | None  # if the weights of its run are asked for
     live: Live | str  # or why there is none
 
 
-def inspect_model(
-    directory: FilePath,
-    texts: Sequence[str],
-    *,
-    max_tokens: int = 128,
-    head: tuple[int, int] | None = None,
-    device: str = "auto",
-) -> Inspection:
-    """Read the texts with the model in a directory; see `read` and `inspection_of`."""
-    return inspection_of(directory, read(directory, texts, max_tokens), head=head, device=device)
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is shown, and where it is computed."""
+
+    head: tuple[int, int] | None = None  # (layer, head) by hand, from 0 [the head of the clearest type]
+    weights: Mapping[int, FilePath] = field(default_factory=dict)  # by step: of the view of learning
+    live: bool = True
+    device: str = "auto"
+    name: str | None = None  # of the model [its directory]
+
+
+def inspect_model(directory: FilePath, texts: Sequence[str], *, max_tokens: int = 128, **settings: Any) -> Inspection:
+    """Read the texts with the model in a directory; see `read`, `Settings` and `inspection_of`."""
+    return inspection_of(directory, read(directory, texts, max_tokens), Settings(**settings))
 
 
 def inspection_of(
     directory: FilePath,
     reading: Reading,
-    *,
-    head: tuple[int, int] | None = None,
-    device: str = "auto",
-    name: str | None = None,
-    live: bool = True,
+    settings: Settings = Settings(),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Inspection:
-    """Return what the model in a directory computes on a reading, in fp32; `head` is (layer, head), from 0.
+    """Return what the model in a directory computes on a reading, in fp32.
 
-    Without `head`, the head of the clearest type is shown by hand. Of a pair's sequences the first order is shown, of a
-    multiple choice's the choice that the model takes.
+    Of a pair's sequences the first order is shown, of a multiple choice's the choice that the model takes.
     """
-    loaded = load_model(directory, head=saved_head(directory)).to(choose_device(device))  # type: ignore[arg-type]
+    device = choose_device(settings.device)
+    loaded = load_model(directory, head=saved_head(directory)).to(device)  # type: ignore[arg-type]
     with translate_out_of_memory("pass a shorter text, or --max-tokens"):
         answer, ids = None, reading.sequences[0]
         if isinstance(loaded, GPTDoubleHeadsModel) and reading.asked is not None:
@@ -96,8 +99,7 @@ def inspection_of(
             ids = reading.sequences[answer.chosen if reading.asked.task.target == "choice" else 0]
         model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
         assert isinstance(model, GPTForCausalLM)
-        copied = _live(model, reading) if live else "it was left out"
-        return _inspection(model, reading, ids, answer, copied, head, name or str(directory))
+        return _inspection(model, reading, ids, answer, replace(settings, name=settings.name or str(directory)), say)
 
 
 @torch.no_grad()
@@ -106,9 +108,8 @@ def _inspection(
     reading: Reading,
     ids: Sequence[int],
     answer: Answer | None,
-    live: Live | str,
-    head: tuple[int, int] | None,
-    name: str,
+    settings: Settings,
+    say: Callable[[str], None],
 ) -> Inspection:
     traced = trace(model, ids)
     logits = model.lm_head(traced.final).float()  # (position, vocab)
@@ -117,25 +118,30 @@ def _inspection(
     loss = loss_of(logits, torch.tensor(ids, device=logits.device))
     targets = torch.from_numpy(loss.targets).to(logits.device)
     lens = lens_of(model, traced, logits, targets)
-    heads = head_types_of(model, excluded={ids[0], *reading.names})
+    excluded = {ids[0], *reading.names}
+    heads = head_types_of(model, excluded)
+    learning = (
+        learning_of(settings.weights, ids, loss.targets, excluded, model.device, say) if settings.weights else None
+    )
     embeddings = (traced.token_embedding.cpu().numpy(), traced.position_embedding.cpu().numpy())
-    occurring = np.unique(np.concatenate([ids, loss.targets, loss.top_ids.ravel(), lens.top_ids.ravel()]))
-    vocabulary = {id: reading.piece(id) for id in occurring.tolist()}
+    occurring = [ids, loss.targets, loss.top_ids, lens.top_ids, *([learning.top_ids] if learning else [])]
+    vocabulary = {id: reading.piece(id) for id in np.unique(np.concatenate([*map(np.ravel, occurring)])).tolist()}
     return Inspection(
-        model=name,
+        model=str(settings.name),
         family="GPT-2" if model.config.pre_norm else "GPT-1",
         fields=reading.fields,
         vocabulary=vocabulary,
         tokens=Tokens(np.array(ids), tuple(vocabulary[id] for id in ids), *embeddings),
         attention=attention_of(traced),
         heads=heads,
-        hand=hand_of(model, traced, *(heads.clearest() if head is None else head)),
+        hand=hand_of(model, traced, *(settings.head or heads.clearest())),
         path=path_of(traced),
         lens=lens,
         shares=shares_of(model, traced, logits, targets),
         loss=loss,
         answer=answer,
-        live=live,
+        learning=learning,
+        live=_live(model, reading) if settings.live else "it was left out",
     )
 
 

@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 
 from gptkit.inspect.attention import Attention
-from gptkit.inspect.head_types import HEAD_TYPES
+from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
+from gptkit.inspect.learning import Learning
 from gptkit.system import files
 from gptkit.system.terminal import safe_text
 from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js", "live.js")
+VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js", "learning.js", "live.js")
 LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
 SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
@@ -109,6 +110,7 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         "attention": {"error": error, **{name: _packed(array) for name, array in rounded.items()}},
         "heads": {
             "types": HEAD_TYPES,
+            "named_from": NAMED_FROM,
             "scores": _packed(inspection.heads.scores),
             "named": [[head.layer, head.head, head.type, round(head.score, 4)] for head in inspection.heads.names()],
         },
@@ -117,9 +119,14 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         "lens": _arrays(inspection.lens),
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "learning": _learning(inspection.learning),
         "live": _live(inspection),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
     }
+
+
+def _learning(learning: Learning | None) -> dict[str, object] | None:
+    return learning and {**_arrays(learning), "samples": [safe_text(sample) for sample in learning.samples]}
 
 
 def _live(inspection: Inspection) -> dict[str, object]:

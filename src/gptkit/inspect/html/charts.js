@@ -6,7 +6,7 @@ const measure = () => (pageWidth = Math.max(document.getElementById("views").cli
 
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 
-// Lines with marks: series is [{name, values, mark: "dot" | "ring"}]; the value at `current` is written beside its mark.
+// Lines with marks: series is [{name, values, mark: "dot" | "ring" | "cross"}]; the value at `current` is written beside its mark.
 function lineChart({ width, series, labels, current, low, high, choose, digits = 2 }) {
   const height = 190, left = 44, right = 18, top = 22, bottom = 26;
   const x = (index) => left + (index * (width - left - right)) / Math.max(labels.length - 1, 1);
@@ -25,7 +25,7 @@ function lineChart({ width, series, labels, current, low, high, choose, digits =
     const points = Array.from(values, (value, index) => `${x(index)},${y(value)}`);
     chart.append(svg("polyline", { points: points.join(" "), class: `line ${mark}` }));
     Array.from(values, (value, index) =>
-      chart.append(svg("circle", { cx: x(index), cy: y(value), r: index === current ? 5 : 3, class: `mark ${mark}` })));
+      chart.append(markAt(mark, x(index), y(value), index === current ? 5 : 3)));
   }
   for (const { values, mark } of series) {
     const isLate = current > labels.length / 2;
@@ -40,10 +40,14 @@ function lineChart({ width, series, labels, current, low, high, choose, digits =
   return chart;
 }
 
+const markAt = (mark, x, y, size) => mark === "cross"
+  ? svg("path", { d: `M${x - size} ${y - size}l${2 * size} ${2 * size}m0 ${-2 * size}l${-2 * size} ${2 * size}`, class: "cross" })
+  : svg("circle", { cx: x, cy: y, r: size, class: `mark ${mark}` });
+
 // Bars of the tokens: values[i] may be null; `current` is outlined and named, `crosses[i]` lists the rows of crosses below it.
-function barChart({ width, values, current, name, crosses, rows, choose }) {
+function barChart({ width, values, current, name, crosses, rows, choose, high = Math.max(...values.filter((value) => value !== null), 1) }) {
   const height = 200 + 18 * rows.length, left = 44, bottom = 18 * rows.length + 6, top = 26;
-  const step = (width - left) / values.length, high = Math.max(...values.filter((value) => value !== null), 1);
+  const step = (width - left) / values.length;
   const y = (value) => top + (1 - value / high) * (height - top - bottom);
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", "aria-hidden": "true" });
   for (const tick of [0, high / 2, high]) {

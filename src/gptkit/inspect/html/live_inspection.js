@@ -18,6 +18,8 @@ function inspectionOf(model, tokenizer, rows, text, whole) {
   const targets = [...ids.slice(1), largest(rows.at(-1).logits)];
   return {
     ...whole,
+    isLive: true,
+    learning: null, // a film of the page's own text
     fields: [["text", text]],
     vocabulary: tokenizer.shown,
     tokens: {

@@ -9,6 +9,7 @@ const LIMITS = {
   dimension: data.hand.query.shape[1],
   k: data.loss.ks.shape[0],
   p: data.loss.ps.shape[0],
+  frame: data.learning ? data.learning.steps.shape[0] : 1,
 };
 const START = data.answer ? LAST : Math.floor(LENGTH / 2); // the fine-tuned head reads the last token
 const state = {
@@ -19,6 +20,7 @@ const state = {
   dimension: 0,
   k: 3,
   p: 3,
+  frame: data.learning ? data.learning.steps.shape[0] - 1 : 0,
   show: "weights",
   view: "tokens",
 };
