@@ -72,6 +72,7 @@ def made_inspection(
         shares=Shares(heads_share, mlps, token, position, bias, logit),
         loss=loss(softmax(logits[-1]), targets),
         answer=answer,
+        fine_tuned=None,
         learning=None,
         live="it is a toy",
     )

@@ -92,6 +92,14 @@ FIELDS = {
 }
 
 
+def attentions(model: GPTForCausalLM, ids: list[int]) -> tuple[torch.Tensor, ...]:
+    """Return transformers' own attention weights (1, head, query, key) of each layer."""
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        found: tuple[torch.Tensor, ...] = model(torch.tensor([ids]), output_attentions=True).attentions
+    return found
+
+
 @pytest.mark.parametrize("pre_norm", FAMILIES)
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_fine_tuned_model_reads_its_format_and_answers(name: str, pre_norm: bool, tmp_path: Path) -> None:
@@ -124,6 +132,15 @@ def test_a_fine_tuned_model_reads_its_format_and_answers(name: str, pre_norm: bo
         expected = logits[0].softmax(-1)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
     assert answer.is_score == name.startswith("stsb")
+    tuned = found.fine_tuned
+    assert tuned is not None
+    assert [row[row >= 0].tolist() for row in tuned.ids] == sequences
+    np.testing.assert_allclose(tuned.logits, logits.reshape(-1), atol=1e-5)
+    language = load_model(directory, head=GPTDoubleHeadsModel).language_model()
+    for number, sequence in enumerate(sequences):
+        last = [layer[0, :, -1] for layer in attentions(language, sequence)]  # (head, position)
+        np.testing.assert_allclose(tuned.attention[:, :, number, : len(sequence)], torch.stack(last), atol=1e-6)
+    assert not tuned.attention[np.broadcast_to(tuned.ids < 0, tuned.attention.shape)].any()
     chosen = sequences[answer.chosen if name == "demo-cloze" else 0]
     assert found.tokens.ids.tolist() == chosen
     assert (found.tokens.pieces[0], found.tokens.pieces[-1]) == ("<start>", "<extract>")

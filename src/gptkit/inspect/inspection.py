@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gptkit.inspect.answer import Answer, answer_of
 from gptkit.inspect.attention import Attention, attention_of
+from gptkit.inspect.fine_tuned import FineTuned, fine_tuned_of
 from gptkit.inspect.hand import Hand, hand_of
 from gptkit.inspect.head_types import HeadTypes, head_types_of
 from gptkit.inspect.learning import Learning, learning_of
@@ -60,6 +61,7 @@ class Inspection:
     shares: Shares
     loss: Loss
     answer: Answer | None  # of a fine-tuned model
+    fine_tuned: FineTuned | None  # the same
     learning: Learning | None  # if the weights of its run are asked for
     live: Live | str  # or why there is none
 
@@ -93,13 +95,15 @@ def inspection_of(
     device = choose_device(settings.device)
     loaded = load_model(directory, head=saved_head(directory)).to(device)  # type: ignore[arg-type]
     with translate_out_of_memory("pass a shorter text, or --max-tokens"):
-        answer, ids = None, reading.sequences[0]
+        answer, tuned, ids = None, None, reading.sequences[0]
         if isinstance(loaded, GPTDoubleHeadsModel) and reading.asked is not None:
             answer = answer_of(loaded, reading.asked, reading.fields)
+            tuned = fine_tuned_of(loaded, reading.asked)
             ids = reading.sequences[answer.chosen if reading.asked.task.target == "choice" else 0]
         model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
         assert isinstance(model, GPTForCausalLM)
-        return _inspection(model, reading, ids, answer, replace(settings, name=settings.name or str(directory)), say)
+        named = replace(settings, name=settings.name or str(directory))
+        return _inspection(model, reading, ids, (answer, tuned), named, say)
 
 
 @torch.no_grad()
@@ -107,7 +111,7 @@ def _inspection(
     model: GPTForCausalLM,
     reading: Reading,
     ids: Sequence[int],
-    answer: Answer | None,
+    answered: tuple[Answer | None, FineTuned | None],
     settings: Settings,
     say: Callable[[str], None],
 ) -> Inspection:
@@ -124,8 +128,11 @@ def _inspection(
         learning_of(settings.weights, ids, loss.targets, excluded, model.device, say) if settings.weights else None
     )
     embeddings = (traced.token_embedding.cpu().numpy(), traced.position_embedding.cpu().numpy())
-    occurring = [ids, loss.targets, loss.top_ids, lens.top_ids, *([learning.top_ids] if learning else [])]
-    vocabulary = {id: reading.piece(id) for id in np.unique(np.concatenate([*map(np.ravel, occurring)])).tolist()}
+    occurring = [ids, loss.targets, loss.top_ids, lens.top_ids]
+    occurring += [learning.top_ids] if learning else []
+    occurring += [answered[1].ids] if answered[1] else []
+    occurring_ids = np.unique(np.concatenate([*map(np.ravel, occurring)]))
+    vocabulary = {id: reading.piece(id) for id in occurring_ids[occurring_ids >= 0].tolist()}
     return Inspection(
         model=str(settings.name),
         family="GPT-2" if model.config.pre_norm else "GPT-1",
@@ -139,7 +146,8 @@ def _inspection(
         lens=lens,
         shares=shares_of(model, traced, logits, targets),
         loss=loss,
-        answer=answer,
+        answer=answered[0],
+        fine_tuned=answered[1],
         learning=learning,
         live=_live(model, reading) if settings.live else "it was left out",
     )

@@ -30,7 +30,17 @@ from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js", "learning.js", "live.js")
+VIEWS = (
+    "tokens.js",
+    "attention.js",
+    "by_hand.js",
+    "path.js",
+    "shares.js",
+    "loss.js",
+    "fine_tuned.js",
+    "learning.js",
+    "live.js",
+)
 LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
 SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
@@ -95,7 +105,8 @@ def _harmless(json: str) -> str:
 
 def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
     """Return what data.js reads, part by part as in `Inspection`."""
-    tokens, hand, path, answer = inspection.tokens, inspection.hand, inspection.path, inspection.answer
+    tokens, hand, path = inspection.tokens, inspection.hand, inspection.path
+    answer, tuned = inspection.answer, inspection.fine_tuned
     return {
         "model": inspection.model,
         "family": inspection.family,
@@ -119,6 +130,7 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         "lens": _arrays(inspection.lens),
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "fine_tuned": tuned and {**_arrays(tuned), "names": tuned.names},
         "learning": _learning(inspection.learning),
         "live": _live(inspection),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
