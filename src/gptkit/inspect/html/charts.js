@@ -6,7 +6,7 @@ const measure = () => (pageWidth = Math.max(document.getElementById("views").cli
 
 const picture = (label, ...children) => element("figure", { role: "img", "aria-label": label }, ...children);
 
-// Lines with marks: series is [{name, values, mark: "dot" | "ring" | "cross"}]; the value at `current` is written beside its mark.
+// Lines with marks: series is [{name, values, mark: "dot" | "ring" | "cross"}]; of one or two, the value at `current` is written beside its mark.
 function lineChart({ width, series, labels, current, low, high, choose, digits = 2 }) {
   const height = 190, left = 44, right = 18, top = 22, bottom = 26;
   const x = (index) => left + (index * (width - left - right)) / Math.max(labels.length - 1, 1);
@@ -27,7 +27,7 @@ function lineChart({ width, series, labels, current, low, high, choose, digits =
     Array.from(values, (value, index) =>
       chart.append(markAt(mark, x(index), y(value), index === current ? 5 : 3)));
   }
-  for (const { values, mark } of series) {
+  for (const { values, mark } of series.length > 2 ? [] : series) { // more would cover each other
     const isLate = current > labels.length / 2;
     chart.append(svg("text", {
       x: x(current) + (isLate ? -8 : 8), y: y(values[current]) + (mark === "ring" ? 16 : -8), class: isLate ? "value end" : "value",

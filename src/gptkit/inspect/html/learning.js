@@ -42,7 +42,7 @@ view({
       curves.replaceChildren(
         element("div", {}, element("h3", {}, "Mean surprisal of the text, in nats"), picture(`Mean surprisal at ${frames} steps; numbers in the table below`,
           lineChart({ width, series: [{ values: means, mark: "dot" }], labels, current: frame, low: 0, high: Math.max(...means), choose }))),
-        element("div", {}, element("h3", {}, `Head ${layer}.${head}: ${INITIALS_NAMED}`), picture(`Types of head ${layer}.${head} at ${frames} steps`,
+        element("div", {}, element("h3", {}, `Head ${layer}.${head}: `, types.map((scores, type) => `${data.heads.types[type]} ${"●○×"[type]} ${number(scores[frame], 2)}`).join(", ")), picture(`Types of head ${layer}.${head} at ${frames} steps`,
           lineChart({ width, series: types.map((scores, type) => ({ values: scores, mark: ["dot", "ring", "cross"][type] })), labels, current: frame, low: 0, high: 1, choose }))));
       updateNumbers();
       const bars = data.tokens.pieces.map((_, index) => (index ? values[index - 1] : null));
@@ -54,5 +54,3 @@ view({
     };
   },
 });
-
-const INITIALS_NAMED = data.heads.types.map((type, index) => `${type} ${["●", "○", "×"][index]}`).join(", ");
