@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from gptkit.inspect.answer import Answer
 from gptkit.inspect.inspection import Inspection
+from gptkit.inspect.knock_out import KnockOut
 from gptkit.inspect.page import SCRIPTS, write_page
 from gptkit.inspect.sidecar import tensors_of
 from inspection_toy import made_inspection
@@ -235,6 +237,51 @@ def test_loss(show: Open, made: Inspection) -> None:
     assert sum(surprisals) == pytest.approx(made.loss.total, abs=0.001)
 
 
+def test_knock_out(show: Open, made: Inspection) -> None:
+    page, exact = show(made), tensors_of(made)
+    view = page.locator("#knock-out")
+    token(page, 6).click()
+    heads, whole = (exact[f"knock_out.{name}"] for name in ("heads", "whole"))
+    changes = {f"head {layer}.{head}": heads[layer, head] - whole for layer in range(3) for head in range(4)}
+    changes |= {f"attention {layer}": exact["knock_out.attention"][layer] - whole for layer in range(3)}
+    changes |= {f"MLP {layer}": exact["knock_out.mlps"][layer] - whole for layer in range(3)}
+    of_text = {name: change[:-1].sum() for name, change in changes.items()}
+    of_token = {name: change[6] for name, change in changes.items()}
+    for place, expected in enumerate((of_text, of_token)):
+        shown = body_rows(view.locator(".columns table").nth(place))
+        assert [name for name, _ in shown] == sorted(expected, key=lambda name: -abs(expected[name]))[:10]
+        assert [float(value) for _, value in shown] == pytest.approx([expected[name] for name, _ in shown], abs=6e-4)
+    first = next(name for name in sorted(of_text, key=lambda name: -abs(of_text[name])) if name.startswith("MLP"))
+    view.get_by_role("button", name="the MLP of a layer").click()
+    view.locator(".columns tr", has_text=first).first.click()
+    *_, before, layer, after, change = numbers(view.locator(".readout").inner_text())
+    assert before == pytest.approx(whole[:-1].sum(), abs=6e-4)
+    assert (f"MLP {layer:.0f}", change) == (first, pytest.approx(of_text[first], abs=6e-4))
+    assert after == pytest.approx(before + change, abs=0.002)
+    view.locator("[data-token='3']").click()
+    assert "(2)" in page.locator(".where").inner_text()
+    assert f"{changes[first][2]:+.2f}" in view.locator(".chart .value").inner_text()
+    assert view.locator(".column.below").count() == (changes[first][:-1] < 0).sum()
+    row = cells(opened_table(view, "Table of all parts").locator("tr[aria-current]"))
+    in_layer = [name for name in of_text if re.match(rf"\w+ {row[0]}\b", name)]
+    assert [float(value) for value in row[1:]] == pytest.approx([of_text[name] for name in in_layer], abs=6e-4)
+
+
+def test_knock_out_left_out_says_how_to_get_it(show: Open, made: Inspection) -> None:
+    view = show(replace(made, knock_out=None)).locator("#knock-out")
+    assert "it takes about 36 seconds on two cores. Run the same command with --knock-out" in view.inner_text()
+    assert view.locator("table").count() == 0
+
+
+def test_knock_out_of_an_answer(show: Open, made: Inspection) -> None:
+    losses = [
+        np.array(each, np.float32) for each in (0.25, np.full((3, 4), 0.25), [0.25, 1.5, 0.25], [0.125, 0.25, 0.25])
+    ]
+    view = show(replace(made, answer_knock_out=KnockOut(*losses))).locator("#knock-out")
+    assert body_rows(view.locator(".answer table"))[:2] == [["attention 1", "+1.250"], ["MLP 0", "-0.125"]]
+    assert "whose loss is 0.2500" in view.inner_text()
+
+
 def test_the_links_hash_shows_what_its_sender_saw(show: Open, made: Inspection) -> None:
     page = show(made)
     token(page, 4).click()
@@ -360,7 +407,7 @@ def test_every_picture_is_named_and_every_table_has_headings(show: Open, made: I
     assert page.locator("[role=img]:not([aria-label])").count() == 0
     assert page.locator("svg:not([aria-hidden=true])").count() == 0  # some browsers read their marks one by one
     assert page.locator("table:not(:has(caption)), table:not(:has(th[scope=col]))").count() == 0
-    assert page.locator("details table").count() == 5
+    assert page.locator("details table").count() == 6
 
 
 def test_a_page_of_gpt2_smalls_shape_opens_in_2_seconds_and_answers_a_click_in_100_milliseconds(show: Open) -> None:

@@ -40,7 +40,9 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     from gptkit.inspect.summary import print_summary
 
     name = model if model.startswith("hf:") else str(directory)
-    inspection = inspection_of(directory, reading, head=head, device=options.device, name=name)
+    inspection = inspection_of(
+        directory, reading, head=head, knock_out=options.knock_out, device=options.device, name=name, say=console.say
+    )
     with translate_os_errors("writing the page", fix="choose another --out"):
         write_sidecar(inspection, sidecar)
         try:

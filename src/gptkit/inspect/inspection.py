@@ -6,8 +6,8 @@ indexed by the position after which it is made: row p predicts token p + 1, the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Literal
 
@@ -19,6 +19,7 @@ from gptkit.inspect.answer import Answer, answer_of
 from gptkit.inspect.attention import Attention, attention_of
 from gptkit.inspect.hand import Hand, hand_of
 from gptkit.inspect.head_types import HeadTypes, head_types_of
+from gptkit.inspect.knock_out import MOST_SECONDS, KnockOut, knock_out_of_answer, knock_out_of_text, seconds_of
 from gptkit.inspect.lens import Lens, lens_of
 from gptkit.inspect.loss import Loss, loss_of
 from gptkit.inspect.path import Path, path_of
@@ -58,6 +59,9 @@ class Inspection:
     shares: Shares
     loss: Loss
     answer: Answer | None  # of a fine-tuned model
+    knock_out_seconds: float = 0  # estimated, on two cores
+    knock_out: KnockOut | None = None  # of the text; None if left out
+    answer_knock_out: KnockOut | None = None
 
 
 def inspect_model(
@@ -66,10 +70,12 @@ def inspect_model(
     *,
     max_tokens: int = 128,
     head: tuple[int, int] | None = None,
+    knock_out: bool | None = None,
     device: str = "auto",
 ) -> Inspection:
     """Read the texts with the model in a directory; see `read` and `inspection_of`."""
-    return inspection_of(directory, read(directory, texts, max_tokens), head=head, device=device)
+    reading = read(directory, texts, max_tokens)
+    return inspection_of(directory, reading, head=head, knock_out=knock_out, device=device)
 
 
 def inspection_of(
@@ -77,13 +83,16 @@ def inspection_of(
     reading: Reading,
     *,
     head: tuple[int, int] | None = None,
+    knock_out: bool | None = None,
     device: str = "auto",
     name: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Inspection:
     """Return what the model in a directory computes on a reading, in fp32; `head` is (layer, head), from 0.
 
     Without `head`, the head of the clearest type is shown by hand. Of a pair's sequences the first order is shown, of a
-    multiple choice's the choice that the model takes.
+    multiple choice's the choice that the model takes. `knock_out` of None computes the knock-out if that is quick; `say`
+    hears that it is left out, or takes long.
     """
     loaded = load_model(directory, head=saved_head(directory)).to(choose_device(device))  # type: ignore[arg-type]
     with translate_out_of_memory("pass a shorter text, or --max-tokens"):
@@ -93,7 +102,24 @@ def inspection_of(
             ids = reading.sequences[answer.chosen if reading.asked.task.target == "choice" else 0]
         model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
         assert isinstance(model, GPTForCausalLM)
-        return _inspection(model, reading, ids, answer, head, name or str(directory))
+        found = _inspection(model, reading, ids, answer, head, name or str(directory))
+        if not _wants_knock_out(found.knock_out_seconds, knock_out, model.device, say):
+            return found
+        targets = torch.from_numpy(found.loss.targets)
+        found = replace(found, knock_out=knock_out_of_text(model, torch.tensor(ids), targets))
+        if isinstance(loaded, GPTDoubleHeadsModel) and reading.asked is not None:
+            found = replace(found, answer_knock_out=knock_out_of_answer(loaded, reading.asked))
+        return found
+
+
+def _wants_knock_out(seconds: float, asked: bool | None, device: torch.device, say: Callable[[str], None]) -> bool:
+    """Return whether to compute the knock-out, on a CPU by default only if it takes seconds."""
+    is_quick = device.type != "cpu" or seconds <= MOST_SECONDS
+    if not is_quick and asked is None:
+        say(f"view 7, knock-out, is left out: it takes about {seconds:,.0f} s on two cores; to compute it: --knock-out")
+    if not is_quick and asked:
+        say(f"the knock-out takes about {seconds:,.0f} s on two cores")
+    return is_quick if asked is None else asked
 
 
 @torch.no_grad()
@@ -130,4 +156,5 @@ def _inspection(
         shares=shares_of(model, traced, logits, targets),
         loss=loss,
         answer=answer,
+        knock_out_seconds=seconds_of(model, len(ids), 0 if reading.asked is None else len(reading.asked.encoded.ids)),
     )

@@ -29,7 +29,7 @@ from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
+VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js", "knock_out.js")
 SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *VIEWS, "start.js")
 STYLE = "page.css"
 LEVELS = 255
@@ -116,6 +116,9 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         "lens": _arrays(inspection.lens),
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "knock_out_seconds": inspection.knock_out_seconds,
+        "knock_out": inspection.knock_out and _arrays(inspection.knock_out),
+        "answer_knock_out": inspection.answer_knock_out and _arrays(inspection.answer_knock_out),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
     }
 

@@ -10,6 +10,7 @@ const LIMITS = {
   k: data.loss.ks.shape[0],
   p: data.loss.ps.shape[0],
 };
+const PARTS = ["head", "attention", "MLP"]; // what is knocked out
 const START = data.answer ? LAST : Math.floor(LENGTH / 2); // the fine-tuned head reads the last token
 const state = {
   token: START,
@@ -20,6 +21,7 @@ const state = {
   k: 3,
   p: 3,
   show: "weights",
+  part: "head",
   view: "tokens",
 };
 const views = []; // {id, title, lead, build}: build(body) returns what redraws the view
@@ -31,6 +33,7 @@ function select(changes) {
   for (const [name, value] of Object.entries(changes)) {
     if (name in LIMITS) state[name] = Math.min(Math.max(Math.trunc(value) || 0, 0), LIMITS[name] - 1);
     else if (name === "show") state.show = value === "scores" ? "scores" : "weights";
+    else if (name === "part") state.part = PARTS.includes(value) ? value : "head";
     else if (name === "view" && views.some(({ id }) => id === value)) state.view = value;
   }
   state.key = Math.min(state.key, state.token); // a token sees no later one
