@@ -56,11 +56,9 @@ def test_each_loss_on_a_text_is_that_of_a_separate_run(pre_norm: bool, kernel: s
         whole = F.cross_entropy(model(input_ids=row[None]).logits[0], targets, reduction="none")
     np.testing.assert_allclose(found.whole, whole, atol=1e-5)
     for layer in range(model.config.n_layer):
-        for head in range(model.config.n_head):
-            np.testing.assert_allclose(found.heads[layer, head], separate(layer, head), atol=1e-5)
-        np.testing.assert_allclose(found.attention[layer], separate(layer, "attention"), atol=1e-5)
-        np.testing.assert_allclose(found.mlps[layer], separate(layer, "mlp"), atol=1e-5)
-    assert np.abs(found.heads - found.whole).max(-1).min() > 1e-3  # every head counts here, so that none is confused
+        for index, part in enumerate((*range(model.config.n_head), "attention", "mlp")):
+            np.testing.assert_allclose(found.losses[layer, index], separate(layer, part), atol=1e-5)
+    assert np.abs(found.changes).max(-1).min() > 1e-3  # every part counts here, so that none is confused
 
 
 @pytest.mark.parametrize("pre_norm", FAMILIES)
@@ -81,10 +79,8 @@ def test_each_loss_of_an_answer_is_that_of_a_separate_run(name: str, pre_norm: b
 
     assert found.whole == pytest.approx(model(**batch, labels=label).loss.item(), abs=1e-5)
     for layer in range(model.config.n_layer):
-        for head in range(model.config.n_head):
-            assert found.heads[layer, head] == pytest.approx(separate(layer, head), abs=1e-5)
-        assert found.attention[layer] == pytest.approx(separate(layer, "attention"), abs=1e-5)
-        assert found.mlps[layer] == pytest.approx(separate(layer, "mlp"), abs=1e-5)
+        for index, part in enumerate((*range(model.config.n_head), "attention", "mlp")):
+            assert found.losses[layer, index] == pytest.approx(separate(layer, part), abs=1e-5)
 
 
 @pytest.mark.parametrize("pre_norm", FAMILIES)
@@ -94,12 +90,11 @@ def test_the_only_head_that_predicts_comes_first(pre_norm: bool) -> None:
         model.transformer.h[0].attn.c_proj.weight[TOKEN:PLACE, :TOKENS] = 10 * torch.eye(TOKENS)
     row = torch.tensor([3, 7] * 6)
     found = knock_out_of_text(model, row, row.roll(-1))
-    rise = (found.heads - found.whole)[..., 1:].mean(-1)  # the first token has none before it
-    assert np.unravel_index(rise.argmax(), rise.shape) == (0, 0)
+    assert [found.name(*part) for part in found.most(2)] == ["head 0.0", "attention 0"]  # no bias: the same
+    rise = found.changes[..., 1:].mean(-1)  # (layer, part); the first token has none before it
+    assert rise[0, 0] == pytest.approx(rise[0, 2], abs=1e-5)
     assert rise[0, 0] > 1
-    np.testing.assert_allclose(np.delete(rise.ravel(), 0), 0, atol=1e-5)  # the others write nothing that is read
-    np.testing.assert_allclose(found.attention[0], found.heads[0, 0], atol=1e-5)  # no bias: the same
-    np.testing.assert_allclose(found.mlps - found.whole, 0, atol=1e-5)
+    np.testing.assert_allclose(np.delete(rise.ravel(), (0, 2)), 0, atol=1e-5)  # the others write nothing that is read
 
 
 def test_nothing_of_a_knock_out_stays_in_the_model() -> None:

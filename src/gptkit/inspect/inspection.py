@@ -91,8 +91,8 @@ def inspection_of(
     """Return what the model in a directory computes on a reading, in fp32; `head` is (layer, head), from 0.
 
     Without `head`, the head of the clearest type is shown by hand. Of a pair's sequences the first order is shown, of a
-    multiple choice's the choice that the model takes. `knock_out` of None computes the knock-out if that is quick; `say`
-    hears that it is left out, or takes long.
+    multiple choice's the choice that the model takes. `knock_out` of None computes the knock-out if that is quick;
+    `say` is told if it is left out, or takes long.
     """
     loaded = load_model(directory, head=saved_head(directory)).to(choose_device(device))  # type: ignore[arg-type]
     with translate_out_of_memory("pass a shorter text, or --max-tokens"):

@@ -31,21 +31,32 @@ Losses = Callable[[Tensor], Tensor]  # final states (part, sequence, position, n
 
 @dataclass(frozen=True, eq=False)
 class KnockOut:
-    """Losses in nats, of each next token (... = position), or of a fine-tuned model's answer (... = nothing)."""
+    """Losses in nats: of the prediction after each position, or of a fine-tuned model's answer, which has no position.
 
-    whole: NDArray[np.float32]  # (...): with nothing set to zero
-    heads: NDArray[np.float32]  # (layer, head, ...)
-    attention: NDArray[np.float32]  # (layer, ...)
-    mlps: NDArray[np.float32]  # (layer, ...)
+    The parts of a layer are its heads, then its attention, then its MLP.
+    """
 
-    def most(self, count: int) -> list[tuple[str, NDArray[np.float32], float]]:
-        """Return the parts that change the loss most: name, change (...), and its sum over the text."""
-        parts = {f"head {layer}.{head}": self.heads[layer, head] for layer, head in np.ndindex(self.heads.shape[:2])}
-        parts |= {f"attention {layer}": losses for layer, losses in enumerate(self.attention)}
-        parts |= {f"MLP {layer}": losses for layer, losses in enumerate(self.mlps)}
-        changes = [(name, losses - self.whole) for name, losses in parts.items()]
-        rows = [(name, change, float(change[:-1].sum() if change.ndim else change)) for name, change in changes]
-        return sorted(rows, key=lambda row: -abs(row[2]))[:count]
+    whole: NDArray[np.float32]  # (position,) or (): with nothing set to zero
+    losses: NDArray[np.float32]  # (layer, part, position) or (layer, part)
+
+    @property
+    def changes(self) -> NDArray[np.float32]:
+        return self.losses - self.whole
+
+    @property
+    def totals(self) -> NDArray[np.float32]:
+        """The changes (layer, part) of the whole text's loss, or of the answer's."""
+        return self.changes[..., :-1].sum(-1) if self.whole.ndim else self.changes
+
+    def most(self, count: int) -> list[tuple[int, int]]:
+        """Return the layer and part of those that change the loss most, the largest change first."""
+        totals = self.totals
+        order = np.argsort(-np.abs(totals), axis=None, kind="stable")[:count]
+        return [divmod(int(index), totals.shape[1]) for index in order]
+
+    def name(self, layer: int, part: int) -> str:
+        heads = self.losses.shape[1] - 2
+        return f"head {layer}.{part}" if part < heads else f"{('attention', 'MLP')[part - heads]} {layer}"
 
 
 def seconds_of(model: GPTForCausalLM, tokens: int, answered: int = 0) -> float:
@@ -104,9 +115,7 @@ def _knock_out(model: GPTForCausalLM | GPTDoubleHeadsModel, ids: Tensor, losses:
         for block in blocks[layer + 1 :]:
             hidden = block(hidden, attention_mask=mask)
         rows.append(losses(body.ln_f(hidden).view(-1, *final.shape)))
-    found = torch.stack(rows)  # (layer, part, ...)
-    tensors = losses(final[None])[0], found[:, :heads], found[:, heads], found[:, heads + 1]
-    return KnockOut(*(tensor.cpu().numpy() for tensor in tensors))
+    return KnockOut(losses(final[None])[0].cpu().numpy(), torch.stack(rows).cpu().numpy())
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def print_summary(inspection: Inspection, console: Console) -> None:
         console.table("the model's answer", ("label", "value" if answer.is_score else "probability"), rows)
     if inspection.answer_knock_out:
         own = inspection.answer_knock_out
-        losses = [(name, f"{own.whole + rise:.4f}", f"{rise:+.4f}") for name, _, rise in own.most(PARTS)]
+        losses = [(own.name(*part), f"{own.losses[part]:.4f}", f"{own.changes[part]:+.4f}") for part in own.most(PARTS)]
         console.table("loss of the model's own answer, with a part set to zero", ("without", "loss", "change"), losses)
 
 
@@ -82,10 +82,11 @@ def _print_lens(inspection: Inspection, console: Console) -> None:
 def _print_knock_out(found: KnockOut, inspection: Inspection, console: Console) -> None:
     """Print without which parts the loss of the text changes most, and at which token."""
     total, rows = inspection.loss.total, []
-    for name, changes, rise in found.most(PARTS):
+    for part in found.most(PARTS):
+        changes, change = found.changes[part], found.totals[part]
         at = int(np.abs(changes[:-1]).argmax()) + 1
         token = f"{visible(inspection.tokens.pieces[at])} ({at}) {changes[at - 1]:+.2f}"
-        rows.append((name, f"{total + rise:.2f}", f"{rise:+.2f}", token))
+        rows.append((found.name(*part), f"{total + change:.2f}", f"{change:+.2f}", token))
     console.table("loss of the text in nats, with a part set to zero", ("without", "loss", "change", "most at"), rows)
 
 

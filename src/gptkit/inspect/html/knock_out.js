@@ -19,7 +19,7 @@ view({
     const [numbers, updateNumbers] = numbersOf("Table of all parts", () => table("Change of the text's surprisal, in nats",
       ["layer", ...Array.from({ length: HEADS }, (_, head) => `head ${head}`), "attention", "MLP"],
       Array.from({ length: LAYERS }, (_, layer) => ({
-        cells: [String(layer), ...parts.filter((each) => each.layer === layer).map(({ change }) => signed(change))],
+        cells: [String(layer), ...parts.filter((each) => each.layer === layer).map(({ total }) => signed(total))],
         current: layer === state.layer,
       }))));
     body.append(kinds, title, readout, chart, numbers, element("div", { class: "columns" }, ofText, ofToken), answer);
@@ -30,32 +30,25 @@ view({
       const values = data.tokens.pieces.map((_, index) => (index ? chosen.changes[index - 1] : null));
       updateKinds(part);
       title.textContent = `Without ${chosen.name}: the change of each token's surprisal, in nats`;
-      readout.textContent = `surprisal of the text: ${number(whole)} nats, without ${chosen.name} ${number(whole + chosen.change)} (${signed(chosen.change)})`;
+      readout.textContent = `surprisal of the text: ${number(whole)} nats, without ${chosen.name} ${number(whole + chosen.total)} (${signed(chosen.total)})`;
       chart.replaceChildren(picture(`Change of the surprisal of ${plural(LAST, "token")} without ${chosen.name}; for all parts together in the table below`,
         barChart({ width: pageWidth, values, current: at + 1, name: at === LAST ? "" : `${target(at)} ${signed(chosen.changes[at], 2)}`, least: 0.1, choose: (index) => select({ token: index - 1 }) })));
       updateNumbers();
       const next = [at === LAST ? "the most likely token " : "the next token ", word(target(at)), " after ", ...tokenName(at)];
-      ofText.replaceChildren(element("h3", {}, "The ten that matter most to the text"), mattering(parts, chosen, ({ change }) => change));
+      ofText.replaceChildren(element("h3", {}, "The ten that matter most to the text"), mattering(parts, chosen, ({ total }) => total));
       ofToken.replaceChildren(element("h3", {}, "The ten that matter most to ", ...next), mattering(parts, chosen, ({ changes }) => changes[at]));
-      if (ofAnswer) answer.replaceChildren(element("h3", {}, "The ten that matter most to the answer"), mattering(partsOf(ofAnswer), chosen, ({ change }) => change),
+      if (ofAnswer) answer.replaceChildren(element("h3", {}, "The ten that matter most to the answer"), mattering(partsOf(ofAnswer), chosen, ({ total }) => total),
         element("p", { class: "note" }, `The label is the model's own answer, whose loss is ${number(ofAnswer.whole.at(), 4)}.`));
     };
   },
 });
 
-// Every part with the change of its losses: `changes` at each position, `change` over the text, or of the answer.
-function partsOf({ whole, heads, attention, mlps }) {
-  const made = (part, name, losses, layer, head) => {
-    const changes = losses.map((loss, position) => loss - whole.values[position]);
-    const counted = whole.shape.length ? changes.subarray(0, LAST) : changes;
-    return { part, name, layer, head, changes, change: counted.reduce((sum, value) => sum + value, 0) };
-  };
-  const width = whole.values.length, slice = (array, row) => array.values.subarray(row * width, (row + 1) * width);
-  return Array.from({ length: LAYERS }, (_, layer) => [
-    ...Array.from({ length: HEADS }, (_, head) => made("head", `head ${layer}.${head}`, slice(heads, layer * HEADS + head), layer, head)),
-    made("attention", `attention ${layer}`, slice(attention, layer), layer),
-    made("MLP", `MLP ${layer}`, slice(mlps, layer), layer),
-  ]).flat();
+// Every part with the changes of the loss: at each position, and of the text or the answer.
+function partsOf({ changes, totals }) {
+  return Array.from(totals.values, (total, index) => {
+    const layer = Math.floor(index / (HEADS + 2)), head = index % (HEADS + 2), part = PARTS[Math.max(head - HEADS + 1, 0)];
+    return { part, layer, head, name: part === "head" ? `head ${layer}.${head}` : `${part} ${layer}`, total, changes: changes.row(layer, head) };
+  });
 }
 
 function mattering(parts, chosen, changeOf) {
