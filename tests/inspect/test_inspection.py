@@ -101,6 +101,11 @@ def test_a_fine_tuned_model_reads_its_format_and_answers(name: str, pre_norm: bo
     else:
         expected = logits[0].softmax(-1)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+    assert found.knock_out is not None
+    np.testing.assert_allclose(found.knock_out.whole, found.loss.nll, atol=1e-5)
+    assert found.answer_knock_out is not None
+    if not answer.is_score:
+        assert found.answer_knock_out.whole == pytest.approx(-np.log(answer.probabilities.max()), abs=1e-5)
     assert answer.is_score == name.startswith("stsb")
     chosen = sequences[answer.chosen if name == "demo-cloze" else 0]
     assert found.tokens.ids.tolist() == chosen

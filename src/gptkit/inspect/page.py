@@ -131,7 +131,9 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
 
 
 def _knock_out(found: KnockOut | None) -> dict[str, object] | None:
-    return found and {
+    if found is None:
+        return None
+    return {
         "whole": _packed(found.whole),
         "changes": _packed(found.changes, "f2"),
         "totals": _packed(found.totals),
