@@ -261,7 +261,7 @@ def test_knock_out(show: Open, made: Inspection) -> None:
     assert after == pytest.approx(before + change, abs=0.002)
     view.locator("[data-token='3']").click()
     assert "(2)" in page.locator(".where").inner_text()
-    assert f"{changes[first][2]:+.2f}" in view.locator(".chart .value").inner_text()
+    assert f"{changes[first][2]:+.2f}" in view.locator(".chart .value").text_content()
     assert view.locator(".column.below").count() == (changes[first][:-1] < 0).sum()
     row = cells(opened_table(view, "Table of all parts").locator("tr[aria-current]"))
     in_layer = [name for name in of_text if re.match(rf"\w+ {row[0]}\b", name)]

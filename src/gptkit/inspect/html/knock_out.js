@@ -35,9 +35,9 @@ view({
         barChart({ width: pageWidth, values, current: at + 1, name: at === LAST ? "" : `${target(at)} ${signed(chosen.changes[at], 2)}`, least: 0.1, choose: (index) => select({ token: index - 1 }) })));
       updateNumbers();
       const next = [at === LAST ? "the most likely token " : "the next token ", word(target(at)), " after ", ...tokenName(at)];
-      ofText.replaceChildren(element("h3", {}, "The ten that matter most to the text"), mattering(parts, chosen, ({ total }) => total));
-      ofToken.replaceChildren(element("h3", {}, "The ten that matter most to ", ...next), mattering(parts, chosen, ({ changes }) => changes[at]));
-      if (ofAnswer) answer.replaceChildren(element("h3", {}, "The ten that matter most to the answer"), mattering(partsOf(ofAnswer), chosen, ({ total }) => total),
+      ofText.replaceChildren(mattering("The ten that matter most to the text", parts, chosen, ({ total }) => total));
+      ofToken.replaceChildren(mattering(["The ten that matter most to ", ...next], parts, chosen, ({ changes }) => changes[at]));
+      if (ofAnswer) answer.replaceChildren(mattering("The ten that matter most to the answer", partsOf(ofAnswer), chosen, ({ total }) => total),
         element("p", { class: "note" }, `The label is the model's own answer, whose loss is ${number(ofAnswer.whole.at(), 4)}.`));
     };
   },
@@ -51,10 +51,10 @@ function partsOf({ changes, totals }) {
   });
 }
 
-function mattering(parts, chosen, changeOf) {
+function mattering(caption, parts, chosen, changeOf) {
   const most = [...parts].sort((one, other) => Math.abs(changeOf(other)) - Math.abs(changeOf(one))).slice(0, 10);
   const scale = Math.max(...most.map((each) => Math.abs(changeOf(each))));
-  return table("The ten that matter most", ["without", "change of the loss (nats)"], most.map((each) => ({
+  return table(caption, ["without", "change of the loss (nats)"], most.map((each) => ({
     cells: [each.name, bar(changeOf(each), scale, signed(changeOf(each)), true)],
     current: each.name === chosen.name,
     choose: () => select({ part: each.part, layer: each.layer, ...(each.part === "head" ? { head: each.head } : {}) }),
