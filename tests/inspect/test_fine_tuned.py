@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_inspection import FIELDS, fine_tuned
 
+from fine_tuned_toy import FIELDS, fine_tuned
 from gptkit.inspect.inspection import inspect_model
 from gptkit.tasks.given import example_of
 from gptkit.tasks.table import find_task

@@ -30,7 +30,7 @@ ROWS = """([ids, off]) => {
   for (const id of ids) nextRow(model, rows, id, new Set(off));
   return rows.map(({ logits }) => [...logits]);
 }"""
-PARTS = """() => Object.fromEntries(["tokens", "hand", "path", "lens", "shares", "loss"].flatMap((part) =>
+PARTS = """() => Object.fromEntries(["tokens", "hand", "path", "lens", "shares", "loss", "knock_out"].flatMap((part) =>
   Object.entries(data[part]).filter(([, array]) => array.shape).map(([name, { values }]) =>
     [`${part}.${name}`, [...values]])))"""
 WEIGHTS = """() => upTo(LAYERS).map((layer) => upTo(HEADS).map((head) => upTo(LENGTH).map((query) => {
@@ -100,10 +100,16 @@ def test_every_view_follows_the_text(pre_norm: bool, spec: str, show: Open, tmp_
     directory = saved(tmp_path / "model", spec, pre_norm=pre_norm)
     found = inspect_model(directory, ["hear me speak"])
     stored_in(found, directory, tmp_path / "stored")
-    exact = tensors_of(inspect_model(tmp_path / "stored", [OTHER], head=(found.hand.layer, found.hand.head)))
+    stored = inspect_model(tmp_path / "stored", [OTHER], head=(found.hand.layer, found.hand.head))
+    assert stored.knock_out is not None
+    exact = tensors_of(stored) | {
+        "knock_out.changes": stored.knock_out.changes,
+        "knock_out.totals": stored.knock_out.totals,
+    }
     page = show(found)
     page.get_by_label("Text of the live model").fill(OTHER)
     page.get_by_text("The views show the copy").wait_for()
+    page.wait_for_function("() => data.knock_out")
     parts = page.evaluate(PARTS)
     assert len(parts) > 25
     for name, values in parts.items():

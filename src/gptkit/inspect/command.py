@@ -43,7 +43,9 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     from gptkit.inspect.summary import print_summary
 
     name = model if model.startswith("hf:") else str(directory)
-    settings = Settings(head=head, weights=weights, live=options.live, device=options.device, name=name)
+    settings = Settings(
+        head=head, weights=weights, knock_out=options.knock_out, live=options.live, device=options.device, name=name
+    )
     inspection = inspection_of(directory, reading, settings, console.say)
     if options.live and isinstance(inspection.live, str):
         console.say(f"no live model in the page: {inspection.live}")

@@ -20,6 +20,7 @@ from gptkit.inspect.attention import Attention, attention_of
 from gptkit.inspect.fine_tuned import FineTuned, fine_tuned_of
 from gptkit.inspect.hand import Hand, hand_of
 from gptkit.inspect.head_types import HeadTypes, head_types_of
+from gptkit.inspect.knock_out import MOST_SECONDS, KnockOut, knock_out_of_answer, knock_out_of_text, seconds_of
 from gptkit.inspect.learning import Learning, learning_of
 from gptkit.inspect.lens import Lens, lens_of
 from gptkit.inspect.live import Live, live_obstacle, live_of
@@ -64,6 +65,9 @@ class Inspection:
     fine_tuned: FineTuned | None  # the same
     learning: Learning | None  # if the weights of its run are asked for
     live: Live | str  # or why there is none
+    knock_out_seconds: float  # estimated, on two cores
+    knock_out: KnockOut | None = None  # of the text; None if left out
+    answer_knock_out: KnockOut | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ class Settings:
     """What is shown, and where it is computed."""
 
     head: tuple[int, int] | None = None  # (layer, head) by hand, from 0 [the head of the clearest type]
+    knock_out: bool | None = None  # [if it is quick]
     weights: Mapping[int, FilePath] = field(default_factory=dict)  # by step: of the view of learning
     live: bool = True
     device: str = "auto"
@@ -90,7 +95,8 @@ def inspection_of(
 ) -> Inspection:
     """Return what the model in a directory computes on a reading, in fp32.
 
-    Of a pair's sequences the first order is shown, of a multiple choice's the choice that the model takes.
+    Of a pair's sequences the first order is shown, of a multiple choice's the choice that the model takes. `say` is
+    told of a knock-out that is left out, or takes long, and of the steps of a run.
     """
     device = choose_device(settings.device)
     loaded = load_model(directory, head=saved_head(directory)).to(device)  # type: ignore[arg-type]
@@ -103,7 +109,24 @@ def inspection_of(
         model = loaded.language_model() if isinstance(loaded, GPTDoubleHeadsModel) else loaded
         assert isinstance(model, GPTForCausalLM)
         named = replace(settings, name=settings.name or str(directory))
-        return _inspection(model, reading, ids, (answer, tuned), named, say)
+        found = _inspection(model, reading, ids, (answer, tuned), named, say)
+        if not _wants_knock_out(found.knock_out_seconds, settings.knock_out, model.device, say):
+            return found
+        targets = torch.from_numpy(found.loss.targets)
+        found = replace(found, knock_out=knock_out_of_text(model, torch.tensor(ids), targets))
+        if isinstance(loaded, GPTDoubleHeadsModel) and reading.asked is not None:
+            found = replace(found, answer_knock_out=knock_out_of_answer(loaded, reading.asked))
+        return found
+
+
+def _wants_knock_out(seconds: float, asked: bool | None, device: torch.device, say: Callable[[str], None]) -> bool:
+    """Return whether to compute the knock-out, on a CPU by default only if it takes seconds."""
+    is_quick = device.type != "cpu" or seconds <= MOST_SECONDS
+    if not is_quick and asked is None:
+        say(f"view 7, knock-out, is left out: it takes about {seconds:,.0f} s on two cores; to compute it: --knock-out")
+    if not is_quick and asked:
+        say(f"the knock-out takes about {seconds:,.0f} s on two cores")
+    return is_quick if asked is None else asked
 
 
 @torch.no_grad()
@@ -150,6 +173,7 @@ def _inspection(
         fine_tuned=answered[1],
         learning=learning,
         live=_live(model, reading) if settings.live else "it was left out",
+        knock_out_seconds=seconds_of(model, len(ids), 0 if reading.asked is None else len(reading.asked.encoded.ids)),
     )
 
 

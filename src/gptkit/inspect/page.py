@@ -23,6 +23,7 @@ import numpy as np
 from gptkit.inspect.attention import Attention
 from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
+from gptkit.inspect.knock_out import KnockOut
 from gptkit.inspect.learning import Learning
 from gptkit.system import files
 from gptkit.system.terminal import safe_text
@@ -30,17 +31,8 @@ from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = (
-    "tokens.js",
-    "attention.js",
-    "by_hand.js",
-    "path.js",
-    "shares.js",
-    "loss.js",
-    "fine_tuned.js",
-    "learning.js",
-    "live.js",
-)
+FIRST_VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
+VIEWS = (*FIRST_VIEWS, "knock_out.js", "fine_tuned.js", "learning.js", "live.js")
 LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
 SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
@@ -64,10 +56,11 @@ def rounded_attention(attention: Attention) -> dict[str, Array]:
     log_sum = (top + np.log(np.exp(scores - top).sum(-1, keepdims=True)))[..., 0]  # (layer, head, query)
     surprise = np.maximum(log_sum[..., rows] - scores[..., rows, columns], 0)  # -ln(weight)
     firsts = np.flatnonzero(columns == 0)
-    scale = np.maximum.reduceat(surprise, firsts, axis=-1) / LEVELS**2  # (layer, head, query)
+    widest = np.maximum.reduceat(surprise, firsts, axis=-1)  # (layer, head, query)
+    scale = (widest / LEVELS**2).astype(np.float16).astype(np.float32)  # as it is stored, so that the codes fit it
     steps = np.divide(surprise, scale[..., rows], out=np.zeros_like(surprise), where=scale[..., rows] > 0)
     codes = np.rint(np.sqrt(steps)).clip(0, LEVELS).astype(np.uint8)
-    return {"codes": codes, "scale": scale.astype(np.float32), "log_sum": log_sum.astype(np.float32)}
+    return {"codes": codes, "scale": scale, "log_sum": log_sum.astype(np.float32)}
 
 
 def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
@@ -118,7 +111,12 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
             "token_embedding": _packed(tokens.token_embedding, "f2"),
             "position_embedding": _packed(tokens.position_embedding, "f2"),
         },
-        "attention": {"error": error, **{name: _packed(array) for name, array in rounded.items()}},
+        "attention": {
+            "error": error,
+            "codes": _packed(rounded["codes"]),
+            "scale": _packed(rounded["scale"], "f2"),
+            "log_sum": _packed(rounded["log_sum"]),
+        },
         "heads": {
             "types": HEAD_TYPES,
             "named_from": NAMED_FROM,
@@ -127,13 +125,26 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
         },
         "hand": {"layer": hand.layer, "head": hand.head, **_arrays(hand, left_out="written")},
         "path": {"sites": path.sites, **_arrays(path, left_out="residual")},
-        "lens": _arrays(inspection.lens),
+        "lens": _arrays(inspection.lens) | {"top_probabilities": _packed(inspection.lens.top_probabilities, "f2")},
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "knock_out_seconds": inspection.knock_out_seconds,
+        "knock_out": _knock_out(inspection.knock_out),
+        "answer_knock_out": _knock_out(inspection.answer_knock_out),
         "fine_tuned": tuned and {**_arrays(tuned), "names": tuned.names},
         "learning": _learning(inspection.learning),
         "live": _live(inspection),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
+    }
+
+
+def _knock_out(found: KnockOut | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "whole": _packed(found.whole),
+        "changes": _packed(found.changes, "f2"),
+        "totals": _packed(found.totals),
     }
 
 
@@ -163,9 +174,10 @@ def _arrays(part: Any, left_out: str = "") -> dict[str, object]:
 
 
 def _packed(array: Array, kind: str | None = None) -> dict[str, object]:
-    """Return an array's shape, its type (i4, i1, u1, f2, f4) and its little-endian bytes in base64."""
+    """Return an array's shape, its type (i4, i1, u2, u1, f2, f4) and its little-endian bytes in base64."""
     given = np.asarray(array)
     if kind is None:
-        kind = "u1" if given.dtype == np.uint8 else "i4" if given.dtype.kind in "iu" else "f4"
+        is_short = given.dtype.kind in "iu" and given.min() >= 0 and given.max() < 2**16
+        kind = "u1" if given.dtype == np.uint8 else "u2" if is_short else "i4" if given.dtype.kind in "iu" else "f4"
     data = np.ascontiguousarray(given, dtype=f"<{kind}").tobytes()
     return {"shape": list(given.shape), "type": kind, "data": base64.b64encode(data).decode()}

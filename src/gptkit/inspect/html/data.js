@@ -1,7 +1,7 @@
 "use strict";
 // The numbers of the page: every array of the data block becomes {shape, values, at(i, j, ...), row(i, j, ...)}.
 
-const TYPES = { u1: Uint8Array, i1: Int8Array, i4: Int32Array, f4: Float32Array, f2: Uint16Array };
+const TYPES = { u1: Uint8Array, i1: Int8Array, u2: Uint16Array, i4: Int32Array, f4: Float32Array, f2: Uint16Array };
 
 function halfToNumber(bits) {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;

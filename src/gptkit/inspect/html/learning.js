@@ -48,7 +48,7 @@ view({
       const bars = data.tokens.pieces.map((_, index) => (index ? values[index - 1] : null));
       const name = token === LAST ? "" : `${target(token)} ${number(values[token], 2)}`;
       surprisal.replaceChildren(element("h3", {}, `Surprisal at step ${labels[frame]}`), picture(`Surprisal of ${plural(LAST, "token")} at step ${labels[frame]}`,
-        barChart({ width: pageWidth, values: bars, current: token + 1, name, crosses: bars.map(() => []), rows: [], choose: (index) => select({ token: index - 1 }), high: Math.max(...film.nll.values) })));
+        barChart({ width: pageWidth, values: bars, current: token + 1, name, least: Math.max(...film.nll.values), choose: (index) => select({ token: index - 1 }) })));
       lens.replaceChildren(...lensGrid(token, layer, pageWidth, { ids: (row, position) => film.top_ids.at(frame, row, position), shares: (row, position) => film.top_probabilities.at(frame, row, position) }));
       sample.replaceChildren(element("h3", {}, "What it wrote by itself, always from the same seed"), element("blockquote", {}, film.samples[frame]));
     };

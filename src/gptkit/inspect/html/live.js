@@ -17,6 +17,7 @@ view({
     const whole = data, model = liveModel(data.live), tokenizer = liveTokenizer(data.live.tokenizer);
     const most = Math.min(model.n_positions, Math.max(LENGTH, 128)), off = new Set();
     const rows = [], settings = { temperature: 1, topK: 0 }, spent = { time: 0, tokens: 0 };
+    let pause = 0; // when the browser may draw next
     let text = data.live.text, ids = Array.from(data.tokens.ids.values), run = 0;
 
     const area = element("textarea", { rows: 3, "aria-label": "Text of the live model", spellcheck: false, oninput: () => read(area.value) });
@@ -60,13 +61,13 @@ view({
     }
 
     // Computes the rows that are missing; false if something was changed meanwhile.
-    async function compute(mine) {
-      const common = rows.findIndex(({ id }, at) => id !== ids[at]);
-      if (common >= 0) rows.length = common;
-      rows.length = Math.min(rows.length, ids.length);
-      for (let pause = performance.now() + SLICE; rows.length < ids.length; ) {
+    async function compute(mine, known = rows, without = off) {
+      const common = known.findIndex(({ id }, at) => id !== ids[at]);
+      if (common >= 0) known.length = common;
+      known.length = Math.min(known.length, ids.length);
+      while (known.length < ids.length) {
         const start = performance.now();
-        nextRow(model, rows, ids[rows.length], off);
+        nextRow(model, known, ids[known.length], without);
         spent.time += performance.now() - start;
         spent.tokens += 1;
         if (performance.now() < pause) continue;
@@ -77,6 +78,18 @@ view({
       return true;
     }
 
+    // The view of the knock-out takes as many runs as there are parts, and so follows when all else is shown.
+    async function knockOut(mine) {
+      const targets = Array.from(data.loss.targets.values), nll = [];
+      for (const layer of upTo(LAYERS)) for (const part of [...upTo(HEADS).map((head) => `${layer}.${head}`), `attention ${layer}`, `MLP ${layer}`]) {
+        const without = [];
+        if (!(await compute(mine, without, new Set([...off, part])))) return;
+        nll.push(surprisals(without, targets));
+      }
+      data.knock_out = knockOutOf(model, surprisals(rows, targets), nll);
+      rebuildView("knock-out");
+    }
+
     async function show() {
       const mine = ++run;
       if (!(await compute(mine))) return;
@@ -85,6 +98,7 @@ view({
       const cut = ids.length === most ? `; the model here reads at most ${most} tokens` : "";
       status.textContent = `The views show the copy in 8 bits${off.size ? ` without ${plural(off.size, "head")}` : ""}`
         + (spent.tokens ? `; this browser takes ${number(spent.time / spent.tokens, 1)} ms a token` : "") + cut;
+      await knockOut(mine);
     }
 
     function reset() {

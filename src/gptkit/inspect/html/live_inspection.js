@@ -19,6 +19,7 @@ function inspectionOf(model, tokenizer, rows, text, whole) {
   return {
     ...whole,
     isLive: true,
+    knock_out: null, // computed later
     learning: null, // a film of the page's own text
     fields: [["text", text]],
     vocabulary: tokenizer.shown,
@@ -175,3 +176,16 @@ function sharesOfRow(model, row, target) {
   }
   return { ...found, bias, token: dot(gradient, row.token), position: dot(gradient, row.position) };
 }
+
+// The change of each token's surprisal without each part, where `nll` (part, position) is that of every run without one.
+function knockOutOf(model, whole, nll) {
+  const layers = model.n_layer, parts = model.n_head + 2, length = whole.length;
+  const changes = nll.map((row) => row.map((value, position) => value - whole[position]));
+  return {
+    whole: column(whole),
+    changes: column(changes.flat(), layers, parts, length),
+    totals: column(changes.map((row) => row.slice(0, -1).reduce((sum, value) => sum + value, 0)), layers, parts),
+  };
+}
+
+const surprisals = (rows, targets) => rows.map(({ logits }, at) => softmax(logits).logSum - logits[targets[at]]);

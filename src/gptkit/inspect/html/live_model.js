@@ -71,7 +71,8 @@ function liveModel({ config, matrices, vectors }) {
 const readOut = (model, stream) =>
   times(model.head, model.last ? normalized(stream, model.last, model.layer_norm_epsilon) : stream);
 
-// The row of `id` after the rows of the tokens before it; `off` has the heads that write nothing, as layer.head.
+// The row of `id` after the rows of the tokens before it; `off` has the parts that write nothing: a head as layer.head, else as
+// attention layer or MLP layer.
 function nextRow(model, rows, id, off) {
   const { layer_norm_epsilon: epsilon, pre_norm: isPreNorm, activation } = model;
   const token = model.tokens.row(id), position = model.positions.row(rows.length);
@@ -81,10 +82,11 @@ function nextRow(model, rows, id, off) {
     const stream = row.residual.at(-1), now = {};
     row.layers.push(now);
     attend(model, rows, index, times(layer.qkv.weight, isPreNorm ? normalized(stream, layer.ln1, epsilon) : stream, layer.qkv.bias), off);
-    now.attention = times(layer.projection.weight, now.attended, layer.projection.bias);
+    const isOn = (part) => !off.has(`${part} ${index}`), none = new Float32Array(model.n_embd);
+    now.attention = isOn("attention") ? times(layer.projection.weight, now.attended, layer.projection.bias) : none;
     const written = plus(stream, now.attention), between = isPreNorm ? written : normalized(written, layer.ln1, epsilon);
     const inner = times(layer.up.weight, isPreNorm ? normalized(between, layer.ln2, epsilon) : between, layer.up.bias);
-    now.mlp = times(layer.down.weight, inner.map(activation), layer.down.bias);
+    now.mlp = isOn("MLP") ? times(layer.down.weight, inner.map(activation), layer.down.bias) : none;
     const after = plus(between, now.mlp);
     row.residual.push(between, isPreNorm ? after : normalized(after, layer.ln2, epsilon));
   }

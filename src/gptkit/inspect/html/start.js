@@ -66,15 +66,23 @@ function buildBar() {
 }
 
 function buildViews() {
-  const box = document.getElementById("views");
-  views.forEach((view, index) => {
-    const { id, title, lead, build, isKept = false } = view, before = document.getElementById(id);
-    if (isKept && before) return updates.push(view.update);
-    const body = element("section", { id, "aria-labelledby": `${id}-title` },
-      element("h2", { id: `${id}-title` }, element("span", { class: "count" }, String(index + 1)), title), element("p", { class: "lead" }, lead));
-    before ? before.replaceWith(body) : box.append(body);
-    updates.push((view.update = build(body)));
+  views.forEach((view) => {
+    if (!view.isKept || !document.getElementById(view.id)) buildView(view);
+    updates.push((now) => view.update(now));
   });
+}
+
+function buildView(view) {
+  const { id, title, lead, build } = view, before = document.getElementById(id);
+  const body = element("section", { id, "aria-labelledby": `${id}-title` },
+    element("h2", { id: `${id}-title` }, element("span", { class: "count" }, String(views.indexOf(view) + 1)), title), element("p", { class: "lead" }, lead));
+  before ? before.replaceWith(body) : document.getElementById("views").append(body);
+  view.update = build(body);
+}
+
+function rebuildView(id) {
+  buildView(views.find((view) => view.id === id));
+  select({});
 }
 
 // Builds everything anew for other numbers.

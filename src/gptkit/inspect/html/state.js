@@ -11,6 +11,7 @@ const LIMITS = {
   p: data.loss.ps.shape[0],
   frame: data.learning ? data.learning.steps.shape[0] : 1,
 };
+const PARTS = ["head", "attention", "MLP"]; // what is knocked out
 const START = data.answer ? LAST : Math.floor(LENGTH / 2); // the fine-tuned head reads the last token
 const state = {
   token: START,
@@ -22,6 +23,7 @@ const state = {
   p: 3,
   frame: data.learning ? data.learning.steps.shape[0] - 1 : 0,
   show: "weights",
+  part: "head",
   view: "tokens",
 };
 const views = []; // {id, title, lead, build, isKept}: build(body) returns what redraws the view; a kept one is built once
@@ -33,6 +35,7 @@ function select(changes) {
   for (const [name, value] of Object.entries(changes)) {
     if (name in LIMITS) state[name] = Math.min(Math.max(Math.trunc(value) || 0, 0), LIMITS[name] - 1);
     else if (name === "show") state.show = value === "scores" ? "scores" : "weights";
+    else if (name === "part") state.part = PARTS.includes(value) ? value : "head";
     else if (name === "view" && views.some(({ id }) => id === value)) state.view = value;
   }
   state.key = Math.min(state.key, state.token); // a token sees no later one
