@@ -14,7 +14,7 @@ import torch
 from generation_toy import TEXT
 from gpt_toy import FAMILIES, shaken
 from gptkit.inspect.inspection import Inspection, inspect_model
-from gptkit.inspect.live import CODES, Live, as_stored, live_obstacle, quantized
+from gptkit.inspect.live import CODES, Live, as_stored, live_of, quantized
 from gptkit.inspect.sidecar import tensors_of
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.loading import load_model
@@ -158,13 +158,14 @@ def test_what_cannot_run_in_the_page_is_said(show: Open) -> None:
 
 def test_obstacles(tmp_path: Path) -> None:
     model, own = load_model(saved(tmp_path / "model")), train_tokenizer("bpe:300", [TEXT])
-    assert live_obstacle(model, own) is None
-    assert "ftfy" in str(live_obstacle(model, GPT1Tokenizer({"<unk>": 0, "\n</w>": 1}, [])))
+    assert isinstance(live_of(model, own), Live)
+    assert "ftfy" in str(live_of(model, GPT1Tokenizer({"<unk>": 0, "\n</w>": 1}, [])))
     own.add_tokens(["hear me"])
-    assert "not this model's" in str(live_obstacle(model, own))
+    assert "not this model's" in str(live_of(model, own))
     large = GPTForCausalLM(GPTConfig(vocab_size=303, n_embd=512, n_layer=2, n_head=4))
-    parameters = f"{large.num_parameters():,}"
-    assert parameters in str(live_obstacle(large, train_tokenizer("bpe:300", [TEXT])))
+    assert f"{large.num_parameters() * 4 / 3e6:.1f} MB of the page, of at most 7 MB" in str(
+        live_of(large, train_tokenizer("bpe:300", [TEXT]))
+    )
 
 
 LETTERS = ["a", "Z", "é", "ß", "ж", "中", "日", "ア", "ｱ", "ا", "ʰ", "ǅ", "\ua7cb", "\U000105c0"]

@@ -23,7 +23,7 @@ from gptkit.inspect.head_types import HeadTypes, head_types_of
 from gptkit.inspect.knock_out import MOST_SECONDS, KnockOut, knock_out_of_answer, knock_out_of_text, seconds_of
 from gptkit.inspect.learning import Learning, learning_of
 from gptkit.inspect.lens import Lens, lens_of
-from gptkit.inspect.live import Live, live_obstacle, live_of
+from gptkit.inspect.live import Live, live_of
 from gptkit.inspect.loss import Loss, loss_of
 from gptkit.inspect.path import Path, path_of
 from gptkit.inspect.reading import Fields, Reading, read
@@ -181,4 +181,4 @@ def _live(model: GPTForCausalLM, reading: Reading) -> Live | str:
     """Return the model's copy for the page, or why there is none."""
     if reading.asked is not None:
         return "a fine-tuned model reads the fields of its format, not a text"
-    return live_obstacle(model, reading.tokenizer) or live_of(model, reading.tokenizer)
+    return live_of(model, reading.tokenizer)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tokenizers import Regex, models, normalizers
 
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id
 from gptkit.text.tokenizers.kinds import is_byte_level, is_char
 from gptkit.text.tokenizers.shown import pieces_of, visible
 
-MOST_PARAMETERS = 5_000_000  # 6.7 MB in base64, of a page of at most 8 MB
+MOST_CHARACTERS = 7_000_000  # of the weights in base64 and the tokenizer, of a page of at most 8 MB
 LAST_CLASSIFIED = 0x3FFFF  # no letter, number or white space has a code point beyond
 CODES = 127
 CLASSES = {"letters": r"\P{L}+", "numbers": r"\P{N}+", "spaces": r"\S+"}  # everything but the class
@@ -38,19 +39,18 @@ class Live:
     tokenizer: dict[str, Any]
 
 
-def live_obstacle(model: GPTForCausalLM, tokenizer: AnyTokenizer) -> str | None:
-    """Return why a model cannot run inside the page, None if it can."""
+def live_of(model: GPTForCausalLM, tokenizer: AnyTokenizer) -> Live | str:
+    """Return the copy of a model, or why it cannot run inside the page."""
     if hasattr(tokenizer, "encode_text"):
         return "GPT-1's tokenizer cleans texts with ftfy and spaCy, which no browser has"
     if not is_char(tokenizer) and not _is_plain_byte_level(tokenizer):
         return "the page can run GPT-2's byte-level BPE and tokenizers of characters, not this model's"
-    if (parameters := model.num_parameters()) > MOST_PARAMETERS:
-        return f"it has {parameters:,} parameters; a page holds {MOST_PARAMETERS:,}"
-    return None
-
-
-def live_of(model: GPTForCausalLM, tokenizer: AnyTokenizer) -> Live:
-    """Return the copy of a model that has no obstacle."""
+    characters = model.num_parameters() * 4 // 3
+    if characters <= MOST_CHARACTERS:
+        described = _tokenizer(tokenizer, model.config.vocab_size)
+        characters += len(json_text(described, separators=(",", ":")))
+    if characters > MOST_CHARACTERS:
+        return f"it would take {characters / 1e6:.1f} MB of the page, of at most {MOST_CHARACTERS / 1e6:.0f} MB"
     config = model.config
     parts = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "pre_norm", "activation_function")
     state = {name.removeprefix("transformer."): tensor for name, tensor in model.named_parameters()}
@@ -59,7 +59,7 @@ def live_of(model: GPTForCausalLM, tokenizer: AnyTokenizer) -> Live:
         config={name: getattr(config, name) for name in (*parts, "layer_norm_epsilon")},
         matrices={name: quantized(values) for name, values in stored.items() if values.ndim == 2},
         vectors={name: values for name, values in stored.items() if values.ndim == 1},
-        tokenizer=_tokenizer(tokenizer, config.vocab_size),
+        tokenizer=described,
     )
 
 
