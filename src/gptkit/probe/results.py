@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptkit.probe.fit import Probe, Right
 from gptkit.scoring.intervals import item_interval
 from gptkit.scoring.measures import MEASURES
-from gptkit.tasks.frozen_states import Site
+
+if TYPE_CHECKING:  # it needs torch
+    from gptkit.tasks.frozen_states import Site
 
 Row = dict[str, Any]
 

@@ -67,11 +67,11 @@ function histogram({ title, edges, counts }) {
 function readText({ label, pieces }, { low, middle, high }, values) {
   const tokens = pieces.slice(1).map((text, index) => {
     const value = values[index + 1], above = value >= middle;
-    const share = Math.min(Math.abs(value - middle) / (Math.max(above ? high - middle : middle - low, 1e-9)), 1);
+    const part = Math.min(Math.abs(value - middle) / (Math.max(above ? high - middle : middle - low, 1e-9)), 1);
     const level = element("span", { class: above ? "up" : "down" });
-    level.style.height = `${Math.round(100 * share)}%`;
+    level.style.height = `${Math.round(100 * part)}%`;
     const token = element("span", { class: above ? "read above" : "read below", title: shown(value) }, element("span", { class: "gauge two" }, level), word(text));
-    token.style.setProperty("--share", `${Math.round(70 * share)}%`);
+    token.style.setProperty("--share", `${Math.round(70 * part)}%`);
     return token;
   });
   const last = values.at(-1);

@@ -10,8 +10,9 @@ const views = []; // {id, title, lead, build}: build(body) returns what redraws 
 const updates = [];
 
 const view = (description) => views.push(description);
+const share = (value) => `${number(100 * value, 1)}%`;
 const siteName = (row) => `layer ${row.layer}, ${SITES[row.site]}`;
-const range = (ends) => (ends ? `${percent(ends[0])} to ${percent(ends[1])}` : "n/a");
+const range = (ends) => (ends ? `${share(ends[0])} to ${share(ends[1])}` : "n/a");
 
 function select(changes) {
   Object.assign(state, changes);
@@ -21,7 +22,7 @@ function select(changes) {
 view({
   id: "layers",
   title: "What each layer knows",
-  lead: `Logistic regression with an L1 penalty reads the label off the frozen states at each text's last token, once for each layer and site. Accuracy is on ${data.split}; whiskers and intervals are 95%. The control is the same fit on shuffled labels; chance, always the most frequent label, is ${percent(data.chance)}.`,
+  lead: `Logistic regression with an L1 penalty reads the label off the frozen states at each text's last token, once for each layer and site. Accuracy is on ${data.split}; whiskers and intervals are 95%. The control is the same fit on shuffled labels; chance, always the most frequent label, is ${share(data.chance)}.`,
   build(body) {
     const chart = element("div");
     const box = element("div", { class: "scroll whole", tabindex: 0, role: "region", "aria-label": "Accuracy by layer and site" });
@@ -47,9 +48,9 @@ view({
         steps.map((step) => String(step.units)), `Accuracy by number of units, ${siteName(row)}`)] : [element("p", {}, "No unit has a weight: the fit always names one label.")]));
       box.replaceChildren(
         element("div", {}, table("by number of units", ["units", `accuracy on ${data.chosen_on}`, "95% interval"],
-          steps.map((step) => [String(step.units), percent(step.accuracy), range(step.interval)]))),
+          steps.map((step) => [String(step.units), share(step.accuracy), range(step.interval)]))),
         element("div", {}, table("by strength C; the penalty is the stronger, the smaller C", ["C", `accuracy on ${data.chosen_on}`, "units"],
-          row.strengths.map((tried) => ({ cells: [`2^${Math.log2(tried.strength)}`, percent(tried.accuracy), String(tried.units)], current: tried.strength === row.strength })))));
+          row.strengths.map((tried) => ({ cells: [`2^${Math.log2(tried.strength)}`, share(tried.accuracy), String(tried.units)], current: tried.strength === row.strength })))));
     };
   },
 });
@@ -59,8 +60,8 @@ const legend = () => element("p", { class: "note" }, "● residual stream after 
 function layerTable(current) {
   return table("Accuracy by layer and site", ["site", "accuracy", "95% interval", "units used", "best unit", "that unit alone", "control"],
     rows.map((row, index) => ({
-      cells: [siteName(row), percent(row.accuracy), range(row.interval), String(row.units), String(row.best_unit),
-        `${percent(row.best_unit_accuracy)} (${range(row.best_unit_interval)})`, `${percent(row.control_accuracy)} (${range(row.control_interval)})`],
+      cells: [siteName(row), share(row.accuracy), range(row.interval), String(row.units), String(row.best_unit),
+        `${share(row.best_unit_accuracy)} (${range(row.best_unit_interval)})`, `${share(row.control_accuracy)} (${range(row.control_interval)})`],
       current: index === current,
       choose: () => select({ row: index }),
     })));
@@ -78,7 +79,7 @@ function layerChart(current) {
 function accuracyChart(series, labels, label, current = null) {
   const width = pageWidth, height = 240, left = 52, right = 24, top = 14, bottom = 28;
   const x = (index) => left + ((index + 0.5) * (width - left - right)) / labels.length;
-  const y = (share) => top + (1 - share) * (height - top - bottom);
+  const y = (part) => top + (1 - part) * (height - top - bottom);
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", "aria-hidden": "true" });
   for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
     chart.append(svg("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "rule" }));
