@@ -45,7 +45,7 @@ def write_model(folder: Path, *, planted: bool) -> Path:
         layer, unit = UNIT
         with torch.no_grad():
             embeddings = model.transformer.wte.weight
-            embeddings[:, :2] = 0
+            embeddings[:, :2] = model.transformer.wpe.weight[:, :2] = 0
             embeddings[y] = embeddings[x]
             embeddings[x, :2], embeddings[y, :2] = torch.tensor([0.2, -0.2]), torch.tensor([-0.2, 0.2])
             for block in model.transformer.h:
