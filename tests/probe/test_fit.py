@@ -57,9 +57,9 @@ def noise() -> list[Probe]:
 def test_the_strength_is_the_best_on_dev_and_of_equals_the_strongest_penalty() -> None:
     probe = probed(2, 1.0)
     assert [tried.strength for tried in probe.strengths] == list(STRENGTHS)
-    best = max(tried.accuracy for tried in probe.strengths)
-    assert probe.strength == next(tried.strength for tried in probe.strengths if tried.accuracy == best)
-    assert probe.dev.mean() == pytest.approx(best)
+    best = max(tried.dev.mean() for tried in probe.strengths)
+    assert probe.chosen is next(tried for tried in probe.strengths if tried.dev.mean() == best)
+    assert probe.classifier.units().size == probe.chosen.units
     units = [tried.units for tried in probe.strengths]
     assert units[0] < units[-1]  # the penalty leaves few units
 
@@ -69,8 +69,8 @@ def test_without_a_test_split_the_reported_fit_is_on_all_of_train() -> None:
     rows = np.arange(40)
     held_out = probe_site(Data(train.rows(np.arange(40, 200)), train.rows(rows), train, test), 2)
     whole = probe_site(Data(train, train.rows(rows), train, test), 2)
-    assert len(held_out.dev) == 40
-    if held_out.strength == whole.strength:
+    assert len(held_out.chosen.dev) == 40
+    if held_out.chosen.strength == whole.chosen.strength:
         assert np.array_equal(held_out.classifier.weights, whole.classifier.weights)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import gptkit
 from gptkit.console import Console
@@ -22,6 +23,7 @@ from gptkit.probe.summary import print_summary
 from gptkit.system import files
 from gptkit.system.run_layout import RESULT
 from gptkit.system.writing import json_text
+from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 from gptkit.training.finished_runs import newest_model, readable_model
 
 if TYPE_CHECKING:  # they import torch
@@ -41,9 +43,6 @@ def run(options: ProbeOptions, console: Console) -> dict[str, Any]:
     console.say("an analogue of the sentiment neuron: a GPT's units and few examples, not an LSTM's and 82 million")
 
     from gptkit.model.loading import load_model  # imports torch, as do those below
-    from gptkit.probe.page import page_of
-    from gptkit.probe.reading import direction_reader, held_values, read_texts, unit_reader
-    from gptkit.probe.samples import steered_sample
     from gptkit.system.processor import choose_device
 
     model = load_model(directory).to(choose_device(options.device))  # type: ignore[arg-type]
@@ -51,23 +50,9 @@ def run(options: ProbeOptions, console: Console) -> dict[str, Any]:
     inputs = read_inputs(task, options, tokenizer, model.config.n_positions, console)
     states = _states(model, directory, inputs, console)
     probes = _probes(states, inputs, options.seed, console)
-    site, unit_site = best_site(probes), best_unit_site(probes)
-    unit = probes[unit_site].best_unit
-    reported, labels = states[inputs.reported.name], inputs.reported.labels
-    readers = (
-        unit_reader(unit_site, unit, reported[unit_site], labels),
-        direction_reader(site, probes[site], reported[site], labels),
-    )
-    texts = read_texts(model, tokenizer, inputs.reported, readers)
-    values = held_values(states["train"][unit_site][:, unit])
-    hold = partial(steered_sample, directory, unit_site.layer, unit, seed=options.seed, device=options.device)
-    samples = [hold(value) for value in values]
-    result = _result(name, directory, inputs, probes, options) | {
-        "unit": f"{unit_site.layer}.{unit}",
-        "unit_accuracy": accuracy_of(probes[unit_site].unit_right)["accuracy"],
-        "samples": [sample._asdict() for sample in samples],
-    }
-    page = page_of(result, inputs, readers, [reader(reported[reader.site]) for reader in readers], texts)
+    result = _result(name, directory, inputs, probes, options)
+    result |= _samples(directory, states["train"], probes, options)
+    page = _page(model, tokenizer, inputs, states[inputs.reported.name], probes, result)
     _write(options.out, page, result)
     print_summary(result, console)
     return result
@@ -99,21 +84,63 @@ def _states(model: GPTForCausalLM, directory: Path, inputs: Inputs, console: Con
 
 def _probes(states: States, inputs: Inputs, seed: int, console: Console) -> dict[Site, Probe]:
     """Return the probe of every site."""
-    train, test = states["train"], states[inputs.reported.name]
-    rows = inputs.choosing_rows(seed)
+    classes, rows = len(inputs.task.labels), inputs.choosing_rows(seed)
     probes: dict[Site, Probe] = {}
-    with console.tally(len(train) * FITS, noun="fits") as tally:
-        for site in train:
-            whole = Examples(np.asarray(train[site]), inputs.train.labels)
-            shown = Examples(np.asarray(test[site]), inputs.reported.labels)
-            if rows is None:
-                data = Data(whole, Examples(np.asarray(states["dev"][site]), inputs.dev.labels), whole, shown)
-            else:
-                rest = np.setdiff1d(np.arange(len(whole.labels)), rows)
-                data = Data(whole.rows(rest), whole.rows(rows), whole, shown)
-            done = lambda: tally.reach(tally.done + 1)  # noqa: E731
-            probes[site] = probe_site(data, len(inputs.task.labels), seed=seed, fitted=done)
+    with console.tally(len(states["train"]) * FITS, noun="fits") as tally:
+        for site in states["train"]:
+            data = _data(states, inputs, site, rows)
+            probes[site] = probe_site(data, classes, seed=seed, fitted=lambda: tally.reach(tally.done + 1))
     return probes
+
+
+def _data(states: States, inputs: Inputs, site: Site, rows: NDArray[np.int64] | None) -> Data:
+    """Return the examples of a site; `rows` of train choose the strength where they are given, else dev does."""
+    train, dev, shown = (
+        Examples(np.asarray(states[split.name][site]), split.labels)
+        for split in (inputs.train, inputs.dev, inputs.reported)
+    )
+    if rows is None:
+        return Data(train, dev, train, shown)
+    rest = np.setdiff1d(np.arange(len(train.labels)), rows)
+    return Data(train.rows(rest), train.rows(rows), train, shown)
+
+
+def _samples(
+    directory: Path, train: dict[Site, Floats], probes: dict[Site, Probe], options: ProbeOptions
+) -> dict[str, Any]:
+    """Return the best unit of an MLP, its accuracy, and texts written while it is held at three values."""
+    from gptkit.probe.reading import held_values
+    from gptkit.probe.samples import steered_sample
+
+    site = best_unit_site(probes)
+    unit = probes[site].best_unit
+    hold = partial(steered_sample, directory, site.layer, unit, seed=options.seed, device=options.device)
+    return {
+        "unit": f"{site.layer}.{unit}",
+        **{f"unit_{name}": value for name, value in accuracy_of(probes[site].unit_right).items()},
+        "samples": [hold(value)._asdict() for value in held_values(train[site][:, unit])],
+    }
+
+
+def _page(
+    model: GPTForCausalLM,
+    tokenizer: AnyTokenizer,
+    inputs: Inputs,
+    states: dict[Site, Floats],
+    probes: dict[Site, Probe],
+    result: dict[str, Any],
+) -> str:
+    """Return the page; `states` are those of the reported split."""
+    from gptkit.probe.page import page_of
+    from gptkit.probe.reading import direction_reader, read_texts, unit_reader
+
+    labels, site, unit_site = inputs.reported.labels, best_site(probes), best_unit_site(probes)
+    readers = (
+        unit_reader(unit_site, probes[unit_site].best_unit, states[unit_site], labels),
+        direction_reader(site, probes[site], states[site], labels),
+    )
+    texts = read_texts(model, tokenizer, inputs.reported, readers)
+    return page_of(result, inputs, readers, [reader(states[reader.site]) for reader in readers], texts)
 
 
 def _result(

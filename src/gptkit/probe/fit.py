@@ -90,11 +90,11 @@ class Classifier(NamedTuple):
 
 
 class Strength(NamedTuple):
-    """A strength that was tried: how many units its fit uses, and its accuracy on dev."""
+    """A strength that was tried: how many units its fit uses, and its answers on dev."""
 
     strength: float
     units: int
-    accuracy: float
+    dev: Right
 
 
 class Step(NamedTuple):
@@ -106,13 +106,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What one site knows: `right` and its like are (example,) of the reported split, `dev` of dev."""
+    """What one site knows; answers whose name ends in `right` are on the reported split, (example,)."""
 
     scale: Scale
     strengths: tuple[Strength, ...]
-    strength: float  # chosen
+    chosen: Strength
     classifier: Classifier
-    dev: Right
     right: Right
     steps: tuple[Step, ...]
     best_unit: int
@@ -125,7 +124,7 @@ def probe_site(data: Data, classes: int, *, seed: int = 0, fitted: Callable[[], 
     """Return the probe of one site's states; `fitted` is called FITS times."""
     scale = Scale.of(data.train.states)
     data = data.changed(lambda part: Examples(scale(part.states), part.labels))
-    classifier, strength, tried = _chosen(data, classes, seed, fitted)
+    classifier, chosen, tried = _chosen(data, classes, seed, fitted)
     random = np.random.default_rng(seed)
     shuffled = data.changed(lambda part: Examples(part.states, random.permutation(part.labels)))
     control, _, _ = _chosen(shuffled, classes, seed, fitted)
@@ -133,9 +132,8 @@ def probe_site(data: Data, classes: int, *, seed: int = 0, fitted: Callable[[], 
     return Probe(
         scale=scale,
         strengths=tuple(tried),
-        strength=strength,
+        chosen=chosen,
         classifier=classifier,
-        dev=classifier.right(data.dev),
         right=classifier.right(data.test),
         steps=tuple(_steps(data, classifier.units(), classes, seed)),
         best_unit=unit,
@@ -162,19 +160,17 @@ def fit(examples: Examples, classes: int, strength: float, seed: int) -> Classif
 
 def _chosen(
     data: Data, classes: int, seed: int, fitted: Callable[[], object]
-) -> tuple[Classifier, float, list[Strength]]:
+) -> tuple[Classifier, Strength, list[Strength]]:
     """Return the fit on train of the strength that is best on dev, the strongest penalty of equals, and all tried."""
-    tried: list[Strength] = []
-    best: Classifier | None = None
+    tried, fits = [], []
     for strength in STRENGTHS:
         found = fit(data.fitted, classes, strength, seed)
-        accuracy = float(found.right(data.dev).mean())
-        if best is None or accuracy > max(each.accuracy for each in tried):
-            best, chosen = found, strength
-        tried.append(Strength(strength, len(found.units()), accuracy))
+        tried.append(Strength(strength, len(found.units()), found.right(data.dev)))
+        fits.append(found)
         fitted()
-    assert best is not None
-    return (best if data.fitted is data.train else fit(data.train, classes, chosen, seed)), chosen, tried
+    best = max(range(len(tried)), key=lambda number: tried[number].dev.mean())  # the first of equals
+    on_train = fits[best] if data.fitted is data.train else fit(data.train, classes, STRENGTHS[best], seed)
+    return on_train, tried[best], tried
 
 
 def _steps(data: Data, units: NDArray[np.int64], classes: int, seed: int) -> list[Step]:

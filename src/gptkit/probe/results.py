@@ -30,21 +30,22 @@ def row_of(site: Site, probe: Probe) -> Row:
         "site": site.name,
         **accuracy_of(probe.right),
         "units": len(probe.classifier.units()),
-        "strength": probe.strength,
+        "strength": probe.chosen.strength,
         "best_unit": probe.best_unit,
         "best_unit_accuracy": unit["accuracy"],
         "best_unit_interval": unit["interval"],
         "control_accuracy": control["accuracy"],
         "control_interval": control["interval"],
-        "choosing_accuracy": float(probe.dev.mean()),
-        "strengths": [each._asdict() for each in probe.strengths],
+        "strengths": [
+            {"strength": tried.strength, "units": tried.units, **accuracy_of(tried.dev)} for tried in probe.strengths
+        ],
         "by_units": [{"units": step.units, **accuracy_of(step.dev)} for step in probe.steps],
     }
 
 
 def best_site(probes: Mapping[Site, Probe]) -> Site:
     """Return the site whose fit is most accurate on the split that chooses; of equals the first."""
-    return max(probes, key=lambda site: probes[site].dev.mean())
+    return max(probes, key=lambda site: probes[site].chosen.dev.mean())
 
 
 def best_unit_site(probes: Mapping[Site, Probe]) -> Site:

@@ -12,30 +12,31 @@ percent = MEASURES["accuracy"].shown
 
 
 def print_summary(result: Mapping[str, Any], console: Console) -> None:
-    columns = ("layer", "site", "accuracy", "95% interval", "units", "best unit", "alone", "control")
+    """Print a row for each site, every accuracy with its 95% interval, and the best fit and unit."""
     rows = [
         (
             row["layer"],
             row["site"],
-            percent(row["accuracy"]),
-            interval(row["interval"]),
+            _shown(row["accuracy"], row["interval"]),
             row["units"],
             row["best_unit"],
-            percent(row["best_unit_accuracy"]),
-            f"{percent(row['control_accuracy'])} ({interval(row['control_interval'])})",
+            _shown(row["best_unit_accuracy"], row["best_unit_interval"]),
+            _shown(row["control_accuracy"], row["control_interval"]),
         )
         for row in result["layers"]
     ]
-    title = f"accuracy on {result['n_reported']:,} examples of {result['split']}, {result['task']}"
+    title = f"{result['task']}: accuracy on {result['n_reported']:,} examples of {result['split']}, with 95% intervals"
+    columns = ("layer", "site", "accuracy", "units", "best unit", "that unit alone", "control")
     console.table(title, columns, rows)
     best = result["best"]
     console.result(
         f"best on {result['chosen_on']}: layer {best['layer']}, {best['site']}, {best['units']} units: "
-        f"{percent(best['accuracy'])}; chance {percent(result['chance'])}"
+        f"{percent(best['accuracy'])}; chance {percent(result['chance'])}: always the most frequent class"
     )
     console.result(f"best unit of an MLP: {result['unit']}, alone {percent(result['unit_accuracy'])}")
     console.result(f"control: the same fits on shuffled labels; page {result['page']}")
 
 
-def interval(ends: Sequence[float] | None) -> str:
-    return "n/a" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
+def _shown(accuracy: float, interval: Sequence[float] | None) -> str:
+    ends = "n/a" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+    return f"{percent(accuracy)} ({ends})"

@@ -49,8 +49,8 @@ view({
       box.replaceChildren(
         element("div", {}, table("by number of units", ["units", `accuracy on ${data.chosen_on}`, "95% interval"],
           steps.map((step) => [String(step.units), share(step.accuracy), range(step.interval)]))),
-        element("div", {}, table("by strength C; the penalty is the stronger, the smaller C", ["C", `accuracy on ${data.chosen_on}`, "units"],
-          row.strengths.map((tried) => ({ cells: [`2^${Math.log2(tried.strength)}`, share(tried.accuracy), String(tried.units)], current: tried.strength === row.strength })))));
+        element("div", {}, table("by strength C; the penalty is the stronger, the smaller C", ["C", `accuracy on ${data.chosen_on}`, "95% interval", "units"],
+          row.strengths.map((tried) => ({ cells: [`2^${Math.log2(tried.strength)}`, share(tried.accuracy), range(tried.interval), String(tried.units)], current: tried.strength === row.strength })))));
     };
   },
 });
