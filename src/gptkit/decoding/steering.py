@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptkit.errors import UsageError
-from gptkit.model_files import GPTShape
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import described_in
 
@@ -40,6 +39,8 @@ def parse_steering(text: str) -> Steering:
 
 def require_unit(steering: Steering, directory: Path) -> None:
     """Raise UsageError if the model in a directory has no such unit, as its config.json says; needs no torch."""
+    from gptkit.model_files import GPTShape  # it would slow --help down
+
     raw = read_json_object(described_in(directory) / "config.json")
     layers = _size(raw, "n_layer", GPTShape.n_layer)
     units = _size(raw, "n_inner", 4 * _size(raw, "n_embd", GPTShape.n_embd))
