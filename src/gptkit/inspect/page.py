@@ -1,7 +1,6 @@
 """The HTML page of an inspection: one file that a browser opens from the disk and that fetches nothing.
 
-The numbers travel as base64 in a block of JSON; the scripts beside this file draw them. A content-security policy
-allows these scripts and this style sheet by their hashes and nothing else, so that no text can become code.
+The numbers travel as base64 in a block of JSON; the scripts beside this file draw them.
 
 Attention takes most of the room, and so is rounded to 8 bits: in each row of a lower triangle, an exact weight w is
 stored as q = round(sqrt(-ln(w) / scale)), the scale being that of the row's smallest weight. The page computes the
@@ -12,10 +11,8 @@ weights are large.
 from __future__ import annotations
 
 import base64
-import hashlib
 from dataclasses import fields
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -25,16 +22,17 @@ from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
 from gptkit.inspect.knock_out import KnockOut
 from gptkit.inspect.learning import Learning
+from gptkit.report.page import SHARED, page_text
 from gptkit.system import files
 from gptkit.system.terminal import safe_text
-from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
 FIRST_VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
 VIEWS = (*FIRST_VIEWS, "knock_out.js", "fine_tuned.js", "learning.js", "live.js")
 LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
-SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *LIVE, *VIEWS, "start.js")
+SHARED_SCRIPTS = ("elements.js", "charts.js")
+SCRIPTS = ("data.js", *SHARED_SCRIPTS, "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
 LEVELS = 255
 Array = np.ndarray[Any, Any]
@@ -71,29 +69,8 @@ def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
 
 def page_of(inspection: Inspection, rounded: dict[str, Array], error: float) -> str:
     """Return the whole page."""
-    scripts = [(FILES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    style = (FILES / STYLE).read_text(encoding="utf-8")
-    page = Template((FILES / "page.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        policy=_policy(scripts, style),
-        style=style,
-        data=_harmless(json_text(_contents(inspection, rounded, error), separators=(",", ":"))),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
-    )
-
-
-def _policy(scripts: list[str], style: str) -> str:
-    allowed = " ".join(map(_hash, scripts))
-    return f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-
-
-def _hash(source: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
-
-
-def _harmless(json: str) -> str:
-    """Return JSON in which no text can end the element that holds it."""
-    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    scripts = [(SHARED if name in SHARED_SCRIPTS else FILES) / name for name in SCRIPTS]
+    return page_text("gptkit inspect", scripts, [SHARED / STYLE], _contents(inspection, rounded, error))
 
 
 def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
